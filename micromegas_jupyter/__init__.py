@@ -1,0 +1,24 @@
+"""Sign in from a notebook with OpenID Connect and query an observability lakehouse over Arrow Flight SQL.
+
+Importing this package loads no heavy library; each name below loads its room when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "FlightSQLClient": "micromegas_jupyter.client",
+    "connect": "micromegas_jupyter.assembly",
+    "load_ipython_extension": "micromegas_jupyter.notebook",
+    "unload_ipython_extension": "micromegas_jupyter.notebook",
+}
+
+__all__ = ["FlightSQLClient", "__version__", "connect"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

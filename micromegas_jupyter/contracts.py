@@ -1,0 +1,151 @@
+"""Values and protocols that cross rooms; they hold no behaviour beyond their own validity.
+
+Each room re-exports those that belong to its public face (`auth`, `access`); nothing here imports a library
+that is slow to load.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    import pyarrow as pa
+
+
+class Secret:
+    """Text that must not be seen: its `str` and `repr` are a placeholder, and it refuses to be pickled."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself; call this only where it leaves for its one destination."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret cannot be pickled")
+
+
+@runtime_checkable
+class AuthProvider(Protocol):
+    """Anything that can give a valid bearer token, called once before each call to the server."""
+
+    def get_token(self) -> str:
+        """Return a token that is valid now.
+
+        Raises:
+            AuthenticationError: Nobody is signed in, or the sign-in has ended.
+            Unavailable: The identity provider is needed and does not answer.
+        """
+        ...
+
+
+class AuthType(enum.StrEnum):
+    """How a caller proved who they are."""
+
+    OIDC = "oidc"
+    API_KEY = "api_key"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthContext:
+    """Who makes a call, as the validator found it.
+
+    Attributes:
+        subject: The issuer's own name of the caller (`sub`), or the API key's name.
+        email: The caller's address as the token states it; for display, rights need `email_verified`.
+        issuer: The token's issuer, or `api_key`, or `none`.
+        expires_at: When the credential ends (aware UTC); None when it does not.
+        auth_type: How the caller proved who they are.
+        is_admin: Whether the server's administrator list names this caller.
+        name: A name for people, when the token has one.
+        email_verified: Whether the issuer says, as JSON `true`, that the address belongs to the caller.
+        may_delegate: Whether `x-user-*` headers attribute this caller's calls to somebody else.
+        groups: Group or role names from the token.
+        client_id: The application that the token was made for (`azp` or `client_id`), when stated.
+    """
+
+    subject: str
+    issuer: str
+    auth_type: AuthType
+    email: str | None = None
+    expires_at: datetime | None = None
+    is_admin: bool = False
+    name: str | None = None
+    email_verified: bool = False
+    may_delegate: bool = False
+    groups: tuple[str, ...] = ()
+    client_id: str | None = None
+
+
+@runtime_checkable
+class TokenValidator(Protocol):
+    """Answers who bears a token."""
+
+    def validate_token(self, token: str) -> AuthContext:
+        """Return who bears `token`. May use the network; safe to call from several threads.
+
+        Raises:
+            Rejected: The token is not acceptable.
+            Unavailable: It could not be decided now; the same token may be accepted later.
+        """
+        ...
+
+    def cached_context(self, token: str) -> AuthContext | None:
+        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Stop background work and release connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSnapshot:
+    """One table as it stands at one moment: its schema and the files that hold its rows.
+
+    Attributes:
+        name: The table's name in SQL.
+        schema: The Arrow schema of each file.
+        files: Absolute paths of Parquet files, each row in exactly one of them. May be empty.
+        range_columns: The columns (first, last) that a query's time range [begin, end] filters: rows with
+            `first <= end` and `last >= begin`. For an event both are its `time`.
+        merge_sql: For tables whose rows are partial states: a SELECT over the raw rows (relation name
+            `raw_name`) that gives the table's rows; None when the raw rows are the table.
+        raw_name: The name under which the raw rows are visible when `merge_sql` is set.
+    """
+
+    name: str
+    schema: pa.Schema = field(repr=False)
+    files: tuple[str, ...] = field(repr=False)
+    range_columns: tuple[str, str] | None = None
+    merge_sql: str | None = None
+    raw_name: str | None = None
+
+
+@runtime_checkable
+class TableSource(Protocol):
+    """Where an engine finds its tables."""
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        """Return all tables as they stand now; cheap enough to call for every query."""
+        ...

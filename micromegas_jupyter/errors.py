@@ -1,0 +1,289 @@
+"""Every error of the package: one tree, each class with one code, a remedy and its place on every edge.
+
+What happened and what to do next travel together, so that the same class reaches a notebook cell, a
+terminal and a remote client. Turning an error into a cell line, a status or an exit code is the edges' job.
+
+::
+
+    MicromegasError
+    ├── ConfigurationError        CONF001  a setting cannot be read
+    ├── UsageError                USE001   a call or command cannot be understood
+    ├── AuthenticationError
+    │   ├── LoginRequired         AUTH001  nobody is signed in
+    │   ├── LoginFailed           AUTH002  a sign-in ended without a token
+    │   │   ├── LoginTimedOut     AUTH003  nobody came back in time
+    │   │   └── LoginRefused      AUTH004  the provider or the person said no
+    │   ├── ProviderMisbehaved    AUTH005  the provider's answer breaks the protocol
+    │   ├── TokenStoreError       AUTH006  the token file cannot be used safely
+    │   └── Rejected              AUTH010  the credential is not accepted
+    ├── PermissionDenied          AUTH020  known caller, not allowed
+    ├── Unavailable               AVAIL001 could not decide or reach; try again
+    │   ├── ProviderUnavailable   AVAIL002 the identity provider does not answer
+    │   └── ServerUnavailable     AVAIL003 the Flight SQL server does not answer
+    ├── QueryError
+    │   ├── InvalidStatement      SQL001   the SQL is wrong
+    │   ├── StatementRefused      SQL002   the SQL is not allowed here
+    │   ├── UnsupportedStatement  SQL003   the SQL is fine, this server cannot run it
+    │   ├── ResourcesExhausted    SQL004   over a limit of memory, rows or rate
+    │   ├── DeadlineExceeded      SQL005   took longer than allowed
+    │   ├── QueryCancelled        SQL006   stopped by the caller
+    │   └── UnsupportedRequest    SQL007   a call that this server does not offer
+    └── InternalError             INT001   a defect; the log has more
+"""
+
+from typing import ClassVar
+
+
+class MicromegasError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Args:
+        what: One sentence: what happened. Never holds a secret, a path of the server or a traceback.
+        remedy: What to do next; the class's general remedy when left out.
+        query_id: The query that the error belongs to, when there is one.
+    """
+
+    code: ClassVar[str] = "ERR000"
+    default_remedy: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+    grpc_code: ClassVar[str] = "INTERNAL"
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, remedy: str | None = None, query_id: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = self.default_remedy if remedy is None else remedy
+        self.query_id = query_id
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}".strip()
+
+
+class ConfigurationError(MicromegasError):
+    """A setting is missing or malformed; `key` names it."""
+
+    code = "CONF001"
+    default_remedy = "Correct the setting and start again."
+    grpc_code = "FAILED_PRECONDITION"
+    exit_code = 2
+
+    def __init__(self, what: str, *, key: str, remedy: str | None = None) -> None:
+        super().__init__(what, remedy=remedy)
+        self.key = key
+
+
+class UsageError(MicromegasError):
+    """A call, a magic or a command line cannot be understood."""
+
+    code = "USE001"
+    grpc_code = "INVALID_ARGUMENT"
+    http_status = 400
+    exit_code = 2
+
+
+class AuthenticationError(MicromegasError):
+    """The caller has no usable credential."""
+
+    code = "AUTH000"
+    default_remedy = "Run %micromegas_login in a notebook or `micromegas login` in a terminal."
+    grpc_code = "UNAUTHENTICATED"
+    http_status = 401
+    exit_code = 3
+
+
+class LoginRequired(AuthenticationError):
+    """Nobody is signed in, or the stored sign-in has ended."""
+
+    code = "AUTH001"
+
+
+class LoginFailed(AuthenticationError):
+    """A sign-in was started and ended without a token."""
+
+    code = "AUTH002"
+    default_remedy = "Start the sign-in again."
+
+
+class LoginTimedOut(LoginFailed):
+    """Nobody came back from the provider's page in time."""
+
+    code = "AUTH003"
+
+
+class LoginRefused(LoginFailed):
+    """The provider or the person refused the sign-in."""
+
+    code = "AUTH004"
+
+
+class ProviderMisbehaved(AuthenticationError):
+    """The identity provider's answer breaks the protocol or does not fit this sign-in; nothing was kept."""
+
+    code = "AUTH005"
+    default_remedy = "Check the issuer setting; if it is right, tell whoever runs the identity provider."
+
+
+class TokenStoreError(AuthenticationError):
+    """The token file or its folder cannot be used safely."""
+
+    code = "AUTH006"
+    default_remedy = "Look at the named file, mend or remove it, and sign in again."
+
+
+class Rejected(AuthenticationError):
+    """The credential was looked at and is not accepted.
+
+    Args:
+        what: The generic sentence that a client may see.
+        reason: A fixed word for the audit log; never shown to the client.
+    """
+
+    code = "AUTH010"
+    default_remedy = "Sign in again, or ask the server's administrator which tokens it accepts."
+
+    def __init__(
+        self,
+        what: str = "The server does not accept this credential.",
+        *,
+        reason: str = "rejected",
+        remedy: str | None = None,
+        query_id: str | None = None,
+    ) -> None:
+        super().__init__(what, remedy=remedy, query_id=query_id)
+        self.reason = reason
+
+
+class PermissionDenied(MicromegasError):
+    """The caller is known and may not do this."""
+
+    code = "AUTH020"
+    default_remedy = "Ask the server's administrator for the right."
+    grpc_code = "PERMISSION_DENIED"
+    http_status = 403
+
+
+class Unavailable(MicromegasError):
+    """A part that is needed does not answer, so nothing could be decided; the same call may work later."""
+
+    code = "AVAIL001"
+    default_remedy = "Try again in a moment."
+    retryable = True
+    grpc_code = "UNAVAILABLE"
+    http_status = 503
+    exit_code = 4
+
+
+class ProviderUnavailable(Unavailable):
+    """The identity provider does not answer properly in time."""
+
+    code = "AVAIL002"
+    default_remedy = "Your sign-in is not at fault. Try again in a moment; check network, proxy and clock."
+
+
+class ServerUnavailable(Unavailable):
+    """The Flight SQL server does not answer."""
+
+    code = "AVAIL003"
+    default_remedy = "Check that the server runs and that MICROMEGAS_ANALYTICS_URI names it."
+
+
+class QueryError(MicromegasError):
+    """A query did not give its rows.
+
+    Args:
+        what: What happened.
+        line: Line in the SQL, from 1, when known.
+        column: Column in that line, from 1, when known.
+        remedy: What to do next.
+        query_id: The query's id.
+    """
+
+    code = "SQL000"
+    grpc_code = "INVALID_ARGUMENT"
+    http_status = 400
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        line: int | None = None,
+        column: int | None = None,
+        remedy: str | None = None,
+        query_id: str | None = None,
+    ) -> None:
+        super().__init__(what, remedy=remedy, query_id=query_id)
+        self.line = line
+        self.column = column
+
+
+class InvalidStatement(QueryError):
+    """The SQL is wrong: syntax, a name or a type."""
+
+    code = "SQL001"
+    default_remedy = "Correct the statement."
+
+
+class StatementRefused(QueryError):
+    """The SQL would write, set or copy, or is larger or deeper than this server takes."""
+
+    code = "SQL002"
+    default_remedy = "Only reading statements within the documented limits are accepted."
+
+
+class UnsupportedStatement(QueryError):
+    """The SQL is valid, but the engine does not implement it."""
+
+    code = "SQL003"
+    grpc_code = "UNIMPLEMENTED"
+    http_status = 501
+
+
+class ResourcesExhausted(QueryError):
+    """Over a limit of memory, size or rate."""
+
+    code = "SQL004"
+    default_remedy = "Ask for less at a time: a shorter time range, fewer columns, a LIMIT."
+    grpc_code = "RESOURCE_EXHAUSTED"
+    http_status = 429
+
+
+class DeadlineExceeded(QueryError):
+    """The query took longer than the caller or the server allows."""
+
+    code = "SQL005"
+    default_remedy = "Ask for less at a time, or allow more time."
+    grpc_code = "DEADLINE_EXCEEDED"
+    http_status = 504
+
+
+class QueryCancelled(QueryError):
+    """The caller stopped the query. Never sent by a server as its own decision."""
+
+    code = "SQL006"
+    grpc_code = "CANCELLED"
+    http_status = 499
+
+
+class UnsupportedRequest(QueryError):
+    """A Flight SQL call that this server does not offer."""
+
+    code = "SQL007"
+    grpc_code = "UNIMPLEMENTED"
+    http_status = 501
+
+
+class InternalError(MicromegasError):
+    """A defect. The client learns an id, the server's log has the rest."""
+
+    code = "INT001"
+    default_remedy = "Give the query id to the server's administrator; the server's log has more."
+
+
+def _all_classes(base: type[MicromegasError]) -> list[type[MicromegasError]]:
+    return [base] + [found for child in base.__subclasses__() for found in _all_classes(child)]
+
+
+def error_classes() -> dict[str, type[MicromegasError]]:
+    """Map every error code to its class, so that an edge can rebuild an error it was told about."""
+    return {found.code: found for found in _all_classes(MicromegasError)}

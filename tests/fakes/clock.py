@@ -1,0 +1,21 @@
+"""A clock that moves only when a test says so."""
+
+from datetime import UTC, datetime, timedelta
+
+
+class FakeClock:
+    """Implements `seams.Clock`; `advance` moves both hands."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._now = start or datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+        self._monotonic = 1000.0
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+        self._monotonic += seconds
