@@ -60,7 +60,7 @@ class MicromegasError(Exception):
         return f"{self.what} {self.remedy}".strip()
 
 
-class ConfigurationError(MicromegasError):
+class ConfigurationError(MicromegasError, ValueError):
     """A setting is missing or malformed; `key` names it."""
 
     code = "CONF001"

@@ -1,12 +1,15 @@
-"""JSON that means one thing only: no duplicate names, no NaN or Infinity, bounded depth.
+"""JSON that means one thing only: no duplicate names, no NaN or Infinity, no half characters, bounded depth.
 
 Settings and tokens are both read through here. What a decoded value should look like is the caller's rule.
 """
 
 import json
-from collections.abc import Iterator
+import re
 
 MAX_DEPTH = 32
+
+# A string (an unfinished one runs to the end of the text), or one bracket. Each character is looked at once.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
@@ -20,11 +23,12 @@ def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
     that they be refused.
 
     Raises:
-        JsonError: Not JSON, a duplicate name, a number that is not finite, or nested deeper than `max_depth`.
+        JsonError: Not JSON, a duplicate name, a number that is not finite, half of a surrogate pair, or nested
+            deeper than `max_depth`.
     """
     _check_depth(text, max_depth)
     try:
-        return json.loads(
+        value: object = json.loads(
             text,
             object_pairs_hook=_object_without_duplicates,
             parse_constant=_refuse_constant,
@@ -34,6 +38,8 @@ def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
         raise JsonError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise JsonError(str(error.args[0]) if isinstance(error, JsonError) else "a number out of range") from None
+    _check_characters(text, value)
+    return value
 
 
 def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -54,25 +60,26 @@ def _finite(text: str) -> float:
     return number
 
 
+def _check_characters(text: str, value: object) -> None:
+    """Refuse lone surrogates, written out or escaped: they are no characters, and no UTF-8 can carry them."""
+    try:
+        text.encode("utf-8")
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise JsonError("half of a surrogate pair") from None
+
+
 def _check_depth(text: str, max_depth: int) -> None:
+    # Most texts have fewer brackets than the limit has levels, and counting them is fast.
+    if text.count("[") + text.count("{") <= max_depth:
+        return
     depth = 0
-    for character in _structure(text):
-        depth += 1 if character in "[{" else -1
+    for found in _STRING_OR_BRACKET.finditer(text):
+        piece = found.group()
+        if piece in "[{":
+            depth += 1
+        elif piece in "]}":
+            depth -= 1
         if depth > max_depth:
             raise JsonError(f"nested deeper than {max_depth}")
-
-
-def _structure(text: str) -> Iterator[str]:
-    in_string = escaped = False
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[]{}":
-            yield character

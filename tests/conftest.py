@@ -14,9 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_SKIPPED: list[str] = []
+
 _LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _real_connect = socket.socket.connect
 _real_connect_ex = socket.socket.connect_ex
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
+    parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _SKIPPED.append(f"{report.nodeid}: {report.longrepr}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--forbid-skips") and _SKIPPED:
+        print("\nskipped tests are not allowed here:", *_SKIPPED, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class NetworkUsed(RuntimeError):

@@ -74,7 +74,8 @@ def parse_client_settings(
     client_secret = setting("MICROMEGAS_OIDC_CLIENT_SECRET", {}, "")
     api_key_file = setting("", values, "api_key_file")
     if issuer is not None:
-        check_issuer_url(issuer, key="MICROMEGAS_OIDC_ISSUER")
+        variable = "MICROMEGAS_OIDC_ISSUER"
+        check_issuer_url(issuer, key=variable if environ.get(variable) else f"{CONFIG_FILE}: issuers[0].issuer")
     if api_key_file and issuer and client_id:
         raise ConfigurationError(
             "Both api_key_file and an OpenID provider are set.",
@@ -105,7 +106,7 @@ def _select_profile(config: Mapping[str, object], wanted: str | None) -> tuple[s
     profiles = as_object(config["profiles"], f"{CONFIG_FILE}: profiles")
     default = config.get("default_profile")
     name = wanted or (None if default is None else as_text(default, f"{CONFIG_FILE}: default_profile"))
-    known = ", ".join(sorted(profiles)) or "none"
+    known = ", ".join(sorted(filter(_PROFILE_NAME.fullmatch, profiles))) or "none"
     if name is None:
         raise ConfigurationError(
             f"{CONFIG_FILE} has profiles ({known}) and none was chosen.",

@@ -1,0 +1,23 @@
+"""The server half of authentication: who bears this token.
+
+What a caller may do with that is the server's decision. Audit events go to the logger `micromegas_jupyter.access`.
+"""
+
+from micromegas_jupyter.access.api_keys import ApiKeyValidator
+from micromegas_jupyter.access.environment import validator_from_environment
+from micromegas_jupyter.access.multi import MultiValidator
+from micromegas_jupyter.access.oidc_validator import OidcValidator
+from micromegas_jupyter.contracts import AuthContext, AuthType, TokenValidator
+from micromegas_jupyter.errors import Rejected, Unavailable
+
+__all__ = [
+    "ApiKeyValidator",
+    "AuthContext",
+    "AuthType",
+    "MultiValidator",
+    "OidcValidator",
+    "Rejected",
+    "TokenValidator",
+    "Unavailable",
+    "validator_from_environment",
+]

@@ -1,0 +1,89 @@
+"""`micromegas demo`: the whole system on one machine, for a first look or as a check of an installation."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.cli.output import print_rows
+from micromegas_jupyter.cli.serve_command import (
+    add_listening_arguments,
+    check_listening_arguments,
+    print_ready,
+    stop_event,
+)
+from micromegas_jupyter.errors import ConfigurationError, UsageError
+from micromegas_jupyter.settings import LOOPBACK_HOSTS
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client import QueryReader
+    from micromegas_jupyter.demo.stack import DemoStack
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    add_listening_arguments(parser, port=0)
+    parser.add_argument("--check", action="store_true", help="sign in, run three queries, leave; needs no browser")
+    parser.add_argument("--no-lab", action="store_true", help="leave JupyterLab out")
+    parser.add_argument("--no-browser", action="store_true", help="start JupyterLab, but open no browser window")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo until it is stopped, or its check."""
+    check_listening_arguments(arguments)
+    if arguments.host not in LOOPBACK_HOSTS:
+        raise UsageError("The demo stays on this machine: --host is a loopback address.")
+    try:
+        from micromegas_jupyter.demo.stack import DemoStack
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The demo needs the package {error.name}, which is not installed.",
+            key="demo",
+            remedy="Install it with: pip install 'micromegas_jupyter[demo]'.",
+        ) from None
+    stop = stop_event()
+    with DemoStack(host=arguments.host, port=arguments.port) as stack:
+        _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
+        _say("telemetry", "recording this machine's own logs and load")
+        _say("server", f"{stack.server.uri}   accepts tokens of the provider above")
+        if arguments.check:
+            return _check(stack)
+        lab = None
+        if not arguments.no_lab:
+            from micromegas_jupyter.demo.lab import LabProcess
+
+            lab = LabProcess(stack.folder, stack.process_environment(), open_browser=not arguments.no_browser)
+        try:
+            if lab is not None:
+                _say("JupyterLab", lab.wait_until_ready())
+            _print_environment(stack)
+            if arguments.ready_json:
+                print_ready(uri=stack.server.uri, issuer=stack.provider.issuer, client_id=stack.provider.client_id)
+            stop.wait()
+        finally:
+            if lab is not None:
+                lab.stop()
+    return 0
+
+
+def _check(stack: "DemoStack") -> int:
+    from micromegas_jupyter.demo.check import run_check
+
+    def show(reader: "QueryReader") -> int:
+        count = print_rows(reader.schema, reader, output=sys.stdout, output_format="table")
+        print(flush=True)
+        return count
+
+    run_check(stack, say=lambda line: print(f"✓ {line}", file=sys.stderr, flush=True), show=show)
+    print("✓ everything works", file=sys.stderr)
+    return 0
+
+
+def _say(part: str, text: str) -> None:
+    print(f"▸ {part:<18} {text}", file=sys.stderr, flush=True)
+
+
+def _print_environment(stack: "DemoStack") -> None:
+    print("In another terminal, `micromegas query` works with these variables:", file=sys.stderr)
+    for name, value in stack.client_environment().items():
+        print(f"  export {name}={value}", file=sys.stderr)
+    print("Everything stays on this machine. Ctrl-C stops it all.", file=sys.stderr, flush=True)

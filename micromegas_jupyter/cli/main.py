@@ -1,0 +1,98 @@
+"""The command's entry: reads the arguments, runs one command, turns its end into an exit code.
+
+Results go to standard output, all else to standard error. Exit codes: 0 done, 1 query failed, 2 usage,
+3 login needed, 4 unavailable; 130 when interrupted.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn, Protocol, cast
+
+from micromegas_jupyter import __version__
+from micromegas_jupyter.errors import InternalError, MicromegasError
+
+INTERRUPTED_EXIT_CODE = 130
+
+_COMMANDS = {
+    "login": "sign in with your organisation's identity provider",
+    "logout": "sign out: revoke and remove the stored sign-in",
+    "whoami": "who you are here, and to the server",
+    "query": "run one SQL statement and print its rows",
+    "serve": "run a Flight SQL server over a folder of telemetry",
+    "demo": "a whole system on this machine: provider, server, telemetry, notebook",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the `micromegas` command and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def serve_main() -> NoReturn:
+    """Run `flight-sql-srv`: the same as `micromegas serve`."""
+    sys.exit(run(["serve", *sys.argv[1:]], program="flight-sql-srv"))
+
+
+def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
+    """Run one command and return its exit code."""
+    arguments = build_parser(program).parse_args(argv)
+    _log_to_terminal(logging.INFO if arguments.command == "serve" else logging.WARNING)
+    try:
+        return int(_command_module(arguments.command).run(arguments))
+    except MicromegasError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does: nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # The edge: a defect becomes a sentence, its details go to the log.
+        logging.getLogger(__name__).debug("Unexpected failure.", exc_info=error)
+        return report(InternalError(f"An unexpected failure ({type(error).__name__}) stopped the command."))
+
+
+def _log_to_terminal(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+def report(error: MicromegasError) -> int:
+    """Print an error as its lines and return its exit code."""
+    parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
+    print("✗ " + " · ".join(parts), file=sys.stderr)
+    return error.exit_code
+
+
+def build_parser(program: str = "micromegas") -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(prog=program, description="Sign in once, query your telemetry.")
+    parser.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in _COMMANDS.items():
+        _command_module(name).add_arguments(
+            commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        )
+    return parser
+
+
+class CommandModule(Protocol):
+    """What each `*_command` module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run the command and return its exit code."""
+
+
+def _command_module(name: str) -> CommandModule:
+    return cast("CommandModule", import_module(f"micromegas_jupyter.cli.{name}_command"))

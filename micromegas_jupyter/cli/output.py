@@ -1,0 +1,160 @@
+"""Prints query results: a table, CSV or JSON, batch by batch where the format allows it."""
+
+import base64
+import datetime as dt
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("table", "csv", "json")
+DEFAULT_MAX_COLUMN_WIDTH = 50
+
+
+def print_rows(
+    schema: "pa.Schema",
+    batches: Iterable["pa.RecordBatch"],
+    *,
+    output: TextIO,
+    output_format: str,
+    max_column_width: int = DEFAULT_MAX_COLUMN_WIDTH,
+) -> int:
+    """Write all rows to `output` and return how many there were.
+
+    Args:
+        schema: The result's schema.
+        batches: The result's batches.
+        output: Where the text goes.
+        output_format: `table`, `csv` (RFC 4180) or `json` (a list of objects, times as RFC 3339 with all digits).
+        max_column_width: Longer cells of a table are cut with `...`; 0 means never.
+    """
+    if output_format == "csv":
+        return _print_csv(schema, batches, output)
+    if output_format == "json":
+        return _print_json(schema, batches, output)
+    return _print_table(schema, batches, output, max_column_width)
+
+
+def cell_text(value: object) -> str:
+    """Return one value as text without line breaks or control characters."""
+    plain = plain_value(value)
+    if plain is None:
+        return ""
+    text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    return "".join(character if character.isprintable() else _visible(character) for character in text)
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value of an Arrow column as JSON can hold it: times as RFC 3339, bytes as base64, NaN as null."""
+    for kinds, convert in _PLAIN:
+        if isinstance(value, kinds):
+            return convert(value)
+    return str(value)
+
+
+def _plain_object(value: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key): plain_value(item) for key, item in value.items()}
+
+
+def _plain_list(value: Iterable[Any]) -> list[Any]:
+    return [plain_value(item) for item in value]
+
+
+_PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    ((type(None), str, bool, int), lambda value: value),
+    (float, lambda value: value if math.isfinite(value) else None),
+    (bytes, lambda value: base64.b64encode(value).decode("ascii")),
+    (Decimal, str),
+    ((dt.datetime, dt.date, dt.time), lambda value: value.isoformat()),
+    (dt.timedelta, lambda value: value.total_seconds()),
+    (dict, _plain_object),
+    ((list, tuple), _plain_list),
+)
+
+
+def _visible(character: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\x{ord(character):02x}")
+
+
+def _rows(batches: Iterable["pa.RecordBatch"]) -> Iterator[list[Any]]:
+    for batch in batches:
+        columns = [_plain_column(column) for column in batch.columns]
+        yield from (list(row) for row in zip(*columns, strict=True))
+
+
+def _plain_column(column: "pa.Array") -> list[Any]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_map(kind):
+        return [
+            None if item is None else {str(key): plain_value(held) for key, held in item} for item in column.to_pylist()
+        ]
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        # Python's datetime has no nanoseconds: Arrow prints them in full.
+        zone = "" if kind.tz is None else "Z"
+        texts = column.cast(pa.timestamp("ns")).cast(pa.string()).to_pylist()
+        return [None if text is None else text.replace(" ", "T") + zone for text in texts]
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return [None if count is None else count / 1e9 for count in column.cast(pa.int64()).to_pylist()]
+    return [plain_value(value) for value in column.to_pylist()]
+
+
+def _print_table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO, max_width: int) -> int:
+    def cut(text: str) -> str:
+        return text if max_width == 0 or len(text) <= max_width else text[: max(max_width - 3, 1)] + "..."
+
+    rows = [[cut(cell_text(value)) for value in row] for row in _rows(batches)]
+    numeric = [_is_number(field.type) for field in schema]
+    table = tabulate(
+        rows,
+        headers=[cell_text(name) for name in schema.names],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["right" if is_number else "left" for is_number in numeric] if rows else None,
+    )
+    output.write(table + "\n")
+    return len(rows)
+
+
+def _is_number(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _print_csv(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO) -> int:
+    import csv
+
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(schema.names)
+    count = 0
+    for row in _rows(batches):
+        writer.writerow(["" if value is None else _csv_value(value) for value in row])
+        count += 1
+    return count
+
+
+def _csv_value(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO) -> int:
+    names = schema.names
+    rows = _rows(batches)
+    count = 0
+    output.write("[")
+    while chunk := list(islice(rows, 1000)):
+        for row in chunk:
+            output.write(",\n  " if count else "\n  ")
+            output.write(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False))
+            count += 1
+    output.write("\n]\n" if count else "]\n")
+    return count

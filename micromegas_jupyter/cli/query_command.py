@@ -1,0 +1,136 @@
+"""`micromegas query`: run one statement and print its rows."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.cli.login_command import announce
+from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, print_rows
+from micromegas_jupyter.cli.times import parse_time
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.settings import ClientSettings
+
+_MAX_STATEMENT_BYTES = 64 * 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("sql", nargs="?", help="the statement")
+    parser.add_argument("--file", help="read the statement from a file, - for standard input")
+    parser.add_argument("--begin", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
+    parser.add_argument("--end", help="end of the time range, the same forms; now when only --begin is given")
+    parser.add_argument("--all", action="store_true", help="no time range (the default without --begin)")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
+    parser.add_argument(
+        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
+    )
+    parser.add_argument("--profile", help="a profile of config.json")
+    parser.add_argument("--uri", help="the server, instead of the configured one")
+    parser.add_argument("--issuer", help="identity provider of a service account")
+    parser.add_argument("--client-id", help="client id of a service account")
+    parser.add_argument(
+        "--client-secret",
+        help="its secret; MICROMEGAS_OIDC_CLIENT_SECRET is better, a command line can be read by others",
+    )
+    parser.add_argument("--oidc", action="store_true", help="sign in afresh with the browser, store nothing")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the statement; rows on standard output."""
+    from micromegas_jupyter import assembly
+
+    sql = _statement(arguments)
+    begin, end = _time_range(arguments)
+    if arguments.max_colwidth < 0:
+        raise UsageError("--max-colwidth is a width, or 0 for no cut.")
+    settings = _settings(arguments)
+    provider = _provider(arguments, settings)
+    with (
+        assembly.open_client(settings, provider) as client,
+        client.open_query(sql, begin, end) as reader,
+    ):
+        count = print_rows(
+            reader.schema,
+            reader,
+            output=sys.stdout,
+            output_format=arguments.format,
+            max_column_width=arguments.max_colwidth,
+        )
+        sys.stdout.flush()
+    if count == 0:
+        print("no rows", file=sys.stderr)
+    return 0
+
+
+def _statement(arguments: argparse.Namespace) -> str:
+    if (arguments.sql is None) == (arguments.file is None):
+        raise UsageError("Give either a statement or --file.", remedy='For example: micromegas query "SELECT 1".')
+    if arguments.sql is not None:
+        return str(arguments.sql)
+    try:
+        if arguments.file == "-":
+            data = sys.stdin.buffer.read(_MAX_STATEMENT_BYTES + 1)
+        else:
+            with Path(arguments.file).open("rb") as file:
+                data = file.read(_MAX_STATEMENT_BYTES + 1)
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise UsageError(f"{arguments.file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{arguments.file} is not UTF-8 text.") from None
+    if len(data) > _MAX_STATEMENT_BYTES:
+        raise UsageError("The statement is larger than 64 kB.")
+    return text
+
+
+def _time_range(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
+    if arguments.all and (arguments.begin or arguments.end):
+        raise UsageError("--all means no time range: leave out --begin and --end.")
+    if arguments.end and not arguments.begin:
+        raise UsageError("--end needs --begin.")
+    if not arguments.begin:
+        return None, None
+    now = SYSTEM_CLOCK.now()
+    begin = parse_time(arguments.begin, now=now)
+    end = parse_time(arguments.end, now=now) if arguments.end else now
+    if begin > end:
+        raise UsageError("--begin is after --end.")
+    return begin.isoformat(), end.isoformat()
+
+
+def _settings(arguments: argparse.Namespace) -> "ClientSettings":
+    from micromegas_jupyter import assembly
+
+    given = {
+        name: value
+        for name, value in (
+            ("MICROMEGAS_OIDC_ISSUER", arguments.issuer),
+            ("MICROMEGAS_OIDC_CLIENT_ID", arguments.client_id),
+            ("MICROMEGAS_ANALYTICS_URI", arguments.uri),
+        )
+        if value
+    }
+    settings = assembly.load_client_settings(profile=arguments.profile, environ={**os.environ, **given})
+    if arguments.client_secret:
+        settings = replace(settings, client_secret=Secret(arguments.client_secret))
+    return settings
+
+
+def _provider(arguments: argparse.Namespace, settings: "ClientSettings") -> "AuthProvider | None":
+    from micromegas_jupyter import assembly
+
+    if arguments.oidc:
+        if arguments.client_secret:
+            raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
+        return assembly.login(settings, announce=announce, store=False)
+    if arguments.client_secret:
+        return assembly.service_account_provider(settings)
+    return assembly.stored_provider(settings)

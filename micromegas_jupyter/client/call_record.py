@@ -1,0 +1,69 @@
+"""What came back beside the data of one call: the query's id and the error details, read off the call's metadata.
+
+What the details mean is `statuses`' job.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pyarrow import flight
+
+from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, MAX_DETAILS_BYTES, is_query_id
+
+QUERY_ID_KEY: Final = "x-micromegas-query-id"
+
+
+class CallRecord:
+    """Collects the metadata of one call; written by the thread that makes it, read by any."""
+
+    def __init__(self) -> None:
+        self.query_id: str | None = None
+        self.error_details: bytes | None = None
+
+    def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
+        """Keep what is known in a call's initial or trailing metadata; the sender is not trusted."""
+        query_ids = headers.get(QUERY_ID_KEY, ())
+        if query_ids and is_query_id(query_ids[0]):
+            self.query_id = str(query_ids[0])
+        details = headers.get(ERROR_DETAILS_KEY, ())
+        if details and isinstance(details[0], bytes) and len(details[0]) <= MAX_DETAILS_BYTES:
+            self.error_details = details[0]
+
+
+class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types
+    """Gives every call of a client the record that its thread has put forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._local = threading.local()
+
+    @contextmanager
+    def recording(self, record: CallRecord) -> Iterator[None]:
+        """Let the calls that this thread starts inside write to `record`, for as long as they last."""
+        self._local.record = record
+        try:
+            yield
+        finally:
+            del self._local.record
+
+    def start_call(self, _info: Any) -> flight.ClientMiddleware:
+        """Return the middleware of a call; the library calls this on the thread that makes the call."""
+        return _Recording(getattr(self._local, "record", None) or CallRecord())
+
+
+class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships no types
+    def __init__(self, record: CallRecord) -> None:
+        super().__init__()
+        self._record = record
+
+    def sending_headers(self) -> dict[str, str]:
+        return {}
+
+    def received_headers(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
+        # An exception would be lost in the library; `note` raises none.
+        self._record.note(headers)
+
+    def call_completed(self, _error: BaseException | None) -> None:
+        """Do nothing: the caller gets the error."""

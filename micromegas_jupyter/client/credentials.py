@@ -1,0 +1,126 @@
+"""The credential of a call: fetched once before the call is made, checked, renewed at most once.
+
+A provider that fails stops the call here: asked from inside the Flight library its exception would be swallowed and
+the call would go out without a credential. How a token is obtained is the provider's job.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from micromegas_jupyter.client.address import ServerAddress
+from micromegas_jupyter.client.headers import MAX_HEADER_VALUE_BYTES, Header, build_header
+from micromegas_jupyter.contracts import AuthProvider, Secret
+from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, UsageError
+
+_AUTHORIZATION: Final = b"authorization"
+_SCHEME: Final = "Bearer "
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What one call carries to say who makes it; empty when there is nothing to say."""
+
+    headers: tuple[Header, ...] = field(default=(), repr=False)
+    token: Secret | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the call carries an `authorization` header."""
+        return any(key == _AUTHORIZATION for key, _ in self.headers)
+
+
+class CredentialSource:
+    """Gives the credential of each call.
+
+    Args:
+        provider: Asked for a token before every call; None when `static_headers` say it all.
+        static_headers: Headers of every call, perhaps with a credential.
+    """
+
+    def __init__(self, provider: AuthProvider | None, static_headers: tuple[Header, ...] = ()) -> None:
+        self._provider = provider
+        self._static = Credential(headers=static_headers)
+
+    @property
+    def carries_secret(self) -> bool:
+        """Whether calls carry a credential."""
+        return self._provider is not None or self._static.is_given
+
+    def fetch(self) -> Credential:
+        """Return the credential of the call that is about to be made.
+
+        Raises:
+            AuthenticationError: The provider has no token to give.
+            Unavailable: The provider could not tell.
+            UsageError: What it gave is not a bearer token.
+        """
+        if self._provider is None:
+            return self._static
+        token = _check_token(_ask(self._provider.get_token))
+        return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token),), token=Secret(token))
+
+    def renew(self, refused: Credential) -> Credential | None:
+        """Return a fresh credential in place of one that a server refused, or None when there is no other.
+
+        Raises:
+            AuthenticationError: The provider has no token to give any more.
+            Unavailable: The provider could not tell.
+            UsageError: What it gave is not a bearer token.
+        """
+        invalidate: Callable[[str], object] | None = getattr(self._provider, "invalidate", None)
+        token = refused.token
+        if token is None or invalidate is None:
+            return None
+        _ask(lambda: invalidate(token.reveal()))
+        renewed = self.fetch()
+        return None if renewed.token == token else renewed
+
+
+def check_plaintext(address: ServerAddress, source: CredentialSource, *, allow_plaintext: bool) -> None:
+    """Refuse to send credentials over plain text to another machine.
+
+    Raises:
+        UsageError: That is what would happen, and nobody allowed it.
+    """
+    if address.is_encrypted or address.is_loopback or not source.carries_secret or allow_plaintext:
+        return
+    raise UsageError(
+        f"The connection to {address.name} is not encrypted: anybody on the way could read the token.",
+        remedy="Use grpc+tls://, or pass allow_plaintext=True where the way is safe.",
+    )
+
+
+def check_provider(provider: object) -> AuthProvider | None:
+    """Return the provider when it can give tokens.
+
+    Raises:
+        UsageError: It has no `get_token` method.
+    """
+    if provider is None or isinstance(provider, AuthProvider):
+        return provider
+    raise UsageError("The auth_provider has no get_token method.", remedy="Pass a provider of micromegas_jupyter.auth.")
+
+
+def _ask(question: Callable[[], T]) -> T:
+    try:
+        return question()
+    except MicromegasError:
+        raise
+    except OSError as error:  # what requests, sockets and files raise
+        raise ProviderUnavailable("The auth provider could not reach what it needs.") from error
+    except Exception as error:
+        raise LoginRequired(f"The auth provider gave no token ({type(error).__name__}).") from error
+
+
+def _check_token(token: object) -> str:
+    if isinstance(token, str) and 0 < len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
+        return token
+    raise UsageError(
+        "What the auth provider gave is not a bearer token.",
+        remedy="A token is printable ASCII without blanks, of at most 16 kB.",
+    )

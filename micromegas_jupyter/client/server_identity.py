@@ -1,0 +1,88 @@
+"""Whom a server takes the caller for, as its answer to the action `MicromegasWhoAmI` says.
+
+Asking is `flight_client`'s job; how the server knows is its own.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.flightsql.error_details import printable_text
+from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+
+WHO_AM_I_ACTION: Final = "MicromegasWhoAmI"
+_MAX_ANSWER_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerIdentity:
+    """The caller as the server sees them.
+
+    Attributes:
+        subject: The issuer's own name of the caller, or the API key's name.
+        name: A name for people, when the credential has one.
+        email: The caller's address, when the credential has one.
+        issuer: Who vouches for the caller.
+        auth_type: How the caller proved who they are: `oidc`, `api_key` or `none`.
+        is_admin: Whether the server's administrator list names the caller.
+        expires_at: When the credential ends (aware), None when it does not.
+    """
+
+    subject: str
+    issuer: str
+    auth_type: str
+    is_admin: bool
+    name: str | None = None
+    email: str | None = None
+    expires_at: datetime | None = None
+
+
+def parse_server_identity(data: bytes) -> ServerIdentity:
+    """Read the server's answer.
+
+    Raises:
+        InternalError: It is not such an answer.
+    """
+    try:
+        answer = _decode(data)
+        return ServerIdentity(
+            subject=_text(answer["subject"]),
+            issuer=_text(answer["issuer"]),
+            auth_type=_text(answer["auth_type"]),
+            is_admin=answer["is_admin"] is True,
+            name=_optional_text(answer.get("name")),
+            email=_optional_text(answer.get("email")),
+            expires_at=_time(answer.get("expires_at")),
+        )
+    except (ValueError, TypeError, KeyError, JsonError) as error:
+        raise InternalError("The server's answer to who you are cannot be read.") from error
+
+
+def _decode(data: bytes) -> dict[str, object]:
+    if len(data) > _MAX_ANSWER_BYTES:
+        raise ValueError("too large")
+    answer = decode_strict_json(data.decode("utf-8"))
+    if not isinstance(answer, dict):
+        raise TypeError("not an object")
+    return answer
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return printable_text(value)
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _time(value: object) -> datetime | None:
+    text = _optional_text(value)
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    if at.utcoffset() is None:
+        raise ValueError("no offset")
+    return at

@@ -1,0 +1,85 @@
+"""Where `:name` stands in SQL, and how text is quoted as a literal.
+
+Strings, quoted identifiers, comments, dollar quotes and casts are passed over. Which values are bound, and as
+what, is `parameters`' job; whether the SQL is right is the server's.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from micromegas_jupyter.errors import UsageError
+
+# One alternative for each thing that a colon could stand in, then the placeholder itself. What does not end runs to
+# the end of the text: the server says what is wrong with it. Nested comments need counting and are handled apart.
+_TOKEN: Final = re.compile(
+    r"""
+      (?P<escape_string> (?<!\w) [eE] ' (?: [^'\\] | \\. | '' )*+ (?: ' | \Z ) )
+    | (?P<string> ' (?: [^'] | '' )*+ (?: ' | \Z ) )
+    | (?P<identifier> " (?: [^"] | "" )*+ (?: " | \Z ) | ` (?: [^`] | `` )*+ (?: ` | \Z ) )
+    | (?P<line_comment> -- [^\n]* )
+    | (?P<block_comment> /\* )
+    | (?P<dollar_quote> (?<! [\w$] ) \$ (?P<tag> (?: [^\W\d] \w* )? ) \$ .*? (?: \$ (?P=tag) \$ | \Z ) )
+    | (?P<cast> :: )
+    | (?P<placeholder> (?<! [\w:)\]}'"`] ) : (?P<name> [^\W\d] \w* ) )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
+_WORD_BEFORE: Final = re.compile(r"(\w+|\S)\Z")
+_MAX_WORD_CHARACTERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placeholder:
+    """One `:name` in a statement: its place, and the word or sign before it (comments do not count)."""
+
+    name: str
+    start: int
+    end: int
+    preceded_by: str
+
+
+def find_placeholders(sql: str) -> Iterator[Placeholder]:
+    """Yield every `:name` in order of appearance."""
+    position, code = 0, ""
+    while (found := _TOKEN.search(sql, position)) is not None:
+        code += sql[position : found.start()]
+        position = found.end()
+        match found.lastgroup:
+            case "placeholder":
+                before = _WORD_BEFORE.search(code.rstrip()[-_MAX_WORD_CHARACTERS:])
+                yield Placeholder(
+                    name=found["name"],
+                    start=found.start("placeholder"),
+                    end=found.end(),
+                    preceded_by=before[1].upper() if before else "",
+                )
+                code = "x"
+            case "block_comment":
+                position = _end_of_comment(sql, position)
+                code += " "
+            case "line_comment":
+                code += " "
+            case _:
+                code = "x"
+
+
+def quote_literal(text: object) -> str:
+    """Return `text` as an SQL string literal.
+
+    Raises:
+        UsageError: It is not text, or holds a NUL character, which no literal can.
+    """
+    if not isinstance(text, str) or "\0" in text:
+        raise UsageError("A value cannot be written into the statement.", remedy="Give text without NUL characters.")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _end_of_comment(sql: str, position: int) -> int:
+    depth = 1
+    while depth and (edge := _COMMENT_EDGE.search(sql, position)) is not None:
+        depth += 1 if edge[0] == "/*" else -1
+        position = edge.end()
+    return position if depth == 0 else len(sql)

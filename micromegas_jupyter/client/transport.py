@@ -1,0 +1,189 @@
+"""The Flight library behind a small face: bytes and batches in and out, errors of this package, bounded connecting.
+
+What the bytes mean is said by `flightsql`; threads, deadlines of sequences and renewal of credentials are the
+callers'.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import certifi
+import pyarrow as pa
+from pyarrow import flight
+
+from micromegas_jupyter.client.address import ServerAddress
+from micromegas_jupyter.client.call_record import CallRecorder
+from micromegas_jupyter.client.calls import Call
+from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.errors import InternalError, UsageError
+
+_MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
+_MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
+_MAX_RESULTS: Final = 64
+_MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
+
+# Servers answer more than one ping in five minutes with a refusal (gRPC's default); a little less often finds a dead
+# connection while a long query says nothing.
+_KEEPALIVE_MILLISECONDS: Final = 310_000
+_KEEPALIVE_TIMEOUT_MILLISECONDS: Final = 20_000
+_CONNECT_TIMEOUT_MILLISECONDS: Final = 10_000
+# Above gRPC's default of 8 kB, at which it drops answers at random.
+_MAX_METADATA_BYTES: Final = 64 * 1024
+
+_OPTIONS: Final = [
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MILLISECONDS),
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+]
+
+
+class FlightStream:
+    """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one."""
+
+    def __init__(self, reader: flight.FlightStreamReader, call: Call) -> None:
+        self._reader = reader
+        self._call = call
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch."""
+        return self._reader.schema
+
+    def read_batch(self) -> pa.RecordBatch | None:
+        """Return the next batch, None at the end.
+
+        Raises:
+            MicromegasError: The call failed.
+        """
+        while True:
+            try:
+                chunk = self._reader.read_chunk()
+            except StopIteration:
+                return None
+            except Exception as error:
+                raise translate_failure(error, self._call) from error
+            if chunk.data is not None:
+                return chunk.data
+
+    def cancel(self) -> None:
+        """Tell the server to stop; safe at any time."""
+        self._reader.cancel()
+
+    def close(self) -> None:
+        """Do nothing: the stream has ended or was cancelled."""
+
+
+class Transport:
+    """A connection to one server, made at the first call and made again when it is lost.
+
+    Calls block the calling thread; they may be made from several threads. Whoever makes a transport closes it.
+
+    Args:
+        address: The server.
+        ca_bundle: A PEM file of authorities in place of certifi's.
+
+    Raises:
+        UsageError: `ca_bundle` cannot be used.
+    """
+
+    def __init__(self, address: ServerAddress, *, ca_bundle: str | Path | None = None) -> None:
+        self._recorder = CallRecorder()
+        # Without it, gRPC writes its own log of lost connections to standard error.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        roots = _read_roots(ca_bundle) if address.is_encrypted else None
+        self._client = flight.connect(
+            address.location, tls_root_certs=roots, middleware=[self._recorder], generic_options=_OPTIONS
+        )
+
+    def do_get(self, ticket: bytes, call: Call) -> FlightStream:
+        """Start reading what a ticket stands for; returns when the schema is here.
+
+        Raises:
+            MicromegasError: The call failed.
+        """
+        with self._making(call):
+            return FlightStream(self._client.do_get(flight.Ticket(ticket), _options(call)), call)
+
+    def do_action(self, action_type: str, body: bytes, call: Call) -> list[bytes]:
+        """Run an action and return its results.
+
+        Raises:
+            MicromegasError: The call failed.
+            InternalError: The results are more or larger than any action of this package gives.
+        """
+        with self._making(call):
+            results = self._client.do_action(flight.Action(action_type, body), _options(call))
+            return _bounded(result.body.to_pybytes() for result in results)
+
+    def get_flight_info(self, command: bytes, call: Call) -> flight.FlightInfo:
+        """Ask how to run a command.
+
+        Raises:
+            MicromegasError: The call failed.
+        """
+        with self._making(call):
+            return self._client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
+
+    def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
+        """Send batches and return the metadata of the server's answer, None when there is none.
+
+        Raises:
+            MicromegasError: The call failed.
+        """
+        with self._making(call):
+            descriptor = flight.FlightDescriptor.for_command(command)
+            writer, reader = self._client.do_put(descriptor, schema, _options(call))
+            with writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+                writer.done_writing()
+                answer = reader.read()
+            return None if answer is None else answer.to_pybytes()
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._client.close()
+
+    @contextmanager
+    def _making(self, call: Call) -> Iterator[None]:
+        try:
+            with self._recorder.recording(call.record):
+                yield
+        except Exception as error:
+            translated = translate_failure(error, call)
+            if translated is error:
+                raise
+            raise translated from error
+
+
+def _options(call: Call) -> flight.FlightCallOptions:
+    return flight.FlightCallOptions(timeout=call.timeout_seconds, headers=[*call.credential.headers, *call.headers])
+
+
+def _bounded(results: Iterable[bytes]) -> list[bytes]:
+    kept: list[bytes] = []
+    for result in results:
+        kept.append(result)
+        if len(kept) > _MAX_RESULTS or sum(map(len, kept)) > _MAX_RESULT_BYTES:
+            raise InternalError("The server's answer is larger than it may be.")
+    return kept
+
+
+def _read_roots(ca_bundle: str | Path | None) -> bytes:
+    path = Path(certifi.where() if ca_bundle is None else ca_bundle).expanduser()
+    try:
+        with path.open("rb") as file:
+            pem = file.read(_MAX_CA_BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"The ca_bundle cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
+        ) from error
+    if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise UsageError("The ca_bundle holds no certificates.", remedy="Name a PEM file of certificates.")
+    return pem

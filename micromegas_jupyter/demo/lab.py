@@ -1,0 +1,133 @@
+"""JupyterLab as a child of the demo: settings of its own, ends with its parent.
+
+Run as a program it is the child itself: JupyterLab that also ends when its standard input closes, so that
+no server stays behind when the demo is killed.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from micromegas_jupyter.errors import ServerUnavailable
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+NOTEBOOK = "quickstart.ipynb"
+
+_START_TIMEOUT_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+
+
+class LabProcess:
+    """A JupyterLab in the environment given; the notebooks lie in a copy that goes with the demo."""
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], *, open_browser: bool, base_url: str = "/"
+    ) -> None:
+        self._runtime = folder / "jupyter" / "runtime"
+        notebooks = folder / "notebooks"
+        copy_notebooks(notebooks)
+        config = folder / "jupyter" / "config"
+        _write_page_config(config)
+        self._log = (folder / "jupyterlab.log").open("wb")
+        own = {
+            "JUPYTER_CONFIG_DIR": str(config),
+            "JUPYTER_RUNTIME_DIR": str(self._runtime),
+            "JUPYTER_TOKEN": secrets.token_urlsafe(24),
+        }
+        options = [
+            f"--ServerApp.root_dir={notebooks}",
+            f"--ServerApp.base_url={base_url}",
+            f"--LabApp.default_url=/lab/tree/{NOTEBOOK}",
+            f"--ServerApp.open_browser={open_browser}",
+            "--ServerApp.ip=127.0.0.1",
+            "--ServerApp.port=8888",
+            "--ServerApp.port_retries=100",
+            "--ServerApp.allow_root=True",
+        ]
+        self._token = own["JUPYTER_TOKEN"]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
+            [sys.executable, "-m", "micromegas_jupyter.demo.lab", *options],
+            env={**environment, **own},
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait_until_ready(self) -> str:
+        """Return the notebook's address once JupyterLab listens.
+
+        Raises:
+            ServerUnavailable: It did not start in a minute, or ended.
+        """
+        deadline = SYSTEM_CLOCK.monotonic() + _START_TIMEOUT_SECONDS
+        pause = threading.Event()
+        while SYSTEM_CLOCK.monotonic() < deadline and self._process.poll() is None:
+            for path in self._runtime.glob(f"jpserver-{self._process.pid}.json"):
+                try:
+                    url = json.loads(path.read_text(encoding="utf-8"))["url"]
+                except (ValueError, KeyError):
+                    continue  # being written
+                return f"{url}lab/tree/{NOTEBOOK}?token={self._token}"
+            pause.wait(_POLL_SECONDS)
+        raise ServerUnavailable(
+            "JupyterLab did not start.", remedy="Run `jupyter lab` to see why, or `micromegas demo --no-lab`."
+        )
+
+    def stop(self) -> None:
+        """End JupyterLab and its kernels; killed when it does not go."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._log.close()
+
+
+def copy_notebooks(target: Path) -> None:
+    """Copy the package's notebooks into `target`.
+
+    Raises:
+        FileNotFoundError: The installation holds no notebooks.
+    """
+    packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
+    source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
+    target.mkdir(parents=True)
+    for path in sorted(source.glob("*.ipynb")):
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def _write_page_config(config: Path) -> None:
+    folder = config / "labconfig"
+    folder.mkdir(parents=True)
+    # No question about news on the first start: the demo reaches nothing outside this machine.
+    disabled = {"@jupyterlab/apputils-extension:announcements": True}
+    (folder / "page_config.json").write_text(json.dumps({"disabledExtensions": disabled}), encoding="utf-8")
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _main() -> None:
+    from jupyterlab.labapp import main as run_lab
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    run_lab()
+
+
+if __name__ == "__main__":
+    _main()

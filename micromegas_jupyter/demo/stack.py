@@ -1,0 +1,96 @@
+"""The demo's parts on one machine: identity provider, server and recorder, in a folder of their own."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.assembly.environment import CONFIG_DIR
+from micromegas_jupyter.demo.provider import DemoProvider
+
+ADMIN_EMAIL = "alice@example.com"
+LAKE_AUDIENCE = "micromegas-demo-lake"
+
+
+class DemoStack:
+    """Provider and server, both on loopback, recording their own logs and load; a context manager.
+
+    Everything that it writes lies in one temporary folder, which goes when it stops.
+
+    Args:
+        host: A loopback address for the server.
+        port: The server's port, 0 for any free one.
+    """
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="micromegas-demo-"))
+        try:
+            self.provider = DemoProvider(lake_audience=LAKE_AUDIENCE)
+            self.provider.start()
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        try:
+            self.server = ServerStack(
+                ServeOptions(lake=self.folder / "lake", host=host, port=port, program="micromegas demo"),
+                environ=self.server_environment(),
+            )
+            self.server.start()
+        except BaseException:
+            self._remove()
+            raise
+
+    def server_environment(self) -> dict[str, str]:
+        """Return the server half's settings: tokens of the demo's provider, Alice the administrator."""
+        issuers = [
+            {"issuer": self.provider.issuer, "audience": audience}
+            for audience in (self.provider.client_id, LAKE_AUDIENCE)
+        ]
+        return {
+            "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers}),
+            "MICROMEGAS_ADMINS": json.dumps([ADMIN_EMAIL]),
+        }
+
+    def client_environment(self) -> dict[str, str]:
+        """Return the variables with which notebooks and terminals of a person reach the demo."""
+        return {
+            "MICROMEGAS_ANALYTICS_URI": self.server.uri,
+            "MICROMEGAS_OIDC_ISSUER": self.provider.issuer,
+            "MICROMEGAS_OIDC_CLIENT_ID": self.provider.client_id,
+            CONFIG_DIR: str(self.folder / "config"),
+        }
+
+    def service_environment(self) -> dict[str, str]:
+        """Return the variables with which a job without a person reaches the demo."""
+        return {
+            **self.client_environment(),
+            "MICROMEGAS_OIDC_CLIENT_ID": self.provider.service_client_id,
+            "MICROMEGAS_OIDC_CLIENT_SECRET": self.provider.service_secret.reveal(),
+            "MICROMEGAS_OIDC_AUDIENCE": LAKE_AUDIENCE,
+        }
+
+    def process_environment(self) -> dict[str, str]:
+        """Return the process environment with the demo's variables in place of this project's others."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+        return {**others, **self.client_environment()}
+
+    def stop(self) -> None:
+        """Stop server and provider and remove the folder."""
+        self.server.stop()
+        self._remove()
+
+    def _remove(self) -> None:
+        self.provider.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,10 @@
+"""SQL to Arrow batches: the `Engine` protocol and the engine that is embedded in this process.
+
+Storage hands over file lists (`contracts.TableSource`); the wire is the server's.
+"""
+
+from micromegas_jupyter.engine.contract import Engine, PlannedQuery, StatementRequest, TimeRange
+from micromegas_jupyter.engine.interim.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.settings import EngineSettings
+
+__all__ = ["DataFusionEngine", "Engine", "EngineSettings", "PlannedQuery", "StatementRequest", "TimeRange"]

@@ -1,0 +1,81 @@
+"""Counts how many copies of sub-plans a statement's common table expressions unfold into.
+
+DataFusion puts a CTE's plan wherever its name stands, so a chain of CTEs that each name the one before twice doubles
+with every link: 20 links in 800 bytes keep the planner busy for a minute. Refusing is the guard's job.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token
+
+_NAMES = (Kind.WORD, Kind.QUOTED)
+
+
+class _Body(NamedTuple):
+    """One `name AS ( … )`: the name and the token indexes of its brackets."""
+
+    name: str
+    first: int
+    last: int
+
+
+def plan_copies(scanned: Scan, *, at_most: int) -> int:
+    """Return the number of sub-plan copies of the whole statement, or any number above `at_most` once it is passed."""
+    tokens = scanned.tokens
+    bodies = _find_bodies(scanned)
+    if not bodies:
+        return 0
+    # Inner bodies end first and later ones may only name earlier ones, so the order of ends is the order of meaning.
+    copies: dict[str, int] = {body.name: 0 for body in bodies}
+    counted = [0] * (len(tokens) + 1)
+    for body in sorted(bodies, key=lambda found: found.last):
+        made = 1 + _count(tokens, body.first, body.last, copies)
+        copies[body.name] = max(copies[body.name], made)
+        counted[body.last] = made
+        if made > at_most:
+            return made
+    return _count(tokens, 0, len(tokens), copies)
+
+
+def _count(tokens: tuple[Token, ...], first: int, last: int, copies: dict[str, int]) -> int:
+    total = 0
+    for index in range(first, last):
+        token = tokens[index]
+        if token.kind not in _NAMES:
+            continue
+        following = tokens[index + 1] if index + 1 < len(tokens) else None
+        if following is None or following.text not in {".", "("}:  # a qualifier or a function is no reference
+            total += copies.get(token.name, 0)
+    return total
+
+
+def _find_bodies(scanned: Scan) -> list[_Body]:
+    bodies: list[_Body] = []
+    opened: list[tuple[int, str | None]] = []
+    openers: dict[int, int] = {}
+    tokens = scanned.tokens
+    for index, token in enumerate(tokens):
+        if token.kind is Kind.OPEN:
+            opened.append((index, _name_before(tokens, index, openers)))
+        elif token.kind is Kind.CLOSE and opened and token.start < scanned.certain_until:
+            first, name = opened.pop()
+            openers[index] = first
+            if name is not None:
+                bodies.append(_Body(name, first, index))
+    bodies.extend(_Body(name, first, len(tokens)) for first, name in opened if name is not None)
+    return bodies
+
+
+def _name_before(tokens: tuple[Token, ...], index: int, openers: dict[int, int]) -> str | None:
+    """Return the name in `name [(columns)] AS [[NOT] MATERIALIZED] (`, where `index` is the last bracket."""
+    place = index - 1
+    while place >= 0 and tokens[place].kind is Kind.WORD and tokens[place].text.lower() in {"not", "materialized"}:
+        place -= 1
+    if place < 1 or tokens[place].kind is not Kind.WORD or tokens[place].text.lower() != "as":
+        return None
+    place -= 1
+    if tokens[place].kind is Kind.CLOSE:
+        place = openers.get(place, 0) - 1
+    return tokens[place].name if place >= 0 and tokens[place].kind in _NAMES else None

@@ -1,0 +1,114 @@
+"""Cuts a statement into tokens as DataFusion's generic SQL dialect does, and says from where on that is not certain.
+
+The guard and the placeholder pass read the tokens; what they mean is their job, and understanding SQL is DataFusion's.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kind(enum.StrEnum):
+    """What a token is."""
+
+    WORD = "word"
+    QUOTED = "quoted"
+    STRING = "string"
+    NUMBER = "number"
+    PLACEHOLDER = "placeholder"
+    OPEN = "open"
+    CLOSE = "close"
+    COMMA = "comma"
+    SEMICOLON = "semicolon"
+    OPERATOR = "operator"
+    OTHER = "other"
+
+
+class Token(NamedTuple):
+    """One token: its kind, its text as written and its offset in the statement."""
+
+    kind: Kind
+    text: str
+    start: int
+
+    @property
+    def name(self) -> str:
+        """Return the name that a word or a quoted identifier stands for."""
+        if self.kind is Kind.QUOTED:
+            return self.text[1:-1].replace('""', '"')
+        return self.text.lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """A statement's tokens, without blanks and comments.
+
+    Attributes:
+        sql: The statement.
+        tokens: Its tokens in order.
+        certain_until: Offset of the first construct that other rules could read differently (a dollar quote, a
+            nested comment, an unusual prefix, something unterminated). From there on nothing was skipped: text inside
+            quotes and comments appears as tokens too, so that nothing can hide. The statement's length when all is
+            certain.
+    """
+
+    sql: str
+    tokens: tuple[Token, ...]
+    certain_until: int
+
+    @property
+    def is_certain(self) -> bool:
+        """Return whether every token is what DataFusion will see."""
+        return self.certain_until == len(self.sql)
+
+
+_COMMON = r"""
+  | (?P<number> \d+ (?:\.\d+)? (?:[eE][+-]?\d+)? )
+  | (?P<word> [^\W\d][\w@$\#]* )
+  | (?P<placeholder> \?\d* | \$\w+ )
+  | (?P<open> [(\[{] ) | (?P<close> [)\]}] ) | (?P<comma> , ) | (?P<semicolon> ; )
+  | (?P<operator> ->> | -> | => | :: | := | \|\| | \|> | <= | >= | <> | != | == | [-+*/%<>=!~^&|@\#:\\] )
+  | (?P<other> . )
+"""
+
+# The order matters: a doubtful prefix or dollar quote is met before the word or the placeholder it begins with.
+# Quotes are possessive (`*+`): an unterminated quote is doubt, never a shorter quote.
+_CERTAIN = re.compile(
+    r"""
+    (?P<blank> \s+ | --[^\r\n]*(?:\r?\n|\Z) | /\*(?:[^*/]|\*(?!/)|/(?!\*))*+\*/ )
+  | (?P<string> [eE]'(?:[^'\\]|\\.|'')*+' | [nNxX]?'(?:[^']|'')*+' )
+  | (?P<quoted> "(?:[^"]|"")*+" )
+  | (?P<doubt> --|/\*|['"`] | \$\w*\$ | [^\W\d][\w@\#]*\$[\w@\#]*\$ | (?:[^\W\d]{1,2}|[uU]&)['"] )
+"""
+    + _COMMON,
+    re.VERBOSE | re.DOTALL,
+)
+_NOTHING_SKIPPED = re.compile(r"(?P<blank> \s+ )" + _COMMON, re.VERBOSE | re.DOTALL)
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+def scan(sql: str) -> Scan:
+    """Return the tokens of `sql`; takes any text and never fails."""
+    tokens: list[Token] = []
+    certain_until = len(sql)
+    for match in _CERTAIN.finditer(sql):
+        group = match.lastgroup
+        if group == "doubt":
+            certain_until = match.start()
+            break
+        if group is not None and group != "blank":
+            tokens.append(Token(_KINDS[group], match.group(), match.start()))
+    for match in _NOTHING_SKIPPED.finditer(sql, certain_until):
+        group = match.lastgroup
+        if group is not None and group != "blank":
+            tokens.append(Token(_KINDS[group], match.group(), match.start()))
+    return Scan(sql=sql, tokens=tuple(tokens), certain_until=certain_until)
+
+
+def place_of(sql: str, offset: int) -> tuple[int, int]:
+    """Return line and column, both from 1, of an offset in `sql`."""
+    line_start = sql.rfind("\n", 0, offset) + 1
+    return sql.count("\n", 0, offset) + 1, offset - line_start + 1

@@ -1,0 +1,219 @@
+"""Flight SQL commands as values: pack messages into `Any`, read tickets, descriptors and action bodies.
+
+Running a command is the server's job, sending one the client's.
+
+Every `parse_` function raises `UsageError` for bytes that are not the message they should be, and
+`UnsupportedRequest` for a well-formed request that nobody here answers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
+
+from micromegas_jupyter.errors import UnsupportedRequest, UsageError
+from micromegas_jupyter.flightsql import messages
+
+_TYPE_PREFIX: Final = "arrow.flight.protocol.sql."
+_MAX_NAME_LENGTH: Final = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementQuery:
+    """Run this SQL (`CommandStatementQuery`, or a `TicketStatementQuery` whose handle is the SQL)."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedQuery:
+    """Run the prepared statement with this handle, with the parameters bound to it."""
+
+    handle: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlInfoQuery:
+    """Describe the server; `info_ids` empty asks for everything."""
+
+    info_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogsQuery:
+    """List the catalogs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DbSchemasQuery:
+    """List the schemas; `catalog` is exact, the pattern knows `%` and `_`, None means any."""
+
+    catalog: str | None
+    schema_pattern: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablesQuery:
+    """List the tables; names are patterns with `%` and `_`, `table_types` empty means any."""
+
+    catalog: str | None
+    schema_pattern: str | None
+    table_pattern: str | None
+    table_types: tuple[str, ...]
+    include_schema: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableTypesQuery:
+    """List the kinds of table."""
+
+
+Command = StatementQuery | PreparedQuery | SqlInfoQuery | CatalogsQuery | DbSchemasQuery | TablesQuery | TableTypesQuery
+
+
+def pack_any(message: Any) -> bytes:
+    """Return `message` inside a serialised `google.protobuf.Any`, as Flight SQL sends its messages."""
+    envelope = any_pb2.Any()
+    envelope.Pack(message)
+    return envelope.SerializeToString()
+
+
+def statement_ticket(sql: str) -> bytes:
+    """Return the ticket that runs `sql` with one `DoGet`: `TicketStatementQuery` in `Any`, the SQL as its handle."""
+    return pack_any(messages.TicketStatementQuery(statement_handle=sql.encode()))
+
+
+def prepared_ticket(handle: bytes) -> bytes:
+    """Return the ticket that runs a prepared statement."""
+    return pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
+
+
+def parse_ticket(data: bytes) -> Command:
+    """Read the bytes of a `Ticket`: any command in `Any`, or a bare `TicketStatementQuery`.
+
+    Raises:
+        UsageError: Neither of the two.
+        UnsupportedRequest: A command that is not read here.
+    """
+    envelope = _flight_sql_envelope(data)
+    if envelope is not None:
+        return _parse_command(envelope)
+    ticket = parse_message(messages.TicketStatementQuery, data)
+    ticket.DiscardUnknownFields()
+    if not ticket.statement_handle or ticket.ByteSize() != len(data):
+        raise UsageError("The ticket is not a Flight SQL ticket.", remedy="Use a ticket from GetFlightInfo.")
+    return StatementQuery(sql=_decode_sql(ticket.statement_handle))
+
+
+def parse_descriptor(descriptor: Any) -> Command:
+    """Read a `FlightDescriptor` that carries a command.
+
+    Raises:
+        UsageError: The command is not a Flight SQL message.
+        UnsupportedRequest: A path, or a command that is not read here.
+    """
+    if descriptor.type != messages.FlightDescriptor.CMD:
+        raise UnsupportedRequest("A flight is described by a Flight SQL command here, not by a path.")
+    envelope = _flight_sql_envelope(descriptor.cmd)
+    if envelope is None:
+        raise UsageError("The descriptor does not hold a Flight SQL command.", remedy="Use a Flight SQL client.")
+    return _parse_command(envelope)
+
+
+def parse_message(message_class: Any, data: bytes) -> Any:
+    """Decode `data` as the given message.
+
+    Raises:
+        UsageError: The bytes are not such a message.
+    """
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        name = message_class.DESCRIPTOR.name
+        raise UsageError(f"The request is not a valid {name}.", remedy="Use a Flight SQL client.") from None
+
+
+def parse_action_body(message_class: Any, body: bytes) -> Any:
+    """Decode an action's body: the given message in `Any`.
+
+    Raises:
+        UsageError: The body is not such a message.
+    """
+    envelope = _flight_sql_envelope(body)
+    if envelope is None or envelope.TypeName() != message_class.DESCRIPTOR.full_name:
+        name = message_class.DESCRIPTOR.name
+        raise UsageError(f"The action's body is not {name}.", remedy="Use a Flight SQL client.")
+    return parse_message(message_class, envelope.value)
+
+
+def _flight_sql_envelope(data: bytes) -> any_pb2.Any | None:
+    """Return `data` as an `Any` around a Flight SQL message, else None.
+
+    A bare ticket has the same first field as an `Any`, so only the type name tells the two apart.
+    """
+    try:
+        envelope = any_pb2.Any.FromString(data)
+    except DecodeError:
+        return None
+    return envelope if envelope.TypeName().startswith(_TYPE_PREFIX) else None
+
+
+def _parse_command(envelope: any_pb2.Any) -> Command:
+    name = envelope.TypeName().removeprefix(_TYPE_PREFIX)
+    match name:
+        case "CommandStatementQuery":
+            return StatementQuery(sql=parse_message(messages.CommandStatementQuery, envelope.value).query)
+        case "TicketStatementQuery":
+            ticket = parse_message(messages.TicketStatementQuery, envelope.value)
+            return StatementQuery(sql=_decode_sql(ticket.statement_handle))
+        case "CommandPreparedStatementQuery":
+            command = parse_message(messages.CommandPreparedStatementQuery, envelope.value)
+            return PreparedQuery(handle=command.prepared_statement_handle)
+        case _:
+            return _parse_metadata_command(name, envelope.value)
+
+
+def _parse_metadata_command(name: str, data: bytes) -> Command:
+    match name:
+        case "CommandGetSqlInfo":
+            return SqlInfoQuery(info_ids=tuple(parse_message(messages.CommandGetSqlInfo, data).info))
+        case "CommandGetCatalogs":
+            return CatalogsQuery()
+        case "CommandGetTableTypes":
+            return TableTypesQuery()
+        case "CommandGetDbSchemas":
+            command = parse_message(messages.CommandGetDbSchemas, data)
+            return DbSchemasQuery(
+                catalog=_optional(command, "catalog"), schema_pattern=_optional(command, "db_schema_filter_pattern")
+            )
+        case "CommandGetTables":
+            command = parse_message(messages.CommandGetTables, data)
+            return TablesQuery(
+                catalog=_optional(command, "catalog"),
+                schema_pattern=_optional(command, "db_schema_filter_pattern"),
+                table_pattern=_optional(command, "table_name_filter_pattern"),
+                table_types=tuple(command.table_types),
+                include_schema=command.include_schema,
+            )
+        case _:
+            raise UnsupportedRequest(f"This server does not offer {printable_name(name)}.")
+
+
+def printable_name(name: str) -> str:
+    """Return a name that a caller sent so that it can stand in a sentence: short, printable ASCII."""
+    return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
+
+
+def _optional(message: Any, field: str) -> str | None:
+    if not message.HasField(field):
+        return None
+    value: str = getattr(message, field)
+    return value
+
+
+def _decode_sql(handle: bytes) -> str:
+    try:
+        return handle.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError("The statement is not UTF-8 text.", remedy="Send the SQL as UTF-8.") from None

@@ -1,0 +1,68 @@
+"""The message classes of Flight, Flight SQL and gRPC health, in a descriptor pool of their own.
+
+What the messages mean is in `commands` and `framing`.
+
+The classes come from a compiled descriptor set (`proto/wire.binpb`, built from the `.proto` files beside it) that
+is loaded into a private pool. Generated modules would share protobuf's default pool with any other Flight SQL
+client in the process, which refuses a second definition of the same names, and would be tied to one protobuf
+version. Only `google.protobuf.Any` is the library's own.
+"""
+
+from importlib import resources
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_FLIGHT: Final = "arrow.flight.protocol"
+_FLIGHT_SQL: Final = "arrow.flight.protocol.sql"
+_HEALTH: Final = "grpc.health.v1"
+
+
+def descriptor_set_bytes() -> bytes:
+    """Return the committed descriptor set, as protoc wrote it."""
+    return resources.files("micromegas_jupyter.flightsql").joinpath("proto", "wire.binpb").read_bytes()
+
+
+def _build_pool() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+_POOL: Final = _build_pool()
+
+
+def _message_class(package: str, name: str) -> Any:
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{package}.{name}"))
+
+
+HandshakeResponse = _message_class(_FLIGHT, "HandshakeResponse")
+ActionType = _message_class(_FLIGHT, "ActionType")
+Action = _message_class(_FLIGHT, "Action")
+Result = _message_class(_FLIGHT, "Result")
+SchemaResult = _message_class(_FLIGHT, "SchemaResult")
+FlightDescriptor = _message_class(_FLIGHT, "FlightDescriptor")
+Ticket = _message_class(_FLIGHT, "Ticket")
+FlightEndpoint = _message_class(_FLIGHT, "FlightEndpoint")
+FlightInfo = _message_class(_FLIGHT, "FlightInfo")
+FlightData = _message_class(_FLIGHT, "FlightData")
+PutResult = _message_class(_FLIGHT, "PutResult")
+
+CommandStatementQuery = _message_class(_FLIGHT_SQL, "CommandStatementQuery")
+TicketStatementQuery = _message_class(_FLIGHT_SQL, "TicketStatementQuery")
+CommandPreparedStatementQuery = _message_class(_FLIGHT_SQL, "CommandPreparedStatementQuery")
+CommandGetSqlInfo = _message_class(_FLIGHT_SQL, "CommandGetSqlInfo")
+CommandGetCatalogs = _message_class(_FLIGHT_SQL, "CommandGetCatalogs")
+CommandGetDbSchemas = _message_class(_FLIGHT_SQL, "CommandGetDbSchemas")
+CommandGetTables = _message_class(_FLIGHT_SQL, "CommandGetTables")
+CommandGetTableTypes = _message_class(_FLIGHT_SQL, "CommandGetTableTypes")
+CommandStatementIngest = _message_class(_FLIGHT_SQL, "CommandStatementIngest")
+ActionCreatePreparedStatementRequest = _message_class(_FLIGHT_SQL, "ActionCreatePreparedStatementRequest")
+ActionCreatePreparedStatementResult = _message_class(_FLIGHT_SQL, "ActionCreatePreparedStatementResult")
+ActionClosePreparedStatementRequest = _message_class(_FLIGHT_SQL, "ActionClosePreparedStatementRequest")
+DoPutPreparedStatementResult = _message_class(_FLIGHT_SQL, "DoPutPreparedStatementResult")
+DoPutUpdateResult = _message_class(_FLIGHT_SQL, "DoPutUpdateResult")
+
+HealthCheckRequest = _message_class(_HEALTH, "HealthCheckRequest")
+HealthCheckResponse = _message_class(_HEALTH, "HealthCheckResponse")

@@ -1,0 +1,10 @@
+"""Tables on storage: durable appends, merged files, bounded age and size, and a listing that is cheap.
+
+What the tables are is `telemetry`'s, running queries over them is `engine`'s.
+"""
+
+from micromegas_jupyter.lakehouse.lake import Lake, LakeWriter
+from micromegas_jupyter.lakehouse.limits import LakeLimits
+from micromegas_jupyter.lakehouse.maintenance import MaintenanceReport
+
+__all__ = ["Lake", "LakeLimits", "LakeWriter", "MaintenanceReport"]

@@ -1,0 +1,28 @@
+"""The notebook's face: magics, the identity widget, results and errors as a person sees them.
+
+Signing in, settings and the wire are made elsewhere; `assembly` joins them. Nothing heavy loads before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["load_ipython_extension", "unload_ipython_extension"]
+
+
+def load_ipython_extension(ip: InteractiveShell) -> None:
+    """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
+    from micromegas_jupyter.notebook.extension import register
+    from micromegas_jupyter.notebook.parts import real_parts
+
+    register(ip, real_parts())
+
+
+def unload_ipython_extension(ip: InteractiveShell) -> None:
+    """Take the magics away and release what they hold; IPython calls this for `%unload_ext`."""
+    from micromegas_jupyter.notebook.extension import unregister
+
+    unregister(ip)

@@ -1,0 +1,37 @@
+"""IPython's names that the magics use, with the types that IPython does not state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
+
+import IPython.display
+from IPython.core import magic, magic_arguments
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+class _Decorator(Protocol):
+    def __call__(self, function: _Function, /) -> _Function: ...
+
+
+class Handle(Protocol):
+    """A display that can be rewritten."""
+
+    def display(self, bundle: Any, *, raw: bool = False) -> None:
+        """Show it for the first time."""
+        ...
+
+    def update(self, bundle: Any, *, raw: bool = False) -> None:
+        """Show something else in its place."""
+        ...
+
+
+argument = cast("Callable[..., _Decorator]", magic_arguments.argument)
+with_arguments = cast("Callable[[], _Decorator]", magic_arguments.magic_arguments)
+needs_local_scope = cast("_Decorator", magic.needs_local_scope)
+no_var_expand = cast("_Decorator", magic.no_var_expand)
+line_magic = cast("_Decorator", magic.line_magic)
+line_cell_magic = cast("Callable[[str], _Decorator]", magic.line_cell_magic)
+display = cast("Callable[..., None]", IPython.display.display)
+new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)

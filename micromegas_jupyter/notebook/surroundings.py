@@ -1,0 +1,26 @@
+"""Answers where the magics run: in a kernel or a terminal, with a person or without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def has_kernel(shell: InteractiveShell) -> bool:
+    """Whether a Jupyter kernel runs the shell, so that displays can be rewritten and widgets shown."""
+    return getattr(shell, "kernel", None) is not None
+
+
+def is_attended(shell: InteractiveShell) -> bool:
+    """Whether a person can answer.
+
+    A front end with a person sends `allow_stdin` true with each execute request; nbclient, nbconvert and
+    papermill send false (Jupyter messaging protocol, `execute_request`).
+    """
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return True
+    request = kernel.get_parent("shell")
+    return bool(request.get("content", {}).get("allow_stdin", False))

@@ -1,0 +1,54 @@
+"""Times on a magic's line: RFC 3339, or so many minutes, hours or days ago."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.words import printable
+
+_RELATIVE = re.compile(r"([0-9]{1,6})([mhd])")
+_ABSOLUTE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_moment(text: str, *, now: datetime) -> datetime:
+    """Return the moment that `text` names, aware.
+
+    Args:
+        text: RFC 3339 (without an offset: UTC, as on the command line), or `<n>m`, `<n>h`, `<n>d` ago.
+        now: The current time, aware.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    try:
+        if relative := _RELATIVE.fullmatch(text):
+            return now - timedelta(**{_UNITS[relative[2]]: int(relative[1])})
+        if _ABSOLUTE.fullmatch(text):
+            moment = datetime.fromisoformat(text.upper())
+            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass  # a month 13, or more days than there are years
+    raise UsageError(
+        f'"{printable(text)}" is not a time.',
+        remedy="Use 15m, 1h or 7d for that long ago, or RFC 3339 such as 2026-01-31T12:00:00Z.",
+    )
+
+
+def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return the range of `--begin` and `--end`; a begin alone lasts until now.
+
+    Raises:
+        UsageError: A text is not a time, an end stands alone, or the begin is after the end.
+    """
+    if begin is None:
+        if end is not None:
+            raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")
+        return None, None
+    first = parse_moment(begin, now=now)
+    last = now if end is None else parse_moment(end, now=now)
+    if first > last:
+        raise UsageError("--begin is after --end.", remedy="Swap the two.")
+    return first, last

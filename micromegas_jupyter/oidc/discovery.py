@@ -1,0 +1,118 @@
+"""A provider's discovery document: where its endpoints are and what it supports.
+
+Fetching the document and remembering it are left to others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.oidc.endpoints import check_endpoint_url
+from micromegas_jupyter.oidc.provider_text import clean_provider_text
+from micromegas_jupyter.settings import is_loopback_url
+
+METADATA_PATH = "/.well-known/openid-configuration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderMetadata:
+    """What a provider says about itself; every endpoint is https, or http on loopback.
+
+    Attributes:
+        issuer: Exactly the configured issuer.
+        jwks_uri: Where its keys are.
+        authorization_endpoint: Where people sign in; None for issuers that only mint tokens for machines.
+        token_endpoint: Where codes and refresh tokens are exchanged; None likewise.
+        revocation_endpoint: Where tokens are revoked (RFC 7009).
+        device_authorization_endpoint: Where the device flow starts (RFC 8628).
+        end_session_endpoint: Where a browser session ends (RP-initiated logout).
+        sends_issuer_in_callback: Whether each callback must carry `iss` (RFC 9207).
+        token_endpoint_auth_methods: How clients may authenticate; None when the document does not say.
+        pkce_methods: The code challenge methods; None when the document does not say.
+    """
+
+    issuer: str
+    jwks_uri: str
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None
+    end_session_endpoint: str | None = None
+    sends_issuer_in_callback: bool = False
+    token_endpoint_auth_methods: tuple[str, ...] | None = None
+    pkce_methods: tuple[str, ...] | None = None
+
+    def require_token_endpoint(self) -> str:
+        """Return the token endpoint.
+
+        Raises:
+            ProviderMisbehaved: The provider has none.
+        """
+        if self.token_endpoint is None:
+            raise ProviderMisbehaved(f"The identity provider {self.issuer} names no token endpoint.")
+        return self.token_endpoint
+
+
+def build_metadata_url(issuer: str) -> str:
+    """Return the address of an issuer's discovery document; one trailing slash is dropped here and nowhere else.
+
+    Source: OpenID Connect Discovery 1.0 section 4.1.
+    """
+    return issuer.removesuffix("/") + METADATA_PATH
+
+
+def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
+    """Read a discovery document.
+
+    Source: OpenID Connect Discovery 1.0 sections 3 and 4.3; RFC 8414 section 2.
+
+    Raises:
+        ProviderMisbehaved: It is for another issuer (compared byte for byte), lacks the keys' address, or holds a
+            member of the wrong type or an endpoint that may not be called.
+    """
+    if not isinstance(document, dict):
+        raise ProviderMisbehaved(f"The discovery document of {issuer} is not a JSON object.")
+    stated = document.get("issuer")
+    if stated != issuer:
+        other = clean_provider_text(stated) if isinstance(stated, str) else "no issuer"
+        raise ProviderMisbehaved(
+            f"The discovery document of {issuer} is made out for another issuer ({other}).",
+            remedy="Set the issuer exactly as the provider writes it, a trailing slash included.",
+        )
+    jwks_uri = _endpoint(document, "jwks_uri", issuer)
+    if jwks_uri is None:
+        raise ProviderMisbehaved(f"The discovery document of {issuer} does not say where its keys are.")
+    return ProviderMetadata(
+        issuer=issuer,
+        jwks_uri=jwks_uri,
+        authorization_endpoint=_endpoint(document, "authorization_endpoint", issuer),
+        token_endpoint=_endpoint(document, "token_endpoint", issuer),
+        revocation_endpoint=_endpoint(document, "revocation_endpoint", issuer),
+        device_authorization_endpoint=_endpoint(document, "device_authorization_endpoint", issuer),
+        end_session_endpoint=_endpoint(document, "end_session_endpoint", issuer),
+        sends_issuer_in_callback=document.get("authorization_response_iss_parameter_supported") is True,
+        token_endpoint_auth_methods=_texts(document, "token_endpoint_auth_methods_supported", issuer),
+        pkce_methods=_texts(document, "code_challenge_methods_supported", issuer),
+    )
+
+
+def _endpoint(document: Mapping[str, object], name: str, issuer: str) -> str | None:
+    url = document.get(name)
+    if url is None:
+        return None
+    if not isinstance(url, str):
+        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not text.")
+    check_endpoint_url(url)
+    if url.lower().startswith("http:") and not is_loopback_url(issuer):
+        # A remote provider must not make this machine's own services receive codes and tokens in its place.
+        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not https.")
+    return url
+
+
+def _texts(document: Mapping[str, object], name: str, issuer: str) -> tuple[str, ...] | None:
+    listed = document.get(name)
+    if listed is None:
+        return None
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not a list of texts.")
+    return tuple(listed)

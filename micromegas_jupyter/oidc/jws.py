@@ -1,0 +1,144 @@
+"""From the text of a signed token to its parts, refusing every form that has more than one reading.
+
+Nothing is believed yet: signatures are `signature`'s job and the meaning of claims is `claims`'s.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_KEY_ID_CHARACTERS = 1024
+
+_SEGMENTS = 3
+_ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+
+
+class TokenProblem(ValueError):
+    """A token that is not acceptable.
+
+    Attributes:
+        reason: A fixed snake_case word that says why; safe to log, holds nothing of the token.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedToken:
+    """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified.
+
+    Attributes:
+        header: The protected header; `alg` is a string in it, and `kid` is one when present.
+        claims: The payload.
+        signing_input: What the signature covers.
+        signature: The decoded signature.
+    """
+
+    header: Mapping[str, object] = field(repr=False)
+    claims: Mapping[str, object] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+    @property
+    def algorithm(self) -> str:
+        """The header's `alg`."""
+        return str(self.header["alg"])
+
+    @property
+    def key_id(self) -> str | None:
+        """The header's `kid`, None when absent."""
+        key_id = self.header.get("kid")
+        return key_id if isinstance(key_id, str) else None
+
+
+def parse_token(token: str) -> ParsedToken:
+    """Take a compact JWS apart.
+
+    Embedded keys and links to keys (`jwk`, `jku`, `x5c`, `x5u`) are carried along unread: nothing here or later
+    uses them. Source: RFC 7515 sections 2, 4 and 7.1; RFC 7519 section 7.2; RFC 8725 sections 3.7, 3.10, 3.11.
+
+    Raises:
+        TokenProblem: It is too large, not ASCII, not three segments of canonical base64url, not UTF-8 JSON objects
+            with unique names, or its header has a type, an extension or an `alg` that is not accepted.
+    """
+    check_token_text(token)
+    segments = token.split(".")
+    if len(segments) != _SEGMENTS:
+        raise TokenProblem("not_three_segments")
+    header_text, claims_text, signature_text = segments
+    header = _decode_object(header_text, "header_malformed")
+    _check_header(header)
+    claims = _decode_object(claims_text, "claims_malformed")
+    signature = decode_base64url(signature_text)
+    if not signature:
+        raise TokenProblem("signature_missing")
+    return ParsedToken(
+        header=MappingProxyType(header),
+        claims=MappingProxyType(claims),
+        signing_input=f"{header_text}.{claims_text}".encode("ascii"),
+        signature=signature,
+    )
+
+
+def check_token_text(token: str) -> None:
+    """Check size and alphabet before anything is decoded.
+
+    Raises:
+        TokenProblem: Longer than `MAX_TOKEN_BYTES`, empty, or not ASCII.
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenProblem("token_too_large")
+    if not token:
+        raise TokenProblem("token_empty")
+    if not token.isascii():
+        raise TokenProblem("token_not_ascii")
+
+
+def decode_base64url(segment: str) -> bytes:
+    """Decode unpadded base64url that is written in the one canonical way.
+
+    Source: RFC 7515 section 2; RFC 4648 section 3.5 on trailing bits.
+
+    Raises:
+        TokenProblem: Padding, a foreign character, an impossible length, or trailing bits that are not zero.
+    """
+    text = segment.encode("ascii", "replace")
+    try:
+        decoded = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        raise TokenProblem("not_base64url") from None
+    # The decoder skips foreign characters and ignores trailing bits; writing the result again shows both.
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != text:
+        raise TokenProblem("not_base64url")
+    return decoded
+
+
+def _decode_object(segment: str, reason: str) -> dict[str, object]:
+    try:
+        value = decode_strict_json(decode_base64url(segment).decode("utf-8"))
+    except (UnicodeDecodeError, JsonError):
+        raise TokenProblem(reason) from None
+    if not isinstance(value, dict):
+        raise TokenProblem(reason)
+    return value
+
+
+def _check_header(header: Mapping[str, object]) -> None:
+    if not isinstance(header.get("alg"), str):
+        raise TokenProblem("algorithm_missing")
+    # No extension is understood here, so any critical one is a refusal: RFC 7515 section 4.1.11, RFC 7797 section 7.
+    if "crit" in header or "b64" in header:
+        raise TokenProblem("critical_extension")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in _ACCEPTED_TYPES:
+        raise TokenProblem("type_not_accepted")
+    key_id = header.get("kid", "")
+    if not isinstance(key_id, str) or len(key_id) > MAX_KEY_ID_CHARACTERS:
+        raise TokenProblem("key_id_malformed")

@@ -1,0 +1,173 @@
+"""A provider's published keys, imported one by one so that one bad key does not disable the others.
+
+Fetching the document and choosing a key for a token are left to others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.oidc.jws import decode_base64url
+
+PublicKey: TypeAlias = RSAKey | ECKey | OKPKey
+
+MAX_KEYS = 100
+
+_KEY_CLASSES: Mapping[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+_NUMBERS: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_CURVES: Mapping[str, frozenset[str]] = {
+    "EC": frozenset({"P-256", "P-384", "P-521"}),
+    "OKP": frozenset({"Ed25519", "Ed448"}),
+}
+_PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+# 8192 bits in base64url are 1366 characters; longer text is refused before it becomes a number.
+_MAX_NUMBER_CHARACTERS = 1366
+_MIN_RSA_BITS = 2048
+_MAX_RSA_BITS = 8192
+_MIN_RSA_EXPONENT = 3
+_MAX_RSA_EXPONENT_BITS = 64
+# A common slip for ES512 in published keys, the Wycheproof set's RFC 7520 keys among them.
+_ALGORITHM_SLIPS = {"ES521": "ES512"}
+
+
+class _Unusable(ValueError):
+    """One published key that is ignored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationKey:
+    """One public key that may verify signatures.
+
+    Attributes:
+        key: The imported key.
+        key_id: Its `kid`, when it has one.
+        algorithm: The only algorithm that it is for, when its `alg` says so.
+        key_type: `RSA`, `EC` or `OKP`.
+        curve: The curve's name; None for RSA.
+    """
+
+    key: PublicKey
+    key_id: str | None
+    algorithm: str | None
+    key_type: str
+    curve: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySet:
+    """The usable keys of one provider.
+
+    Attributes:
+        keys: In the order of the document.
+        ignored_count: How many published keys were left out as unusable.
+    """
+
+    keys: tuple[VerificationKey, ...]
+    ignored_count: int = 0
+
+
+def parse_key_set(document: object) -> KeySet:
+    """Import the keys of a JWK Set document, leaving out those that cannot or must not verify signatures.
+
+    Left out are keys with private or symmetric parts, of unknown type or curve, for another use, malformed, weak
+    (RSA below 2048 or above 8192 bits, or with an exponent that is even or out of range), and all after the first
+    `MAX_KEYS`. Source: RFC 7517 sections 4 and 5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
+
+    Raises:
+        ProviderMisbehaved: The document is not a JWK Set, or holds no key at all.
+    """
+    listed = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise ProviderMisbehaved("The identity provider's key document holds no list of keys.")
+    usable: list[VerificationKey] = []
+    for entry in listed[:MAX_KEYS]:
+        try:
+            usable.append(_import_key(entry))
+        except (JoseError, ValueError, TypeError, KeyError):
+            continue
+    return KeySet(keys=tuple(usable), ignored_count=len(listed) - len(usable))
+
+
+def _import_key(entry: object) -> VerificationKey:
+    if not isinstance(entry, dict):
+        raise _Unusable("not an object")
+    _check_purpose(entry)
+    key_type = entry.get("kty")
+    if not isinstance(key_type, str) or key_type not in _KEY_CLASSES:
+        raise _Unusable("unknown key type")
+    curve = entry.get("crv") if key_type in _CURVES else None
+    if curve is not None and curve not in _CURVES[key_type]:
+        raise _Unusable("unknown curve")
+    # Only the numbers go to the library: the other members are checked here, and one odd member that nobody needs
+    # (a certificate's link, say) must not cost the key.
+    numbers = _numbers(entry, key_type)
+    if key_type == "RSA":
+        _check_rsa_strength(modulus=_integer(numbers["n"]), exponent=_integer(numbers["e"]))
+    key = _KEY_CLASSES[key_type].import_key({"kty": key_type, **numbers})
+    algorithm = _text_or_none(entry, "alg")
+    return VerificationKey(
+        key=key,
+        key_id=_text_or_none(entry, "kid"),
+        algorithm=None if algorithm is None else _ALGORITHM_SLIPS.get(algorithm, algorithm),
+        key_type=key_type,
+        curve=curve,
+    )
+
+
+def _check_purpose(entry: Mapping[str, object]) -> None:
+    if not _PRIVATE_PARTS.isdisjoint(entry):
+        raise _Unusable("holds private or symmetric parts")
+    if entry.get("use", "sig") != "sig":
+        raise _Unusable("for another use")
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise _Unusable("for another operation")
+
+
+def _numbers(entry: Mapping[str, object], key_type: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _NUMBERS[key_type]:
+        value = entry.get(name)
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_NUMBER_CHARACTERS:
+            raise _Unusable("a number is missing or too long")
+        found[name] = value
+    return found
+
+
+def _text_or_none(entry: Mapping[str, object], name: str) -> str | None:
+    value = entry.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _Unusable("a member is not text")
+    return value
+
+
+def _integer(text: str) -> int:
+    return int.from_bytes(decode_base64url(text), "big")
+
+
+def _check_rsa_strength(*, modulus: int, exponent: int) -> None:
+    if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS or modulus % 2 == 0:
+        raise _Unusable("a modulus out of range")
+    if exponent < _MIN_RSA_EXPONENT or exponent % 2 == 0 or exponent.bit_length() > _MAX_RSA_EXPONENT_BITS:
+        raise _Unusable("an exponent out of range")
+    if _has_roca_fingerprint(modulus):
+        raise _Unusable("a modulus from a generator that is known to be broken")
+
+
+def _has_roca_fingerprint(modulus: int) -> bool:
+    """Whether the modulus is of the form that CVE-2017-15361 (ROCA) factors.
+
+    Such moduli are powers of 65537 modulo every small prime; a random one is so with a chance below 2**-100.
+    """
+    return all(modulus % prime in powers for prime, powers in _roca_residues().items())
+
+
+@cache
+def _roca_residues() -> dict[int, frozenset[int]]:
+    primes = [number for number in range(3, 168) if all(number % smaller for smaller in range(2, number))]
+    return {prime: frozenset(pow(65537, exponent, prime) for exponent in range(prime)) for prime in primes}

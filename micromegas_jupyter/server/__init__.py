@@ -1,0 +1,11 @@
+"""The Flight SQL server: who may call, what is answered, within which limits.
+
+Engine, validator and lake are passed in; joining them to a running system is assembly's job.
+"""
+
+from micromegas_jupyter.server.flight_server import FlightServer
+from micromegas_jupyter.server.flight_settings import FlightServerSettings
+from micromegas_jupyter.server.recorder import Recorder
+from micromegas_jupyter.server.server_thread import ServerThread
+
+__all__ = ["FlightServer", "FlightServerSettings", "Recorder", "ServerThread"]

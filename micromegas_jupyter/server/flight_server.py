@@ -1,0 +1,142 @@
+"""Listens for Flight calls: sockets, TLS, limits of the transport, start and drain.
+
+What the calls mean is `flight_service`'s job; engine and validator belong to whoever passes them in.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from micromegas_jupyter.contracts import TokenValidator
+from micromegas_jupyter.engine import Engine
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.server.authentication import Authenticator
+from micromegas_jupyter.server.flight_methods import FlightMethods
+from micromegas_jupyter.server.flight_service import FlightService
+from micromegas_jupyter.server.flight_settings import FlightServerSettings
+from micromegas_jupyter.server.prepared import PreparedStatements
+from micromegas_jupyter.server.queries import QueryRunner
+
+_METADATA_SLACK_BYTES: Final = 16 * 1024
+_MAX_STREAMS_PER_CONNECTION: Final = 128
+_HANDSHAKE_MILLISECONDS: Final = 10_000
+_KEEPALIVE_MILLISECONDS: Final = 60_000
+_KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
+_SHORTEST_PING_INTERVAL_MILLISECONDS: Final = 10_000
+_MAX_PEM_BYTES: Final = 1024 * 1024
+
+
+class FlightServer:
+    """A Flight SQL server on the running event loop.
+
+    Args:
+        engine: Answers the queries; its owner closes it.
+        validator: Says who bears a token; None lets everybody in as administrator. Its owner closes it.
+        settings: Where and within which limits.
+        clock: Measures queries and idle statements.
+        randomness: Makes query ids and handles.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        validator: TokenValidator | None,
+        settings: FlightServerSettings,
+        clock: Clock,
+        randomness: Randomness = SYSTEM_RANDOMNESS,
+    ) -> None:
+        self._settings = settings
+        self._authenticator = Authenticator(validator, check_seconds=settings.token_check_seconds)
+        prepared = PreparedStatements(
+            max_statements=settings.max_prepared,
+            max_per_caller=settings.max_prepared_per_caller,
+            idle_seconds=settings.prepared_idle_seconds,
+            clock=clock,
+            randomness=randomness,
+        )
+        self._queries = QueryRunner(engine, settings=settings, clock=clock)
+        self._service = FlightService(
+            methods=FlightMethods(engine=engine, queries=self._queries, prepared=prepared),
+            authenticator=self._authenticator,
+            settings=settings,
+            clock=clock,
+            randomness=randomness,
+        )
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def running_query_count(self) -> int:
+        """How many queries plan or stream now."""
+        return self._queries.running_count
+
+    async def start(self) -> int:
+        """Start to listen and return the port.
+
+        Raises:
+            ConfigurationError: The address cannot be used, or the certificate or key cannot.
+        """
+        settings = self._settings
+        server = grpc.aio.server(
+            handlers=(self._service,),
+            options=_channel_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.port}"
+        try:
+            if settings.certificate_file is not None and settings.key_file is not None:
+                port = server.add_secure_port(address, _read_credentials(settings.certificate_file, settings.key_file))
+            else:
+                port = server.add_insecure_port(address)
+        except RuntimeError:
+            raise ConfigurationError(
+                f"The server cannot listen on {address}: the port is taken, the address is not this machine's, or the "
+                "certificate and key do not fit.",
+                key="port",
+                remedy="Choose another port, or 0 for any free one.",
+            ) from None
+        await server.start()
+        self._server = server
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more calls, let running ones end for `grace_seconds`, then cancel them. May be called twice."""
+        if self._server is not None:
+            await self._service.drain(grace_seconds)
+            await self._server.stop(0)
+            self._server = None
+        self._authenticator.close()
+
+
+def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.so_reuseport", int(settings.share_port)),
+        ("grpc.max_receive_message_length", settings.max_receive_bytes),
+        ("grpc.max_send_message_length", -1),
+        # gRPC refuses at random between the two, so the first is the promise and the second leaves room above it.
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes + _METADATA_SLACK_BYTES),
+        ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MILLISECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MILLISECONDS),
+        ("grpc.http2.max_ping_strikes", 2),
+    )
+
+
+def _read_credentials(certificate_file: Path, key_file: Path) -> grpc.ServerCredentials:
+    certificate = _read_pem(certificate_file, "certificate_file")
+    return grpc.ssl_server_credentials([(_read_pem(key_file, "key_file"), certificate)])
+
+
+def _read_pem(path: Path, key: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_PEM_BYTES)
+    except OSError as error:
+        raise ConfigurationError(f"The {key.replace('_', ' ')} cannot be read: {error.strerror}.", key=key) from None

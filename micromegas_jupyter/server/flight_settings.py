@@ -1,0 +1,73 @@
+"""How a Flight server listens and what it allows; reading these from the environment is assembly's job."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightServerSettings:
+    """The settings of one Flight server.
+
+    Attributes:
+        host: The address to listen on; an IPv6 address without brackets.
+        port: The port, 0 for any free one.
+        certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
+        key_file: PEM file of the private key.
+        share_port: Whether several server processes may listen on one port.
+        max_receive_bytes: The largest message that is accepted from a client.
+        max_metadata_bytes: The largest set of headers; a token that lists many groups is long.
+        max_concurrent_calls: Calls of all kinds at once; over it the answer is RESOURCE_EXHAUSTED at once.
+        max_concurrent_queries: Queries that plan or stream at once.
+        max_queries_per_caller: Of these, those of one caller.
+        admission_wait_seconds: How long a query waits for its turn before it is refused.
+        token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
+        stalled_write_seconds: How long a client may take no data before its query is given up.
+        prepared_idle_seconds: How long an unused prepared statement is kept.
+        max_prepared: Prepared statements of all callers.
+        max_prepared_per_caller: Of these, those of one caller; a new one replaces the longest unused.
+        trusted_proxies: Peer addresses whose forwarding headers name the real client.
+
+    Raises:
+        ValueError: A number is out of its range, or only one of the TLS files is given.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 50051
+    certificate_file: Path | None = field(default=None, repr=False)
+    key_file: Path | None = field(default=None, repr=False)
+    share_port: bool = False
+    max_receive_bytes: int = 16 * 1024 * 1024
+    max_metadata_bytes: int = 64 * 1024
+    max_concurrent_calls: int = 1000
+    max_concurrent_queries: int = 32
+    max_queries_per_caller: int = 16
+    admission_wait_seconds: float = 10.0
+    token_check_seconds: float = 20.0
+    stalled_write_seconds: float = 300.0
+    prepared_idle_seconds: float = 600.0
+    max_prepared: int = 4096
+    max_prepared_per_caller: int = 64
+    trusted_proxies: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("TLS needs both a certificate file and a key file")
+        if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
+            raise ValueError("a port is between 0 and 65535")
+        counts = (
+            self.max_receive_bytes,
+            self.max_metadata_bytes,
+            self.max_concurrent_calls,
+            self.max_concurrent_queries,
+            self.max_queries_per_caller,
+            self.max_prepared,
+            self.max_prepared_per_caller,
+        )
+        waits = (
+            self.admission_wait_seconds,
+            self.token_check_seconds,
+            self.stalled_write_seconds,
+            self.prepared_idle_seconds,
+        )
+        if min(counts) < 1 or min(waits) <= 0:
+            raise ValueError("limits are one or more, waits are longer than nothing")

@@ -1,0 +1,194 @@
+"""A `logging` handler that keeps records for the recorder: it never blocks and never raises.
+
+On the caller's thread a record is only turned into bounded text and queued; redaction happens when the queue
+is drained. Storing the rows is the recorder's job.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from micromegas_jupyter.telemetry import (
+    MASK,
+    LogRow,
+    bound_text,
+    is_secret_property,
+    level_from_logging,
+    nanoseconds_since_epoch,
+    redact_secrets,
+)
+
+MAX_RECORDS = 50_000
+MAX_QUEUED_CHARACTERS = 32 * 1024 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024
+MAX_TARGET_BYTES = 256
+MAX_PROPERTIES = 32
+MAX_PROPERTY_NAME_BYTES = 128
+MAX_PROPERTY_BYTES = 1024
+
+_END_OF_TIME_NS = 2**63
+_UNPRINTABLE = "(a value that cannot be shown)"
+# What every record has, and what formatters of other handlers leave on it; the rest came as `extra`.
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_FEWEST_FIELDS = len(logging.makeLogRecord({}).__dict__)
+_FORMATTER = logging.Formatter()
+
+
+class _Captured(NamedTuple):
+    time_ns: int
+    level: int
+    target: str
+    text: str
+    extra: tuple[tuple[str, str], ...]
+
+    @property
+    def characters(self) -> int:
+        return len(self.target) + len(self.text) + sum(len(name) + len(value) for name, value in self.extra)
+
+
+class RecordingHandler(logging.Handler):
+    """Queues log records until they are drained; what does not fit is counted and let go.
+
+    The handler's own lock covers queue and counters. It is re-entrant, for a destructor or a signal handler may
+    log while it is held, and it is free while a record is turned into text, which runs the application's code.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_records: int = MAX_RECORDS,
+        max_characters: int = MAX_QUEUED_CHARACTERS,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        """Make an empty queue.
+
+        Args:
+            max_records: How many records are kept at most until the next drain.
+            max_characters: How much text they may hold together.
+            wake: Called once when the queue is half full.
+        """
+        super().__init__()
+        self._max_records = max_records
+        self._max_characters = max_characters
+        self._wake = wake
+        self._queue: list[_Captured] = []
+        self._characters = 0
+        self._dropped = 0
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Queue a record that passes the filters; unlike other handlers, without the lock."""
+        kept: object = self.filter(record)
+        if kept:
+            # From Python 3.12 on a filter may answer with another record.
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record, or count it as dropped."""
+        try:
+            captured = _capture(record)
+        except Exception:  # noqa: BLE001 - whatever a record holds, the application goes on
+            captured = None
+        self.acquire()
+        try:
+            is_half_full = self._enqueue(captured)
+        finally:
+            self.release()
+        if is_half_full and self._wake is not None:
+            self._wake()
+
+    def drain(self) -> list[LogRow]:
+        """Take all queued records as rows without secrets, oldest first."""
+        self.acquire()
+        try:
+            queue, self._queue = self._queue, []
+            self._characters = 0
+        finally:
+            self.release()
+        return [_build_row(captured) for captured in queue]
+
+    def take_dropped_count(self) -> int:
+        """Return how many records were let go since the last call."""
+        self.acquire()
+        try:
+            dropped, self._dropped = self._dropped, 0
+        finally:
+            self.release()
+        return dropped
+
+    def _enqueue(self, captured: _Captured | None) -> bool:
+        if (
+            captured is None
+            or len(self._queue) >= self._max_records
+            or self._characters + captured.characters > self._max_characters
+        ):
+            self._dropped += 1
+            return False
+        self._queue.append(captured)
+        self._characters += captured.characters
+        return len(self._queue) == self._max_records // 2
+
+
+def _capture(record: logging.LogRecord) -> _Captured:
+    text = _message(record)[:MAX_MESSAGE_BYTES]
+    if len(text) < MAX_MESSAGE_BYTES:
+        # A traceback keeps frames and all that they hold alive, so it becomes text at once.
+        if record.exc_info and record.exc_info[0] is not None:
+            text = f"{text}\n{_FORMATTER.formatException(record.exc_info)}"
+        elif record.exc_text:
+            text = f"{text}\n{record.exc_text}"
+        if record.stack_info:
+            text = f"{text}\n{record.stack_info}"
+    return _Captured(
+        time_ns=_time_ns(record.created),
+        level=level_from_logging(record.levelno),
+        target=record.name[:MAX_TARGET_BYTES],
+        text=text[:MAX_MESSAGE_BYTES],
+        extra=_extra_fields(record.__dict__) if len(record.__dict__) > _FEWEST_FIELDS else (),
+    )
+
+
+def _time_ns(created_seconds: float) -> int:
+    time_ns = nanoseconds_since_epoch(created_seconds)
+    if not 0 <= time_ns < _END_OF_TIME_NS:
+        # Arrow would refuse the whole batch.
+        raise ValueError("a record's time does not fit into 64 bits")
+    return time_ns
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit the message, or that cannot be shown
+        return record.msg if isinstance(record.msg, str) else _UNPRINTABLE
+
+
+def _extra_fields(fields: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    names = [name for name in fields if name not in _STANDARD_FIELDS]
+    return tuple((name[:MAX_PROPERTY_NAME_BYTES], _text(fields[name])) for name in names[:MAX_PROPERTIES])
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)[:MAX_PROPERTY_BYTES]
+    except Exception:  # noqa: BLE001 - the application's own `__str__`
+        return _UNPRINTABLE
+
+
+def _build_row(captured: _Captured) -> LogRow:
+    return LogRow(
+        time_ns=captured.time_ns,
+        target=bound_text(captured.target, max_bytes=MAX_TARGET_BYTES),
+        level=captured.level,
+        msg=bound_text(redact_secrets(captured.text), max_bytes=MAX_MESSAGE_BYTES),
+        properties={
+            bound_text(name, max_bytes=MAX_PROPERTY_NAME_BYTES): _property_text(name, value)
+            for name, value in captured.extra
+        },
+    )
+
+
+def _property_text(name: str, value: str) -> str:
+    if is_secret_property(name):
+        return MASK
+    return bound_text(redact_secrets(value), max_bytes=MAX_PROPERTY_BYTES)

@@ -1,0 +1,123 @@
+"""Runs one query for one call: its turn, its plan, its rows to the client, its audit line.
+
+SQL is the engine's business; which call this is, `flight_service` has found.
+"""
+
+import asyncio
+from typing import Final
+
+import pyarrow as pa
+
+from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.server.admission import Admission
+from micromegas_jupyter.server.attribution import resolve_attribution
+from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
+from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.flight_settings import FlightServerSettings
+from micromegas_jupyter.server.headers import find_client_address, parse_client_tags, parse_query_options
+from micromegas_jupyter.server.statuses import ends_task, translate_error
+
+_CLOSE_SECONDS: Final = 10.0
+
+
+class QueryRunner:
+    """Plans and runs queries within the server's limits. Belongs to one event loop.
+
+    Args:
+        engine: Does the work; closed by its owner.
+        settings: The limits.
+        clock: Measures the phases of a query.
+    """
+
+    def __init__(self, engine: Engine, *, settings: FlightServerSettings, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._trusted_proxies = settings.trusted_proxies
+        self._admission = Admission(
+            max_queries=settings.max_concurrent_queries,
+            max_per_caller=settings.max_queries_per_caller,
+            wait_seconds=settings.admission_wait_seconds,
+        )
+
+    @property
+    def running_count(self) -> int:
+        """How many queries plan or stream now."""
+        return self._admission.running_count
+
+    async def plan(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> PlannedQuery:
+        """Plan a statement without running it, as its caller would run it.
+
+        Raises:
+            UsageError: A header cannot be read.
+            PermissionDenied: The headers name another user.
+            QueryError: The statement cannot be planned.
+        """
+        resolve_attribution(call.caller, call.headers)
+        request = _build_request(call, sql, parameters)
+        async with self._admission.slot(call.caller_key):
+            return await self._engine.plan(request, call.caller)
+
+    async def run(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> None:
+        """Run a statement and send its rows; writes the audit line however it ends.
+
+        Raises:
+            UsageError: A header cannot be read.
+            PermissionDenied: The headers name another user.
+            QueryError: The statement cannot be planned or fails.
+        """
+        request = _build_request(call, sql, parameters)
+        audit = QueryAudit(self._gather_facts(call, request), self._clock)
+        try:
+            async with self._admission.slot(call.caller_key):
+                audit.mark_admitted()
+                planned = await self._engine.plan(request, call.caller)
+                audit.mark_planned()
+                await _send_rows(call, planned, audit)
+        except BaseException as error:
+            if ends_task(error) or call.context.done():
+                audit.write("incomplete")
+                raise
+            translated = translate_error(error, call.query_id)
+            audit.write("error", translated)
+            raise translated from error
+        audit.write("ok")
+
+    def _gather_facts(self, call: Call, request: StatementRequest) -> QueryFacts:
+        return QueryFacts(
+            query_id=call.query_id,
+            client_address=find_client_address(call.context.peer(), call.headers, self._trusted_proxies),
+            tags=parse_client_tags(call.headers),
+            caller=call.caller,
+            attribution=resolve_attribution(call.caller, call.headers),
+            request=request,
+        )
+
+
+def _build_request(call: Call, sql: str, parameters: pa.RecordBatch | None) -> StatementRequest:
+    options = parse_query_options(call.headers)
+    return StatementRequest(
+        sql=sql,
+        parameters=parameters,
+        time_range=options.time_range,
+        row_limit=options.row_limit,
+        preserve_dictionary=options.preserve_dictionary,
+    )
+
+
+async def _send_rows(call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
+    encoder = FlightDataEncoder(planned.schema)
+    await call.write(encoder.encode_schema())
+    batches = planned.batches()
+    try:
+        async for batch in batches:
+            for message in encoder.encode_batch(batch):
+                await call.write(message)
+            audit.output_rows += batch.num_rows
+    finally:
+        # Without this the engine would work on until the garbage collector finds the iterator.
+        close = getattr(batches, "aclose", None)
+        if close is not None:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await close()

@@ -1,0 +1,254 @@
+"""Records a process into the lake: its log, its measurements, and that it lives.
+
+It never stops the application: what cannot be stored waits, up to a bound, and what is lost is counted. Which
+files result and how they are merged is the lakehouse's job.
+"""
+
+import base64
+import contextlib
+import logging
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.server.backlog import Backlog
+from micromegas_jupyter.server.log_handler import RecordingHandler
+from micromegas_jupyter.server.process_facts import describe_process
+from micromegas_jupyter.server.process_sampler import ProcessSampler
+from micromegas_jupyter.server.recorded_streams import RecordedStreams
+from micromegas_jupyter.telemetry import Level, LogRow, MeasureRow, nanoseconds_since_epoch
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.lakehouse import LakeWriter
+
+TARGET = "micromegas_jupyter.recorder"
+HEARTBEAT_SECONDS = 10.0
+MAINTENANCE_SECONDS = 10.0
+WARNING_SECONDS = 60.0
+MAX_MEASURES = 50_000
+_PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
+_LOG = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Records this process from `start` to `stop`; use it once.
+
+    One daemon thread flushes, another merges files, so that a long merge delays no flush. `_measures_lock`
+    covers the measures that others hand in; all else belongs to the flushing thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - options by keyword, each a part that a caller may exchange
+        self,
+        lake: Lake,
+        *,
+        exe: str,
+        clock: Clock = SYSTEM_CLOCK,
+        randomness: Randomness = SYSTEM_RANDOMNESS,
+        flush_interval_seconds: float = 1.0,
+        properties: Mapping[str, str] | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Prepare to record; nothing is written or changed yet.
+
+        Args:
+            lake: Where to.
+            exe: The name under which the process appears.
+            clock: Tells the time.
+            randomness: Draws the process's id.
+            flush_interval_seconds: How long a row waits at most; a log line can be queried after this and the
+                time of one write.
+            properties: Anything else worth knowing of the process.
+            logger: The logger whose records are kept, with those below it; the root when left out.
+        """
+        drawn = base64.urlsafe_b64decode(f"{randomness.token_urlsafe(16)}==")
+        self._process_uuid = uuid.UUID(bytes=drawn, version=4)
+        self._lake = lake
+        self._exe = exe
+        self._properties = properties
+        self._clock = clock
+        self._flush_interval_seconds = flush_interval_seconds
+        self._logger = logger or logging.getLogger()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._handler = RecordingHandler(wake=self._wake.set)
+        self._undo = contextlib.ExitStack()
+        self._sampler = ProcessSampler()
+        self._backlog = Backlog()
+        self._measures_lock = threading.Lock()
+        self._measures: list[MeasureRow] = []
+        self._dropped_measures = 0
+        self._streams: RecordedStreams | None = None
+        self._writer: LakeWriter | None = None
+        self._failed_flushes = 0
+        self._warn_after = 0.0
+        self._sample_at = 0.0
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def process_id(self) -> str:
+        """The id under which this process appears in every table."""
+        return str(self._process_uuid)
+
+    @property
+    def failed_flushes(self) -> int:
+        """How many flushes could not store all rows."""
+        return self._failed_flushes
+
+    def start(self) -> None:
+        """Begin to record; returns at once, and a disk that fails is no error here.
+
+        Raises:
+            UsageError: The recorder has been used before.
+        """
+        if self._threads:
+            raise UsageError("This recorder has been started before.", remedy="Make a new one.")
+        self._attach_handler()
+        self._threads = [
+            threading.Thread(target=self._flush_until_stopped, name="micromegas-recorder", daemon=True),
+            threading.Thread(target=self._maintain_until_stopped, name="micromegas-maintenance", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, *, timeout_seconds: float = 5.0) -> bool:
+        """Flush everything and end; safe to call twice.
+
+        Returns:
+            Whether it ended in time and everything is stored. If not, the threads end with the process.
+        """
+        self._undo.close()
+        self._stopping.set()
+        self._wake.set()
+        deadline = self._clock.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            # The writer's lock stays: a merge that still runs must not meet somebody else's.
+            return False
+        if self._writer is not None:
+            self._writer.close()
+        return self._backlog.waiting_rows == 0
+
+    def add_measures(self, rows: Iterable[MeasureRow]) -> None:
+        """Record values that were measured elsewhere; never blocks for I/O, drops what is over the bound."""
+        given = list(rows)
+        with self._measures_lock:
+            room = MAX_MEASURES - len(self._measures)
+            self._measures += given[:room]
+            self._dropped_measures += max(0, len(given) - room)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _attach_handler(self) -> None:
+        logger = self._logger
+        # With its first handler a logger stops printing warnings by itself; whoever watches stderr still wants them.
+        if not logger.hasHandlers() and logging.lastResort is not None:
+            logger.addHandler(logging.lastResort)
+            self._undo.callback(logger.removeHandler, logging.lastResort)
+        logger.addHandler(self._handler)
+        self._undo.callback(logger.removeHandler, self._handler)
+        if _PACKAGE_LOGGER.level == logging.NOTSET:
+            # Sign-ins and the query audit are told at INFO, which the root's default would hide.
+            _PACKAGE_LOGGER.setLevel(logging.INFO)
+            self._undo.callback(_PACKAGE_LOGGER.setLevel, logging.NOTSET)
+
+    def _flush_until_stopped(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.is_set()
+            self._wake.clear()
+            due = self._clock.monotonic() + self._flush_interval_seconds
+            try:
+                self._flush()
+            except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
+                self._note_failure(error)
+            if not is_last and not self._stopping.is_set():
+                self._wake.wait(max(0.0, due - self._clock.monotonic()))
+
+    def _flush(self) -> None:
+        now_ns = nanoseconds_since_epoch(self._clock.now().timestamp())
+        monotonic_seconds = self._clock.monotonic()
+        if self._streams is None:
+            process = describe_process(
+                self.process_id, exe=self._exe, insert_time_ns=now_ns, properties=self._properties
+            )
+            self._streams = RecordedStreams(process, heartbeat_seconds=HEARTBEAT_SECONDS)
+        log_rows = [*self._handler.drain(), *self._report_losses(now_ns)]
+        measures = self._take_measures()
+        if monotonic_seconds >= self._sample_at or self._stopping.is_set():
+            # A flush that a full queue brought forward takes no sample.
+            self._sample_at = monotonic_seconds + 0.9 * self._flush_interval_seconds
+            measures += self._sampler.sample(time_ns=now_ns, monotonic_seconds=monotonic_seconds)
+        batches = self._streams.build_batches(
+            log_rows,
+            measures,
+            now_ns=now_ns,
+            monotonic_seconds=monotonic_seconds,
+            is_last=self._stopping.is_set(),
+        )
+        for table_name, batch in batches:
+            self._backlog.add(table_name, batch)
+        failure = self._store()
+        if failure is not None:
+            self._note_failure(failure)
+
+    def _store(self) -> MicromegasError | None:
+        try:
+            if self._writer is None:
+                self._writer = self._lake.open_writer(self._process_uuid.hex)
+        except MicromegasError as error:
+            return error
+        return self._backlog.store(self._writer)
+
+    def _take_measures(self) -> list[MeasureRow]:
+        with self._measures_lock:
+            measures, self._measures = self._measures, []
+        return measures
+
+    def _report_losses(self, now_ns: int) -> list[LogRow]:
+        with self._measures_lock:
+            dropped_measures, self._dropped_measures = self._dropped_measures, 0
+        counts = {
+            "log_records": self._handler.take_dropped_count(),
+            "measures": dropped_measures,
+            "stored_rows": self._backlog.take_lost_count(),
+        }
+        lost = {name: str(count) for name, count in counts.items() if count}
+        if not lost:
+            return []
+        return [LogRow(time_ns=now_ns, target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost)]
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failed_flushes += 1
+        now = self._clock.monotonic()
+        if now >= self._warn_after:
+            self._warn_after = now + WARNING_SECONDS
+            _LOG.warning(
+                "telemetry could not be stored",
+                extra={"failed_flushes": self._failed_flushes, "waiting_rows": self._backlog.waiting_rows},
+                exc_info=error,
+            )
+
+    def _maintain_until_stopped(self) -> None:
+        delay_seconds = self._flush_interval_seconds
+        while not self._stopping.wait(delay_seconds):
+            delay_seconds = MAINTENANCE_SECONDS
+            writer = self._writer
+            if writer is None:
+                continue
+            try:
+                writer.maintain(self._stopping.is_set)
+            except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
+                _LOG.warning("files could not be tended", exc_info=error)

@@ -1,0 +1,100 @@
+"""A Flight server on a thread with an event loop of its own, for programs that are not asynchronous themselves."""
+
+import asyncio
+import threading
+from typing import Final
+
+from micromegas_jupyter.contracts import TokenValidator
+from micromegas_jupyter.engine import Engine
+from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.server.flight_server import FlightServer
+from micromegas_jupyter.server.flight_settings import FlightServerSettings
+
+_START_SECONDS: Final = 30.0
+_STOP_SLACK_SECONDS: Final = 10.0
+_DEFAULT_GRACE_SECONDS: Final = 5.0
+
+
+class ServerThread:
+    """Runs one `FlightServer`; `start` returns when it answers, `stop` when it no longer does.
+
+    `start` and `stop` are for one thread at a time; what the server's own thread hands over is ordered by
+    `_is_settled`. Engine and validator belong to whoever passes them in.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        validator: TokenValidator | None,
+        settings: FlightServerSettings,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._engine = engine
+        self._validator = validator
+        self._settings = settings
+        self._clock = clock
+        self._grace_seconds = _DEFAULT_GRACE_SECONDS
+        self._is_settled = threading.Event()
+        self._failure: BaseException | None = None
+        self._port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port, once the server runs."""
+        return self._port
+
+    @property
+    def uri(self) -> str:
+        """The server's address for clients, once it runs."""
+        scheme = "grpc+tls" if self._settings.certificate_file is not None else "grpc"
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"{scheme}://{host}:{self._port}"
+
+    def start(self) -> None:
+        """Start the thread and wait until the server answers.
+
+        Raises:
+            ConfigurationError: The address, the certificate or the key cannot be used.
+        """
+        self._thread = threading.Thread(target=self._run, name="flight-server", daemon=True)
+        self._thread.start()
+        if not self._is_settled.wait(_START_SECONDS):
+            raise InternalError("The server did not start in time.", remedy="Start it again.")
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS) -> None:
+        """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        if self._loop is not None and self._stop_asked is not None:
+            self._grace_seconds = grace_seconds
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
+        self._thread.join(grace_seconds + _STOP_SLACK_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - `start` raises it in the caller's thread
+            self._failure = error
+        finally:
+            self._is_settled.set()
+
+    async def _serve(self) -> None:
+        server = FlightServer(
+            engine=self._engine, validator=self._validator, settings=self._settings, clock=self._clock
+        )
+        self._loop = asyncio.get_running_loop()
+        self._stop_asked = asyncio.Event()
+        try:
+            self._port = await server.start()
+            self._is_settled.set()
+            await self._stop_asked.wait()
+        finally:
+            await server.stop(self._grace_seconds)

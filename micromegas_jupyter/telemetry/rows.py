@@ -1,0 +1,191 @@
+"""Values of the data model and the record batches made of them.
+
+Every builder returns exactly the schema of its table. When a value was measured and by whom is for the
+caller to say: nothing here reads a clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from micromegas_jupyter.telemetry.columns import (
+    TIMESTAMP,
+    build_constant_dictionary,
+    build_constant_properties,
+    build_constant_timestamp,
+    build_dictionary,
+    build_properties,
+)
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+# CBOR (RFC 8949 section 3.1) of an empty list: a stream that describes no types.
+EMPTY_METADATA = b"\x80"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInfo:
+    """A process that records.
+
+    Attributes:
+        process_id: UUID text.
+        exe: The program's name.
+        username: The account's name.
+        realname: The person's name, or the account's again.
+        computer: The machine's name.
+        distro: The operating system's name.
+        cpu_brand: The processor's name.
+        start_time_ns: When the process began, nanoseconds since 1970 UTC.
+        insert_time_ns: When it was registered.
+        parent_process_id: UUID text of the process that started it, empty when unknown.
+        properties: Anything else worth knowing.
+    """
+
+    process_id: str
+    exe: str
+    username: str
+    realname: str
+    computer: str
+    distro: str
+    cpu_brand: str
+    start_time_ns: int
+    insert_time_ns: int
+    parent_process_id: str = ""
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """One kind of data of one process; `tags` says which, `format` how its blocks are encoded."""
+
+    stream_id: str
+    process_id: str
+    tags: tuple[str, ...]
+    format: str
+    insert_time_ns: int
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockOrigin:
+    """Where the rows of one batch come from: process, stream, block, and when they arrived."""
+
+    process: ProcessInfo
+    stream_id: str
+    block_id: str
+    insert_time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRow:
+    """One log entry; `target` is the logger's name, `level` one of `Level`."""
+
+    time_ns: int
+    target: str
+    level: int
+    msg: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureRow:
+    """One measured value in the named unit."""
+
+    time_ns: int
+    target: str
+    name: str
+    unit: str
+    value: float
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def nanoseconds_since_epoch(seconds: float) -> int:
+    """Return seconds since 1970 UTC as nanoseconds, rounded to microseconds: a float holds no more today."""
+    return round(seconds * 1e6) * 1000
+
+
+def build_log_batch(rows: Sequence[LogRow], origin: BlockOrigin) -> pa.RecordBatch:
+    """Return `rows` as a batch of `log_entries`."""
+    columns = [
+        *_origin_columns(origin, rows),
+        pa.array([row.level for row in rows], pa.int32()),
+        pa.array([row.msg for row in rows], pa.utf8()),
+        build_properties(row.properties for row in rows),
+        build_constant_properties(origin.process.properties, len(rows)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=LOG_ENTRIES.schema)
+
+
+def build_measure_batch(rows: Sequence[MeasureRow], origin: BlockOrigin) -> pa.RecordBatch:
+    """Return `rows` as a batch of `measures`."""
+    columns = [
+        *_origin_columns(origin, rows),
+        build_dictionary([row.name for row in rows]),
+        build_dictionary([row.unit for row in rows]),
+        pa.array([row.value for row in rows], pa.float64()),
+        build_properties(row.properties for row in rows),
+        build_constant_properties(origin.process.properties, len(rows)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=MEASURES.schema)
+
+
+def build_process_batch(
+    process: ProcessInfo, *, last_update_time_ns: int, last_block_end_time_ns: int | None = None
+) -> pa.RecordBatch:
+    """Return the state of a process as one row; ticks are nanoseconds since 1970 UTC."""
+    values: dict[str, object] = {
+        "process_id": process.process_id,
+        "exe": process.exe,
+        "username": process.username,
+        "realname": process.realname,
+        "computer": process.computer,
+        "distro": process.distro,
+        "cpu_brand": process.cpu_brand,
+        "tsc_frequency": NANOSECONDS_PER_SECOND,
+        "start_time": process.start_time_ns,
+        "start_ticks": process.start_time_ns,
+        "insert_time": process.insert_time_ns,
+        "parent_process_id": process.parent_process_id,
+        "properties": list(process.properties.items()),
+        "last_update_time": last_update_time_ns,
+        "last_block_end_ticks": last_block_end_time_ns,
+        "last_block_end_time": last_block_end_time_ns,
+    }
+    return _one_row(values, PROCESSES.schema)
+
+
+def build_stream_batch(stream: StreamInfo, *, last_update_time_ns: int) -> pa.RecordBatch:
+    """Return the state of a stream as one row."""
+    values: dict[str, object] = {
+        "stream_id": stream.stream_id,
+        "process_id": stream.process_id,
+        "dependencies_metadata": EMPTY_METADATA,
+        "objects_metadata": EMPTY_METADATA,
+        "tags": list(stream.tags),
+        "properties": list(stream.properties.items()),
+        "insert_time": stream.insert_time_ns,
+        "format": stream.format,
+        "last_update_time": last_update_time_ns,
+    }
+    return _one_row(values, STREAMS.schema)
+
+
+def _one_row(values: Mapping[str, object], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([dict(values)], schema=schema)
+
+
+def _origin_columns(origin: BlockOrigin, rows: Sequence[LogRow] | Sequence[MeasureRow]) -> list[pa.Array]:
+    length = len(rows)
+    process = origin.process
+    return [
+        build_constant_dictionary(process.process_id, length),
+        build_constant_dictionary(origin.stream_id, length),
+        build_constant_dictionary(origin.block_id, length),
+        build_constant_timestamp(origin.insert_time_ns, length),
+        build_constant_dictionary(process.exe, length),
+        build_constant_dictionary(process.username, length),
+        build_constant_dictionary(process.computer, length),
+        pa.array([row.time_ns for row in rows], TIMESTAMP),
+        build_dictionary([row.target for row in rows]),
+    ]

@@ -1,0 +1,79 @@
+"""Text that is fit to be stored: free of secrets, valid Unicode, bounded in length.
+
+Redaction is the second line: code that knows a secret does not log it. It catches what other libraries write
+at DEBUG level and what a person pastes. It prefers hiding too much, and takes time linear in the text.
+"""
+
+import re
+
+MASK = "***"
+_CUT = "… [cut]"
+
+_SECRET_NAME = (
+    r"(?:[a-z_]*token|client_secret|client_assertion|assertion|code_verifier|device_code|password|api_key|secret)"  # noqa: S105 - a pattern
+)
+_BEARER = r"bearer(?:[\s:=+]|%20)+(?P<bearer>[^\s\"',;]+)"
+# RFC 6749 sections 4.1.2 and 4.1.3: `code` and `state` travel in queries, fragments and form bodies.
+_QUERY = (
+    rf"(?:[?&#;]|%3f|%26|%23)(?:{_SECRET_NAME}|code|state|session_state)(?:=|%3d)"
+    r"(?P<query>(?:(?!%26|%23)[^&\s\"'<>#])+)"
+)
+_FORM = (
+    rf"(?<![\w%])(?:{_SECRET_NAME}(?:=|%3d)(?P<form>(?:(?!%26|%23)[^&\s\"'<>#,;])+)"
+    r"|(?:code|state)=(?P<bare>[\w.~%/+-]{16,}))"
+)
+_QUOTED = (
+    rf"[\"'](?:{_SECRET_NAME}|code|authorization|cookie)\\?[\"']\s*[:=,]\s*\\?[\"']"
+    r"(?P<quoted>(?:[^\"'\\]|\\(?![\"']))+)"
+)
+_HEADER = r"(?<!\w)(?:cookie|authorization|x-api-key)\s*[:=]\s*(?P<header>[^\r\n\"']+)"
+
+_NAMED = re.compile(f"{_BEARER}|{_QUERY}|{_FORM}|{_QUOTED}|{_HEADER}", re.IGNORECASE | re.ASCII)
+_COMPACT_RUN = re.compile(r"[A-Za-z0-9_.-]{10,}")
+# How `{` followed by a quote or white space begins in base64url: the header of a JWT (RFC 7519 section 3).
+_HEADER_START = re.compile(r"e(?:y[A-DI-L]|w[k-r0-3])[\w-]{5,}")
+_SECRET_PROPERTY = re.compile(
+    r"(?:^|[_.-])(?:token|secret|password|passwd|authorization|cookie|code_verifier|api[_-]?key|assertion)$",
+    re.IGNORECASE,
+)
+
+
+def redact_secrets(text: str) -> str:
+    """Return `text` with bearer tokens, compact JWTs, secrets in queries, forms, JSON and headers masked."""
+    return _COMPACT_RUN.sub(_mask_compact_token, _NAMED.sub(_mask_value, text))
+
+
+def is_secret_property(name: str) -> bool:
+    """Whether a property of this name holds a secret, whatever its value looks like."""
+    return _SECRET_PROPERTY.search(name) is not None
+
+
+def bound_text(text: str, *, max_bytes: int) -> str:
+    """Return `text` as valid Unicode of at most `max_bytes` bytes of UTF-8; a cut is marked at its end."""
+    if text.isascii() and len(text) <= max_bytes:
+        return text
+    # A lone surrogate (PEP 383) has no UTF-8 form; Arrow would refuse the whole batch.
+    encoded = text.encode("utf-8", errors="replace")
+    if len(encoded) <= max_bytes:
+        return encoded.decode("utf-8")
+    kept = encoded[: max_bytes - len(_CUT.encode())].decode("utf-8", errors="ignore")
+    return kept + _CUT
+
+
+def _mask_value(match: re.Match[str]) -> str:
+    found = match.group(match.lastgroup) if match.lastgroup else ""
+    return match.group().removesuffix(found) + MASK
+
+
+def _mask_compact_token(match: re.Match[str]) -> str:
+    run = match.group()
+    # The end of the text counts as the end of a token, so that a cut token does not slip through.
+    is_cut = match.end() == len(match.string)
+    segments = run.split(".")
+    position = 0
+    for index, segment in enumerate(segments):
+        start = _HEADER_START.search(segment)
+        if start is not None and (is_cut or index + 2 < len(segments)):
+            return run[: position + start.start()] + MASK
+        position += len(segment) + 1
+    return run

@@ -1,0 +1,88 @@
+"""Facts about the repository: rooms, import cost, sizes, what must not stand in it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "micromegas_jupyter"
+MAX_LINES = 350
+HEAVY = (
+    "anywidget", "authlib", "datafusion", "flask", "grpc", "IPython", "ipywidgets", "joserfc", "jupyter_server",
+    "numpy", "pandas", "pyarrow", "requests",
+)  # fmt: skip
+
+
+def _tracked_text_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    endings = {".py", ".md", ".toml", ".js", ".mjs", ".css", ".json", ".ipynb", ".proto", ""}
+    return [ROOT / name for name in listed if name and Path(name).suffix in endings and (ROOT / name).is_file()]
+
+
+def test_rooms_import_only_rooms_below_them() -> None:
+    executable = Path(sys.executable).parent / "lint-imports"
+
+    result = subprocess.run([executable, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stdout
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    program = f"import sys, micromegas_jupyter; print([name for name in {HEAVY!r} if name in sys.modules])"
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_command_line_parser_loads_no_heavy_library() -> None:
+    program = (
+        "import sys; from micromegas_jupyter.cli.main import build_parser; build_parser(); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_source_file_is_longer_than_the_limit(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_no_file_names_a_registry_host_or_a_path_of_one_machine() -> None:
+    forbidden = re.compile(
+        r"/(?:work|farm|root|home)/[a-z]|(?:files\.python" r"hosted|registry\.npm" r"js|deb\.deb" r"ian)\."
+    )
+
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in _tracked_text_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if forbidden.search(line)
+    ]
+
+    assert found == []
+
+
+def test_the_top_level_holds_nothing_but_what_the_layout_names() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    tops = {name.split("/")[0] for name in listed if not name.startswith(".")}
+
+    assert tops <= {"pyproject.toml", "README.md", "micromegas_jupyter", "notebooks", "tests", "binder", "docs"}
+
+
+def test_readme_starts_with_the_two_commands() -> None:
+    head = (ROOT / "README.md").read_text(encoding="utf-8")[:600]
+
+    assert "pip install '.[demo]' && micromegas demo" in head
+    assert "pip install '.[test]' && pytest" in head

@@ -1,0 +1,124 @@
+"""A Flight service whose answers a test scripts; it notes every call. It knows no SQL."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pyarrow as pa
+
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from micromegas_jupyter.errors import MicromegasError
+
+_SERVICE = "/arrow.flight.protocol.FlightService/"
+_THREADS = 16
+SMALL_TABLE = pa.table({"n": pa.array([1, 2, 3], pa.int64())})
+
+
+@dataclass
+class SeenCall:
+    """One call as it arrived."""
+
+    method: str
+    metadata: dict[str, str]
+    messages: list[Any]
+    context: grpc.ServicerContext = field(repr=False)
+    ended: threading.Event = field(default_factory=threading.Event, repr=False)
+
+
+def rows(table: pa.Table) -> Iterator[bytes]:
+    """Yield a table as `DoGet` sends it."""
+    encoder = FlightDataEncoder(table.schema)
+    yield encoder.encode_schema()
+    for batch in table.to_batches():
+        yield from encoder.encode_batch(batch)
+
+
+def fail_with(error: MicromegasError) -> Callable[[SeenCall], Iterator[bytes]]:
+    """Return an answer that is this project's own error."""
+
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        call.context.set_trailing_metadata(((ERROR_DETAILS_KEY, encode_error(error)),))
+        call.context.abort(grpc.StatusCode[error.grpc_code], status_text(error))
+        yield b""
+
+    return answer
+
+
+def fail_plainly(code: str, text: str = "Something.") -> Callable[[SeenCall], Iterator[bytes]]:
+    """Return an answer that is any other server's error."""
+
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        call.context.abort(grpc.StatusCode[code], text)
+        yield b""
+
+    return answer
+
+
+class FakeFlightServer(grpc.GenericRpcHandler):
+    """Answers `DoGet` with `SMALL_TABLE` and everything else with UNIMPLEMENTED, until a test says otherwise.
+
+    An answer is a function of the call that yields serialised messages; `answers` maps `DoGet`, `GetFlightInfo`,
+    `DoPut` and `DoAction:<type>` to one. `may_speak` is for answers that wait for a test's word.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[SeenCall], Iterator[bytes]]] = {"DoGet": lambda _call: rows(SMALL_TABLE)}
+        self.calls: list[SeenCall] = []
+        self.call_arrived = threading.Event()
+        self.may_speak = threading.Event()
+        self.closing = threading.Event()
+        self._server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(self,))
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    @property
+    def uri(self) -> str:
+        return f"grpc://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.stop(None).wait(10)
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        method = details.method.removeprefix(_SERVICE)
+
+        def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+            call = SeenCall(method, metadata, [], context)
+            context.add_callback(call.ended.set)
+            kind = _MESSAGES.get(method, messages.Ticket)
+            call.messages.extend(kind.FromString(request) for request in requests)
+            self.calls.append(call)
+            self.call_arrived.set()
+            name = f"{method}:{call.messages[0].type}" if method == "DoAction" else method
+            yield from self.answers.get(name, fail_plainly("UNIMPLEMENTED"))(call)
+
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    def stall_after(self, *first: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
+        """Return an answer that sends `first` and then nothing until the call or the server ends."""
+
+        def answer(call: SeenCall) -> Iterator[bytes]:
+            yield from first
+            while not (call.ended.wait(0.02) or self.closing.is_set()):
+                pass
+
+        return answer
+
+
+_MESSAGES = {
+    "DoGet": messages.Ticket,
+    "DoAction": messages.Action,
+    "GetFlightInfo": messages.FlightDescriptor,
+    "DoPut": messages.FlightData,
+}

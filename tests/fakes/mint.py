@@ -1,0 +1,161 @@
+"""One mint makes valid tokens; each test changes one thing. Signs with `cryptography` directly, not with joserfc."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+ISSUER = "https://id.example.com"
+AUDIENCE = "lake"
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+NOW_SECONDS = 1_795_521_600
+
+_HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+_CURVES = {"P-256": (ec.SECP256R1(), 32), "P-384": (ec.SECP384R1(), 48), "P-521": (ec.SECP521R1(), 66)}
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A private key, the algorithm that it signs with, and its name."""
+
+    private: PrivateKey
+    algorithm: str
+    kid: str
+
+    def jwk(self, **changes: object) -> dict[str, object]:
+        """Return the public half as a JWK; a change to None removes the member."""
+        members = {"kid": self.kid, "use": "sig", "alg": self.algorithm, **_public_members(self.private), **changes}
+        return {name: value for name, value in members.items() if value is not None}
+
+    def sign(self, message: bytes, algorithm: str | None = None) -> bytes:
+        """Sign with this key, by default with its own algorithm."""
+        name = algorithm or self.algorithm
+        if isinstance(self.private, rsa.RSAPrivateKey):
+            digest = _HASHES[name[2:]]
+            scheme = (
+                padding.PSS(mgf=padding.MGF1(digest), salt_length=digest.digest_size)
+                if name.startswith("PS")
+                else padding.PKCS1v15()
+            )
+            return self.private.sign(message, scheme, digest)
+        if isinstance(self.private, ec.EllipticCurvePrivateKey):
+            width = (self.private.key_size + 7) // 8
+            first, second = decode_dss_signature(self.private.sign(message, ec.ECDSA(_HASHES[name[2:]])))
+            return first.to_bytes(width, "big") + second.to_bytes(width, "big")
+        return self.private.sign(message)
+
+
+def _public_members(private: PrivateKey) -> dict[str, object]:
+    if isinstance(private, rsa.RSAPrivateKey):
+        numbers = private.public_key().public_numbers()
+        return {"kty": "RSA", "n": encode_number(numbers.n), "e": encode_number(numbers.e)}
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        point = private.public_key().public_numbers()
+        curve, width = next((name, width) for name, (kind, width) in _CURVES.items() if kind.name == private.curve.name)
+        return {"kty": "EC", "crv": curve, "x": encode_number(point.x, width), "y": encode_number(point.y, width)}
+    curve = "Ed25519" if isinstance(private, ed25519.Ed25519PrivateKey) else "Ed448"
+    return {"kty": "OKP", "crv": curve, "x": encode(private.public_key().public_bytes_raw())}
+
+
+@functools.cache
+def rsa_key(kid: str = "rsa", algorithm: str = "RS256", bits: int = 2048) -> SigningKey:
+    """Return an RSA key, made once per test session."""
+    return SigningKey(
+        private=rsa.generate_private_key(public_exponent=65537, key_size=bits), algorithm=algorithm, kid=kid
+    )
+
+
+@functools.cache
+def ec_key(kid: str = "ec", curve: str = "P-256") -> SigningKey:
+    """Return an elliptic-curve key, made once per test session."""
+    algorithm = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}[curve]
+    return SigningKey(private=ec.generate_private_key(_CURVES[curve][0]), algorithm=algorithm, kid=kid)
+
+
+@functools.cache
+def ed25519_key(kid: str = "ed") -> SigningKey:
+    """Return an Ed25519 key, made once per test session."""
+    return SigningKey(private=ed25519.Ed25519PrivateKey.generate(), algorithm="EdDSA", kid=kid)
+
+
+@functools.cache
+def ed448_key(kid: str = "ed448") -> SigningKey:
+    """Return an Ed448 key, made once per test session."""
+    return SigningKey(private=ed448.Ed448PrivateKey.generate(), algorithm="EdDSA", kid=kid)
+
+
+def encode(data: bytes) -> str:
+    """Write unpadded base64url."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def encode_number(number: int, width: int | None = None) -> str:
+    """Write a number as unpadded base64url of its big-endian bytes."""
+    return encode(number.to_bytes(width or (number.bit_length() + 7) // 8, "big"))
+
+
+def encode_json(value: object) -> str:
+    """Write compact JSON as unpadded base64url."""
+    return encode(json.dumps(value, separators=(",", ":")).encode())
+
+
+def mint(
+    *,
+    key: SigningKey | None = None,
+    issuer: object = ISSUER,
+    audience: object = AUDIENCE,
+    subject: object = "alice",
+    expires_in: float = 300,
+    header: Mapping[str, object] | None = None,
+    without: Collection[str] = (),
+    **claims: object,
+) -> str:
+    """Make a token that is valid at `NOW` unless an argument says otherwise.
+
+    Args:
+        key: Signs; the RSA key by default.
+        issuer: `iss`.
+        audience: `aud`.
+        subject: `sub`.
+        expires_in: Seconds from `NOW` to `exp`.
+        header: Header members to add or replace; None removes one.
+        without: Claims to leave out.
+        claims: Further claims, or other values for `exp`, `iat` and so on.
+    """
+    standard = {"iss": issuer, "aud": audience, "sub": subject, "exp": NOW_SECONDS + expires_in, "iat": NOW_SECONDS}
+    payload = {name: value for name, value in {**standard, **claims}.items() if name not in without}
+    return mint_raw(json.dumps(payload).encode(), key=key, header=header)
+
+
+def mint_raw(
+    payload: bytes,
+    *,
+    key: SigningKey | None = None,
+    header: Mapping[str, object] | None = None,
+    header_bytes: bytes | None = None,
+) -> str:
+    """Sign any payload, under any header."""
+    signer = key or rsa_key()
+    members = {"alg": signer.algorithm, "kid": signer.kid, "typ": "JWT", **(header or {})}
+    kept = {name: value for name, value in members.items() if value is not None}
+    head = encode(json.dumps(kept).encode() if header_bytes is None else header_bytes)
+    body = encode(payload)
+    return f"{head}.{body}.{encode(signer.sign(f'{head}.{body}'.encode()))}"
+
+
+def forge(change: Callable[[str, str, str], tuple[str, str, str]], **arguments: object) -> str:
+    """Mint a valid token, then change its segments without signing again."""
+    header, payload, signature = mint(**arguments).split(".")  # type: ignore[arg-type]
+    return ".".join(change(header, payload, signature))

@@ -1,0 +1,66 @@
+"""An identity provider's documents without a network: what it answers is set, what was asked is counted."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.errors import ProviderUnavailable
+from tests.fakes.mint import ISSUER, ec_key, ed25519_key, rsa_key
+
+if TYPE_CHECKING:
+    from tests.fakes.mint import SigningKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Stands for `http.HttpAnswer`."""
+
+    body: object
+    status: int = 200
+
+
+class FakeProvider:
+    """Implements `access.key_source.ProviderDocuments` for one issuer.
+
+    While `gate` is clear, every fetch waits; `arrived` is set when one waits.
+    """
+
+    def __init__(self, issuer: str = ISSUER, *, keys: tuple[SigningKey, ...] | None = None) -> None:
+        self.issuer = issuer
+        self.discovery: object = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
+        self.jwks: object = None
+        self.publish(*(keys or (rsa_key(), ec_key(), ed25519_key())))
+        self.failure: Exception | None = None
+        self.status = 200
+        self.requested: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.arrived = threading.Event()
+        self._lock = threading.Lock()
+
+    def publish(self, *keys: SigningKey) -> None:
+        """Replace the published keys."""
+        self.jwks = {"keys": [key.jwk() for key in keys]}
+
+    def go_down(self) -> None:
+        """Stop answering."""
+        self.failure = ProviderUnavailable("The identity provider id.example.com does not answer.")
+
+    def come_back(self) -> None:
+        """Answer again."""
+        self.failure = None
+
+    def fetch_json(self, url: str) -> Answer:
+        with self._lock:
+            self.requested.append(url)
+        self.arrived.set()
+        assert self.gate.wait(10), "the test never opened the gate"
+        if self.failure is not None:
+            raise self.failure
+        documents = {
+            f"{self.issuer}/.well-known/openid-configuration": self.discovery,
+            f"{self.issuer}/keys": self.jwks,
+        }
+        return Answer(body=documents[url], status=self.status)

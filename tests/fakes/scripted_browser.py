@@ -1,0 +1,55 @@
+"""A browser without a person: follows redirects from the start page to the last page, and remembers where it was."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ScriptedBrowser:
+    """Implements `seams.Browser`; browses on a thread of its own, as a real one does.
+
+    Attributes:
+        visited: The addresses that were opened, in order.
+        last_page: The text of the page where it came to rest.
+
+    Args:
+        before: Called with each address before it is opened; may return another one.
+    """
+
+    def __init__(self, before: Callable[[str], str] | None = None) -> None:
+        self.visited: list[str] = []
+        self.statuses: list[int] = []
+        self.last_page = ""
+        self._before = before or (lambda url: url)
+        self._thread: threading.Thread | None = None
+
+    def open(self, url: str) -> bool:
+        self._thread = threading.Thread(target=self._browse, args=(url,), daemon=True)
+        self._thread.start()
+        return True
+
+    def wait(self) -> ScriptedBrowser:
+        """Wait until it came to rest."""
+        assert self._thread is not None
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self
+
+    def _browse(self, url: str) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            while True:
+                url = self._before(url)
+                self.visited.append(url)
+                response = session.get(url, allow_redirects=False, timeout=20)
+                self.statuses.append(response.status_code)
+                if not response.is_redirect:
+                    self.last_page = response.text
+                    return
+                url = requests.compat.urljoin(url, response.headers["Location"])

@@ -1,0 +1,221 @@
+"""The listener against everything that is not the one right callback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from micromegas_jupyter.auth.loopback_address import LoopbackAddress
+from micromegas_jupyter.auth.loopback_receiver import LoopbackReceiver
+from micromegas_jupyter.errors import LoginFailed
+from micromegas_jupyter.redirect import SECURITY_HEADERS, success_page
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+AUTHORIZATION_URL = "https://id.example.com/authorize?state=s"
+
+
+@pytest.fixture
+def receiver() -> Iterator[LoopbackReceiver]:
+    made = LoopbackReceiver(LoopbackAddress(), randomness=SYSTEM_RANDOMNESS)
+    made.serve(authorization_url=AUTHORIZATION_URL, is_own=lambda query: query == "code=c&state=s")
+    yield made
+    made.close()
+
+
+def get(url: str, **options: object) -> requests.Response:
+    return requests.request(
+        **{"method": "GET", "url": url, "allow_redirects": False, "timeout": 10, **options}  # type: ignore[arg-type]
+    )
+
+
+def base_of(receiver: LoopbackReceiver) -> str:
+    return receiver.redirect_uri.removesuffix("/callback")
+
+
+def complete(receiver: LoopbackReceiver) -> requests.Response:
+    return get(receiver.redirect_uri + "?code=c&state=s")
+
+
+def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver: LoopbackReceiver) -> None:
+    for _ in range(2):
+        answer = get(receiver.start_url)
+        assert (answer.status_code, answer.headers["Location"]) == (302, AUTHORIZATION_URL)
+
+
+def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver: LoopbackReceiver) -> None:
+    answer = complete(receiver)
+
+    assert (answer.status_code, answer.headers["Location"], answer.text) == (303, "/done", "")
+    assert receiver.wait(0) == "code=c&state=s"
+
+
+def test_every_answer_carries_the_security_headers(receiver: LoopbackReceiver) -> None:
+    answers = [
+        get(receiver.start_url),
+        get(base_of(receiver) + "/favicon.ico"),
+        get(receiver.redirect_uri),
+        get(receiver.redirect_uri, method="POST"),
+        complete(receiver),
+    ]
+
+    for answer in answers:
+        assert {name: answer.headers[name] for name in SECURITY_HEADERS} == dict(SECURITY_HEADERS)
+        assert "Server" not in answer.headers
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: LoopbackReceiver) -> None:
+    own = receiver.redirect_uri + "?code=c&state=s"
+    stray = [
+        ({"url": base_of(receiver) + "/favicon.ico"}, 404),
+        ({"url": base_of(receiver) + "/"}, 404),
+        ({"url": base_of(receiver) + "/start/guess"}, 404),
+        ({"url": base_of(receiver) + "/done"}, 404),
+        ({"url": base_of(receiver) + "/callback/?code=c&state=s"}, 404),
+        ({"url": receiver.redirect_uri}, 400),
+        ({"url": receiver.redirect_uri + "?code=c&state=wrong"}, 400),
+        ({"url": receiver.redirect_uri + "?error=access_denied&state=wrong"}, 400),
+        ({"url": own, "method": "HEAD"}, 405),
+        ({"url": own, "method": "POST", "data": {"code": "c", "state": "s"}}, 405),
+        ({"url": own, "method": "OPTIONS"}, 405),
+        ({"url": own, "method": "BREW"}, 501),
+        ({"url": own, "headers": {"Host": "evil.example"}}, 400),
+        ({"url": own, "headers": {"Host": "localhost"}}, 400),
+        ({"url": own, "headers": {"Sec-Fetch-Dest": "iframe"}}, 403),
+        ({"url": own, "headers": {"Sec-Fetch-Dest": "image"}}, 403),
+        ({"url": own, "headers": {"Sec-Fetch-Dest": "empty"}}, 403),
+    ]
+
+    statuses = [get(**options).status_code for options, _ in stray]  # type: ignore[arg-type]
+
+    assert statuses == [status for _, status in stray]
+    assert receiver.wait(0) is None
+    assert complete(receiver).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /callback?code=c&state=s HTTP/9.9\r\n\r\n",
+        b"GET /callback?code=c&state=s HTTP/1.1\r\n\r\n",
+        b"GET /callback?code=c&state=s HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /callback?code=c&state=s\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_what_is_hardly_http_does_no_harm(request_bytes: bytes, receiver: LoopbackReceiver) -> None:
+    port = int(base_of(receiver).rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(request_bytes)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536)
+
+    assert not answer.startswith(b"HTTP/1.0 303")
+    assert receiver.wait(0) is None
+    assert complete(receiver).status_code == 303
+
+
+def test_a_callback_counts_once(receiver: LoopbackReceiver) -> None:
+    barrier = threading.Barrier(10)
+    statuses: list[int] = []
+
+    def call() -> None:
+        barrier.wait(5)
+        statuses.append(complete(receiver).status_code)
+
+    threads = [threading.Thread(target=call) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert sorted(statuses) == [303] + [400] * 9
+    assert get(receiver.start_url).status_code == 400
+
+
+def test_the_last_page_waits_for_the_outcome(receiver: LoopbackReceiver) -> None:
+    complete(receiver)
+    pages: list[str] = []
+    reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
+    reader.start()
+
+    receiver.finish(success_page(who="Alice"))
+    reader.join(10)
+
+    assert "Signed in as Alice." in pages[0]
+
+
+def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver: LoopbackReceiver) -> None:
+    port = int(base_of(receiver).rsplit(":", 1)[1])
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    for connection in idle[:30]:
+        connection.sendall(b"GET /callback?co")
+
+    started = time.monotonic()
+    status = complete(receiver).status_code
+
+    assert status == 303
+    assert time.monotonic() - started < 2
+    for connection in idle:
+        connection.close()
+
+
+def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver: LoopbackReceiver) -> None:
+    port = int(base_of(receiver).rsplit(":", 1)[1])
+    idle = []
+    for _ in range(130):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+        idle.append(connection)
+    before = threading.active_count()
+
+    assert idle[0].recv(1) == b""
+    assert complete(receiver).status_code == 303
+    assert before < 140
+    for connection in idle:
+        connection.close()
+
+
+def test_nothing_listens_after_closing(receiver: LoopbackReceiver) -> None:
+    receiver.close()
+    receiver.close()
+
+    with pytest.raises(requests.ConnectionError):
+        get(receiver.start_url)
+
+
+def test_only_loopback_is_bound(receiver: LoopbackReceiver) -> None:
+    assert receiver._server.server_address[0] == "127.0.0.1"
+    assert receiver.redirect_uri.startswith("http://127.0.0.1:")
+
+
+def test_a_fixed_port_that_is_taken_fails_with_a_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(LoginFailed, match=str(port)):
+            LoopbackReceiver(LoopbackAddress(port=port), randomness=SYSTEM_RANDOMNESS)
+
+
+def test_ipv6_loopback_and_its_name_are_served() -> None:
+    for address in (LoopbackAddress(host="::1"), LoopbackAddress(host="localhost")):
+        made = LoopbackReceiver(address, randomness=SYSTEM_RANDOMNESS)
+        made.serve(authorization_url=AUTHORIZATION_URL, is_own=lambda query: query == "code=c&state=s")
+        try:
+            assert complete(made).status_code == 303
+        finally:
+            made.close()

@@ -1,0 +1,99 @@
+"""Several processes share one token file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.token_store import TokenStore
+from tests.fakes.scripted_provider import ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def idp() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as running:
+        yield running
+
+
+def start(program: str, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / program), str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate(timeout=10)
+
+
+def test_processes_that_need_a_token_at_once_renew_it_once(idp: ScriptedProvider, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    token = idp.stored_token(ends_in_seconds=-10)
+    path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
+    processes = [start("refreshing_process.py", path) for _ in range(4)]
+    try:
+        assert [read_line(process) for process in processes] == ["ready"] * 4
+
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        tokens = [read_line(process) for process in processes]
+    finally:
+        for process in processes:
+            finish(process)
+
+    assert set(tokens) == {json.loads(path.read_text())["token"]["id_token"]}
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    store = TokenStore(path)
+
+    for round_number in range(8):
+        process = start("writing_process.py", path)
+        assert read_line(process) == "ready"
+        process_deadline = time.monotonic() + 0.02 * round_number
+        while time.monotonic() < process_deadline:
+            token = store.load()[0].tokens.access_token.reveal()
+            assert len(set(token)) == 1
+        finish(process)
+
+        token = store.load()[0].tokens.access_token.reveal()
+        assert len(set(token)) == 1
+        with store.locked(wait_seconds=5):
+            names = sorted(entry.name for entry in tmp_path.iterdir())
+        assert names == ["t.json", "t.json.lock"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    store = TokenStore(path)
+    process = start("writing_process.py", path)
+    try:
+        assert read_line(process) == "ready"
+        seen = {store.load()[0].tokens.access_token.reveal() for _ in range(2000)}
+    finally:
+        finish(process)
+
+    assert len(seen) > 1
+    assert all(len(set(token)) == 1 for token in seen)

@@ -1,0 +1,88 @@
+"""The main job as a person does it: JupyterLab, Run All, sign in as Alice, rows; then a second notebook."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
+STATE_TIMEOUT_MILLISECONDS = 60_000
+
+
+def _open(browser, demo, name="quickstart.ipynb"):
+    context = browser.new_context(viewport={"width": 1280, "height": 1400})
+    context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+    page = context.new_page()
+    page.goto(demo.lab_url.replace("quickstart.ipynb", name))
+    page.get_by_role("tab", name=name).wait_for()
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    return context, page
+
+
+def _run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def _save(page, path):
+    before = path.stat().st_mtime_ns
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
+    assert path.stat().st_mtime_ns > before
+    return path.read_text(encoding="utf-8")
+
+
+def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_path):
+    context, page = _open(browser, demo)
+    _run_all(page)
+    link = page.get_by_role("link", name=re.compile("Sign in"))
+    link.wait_for()
+
+    with context.expect_page() as opened:
+        link.click()
+    provider_page = opened.value
+    provider_page.get_by_role("button", name=re.compile("Alice")).click()
+    provider_page.get_by_role("button", name="Allow").click()
+    provider_page.get_by_text("You are signed in").wait_for()
+
+    widget = page.get_by_text("Alice Martin").first
+    widget.wait_for()
+    page.get_by_text(re.compile(r"expires in \d+:\d\d")).first.wait_for()
+    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    page.screenshot(path=str(tmp_path / "quickstart.png"), full_page=True)
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    saved = _save(page, demo.notebooks / "quickstart.ipynb")
+    assert not TOKEN.search(saved)
+    assert "code=" not in saved
+    assert "state=" not in saved
+    assert "code_challenge" not in saved
+    tokens = json.loads((demo.notebooks.parent / "config" / "tokens.json").read_text())["token"]
+    for name in ("access_token", "id_token", "refresh_token"):
+        assert tokens[name] not in saved
+    context.close()
+
+
+def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(browser, demo):
+    second = demo.notebooks / "second.ipynb"
+    second.write_text((demo.notebooks / "quickstart.ipynb").read_text(encoding="utf-8"), encoding="utf-8")
+
+    context, page = _open(browser, demo, "second.ipynb")
+    page.get_by_role("menuitem", name="Edit", exact=True).click()
+    page.get_by_role("menuitem", name="Clear Outputs of All Cells", exact=True).click()
+    _run_all(page)
+    page.get_by_text("Alice Martin").first.wait_for()
+    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
+    result = subprocess.run(
+        [sys.executable, "-m", "micromegas_jupyter.cli", "query", "SELECT 1 AS one"],
+        env=demo.environ, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
+    assert result.returncode == 0, result.stderr
+    context.close()

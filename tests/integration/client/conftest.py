@@ -1,0 +1,63 @@
+"""A scripted Flight server for each test, and the real one with the real engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.engine import DataFusionEngine
+from tests.fakes.flight_server import FakeFlightServer
+from tests.integration.flight_harness import FlightHarness, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micromegas_jupyter.contracts import TableSnapshot
+
+
+class _NoTables:
+    def snapshot(self) -> tuple[TableSnapshot, ...]:
+        return ()
+
+
+class FixedToken:
+    """Implements `contracts.AuthProvider` with one token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def get_token(self) -> str:
+        return self._token
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeFlightServer]:
+    server = FakeFlightServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def client(fake_server: FakeFlightServer) -> Iterator[FlightSQLClient]:
+    with FlightSQLClient(fake_server.uri) as client:
+        yield client
+
+
+@pytest.fixture
+def fake_engine_server() -> Iterator[FlightHarness]:
+    with running_server() as harness:
+        yield harness
+
+
+@pytest.fixture
+def engine_server() -> Iterator[FlightHarness]:
+    with running_server(engine=DataFusionEngine(_NoTables())) as harness:
+        yield harness
+
+
+@pytest.fixture
+def alice(engine_server: FlightHarness) -> Iterator[FlightSQLClient]:
+    with FlightSQLClient(engine_server.uri, auth_provider=FixedToken("alice")) as client:
+        yield client

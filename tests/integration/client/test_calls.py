@@ -1,0 +1,375 @@
+"""What the client sends and what it makes of answers, against a scripted server."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import (
+    InternalError,
+    LoginRequired,
+    Rejected,
+    UnsupportedRequest,
+    UsageError,
+)
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import StatementQuery, pack_any, parse_ticket
+from tests.fakes.clock import FakeClock
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, rows
+from tests.integration.client.conftest import FixedToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.integration
+
+_RANGE = (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-02T00:00:00Z")
+
+
+def _results(*bodies: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
+    return lambda _call: iter([messages.Result(body=body).SerializeToString() for body in bodies])
+
+
+class _Renewing:
+    """Gives `old` until it is told that it was refused, then what comes next."""
+
+    def __init__(self, fresh: str = "new") -> None:
+        self._tokens = ["old", fresh]
+        self.invalidated: list[str] = []
+
+    def get_token(self) -> str:
+        return self._tokens[min(len(self.invalidated), 1)]
+
+    def invalidate(self, token: str) -> None:
+        self.invalidated.append(token)
+
+
+def _accept_only(token: str) -> Callable[[SeenCall], Iterator[bytes]]:
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        if call.metadata.get("authorization") != f"Bearer {token}":
+            yield from fail_with(Rejected())(call)
+        yield from rows(SMALL_TABLE)
+
+    return answer
+
+
+def test_a_query_is_one_call_with_upstreams_metadata(fake_server: FakeFlightServer) -> None:
+    client = FlightSQLClient(
+        fake_server.uri,
+        preserve_dictionary=True,
+        auth_provider=FixedToken("abc"),
+        client_entrypoint="cli-query",
+        environ={"CLAUDE_CODE_SESSION_ID": "s-1"},
+    )
+    client.set_notebook_place("Übung.ipynb", "c1")
+
+    frame = client.query("SELECT 1;\n", *_RANGE)
+
+    (call,) = fake_server.calls
+    del call.metadata["user-agent"]
+    assert frame["n"].tolist() == [1, 2, 3]
+    assert call.method == "DoGet"
+    assert parse_ticket(call.messages[0].ticket) == StatementQuery(sql="SELECT 1;\n")
+    assert call.metadata == {
+        "authorization": "Bearer abc",
+        "query_range_begin": "2026-01-01T00:00:00+00:00",
+        "query_range_end": "2026-01-02T00:00:00+00:00",
+        "preserve_dictionary": "true",
+        "x-client-type": "python",
+        "x-client-agent": "none",
+        "x-client-entrypoint": "cli-query",
+        "x-client-session": "s-1",
+        "x-client-notebook": "%C3%9Cbung.ipynb",
+        "x-client-cell": "c1",
+    }
+
+
+def test_a_range_without_an_end_ends_now(fake_server: FakeFlightServer) -> None:
+    client = FlightSQLClient(fake_server.uri, clock=FakeClock())
+
+    client.query("SELECT 1", begin="2026-01-01T00:00:00Z")
+
+    assert fake_server.calls[0].metadata["query_range_end"] == "2026-11-24T12:00:00+00:00"
+
+
+def test_rows_come_as_frame_table_and_batches(client: FlightSQLClient) -> None:
+    frame = client.query("SELECT 1")
+    table = client.query_arrow("SELECT 1")
+    batches = list(client.query_stream("SELECT 1"))
+
+    assert frame["n"].tolist() == [1, 2, 3]
+    assert table == SMALL_TABLE
+    assert pa.Table.from_batches(batches) == SMALL_TABLE
+
+
+def test_a_stream_sends_nothing_before_its_first_batch(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    stream = client.query_stream("SELECT 1")
+    calls_before = len(fake_server.calls)
+    next(stream)
+
+    assert (calls_before, len(fake_server.calls)) == (0, 1)
+
+
+def test_a_reader_tells_the_servers_query_id_and_asks_for_few_rows(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        call.context.send_initial_metadata((("x-micromegas-query-id", "q-7"),))
+        yield from rows(SMALL_TABLE)
+
+    fake_server.answers["DoGet"] = answer
+
+    with client.open_query("SELECT 1", limit=10) as reader:
+        early = reader.query_id
+        list(reader)
+
+    assert early == "q-7"
+    assert reader.rows == 3
+    assert fake_server.calls[0].metadata["limit"] == "10"
+
+
+def test_dictionaries_and_empty_results_arrive(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    words = pa.table(
+        {"w": pa.chunked_array([pa.array(["a", "b"]).dictionary_encode(), pa.array(["c"]).dictionary_encode()])}
+    )
+    fake_server.answers["DoGet"] = lambda call: rows(
+        words if len(fake_server.calls) == 1 else words.schema.empty_table()
+    )
+
+    found = client.query_arrow("SELECT w")
+    nothing = client.query_arrow("SELECT w")
+
+    assert found["w"].to_pylist() == ["a", "b", "c"]
+    assert nothing.schema == words.schema
+    assert nothing.num_rows == 0
+
+
+def test_static_headers_are_sent_and_deprecated(fake_server: FakeFlightServer) -> None:
+    with pytest.warns(DeprecationWarning, match="auth_provider"):
+        client = FlightSQLClient(fake_server.uri, {"Authorization": "Bearer key-1"})
+
+    client.query("SELECT 1")
+
+    assert fake_server.calls[0].metadata["authorization"] == "Bearer key-1"
+
+
+def test_a_provider_that_fails_lets_no_call_go_out(fake_server: FakeFlightServer) -> None:
+    class Failing:
+        def get_token(self) -> str:
+            raise RuntimeError("no tokens")
+
+    client = FlightSQLClient(fake_server.uri, auth_provider=Failing())
+
+    for call in (
+        lambda: client.query("SELECT 1"),
+        client.whoami,
+        lambda: client.prepare_statement("SELECT 1"),
+        lambda: client.bulk_ingest("t", SMALL_TABLE),
+    ):
+        with pytest.raises(LoginRequired):
+            call()
+    assert fake_server.calls == []
+
+
+@pytest.mark.parametrize("token", ["a\nb", "é", "", "a b"])
+def test_a_token_that_would_end_the_process_is_refused(fake_server: FakeFlightServer, token: str) -> None:
+    client = FlightSQLClient(fake_server.uri, auth_provider=FixedToken(token))
+
+    with pytest.raises(UsageError):
+        client.query("SELECT 1")
+    assert fake_server.calls == []
+
+
+def test_a_refused_token_is_renewed_once_for_queries(fake_server: FakeFlightServer) -> None:
+    provider = _Renewing()
+    fake_server.answers["DoGet"] = _accept_only("new")
+
+    frame = FlightSQLClient(fake_server.uri, auth_provider=provider).query("SELECT 1")
+
+    assert frame["n"].tolist() == [1, 2, 3]
+    assert provider.invalidated == ["old"]
+    assert [call.metadata["authorization"] for call in fake_server.calls] == ["Bearer old", "Bearer new"]
+
+
+def test_a_token_that_stays_refused_is_the_answer(fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoGet"] = _accept_only("another")
+
+    with pytest.raises(Rejected):
+        FlightSQLClient(fake_server.uri, auth_provider=_Renewing()).query("SELECT 1")
+    assert len(fake_server.calls) == 2
+
+
+def test_a_refused_token_is_renewed_once_for_actions(fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = _accept_only("another")
+
+    with pytest.raises(Rejected):
+        FlightSQLClient(fake_server.uri, auth_provider=_Renewing()).whoami()
+    assert len(fake_server.calls) == 2
+
+
+def test_the_server_says_who_the_caller_is(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    answer = {"subject": "alice", "issuer": "https://id.example", "auth_type": "oidc", "is_admin": True}
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = _results(json.dumps(answer).encode())
+
+    identity = client.whoami()
+
+    assert (identity.subject, identity.is_admin, identity.expires_at) == ("alice", True, None)
+
+
+@pytest.mark.parametrize("code", ["UNIMPLEMENTED", "INVALID_ARGUMENT", "NOT_FOUND"])
+def test_a_server_that_cannot_say_who_the_caller_is_does_not_offer_it(
+    client: FlightSQLClient, fake_server: FakeFlightServer, code: str
+) -> None:
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = fail_plainly(code)
+
+    with pytest.raises(UnsupportedRequest):
+        client.whoami()
+
+
+@pytest.mark.parametrize("bodies", [(), (b"{}",), (b"{}", b"{}")], ids=len)
+def test_an_answer_that_is_no_identity_is_not_believed(
+    client: FlightSQLClient, fake_server: FakeFlightServer, bodies: tuple[bytes, ...]
+) -> None:
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = _results(*bodies)
+
+    with pytest.raises(InternalError):
+        client.whoami()
+
+
+def test_a_statement_is_prepared_for_its_schema_and_closed(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    created = messages.ActionCreatePreparedStatementResult(
+        prepared_statement_handle=b"h", dataset_schema=SMALL_TABLE.schema.serialize().to_pybytes()
+    )
+    fake_server.answers["DoAction:CreatePreparedStatement"] = _results(pack_any(created))
+    fake_server.answers["DoAction:ClosePreparedStatement"] = _results()
+
+    statement = client.prepare_statement("SELECT n FROM t")
+    streamed = list(client.prepared_statement_stream(statement))
+
+    assert statement.query == "SELECT n FROM t"
+    assert statement.dataset_schema == SMALL_TABLE.schema
+    assert len(statement.parameter_schema) == 0
+    assert pa.Table.from_batches(streamed) == SMALL_TABLE
+    assert [call.method for call in fake_server.calls] == ["DoAction", "DoAction", "DoGet"]
+
+
+@pytest.mark.parametrize("body", [b"junk", pack_any(messages.CommandStatementQuery(query="x"))], ids=["junk", "other"])
+def test_an_answer_that_is_no_prepared_statement_is_not_believed(
+    client: FlightSQLClient, fake_server: FakeFlightServer, body: bytes
+) -> None:
+    fake_server.answers["DoAction:CreatePreparedStatement"] = _results(body)
+
+    with pytest.raises(InternalError):
+        client.prepare_statement("SELECT 1")
+
+
+@pytest.mark.parametrize("answer", [fail_plainly("UNIMPLEMENTED"), _results()], ids=["unimplemented", "nothing"])
+def test_a_server_that_prepares_nothing_does_not_offer_it(
+    client: FlightSQLClient, fake_server: FakeFlightServer, answer: Callable[[SeenCall], Iterator[bytes]]
+) -> None:
+    fake_server.answers["DoAction:CreatePreparedStatement"] = answer
+
+    with pytest.raises(UnsupportedRequest):
+        client.query("SELECT :a", params={"a": 1})
+
+
+def test_values_never_go_to_a_server_that_cannot_bind_them(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")
+    fake_server.answers["DoAction:CreatePreparedStatement"] = _results(pack_any(created))
+    fake_server.answers["DoAction:ClosePreparedStatement"] = _results()
+
+    with pytest.raises(UnsupportedRequest, match="Write the values into the statement"):
+        client.query("SELECT :a", params={"a": 1})
+    assert [call.method for call in fake_server.calls] == ["DoAction", "DoPut", "DoAction"]
+
+
+def test_rows_are_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    counted = messages.DoPutUpdateResult(record_count=3).SerializeToString()
+    fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=counted).SerializeToString()])
+
+    result = client.bulk_ingest("processes", SMALL_TABLE)
+
+    assert result.record_count == 3
+    descriptor = fake_server.calls[0].messages[0].flight_descriptor
+    assert descriptor.cmd == pack_any(messages.CommandStatementIngest(table="processes"))
+
+
+def test_rows_may_be_taken_without_a_count(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoPut"] = lambda _call: iter(())
+
+    assert client.bulk_ingest("processes", SMALL_TABLE.schema.empty_table()) is None
+
+
+def test_only_a_table_is_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    with pytest.raises(UsageError):
+        client.bulk_ingest("processes", SMALL_TABLE.to_pandas())
+    assert fake_server.calls == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"headers": {"authorization": "Bearer a"}, "auth_provider": FixedToken("b")},
+        {"auth_provider": "token"},
+        {"timeout_seconds": 0},
+        {"timeout_seconds": float("nan")},
+        {"timeout_seconds": float("inf")},
+        {"timeout_seconds": "5"},
+        {"timeout_seconds": True},
+        {"client_entrypoint": "a\nb"},
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_used_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        FlightSQLClient("grpc://localhost:1", **options)
+
+
+def test_a_token_is_not_given_to_a_plain_text_connection(fake_server: FakeFlightServer) -> None:
+    with pytest.raises(UsageError):
+        FlightSQLClient("grpc://lake.example.com:50051", auth_provider=FixedToken("abc"))
+    FlightSQLClient("grpc://lake.example.com:50051", auth_provider=FixedToken("abc"), allow_plaintext=True).close()
+
+
+@pytest.mark.parametrize("sql", ["", "  \n", None, b"SELECT 1", "SELECT '\ud800'"])
+def test_what_is_no_statement_is_not_sent(client: FlightSQLClient, fake_server: FakeFlightServer, sql: str) -> None:
+    with pytest.raises(UsageError):
+        client.query(sql)
+    assert fake_server.calls == []
+
+
+def test_a_closed_client_makes_no_calls(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    client.close()
+    client.close()
+
+    for call in (
+        lambda: client.query("SELECT 1"),
+        lambda: next(client.query_stream("SELECT 1")),
+        lambda: client.query("SELECT :a", params={"a": 1}),
+        client.whoami,
+        lambda: client.prepare_statement("SELECT 1"),
+        lambda: client.bulk_ingest("t", SMALL_TABLE),
+        lambda: client.find_process("p"),
+    ):
+        with pytest.raises(UsageError, match="closed"):
+            call()
+    assert fake_server.calls == []
+
+
+def test_closing_a_client_stops_its_readers(fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoGet"] = fake_server.stall_after(next(rows(SMALL_TABLE)))
+    with FlightSQLClient(fake_server.uri) as client:
+        reader = client.open_query("SELECT 1")
+
+    assert fake_server.calls[0].ended.wait(10)
+    with pytest.raises(UsageError):
+        next(reader)

@@ -1,0 +1,254 @@
+"""What can go wrong on the way, and what a person learns of it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidStatement,
+    MicromegasError,
+    PermissionDenied,
+    QueryCancelled,
+    Rejected,
+    ResourcesExhausted,
+    ServerUnavailable,
+    Unavailable,
+    UnsupportedStatement,
+    UsageError,
+    error_classes,
+)
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+_EXTRA = {"CONF001": {"key": "x"}}
+
+
+@pytest.mark.parametrize("code", sorted(error_classes()))
+def test_every_error_of_our_server_arrives_as_the_same_class(
+    client: FlightSQLClient, fake_server: FakeFlightServer, code: str
+) -> None:
+    kind = error_classes()[code]
+    fake_server.answers["DoGet"] = fail_with(kind("What é happened.", remedy="What to do.", **_EXTRA.get(code, {})))
+
+    with pytest.raises(MicromegasError) as caught:
+        client.query("SELECT 1")
+
+    assert type(caught.value) is kind
+    assert (caught.value.what, caught.value.remedy) == ("What é happened.", "What to do.")
+
+
+def test_the_longest_error_of_our_server_arrives_whole(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoGet"] = fail_with(InvalidStatement("é" * 9000, line=3, column=4, query_id="q-1"))
+
+    with pytest.raises(InvalidStatement) as caught:
+        client.query("SELECT 1")
+
+    assert (caught.value.line, caught.value.column, caught.value.query_id) == (3, 4, "q-1")
+    assert len(caught.value.what) > 1900
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("CANCELLED", QueryCancelled),
+        ("UNKNOWN", InternalError),
+        ("INVALID_ARGUMENT", InvalidStatement),
+        ("DEADLINE_EXCEEDED", DeadlineExceeded),
+        ("NOT_FOUND", InvalidStatement),
+        ("ALREADY_EXISTS", InvalidStatement),
+        ("PERMISSION_DENIED", PermissionDenied),
+        ("RESOURCE_EXHAUSTED", ResourcesExhausted),
+        ("FAILED_PRECONDITION", InvalidStatement),
+        ("ABORTED", InternalError),
+        ("OUT_OF_RANGE", InvalidStatement),
+        ("UNIMPLEMENTED", UnsupportedStatement),
+        ("INTERNAL", InternalError),
+        ("UNAVAILABLE", Unavailable),
+        ("DATA_LOSS", InternalError),
+        ("UNAUTHENTICATED", Rejected),
+    ],
+)
+@pytest.mark.parametrize("after", [0, 1, 2], ids=["at once", "after the schema", "after a batch"])
+def test_every_status_of_another_server_has_its_class(
+    client: FlightSQLClient, fake_server: FakeFlightServer, code: str, kind: type[MicromegasError], after: int
+) -> None:
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        yield from list(rows(SMALL_TABLE))[:after]
+        yield from fail_plainly(code, "No such thing (query_id=u-1)")(call)
+
+    fake_server.answers["DoGet"] = answer
+
+    with pytest.raises(MicromegasError) as caught:
+        client.query("SELECT 1")
+
+    assert type(caught.value) is kind
+    assert caught.value.query_id == "u-1"
+    assert "gRPC" not in str(caught.value)
+    assert "ipv4" not in str(caught.value)
+
+
+class _PythonFlightServer(flight.FlightServerBase):
+    """A server of the Flight library, which sends its own traceback."""
+
+    def do_get(self, _context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
+        if b"late" in ticket.ticket:
+            return flight.GeneratorStream(SMALL_TABLE.schema, self._fail_late())
+        raise ValueError("no such table")
+
+    @staticmethod
+    def _fail_late() -> Iterator[pa.RecordBatch]:
+        yield SMALL_TABLE.to_batches()[0]
+        raise flight.FlightUnavailableError("storage is down")
+
+
+def test_a_server_of_the_flight_library_shows_words_and_no_traceback() -> None:
+    with (
+        _PythonFlightServer("grpc://127.0.0.1:0") as server,
+        FlightSQLClient(f"grpc://127.0.0.1:{server.port}") as client,
+    ):
+        with pytest.raises(InvalidStatement) as wrong:
+            client.query("SELECT 1")
+        with pytest.raises(Unavailable) as late:
+            client.query("late")
+
+    assert wrong.value.what == "no such table"
+    assert late.value.what == f"127.0.0.1:{server.port} cannot answer now: storage is down"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_port_where_nothing_listens_is_said_to_be_so_at_once() -> None:
+    started = time.monotonic()
+
+    with pytest.raises(ServerUnavailable, match="does not answer"):
+        FlightSQLClient(f"grpc://127.0.0.1:{_free_port()}").query("SELECT 1")
+
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "grpc+tls"])
+def test_a_port_that_says_nothing_is_given_up(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+
+        with pytest.raises(ServerUnavailable):
+            FlightSQLClient(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}").query("SELECT 1")
+
+    assert time.monotonic() - started < 15
+
+
+def test_a_deadline_ends_a_query_that_says_nothing(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
+
+    with client.open_query("SELECT 1", timeout_seconds=0.3) as reader:
+        first = next(reader)
+        with pytest.raises(DeadlineExceeded, match=r"within 0.3 s"):
+            next(reader)
+
+    assert first.num_rows == 3
+    assert fake_server.calls[0].ended.wait(10)
+
+
+def test_a_clients_deadline_holds_for_every_call(fake_server: FakeFlightServer) -> None:
+    fake_server.answers = dict.fromkeys(
+        ["DoGet", "DoPut", "DoAction:MicromegasWhoAmI", "DoAction:CreatePreparedStatement"], fake_server.stall_after()
+    )
+    client = FlightSQLClient(fake_server.uri, timeout_seconds=0.2)
+
+    for call in (
+        lambda: client.query("SELECT 1"),
+        client.whoami,
+        lambda: client.prepare_statement("SELECT 1"),
+        lambda: client.bulk_ingest("t", SMALL_TABLE),
+        lambda: client.query("SELECT :a", params={"a": 1}),
+    ):
+        with pytest.raises(DeadlineExceeded):
+            call()
+
+
+def test_a_server_that_goes_away_is_told_from_a_wrong_statement(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
+
+    with client.open_query("SELECT 1") as reader:
+        next(reader)
+        fake_server.close()
+        with pytest.raises(Unavailable):
+            next(reader)
+
+
+def test_bytes_that_are_no_arrow_data_are_no_fault_of_the_statement(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    fake_server.answers["DoGet"] = lambda _call: iter([b"\x12\x04junk"])
+
+    with pytest.raises(InternalError, match="cannot be used"):
+        client.query("SELECT 1")
+
+
+def test_a_tls_client_says_so_when_the_server_speaks_plain_text(fake_server: FakeFlightServer) -> None:
+    with pytest.raises(ServerUnavailable, match="secure connection"):
+        FlightSQLClient(f"grpc+tls://127.0.0.1:{fake_server.port}").query("SELECT 1")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_ca_bundle_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+
+    with pytest.raises(UsageError, match="ca_bundle"):
+        FlightSQLClient("grpc+tls://localhost:1", ca_bundle=bundle)
+
+
+_NOISY = """
+import sys
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import MicromegasError
+client = FlightSQLClient(sys.argv[1])
+client.query("SELECT 1")
+print("ready", flush=True)
+sys.stdin.readline()
+for call in (lambda: client.query("SELECT 1"), client.whoami, lambda: client.query("SELECT 1")):
+    try:
+        call()
+    except MicromegasError as error:
+        print(error.code)
+"""
+
+
+def test_nothing_is_written_to_standard_error(fake_server: FakeFlightServer) -> None:
+    command = [sys.executable, "-c", _NOISY, fake_server.uri]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        fake_server.close()
+
+        output, noise = child.communicate("go\n", timeout=60)
+
+    assert output.split() == ["AVAIL003"] * 3
+    assert noise == ""

@@ -1,0 +1,178 @@
+"""Ctrl-C: a real SIGINT to a real process, while the server says nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.flight_harness import FlightHarness
+
+pytestmark = pytest.mark.integration
+
+_CHILD = """
+import sys, time
+from micromegas_jupyter.client import FlightSQLClient
+
+class Alice:
+    def get_token(self):
+        return "alice"
+
+client = FlightSQLClient(sys.argv[1], auth_provider=Alice())
+try:
+    print("ready", flush=True)
+    match sys.argv[2]:
+        case "query":
+            client.query(sys.argv[3])
+        case "params":
+            client.query(sys.argv[3] + " :a", params={"a": 1})
+        case "loop":
+            for batch in client.query_stream(sys.argv[3]):
+                pass
+        case "whoami":
+            client.whoami()
+except KeyboardInterrupt:
+    print(time.time(), flush=True)
+sys.stdin.readline()
+print(len(client.query("numbers")), flush=True)
+"""
+_SLACK_SECONDS = 0.5
+
+
+class _Child:
+    """A process that makes one call, is interrupted, and makes another."""
+
+    def __init__(self, uri: str, kind: str, sql: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, uri, kind, sql],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._read() == "ready"
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def interrupt(self) -> float:
+        """Return the seconds from the signal to `KeyboardInterrupt`."""
+        sent_at = time.time()  # two processes compare their clocks
+        self._process.send_signal(signal.SIGINT)
+        return float(self._read()) - sent_at
+
+    def finish(self) -> tuple[str, str, int]:
+        """Let the process make its other call; returns what it wrote and how it ended."""
+        output, noise = self._process.communicate("go\n", timeout=60)
+        return output.strip(), noise, self._process.returncode
+
+
+def _stall_once(server: FakeFlightServer, *first: bytes) -> None:
+    stall = server.stall_after(*first)
+
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        yield from stall(call) if len(server.calls) == 1 else rows(SMALL_TABLE)
+
+    server.answers = dict.fromkeys(["DoGet", "DoAction:MicromegasWhoAmI", "DoAction:CreatePreparedStatement"], answer)
+
+
+_FIRST = {
+    "before the schema": (),
+    "after the schema": (next(rows(SMALL_TABLE)),),
+    "after a batch": tuple(rows(SMALL_TABLE)),
+}
+
+
+@pytest.mark.parametrize("first", _FIRST.values(), ids=_FIRST.keys())
+@pytest.mark.parametrize("kind", ["query", "loop"])
+def test_a_query_is_left_at_once_and_the_client_stays_usable(
+    fake_server: FakeFlightServer, kind: str, first: tuple[bytes, ...]
+) -> None:
+    _stall_once(fake_server, *first)
+    child = _Child(fake_server.uri, kind, "SELECT 1")
+    assert fake_server.call_arrived.wait(10)
+
+    took = child.interrupt()
+    # Before the schema there is nothing that could be cancelled yet: see the next test.
+    told = fake_server.calls[0].ended.wait(10 if first else 0)
+
+    assert took < _SLACK_SECONDS
+    assert told is bool(first)
+    assert child.finish() == ("3", "", 0)
+
+
+def test_a_query_that_was_left_before_its_schema_is_cancelled_when_it_comes(fake_server: FakeFlightServer) -> None:
+    stall = fake_server.stall_after(next(rows(SMALL_TABLE)))
+
+    def answer(call: SeenCall) -> Iterator[bytes]:
+        if len(fake_server.calls) > 1:
+            yield from rows(SMALL_TABLE)
+            return
+        fake_server.may_speak.wait(30)
+        yield from stall(call)
+
+    fake_server.answers["DoGet"] = answer
+    child = _Child(fake_server.uri, "query", "SELECT 1")
+    assert fake_server.call_arrived.wait(10)
+
+    took = child.interrupt()
+    fake_server.may_speak.set()
+
+    assert took < _SLACK_SECONDS
+    assert fake_server.calls[0].ended.wait(10)
+    assert child.finish() == ("3", "", 0)
+
+
+@pytest.mark.parametrize("kind", ["whoami", "params"])
+def test_a_call_that_moves_no_rows_is_left_at_once(fake_server: FakeFlightServer, kind: str) -> None:
+    _stall_once(fake_server)
+    child = _Child(fake_server.uri, kind, "SELECT")
+    assert fake_server.call_arrived.wait(10)
+
+    took = child.interrupt()
+
+    assert took < _SLACK_SECONDS
+    assert child.finish() == ("3", "", 0)
+
+
+@pytest.mark.parametrize("sql", ["waiting", "endless"])
+def test_the_real_server_stops_the_query(fake_engine_server: FlightHarness, sql: str) -> None:
+    child = _Child(fake_engine_server.uri, "loop", sql)
+    assert fake_engine_server.engine.stream_started.wait(10)
+
+    took = child.interrupt()
+
+    assert took < _SLACK_SECONDS
+    assert fake_engine_server.engine.stream_closed.wait(10)
+    assert child.finish() == ("3", "", 0)
+
+
+def test_a_process_may_end_while_a_query_runs(fake_server: FakeFlightServer) -> None:
+    def answer(_call: SeenCall) -> Iterator[bytes]:
+        first, *batches = rows(pa.table({"n": range(10_000)}))
+        yield first
+        while not fake_server.closing.is_set():
+            yield from batches
+
+    fake_server.answers["DoGet"] = answer
+    script = (
+        "import sys\nfrom micromegas_jupyter.client import FlightSQLClient\n"
+        "reader = FlightSQLClient(sys.argv[1]).open_query('SELECT 1')\nprint(next(reader).num_rows)\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", script, fake_server.uri], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "10000\n", "")

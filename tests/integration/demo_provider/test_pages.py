@@ -1,0 +1,339 @@
+"""The demo provider's pages as a browser meets them: forms, sessions, headers, signing out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.demo.provider.forms import HtmlForm, parse_forms
+from tests.fakes.raw_client import RawClient, query_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.fakes.clock import FakeClock
+
+pytestmark = pytest.mark.integration
+
+
+class Tab:
+    """A browser tab with its cookies; it follows redirects within the provider only."""
+
+    def __init__(self, issuer: str) -> None:
+        self.issuer = issuer
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.page = requests.Response()
+
+    def open(self, url: str) -> requests.Response:
+        return self._settle(self.session.get(url, timeout=10, allow_redirects=False))
+
+    def send(self, form: HtmlForm, **fields: str) -> requests.Response:
+        answer = self.session.post(form.action, data=form.fields | fields, timeout=10, allow_redirects=False)
+        return self._settle(answer)
+
+    def form(self) -> HtmlForm:
+        return parse_forms(self.page.text, page_url=self.page.url)[0]
+
+    def sign_in(self, url: str, person: str = "alice") -> requests.Response:
+        self.open(url)
+        return self.send(self.form(), person=person)
+
+    def _settle(self, answer: requests.Response) -> requests.Response:
+        while answer.is_redirect and not answer.headers["Location"].startswith("http"):
+            answer = self.session.get(f"{self.issuer}/{answer.headers['Location']}", timeout=10, allow_redirects=False)
+        self.page = answer
+        return answer
+
+
+@pytest.fixture
+def tab(provider: DemoProvider) -> Iterator[Tab]:
+    opened = Tab(provider.issuer)
+    yield opened
+    opened.session.close()
+
+
+def test_every_page_has_the_security_headers(tab: Tab, client: RawClient) -> None:
+    for url in (client.authorization_url(), f"{tab.issuer}/device", f"{tab.issuer}/", f"{tab.issuer}/nowhere"):
+        headers = tab.open(url).headers
+
+        assert headers["Content-Security-Policy"] == (
+            "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+        )
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(tab: Tab, client: RawClient) -> None:
+    cookie = tab.open(client.authorization_url()).headers["Set-Cookie"]
+
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+
+
+def test_pages_need_no_script_and_no_other_site(tab: Tab, client: RawClient) -> None:
+    html = tab.open(client.authorization_url()).text
+
+    assert "<script" not in html
+    assert "style=" not in html
+    assert "http://" not in html
+    assert "https://" not in html
+
+
+def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, client: RawClient) -> None:
+    tab.open(client.authorization_url())
+    without = tab.send(tab.form(), person="alice", form_token="")
+    again = tab.open(client.authorization_url())
+
+    assert without.status_code == 400
+    assert "This form is no longer valid" in without.text
+    assert "<h1>Sign in</h1>" in again.text
+
+
+def test_a_form_of_another_browser_is_refused(tab: Tab, client: RawClient) -> None:
+    other = Tab(tab.issuer)
+    other.open(client.authorization_url())
+    tab.open(client.authorization_url())
+
+    answer = tab.send(tab.form(), person="alice", form_token=other.form().fields["form_token"])
+
+    other.session.close()
+    assert answer.status_code == 400
+
+
+def test_consent_needs_the_token_of_this_session(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url())
+
+    refused = tab.send(tab.form(), decision="allow", form_token="guess")
+
+    assert refused.status_code == 400
+    assert "Location" not in refused.headers
+
+
+def test_signing_in_changes_the_cookie(tab: Tab, client: RawClient) -> None:
+    tab.open(client.authorization_url())
+    before = tab.session.cookies.get_dict()
+    tab.send(tab.form(), person="alice")
+
+    assert tab.session.cookies.get_dict().keys() == before.keys()
+    assert tab.session.cookies.get_dict() != before
+
+
+@pytest.mark.parametrize(("person", "password"), [("alice", "wrong"), ("mallory", "demo"), ("alice", "ü")])
+def test_a_wrong_name_or_password_is_told_on_the_page(tab: Tab, client: RawClient, person: str, password: str) -> None:
+    tab.open(client.authorization_url())
+
+    answer = tab.send(tab.form(), person=person, password=password)
+
+    assert answer.status_code == 403
+    assert 'role="alert"' in answer.text
+
+
+def test_a_person_who_is_signed_in_is_asked_for_consent_only(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url(prompt=None))
+    tab.send(tab.form(), decision="allow")
+
+    page = tab.open(client.authorization_url(prompt=None, state="second"))
+
+    assert "<h1>Allow access?</h1>" in page.text
+    assert "See your e-mail address" in page.text
+    assert "http://127.0.0.1:40404" in page.text
+
+
+def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url(prompt=None))
+    url = client.authorization_url(prompt="login", state="second")
+
+    asked = tab.open(url)
+    consent = tab.send(tab.form(), person="alice")
+    tab.send(tab.form(), decision="allow")
+    asked_again = tab.open(url)
+
+    assert "<h1>Sign in</h1>" in asked.text
+    assert "<h1>Allow access?</h1>" in consent.text
+    assert "<h1>Sign in</h1>" in asked_again.text
+
+
+def test_consent_for_a_fresh_sign_in_cannot_be_given_without_it(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url(prompt=None))
+    form = tab.form()
+    fresh = HtmlForm(action=client.authorization_url(prompt="login"), method="post", fields=form.fields, buttons=())
+
+    answer = tab.send(fresh, decision="allow")
+
+    assert "<h1>Sign in</h1>" in answer.text
+
+
+def test_prompt_none_needs_a_session_and_an_earlier_consent_for_the_same_place(tab: Tab, client: RawClient) -> None:
+    silent = client.authorization_url(prompt="none")
+    tab.sign_in(client.authorization_url(prompt=None))
+    unasked = tab.open(silent)
+    tab.open(client.authorization_url(prompt=None))
+    tab.send(tab.form(), decision="allow")
+    answered = tab.open(silent)
+    client.redirect_uri = "http://127.0.0.1:40405/callback"
+    elsewhere = tab.open(client.authorization_url(prompt="none"))
+
+    assert query_of(unasked.headers["Location"])["error"] == "consent_required"
+    assert query_of(answered.headers["Location"])["code"]
+    assert query_of(elsewhere.headers["Location"])["error"] == "consent_required"
+
+
+def test_max_age_asks_again_when_the_sign_in_is_older(tab: Tab, client: RawClient, clock: FakeClock) -> None:
+    tab.sign_in(client.authorization_url(prompt=None))
+    clock.advance(100)
+
+    young = tab.open(client.authorization_url(prompt=None, max_age="200"))
+    old = tab.open(client.authorization_url(prompt=None, max_age="50"))
+
+    assert "<h1>Allow access?</h1>" in young.text
+    assert "<h1>Sign in</h1>" in old.text
+
+
+def test_not_you_leads_back_to_the_two_people(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url())
+
+    answer = tab.send(tab.form(), decision="switch")
+
+    assert "Continue as Bob Singh" in answer.text
+
+
+def test_a_typed_code_is_read_whatever_its_case(tab: Tab, client: RawClient) -> None:
+    fields = {"client_id": client.client_id, "scope": "openid"}
+    device = client.post("device_authorization_endpoint", fields).json()
+    tab.open(f"{tab.issuer}/device")
+
+    tab.send(tab.form(), user_code=f" {device['user_code'].lower().replace('-', ' ')} ")
+    consent = tab.send(tab.form(), person="alice")
+
+    assert device["user_code"] in consent.text
+    assert "Allow it only if you started this yourself" in consent.text
+
+
+def test_a_wrong_code_is_told_and_a_form_without_token_refused(tab: Tab) -> None:
+    tab.open(f"{tab.issuer}/device")
+    wrong = tab.send(tab.form(), user_code='"><b>XX')
+    without = tab.send(tab.form(), user_code="AAAA-BBBB", form_token="")
+
+    assert wrong.status_code == 400
+    assert "No device waits for this code" in wrong.text
+    assert "<b>XX" not in wrong.text
+    assert without.status_code == 400
+    assert "This form is no longer valid" in without.text
+
+
+def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab: Tab, client: RawClient) -> None:
+    fields = {"client_id": client.client_id, "scope": "openid"}
+    device = client.post("device_authorization_endpoint", fields).json()
+    tab.sign_in(f"{tab.issuer}/device-confirm?user_code={device['user_code']}")
+
+    refused = tab.send(tab.form(), decision="allow", form_token="guess")
+
+    assert refused.status_code == 400
+    assert client.ask_for_device(device["device_code"]).json()["error"] == "authorization_pending"
+
+
+def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url())
+    code = query_of(tab.send(tab.form(), decision="allow").headers["Location"])["code"]
+    hint = client.exchange(code).json()["id_token"]
+
+    url = f"{tab.issuer}/logout?id_token_hint={hint}&post_logout_redirect_uri=http://127.0.0.1:9/bye&state=s"
+    answer = tab.open(url)
+    after = tab.open(client.authorization_url(prompt="none"))
+
+    assert answer.headers["Location"] == "http://127.0.0.1:9/bye?state=s"
+    assert query_of(after.headers["Location"])["error"] == "login_required"
+
+
+def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_code: Callable[..., str]) -> None:
+    hint = client.exchange(get_code()).json()["id_token"]
+
+    for target in ("https://evil.example/", "http://127.0.0.1:9@evil.example/", "//evil.example", "javascript:x"):
+        query = {"id_token_hint": hint, "post_logout_redirect_uri": target}
+        answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=10, allow_redirects=False)
+
+        assert answer.status_code == 200
+        assert "Location" not in answer.headers
+
+
+def test_an_access_token_does_not_stand_for_an_id_token(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url())
+    code = query_of(tab.send(tab.form(), decision="allow").headers["Location"])["code"]
+    hint = client.exchange(code).json()["access_token"]
+
+    answer = tab.open(f"{tab.issuer}/logout?id_token_hint={hint}")
+
+    assert "<h1>Sign out?</h1>" in answer.text
+
+
+def test_an_id_token_of_one_application_leads_back_to_no_other(
+    tab: Tab, client: RawClient, provider: DemoProvider, get_code: Callable[..., str]
+) -> None:
+    hint = client.exchange(get_code()).json()["id_token"]
+    query = {
+        "id_token_hint": hint,
+        "client_id": provider.service_client_id,
+        "post_logout_redirect_uri": "http://127.0.0.1:9/",
+    }
+
+    answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=10, allow_redirects=False)
+
+    assert "Location" not in answer.headers
+
+
+def test_without_the_id_token_the_person_is_asked_before_signing_out(tab: Tab, client: RawClient) -> None:
+    tab.sign_in(client.authorization_url())
+
+    asked = tab.open(f"{tab.issuer}/logout?client_id={client.client_id}&post_logout_redirect_uri=http://127.0.0.1:9/")
+    refused = tab.send(tab.form(), form_token="guess")
+    tab.open(f"{tab.issuer}/logout")
+    done = tab.send(tab.form())
+
+    assert "<h1>Sign out?</h1>" in asked.text
+    assert refused.status_code == 400
+    assert "You are signed out" in done.text
+    assert "signed in, in this browser" not in tab.open(tab.issuer).text
+
+
+@pytest.mark.parametrize("hint", ["x", "e30.e30.e30", "a.b.c.d.e"])
+def test_a_foreign_id_token_cannot_sign_out(tab: Tab, hint: str) -> None:
+    answer = tab.open(f"{tab.issuer}/logout?id_token_hint={hint}")
+
+    assert answer.status_code == 400
+    assert "This sign-out cannot start" in answer.text
+
+
+def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> None:
+    answer = requests.get(
+        f"{provider.issuer}/.well-known/openid-configuration", headers={"Host": "evil.example"}, timeout=10
+    )
+
+    assert answer.status_code == 400
+
+
+def test_large_bodies_and_other_methods_are_refused(client: RawClient) -> None:
+    large = client.post("token_endpoint", {"grant_type": "x" * 70_000})
+    method = client.get("/token")
+
+    assert large.status_code == 413
+    assert method.status_code == 405
+
+
+def test_behind_a_public_address_only_the_pages_move(clock: FakeClock) -> None:
+    public = "https://hub.example/user/x/proxy/1"
+    extra = "https://hub.example/user/x/micromegas/callback"
+
+    with DemoProvider(clock=clock, public_base_url=public, extra_redirect_uris=(extra,)) as provider:
+        client = RawClient(provider.issuer, provider.client_id, redirect_uri=extra)
+        page = client.get(client.authorization_url().removeprefix(public), Host="hub.example")
+
+    assert client.metadata["authorization_endpoint"] == f"{public}/authorize"
+    assert client.metadata["token_endpoint"] == f"{provider.issuer}/token"
+    assert "<h1>Sign in</h1>" in page.text
+    assert "Path=/user/x/proxy/1/" in page.headers["Set-Cookie"]

@@ -1,0 +1,93 @@
+"""Client credentials at the demo provider."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.demo.provider import DemoProvider
+from tests.fakes.raw_client import RawClient, claims_of, header_of
+
+pytestmark = pytest.mark.integration
+
+FIELDS = {"grant_type": "client_credentials"}
+
+
+def _service(provider: DemoProvider) -> tuple[str, str]:
+    return provider.service_client_id, provider.service_secret.reveal()
+
+
+def test_basic_gives_an_access_token_for_the_lake(client: RawClient, provider: DemoProvider) -> None:
+    response = client.post("token_endpoint", FIELDS, basic=_service(provider))
+
+    token = response.json()["access_token"]
+    assert set(response.json()) == {"access_token", "token_type", "expires_in"}
+    assert header_of(token)["typ"] == "at+jwt"
+    assert claims_of(token)["aud"] == "micromegas-demo-lake"
+    assert claims_of(token)["sub"] == "micromegas-demo-service"
+    assert claims_of(token)["client_id"] == "micromegas-demo-service"
+    assert claims_of(token)["exp"] == 1795522200
+    assert provider.counters().service_tokens == 1
+
+
+def test_post_gives_one_as_well(client: RawClient, provider: DemoProvider) -> None:
+    name, secret = _service(provider)
+
+    response = client.post("token_endpoint", FIELDS | {"client_id": name, "client_secret": secret})
+
+    assert claims_of(response.json()["access_token"])["sub"] == "micromegas-demo-service"
+
+
+@pytest.mark.parametrize("parameter", ["resource", "audience"])
+def test_an_audience_may_be_named(client: RawClient, provider: DemoProvider, parameter: str) -> None:
+    known = client.post("token_endpoint", FIELDS | {parameter: "other-lake"}, basic=_service(provider))
+    unknown = client.post("token_endpoint", FIELDS | {parameter: "somewhere"}, basic=_service(provider))
+
+    assert claims_of(known.json()["access_token"])["aud"] == "other-lake"
+    assert (unknown.status_code, unknown.json()["error"]) == (400, "invalid_target")
+
+
+def test_a_wrong_secret_is_refused_both_ways(client: RawClient, provider: DemoProvider) -> None:
+    name = provider.service_client_id
+
+    by_basic = client.post("token_endpoint", FIELDS, basic=(name, "wrong"))
+    by_post = client.post("token_endpoint", FIELDS | {"client_id": name, "client_secret": "wröng"})
+
+    assert (by_basic.status_code, by_basic.json()["error"]) == (401, "invalid_client")
+    assert by_basic.headers["WWW-Authenticate"].startswith("Basic")
+    assert (by_post.status_code, by_post.json()["error"]) == (401, "invalid_client")
+
+
+def test_no_secret_or_the_public_client_is_refused(client: RawClient, provider: DemoProvider) -> None:
+    without = client.post("token_endpoint", FIELDS | {"client_id": provider.service_client_id})
+    public = client.post("token_endpoint", FIELDS | {"client_id": provider.client_id})
+
+    assert without.json()["error"] == "invalid_client"
+    assert public.json()["error"] == "invalid_client"
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Basic eA==", "Bearer eA=="])
+def test_an_unreadable_authorization_header_is_refused(client: RawClient, header: str) -> None:
+    response = requests.post(
+        client.metadata["token_endpoint"], data=FIELDS, headers={"Authorization": header}, timeout=10
+    )
+
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+
+
+def test_a_secret_with_special_characters_works_when_it_is_form_encoded() -> None:
+    secret = "a secret: 100% & +ü"
+
+    with DemoProvider(service_secret=Secret(secret)) as provider:
+        client = RawClient(provider.issuer, provider.client_id)
+        response = client.post("token_endpoint", FIELDS, basic=(provider.service_client_id, secret))
+
+    assert response.status_code == 200
+
+
+def test_each_start_has_a_secret_of_its_own() -> None:
+    first, second = DemoProvider().service_secret, DemoProvider().service_secret
+
+    assert first != second
+    assert str(first) == "Secret(***)"

@@ -1,0 +1,118 @@
+"""Two processes write, merge and remove files while a third reads."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import datafusion
+import pyarrow.parquet as pq
+import pytest
+
+from micromegas_jupyter.lakehouse import Lake
+
+pytestmark = pytest.mark.integration
+
+ROWS = 150
+REPOSITORY = Path(__file__).parents[3]
+
+
+class Child:
+    """A writing child and what it has acknowledged so far."""
+
+    def __init__(self, folder: Path, writer_id: str) -> None:
+        self.writer_id = writer_id
+        self._acknowledged = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.lakehouse.writing_child", str(folder), writer_id, str(ROWS)],
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+            text=True,
+        )
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                self._acknowledged = int(line) + 1
+        self._process.wait(timeout=30)
+        self.ended.set()
+
+    @property
+    def acknowledged(self) -> set[str]:
+        return {f"{self.writer_id}:{number}" for number in range(self._acknowledged)}
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+
+def _files(lake: Lake) -> tuple[str, ...]:
+    return next(snapshot.files for snapshot in lake.snapshot() if snapshot.name == "log_entries")
+
+
+def _range(file: str) -> tuple[str, str]:
+    _, first, last = Path(file).stem.split("-")
+    return first, last
+
+
+def _messages(files: tuple[str, ...]) -> list[str]:
+    return [text for file in files for text in pq.ParquetFile(file).read(["msg"]).column("msg").to_pylist()]
+
+
+def test_a_reader_always_sees_each_row_exactly_once(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    children = [Child(tmp_path, "first"), Child(tmp_path, "second")]
+    reads = merged_reads = 0
+
+    while not all(child.ended.is_set() for child in children):
+        acknowledged = set().union(*(child.acknowledged for child in children))
+        files = _files(lake)
+        counts = Counter(_messages(files))
+        reads += 1
+        merged_reads += any(first != last for first, last in map(_range, files))
+        assert all(count == 1 for count in counts.values())
+        assert acknowledged <= counts.keys()
+
+    assert [child.exit_code for child in children] == [0, 0]
+    assert len(_messages(_files(lake))) == 2 * ROWS
+    assert reads > 5
+    assert merged_reads > 0
+
+
+def test_a_query_finds_its_files_while_others_merge_them(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    child = Child(tmp_path, "first")
+    while not _files(lake):
+        assert not child.ended.wait(0.05)
+    files = _files(lake)
+    expected = len(_messages(files))
+
+    context = datafusion.SessionContext()
+    tables = [context.read_parquet(file) for file in files]
+    assert child.ended.wait(60)
+
+    assert sum(table.count() for table in tables) == expected
+
+
+def test_rows_of_another_process_are_seen_at_once(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.snapshot()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.lakehouse.writing_child", str(tmp_path), "other", "20"],
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+        text=True,
+    )
+    assert child.stdout is not None
+
+    with child, child.stdout as output:
+        for line in output:
+            # The row was stored before the line was written.
+            assert f"other:{int(line)}" in _messages(_files(lake))
+
+    assert child.returncode == 0

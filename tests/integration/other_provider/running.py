@@ -1,0 +1,109 @@
+"""Runs the other provider as a child process that ends with the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import secrets
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Self
+
+from joserfc.jwk import RSAKey
+
+from micromegas_jupyter.contracts import Secret
+from tests.integration.other_provider.installing import OtherProviderMissing, find_node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_READY_TIMEOUT_SECONDS = 30
+_STOP_TIMEOUT_SECONDS = 10
+
+
+class OtherProvider:
+    """npm's `oidc-provider`, certified and written by others, on a free port of loopback.
+
+    Attributes:
+        client_id: A public native client: code with PKCE, refresh, device code.
+        service_client_id: A service account that authenticates with HTTP Basic.
+        service_post_client_id: The same with the secret in the form.
+        service_secret: The secret of both.
+        resource: The audience of JWT access tokens, asked for as `resource`; the service accounts' default.
+    """
+
+    client_id = "micromegas-other"
+    service_client_id = "micromegas-other-service"
+    service_post_client_id = "micromegas-other-service-post"
+    resource = "https://lake.example.com"
+
+    def __init__(self, folder: Path, *, token_lifetime_seconds: int = 600) -> None:
+        # Characters that have to be form-encoded inside HTTP Basic, RFC 6749 section 2.3.1.
+        self.service_secret = Secret(f"a secret: 100% & +{secrets.token_urlsafe(24)}")
+        self.issuer = ""
+        self._folder = folder
+        self._token_lifetime_seconds = token_lifetime_seconds
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        node, _npm = find_node()
+        key = RSAKey.generate_key(2048, {"alg": "RS256", "use": "sig"}, auto_kid=True)
+        settings = {
+            "clientId": self.client_id,
+            "serviceClientId": self.service_client_id,
+            "serviceSecret": self.service_secret.reveal(),
+            "resource": self.resource,
+            "tokenLifetimeSeconds": self._token_lifetime_seconds,
+            "cookieKey": secrets.token_urlsafe(32),
+            "keys": [key.as_dict(private=True)],
+        }
+        with (self._folder / "stderr.txt").open("w") as stderr:
+            self._process = subprocess.Popen(
+                [node, "server.mjs"],
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        # By standard input, because arguments are readable by everybody on the machine.
+        self._say(self._process, json.dumps(settings))
+        self.issuer = json.loads(self._first_line(self._process))["issuer"]
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.communicate(timeout=_STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def _say(self, process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+
+    def _first_line(self, process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
+        try:
+            line = lines.get(timeout=_READY_TIMEOUT_SECONDS)
+        except queue.Empty:
+            line = ""
+        if not line:
+            self.stop()
+            said = (self._folder / "stderr.txt").read_text()[-800:]
+            raise OtherProviderMissing(f"The other provider did not start. It said: {said}")
+        return line

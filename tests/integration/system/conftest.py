@@ -1,0 +1,47 @@
+"""The demo's stack, once for all tests of the whole system: real provider, real server, real telemetry."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.demo.stack import DemoStack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+COMMAND_TIMEOUT_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[DemoStack]:
+    """A running demo without JupyterLab."""
+    with DemoStack() as running:
+        yield running
+
+
+@pytest.fixture
+def person(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
+    """The environment of a person with a configuration folder of their own, not signed in."""
+    return {**stack.process_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path / "config")}
+
+
+@pytest.fixture
+def micromegas() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the `micromegas` command as a process of its own."""
+
+    def run(*arguments: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "micromegas_jupyter.cli", *arguments],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_TIMEOUT_SECONDS,
+        )
+
+    return run

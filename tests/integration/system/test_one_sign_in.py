@@ -1,0 +1,112 @@
+"""One sign-in serves every notebook and terminal of a person, and one sign-out ends it for all."""
+
+import json
+
+import pytest
+
+from micromegas_jupyter import assembly
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.errors import LoginRequired
+
+pytestmark = pytest.mark.integration
+
+SQL = "SELECT count(*) AS n FROM log_entries"
+
+
+def _sign_in(environ, person="alice"):
+    settings = assembly.load_client_settings(environ=environ)
+    with ScriptedPerson(person=person) as browser:
+        return assembly.login(settings, browser=browser, environ=environ)
+
+
+def test_a_terminal_uses_the_sign_in_of_a_notebook(stack, person, micromegas):
+    _sign_in(person)
+
+    result = micromegas("query", SQL, "--format", "json", environ=person)
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[0]["n"] > 0
+
+
+def test_whoami_names_the_person_and_what_the_server_knows(stack, person, micromegas):
+    _sign_in(person)
+
+    result = micromegas("whoami", environ=person)
+
+    assert result.returncode == 0, result.stderr
+    mine, servers = result.stdout.splitlines()
+    assert mine.startswith("Alice Martin <alice@example.com> · http://127.0.0.1:")
+    assert "knows you as alice@example.com (admin)" in servers
+
+
+def test_bob_is_not_an_administrator(stack, person, micromegas):
+    _sign_in(person, "bob")
+
+    result = micromegas("whoami", environ=person)
+
+    assert "knows you as bob@example.com ·" in result.stdout
+
+
+def test_logout_in_a_terminal_ends_it_for_a_client_that_is_open(stack, person, micromegas):
+    _sign_in(person)
+    client = assembly.connect(environ=person)
+    assert client.query_arrow(SQL)["n"][0].as_py() > 0
+
+    result = micromegas("logout", environ=person)
+
+    assert result.returncode == 0, result.stderr
+    assert "refresh token revoked" in result.stdout
+    with pytest.raises(LoginRequired):
+        client.query_arrow(SQL)
+    assert micromegas("query", SQL, environ=person).returncode == 3
+    client.close()
+
+
+def test_a_query_without_a_sign_in_says_what_to_do_and_leaves_with_3(stack, person, micromegas):
+    result = micromegas("query", SQL, environ=person)
+
+    assert result.returncode == 3
+    assert result.stdout == ""
+    assert "micromegas login" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_logout_without_a_sign_in_is_no_error(stack, person, micromegas):
+    result = micromegas("logout", environ=person)
+
+    assert (result.returncode, result.stdout) == (0, "Nobody was signed in.\n")
+
+
+def test_a_sign_in_of_another_provider_is_left_alone(stack, person, micromegas, tmp_path):
+    folder = tmp_path / "config"
+    folder.mkdir(mode=0o700)
+    other = {"issuer": "https://other.example", "client_id": "x", "token": {"id_token": "a.b.c", "access_token": "t"}}
+    (folder / "tokens.json").write_text(json.dumps(other))
+    (folder / "tokens.json").chmod(0o600)
+
+    _sign_in(person)
+
+    assert json.loads((folder / "tokens.json").read_text()) == other
+    assert micromegas("query", SQL, environ=person).returncode == 0
+
+
+def test_a_service_account_needs_no_person(stack, person, micromegas):
+    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
+
+    result = micromegas("query", SQL, "--format", "csv", environ=environ)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("n\n")
+
+
+def test_a_service_account_by_option(stack, person, micromegas):
+    service = stack.service_environment()
+    environ = {**person, "MICROMEGAS_OIDC_AUDIENCE": service["MICROMEGAS_OIDC_AUDIENCE"]}
+
+    result = micromegas(
+        "query", SQL, "--client-id", service["MICROMEGAS_OIDC_CLIENT_ID"],
+        "--client-secret", service["MICROMEGAS_OIDC_CLIENT_SECRET"], "--issuer", service["MICROMEGAS_OIDC_ISSUER"],
+        environ=environ,
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr

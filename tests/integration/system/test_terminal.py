@@ -1,0 +1,147 @@
+"""What the command's edges do: exit codes, messages, settings that cannot be read."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+MALFORMED = [
+    ("MICROMEGAS_ADMINS", "alice@example.com"),
+    ("MICROMEGAS_ADMINS", '{"alice": true}'),
+    ("MICROMEGAS_ADMINS", "[1]"),
+    ("MICROMEGAS_ADMINS", '["alice@example.com"'),
+    ("MICROMEGAS_OIDC_CONFIG", "{"),
+    ("MICROMEGAS_OIDC_CONFIG", '{"issuers": []}'),
+    ("MICROMEGAS_OIDC_CONFIG", '{"issuers": [{"issuer": "http://id.example.com", "audience": "a"}]}'),
+    ("MICROMEGAS_OIDC_CONFIG", '{"issuers": [{"issuer": "https://id.example.com"}]}'),
+    ("MICROMEGAS_OIDC_CONFIG", '{"issuers": [], "issuers": [{"issuer": "https://id.example.com", "audience": "a"}]}'),
+    ("MICROMEGAS_API_KEYS", "secret-in-the-wrong-place"),
+    ("MICROMEGAS_API_KEYS", '[{"name": "a", "key": ""}]'),
+    ("MICROMEGAS_API_KEYS", '[{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]'),
+]
+
+
+@pytest.fixture
+def environ(person):
+    return {
+        **{name: value for name, value in person.items() if not name.startswith("MICROMEGAS_")},
+        "MICROMEGAS_API_KEYS": '[{"name": "ci", "key": "a-key-for-this-test-only"}]',
+    }
+
+
+@pytest.mark.parametrize(("key", "value"), MALFORMED)
+def test_a_server_with_a_malformed_setting_does_not_start(micromegas, environ, tmp_path, key, value):
+    result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), environ={**environ, key: value})
+
+    assert result.returncode == 2
+    assert key in result.stderr
+    assert "CONF001" in result.stderr
+    assert "secret-in-the-wrong-place" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_server_with_nothing_configured_does_not_start(micromegas, environ, tmp_path):
+    del environ["MICROMEGAS_API_KEYS"]
+
+    result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), environ=environ)
+
+    assert result.returncode == 2
+    assert "MICROMEGAS_OIDC_CONFIG" in result.stderr
+
+
+@pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--disable-auth"]])
+def test_a_server_is_not_exposed_without_saying_so(micromegas, environ, tmp_path, options):
+    result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), *options, environ=environ)
+
+    assert result.returncode == 2
+    assert "--insecure" in result.stderr
+
+
+def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, environ, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json", "--disable_auth",
+         "--lake", str(tmp_path / "lake")],
+        env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        ready = json.loads(process.stdout.readline())
+        result = micromegas("query", "SELECT 1 AS one", "--uri", ready["uri"], environ=environ)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+
+    assert set(ready) == {"uri", "issuer", "client_id", "http"}
+    assert result.stdout.split() == ["one", "-----", "1"]
+    assert process.returncode == 0, errors
+
+
+def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
+         "--lake", str(tmp_path / "lake")],
+        env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        ready = json.loads(process.stdout.readline())
+        folder = tmp_path / "config"
+        folder.mkdir()
+        key_file = tmp_path / "robot.key"
+        key_file.write_text("a-key-for-this-test-only\n")
+        profiles = {"profiles": {"robot": {"uri": ready["uri"], "api_key_file": str(key_file)}}}
+        (folder / "config.json").write_text(json.dumps(profiles))
+        own = {**environ, "MICROMEGAS_CONFIG_DIR": str(folder)}
+        accepted = micromegas("whoami", "--profile", "robot", environ=own)
+        key_file.write_text("another-key-that-nobody-knows")
+        refused = micromegas("query", "SELECT 1", "--profile", "robot", environ=own)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+    assert "knows you as ci" in accepted.stdout
+    assert refused.returncode == 3
+    assert "AUTH010" in refused.stderr
+
+
+def test_a_bad_statement_leaves_with_1_and_points_at_the_place(person, stack, micromegas):
+    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
+
+    result = micromegas("query", "SELECT tagret FROM log_entries", environ=environ)
+
+    assert result.returncode == 1
+    assert "SQL001" in result.stderr
+    assert "tagret" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_server_that_is_not_there_leaves_with_4(person, micromegas):
+    environ = {name: value for name, value in person.items() if "OIDC" not in name}
+
+    result = micromegas("query", "SELECT 1", "--uri", "grpc://127.0.0.1:1", environ=environ)
+
+    assert result.returncode == 4
+    assert "AVAIL003" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["query"], ["query", "SELECT 1", "--begin", "1hx"], ["query", "SELECT 1", "--end", "1h"], ["nonsense"], []],
+)
+def test_a_command_that_cannot_be_understood_leaves_with_2(person, micromegas, arguments):
+    result = micromegas(*arguments, environ=person)
+
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_the_demo_check_needs_no_person_and_no_browser(micromegas, environ):
+    del environ["MICROMEGAS_API_KEYS"]
+
+    result = micromegas("demo", "--check", environ=environ)
+
+    assert result.returncode == 0, result.stderr
+    assert "signed in as Alice Martin <alice@example.com>" in result.stderr
+    assert "micromegas_jupyter" in result.stdout

@@ -1,0 +1,269 @@
+"""Clients that die, stall, flood or send too much cost the others nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ResourcesExhausted, ServerUnavailable
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from tests.fakes.engine import FakeEngine
+from tests.integration.flight_harness import ALICE, BOB, FLIGHT, HEALTH, FlightHarness, running_server, ticket_bytes
+
+pytestmark = pytest.mark.integration
+
+ENDLESS_READER = """
+import sys
+from pyarrow import flight
+from micromegas_jupyter.flightsql.commands import statement_ticket
+options = flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")])
+client = flight.connect(sys.argv[1])
+for chunk in client.do_get(flight.Ticket(statement_ticket(sys.argv[2])), options):
+    print("reading", flush=True)
+"""
+
+
+def _health(flight: FlightHarness) -> int:
+    answer = flight.call(HEALTH, messages.HealthCheckRequest().SerializeToString(), metadata=())
+    status: int = messages.HealthCheckResponse.FromString(answer.replies[0]).status
+    return status
+
+
+class LineCatcher(logging.Handler):
+    """Keeps audit lines and tells when the first has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.has_line = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self.has_line.set()
+
+
+@pytest.fixture
+def audit(monkeypatch: pytest.MonkeyPatch) -> LineCatcher:
+    catcher = LineCatcher()
+    logger = logging.getLogger("micromegas_jupyter.audit")
+    monkeypatch.setattr(logger, "handlers", [catcher])
+    logger.setLevel(logging.INFO)
+    return catcher
+
+
+@pytest.mark.parametrize("sql", ["endless", "waiting"])
+def test_killing_a_client_closes_its_engine_stream_within_two_seconds(sql: str, audit: LineCatcher) -> None:
+    with running_server() as flight:
+        client = subprocess.Popen([sys.executable, "-c", ENDLESS_READER, flight.uri, sql], stdout=subprocess.PIPE)
+        assert client.stdout is not None
+        with client.stdout:
+            assert client.stdout.readline() == b"reading\n"
+            client.send_signal(signal.SIGKILL)
+
+            assert flight.engine.stream_closed.wait(2)
+
+        client.wait(10)
+        assert audit.has_line.wait(2)
+        assert [json.loads(line)["status"] for line in audit.lines] == ["incomplete"]
+
+
+def test_a_deadline_closes_the_engine_stream() -> None:
+    with running_server() as flight:
+        call = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("waiting")), metadata=ALICE, timeout=0.5
+        )
+
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert flight.engine.stream_closed.wait(2)
+
+
+def test_a_stalled_client_does_not_hold_up_others() -> None:
+    with running_server() as flight:
+        stalled = [
+            flight.channel.unary_stream(FLIGHT + "DoGet")(
+                ticket_bytes(statement_ticket("endless")), metadata=ALICE, timeout=60
+            )
+            for _ in range(8)
+        ]
+        assert flight.engine.stream_started.wait(10)
+
+        with grpc.insecure_channel(f"127.0.0.1:{flight.server.port}") as channel:
+            reply = channel.unary_stream(FLIGHT + "DoGet")(
+                ticket_bytes(statement_ticket("numbers")), metadata=BOB, timeout=5
+            )
+            assert len(list(reply)) == 2
+
+        for call in stalled:
+            call.cancel()
+
+
+def test_a_client_that_stalls_for_too_long_loses_its_query(audit: LineCatcher) -> None:
+    with running_server(stalled_write_seconds=0.2) as flight:
+        call = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("endless")), metadata=ALICE, timeout=60
+        )
+
+        assert flight.engine.stream_closed.wait(10)
+        assert audit.has_line.wait(2)
+
+        assert json.loads(audit.lines[0])["error"].startswith("The client did not take the result in time.")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert DeadlineExceeded.code in (caught.value.details() or "")
+
+
+def test_an_oversized_message_is_refused_and_the_server_lives() -> None:
+    with running_server(max_receive_bytes=100_000) as flight:
+        answer = flight.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket("x" * 200_000)))
+
+        assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert flight.query("numbers").code is grpc.StatusCode.OK
+
+
+def test_a_long_token_fits_and_a_longer_one_is_refused() -> None:
+    with running_server() as flight:
+        flight.validator.cached["g" * 48_000] = flight.validator.validate_token("alice")
+
+        fits = flight.query("numbers", metadata=(("authorization", "Bearer " + "g" * 48_000),))
+        too_long = flight.query("numbers", metadata=(("authorization", "Bearer " + "g" * 200_000),))
+
+        assert fits.code is grpc.StatusCode.OK
+        assert too_long.code is not grpc.StatusCode.OK
+        assert flight.query("numbers").code is grpc.StatusCode.OK
+
+
+def test_queries_over_the_limit_are_refused_after_a_bounded_wait() -> None:
+    with running_server(max_concurrent_queries=2, max_queries_per_caller=1, admission_wait_seconds=0.1) as flight:
+        running = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("waiting")), metadata=ALICE, timeout=60
+        )
+        assert flight.engine.stream_started.wait(10)
+
+        refused = flight.query("numbers")
+        others = flight.query("numbers", metadata=BOB)
+        running.cancel()
+        assert flight.engine.stream_closed.wait(5)
+        afterwards = flight.query("numbers")
+
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert type(refused.error) is ResourcesExhausted
+        assert others.code is grpc.StatusCode.OK
+        assert afterwards.code is grpc.StatusCode.OK
+
+
+def test_garbage_on_the_port_and_half_open_connections_cost_others_nothing() -> None:
+    with running_server() as flight:
+        sockets = [socket.create_connection(("127.0.0.1", flight.server.port), timeout=5) for _ in range(100)]
+        for number, connection in enumerate(sockets):
+            if number % 2:
+                connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
+
+        assert flight.query("numbers").code is grpc.StatusCode.OK
+
+        for connection in sockets:
+            connection.close()
+
+
+def test_many_callers_are_served_at_once() -> None:
+    with running_server() as flight, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: flight.query("numbers", metadata=(ALICE, BOB)[number % 2]), range(200)))
+
+    assert {answer.code for answer in answers} == {grpc.StatusCode.OK}
+
+
+def test_stopping_lets_a_running_query_end() -> None:
+    with running_server() as flight:
+        call = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("large")), metadata=ALICE, timeout=20
+        )
+        first = next(call)
+        stopping = threading.Thread(target=flight.server.stop, args=(10,))
+        stopping.start()
+
+        rest = list(call)
+
+        stopping.join(15)
+        assert not stopping.is_alive()
+        assert first
+        assert len(rest) == 4
+
+
+def test_stopping_cancels_what_does_not_end() -> None:
+    with running_server() as flight:
+        call = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("waiting")), metadata=ALICE, timeout=20
+        )
+        assert flight.engine.stream_started.wait(10)
+
+        flight.server.stop(grace_seconds=0.1)
+
+        assert flight.engine.stream_closed.is_set()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert ServerUnavailable.code in (caught.value.details() or "")
+
+
+def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks() -> None:
+    with running_server() as flight:
+        running = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("waiting")), metadata=ALICE, timeout=20
+        )
+        assert flight.engine.stream_started.wait(10)
+        stopping = threading.Thread(target=flight.server.stop, args=(10,))
+        stopping.start()
+
+        status = _health(flight)
+        while status == messages.HealthCheckResponse.SERVING:
+            status = _health(flight)
+        refused = flight.query("numbers")
+        running.cancel()
+        stopping.join(15)
+
+        assert status == messages.HealthCheckResponse.NOT_SERVING
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        assert type(refused.error) is ServerUnavailable
+        assert not stopping.is_alive()
+
+
+def test_a_taken_port_is_a_configuration_error() -> None:
+    with running_server() as flight:
+        second = ServerThread(
+            engine=FakeEngine(), validator=None, settings=FlightServerSettings(port=flight.server.port)
+        )
+
+        with pytest.raises(ConfigurationError) as caught:
+            second.start()
+        second.stop()
+
+    assert caught.value.key == "port"
+
+
+def test_two_servers_share_a_port_when_told_to() -> None:
+    with running_server(share_port=True) as first:
+        second = ServerThread(
+            engine=FakeEngine(), validator=None, settings=FlightServerSettings(port=first.server.port, share_port=True)
+        )
+        second.start()
+
+        assert second.port == first.server.port
+        second.stop()
+
+
+def test_a_server_that_was_never_started_can_be_stopped() -> None:
+    ServerThread(engine=FakeEngine(), validator=None, settings=FlightServerSettings(port=0)).stop()

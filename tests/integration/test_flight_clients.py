@@ -1,0 +1,151 @@
+"""Real clients, in one process with each other: pyarrow's, ADBC's and upstream's unmodified one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import adbc_driver_flightsql.dbapi
+import adbc_driver_manager
+import pandas as pd
+import pyarrow as pa
+import pyarrow.flight
+import pytest
+from adbc_driver_flightsql import DatabaseOptions
+from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
+
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import pack_any, statement_ticket
+from tests.integration.flight_harness import FlightHarness, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+OPTIONS = pyarrow.flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")], timeout=20)
+
+
+class StaticToken:
+    """Upstream's idea of an authentication provider."""
+
+    def get_token(self) -> str:
+        return "alice"
+
+
+@pytest.fixture(scope="module")
+def flight() -> Iterator[FlightHarness]:
+    with running_server() as harness:
+        yield harness
+
+
+@pytest.fixture
+def upstream(flight: FlightHarness) -> UpstreamClient:
+    return UpstreamClient(flight.uri, auth_provider=StaticToken())
+
+
+@pytest.fixture
+def adbc(flight: FlightHarness) -> Iterator[adbc_driver_flightsql.dbapi.Connection]:
+    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice"}
+    with adbc_driver_flightsql.dbapi.connect(flight.uri, db_kwargs=options, autocommit=True) as connection:
+        yield connection
+
+
+def test_pyarrow_follows_flight_info_to_the_rows(flight: FlightHarness) -> None:
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query="words")))
+
+    with pyarrow.flight.connect(flight.uri) as client:
+        info = client.get_flight_info(descriptor, OPTIONS)
+        table = client.do_get(info.endpoints[0].ticket, OPTIONS).read_all()
+
+    assert info.schema == table.schema
+    assert table["word"].to_pylist() == ["a", "b", "a", "a", "b", "a"]
+
+
+def test_pyarrow_reads_a_large_batch_in_small_messages(flight: FlightHarness) -> None:
+    with pyarrow.flight.connect(flight.uri) as client:
+        reader = client.do_get(pyarrow.flight.Ticket(statement_ticket("large")), OPTIONS)
+        chunks = [chunk.data for chunk in reader]
+
+    assert max(chunk.nbytes for chunk in chunks) <= 2 * 1024 * 1024
+    assert pa.Table.from_batches(chunks)["n"].to_pylist() == list(range(1_000_000))
+
+
+def test_pyarrow_exchanges_a_password(flight: FlightHarness) -> None:
+    with pyarrow.flight.connect(flight.uri) as client:
+        assert client.authenticate_basic_token("anybody", "alice") == (b"authorization", b"Bearer alice")
+
+
+def test_pyarrow_sees_a_status_as_its_own_class(flight: FlightHarness) -> None:
+    with pyarrow.flight.connect(flight.uri) as client, pytest.raises(pa.ArrowInvalid, match=r"SQL001.*line 1"):
+        client.do_get(pyarrow.flight.Ticket(statement_ticket("wrong")), OPTIONS).read_all()
+
+
+def test_adbc_executes_and_fetches(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    with adbc.cursor() as cursor:
+        cursor.execute("numbers")
+        table = cursor.fetch_arrow_table()
+
+    assert table == pa.table({"n": [1, 2, 3]})
+
+
+def test_adbc_binds_parameters(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    with adbc.cursor() as cursor:
+        cursor.execute("echo ?", (42,))
+        table = cursor.fetch_arrow_table()
+
+    assert table == pa.table({"0": [42]})
+
+
+def test_adbc_describes_the_database(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    (catalog,) = adbc.adbc_get_objects(depth="tables").read_all().to_pylist()
+
+    (schema,) = catalog["catalog_db_schemas"]
+    assert [table["table_name"] for table in schema["db_schema_tables"]] == ["log_entries", "processes"]
+    assert adbc.adbc_get_table_schema("log_entries").names == ["time", "msg"]
+    assert adbc.adbc_get_table_types() == ["table"]
+    assert adbc.adbc_get_info()["vendor_name"] == "micromegas_jupyter"
+
+
+def test_adbc_signs_in_with_a_password(flight: FlightHarness) -> None:
+    options = {"username": "anybody", "password": "alice"}
+
+    with (
+        adbc_driver_flightsql.dbapi.connect(flight.uri, db_kwargs=options, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("numbers")
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+
+
+def test_adbc_learns_what_is_wrong(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    with adbc.cursor() as cursor, pytest.raises(adbc_driver_manager.ProgrammingError, match="SQL001"):
+        cursor.execute("wrong")
+
+
+def test_upstreams_client_queries(upstream: UpstreamClient) -> None:
+    frame = upstream.query("\n   numbers ; ", begin="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z")
+
+    pd.testing.assert_frame_equal(frame, pd.DataFrame({"n": [1, 2, 3]}))
+
+
+def test_upstreams_client_streams_and_keeps_dictionaries(upstream: UpstreamClient) -> None:
+    batches = list(upstream.query_stream("numbers"))
+    table = upstream.query_arrow("words")
+
+    assert [batch.num_rows for batch in batches] == [3]
+    assert table.schema == pa.schema({"word": pa.dictionary(pa.int32(), pa.string())})
+
+
+def test_upstreams_client_prepares_shows_and_runs_a_statement(upstream: UpstreamClient) -> None:
+    statement = upstream.prepare_statement("numbers")
+
+    assert statement.query.startswith("numbers\n-- prepared ")
+    assert statement.dataset_schema == pa.schema({"n": pa.int64()})
+    assert [batch.num_rows for batch in upstream.prepared_statement_stream(statement)] == [3]
+
+
+def test_upstreams_client_is_recognised_in_the_engine(flight: FlightHarness, upstream: UpstreamClient) -> None:
+    upstream.query("numbers")
+
+    assert flight.engine.callers[-1].email == "alice@example.com"
+    assert flight.engine.requests[-1].sql == "numbers"

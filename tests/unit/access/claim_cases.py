@@ -1,0 +1,176 @@
+"""Tokens whose claims are wrong, each with its reason, and tokens whose claims are right in unusual ways."""
+
+from __future__ import annotations
+
+import json
+
+from tests.fakes.mint import (
+    AUDIENCE,
+    ISSUER,
+    NOW_SECONDS,
+    ec_key,
+    ed25519_key,
+    mint,
+    mint_raw,
+    rsa_key,
+)
+
+FOREIGN_KEY = rsa_key("foreign")
+
+
+def claims_text(text: str) -> str:
+    return mint_raw(text.encode())
+
+
+def valid_claims(**changes: object) -> dict[str, object]:
+    return {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW_SECONDS + 300, "iat": NOW_SECONDS, **changes}
+
+
+def with_twice(name: str, first: object, second: object) -> str:
+    rest = json.dumps({key: value for key, value in valid_claims().items() if key != name})[1:-1]
+    return claims_text(f'{{"{name}": {json.dumps(first)}, {rest}, "{name}": {json.dumps(second)}}}')
+
+
+ACCEPTED = {
+    "RS256": mint(),
+    "RS256 without a type": mint(header={"typ": None}),
+    "RFC 9068 type": mint(header={"typ": "at+jwt"}),
+    "RFC 9068 full type": mint(header={"typ": "application/at+jwt"}),
+    "type in lower case": mint(header={"typ": "jwt"}),
+    "ES256": mint(key=ec_key()),
+    "EdDSA": mint(key=ed25519_key()),
+    "no key name, RSA": mint(header={"kid": None}),
+    "no key name, EC": mint(key=ec_key(), header={"kid": None}),
+    "second audience": mint(audience="second"),
+    "audience in a list": mint(audience=["other", AUDIENCE]),
+    "audience list of one": mint(audience=[AUDIENCE]),
+    "expired within the leeway": mint(expires_in=-59),
+    "fractional expiry": mint(expires_in=0.5),
+    "not-before within the leeway": mint(nbf=NOW_SECONDS + 59),
+    "issued within the leeway": mint(iat=NOW_SECONDS + 59),
+    "no issue time": mint(without=["iat"]),
+    "subject of 255 characters": mint(subject="s" * 255),
+    "subject beyond ASCII": mint(subject="Zoë"),
+    "header with an unused key link": mint(header={"jku": "https://evil.example/keys"}),
+    "header with an unused certificate link": mint(header={"x5u": "http://169.254.169.254/"}),
+    "header with an unused embedded key": mint(header={"jwk": FOREIGN_KEY.jwk()}),
+    "header with unused certificates": mint(header={"x5c": ["MIIB"]}),
+    "header with an unknown member": mint(header={"nonce": "abc", "ver": 1}),
+    "payload with white space": claims_text(json.dumps(valid_claims(), indent=4)),
+    "payload with escapes": mint(name="\u00e9\n\U0001f600"),
+    "ID token with a nonce": mint(nonce="n", at_hash="x", azp="client"),
+    "Keycloak access token": mint(typ="Bearer", azp="client", realm_access={"roles": ["a"]}),
+    "32 levels of claims": mint(deep=json.loads("[" * 31 + "]" * 31)),
+}
+
+
+WRONG_CLAIMS = {
+    # issuer
+    "no issuer": (mint(without=["iss"]), "issuer_unknown"),
+    "another issuer": (mint(issuer="https://evil.example"), "issuer_unknown"),
+    "issuer with a slash": (mint(issuer=f"{ISSUER}/"), "issuer_unknown"),
+    "issuer in capitals": (mint(issuer=ISSUER.upper()), "issuer_unknown"),
+    "issuer cut short": (mint(issuer=ISSUER[:-1]), "issuer_unknown"),
+    "issuer with a suffix": (mint(issuer=f"{ISSUER}.evil.example"), "issuer_unknown"),
+    "issuer with the port of https": (mint(issuer=f"{ISSUER}:443"), "issuer_unknown"),
+    "issuer over http": (mint(issuer=ISSUER.replace("https", "http")), "issuer_unknown"),
+    "issuer with a space": (mint(issuer=f" {ISSUER}"), "issuer_unknown"),
+    "issuer is empty": (mint(issuer=""), "issuer_unknown"),
+    "issuer is a list": (mint(issuer=[ISSUER]), "issuer_unknown"),
+    "issuer is an object": (mint(issuer={"iss": ISSUER}), "issuer_unknown"),
+    "issuer is null": (mint(issuer=None), "issuer_unknown"),
+    "two issuers": (with_twice("iss", "https://evil.example", ISSUER), "claims_malformed"),
+    # audience
+    "no audience": (mint(without=["aud"]), "audience_missing"),
+    "another audience": (mint(audience="other"), "audience_mismatch"),
+    "audience in capitals": (mint(audience="LAKE"), "audience_mismatch"),
+    "audience with a suffix": (mint(audience="lake2"), "audience_mismatch"),
+    "audience cut short": (mint(audience="lak"), "audience_mismatch"),
+    "audiences in one text": (mint(audience="lake second"), "audience_mismatch"),
+    "audience is empty": (mint(audience=""), "audience_mismatch"),
+    "audience is an empty list": (mint(audience=[]), "audience_malformed"),
+    "audience is null": (mint(audience=None), "audience_malformed"),
+    "audience is a number": (mint(audience=1), "audience_malformed"),
+    "audience is true": (mint(audience=True), "audience_malformed"),
+    "audience is an object": (mint(audience={AUDIENCE: True}), "audience_malformed"),
+    "audience list with a number": (mint(audience=[AUDIENCE, 1]), "audience_malformed"),
+    "audience list in a list": (mint(audience=[[AUDIENCE]]), "audience_malformed"),
+    "other audiences in a list": (mint(audience=["a", "b"]), "audience_mismatch"),
+    # times
+    "no expiry": (mint(without=["exp"]), "expiry_missing"),
+    "expired": (mint(expires_in=-61), "expired"),
+    "expired at the leeway's end": (mint(expires_in=-60), "expired"),
+    "expired long ago": (mint(exp=1), "expired"),
+    "expiry is zero": (mint(exp=0), "expired"),
+    "expiry is negative": (mint(exp=-5), "expired"),
+    "expiry is text": (mint(exp=str(NOW_SECONDS + 300)), "expiry_malformed"),
+    "expiry is a date": (mint(exp="2030-01-01T00:00:00Z"), "expiry_malformed"),
+    "expiry is true": (mint(exp=True), "expiry_malformed"),
+    "expiry is null": (mint(exp=None), "expiry_malformed"),
+    "expiry is a list": (mint(exp=[NOW_SECONDS + 300]), "expiry_malformed"),
+    "expiry is an object": (mint(exp={}), "expiry_malformed"),
+    "expiry is NaN": (mint(exp=float("nan")), "claims_malformed"),
+    "expiry is Infinity": (mint(exp=float("inf")), "claims_malformed"),
+    "expiry is 1e400": (claims_text(json.dumps(valid_claims(exp="?")).replace('"?"', "1e400")), "claims_malformed"),
+    "expiry is -1e400": (claims_text(json.dumps(valid_claims(exp="?")).replace('"?"', "-1e400")), "claims_malformed"),
+    "expiry of 400 digits": (mint(exp=10**400), "expiry_malformed"),
+    "expiry of 5000 digits": (
+        claims_text(json.dumps(valid_claims(exp="?")).replace('"?"', "1" * 5000)),
+        "claims_malformed",
+    ),
+    "expiry in the year 10000": (mint(exp=253_402_300_800), "expiry_malformed"),
+    "expiry of 1e300": (mint(exp=1e300), "expiry_malformed"),
+    "two expiries": (with_twice("exp", NOW_SECONDS + 300, NOW_SECONDS + 900), "claims_malformed"),
+    "not yet valid": (mint(nbf=NOW_SECONDS + 61), "not_yet_valid"),
+    "not-before is text": (mint(nbf="0"), "not_before_malformed"),
+    "not-before is false": (mint(nbf=False), "not_before_malformed"),
+    "not-before is null": (mint(nbf=None), "not_before_malformed"),
+    "issued in the future": (mint(iat=NOW_SECONDS + 61), "issued_in_the_future"),
+    "issue time is text": (mint(iat="0"), "issued_at_malformed"),
+    "issue time is true": (mint(iat=True), "issued_at_malformed"),
+    "issue time in milliseconds": (mint(iat=NOW_SECONDS * 1000), "issued_at_malformed"),
+    # subject
+    "no subject": (mint(without=["sub"]), "subject_missing"),
+    "subject is empty": (mint(subject=""), "subject_malformed"),
+    "subject is null": (mint(subject=None), "subject_malformed"),
+    "subject is a number": (mint(subject=1), "subject_malformed"),
+    "subject is a list": (mint(subject=["alice"]), "subject_malformed"),
+    "subject is an object": (mint(subject={"sub": "alice"}), "subject_malformed"),
+    "subject of 256 characters": (mint(subject="s" * 256), "subject_malformed"),
+    "subject with a line break": (mint(subject="a\r\nx-auth-is-admin: true"), "subject_malformed"),
+    "subject with a null": (mint(subject="alice\0"), "subject_malformed"),
+    "subject with a line separator": (mint(subject="a\u2028b"), "subject_malformed"),
+    "subject with a reversed text": (mint(subject="a\u202eb"), "subject_malformed"),
+    "two subjects": (with_twice("sub", "alice", "root"), "claims_malformed"),
+    # payload
+    "payload is a list": (mint_raw(b"[]"), "claims_malformed"),
+    "payload is text": (mint_raw(b'"claims"'), "claims_malformed"),
+    "payload is null": (mint_raw(b"null"), "claims_malformed"),
+    "payload is no JSON": (mint_raw(b"iss=id"), "claims_malformed"),
+    "payload is two objects": (mint_raw(b"{}{}"), "claims_malformed"),
+    "payload with a trailing comma": (mint_raw(b'{"a":1,}'), "claims_malformed"),
+    "payload with a comment": (mint_raw(b'{"a":1}//'), "claims_malformed"),
+    "payload in UTF-16": (mint_raw(json.dumps(valid_claims()).encode("utf-16")), "claims_malformed"),
+    "payload in UTF-32": (mint_raw(json.dumps(valid_claims()).encode("utf-32")), "claims_malformed"),
+    "payload in Latin-1": (mint_raw('{"name":"é"}'.encode("latin-1")), "claims_malformed"),
+    "payload with an overlong byte": (mint_raw(b'{"a":"\xc0\xaf"}'), "claims_malformed"),
+    "payload with a raw surrogate": (mint_raw(b'{"a":"\xed\xa0\x80"}'), "claims_malformed"),
+    "payload with half a surrogate pair": (claims_text('{"a":"\\ud800"}'), "claims_malformed"),
+    "payload with half a pair in a name": (claims_text('{"\\udc00":1}'), "claims_malformed"),
+    "payload with a raw line break in text": (mint_raw(b'{"a":"x\ny"}'), "claims_malformed"),
+    "payload of 33 levels": (mint(deep=json.loads("[" * 32 + "]" * 32)), "claims_malformed"),
+    "payload of 5000 levels": (mint_raw(b"[" * 5000 + b"]" * 5000), "claims_malformed"),
+    "two names deep inside": (claims_text('{"a":{"b":[{"c":1,"c":1}]}}'), "claims_malformed"),
+    "encrypted content, compressed": (mint_raw(b"\x1f\x8b\x08" + bytes(64)), "claims_malformed"),
+    "a token inside a token": (mint_raw(mint().encode()), "claims_malformed"),
+    # use
+    "bound to a key of the client": (mint(cnf={"jkt": "abc"}), "sender_constrained"),
+    "bound to a certificate": (mint(cnf={"x5t#S256": "abc"}), "sender_constrained"),
+    "logout token by its events": (
+        mint(events={"http://schemas.openid.net/event/backchannel-logout": {}}),
+        "not_a_bearer_token",
+    ),
+    "refresh token of Keycloak": (mint(typ="Refresh"), "not_a_bearer_token"),
+    "offline token of Keycloak": (mint(typ="Offline"), "not_a_bearer_token"),
+    "refresh token of Cognito": (mint(token_use="refresh"), "not_a_bearer_token"),
+}

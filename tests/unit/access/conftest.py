@@ -1,0 +1,29 @@
+"""What the tests of `access` share: a validator of one issuer with its provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings
+from tests.fakes.mint import AUDIENCE, ISSUER
+from tests.fakes.provider import FakeProvider
+
+if TYPE_CHECKING:
+    from tests.fakes.clock import FakeClock
+
+SETTINGS = OidcServerSettings(issuers=(IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE, "second")),))
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    """A provider that publishes an RSA, a P-256 and an Ed25519 key."""
+    return FakeProvider()
+
+
+@pytest.fixture
+def validator(provider: FakeProvider, clock: FakeClock) -> OidcValidator:
+    """A validator of that provider's tokens; `root` administers."""
+    return OidcValidator(SETTINGS, ["root"], http=provider, clock=clock)

@@ -1,0 +1,61 @@
+"""Each way in which a token can be wrong, with the one class and the one reason that it gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from micromegas_jupyter.access import OidcValidator, Rejected
+from tests.fakes.mint import ISSUER, ec_key, mint, rsa_key
+from tests.unit.access.claim_cases import ACCEPTED, WRONG_CLAIMS
+from tests.unit.access.conftest import SETTINGS
+from tests.unit.access.form_cases import WRONG_FORM
+from tests.unit.access.key_cases import WRONG_KEY
+
+REFUSED = {**WRONG_FORM, **WRONG_CLAIMS, **WRONG_KEY}
+
+
+@pytest.mark.parametrize("token", ACCEPTED.values(), ids=ACCEPTED)
+def test_a_token_within_the_rules_is_accepted(validator, token):
+    assert validator.validate_token(token).issuer == ISSUER
+
+
+@pytest.mark.parametrize(("token", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_token_outside_the_rules_is_rejected_for_its_reason(validator, token, reason):
+    with pytest.raises(Rejected) as caught:
+        validator.validate_token(token)
+
+    assert type(caught.value) is Rejected
+    assert caught.value.reason == reason
+
+
+def test_a_weak_key_that_is_published_verifies_nothing(provider, clock):
+    weak = rsa_key("weak", "RS256", 1024)
+    provider.publish(weak, ec_key())
+    validator = OidcValidator(SETTINGS, http=provider, clock=clock)
+
+    with pytest.raises(Rejected) as caught:
+        validator.validate_token(mint(key=weak))
+
+    assert caught.value.reason == "unknown_key"
+
+
+def test_a_refusal_never_asks_an_address_that_the_token_names(validator, provider):
+    for token, _reason in REFUSED.values():
+        with pytest.raises(Rejected):
+            validator.validate_token(token)
+
+    assert set(provider.requested) == {f"{ISSUER}/.well-known/openid-configuration", f"{ISSUER}/keys"}
+    assert len(provider.requested) == 3
+
+
+@pytest.mark.parametrize(("token", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_tells_the_client_nothing_about_its_reason(validator, token, reason):
+    with pytest.raises(Rejected) as caught:
+        validator.validate_token(token)
+
+    assert str(caught.value) == (
+        "The server does not accept this credential. "
+        "Sign in again, or ask the server's administrator which tokens it accepts."
+    )
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.renewal_turn import RenewalTurn
+from micromegas_jupyter.errors import ProviderUnavailable
+
+if TYPE_CHECKING:
+    from tests.fakes.clock import FakeClock
+
+
+def fail() -> int:
+    raise ProviderUnavailable("down")
+
+
+def test_a_renewal_gives_its_result(clock: FakeClock) -> None:
+    assert RenewalTurn[int](clock).run(lambda: 7, is_optional=False) == 7
+
+
+def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock: FakeClock) -> None:
+    turn = RenewalTurn[int](clock)
+    with pytest.raises(ProviderUnavailable):
+        turn.run(fail, is_optional=False)
+
+    started = time.monotonic()
+    result = turn.run(lambda: 7, is_optional=False)
+
+    assert result == 7
+    assert 0.4 < time.monotonic() - started < 2
+
+
+def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock: FakeClock) -> None:
+    turn = RenewalTurn[int](clock)
+    with pytest.raises(ProviderUnavailable):
+        turn.run(fail, is_optional=True)
+
+    at_once = turn.run(lambda: 7, is_optional=True)
+    clock.advance(30)
+    later = turn.run(lambda: 7, is_optional=True)
+
+    assert (at_once, later) == (None, 7)
+
+
+def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None:
+    turn = RenewalTurn[int](clock)
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        began.set()
+        go_on.wait(10)
+        return 7
+
+    thread = threading.Thread(target=turn.run, args=(slow,), kwargs={"is_optional": False})
+    thread.start()
+    assert began.wait(5)
+
+    assert turn.run(lambda: 8, is_optional=True) is None
+
+    go_on.set()
+    thread.join(5)
+
+
+def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
+    turn = RenewalTurn[int](clock)
+    began, go_on = threading.Event(), threading.Event()
+    attempts: list[int] = []
+    failures: list[ProviderUnavailable] = []
+
+    def slow() -> int:
+        attempts.append(1)
+        began.set()
+        go_on.wait(10)
+        return fail()
+
+    def call() -> None:
+        try:
+            turn.run(slow, is_optional=False)
+        except ProviderUnavailable as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    threads[0].start()
+    assert began.wait(5)
+    for thread in threads[1:]:
+        thread.start()
+    threading.Event().wait(0.2)  # the others stand in line
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(failures) == 8
+    assert len(attempts) == 1

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from micromegas_jupyter.auth.token_format import (
+    StoredLogin,
+    build_extras,
+    build_token_file,
+    parse_extras_scope,
+    parse_token,
+    parse_token_file,
+)
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import LoginRequired
+from micromegas_jupyter.oidc.token import TokenSet
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
+LOGIN = StoredLogin(
+    issuer="https://id.example.com",
+    client_id="notebook",
+    audience="api",
+    tokens=TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret("idt"),
+        refresh_token=Secret("ref"),
+        obtained_at=NOON,
+        expires_at=ONE,
+        scope="openid",
+    ),
+)
+
+
+def test_the_file_has_upstreams_names_and_whole_seconds() -> None:
+    text = build_token_file(LOGIN)
+
+    assert json.loads(text) == {
+        "issuer": "https://id.example.com",
+        "client_id": "notebook",
+        "token": {
+            "access_token": "acc",
+            "token_type": "Bearer",
+            "id_token": "idt",
+            "refresh_token": "ref",
+            "scope": "openid",
+            "expires_at": 1795525200,
+            "expires_in": 3600,
+        },
+        "audience": "api",
+    }
+    assert text.startswith('{\n  "issuer"')
+
+
+def test_what_was_written_is_read_back() -> None:
+    assert parse_token_file(build_token_file(LOGIN)) == LOGIN
+
+
+def test_a_file_that_upstream_wrote_is_read() -> None:
+    text = json.dumps(
+        {
+            "issuer": "https://id.example.com",
+            "client_id": "notebook",
+            "token": {
+                "access_token": "acc",
+                "expires_in": 3600,
+                "refresh_expires_in": 1800,
+                "refresh_token": "ref",
+                "token_type": "Bearer",
+                "id_token": "idt",
+                "not-before-policy": 0,
+                "session_state": "x",
+                "expires_at": 1795525200,
+            },
+        },
+        indent=2,
+    )
+
+    found = parse_token_file(text)
+
+    assert (found.tokens.expires_at, found.tokens.obtained_at, found.audience) == (ONE, NOON, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"issuer": "a", "client_id": "b"}',
+        '{"issuer": "a", "client_id": "b", "token": []}',
+        '{"issuer": "a", "client_id": "b", "token": {}}',
+        '{"issuer": 1, "client_id": "b", "token": {"access_token": "x"}}',
+        '{"issuer": "a", "client_id": "b", "token": {"access_token": 1}}',
+        '{"issuer": "a", "client_id": "b", "token": {"access_token": "x", "refresh_token": "a\\nb"}}',
+        '{"issuer": "a", "issuer": "c", "client_id": "b", "token": {"access_token": "x"}}',
+        "[" * 100_000,
+    ],
+)
+def test_damaged_text_means_that_nobody_is_signed_in(text: str) -> None:
+    with pytest.raises(LoginRequired):
+        parse_token_file(text)
+
+
+@pytest.mark.parametrize("value", ["soon", True, -1, 1e30, None, [], "NaN"])
+def test_a_time_that_cannot_be_read_is_unknown(value: object) -> None:
+    assert parse_token({"access_token": "acc", "expires_at": value, "expires_in": 5}).expires_at is None
+
+
+def test_a_lifetime_longer_than_time_itself_does_no_harm() -> None:
+    found = parse_token({"access_token": "acc", "expires_at": 100, "expires_in": 10**11})
+
+    assert found.obtained_at == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_the_scope_is_kept_beside_the_file_for_its_own_sign_in_only() -> None:
+    text = build_extras(StoredLogin(issuer="i", client_id="c", tokens=LOGIN.tokens, scope="openid api"))
+
+    assert parse_extras_scope(text, login=StoredLogin(issuer="i", client_id="c", tokens=LOGIN.tokens)) == "openid api"
+    assert parse_extras_scope(text, login=StoredLogin(issuer="i", client_id="d", tokens=LOGIN.tokens)) is None
+    assert parse_extras_scope("{", login=LOGIN) is None

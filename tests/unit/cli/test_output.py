@@ -1,0 +1,95 @@
+"""How query results are printed."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.cli.output import print_rows
+
+SCHEMA = pa.schema(
+    [
+        ("time", pa.timestamp("ns", tz="+00:00")),
+        ("name", pa.string()),
+        ("n", pa.int64()),
+        ("properties", pa.map_(pa.string(), pa.string())),
+        ("raw", pa.binary()),
+    ]
+)
+NANOSECONDS = 1_790_000_000_123_456_789
+BATCH = pa.record_batch(
+    [
+        pa.array([NANOSECONDS, None], SCHEMA.field("time").type),
+        pa.array(["a\nb\x1b[31m", 'quote " and, comma'], pa.string()),
+        pa.array([1, None], pa.int64()),
+        pa.array([[("k", "v")], None], SCHEMA.field("properties").type),
+        pa.array([b"\x00\xff", None], pa.binary()),
+    ],
+    schema=SCHEMA,
+)
+
+
+def _printed(output_format: str, batches: list[pa.RecordBatch], **options: int) -> str:
+    output = io.StringIO()
+    print_rows(SCHEMA, batches, output=output, output_format=output_format, **options)
+    return output.getvalue()
+
+
+def test_json_is_a_list_of_objects_with_all_digits_of_a_time() -> None:
+    rows = json.loads(_printed("json", [BATCH, BATCH]))
+
+    assert rows[:2] == [
+        {
+            "time": "2026-09-21T14:13:20.123456789Z",
+            "name": "a\nb\x1b[31m",
+            "n": 1,
+            "properties": {"k": "v"},
+            "raw": "AP8=",
+        },
+        {"time": None, "name": 'quote " and, comma', "n": None, "properties": None, "raw": None},
+    ]
+    assert len(rows) == 4
+
+
+def test_csv_survives_a_csv_reader() -> None:
+    rows = list(csv.reader(io.StringIO(_printed("csv", [BATCH]))))
+
+    assert rows[0] == ["time", "name", "n", "properties", "raw"]
+    assert rows[2] == ["", 'quote " and, comma', "", "", ""]
+    assert rows[1] == ["2026-09-21T14:13:20.123456789Z", "a\nb\x1b[31m", "1", '{"k": "v"}', "AP8="]
+
+
+@pytest.mark.parametrize(("output_format", "expected"), [("json", "[]\n"), ("csv", "time,name,n,properties,raw\n")])
+def test_no_rows_are_still_valid_output(output_format: str, expected: str) -> None:
+    assert _printed(output_format, []) == expected
+
+
+def test_a_table_shows_control_characters_instead_of_sending_them_to_the_terminal() -> None:
+    text = _printed("table", [BATCH])
+
+    assert "\x1b" not in text
+    assert "a\\nb\\x1b[31m" in text
+
+
+def test_long_cells_of_a_table_are_cut_unless_asked_otherwise() -> None:
+    wide = pa.record_batch({"text": pa.array(["x" * 80])})
+    cut, whole = io.StringIO(), io.StringIO()
+
+    print_rows(wide.schema, [wide], output=cut, output_format="table")
+    print_rows(wide.schema, [wide], output=whole, output_format="table", max_column_width=0)
+
+    assert "x" * 47 + "..." in cut.getvalue()
+    assert "x" * 48 not in cut.getvalue()
+    assert "x" * 80 in whole.getvalue()
+
+
+def test_a_time_of_day_without_nanoseconds_is_printed_as_rfc_3339() -> None:
+    batch = pa.record_batch({"t": pa.array([datetime(2026, 1, 2, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))})
+    output = io.StringIO()
+
+    print_rows(batch.schema, [batch], output=output, output_format="json")
+
+    assert json.loads(output.getvalue()) == [{"t": "2026-01-02T00:00:00+00:00"}]

@@ -1,0 +1,115 @@
+"""A thread of its own reads a stream; whoever takes from the pump can leave at any time."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow as pa
+
+from micromegas_jupyter.client.pump import Arrived, BatchPump, Ended, Failed, Opened, Stopped
+
+_BATCH = pa.record_batch({"n": [1]})
+_WAIT = 10
+
+
+class ScriptedStream:
+    """Gives batches until it is cancelled; `limit` None means for ever."""
+
+    schema = _BATCH.schema
+
+    def __init__(self, limit: int | None = 2, error: Exception | None = None) -> None:
+        self._limit = limit
+        self._error = error
+        self.read_count = 0
+        self.cancelled = threading.Event()
+        self.closed = threading.Event()
+
+    def read_batch(self) -> pa.RecordBatch | None:
+        if self.cancelled.is_set():
+            raise RuntimeError("cancelled")
+        if self._limit is not None and self.read_count >= self._limit:
+            if self._error is not None:
+                raise self._error
+            return None
+        self.read_count += 1
+        return _BATCH
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_events_come_in_order() -> None:
+    stream = ScriptedStream()
+    pump = BatchPump(lambda: stream)
+
+    events = [pump.take() for _ in range(4)]
+
+    assert events == [Opened(_BATCH.schema), Arrived(_BATCH), Arrived(_BATCH), Ended()]
+    assert stream.closed.wait(_WAIT)
+    assert not stream.cancelled.is_set()
+
+
+def test_a_stream_that_cannot_be_opened_is_a_failure() -> None:
+    error = RuntimeError("no")
+
+    def fail() -> ScriptedStream:
+        raise error
+
+    assert BatchPump(fail).take() == Failed(error)
+
+
+def test_a_stream_that_breaks_is_a_failure_after_its_batches() -> None:
+    error = RuntimeError("broke")
+    stream = ScriptedStream(limit=1, error=error)
+    pump = BatchPump(lambda: stream)
+
+    events = [pump.take() for _ in range(3)]
+
+    assert events == [Opened(_BATCH.schema), Arrived(_BATCH), Failed(error)]
+    assert stream.closed.wait(_WAIT)
+
+
+def test_a_slow_reader_holds_the_stream_back() -> None:
+    stream = ScriptedStream(limit=None)
+    pump = BatchPump(lambda: stream)
+
+    for _ in range(3):
+        pump.take()
+
+    assert stream.read_count <= 3 + 4
+    pump.stop()
+    assert stream.closed.wait(_WAIT)
+
+
+def test_stopping_cancels_the_stream_and_frees_a_reader_that_waits() -> None:
+    stream = ScriptedStream(limit=None)
+    pump = BatchPump(lambda: stream)
+    pump.take()
+
+    pump.stop()
+    pump.stop()
+
+    assert pump.take() == Stopped()
+    assert stream.cancelled.is_set()
+    assert stream.closed.wait(_WAIT)
+
+
+def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
+    stream, may_open = ScriptedStream(limit=None), threading.Event()
+
+    def open_late() -> ScriptedStream:
+        may_open.wait(_WAIT)
+        return stream
+
+    pump = BatchPump(open_late)
+    pump.stop()
+    taken = pump.take()
+    may_open.set()
+
+    assert taken == Stopped()
+    assert stream.closed.wait(_WAIT)
+    assert stream.cancelled.is_set()
+    assert stream.read_count == 0

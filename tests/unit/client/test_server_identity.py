@@ -1,0 +1,74 @@
+"""The server's answer to who the caller is."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from micromegas_jupyter.client.server_identity import ServerIdentity, parse_server_identity
+from micromegas_jupyter.errors import InternalError
+
+_ANSWER = {
+    "subject": "u-1",
+    "name": "Alice Martin",
+    "email": "alice@example.com",
+    "issuer": "https://id.example",
+    "auth_type": "oidc",
+    "is_admin": True,
+    "expires_at": "2026-11-24T13:00:00+00:00",
+}
+
+
+def test_an_answer_is_read() -> None:
+    identity = parse_server_identity(json.dumps(_ANSWER).encode())
+
+    assert identity == ServerIdentity(
+        subject="u-1",
+        name="Alice Martin",
+        email="alice@example.com",
+        issuer="https://id.example",
+        auth_type="oidc",
+        is_admin=True,
+        expires_at=datetime(2026, 11, 24, 13, 0, tzinfo=UTC),
+    )
+
+
+def test_what_a_credential_does_not_say_is_none() -> None:
+    answer = {"subject": "ci", "issuer": "api_key", "auth_type": "api_key", "is_admin": False, "expires_at": None}
+
+    identity = parse_server_identity(json.dumps(answer).encode())
+
+    assert (identity.name, identity.email, identity.expires_at, identity.is_admin) == (None, None, None, False)
+
+
+def test_a_name_cannot_steer_a_terminal() -> None:
+    identity = parse_server_identity(json.dumps({**_ANSWER, "name": "a\x1b[2J"}).encode())
+
+    assert identity.name == "a\ufffd[2J"
+
+
+@pytest.mark.parametrize("claimed", ["true", 1, None, []])
+def test_only_true_makes_an_administrator(claimed: object) -> None:
+    assert not parse_server_identity(json.dumps({**_ANSWER, "is_admin": claimed}).encode()).is_admin
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"subject":"a"}',
+        json.dumps({**_ANSWER, "subject": 1}).encode(),
+        json.dumps({**_ANSWER, "expires_at": "soon"}).encode(),
+        json.dumps({**_ANSWER, "expires_at": "2026-11-24T13:00:00"}).encode(),
+        json.dumps({**_ANSWER, "expires_at": 7}).encode(),
+        json.dumps({**_ANSWER, "name": "x" * 20_000}).encode(),
+    ],
+    ids=range(9),
+)
+def test_another_answer_cannot_be_read(data: bytes) -> None:
+    with pytest.raises(InternalError):
+        parse_server_identity(data)

@@ -1,0 +1,205 @@
+"""Errors survive the wire, and nothing else gets in that way."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InvalidStatement,
+    LoginRequired,
+    MicromegasError,
+    Rejected,
+    ResourcesExhausted,
+    Unavailable,
+    error_classes,
+)
+from micromegas_jupyter.flightsql.error_details import (
+    MAX_DETAILS_BYTES,
+    MAX_STATUS_BYTES,
+    decode_error,
+    encode_error,
+    parse_status_text,
+    status_text,
+)
+
+_ERROR = InvalidStatement('No column "tagret".', line=1, column=14, query_id="7f3a91c2")
+
+
+def _details(**changes: object) -> bytes:
+    fields = {"code": "SQL001", "what": "No table.", "remedy": "Correct it.", **changes}
+    return json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
+
+
+def test_an_error_is_written_as_compact_json() -> None:
+    written = encode_error(_ERROR)
+
+    assert written == (
+        b'{"code":"SQL001","what":"No column \\"tagret\\".","remedy":"Correct the statement.",'
+        b'"query_id":"7f3a91c2","line":1,"column":14}'
+    )
+
+
+@pytest.mark.parametrize("kind", error_classes().values(), ids=lambda kind: kind.__name__)
+def test_every_class_survives_the_wire(kind: type[MicromegasError]) -> None:
+    extra = {"key": "MICROMEGAS_ADMINS"} if kind is ConfigurationError else {}
+
+    found = decode_error(encode_error(kind("What happened.", remedy="What to do.", **extra)))
+
+    assert type(found) is kind
+    assert found.what == "What happened."
+    assert found.remedy == "What to do."
+    assert found.query_id is None
+
+
+def test_place_and_query_id_survive_the_wire() -> None:
+    found = decode_error(encode_error(_ERROR))
+
+    assert isinstance(found, InvalidStatement)
+    assert (found.line, found.column, found.query_id) == (1, 14, "7f3a91c2")
+
+
+def test_the_audit_reason_of_a_refusal_stays_on_the_server() -> None:
+    written = encode_error(Rejected(reason="expired"))
+
+    assert b"expired" not in written
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\\", "é", "€", "😀", "\n"])
+def test_a_long_sentence_is_cut_to_the_bound_and_says_so(character: str) -> None:
+    written = encode_error(InvalidStatement(character * 9000, line=3, query_id="q"))
+
+    found = decode_error(written)
+    assert MAX_DETAILS_BYTES - 8 < len(written) <= MAX_DETAILS_BYTES
+    assert isinstance(found, InvalidStatement)
+    assert found.what.endswith(character + " …")
+    assert found.line == 3
+
+
+def test_a_long_remedy_is_cut() -> None:
+    found = decode_error(encode_error(Unavailable("Down.", remedy="wait " * 1000)))
+
+    assert found is not None
+    assert len(found.remedy) == 512
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [("a\x1b[31mb", "a\ufffd[31mb"), ("a\rb\tc", "a\ufffdb\ufffdc"), ("a\u202eb", "a\ufffdb"), ("a\nb", "a\nb")],
+)
+def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent: str, shown: str) -> None:
+    from_our_server = decode_error(encode_error(InvalidStatement(sent)))
+    from_any_server = decode_error(_details(what=sent))
+
+    assert from_our_server is not None
+    assert from_any_server is not None
+    assert from_our_server.what == shown
+    assert from_any_server.what == shown
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'"SQL001"',
+        _details(code="SQL999"),
+        _details(code=1),
+        _details(code=...),
+        _details(what=...),
+        _details(what=None),
+        _details(remedy=["a"]),
+        _details(query_id="a b"),
+        _details(query_id="a" * 65),
+        _details(query_id=7),
+        _details(line=0),
+        _details(line=True),
+        _details(line=1.5),
+        _details(line="1"),
+        _details(column=2**31),
+        _details(nested=[[[1]]]),
+        b'{"code":"SQL001","code":"SQL002","what":"","remedy":""}',
+        _details(what="x" * MAX_DETAILS_BYTES),
+    ],
+    ids=range(22),
+)
+def test_anything_else_is_no_error(data: bytes) -> None:
+    assert decode_error(data) is None
+
+
+def test_a_newer_server_may_say_more() -> None:
+    found = decode_error(_details(hint="ask for less"))
+
+    assert isinstance(found, InvalidStatement)
+
+
+def test_a_query_id_that_is_not_a_word_is_left_out() -> None:
+    error = InvalidStatement("No.", query_id="a) [AUTH010")
+
+    assert b"query_id" not in encode_error(error)
+    assert "query_id" not in status_text(error)
+
+
+def test_a_status_text_holds_sentence_remedy_code_place_and_id() -> None:
+    text = status_text(_ERROR)
+
+    assert text == 'No column "tagret". Correct the statement. [SQL001] (line 1, column 14) (query_id=7f3a91c2)'
+
+
+def test_a_status_text_without_remedy_and_place_has_no_gaps() -> None:
+    text = status_text(InvalidStatement("No.", remedy="", line=4))
+
+    assert text == "No. [SQL001] (line 4)"
+
+
+@pytest.mark.parametrize("character", ["x", "é", "😀", "%", "\n"])
+def test_a_long_status_text_is_cut_to_the_bound_and_keeps_its_end(character: str) -> None:
+    text = status_text(InvalidStatement(character * 5000, query_id="q1"))
+
+    sent = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    assert len(sent) <= MAX_STATUS_BYTES
+    assert text.endswith(" … Correct the statement. [SQL001] (query_id=q1)")
+
+
+def test_a_long_remedy_leaves_room_in_a_status_text() -> None:
+    text = status_text(Unavailable("Down.", remedy="😀" * 5000))
+
+    assert len(text.encode()) < MAX_STATUS_BYTES
+    assert text.startswith("Down. 😀")
+    assert text.endswith("😀 … [AVAIL001]")
+
+
+def test_a_status_text_is_read_back() -> None:
+    found = parse_status_text(status_text(_ERROR))
+
+    assert isinstance(found, InvalidStatement)
+    assert (found.what, found.remedy) == ('No column "tagret".', "Correct the statement.")
+    assert (found.line, found.column, found.query_id) == (1, 14, "7f3a91c2")
+
+
+def test_what_a_library_appends_to_a_status_text_is_dropped() -> None:
+    found = parse_status_text("Too much. Use LIMIT. [SQL004] (query_id=ab-1); ExecuteQuery {grpc_status:8}")
+
+    assert isinstance(found, ResourcesExhausted)
+    assert str(found) == "Too much. Use LIMIT."
+    assert found.query_id == "ab-1"
+
+
+def test_a_code_quoted_from_the_statement_does_not_win() -> None:
+    found = parse_status_text('No column "[AUTH001]". [SQL001]')
+
+    assert isinstance(found, InvalidStatement)
+
+
+@pytest.mark.parametrize("text", ["", "Table not found", "SQL001", "No [SQL999]", "[sql001]"])
+def test_a_text_without_a_known_code_is_no_error(text: str) -> None:
+    assert parse_status_text(text) is None
+
+
+def test_a_sign_in_error_keeps_its_class_in_text() -> None:
+    assert type(parse_status_text(status_text(LoginRequired("Nobody is signed in.")))) is LoginRequired

@@ -1,0 +1,208 @@
+"""Batches leave as `FlightData` of bounded size and read back unchanged; hostile parameters are refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.framing import (
+    FlightDataEncoder,
+    ParameterLimits,
+    decode_parameters,
+    split_batch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LIMITS = ParameterLimits()
+
+
+def _encode(schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: int) -> list[bytes]:
+    encoder = FlightDataEncoder(schema, **options)
+    return [encoder.encode_schema()] + [frame for batch in batches for frame in encoder.encode_batch(batch)]
+
+
+def _read_back(frames: list[bytes]) -> pa.Table:
+    """Decode as the protocol says, without the code under test: an IPC stream of headers and bodies."""
+    stream = b""
+    for frame in frames:
+        data = messages.FlightData.FromString(frame)
+        stream += b"\xff\xff\xff\xff" + len(data.data_header).to_bytes(4, "little") + data.data_header + data.data_body
+    return pa.ipc.open_stream(stream + b"\xff\xff\xff\xff\0\0\0\0").read_all()
+
+
+def _compressed_frames(batch: pa.RecordBatch) -> list[bytes]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    return [
+        messages.FlightData(
+            data_header=message.metadata.to_pybytes(), data_body=message.body.to_pybytes() if message.body else b""
+        ).SerializeToString()
+        for message in pa.ipc.MessageReader.open_stream(sink.getvalue())
+    ]
+
+
+def test_batches_read_back_unchanged() -> None:
+    batch = pa.record_batch({"n": [1, 2, None], "text": ["a", None, "ü"], "list": [[1], [], None]})
+
+    table = _read_back(_encode(batch.schema, [batch, batch]))
+
+    assert table == pa.Table.from_batches([batch, batch])
+
+
+def test_a_stream_without_batches_still_has_its_schema() -> None:
+    schema = pa.schema({"n": pa.int64()})
+
+    frames = _encode(schema, [])
+
+    assert len(frames) == 1
+    assert _read_back(frames).schema == schema
+
+
+def test_a_dictionary_is_sent_once_while_it_does_not_change() -> None:
+    first = pa.record_batch({"word": pa.array(["a", "b", "a"]).dictionary_encode()})
+    other = pa.record_batch({"word": pa.array(["c", "c"]).dictionary_encode()})
+
+    frames = _encode(first.schema, [first, first.slice(1), other])
+
+    assert len(frames) == 1 + 2 + 1 + 2
+    assert _read_back(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
+
+
+def test_a_dictionary_inside_a_struct_is_sent() -> None:
+    words = pa.array(["a", "b"]).dictionary_encode()
+    batch = pa.record_batch({"s": pa.StructArray.from_arrays([words], names=["word"])})
+
+    table = _read_back(_encode(batch.schema, [batch]))
+
+    assert table["s"].to_pylist() == [{"word": "a"}, {"word": "b"}]
+
+
+def test_messages_stay_near_the_stated_size() -> None:
+    batch = pa.record_batch({"n": list(range(100_000))})
+
+    frames = _encode(batch.schema, [batch], max_message_bytes=100_000)
+
+    assert max(len(frame) for frame in frames) < 101_000
+    assert _read_back(frames)["n"].to_pylist() == list(range(100_000))
+
+
+def test_one_large_row_does_not_make_its_neighbours_small() -> None:
+    batch = pa.record_batch({"text": ["x"] * 7 + ["y" * 50_000]})
+
+    parts = list(split_batch(batch, max_bytes=10_000))
+
+    assert [part.num_rows for part in parts] == [4, 2, 1, 1]
+
+
+def test_a_batch_of_another_schema_is_refused() -> None:
+    encoder = FlightDataEncoder(pa.schema({"n": pa.int64()}))
+
+    with pytest.raises(ValueError, match="schema"):
+        list(encoder.encode_batch(pa.record_batch({"m": [1.0]})))
+
+
+def test_parameters_read_back_as_one_batch() -> None:
+    batch = pa.record_batch({"0": [1, 2], "1": ["a", None]})
+
+    found = decode_parameters(_encode(batch.schema, [batch, batch]), limits=LIMITS)
+
+    assert found == pa.record_batch({"0": [1, 2, 1, 2], "1": ["a", None, "a", None]})
+
+
+def test_empty_batches_among_the_parameters_add_nothing() -> None:
+    batch = pa.record_batch({"0": [1]})
+
+    found = decode_parameters(_encode(batch.schema, [batch.slice(0, 0), batch]), limits=LIMITS)
+
+    assert found == batch
+
+
+def test_dictionary_parameters_are_read() -> None:
+    batch = pa.record_batch({"word": pa.array(["a", "b", "a"]).dictionary_encode()})
+
+    found = decode_parameters(_encode(batch.schema, [batch]), limits=LIMITS)
+
+    assert found is not None
+    assert found["word"].to_pylist() == ["a", "b", "a"]
+
+
+def test_a_schema_alone_binds_nothing() -> None:
+    assert decode_parameters(_encode(pa.schema({"n": pa.int64()}), []), limits=LIMITS) is None
+    assert decode_parameters([], limits=LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ParameterLimits(max_rows=1),
+        ParameterLimits(max_columns=1),
+        ParameterLimits(max_bytes=100),
+        ParameterLimits(max_messages=1),
+    ],
+    ids=["rows", "columns", "bytes", "messages"],
+)
+def test_parameters_over_a_limit_are_refused(limits: ParameterLimits) -> None:
+    batch = pa.record_batch({"0": [1, 2], "1": [3, 4]})
+
+    with pytest.raises(ResourcesExhausted):
+        decode_parameters(_encode(batch.schema, [batch]), limits=limits)
+
+
+def test_compressed_parameters_are_refused() -> None:
+    frames = _compressed_frames(pa.record_batch({"n": [0] * 1000}))
+
+    with pytest.raises(UnsupportedRequest):
+        decode_parameters(frames, limits=LIMITS)
+
+
+def test_compressed_dictionaries_are_refused() -> None:
+    schema, dictionary, _rows = _compressed_frames(pa.record_batch({"w": pa.array(["a"] * 9).dictionary_encode()}))
+
+    with pytest.raises(UnsupportedRequest):
+        decode_parameters([schema, dictionary], limits=LIMITS)
+
+
+def test_extension_types_are_refused_also_inside_a_list() -> None:
+    schema = pa.schema({"ids": pa.list_(pa.uuid())})
+
+    with pytest.raises(UnsupportedRequest):
+        decode_parameters(_encode(schema, []), limits=LIMITS)
+
+
+def test_a_body_of_another_length_than_announced_is_refused() -> None:
+    schema, rows = _encode(pa.schema({"n": pa.int64()}), [pa.record_batch({"n": [1, 2]})])
+    data = messages.FlightData.FromString(rows)
+    data.data_body = data.data_body[:-8]
+
+    with pytest.raises(UsageError):
+        decode_parameters([schema, data.SerializeToString()], limits=LIMITS)
+
+
+def test_offsets_that_point_outside_are_refused() -> None:
+    schema, rows = _encode(pa.schema({"text": pa.string()}), [pa.record_batch({"text": ["aa", "bb"]})])
+    data = messages.FlightData.FromString(rows)
+    data.data_body = data.data_body.replace((2).to_bytes(4, "little"), (2_000_000).to_bytes(4, "little"), 1)
+
+    with pytest.raises(UsageError):
+        decode_parameters([schema, data.SerializeToString()], limits=LIMITS)
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    schema, rows = _encode(pa.schema({"text": pa.string()}), [pa.record_batch({"text": ["marker"]})])
+
+    with pytest.raises(UsageError):
+        decode_parameters([schema, rows.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")], limits=LIMITS)
+
+
+def test_rows_before_a_schema_are_refused() -> None:
+    _schema, rows = _encode(pa.schema({"n": pa.int64()}), [pa.record_batch({"n": [1, 2]})])
+
+    with pytest.raises(UsageError):
+        decode_parameters([rows], limits=LIMITS)

@@ -1,0 +1,40 @@
+"""A real IPython shell with the extension, whose parts do what a test says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter.notebook.extension import register, unregister
+from tests.fakes.notebook_parts import FakePersonalProvider, FakeWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def bare_shell() -> Iterator[InteractiveShell]:
+    """A terminal-like shell of its own, as no singleton and without a history file."""
+    shell = InteractiveShell()
+    shell.history_manager.enabled = False
+    # A shell puts itself into the builtins and takes the display hook; the next test gets a fresh one.
+    with shell.builtin_trap, shell.display_trap:
+        yield shell
+    shell.history_manager.end_session()
+    shell.restore_sys_module_state()
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    """A world in which Alice is signed in."""
+    return FakeWorld(stored=FakePersonalProvider())
+
+
+@pytest.fixture
+def shell(bare_shell: InteractiveShell, world: FakeWorld) -> Iterator[InteractiveShell]:
+    """The shell with the extension."""
+    register(bare_shell, world.parts())
+    yield bare_shell
+    unregister(bare_shell)

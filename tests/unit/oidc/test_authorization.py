@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.oidc.authorization import (
+    AuthorizationRequest,
+    build_authorization_request,
+    complete_scope,
+    is_callback_of,
+    parse_callback,
+)
+from micromegas_jupyter.oidc.discovery import ProviderMetadata
+
+METADATA = ProviderMetadata(
+    issuer="https://id.example.com",
+    jwks_uri="https://id.example.com/keys",
+    authorization_endpoint="https://id.example.com/authorize?tenant=1",
+    token_endpoint="https://id.example.com/token",
+)
+ANNOUNCING = replace(METADATA, sends_issuer_in_callback=True)
+
+
+class CountingRandomness:
+    """Implements `seams.Randomness` with a verifier of RFC 7636 appendix B as third draw."""
+
+    def __init__(self) -> None:
+        self._draws = iter(["state-1", "nonce-1", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"])
+        self.sizes: list[int] = []
+
+    def token_urlsafe(self, nbytes: int) -> str:
+        self.sizes.append(nbytes)
+        return next(self._draws)
+
+
+def build(metadata: ProviderMetadata = METADATA, **changes: object) -> AuthorizationRequest:
+    arguments = {
+        "client_id": "note book",
+        "redirect_uri": "http://127.0.0.1:1234/callback",
+        "scope": "openid email",
+        "randomness": CountingRandomness(),
+        **changes,
+    }
+    return build_authorization_request(metadata, **arguments)  # type: ignore[arg-type]
+
+
+def query_of(request: AuthorizationRequest) -> dict[str, str]:
+    pairs = parse_qsl(urlsplit(request.url).query)
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def test_a_request_carries_state_nonce_and_an_s256_challenge() -> None:
+    request = build()
+
+    assert request.url.startswith("https://id.example.com/authorize?tenant=1&")
+    assert query_of(request) == {
+        "tenant": "1",
+        "response_type": "code",
+        "client_id": "note book",
+        "redirect_uri": "http://127.0.0.1:1234/callback",
+        "scope": "openid email",
+        "state": "state-1",
+        "nonce": "nonce-1",
+        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+        "code_challenge_method": "S256",
+    }
+
+
+def test_state_nonce_and_verifier_are_256_bits_each() -> None:
+    randomness = CountingRandomness()
+
+    build(randomness=randomness)
+
+    assert randomness.sizes == [32, 32, 32]
+
+
+def test_nothing_secret_shows_in_the_repr() -> None:
+    shown = repr(build())
+
+    assert not [secret for secret in ("state-1", "nonce-1", "dBjftJeZ", "E9Melhoa") if secret in shown]
+
+
+def test_offline_access_asks_for_consent() -> None:
+    assert query_of(build(scope="openid offline_access"))["prompt"] == "consent"
+
+
+def test_audience_and_extra_parameters_are_sent() -> None:
+    query = query_of(build(audience="api", extra_parameters={"access_type": "offline", "prompt": "login"}))
+
+    assert (query["audience"], query["access_type"], query["prompt"]) == ("api", "offline", "login")
+
+
+@pytest.mark.parametrize(
+    "name", ["state", "nonce", "redirect_uri", "code_challenge_method", "response_mode", "request"]
+)
+def test_a_parameter_of_the_protocol_cannot_be_replaced(name: str) -> None:
+    with pytest.raises(UsageError):
+        build(extra_parameters={name: "x"})
+
+
+@pytest.mark.parametrize("methods", [("plain",), ()])
+def test_a_provider_that_lists_pkce_without_s256_is_refused(methods: tuple[str, ...]) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        build(replace(METADATA, pkce_methods=methods))
+
+
+@pytest.mark.parametrize("missing", ["authorization_endpoint", "token_endpoint"])
+def test_a_provider_without_the_endpoints_is_refused(missing: str) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        build(replace(METADATA, **{missing: None}))
+
+
+def test_a_scope_gets_the_openid_that_it_lacks() -> None:
+    assert complete_scope("email") == "openid email"
+    assert complete_scope("email openid") == "email openid"
+
+
+@pytest.mark.parametrize("scope", ["", " openid", "openid  email", 'open"id', "openid\n", "openid é"])
+def test_a_malformed_scope_is_a_usage_error(scope: str) -> None:
+    with pytest.raises(UsageError):
+        complete_scope(scope)
+
+
+def test_a_callback_gives_its_code() -> None:
+    query = "code=c0de&state=state-1&iss=https%3A%2F%2Fid.example.com"
+
+    code = parse_callback(query, request=build(), metadata=ANNOUNCING)
+
+    assert code.reveal() == "c0de"
+    assert "c0de" not in repr(code)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "code=c", "state=state-2", "state=", "state=state-1&state=state-1", "state=%FF", "x&" * 60 + "state=state-1"],
+)
+def test_a_callback_with_another_state_is_not_of_this_request(query: str) -> None:
+    request = build()
+
+    assert not is_callback_of(query, request)
+    with pytest.raises(ProviderMisbehaved):
+        parse_callback(query, request=request, metadata=METADATA)
+
+
+def test_a_callback_with_the_state_is_of_this_request() -> None:
+    assert is_callback_of("code=c&state=state-1", build())
+
+
+@pytest.mark.parametrize("issuer", ["https://evil.example", "https://id.example.com/", ""])
+@pytest.mark.parametrize("metadata", [METADATA, ANNOUNCING])
+@pytest.mark.parametrize("result", [{"code": "c"}, {"error": "access_denied"}])
+def test_a_callback_of_another_issuer_is_refused(
+    issuer: str, metadata: ProviderMetadata, result: dict[str, str]
+) -> None:
+    query = urlencode({"state": "state-1", "iss": issuer, **result})
+
+    with pytest.raises(ProviderMisbehaved):
+        parse_callback(query, request=build(), metadata=metadata)
+
+
+def test_an_announced_issuer_must_not_be_missing() -> None:
+    query = "code=c&state=state-1"
+
+    with pytest.raises(ProviderMisbehaved):
+        parse_callback(query, request=build(), metadata=ANNOUNCING)
+    assert parse_callback(query, request=build(), metadata=METADATA).reveal() == "c"
+
+
+@pytest.mark.parametrize("query", ["", "&code=", "&code=a&code=b", "&code=%0a", "&code=%C3%A9", "&code=" + "a" * 4097])
+def test_a_callback_without_one_usable_code_is_refused(query: str) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        parse_callback("state=state-1" + query, request=build(), metadata=METADATA)
+
+
+def test_a_refusal_is_told_with_its_cleaned_reason() -> None:
+    query = urlencode(
+        {"state": "state-1", "error": "access_denied", "error_description": "User\x1b said <b>no</b>", "code": "c0de"}
+    )
+
+    with pytest.raises(LoginRefused) as caught:
+        parse_callback(query, request=build(), metadata=METADATA)
+
+    assert caught.value.what == "The sign-in was refused (access_denied: User said b no /b)."
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("invalid_scope", LoginRefused),
+        ("unauthorized_client", LoginRefused),
+        ("server_error", ProviderUnavailable),
+        ("temporarily_unavailable", ProviderUnavailable),
+    ],
+)
+def test_each_error_of_the_provider_has_its_class(code: str, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught:
+        parse_callback(f"state=state-1&error={code}", request=build(), metadata=METADATA)
+
+    assert type(caught.value) is expected

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.oidc.id_token import (
+    IdTokenClaims,
+    check_refreshed_claims,
+    read_stored_id_token,
+    verify_id_token,
+)
+from micromegas_jupyter.oidc.keys import parse_key_set
+from micromegas_jupyter.oidc.signature import UnknownKey
+from tests.fakes.mint import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    NOW_SECONDS,
+    SigningKey,
+    ec_key,
+    ed25519_key,
+    encode,
+    encode_json,
+    forge,
+    mint,
+    rsa_key,
+)
+
+KEYS = parse_key_set({"keys": [key.jwk() for key in (rsa_key(), ec_key(), ed25519_key())]})
+
+
+def verify(token: str, *, nonce: str | None = "n-1", access_token: str | None = None) -> IdTokenClaims:
+    return verify_id_token(
+        Secret(token),
+        KEYS,
+        issuer=ISSUER,
+        client_id=AUDIENCE,
+        now=NOW,
+        nonce=None if nonce is None else Secret(nonce),
+        access_token=None if access_token is None else Secret(access_token),
+    )
+
+
+def test_a_good_token_gives_its_claims() -> None:
+    claims = verify(mint(nonce="n-1", name="Alice", email="alice@example.com", azp=AUDIENCE))
+
+    assert claims == IdTokenClaims(
+        issuer=ISSUER,
+        subject="alice",
+        audiences=frozenset({AUDIENCE}),
+        issued_at=NOW,
+        expires_at=NOW + timedelta(seconds=300),
+        name="Alice",
+        email="alice@example.com",
+        nonce=Secret("n-1"),
+        authorized_party=AUDIENCE,
+    )
+
+
+@pytest.mark.parametrize("key", [rsa_key(), ec_key(), ed25519_key()], ids=["RS256", "ES256", "EdDSA"])
+def test_each_asymmetric_algorithm_is_verified(key: SigningKey) -> None:
+    assert verify(mint(key=key, nonce="n-1")).subject == "alice"
+
+
+REFUSED = {
+    "another issuer": mint(nonce="n-1", issuer="https://evil.example"),
+    "issuer with a slash": mint(nonce="n-1", issuer=ISSUER + "/"),
+    "another audience": mint(nonce="n-1", audience="other"),
+    "audience missing": mint(nonce="n-1", without=["aud"]),
+    "several audiences without azp": mint(nonce="n-1", audience=[AUDIENCE, "other"]),
+    "another azp": mint(nonce="n-1", audience=[AUDIENCE, "other"], azp="other"),
+    "azp that is no text": mint(nonce="n-1", azp=1),
+    "expired": mint(nonce="n-1", expires_in=-61),
+    "exp missing": mint(nonce="n-1", without=["exp"]),
+    "exp as text": mint(nonce="n-1", exp="1795521900"),
+    "iat missing": mint(nonce="n-1", without=["iat"]),
+    "iat as text": mint(nonce="n-1", iat="1795521600"),
+    "iat in the future": mint(nonce="n-1", iat=NOW_SECONDS + 61),
+    "iat out of range": mint(nonce="n-1", iat=-1e300),
+    "sub missing": mint(nonce="n-1", without=["sub"]),
+    "sub empty": mint(nonce="n-1", subject=""),
+    "nonce missing": mint(),
+    "another nonce": mint(nonce="n-2"),
+    "nonce that is no text": mint(nonce=1),
+    "unsigned": f"{encode_json({'alg': 'none'})}.{mint(nonce='n-1').split('.')[1]}.",
+    "unsigned with a signature": forge(
+        lambda _header, payload, signature: (encode_json({"alg": "none"}), payload, signature), nonce="n-1"
+    ),
+    "HMAC": mint(nonce="n-1", header={"alg": "HS256"}),
+    "signature of another token": forge(
+        lambda header, payload, _signature: (header, payload, mint(nonce="n-2").split(".")[2]), nonce="n-1"
+    ),
+    "access token": mint(nonce="n-1", header={"typ": "at+jwt"}),
+    "critical extension": mint(nonce="n-1", header={"crit": ["exp"]}),
+    "no token": "opaque",
+}
+
+
+@pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED.keys())
+def test_a_token_that_fails_any_check_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(ProviderMisbehaved) as caught:
+        verify(token)
+
+    assert type(caught.value) is ProviderMisbehaved
+    assert token not in str(caught.value)
+
+
+def test_a_token_of_a_wrong_clock_says_so() -> None:
+    with pytest.raises(ProviderMisbehaved) as caught:
+        verify(mint(nonce="n-1", expires_in=-3600))
+
+    assert "clock" in caught.value.remedy
+
+
+def test_a_key_that_is_not_known_may_be_known_to_newer_keys() -> None:
+    with pytest.raises(UnknownKey):
+        verify(mint(nonce="n-1", key=rsa_key("rotated")))
+
+
+def test_a_refreshed_token_needs_no_nonce() -> None:
+    assert verify(mint(), nonce=None).nonce is None
+
+
+def half_hash(access_token: bytes, algorithm: str) -> str:
+    import hashlib
+
+    digest = hashlib.new(algorithm, access_token).digest()
+    return encode(digest[: len(digest) // 2])
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [(rsa_key(), "sha256"), (ec_key(), "sha256"), (ed25519_key(), "sha512")],
+    ids=["RS", "ES", "Ed"],
+)
+def test_the_access_token_must_be_the_one_that_the_id_token_names(key: SigningKey, algorithm: str) -> None:
+    token = mint(key=key, nonce="n-1", at_hash=half_hash(b"acc", algorithm))
+
+    assert verify(token, access_token="acc").subject == "alice"
+    with pytest.raises(ProviderMisbehaved):
+        verify(token, access_token="other")
+
+
+def test_the_access_token_hash_of_the_standard_is_found() -> None:
+    # OpenID Connect Core 1.0, appendix A.3 and A.4.
+    token = mint(nonce="n-1", at_hash="77QmUPtjPfzWtF2AnpK9RQ")
+
+    assert verify(token, access_token="jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y").subject == "alice"
+
+
+@pytest.mark.parametrize("stated", ["", 1, ["x"], True])
+def test_an_access_token_hash_that_is_malformed_is_refused(stated: object) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        verify(mint(nonce="n-1", at_hash=stated), access_token="acc")
+
+
+def test_odd_names_are_left_out_and_long_ones_cut() -> None:
+    claims = verify(mint(nonce="n-1", name="\x1b[31m", preferred_username="a" * 300, email=["x"]))
+
+    assert (claims.name, claims.email) == ("a" * 256, None)
+
+
+def test_a_stored_token_is_read_whatever_the_time() -> None:
+    claims = read_stored_id_token(Secret(mint(expires_in=-9999)), issuer=ISSUER, client_id=AUDIENCE)
+
+    assert claims.subject == "alice"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        mint(issuer="https://evil.example"),
+        mint(audience="other"),
+        mint(without=["exp"]),
+        mint(without=["sub"]),
+        "x.y.z",
+    ],
+)
+def test_a_stored_token_of_another_sign_in_is_refused(token: str) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
+
+
+OLD = IdTokenClaims(
+    issuer=ISSUER,
+    subject="alice",
+    audiences=frozenset({AUDIENCE}),
+    issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC),
+    expires_at=NOW,
+    nonce=Secret("n-1"),
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"issued_at": NOW, "nonce": None},
+        {"audiences": frozenset({AUDIENCE, "more"})},
+    ],
+)
+def test_a_refreshed_token_may_continue_its_sign_in(changes: dict[str, object]) -> None:
+    check_refreshed_claims(OLD, replace(OLD, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"subject": "mallory"},
+        {"issuer": "https://evil.example"},
+        {"audiences": frozenset({"other"})},
+        {"nonce": Secret("n-2")},
+        {"authorized_party": "other"},
+        {"issued_at": datetime(2026, 11, 24, 10, 59, 59, tzinfo=UTC)},
+    ],
+)
+def test_a_refreshed_token_of_another_sign_in_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        check_refreshed_claims(OLD, replace(OLD, **changes))

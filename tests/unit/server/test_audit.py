@@ -1,0 +1,186 @@
+"""Each query leaves one line that parses, whatever it holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.engine import StatementRequest, TimeRange
+from micromegas_jupyter.errors import (
+    InternalError,
+    InvalidStatement,
+    MicromegasError,
+    PermissionDenied,
+    ProviderUnavailable,
+    ResourcesExhausted,
+)
+from micromegas_jupyter.server.attribution import Attribution
+from micromegas_jupyter.server.audit import QueryAudit, QueryFacts, Refusal, classify_error, encode_line, write_refusal
+from micromegas_jupyter.server.headers import ClientTags
+from tests.fakes.validator import ALICE
+
+if TYPE_CHECKING:
+    from tests.fakes.clock import FakeClock
+
+
+def _facts(**changes: object) -> QueryFacts:
+    values: dict[str, object] = {
+        "query_id": "q-1",
+        "client_address": "192.0.2.7",
+        "tags": ClientTags(client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1"}),
+        "caller": ALICE,
+        "attribution": Attribution(user="alice", email="alice@example.com"),
+        "request": StatementRequest(sql="SELECT 1"),
+    }
+    return QueryFacts(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _write(audit: QueryAudit, caplog: pytest.LogCaptureFixture, *arguments: object) -> dict[str, object]:
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+    audit.write(*arguments)  # type: ignore[arg-type]
+    (line,) = caplog.messages
+    record: dict[str, object] = json.loads(line)
+    return record
+
+
+def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    request = StatementRequest(
+        sql="SELECT 1",
+        time_range=TimeRange(begin=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC)),
+        row_limit=10,
+    )
+    audit = QueryAudit(_facts(request=request), clock)
+    clock.advance(0.5)
+    audit.mark_admitted()
+    clock.advance(0.25)
+    audit.mark_planned()
+    clock.advance(1)
+    audit.output_rows = 7
+
+    record = _write(audit, caplog, "ok")
+
+    assert list(record.items()) == [
+        ("query_id", "q-1"),
+        ("client_ip", "192.0.2.7"),
+        ("client", "python"),
+        ("agent", "none"),
+        ("entrypoint", "jupyter"),
+        ("session", "s-1"),
+        ("user", "alice"),
+        ("email", "alice@example.com"),
+        ("service_account", False),
+        ("sql", "SELECT 1"),
+        ("range_begin", "2026-01-01T00:00:00+00:00"),
+        ("range_end", "2026-01-02T00:00:00+00:00"),
+        ("limit", 10),
+        ("planning_ms", 250.0),
+        ("setup_ms", 750.0),
+        ("total_ms", 1750.0),
+        ("status", "ok"),
+        ("output_rows", 7),
+        ("issuer", "https://id.example"),
+        ("time", "2026-11-24T12:00:01.750Z"),
+    ]
+
+
+def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    audit = QueryAudit(_facts(), clock)
+    clock.advance(0.5)
+
+    record = _write(audit, caplog, "error", InvalidStatement("No such column."))
+
+    assert record["error"] == "No such column. Correct the statement."
+    assert record["error_class"] == "user"
+    assert (record["planning_ms"], record["setup_ms"], record["total_ms"]) == (0.0, 500.0, 500.0)
+    assert "output_rows" not in record
+
+
+def test_a_delegated_query_names_both(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    attribution = Attribution(user="carol", email="carol@example.com", name="Carol", service_account_name="grafana")
+
+    record = _write(QueryAudit(_facts(attribution=attribution), clock), caplog, "incomplete")
+
+    assert (record["user"], record["name"], record["service_account"]) == ("carol", "Carol", True)
+    assert (record["service_account_name"], record["status"]) == ("grafana", "incomplete")
+
+
+def test_a_query_is_recorded_once(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    audit = QueryAudit(_facts(), clock)
+
+    record = _write(audit, caplog, "incomplete")
+    audit.write("ok")
+
+    assert record["status"] == "incomplete"
+    assert len(caplog.messages) == 1
+
+
+def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    facts = _facts(request=StatementRequest(sql="é" * 5000), attribution=Attribution(user="u" * 999, email="e"))
+
+    record = _write(QueryAudit(facts, clock), caplog, "ok")
+
+    assert record["sql"] == "é" * 1024
+    assert record["user"] == "u" * 256
+
+
+@pytest.mark.parametrize(
+    "hostile", ["\n", "\r\n", "\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029", "\ud800", '"}']
+)
+def test_hostile_text_stays_inside_its_line(hostile: str) -> None:
+    line = encode_line({"user": f"a{hostile}b"})
+
+    assert all(" " <= character <= "~" for character in line)
+    assert json.loads(line) == {"user": f"a{hostile}b"}
+
+
+def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    class BrokenHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left")
+
+    logger = logging.getLogger("micromegas_jupyter.audit")
+    monkeypatch.setattr(logger, "handlers", [BrokenHandler()])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+
+    QueryAudit(_facts(), clock).write("ok")
+
+
+def test_the_lines_are_not_hidden_by_the_root_loggers_default_level() -> None:
+    assert logging.getLogger("micromegas_jupyter.audit.refused").getEffectiveLevel() == logging.INFO
+
+
+def test_a_refused_call_leaves_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+    refusal = Refusal(query_id="q-1", method="/x/Y", client_address="::1", code="AUTH010", reason="missing")
+
+    write_refusal(refusal, now=datetime(2026, 1, 1, tzinfo=UTC))
+
+    (record,) = caplog.records
+    assert record.name == "micromegas_jupyter.audit.refused"
+    assert json.loads(record.message) == {
+        "event": "refused",
+        "query_id": "q-1",
+        "method": "/x/Y",
+        "client_ip": "::1",
+        "code": "AUTH010",
+        "reason": "missing",
+        "time": "2026-01-01T00:00:00.000Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InvalidStatement("x"), "user"),
+        (ResourcesExhausted("x"), "resource"),
+        (InternalError("x"), "internal"),
+        (PermissionDenied("x"), "denied"),
+        (ProviderUnavailable("x"), "internal"),
+    ],
+)
+def test_errors_have_upstreams_classes(error: MicromegasError, expected: str) -> None:
+    assert classify_error(error) == expected

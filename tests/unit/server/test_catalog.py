@@ -1,0 +1,114 @@
+"""The database describes itself in the schemas that Flight SQL asks for."""
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.flightsql.commands import (
+    CatalogsQuery,
+    DbSchemasQuery,
+    SqlInfoQuery,
+    TablesQuery,
+    TableTypesQuery,
+)
+from micromegas_jupyter.server.catalog import MetadataCommand, build_metadata, matches_pattern, metadata_schema
+
+LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})
+TABLES = [("processes", pa.schema({"exe": pa.string()})), ("log_entries", LOG_SCHEMA)]
+
+
+def _tables(
+    *,
+    catalog: str | None = None,
+    schema_pattern: str | None = None,
+    table_pattern: str | None = None,
+    table_types: tuple[str, ...] = (),
+    include_schema: bool = False,
+) -> TablesQuery:
+    return TablesQuery(
+        catalog=catalog,
+        schema_pattern=schema_pattern,
+        table_pattern=table_pattern,
+        table_types=table_types,
+        include_schema=include_schema,
+    )
+
+
+def _names(command: TablesQuery) -> list[str]:
+    names: list[str] = build_metadata(command, TABLES)["table_name"].to_pylist()
+    return names
+
+
+def test_tables_are_listed_by_name() -> None:
+    assert build_metadata(_tables(), TABLES).to_pylist() == [
+        {"catalog_name": "", "db_schema_name": "", "table_name": "log_entries", "table_type": "table"},
+        {"catalog_name": "", "db_schema_name": "", "table_name": "processes", "table_type": "table"},
+    ]
+
+
+def test_a_tables_schema_comes_on_request() -> None:
+    (row,) = build_metadata(_tables(table_pattern="log_entries", include_schema=True), TABLES).to_pylist()
+
+    assert pa.ipc.read_schema(pa.py_buffer(row["table_schema"])) == LOG_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (_tables(table_pattern="log%"), ["log_entries"]),
+        (_tables(table_types=("BASE TABLE", "table")), ["log_entries", "processes"]),
+        (_tables(table_types=("VIEW",)), []),
+        (_tables(catalog="", schema_pattern=""), ["log_entries", "processes"]),
+        (_tables(catalog="other"), []),
+        (_tables(schema_pattern="public"), []),
+        (_tables(schema_pattern="%"), ["log_entries", "processes"]),
+    ],
+)
+def test_tables_are_filtered(command: TablesQuery, expected: list[str]) -> None:
+    assert _names(command) == expected
+
+
+def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table() -> None:
+    assert build_metadata(CatalogsQuery(), TABLES).to_pylist() == [{"catalog_name": ""}]
+    assert build_metadata(DbSchemasQuery(catalog=None, schema_pattern=None), TABLES).to_pylist() == [
+        {"catalog_name": "", "db_schema_name": ""}
+    ]
+    assert build_metadata(DbSchemasQuery(catalog="other", schema_pattern=None), TABLES).num_rows == 0
+    assert build_metadata(TableTypesQuery(), TABLES).to_pylist() == [{"table_type": "table"}]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        CatalogsQuery(),
+        DbSchemasQuery(catalog=None, schema_pattern=None),
+        _tables(),
+        _tables(include_schema=True),
+        TableTypesQuery(),
+        SqlInfoQuery(info_ids=()),
+    ],
+)
+def test_an_answer_has_the_schema_that_was_announced(command: MetadataCommand) -> None:
+    assert build_metadata(command, TABLES).schema == metadata_schema(command)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "expected"),
+    [
+        ("log_entries", "log_entries", True),
+        ("logXentries", "log_entries", True),
+        ("log_entries", "log", False),
+        ("a*b", "a*b", True),
+        ("axb", "a*b", False),
+        ("a[b]", "a[b]", True),
+        ("ab", "a[b]", False),
+        ("", "%", True),
+        ("LOG", "log", False),
+    ],
+)
+def test_patterns_know_percent_and_underscore_only(text: str, pattern: str, expected: bool) -> None:
+    assert matches_pattern(text, pattern) is expected
+
+
+@pytest.mark.timeout(10)
+def test_a_hostile_pattern_does_not_backtrack_without_end() -> None:
+    assert not matches_pattern("a" * 200, "%a" * 100 + "b")

@@ -1,0 +1,29 @@
+"""Settings are valid once built."""
+
+from pathlib import Path
+
+import pytest
+
+from micromegas_jupyter.server import FlightServerSettings
+
+
+def test_the_defaults_listen_on_loopback() -> None:
+    settings = FlightServerSettings()
+
+    assert (settings.host, settings.port) == ("127.0.0.1", 50051)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"port": 65536},
+        {"port": -1},
+        {"certificate_file": Path("server.pem")},
+        {"key_file": Path("server.key")},
+        {"max_concurrent_queries": 0},
+        {"admission_wait_seconds": 0.0},
+    ],
+)
+def test_other_values_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"port|TLS|limits"):
+        FlightServerSettings(**changes)  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+import os
+
+import psutil
+import pytest
+
+from micromegas_jupyter.server import process_sampler
+from micromegas_jupyter.server.process_sampler import Kind, ProcessSampler, Reading, build_measures
+
+TIME_NS = 1_795_521_600_000_000_000
+
+
+def _counter(value: float, *, ceiling: float = float("inf"), core: str = "0") -> Reading:
+    return Reading(
+        name="cpu", unit="percent", value=value, kind=Kind.COUNTER, ceiling=ceiling, properties={"core": core}
+    )
+
+
+def test_a_gauge_is_told_as_it_stands() -> None:
+    (row,) = build_measures(
+        [], [Reading(name="used_memory", unit="bytes", value=5)], elapsed_seconds=0.0, time_ns=TIME_NS
+    )
+
+    assert (row.name, row.unit, row.value, row.time_ns) == ("used_memory", "bytes", 5.0, TIME_NS)
+    assert row.target == "micromegas_jupyter.process_sampler"
+    assert isinstance(row.value, float)
+
+
+def test_a_counter_is_told_as_growth_per_second() -> None:
+    (row,) = build_measures([_counter(100)], [_counter(150)], elapsed_seconds=2.0, time_ns=TIME_NS)
+
+    assert (row.value, row.properties) == (25.0, {"core": "0"})
+
+
+@pytest.mark.parametrize(
+    ("previous", "elapsed_seconds"),
+    [([], 1.0), ([_counter(200)], 1.0), ([_counter(100)], 0.0), ([_counter(100, core="1")], 1.0)],
+    ids=["no sample before", "ran backwards", "no time passed", "another core"],
+)
+def test_a_counter_without_a_meaningful_rate_gives_no_row(previous: list[Reading], elapsed_seconds: float) -> None:
+    assert build_measures(previous, [_counter(150)], elapsed_seconds=elapsed_seconds, time_ns=TIME_NS) == []
+
+
+def test_a_rate_stays_below_its_ceiling() -> None:
+    (row,) = build_measures([_counter(0)], [_counter(103, ceiling=100)], elapsed_seconds=1.0, time_ns=TIME_NS)
+
+    assert row.value == 100.0
+
+
+def test_the_first_sample_has_no_rates() -> None:
+    rows = ProcessSampler().sample(time_ns=TIME_NS, monotonic_seconds=5.0)
+
+    assert {row.name for row in rows} >= {"total_memory", "used_memory", "load_average", "process_resident_bytes"}
+    assert [row.name for row in rows if row.unit in {"percent", "bytes/s", "count/s"}] == []
+
+
+def test_the_second_sample_measures_this_process_and_machine() -> None:
+    sampler = ProcessSampler()
+    sampler.sample(time_ns=TIME_NS, monotonic_seconds=5.0)
+    read, write = os.pipe()
+
+    rows = sampler.sample(time_ns=TIME_NS, monotonic_seconds=6.0)
+
+    os.close(read)
+    os.close(write)
+    values = {(row.name, *row.properties.values()): row.value for row in rows}
+    assert values["total_memory",] == psutil.virtual_memory().total
+    assert 0 <= values["cpu_usage",] <= 100
+    assert ("cpu_core_usage", str(psutil.cpu_count() - 1)) in values
+    assert values["process_cpu_usage",] >= 0
+    assert values["process_open_files",] >= 5
+    assert values["process_threads",] >= 1
+
+
+def test_what_the_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(process_sampler.psutil, "disk_io_counters", lambda: None)
+    monkeypatch.setattr(process_sampler.psutil, "net_io_counters", lambda: None)
+    monkeypatch.setattr(process_sampler.psutil, "cpu_times", refuse)
+    sampler = ProcessSampler()
+    sampler.sample(time_ns=TIME_NS, monotonic_seconds=5.0)
+
+    names = {row.name for row in sampler.sample(time_ns=TIME_NS, monotonic_seconds=6.0)}
+
+    assert not names & {"disk_read", "network_sent", "cpu_usage"}
+    assert {"used_memory", "process_cpu_usage"} <= names

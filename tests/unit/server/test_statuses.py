@@ -1,0 +1,69 @@
+"""What is not the package's own error becomes a defect without its words; what ends a task is not answered."""
+
+import asyncio
+import logging
+
+import pytest
+
+from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryCancelled
+from micromegas_jupyter.server.statuses import translate_error
+from tests.fakes.engine import Panic
+
+
+def test_the_packages_own_error_gains_the_query_id() -> None:
+    error = InvalidStatement("No such column.")
+
+    assert translate_error(error, "q-1") is error
+    assert error.query_id == "q-1"
+
+
+def test_an_error_keeps_the_query_id_that_it_has() -> None:
+    error = InvalidStatement("No such column.", query_id="q-0")
+
+    assert translate_error(error, "q-1").query_id == "q-0"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("/srv/secret.py"), Panic("/srv/secret.rs")])
+def test_anything_else_is_a_defect_whose_words_stay_in_the_log(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, logger="micromegas_jupyter.server")
+
+    translated = translate_error(error, "q-1")
+
+    assert type(translated) is InternalError
+    assert translated.query_id == "q-1"
+    assert "secret" not in str(translated)
+    assert "secret" in caplog.text
+    assert "q-1" in caplog.text
+
+
+def test_the_server_never_says_cancelled_by_itself() -> None:
+    assert type(translate_error(QueryCancelled("Stopped."), "q-1")) is InternalError
+
+
+def test_a_part_that_raises_cancelled_error_has_failed() -> None:
+    async def scenario() -> MicromegasError:
+        return translate_error(asyncio.CancelledError(), "q-1")
+
+    assert type(asyncio.run(scenario())) is InternalError
+
+
+def test_a_cancelled_task_is_cancelled() -> None:
+    async def scenario() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            translate_error(error, "q-1")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
+def test_what_ends_the_task_or_the_process_passes_through(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        translate_error(error, "q-1")

@@ -1,0 +1,77 @@
+"""Tests of `settings.urls`."""
+
+import pytest
+
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings import check_issuer_url, is_loopback_url
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "https://id.example.com",
+        "https://id.example.com/",
+        "https://id.example.com:8443/realms/lake",
+        "https://login.microsoftonline.com/0b1c/v2.0",
+        "http://127.0.0.1:8080",
+        "http://localhost",
+        "http://[::1]:9000/dex",
+    ],
+)
+def test_an_issuer_over_tls_or_on_this_machine_is_accepted(issuer):
+    check_issuer_url(issuer, key="KEY")
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "",
+        "id.example.com",
+        "ftp://id.example.com",
+        "file:///etc/passwd",
+        "https://",
+        "https:///realm",
+        "https://[::1",
+        "https://id.example.com:port",
+        "https://id.example.com:0",
+        "https://id.example.com:99999",
+        " https://id.example.com",
+        "https://id.example.com ",
+        "https://id.example.com/a b",
+        "https://id.exämple.com",
+        "https://id.example.com\\evil",
+        "https://id.example.com\n",
+        "http://id.example.com",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://127.1",
+        "http://localhost.",
+        "http://0.0.0.0",
+        "https://id.example.com?",
+        "https://id.example.com?tenant=a",
+        "https://id.example.com#",
+        "https://id.example.com#a",
+        "https://@id.example.com",
+        "https://user:hunter2@id.example.com",
+        "http://localhost@id.example.com",
+    ],
+)
+def test_any_other_issuer_is_an_error_that_names_the_key(issuer):
+    with pytest.raises(ConfigurationError) as caught:
+        check_issuer_url(issuer, key="KEY")
+
+    assert caught.value.key == "KEY"
+    assert str(caught.value).startswith("KEY names ")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:5", "grpc://localhost:50051", "http://[::1]/x", "HTTP://LOCALHOST"])
+def test_this_machine_is_recognised(url):
+    assert is_loopback_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.2", "http://localhost.evil", "http://[::1", "localhost", "", "http://"]
+)
+def test_no_other_machine_passes_for_this_one(url):
+    assert not is_loopback_url(url)

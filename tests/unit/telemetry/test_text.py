@@ -1,0 +1,69 @@
+import pytest
+
+from micromegas_jupyter.telemetry import bound_text, is_secret_property, redact_secrets
+
+# Three segments whose header is {"alg":"RS256"}; no key ever made the signature.
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("calling with Bearer abc now", "calling with Bearer *** now"),
+        (f"got {TOKEN}, fine", "got ***, fine"),
+        (f"id_token%3D{TOKEN}%26x=1", "id_token%3D***%26x=1"),
+        ("GET /callback?code=abc&state=def&lang=en HTTP/1.1", "GET /callback?code=***&state=***&lang=en HTTP/1.1"),
+        ("next=%2Fcb%3Fcode%3Dabc%26lang%3Den", "next=%2Fcb%3Fcode%3D***%26lang%3Den"),
+        ("grant_type=refresh_token&refresh_token=abc", "grant_type=refresh_token&refresh_token=***"),
+        ("code=SplxlOBeZQQYbYS6WxSbIA&client_secret=x", "code=***&client_secret=***"),
+        ('{"access_token": "abc", "expires_in": 5}', '{"access_token": "***", "expires_in": 5}'),
+        ("{'id_token': 'abc'}", "{'id_token': '***'}"),
+        (r'"{\"id_token\":\"abc\"}"', r'"{\"id_token\":\"***\"}"'),
+        ("('authorization', 'Basic YTpi')", "('authorization', '***')"),
+        ("Authorization: Basic YTpi\r\nHost: a", "Authorization: ***\r\nHost: a"),
+        ("Set-Cookie: sid=1; Path=/", "Set-Cookie: ***"),
+        (f"cut {TOKEN[:30]}", "cut ***"),
+    ],
+)
+def test_secrets_are_masked_and_the_rest_is_kept(text: str, kept: str) -> None:
+    assert redact_secrets(text) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exit code=1 state=running",
+        "import micromegas_jupyter.telemetry_tables.definitions_of_tables",
+        "survey_processing_module.part_one.part_two",
+        "2026-11-24T12:00:00.123 127.0.0.1:50051 took 1.25 s",
+        "SELECT msg FROM log_entries WHERE level <= 3 AND time > now()",
+    ],
+)
+def test_text_without_secrets_is_left_alone(text: str) -> None:
+    assert redact_secrets(text) == text
+
+
+@pytest.mark.parametrize("name", ["token", "access_token", "X-Api-Key", "client.secret", "Authorization", "password"])
+def test_a_property_that_is_named_like_a_secret_is_one(name: str) -> None:
+    assert is_secret_property(name)
+
+
+@pytest.mark.parametrize("name", ["tokens_used", "user", "secretary", "code", "query_id"])
+def test_a_property_that_is_named_otherwise_is_none(name: str) -> None:
+    assert not is_secret_property(name)
+
+
+def test_text_within_its_bound_is_left_alone() -> None:
+    assert bound_text("plain", max_bytes=5) == "plain"
+    assert bound_text("grün", max_bytes=5) == "grün"
+
+
+def test_text_over_its_bound_is_cut_between_characters_and_marked() -> None:
+    cut = bound_text("ü" * 100, max_bytes=50)
+
+    assert cut == "ü" * 20 + "… [cut]"
+    assert len(cut.encode()) <= 50
+
+
+def test_text_with_a_lone_surrogate_becomes_valid() -> None:
+    assert bound_text("bad \udcff name", max_bytes=100) == "bad ? name"

@@ -1,0 +1,89 @@
+"""Tests of `errors`."""
+
+import re
+
+import grpc
+import pytest
+
+from micromegas_jupyter import errors
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InvalidStatement,
+    MicromegasError,
+    QueryCancelled,
+    Rejected,
+    Unavailable,
+    error_classes,
+)
+
+OWN_CLASSES = [found for found in error_classes().values() if found.__module__ == errors.__name__]
+
+
+def test_an_error_says_what_happened_and_what_to_do():
+    error = Unavailable("The lake does not answer.", query_id="7f3a")
+
+    assert str(error) == "The lake does not answer. Try again in a moment."
+    assert (error.what, error.remedy, error.query_id) == (
+        "The lake does not answer.",
+        "Try again in a moment.",
+        "7f3a",
+    )
+
+
+def test_a_remedy_of_its_own_replaces_the_general_one_and_may_be_empty():
+    assert str(Unavailable("Down.", remedy="Wait.")) == "Down. Wait."
+    assert str(Unavailable("Down.", remedy="")) == "Down."
+
+
+def test_a_configuration_error_names_its_key():
+    assert ConfigurationError("Bad.", key="MICROMEGAS_ADMINS").key == "MICROMEGAS_ADMINS"
+
+
+def test_a_rejection_keeps_its_reason_from_the_client():
+    error = Rejected(reason="audience_mismatch")
+
+    assert error.reason == "audience_mismatch"
+    assert "audience" not in str(error)
+
+
+def test_a_query_error_knows_its_place():
+    error = InvalidStatement("No such column.", line=2, column=5)
+
+    assert (error.line, error.column) == (2, 5)
+
+
+def test_rejected_and_unavailable_never_catch_each_other():
+    assert not issubclass(Rejected, Unavailable)
+    assert not issubclass(Unavailable, Rejected)
+
+
+def test_every_code_belongs_to_one_class():
+    assert len({found.code for found in OWN_CLASSES}) == len(OWN_CLASSES)
+    assert error_classes()["AUTH010"] is Rejected
+
+
+@pytest.mark.parametrize("found", OWN_CLASSES, ids=lambda found: found.__name__)
+def test_every_class_has_a_place_on_every_edge(found):
+    assert re.fullmatch(r"[A-Z]+\d{3}", found.code)
+    assert found.grpc_code in grpc.StatusCode.__members__
+    assert 400 <= found.http_status < 600
+    assert found.exit_code in {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("found", OWN_CLASSES, ids=lambda found: found.__name__)
+def test_every_class_is_drawn_in_the_tree(found):
+    assert errors.__doc__ is not None
+    line = next(line for line in errors.__doc__.splitlines() if re.search(rf"\b{found.__name__}\b", line))
+    assert found is MicromegasError or found.code in line or found.code.endswith("000")
+
+
+def test_only_what_may_work_later_is_retryable():
+    assert {found.__name__ for found in OWN_CLASSES if found.retryable} == {
+        "Unavailable",
+        "ProviderUnavailable",
+        "ServerUnavailable",
+    }
+
+
+def test_cancelled_is_the_callers_own_decision_only():
+    assert [found for found in OWN_CLASSES if found.grpc_code == "CANCELLED"] == [QueryCancelled]
