@@ -5,8 +5,7 @@ Who may do what with it is the server's side (`access`); which provider a progra
 
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.identity import Identity, LogoutReport
-from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider
-from micromegas_jupyter.auth.pending_login import PendingLogin
+from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
 from micromegas_jupyter.contracts import AuthProvider
 

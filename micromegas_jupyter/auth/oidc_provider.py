@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.identity import Identity, LogoutReport
 from micromegas_jupyter.auth.logout import end_session
 from micromegas_jupyter.auth.loopback_address import parse_loopback_address
 from micromegas_jupyter.auth.loopback_receiver import LoopbackReceiver
-from micromegas_jupyter.auth.pending_login import LINGER_SECONDS, PendingLogin
+from micromegas_jupyter.auth.pending_login import LINGER_SECONDS, PendingSignIn
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.session import Bearer, session_from_storage
 from micromegas_jupyter.auth.session_keeper import SessionKeeper
@@ -150,7 +150,7 @@ class OidcAuthProvider:
         http: ProviderCalls | None = None,
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
-    ) -> PendingLogin:
+    ) -> "PendingLogin":
         """Start a sign-in that goes on by itself; returns as soon as the provider has described itself.
 
         Args:
@@ -315,6 +315,10 @@ class OidcAuthProvider:
 
     def __reduce__(self) -> str:
         raise TypeError("a sign-in cannot be pickled")
+
+
+class PendingLogin(PendingSignIn[OidcAuthProvider]):
+    """A sign-in that was begun by `OidcAuthProvider.begin_login` and goes on by itself."""
 
 
 def _secret(text: str | Secret | None) -> Secret | None:

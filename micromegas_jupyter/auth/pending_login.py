@@ -8,15 +8,13 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, Self, TypeVar
 
+from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.auth.loopback_receiver import LoopbackReceiver
 from micromegas_jupyter.errors import InternalError, LoginFailed, LoginTimedOut, MicromegasError
 from micromegas_jupyter.redirect import Page, failure_page, success_page
 from micromegas_jupyter.seams import Clock
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider
 
 LINGER_SECONDS = 2.0
 # After the callback: discovery, token and keys of ten seconds each, and the wait for the token file's lock.
@@ -25,7 +23,18 @@ COMPLETION_SECONDS = 90.0
 _log = logging.getLogger(__name__)
 
 
-class PendingLogin:
+class SignedIn(Protocol):
+    """What a sign-in leads to, as far as its last page says it."""
+
+    def identity(self) -> Identity:
+        """Return who signed in."""
+        ...
+
+
+P = TypeVar("P", bound=SignedIn)
+
+
+class PendingSignIn(Generic[P]):
     """A running sign-in; safe to use from several threads.
 
     Its lock covers the outcome and the callbacks, and is free while they run.
@@ -38,7 +47,7 @@ class PendingLogin:
     def __init__(
         self,
         receiver: LoopbackReceiver,
-        complete: Callable[[str], "OidcAuthProvider"],
+        complete: Callable[[str], P],
         *,
         timeout_seconds: float,
         clock: Clock,
@@ -49,9 +58,9 @@ class PendingLogin:
         self._complete = complete
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
-        self._outcome: OidcAuthProvider | MicromegasError | None = None
+        self._outcome: P | MicromegasError | None = None
         self._settled = threading.Event()
-        self._callbacks: list[Callable[[PendingLogin], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self._is_cancelled = False
         # The caller's context comes along, so that what a callback prints lands in the caller's notebook cell.
         context = contextvars.copy_context()
@@ -63,7 +72,7 @@ class PendingLogin:
         """Whether the sign-in has ended, one way or the other."""
         return self._settled.is_set()
 
-    def result(self, timeout_seconds: float | None = None) -> "OidcAuthProvider":
+    def result(self, timeout_seconds: float | None = None) -> P:
         """Wait for the end and return the provider.
 
         Args:
@@ -87,13 +96,13 @@ class PendingLogin:
             raise outcome
         return outcome
 
-    def on_done(self, callback: Callable[["PendingLogin"], None]) -> None:
+    def on_done(self, callback: Callable[[Self], None]) -> None:
         """Have `callback` called once, on the sign-in's thread, when it has ended; at once when it already has."""
         with self._lock:
             if self._outcome is None:
-                self._callbacks.append(callback)
+                self._callbacks.append(lambda: callback(self))
                 return
-        _call(callback, self)
+        _call(lambda: callback(self))
 
     def cancel(self) -> None:
         """Stop waiting for the person; without effect once the browser has come back. Safe to call twice."""
@@ -119,7 +128,7 @@ class PendingLogin:
         finally:
             self._receiver.close()
 
-    def _outcome_of(self, query: str | None) -> "OidcAuthProvider | MicromegasError":
+    def _outcome_of(self, query: str | None) -> P | MicromegasError:
         if query is None:
             if self._is_cancelled:
                 return LoginFailed("The sign-in was cancelled.")
@@ -132,23 +141,23 @@ class PendingLogin:
             _log.exception("A sign-in ended with a defect.")
             return InternalError("The sign-in ended with a defect of this program.")
 
-    def _settle(self, outcome: "OidcAuthProvider | MicromegasError") -> None:
+    def _settle(self, outcome: P | MicromegasError) -> None:
         with self._lock:
             self._outcome = outcome
             callbacks, self._callbacks = self._callbacks, []
         self._settled.set()
         for callback in callbacks:
-            _call(callback, self)
+            _call(callback)
 
 
-def _call(callback: Callable[[PendingLogin], None], pending: PendingLogin) -> None:
+def _call(callback: Callable[[], None]) -> None:
     try:
-        callback(pending)
+        callback()
     except Exception:  # noqa: BLE001 - one callback's defect must not cost the others
         _log.exception("What was to follow a sign-in failed.")
 
 
-def _page_of(outcome: "OidcAuthProvider | MicromegasError") -> Page:
+def _page_of(outcome: SignedIn | MicromegasError) -> Page:
     if isinstance(outcome, MicromegasError):
         return failure_page(what=outcome.what, remedy=outcome.remedy)
     identity = outcome.identity()

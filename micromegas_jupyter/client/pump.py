@@ -121,6 +121,8 @@ class BatchPump:
         except BaseException as error:  # noqa: BLE001 - handed to the reader
             self._put(Failed(error))
         finally:
+            with self._changed:
+                self._stream = None  # nothing is left that `stop` could cancel
             stream.close()
 
     def _read(self, stream: BatchStream) -> None:

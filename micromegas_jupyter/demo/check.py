@@ -53,7 +53,7 @@ def run_check(stack: "DemoStack", *, say: Callable[[str], None], show: Callable[
     with open_client(settings, provider) as client:
         server = client.whoami()
         say(f"the server knows {server.email}{' as administrator' if server.is_admin else ''}")
-        _wait_for_rows(client)
+        wait_for_rows(client)
         for title, sql in QUERIES:
             say(f"{title}: {sql}")
             with client.open_query(sql) as reader:
@@ -61,7 +61,12 @@ def run_check(stack: "DemoStack", *, say: Callable[[str], None], show: Callable[
                     raise ServerUnavailable(f"The query gave no rows: {title}.")
 
 
-def _wait_for_rows(client: "FlightSQLClient") -> None:
+def wait_for_rows(client: "FlightSQLClient") -> None:
+    """Wait until the stack has recorded its first log lines and measurements.
+
+    Raises:
+        ServerUnavailable: There is nothing after ten seconds.
+    """
     deadline = SYSTEM_CLOCK.monotonic() + _FIRST_ROWS_TIMEOUT_SECONDS
     pause = threading.Event()
     sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"

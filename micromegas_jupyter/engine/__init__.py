@@ -4,7 +4,7 @@ Storage hands over file lists (`contracts.TableSource`); the wire is the server'
 """
 
 from micromegas_jupyter.engine.contract import Engine, PlannedQuery, StatementRequest, TimeRange
-from micromegas_jupyter.engine.interim.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.settings import EngineSettings
 
 __all__ = ["DataFusionEngine", "Engine", "EngineSettings", "PlannedQuery", "StatementRequest", "TimeRange"]

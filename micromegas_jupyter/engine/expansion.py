@@ -29,14 +29,23 @@ def plan_copies(scanned: Scan, *, at_most: int) -> int:
         return 0
     # Inner bodies end first and later ones may only name earlier ones, so the order of ends is the order of meaning.
     copies: dict[str, int] = {body.name: 0 for body in bodies}
-    counted = [0] * (len(tokens) + 1)
     for body in sorted(bodies, key=lambda found: found.last):
         made = 1 + _count(tokens, body.first, body.last, copies)
         copies[body.name] = max(copies[body.name], made)
-        counted[body.last] = made
         if made > at_most:
             return made
-    return _count(tokens, 0, len(tokens), copies)
+    return sum(_count(tokens, first, last, copies) for first, last in _outside(bodies, len(tokens)))
+
+
+def _outside(bodies: list[_Body], end: int) -> list[tuple[int, int]]:
+    """Return the ranges of tokens that are in no body."""
+    ranges: list[tuple[int, int]] = []
+    place = 0
+    for body in sorted(bodies, key=lambda found: found.first):
+        if body.first > place:
+            ranges.append((place, body.first))
+        place = max(place, body.last)
+    return [*ranges, (place, end)]
 
 
 def _count(tokens: tuple[Token, ...], first: int, last: int, copies: dict[str, int]) -> int:

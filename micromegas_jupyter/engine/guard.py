@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 class Limits:
     """What a statement's shape may be at most, and what DataFusion 54 or 55 did beyond it.
 
-    Measured with an 64 MiB planning stack and the runtime's own 2 MiB worker stacks; "crash" is a segmentation fault.
+    Measured with a 64 MiB planning stack and the runtime's own 2 MiB worker stacks; "crash" is a segmentation fault.
     """
 
     #: Parsing doubles with each bracket around an error: 16 take 0.1 s, 24 more than 3 s; CAST in CAST 48 never ends.
@@ -48,9 +48,16 @@ class Limits:
     PLAN_COPIES: Final = 1000
 
 
-_WORD_OPERATORS = frozenset(
-    "and or xor not is in like ilike rlike regexp similar between at collate div overlaps isnull notnull match".split()
+# fmt: off
+_WORD_OPERATORS = frozenset({
+    "and", "or", "xor", "not", "is", "in", "like", "ilike", "rlike", "regexp",
+    "similar", "between", "at", "collate", "div", "overlaps", "isnull", "notnull", "match",
+})
+# fmt: on
+_AFTER_FROM = frozenset(
+    {"where", "group", "having", "order", "limit", "select", "union", "except", "intersect", "window"}
 )
+_SHAPING = _WORD_OPERATORS | _AFTER_FROM | {"case", "end", "from", "join"}
 _SET_OPERATIONS = frozenset({"union", "except", "intersect", "minus"})
 _GROUPINGS = frozenset({"cube", "rollup", "sets"})
 
@@ -103,8 +110,7 @@ def _check_counts(scanned: Scan) -> None:
     words = Counter(token.text.lower() for token in scanned.tokens if token.kind is Kind.WORD)
     for what, count, limit in (
         ("set operations", sum(words[word] for word in _SET_OPERATIONS), Limits.SET_OPERATIONS),
-        ("joins", words["join"], Limits.JOINS),
-        ("SELECTs", words["select"] + words["from"] - min(words["select"], words["from"]), Limits.SELECTS),
+        ("SELECTs", max(words["select"], words["from"]), Limits.SELECTS),
         ("WITHs", words["with"], Limits.WITHS),
         ("windows", words["over"], Limits.WINDOWS),
     ):
@@ -121,15 +127,16 @@ def _check_nesting(scanned: Scan) -> None:
 
 
 class _Frame:
-    """What was seen between one bracket and now: operators of the running and the longest expression, open CASEs."""
+    """What was seen since one bracket: operators of the running and the longest expression, open CASEs, the clause."""
 
-    __slots__ = ("cases", "grouping", "longest", "running")
+    __slots__ = ("cases", "grouping", "in_from", "longest", "running")
 
     def __init__(self, *, grouping: bool = False) -> None:
         self.running = 0
         self.longest = 0
         self.cases = 0
         self.grouping = grouping
+        self.in_from = False
 
 
 class _Shape:
@@ -141,25 +148,27 @@ class _Shape:
         self._operators = 0
         self._calls = 0
         self._grouping_columns = 0
+        self._joins = 0
         self._reread = 0
+        self._weight = 1  # two to the power of the depth
 
     def read(self, token: Token, previous: Token | None, *, is_certain: bool) -> None:
-        self._reread += 1 << (len(self._frames) - 1)
+        self._reread += self._weight
         if self._reread > Limits.REREAD_TOKENS:
             raise StatementRefused("The statement is too long for how deeply its brackets nest.")
-        match token.kind:
-            case Kind.OPEN:
-                self._open(token, previous)
-            case Kind.CLOSE if is_certain:
-                self._close()
-            case Kind.COMMA:
-                self._comma()
-            case Kind.OPERATOR:
-                self._operator()
-            case Kind.WORD:
-                self._word(token.text.lower(), previous, is_certain=is_certain)
-            case _:
-                pass
+        kind = token.kind
+        if kind is Kind.WORD:
+            word = token.text.lower()
+            if word in _SHAPING:
+                self._word(word, previous, is_certain=is_certain)
+        elif kind is Kind.OPERATOR:
+            self._operator()
+        elif kind is Kind.COMMA:
+            self._comma()
+        elif kind is Kind.OPEN:
+            self._open(token, previous)
+        elif kind is Kind.CLOSE and is_certain:
+            self._close()
 
     def _open(self, token: Token, previous: Token | None) -> None:
         after_word = previous is not None and previous.kind is Kind.WORD
@@ -172,6 +181,7 @@ class _Shape:
                 f"The statement nests brackets deeper than the {Limits.BRACKET_DEPTH} levels that this server takes."
             )
         is_grouping = after_word and previous is not None and previous.text.lower() in _GROUPINGS
+        self._weight *= 2
         self._frames.append(_Frame(grouping=is_grouping or self._frames[-1].grouping))
         if is_grouping:
             self._count_grouping_column()
@@ -179,6 +189,7 @@ class _Shape:
     def _close(self) -> None:
         if len(self._frames) == 1:
             return  # one closing bracket too many: DataFusion will say so
+        self._weight //= 2
         frame = self._frames.pop()
         self._cases -= frame.cases
         self._add_to_expression(max(frame.longest, frame.running))
@@ -189,6 +200,8 @@ class _Shape:
         frame.running = 0
         if frame.grouping:
             self._count_grouping_column()
+        if frame.in_from:
+            self._count_join()
 
     def _operator(self) -> None:
         self._operators += 1
@@ -199,6 +212,12 @@ class _Shape:
     def _word(self, word: str, previous: Token | None, *, is_certain: bool) -> None:
         if word in _WORD_OPERATORS:
             self._operator()
+        elif word in _AFTER_FROM:
+            self._frames[-1].in_from = False
+        elif word == "from":
+            self._frames[-1].in_from = True
+        elif word == "join":
+            self._count_join()
         elif word == "case":
             self._frames[-1].cases += 1
             self._cases += 1
@@ -215,6 +234,11 @@ class _Shape:
         frame.running += operators
         if frame.running > Limits.EXPRESSION_OPERATORS:
             raise _refusal("operators in one expression", Limits.EXPRESSION_OPERATORS)
+
+    def _count_join(self) -> None:
+        self._joins += 1
+        if self._joins > Limits.JOINS:
+            raise _refusal("joins", Limits.JOINS)
 
     def _count_grouping_column(self) -> None:
         self._grouping_columns += 1

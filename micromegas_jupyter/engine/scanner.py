@@ -71,14 +71,14 @@ _COMMON = r"""
   | (?P<placeholder> \?\d* | \$\w+ )
   | (?P<open> [(\[{] ) | (?P<close> [)\]}] ) | (?P<comma> , ) | (?P<semicolon> ; )
   | (?P<operator> ->> | -> | => | :: | := | \|\| | \|> | <= | >= | <> | != | == | [-+*/%<>=!~^&|@\#:\\] )
-  | (?P<other> . )
-"""
+  | (?P<other> \S )
+)"""
 
 # The order matters: a doubtful prefix or dollar quote is met before the word or the placeholder it begins with.
 # Quotes are possessive (`*+`): an unterminated quote is doubt, never a shorter quote.
 _CERTAIN = re.compile(
-    r"""
-    (?P<blank> \s+ | --[^\r\n]*(?:\r?\n|\Z) | /\*(?:[^*/]|\*(?!/)|/(?!\*))*+\*/ )
+    r"""\s*+ (?:
+    (?P<blank> \Z | --[^\r\n]*(?:\r?\n|\Z) | /\*(?:[^*/]|\*(?!/)|/(?!\*))*+\*/ )
   | (?P<string> [eE]'(?:[^'\\]|\\.|'')*+' | [nNxX]?'(?:[^']|'')*+' )
   | (?P<quoted> "(?:[^"]|"")*+" )
   | (?P<doubt> --|/\*|['"`] | \$\w*\$ | [^\W\d][\w@\#]*\$[\w@\#]*\$ | (?:[^\W\d]{1,2}|[uU]&)['"] )
@@ -86,7 +86,7 @@ _CERTAIN = re.compile(
     + _COMMON,
     re.VERBOSE | re.DOTALL,
 )
-_NOTHING_SKIPPED = re.compile(r"(?P<blank> \s+ )" + _COMMON, re.VERBOSE | re.DOTALL)
+_NOTHING_SKIPPED = re.compile(r"\s*+ (?: (?P<blank> \Z )" + _COMMON, re.VERBOSE | re.DOTALL)
 _KINDS = {kind.value: kind for kind in Kind}
 
 
@@ -95,16 +95,17 @@ def scan(sql: str) -> Scan:
     tokens: list[Token] = []
     certain_until = len(sql)
     for match in _CERTAIN.finditer(sql):
-        group = match.lastgroup
+        group = match.lastgroup or "blank"
         if group == "doubt":
-            certain_until = match.start()
+            certain_until = match.start(group)
             break
-        if group is not None and group != "blank":
-            tokens.append(Token(_KINDS[group], match.group(), match.start()))
-    for match in _NOTHING_SKIPPED.finditer(sql, certain_until):
-        group = match.lastgroup
-        if group is not None and group != "blank":
-            tokens.append(Token(_KINDS[group], match.group(), match.start()))
+        if group != "blank":
+            tokens.append(Token(_KINDS[group], match[group], match.start(group)))
+    if certain_until < len(sql):
+        for match in _NOTHING_SKIPPED.finditer(sql, certain_until):
+            group = match.lastgroup or "blank"
+            if group != "blank":
+                tokens.append(Token(_KINDS[group], match[group], match.start(group)))
     return Scan(sql=sql, tokens=tuple(tokens), certain_until=certain_until)
 
 

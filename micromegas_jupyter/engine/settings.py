@@ -6,6 +6,10 @@ Reading these from the environment is the composition's job.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+#: The length up to which the other limits of a statement's shape (`guard.Limits`) were measured.
+MOST_STATEMENT_BYTES: Final = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +20,7 @@ class EngineSettings:
         memory_limit_bytes: What all running queries together may take from the engine's pool. Not a cap on the
             process: decoding and output live outside the pool (a 500 MB pool has been seen with 2.7 GB peaks), so an
             operating-system limit belongs around the process.
-        spill_limit_bytes: What all running queries together may write to the temporary folder.
+        spill_limit_bytes: What one running query may write to the temporary folder.
         spill_directory: An existing folder, below which the engine makes its own; None for the system's.
         max_statement_bytes: The longest statement, in UTF-8 bytes; at most the default, for which the other
             limits of a statement's shape were measured.
@@ -31,7 +35,7 @@ class EngineSettings:
     memory_limit_bytes: int = 1 << 30
     spill_limit_bytes: int = 8 << 30
     spill_directory: str | None = field(default=None, repr=False)
-    max_statement_bytes: int = 65536
+    max_statement_bytes: int = MOST_STATEMENT_BYTES
     target_partitions: int | None = None
     batch_rows: int = 65536
     planning_threads: int = 2
@@ -40,5 +44,5 @@ class EngineSettings:
         counts = (self.memory_limit_bytes, self.spill_limit_bytes, self.batch_rows, self.planning_threads)
         if min(counts) < 1 or (self.target_partitions is not None and self.target_partitions < 1):
             raise ValueError("engine limits are one or more")
-        if not 1 <= self.max_statement_bytes <= 65536:
-            raise ValueError("max_statement_bytes is between 1 and 65536")
+        if not 1 <= self.max_statement_bytes <= MOST_STATEMENT_BYTES:
+            raise ValueError(f"max_statement_bytes is between 1 and {MOST_STATEMENT_BYTES}")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+Listing = dict[str, list[SegmentFile]]
+
 _RETRY_SECONDS = 600.0
 
 
@@ -79,30 +81,29 @@ class Maintenance:
         """
         now = self._setup.clock.monotonic()
         self._retry_at = {key: retry_at for key, retry_at in self._retry_at.items() if retry_at > now}
-        merged = failed = removed = 0
+        merged = failed = 0
+        # Read before the folders, so that every flush below these numbers is in the listing.
+        settled = {name: writer.settled_sequence for name, writer in self._writers.items()}
+        listing = self._list()
         try:
             for definition in self._setup.tables:
-                for plan in self._plan_own(definition):
+                own = [found for found in listing[definition.name] if found.segment.writer_id == self._writer_id]
+                for plan in plan_tiers(own, settled_sequence=settled[definition.name], limits=self._setup.limits):
                     was_merged = self._merge(definition, plan, is_stopping)
                     merged, failed = merged + was_merged, failed + (not was_merged)
-            adopted, failed_adopted = self._adopt(is_stopping)
+            adopted, failed_adopted = self._adopt(_writers_with_several_files(listing) - {self._writer_id}, is_stopping)
             merged, failed = merged + adopted, failed + failed_adopted
         except CompactionStopped:
             return MaintenanceReport(merged=merged, failed=failed)
-        dropped = self._drop_expired()
+        listing = self._list()
+        dropped = self._drop_expired(listing)
         with storage_errors("Files that are no longer needed could not be removed."):
-            removed = self._remove()
+            removed = self._remove(listing)
         return MaintenanceReport(merged=merged, failed=failed, dropped=dropped, removed=removed)
 
-    def _plan_own(self, definition: TableDefinition) -> list[MergePlan]:
-        # Read before the folder, so that every flush below it is in the listing.
-        settled_sequence = self._writers[definition.name].settled_sequence
-        own = [found for found in self._files(definition) if found.segment.writer_id == self._writer_id]
-        return plan_tiers(own, settled_sequence=settled_sequence, limits=self._setup.limits)
-
-    def _adopt(self, is_stopping: Stopping) -> tuple[int, int]:
+    def _adopt(self, writer_ids: set[str], is_stopping: Stopping) -> tuple[int, int]:
         merged = failed = 0
-        for writer_id in sorted(self._writers_with_several_files()):
+        for writer_id in sorted(writer_ids):
             lock = try_adopt_writer(self._setup.root, writer_id)
             if lock is None:
                 continue
@@ -116,13 +117,6 @@ class Maintenance:
             finally:
                 lock.release()
         return merged, failed
-
-    def _writers_with_several_files(self) -> set[str]:
-        found: set[str] = set()
-        for definition in self._setup.tables:
-            writer_ids = [file.segment.writer_id for file in select_visible_files(self._files(definition))]
-            found.update(one for one, other in pairwise(writer_ids) if one == other)
-        return found - {self._writer_id}
 
     def _merge(self, definition: TableDefinition, plan: MergePlan, is_stopping: Stopping) -> bool:
         key = (definition.name, plan.merged)
@@ -142,23 +136,22 @@ class Maintenance:
             return False
         return True
 
-    def _drop_expired(self) -> int:
-        tables = {definition.name: self._files(definition) for definition in self._setup.tables}
-        expired = select_expired(tables, now=self._now(), limits=self._setup.limits)
+    def _drop_expired(self, listing: Listing) -> int:
+        expired = select_expired(listing, now=self._now(), limits=self._setup.limits)
         for table, segments in expired.items():
             for segment in segments:
                 drop_segment(self._setup.root / table, segment, owner_id=self._writer_id)
         return sum(map(len, expired.values()))
 
-    def _remove(self) -> int:
+    def _remove(self, listing: Listing) -> int:
         now = self._now()
         removed = 0
         alive: set[str] = set()
         for definition in self._setup.tables:
             folder = self._setup.folder(definition)
-            removed += remove_covered(folder, self._files(definition), now=now, limits=self._setup.limits)
+            removed += remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
             removed += remove_old_temporaries(folder, modified_before=now - self._setup.limits.temporary_age_seconds)
-            alive.update(found.segment.writer_id for found in self._files(definition))
+            alive.update(found.segment.writer_id for found in listing[definition.name])
         for writer_id in list_writers(self._setup.root, modified_before=now - self._setup.limits.temporary_age_seconds):
             self._forget_if_dead(writer_id, alive)
         return removed
@@ -173,9 +166,20 @@ class Maintenance:
             finally:
                 lock.release()
 
+    def _list(self) -> Listing:
+        return {definition.name: self._files(definition) for definition in self._setup.tables}
+
     def _files(self, definition: TableDefinition) -> list[SegmentFile]:
         with storage_errors(f"The files of {definition.name} could not be listed."):
             return list_segment_files(self._setup.folder(definition))
 
     def _now(self) -> float:
         return self._setup.clock.now().timestamp()
+
+
+def _writers_with_several_files(listing: Listing) -> set[str]:
+    found: set[str] = set()
+    for files in listing.values():
+        writer_ids = [file.segment.writer_id for file in select_visible_files(files)]
+        found.update(one for one, other in pairwise(writer_ids) if one == other)
+    return found

@@ -6,6 +6,7 @@ skips what lies inside another's range. A tombstone is an empty file that covers
 Reading and writing the files is for others.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -49,6 +50,7 @@ def is_writer_id(text: str) -> bool:
     return _WRITER_ID.fullmatch(text) is not None
 
 
+@functools.lru_cache(maxsize=16 * 1024)
 def parse_segment(file_name: str) -> Segment | None:
     """Return what a file's name says, None for any other file."""
     match = _NAME.fullmatch(file_name)

@@ -104,7 +104,7 @@ class IdentityMagics(Magics):
             return
         self._session.parts.browser.open(login.start_url)
         try:
-            self._session.connection(settings)
+            self._session.finish_login(login)
         except KeyboardInterrupt as interrupt:
             self._session.cancel_login()
             cancelled = QueryCancelled("The sign-in was cancelled.")

@@ -97,5 +97,5 @@ def _signed_in_line(state: IdentityState, now: datetime) -> str:
     address = f" ({state.email})" if state.email else ""
     issuer = f" at {state.issuer}" if state.issuer else ""
     until = "" if state.ends_at is None else f" until {moment_text(state.ends_at, now=now)}"
-    renews = ", renews by itself" if state.renews else ""
+    renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
     return f"Signed in as {state.name}{address}{issuer}{until}{renews}."

@@ -18,11 +18,11 @@ class _Decorator(Protocol):
 class Handle(Protocol):
     """A display that can be rewritten."""
 
-    def display(self, bundle: Any, *, raw: bool = False) -> None:
+    def display(self, shown: Any, *, raw: bool = False) -> None:
         """Show it for the first time."""
         ...
 
-    def update(self, bundle: Any, *, raw: bool = False) -> None:
+    def update(self, shown: Any, *, raw: bool = False) -> None:
         """Show something else in its place."""
         ...
 

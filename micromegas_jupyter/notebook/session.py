@@ -49,7 +49,8 @@ class NotebookSession:
     """The sign-in that goes on, the connections, and what is shown about them.
 
     `_lock` guards `_pending`, `_profile`, `_shown` and `_listeners`; it is free during I/O and while listeners
-    are told. `close` ends everything.
+    are told. `_telling` is held while they are, so that the last that each hears is the newest. `close` ends
+    everything.
 
     Args:
         parts: What the session works with.
@@ -59,6 +60,7 @@ class NotebookSession:
         self.parts = parts
         self._connections = Connections(parts)
         self._lock = Lock()
+        self._telling = Lock()
         self._pending: _PendingLogin | None = None
         self._profile: str | None = None
         self._shown: tuple[ClientSettings, IdentityState] | None = None
@@ -145,6 +147,22 @@ class NotebookSession:
         pending.login.on_done(lambda *_: context.run(self._finish_alone, pending))
         return pending.login
 
+    def finish_login(self, login: Login) -> None:
+        """Wait for the end of a sign-in that this session began.
+
+        Raises:
+            LoginFailed: It ended without a token.
+            ProviderMisbehaved: The provider's answer breaks the protocol.
+            ProviderUnavailable: The provider does not answer.
+            TokenStoreError: The sign-in could not be stored.
+        """
+        with self._lock:
+            pending = self._pending
+        if pending is not None and pending.login is login:
+            self._finish(pending)
+        else:
+            login.result(0.0)  # it has ended already; a failure is still news to the caller
+
     def cancel_login(self) -> None:
         """End a sign-in that goes on, if there is one."""
         with self._lock:
@@ -207,15 +225,15 @@ class NotebookSession:
         """Let what is shown follow from a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):
             self._connections.drop(settings)
-        state = self._state_of(settings)
-        if state is not None:
-            self._show(settings, after_failure(state, error))
+        self._change(settings, lambda state: after_failure(state, error))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Let what is shown follow from a call that worked: the token may have been renewed."""
-        state = self._state_of(settings)
-        if state is not None:
-            self._show(settings, after_success(state, settings, provider))
+        try:
+            fresh = signed_in_state(settings, provider)
+        except MicromegasError:
+            return  # a query that worked does not fail for what is shown beside it
+        self._change(settings, lambda state: after_success(state, fresh))
 
     def close(self) -> None:
         """End a sign-in that goes on and close all clients."""
@@ -255,17 +273,28 @@ class NotebookSession:
                 self._pending = None
         return is_current
 
-    def _state_of(self, settings: ClientSettings) -> IdentityState | None:
-        with self._lock:
-            return self._shown[1] if self._shown is not None and self._shown[0] == settings else None
-
     def _show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
         with self._lock:
             self._shown = (settings, state)
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener(state)
+        self._tell()
         return state
+
+    def _change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
+        """Change what is shown, in one step, when it is about these settings."""
+        with self._lock:
+            if self._shown is None or self._shown[0] != settings:
+                return
+            self._shown = (settings, change(self._shown[1]))
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._telling:
+            with self._lock:
+                listeners = list(self._listeners)
+                state = None if self._shown is None else self._shown[1]
+            if state is not None:
+                for listener in listeners:
+                    listener(state)
 
 
 def _answer_of(connection: Connection) -> ServerIdentity | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAX_NAME_CHARACTERS = 120
 _MAX_DETAIL_CHARACTERS = 300
+_HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})
 _ATTEMPT_ENDED = "Run %micromegas_login to try again."
 
 
@@ -91,6 +92,8 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
 
 def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
     """Return the state after a call that failed; errors that say nothing of the sign-in leave it."""
+    if state.status not in _HAS_TOKEN:
+        return state
     match error:
         case LoginRequired():
             return replace(
@@ -103,16 +106,17 @@ def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState
                 server_line="",
             )
         case ProviderUnavailable():
-            return replace(state, status=IdentityStatus.RENEWAL_FAILED, detail=_detail(error.what))
+            return replace(
+                state, status=IdentityStatus.RENEWAL_FAILED, detail=_detail(f"Could not renew: {error.what}")
+            )
         case ServerUnavailable():
             return replace(state, status=IdentityStatus.OFFLINE, detail=_detail(error.what), server_line="")
         case _:
             return state
 
 
-def after_success(state: IdentityState, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
-    """Return the state after a call that worked: the token may have been renewed, and the server is there."""
-    fresh = signed_in_state(settings, provider)
+def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
+    """Return the state after a call that worked: `fresh` of the provider, with what the server had said before."""
     return replace(fresh, is_admin=state.is_admin, server_line=state.server_line)
 
 

@@ -10,7 +10,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.errors import MicromegasError, UsageError
@@ -146,9 +145,7 @@ class Recorder:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     def _attach_handler(self) -> None:

@@ -10,6 +10,8 @@ import micromegas_jupyter
 from micromegas_jupyter import access, auth
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import MicromegasError, error_classes
+from micromegas_jupyter.notebook.identity_magics import IdentityMagics
+from micromegas_jupyter.notebook.sql_magic import SqlMagic
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -40,6 +42,27 @@ def _section(text: str, title: str) -> str:
 @pytest.mark.parametrize(("command", "option"), _options())
 def test_every_command_line_option_is_documented_under_its_command(command: str, option: str) -> None:
     assert f"`{option}" in _section(_text("cli.md"), f"micromegas {command}")
+
+
+def _magic_options() -> list[tuple[str, str]]:
+    magics = (
+        ("%sql", SqlMagic.micromegas_sql),
+        ("%micromegas_login", IdentityMagics.micromegas_login),
+        ("%micromegas_whoami", IdentityMagics.micromegas_whoami),
+        ("%micromegas_logout", IdentityMagics.micromegas_logout),
+    )
+    return [
+        (name, option)
+        for name, magic in magics
+        for action in magic.parser._actions
+        for option in action.option_strings
+        if option not in {"-h", "--help"}
+    ]
+
+
+@pytest.mark.parametrize(("magic", "option"), _magic_options())
+def test_every_magic_option_is_documented_under_its_magic(magic: str, option: str) -> None:
+    assert f"`{option}" in _section(_text("magics.md"), magic)
 
 
 @pytest.mark.parametrize("code", sorted(error_classes()))

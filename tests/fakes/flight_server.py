@@ -43,6 +43,11 @@ def rows(table: pa.Table) -> Iterator[bytes]:
         yield from encoder.encode_batch(batch)
 
 
+def results(*bodies: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
+    """Return an answer of an action: its results' bodies."""
+    return lambda _call: iter([messages.Result(body=body).SerializeToString() for body in bodies])
+
+
 def fail_with(error: MicromegasError) -> Callable[[SeenCall], Iterator[bytes]]:
     """Return an answer that is this project's own error."""
 

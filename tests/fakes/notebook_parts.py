@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -137,7 +137,7 @@ class FakeReader:
         self.bytes_received = 0
         self.is_closed = False
 
-    def __enter__(self) -> FakeReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +207,7 @@ class FakeWorld:
     logins: list[FakeLogin] = field(default_factory=list)
     profiles: list[str | None] = field(default_factory=list)
     opened_pages: list[str] = field(default_factory=list)
-    on_page_opened: Callable[[], None] = lambda: None
+    on_page_opened: Callable[[FakeLogin], None] = lambda _: None
 
     def parts(self) -> Parts:
         return Parts(
@@ -221,7 +221,7 @@ class FakeWorld:
 
     def open(self, url: str) -> bool:
         self.opened_pages.append(url)
-        self.on_page_opened()
+        self.on_page_opened(self.logins[-1])
         return True
 
     def _load_settings(self, profile: str | None) -> ClientSettings:

@@ -69,11 +69,15 @@ def test_a_preview_has_only_its_own_markup(table: pa.Table) -> None:
 def test_a_plain_preview_has_no_control_characters_but_its_line_ends(table: pa.Table) -> None:
     text = preview_text(table)
 
-    assert all(character == "\n" or character.isprintable() or character not in map(chr, range(32)) for character in text)
+    assert all(
+        character == "\n" or character.isprintable() or character not in map(chr, range(32)) for character in text
+    )
 
 
 @given(_text, _text, st.integers(-2, 30), st.integers(-2, 30))
-def test_an_error_has_only_its_own_markup_and_no_control_characters(what: str, sql: str, line: int, column: int) -> None:
+def test_an_error_has_only_its_own_markup_and_no_control_characters(
+    what: str, sql: str, line: int, column: int
+) -> None:
     lines = error_lines(InvalidStatement(what, line=line, column=column), sql=sql)
 
     found = seen(lines_html(lines))

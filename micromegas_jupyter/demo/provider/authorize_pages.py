@@ -121,7 +121,7 @@ class AuthorizePages:
             response: Response = self._server.handle_error_response(None, error)
             return response
         return self._browsers.error_page(
-            "This sign-in cannot start",
+            "Signing in cannot start",
             "The application that sent you here is not registered, names a place to return to that is not "
             "registered for it, or sent a request that cannot be read.",
             "Check the client id and the redirect URI in the application's settings. Nothing was sent back to it.",

@@ -52,7 +52,7 @@ class SessionPages:
             hint = self._read_hint(values.get("id_token_hint"))
         except (JoseError, ValueError):
             return self._browsers.error_page(
-                "This sign-out cannot start",
+                "Signing out cannot start",
                 "The application sent an ID token that this provider did not make.",
                 "Open this provider's start page to sign out by hand.",
             )

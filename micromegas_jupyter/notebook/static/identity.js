@@ -123,11 +123,8 @@ function describe(model, seconds, opened) {
 }
 
 function signedIn(model, seconds, isOver) {
-  const renews = model.get("renews");
-  const ends = { signed_in: "expires in", renewal_failed: "your token works for", offline: "expires in" }[model.get("status")];
-  const clock =
-    seconds === null ? "" : isOver ? "renews with the next query" : `${ends} ${duration(seconds)}${renews ? ", renews by itself" : ""}`;
   const issuer = model.get("issuer");
+  const clock = lifetime(model, seconds, isOver);
   return {
     lead: "Signed in as ",
     title: model.get("name"),
@@ -138,6 +135,15 @@ function signedIn(model, seconds, isOver) {
     server: answer(model),
     badge: model.get("is_admin") ? "admin" : "",
   };
+}
+
+function lifetime(model, seconds, isOver) {
+  if (seconds === null) return "";
+  if (isOver) return "renews with the next query";
+  if (model.get("status") === "renewal_failed") {
+    return `your token works for ${duration(seconds)} · the next query tries again`;
+  }
+  return `expires in ${duration(seconds)}${model.get("renews") ? ", renews by itself" : ""}`;
 }
 
 function answer(model) {

@@ -17,7 +17,8 @@ def _open(browser, demo, name="quickstart.ipynb"):
     context = browser.new_context(viewport={"width": 1280, "height": 1400})
     context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
     page = context.new_page()
-    page.goto(demo.lab_url.replace("quickstart.ipynb", name))
+    # A workspace of its own, so that JupyterLab does not bring back what an earlier test had open.
+    page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", f"/lab/workspaces/{name.split('.')[0]}/tree/{name}"))
     page.get_by_role("tab", name=name).wait_for()
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     page.locator("text=/Python 3.*Idle/").first.wait_for()

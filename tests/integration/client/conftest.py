@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.client import FlightSQLClient
-from micromegas_jupyter.engine import DataFusionEngine
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from tests.fakes.flight_server import FakeFlightServer
 from tests.integration.flight_harness import FlightHarness, running_server
 
@@ -53,7 +54,8 @@ def fake_engine_server() -> Iterator[FlightHarness]:
 
 @pytest.fixture
 def engine_server() -> Iterator[FlightHarness]:
-    with running_server(engine=DataFusionEngine(_NoTables())) as harness:
+    engine = DataFusionEngine(_NoTables(), EngineSettings())
+    with closing(engine), running_server(engine=engine) as harness:
         yield harness
 
 

@@ -17,10 +17,9 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import StatementQuery, pack_any, parse_ticket
+from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket
 from tests.fakes.clock import FakeClock
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, rows
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, results, rows
 from tests.integration.client.conftest import FixedToken
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 _RANGE = (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-02T00:00:00Z")
-
-
-def _results(*bodies: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
-    return lambda _call: iter([messages.Result(body=body).SerializeToString() for body in bodies])
 
 
 class _Renewing:
@@ -214,7 +209,7 @@ def test_a_refused_token_is_renewed_once_for_actions(fake_server: FakeFlightServ
 
 def test_the_server_says_who_the_caller_is(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
     answer = {"subject": "alice", "issuer": "https://id.example", "auth_type": "oidc", "is_admin": True}
-    fake_server.answers["DoAction:MicromegasWhoAmI"] = _results(json.dumps(answer).encode())
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = results(json.dumps(answer).encode())
 
     identity = client.whoami()
 
@@ -235,84 +230,19 @@ def test_a_server_that_cannot_say_who_the_caller_is_does_not_offer_it(
 def test_an_answer_that_is_no_identity_is_not_believed(
     client: FlightSQLClient, fake_server: FakeFlightServer, bodies: tuple[bytes, ...]
 ) -> None:
-    fake_server.answers["DoAction:MicromegasWhoAmI"] = _results(*bodies)
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = results(*bodies)
 
     with pytest.raises(InternalError):
         client.whoami()
 
 
-def test_a_statement_is_prepared_for_its_schema_and_closed(
+def test_more_results_than_any_action_gives_are_not_kept(
     client: FlightSQLClient, fake_server: FakeFlightServer
 ) -> None:
-    created = messages.ActionCreatePreparedStatementResult(
-        prepared_statement_handle=b"h", dataset_schema=SMALL_TABLE.schema.serialize().to_pybytes()
-    )
-    fake_server.answers["DoAction:CreatePreparedStatement"] = _results(pack_any(created))
-    fake_server.answers["DoAction:ClosePreparedStatement"] = _results()
+    fake_server.answers["DoAction:MicromegasWhoAmI"] = results(*[b"{}"] * 65)
 
-    statement = client.prepare_statement("SELECT n FROM t")
-    streamed = list(client.prepared_statement_stream(statement))
-
-    assert statement.query == "SELECT n FROM t"
-    assert statement.dataset_schema == SMALL_TABLE.schema
-    assert len(statement.parameter_schema) == 0
-    assert pa.Table.from_batches(streamed) == SMALL_TABLE
-    assert [call.method for call in fake_server.calls] == ["DoAction", "DoAction", "DoGet"]
-
-
-@pytest.mark.parametrize("body", [b"junk", pack_any(messages.CommandStatementQuery(query="x"))], ids=["junk", "other"])
-def test_an_answer_that_is_no_prepared_statement_is_not_believed(
-    client: FlightSQLClient, fake_server: FakeFlightServer, body: bytes
-) -> None:
-    fake_server.answers["DoAction:CreatePreparedStatement"] = _results(body)
-
-    with pytest.raises(InternalError):
-        client.prepare_statement("SELECT 1")
-
-
-@pytest.mark.parametrize("answer", [fail_plainly("UNIMPLEMENTED"), _results()], ids=["unimplemented", "nothing"])
-def test_a_server_that_prepares_nothing_does_not_offer_it(
-    client: FlightSQLClient, fake_server: FakeFlightServer, answer: Callable[[SeenCall], Iterator[bytes]]
-) -> None:
-    fake_server.answers["DoAction:CreatePreparedStatement"] = answer
-
-    with pytest.raises(UnsupportedRequest):
-        client.query("SELECT :a", params={"a": 1})
-
-
-def test_values_never_go_to_a_server_that_cannot_bind_them(
-    client: FlightSQLClient, fake_server: FakeFlightServer
-) -> None:
-    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")
-    fake_server.answers["DoAction:CreatePreparedStatement"] = _results(pack_any(created))
-    fake_server.answers["DoAction:ClosePreparedStatement"] = _results()
-
-    with pytest.raises(UnsupportedRequest, match="Write the values into the statement"):
-        client.query("SELECT :a", params={"a": 1})
-    assert [call.method for call in fake_server.calls] == ["DoAction", "DoPut", "DoAction"]
-
-
-def test_rows_are_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
-    counted = messages.DoPutUpdateResult(record_count=3).SerializeToString()
-    fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=counted).SerializeToString()])
-
-    result = client.bulk_ingest("processes", SMALL_TABLE)
-
-    assert result.record_count == 3
-    descriptor = fake_server.calls[0].messages[0].flight_descriptor
-    assert descriptor.cmd == pack_any(messages.CommandStatementIngest(table="processes"))
-
-
-def test_rows_may_be_taken_without_a_count(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
-    fake_server.answers["DoPut"] = lambda _call: iter(())
-
-    assert client.bulk_ingest("processes", SMALL_TABLE.schema.empty_table()) is None
-
-
-def test_only_a_table_is_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
-    with pytest.raises(UsageError):
-        client.bulk_ingest("processes", SMALL_TABLE.to_pandas())
-    assert fake_server.calls == []
+    with pytest.raises(InternalError, match="larger"):
+        client.whoami()
 
 
 @pytest.mark.parametrize(

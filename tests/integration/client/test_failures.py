@@ -147,6 +147,7 @@ def test_a_port_where_nothing_listens_is_said_to_be_so_at_once() -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["grpc", "grpc+tls"])
 def test_a_port_that_says_nothing_is_given_up(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -170,7 +170,7 @@ def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(
 
     assert response.status_code == 400
     assert "Location" not in response.headers
-    assert "This sign-in cannot start" in response.text
+    assert "Signing in cannot start" in response.text
     assert "evil.example" not in response.text
 
 

@@ -306,7 +306,7 @@ def test_a_foreign_id_token_cannot_sign_out(tab: Tab, hint: str) -> None:
     answer = tab.open(f"{tab.issuer}/logout?id_token_hint={hint}")
 
     assert answer.status_code == 400
-    assert "This sign-out cannot start" in answer.text
+    assert "Signing out cannot start" in answer.text
 
 
 def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> None:

@@ -12,7 +12,7 @@ from micromegas_jupyter.lakehouse import Lake, LakeLimits
 
 pytestmark = pytest.mark.integration
 
-KILLS = 8
+KILLS = 6
 
 
 def _messages(lake: Lake) -> list[str]:
@@ -43,7 +43,7 @@ def test_no_row_is_lost_torn_or_doubled_when_writers_are_killed(tmp_path: Path) 
 
     for run in range(KILLS):
         writer_id = f"run{run}"
-        numbers = _write_until_killed(tmp_path, writer_id, after_rows=11 + 7 * run)
+        numbers = _write_until_killed(tmp_path, writer_id, after_rows=8 + 5 * run)
         acknowledged.update(f"{writer_id}:{number}" for number in numbers)
         counts = Counter(_messages(lake))
         assert max(counts.values()) == 1

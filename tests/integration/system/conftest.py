@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter import assembly
+from micromegas_jupyter.demo.check import wait_for_rows
 from micromegas_jupyter.demo.stack import DemoStack
 
 if TYPE_CHECKING:
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT_SECONDS = 60
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[DemoStack]:
-    """A running demo without JupyterLab."""
+    """A running demo without JupyterLab that has recorded something."""
     with DemoStack() as running:
+        with assembly.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
+            wait_for_rows(client)
         yield running
 
 

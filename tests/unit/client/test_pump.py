@@ -97,6 +97,18 @@ def test_stopping_cancels_the_stream_and_frees_a_reader_that_waits() -> None:
     assert stream.closed.wait(_WAIT)
 
 
+def test_stopping_after_the_end_cancels_nothing() -> None:
+    stream = ScriptedStream(limit=0)
+    pump = BatchPump(lambda: stream)
+    pump.take()
+    pump.take()
+    assert stream.closed.wait(_WAIT)
+
+    pump.stop()
+
+    assert not stream.cancelled.is_set()
+
+
 def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
     stream, may_open = ScriptedStream(limit=None), threading.Event()
 

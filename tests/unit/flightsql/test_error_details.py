@@ -26,7 +26,7 @@ from micromegas_jupyter.flightsql.error_details import (
     status_text,
 )
 
-_ERROR = InvalidStatement('No column "tagret".', line=1, column=14, query_id="7f3a91c2")
+_ERROR = InvalidStatement('No column "no_such".', line=1, column=14, query_id="7f3a91c2")
 
 
 def _details(**changes: object) -> bytes:
@@ -38,7 +38,7 @@ def test_an_error_is_written_as_compact_json() -> None:
     written = encode_error(_ERROR)
 
     assert written == (
-        b'{"code":"SQL001","what":"No column \\"tagret\\".","remedy":"Correct the statement.",'
+        b'{"code":"SQL001","what":"No column \\"no_such\\".","remedy":"Correct the statement.",'
         b'"query_id":"7f3a91c2","line":1,"column":14}'
     )
 
@@ -148,7 +148,7 @@ def test_a_query_id_that_is_not_a_word_is_left_out() -> None:
 def test_a_status_text_holds_sentence_remedy_code_place_and_id() -> None:
     text = status_text(_ERROR)
 
-    assert text == 'No column "tagret". Correct the statement. [SQL001] (line 1, column 14) (query_id=7f3a91c2)'
+    assert text == 'No column "no_such". Correct the statement. [SQL001] (line 1, column 14) (query_id=7f3a91c2)'
 
 
 def test_a_status_text_without_remedy_and_place_has_no_gaps() -> None:
@@ -178,7 +178,7 @@ def test_a_status_text_is_read_back() -> None:
     found = parse_status_text(status_text(_ERROR))
 
     assert isinstance(found, InvalidStatement)
-    assert (found.what, found.remedy) == ('No column "tagret".', "Correct the statement.")
+    assert (found.what, found.remedy) == ('No column "no_such".', "Correct the statement.")
     assert (found.line, found.column, found.query_id) == (1, 14, "7f3a91c2")
 
 

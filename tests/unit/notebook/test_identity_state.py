@@ -41,6 +41,10 @@ def test_who_is_signed_in_where_and_until_when_is_one_sentence() -> None:
             "Signed out of id.example.com: the sign-in has ended. Run %micromegas_login.",
         ),
         (
+            {"status": IdentityStatus.RENEWAL_FAILED},
+            "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.",
+        ),
+        (
             {"status": IdentityStatus.NOT_CONFIGURED},
             "No sign-in is configured: lake.example.com is used without one.",
         ),

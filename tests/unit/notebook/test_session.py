@@ -160,6 +160,30 @@ def test_what_is_shown_follows_from_a_call_that_failed(
     assert shown(session) is status
 
 
+def test_a_failure_makes_nobody_signed_in_who_was_not(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = None
+    session.begin_login(SETTINGS)
+    session.note_failure(SETTINGS, ServerUnavailable("No answer."))
+    session.signed_in(WITHOUT_SIGN_IN)
+    session.note_failure(WITHOUT_SIGN_IN, ServerUnavailable("No answer."))
+
+    assert shown(session) is IdentityStatus.NOT_CONFIGURED
+
+
+def test_a_query_that_worked_does_not_fail_for_a_sign_in_that_cannot_be_read(
+    world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_self):
+        raise LoginRequired("The sign-in has no ID token.")
+
+    session.signed_in(SETTINGS)
+    monkeypatch.setattr(FakePersonalProvider, "identity", unreadable)
+
+    session.note_success(SETTINGS, world.stored)
+
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
 def test_a_call_that_works_again_clears_the_trouble_and_keeps_what_the_server_said(
     world: FakeWorld, session: NotebookSession
 ) -> None:
@@ -204,16 +228,12 @@ def test_a_service_account_and_an_api_key_are_named_as_what_they_are(
     assert session.signed_in(key_settings).name == "the holder of an API key"
 
 
-def test_a_name_cannot_move_the_cursor_and_an_address_is_not_said_twice(
-    world: FakeWorld, session: NotebookSession
-) -> None:
-    world.stored = FakePersonalProvider(FakeIdentity(name="\x1b[2JEve" + "e" * 500, email="eve@example.com"))
-    session.signed_in(SETTINGS)
+def test_an_address_that_stands_for_the_name_is_not_said_twice(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = FakePersonalProvider(FakeIdentity(name=None, email="eve@example.com"))
-    nameless = session.signed_in(replace(SETTINGS, profile="other"))
 
-    assert session.connection(SETTINGS).provider is not None
-    assert (nameless.name, nameless.email) == ("eve@example.com", None)
+    state = session.signed_in(SETTINGS)
+
+    assert (state.name, state.email) == ("eve@example.com", None)
 
 
 def test_a_foreign_name_is_written_out_and_cut(world: FakeWorld, session: NotebookSession) -> None:
@@ -290,3 +310,11 @@ def test_other_errors_of_the_token_store_pass(world: FakeWorld) -> None:
 
     with pytest.raises(TokenStoreError):
         session.connection(SETTINGS)
+
+
+def test_a_sign_in_that_has_ended_already_still_tells_its_failure(session: NotebookSession) -> None:
+    login = session.begin_login(SETTINGS)
+    login.fail(LoginFailed("You said no."))
+
+    with pytest.raises(LoginFailed, match="You said no"):
+        session.finish_login(login)

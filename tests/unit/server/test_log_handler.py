@@ -78,6 +78,12 @@ def test_a_traceback_is_kept_as_text(handler: RecordingHandler, logger: logging.
     assert message.endswith("ValueError: broken")
 
 
+def test_a_traceback_that_came_as_text_and_a_stack_are_kept(handler: RecordingHandler) -> None:
+    handler.handle(_record("it failed", exc_text="Traceback: far away", stack_info="Stack: here"))
+
+    assert _only(handler).msg == "it failed\nTraceback: far away\nStack: here"
+
+
 def test_what_other_formatters_leave_on_a_record_is_no_property(
     handler: RecordingHandler, logger: logging.Logger
 ) -> None:

@@ -1,4 +1,5 @@
 import logging
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lakehouse import Lake, LakeWriter
 from micromegas_jupyter.seams import SystemRandomness
 from micromegas_jupyter.server.recorder import Recorder
 from micromegas_jupyter.telemetry import MeasureRow
@@ -163,6 +164,73 @@ def test_the_end_says_when_rows_could_not_be_stored(lake: Lake, logger: logging.
     recorder.start()
 
     assert recorder.stop() is False
+
+
+class HungLake(Lake):
+    """A lake on a disk that does not answer until it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def open_writer(self, writer_id: str) -> LakeWriter:
+        self.asked.set()
+        assert self.answer.wait(30)
+        return super().open_writer(writer_id)
+
+
+def test_a_disk_that_hangs_stops_neither_the_application_nor_its_end(tmp_path: Path, logger: logging.Logger) -> None:
+    lake = HungLake(tmp_path / "lake")
+    recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01)
+    recorder.start()
+    assert lake.asked.wait(30)
+    logger.info("the application goes on")
+
+    ended = recorder.stop(timeout_seconds=0.1)
+
+    assert ended is False
+    lake.answer.set()
+    assert recorder.stop(timeout_seconds=30) is True
+    assert [row["msg"] for row in _rows(lake, "log_entries")] == ["the application goes on"]
+
+
+def test_a_defect_does_not_end_the_recording(
+    lake: Lake, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01)
+    failed = threading.Event()
+
+    def fail_once(**_: object) -> list[MeasureRow]:
+        monkeypatch.undo()
+        failed.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(recorder._sampler, "sample", fail_once)
+    recorder.start()
+    assert failed.wait(30)
+    logger.info("still here")
+
+    assert recorder.stop(timeout_seconds=30) is True
+
+    assert recorder.failed_flushes == 1
+    assert "still here" in [row["msg"] for row in _rows(lake, "log_entries")]
+
+
+def test_files_are_tended_while_it_records(lake: Lake, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, failing = threading.Semaphore(0), iter([True])
+
+    def maintain(_writer: LakeWriter, _is_stopping: object) -> None:
+        rounds.release()
+        if next(failing, False):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(LakeWriter, "maintain", maintain)
+    monkeypatch.setattr("micromegas_jupyter.server.recorder.MAINTENANCE_SECONDS", 0.01)
+
+    with Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01):
+        # The second round follows one that failed.
+        assert rounds.acquire(timeout=30)
+        assert rounds.acquire(timeout=30)
 
 
 def test_the_packages_own_log_is_recorded_from_info_on_while_it_lasts(lake: Lake, logger: logging.Logger) -> None:

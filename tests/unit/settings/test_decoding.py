@@ -25,8 +25,8 @@ def test_an_object_with_known_names_is_returned():
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(ConfigurationError, match="unknown name 'audiance'") as caught:
-        as_object({"audiance": 1}, "KEY", known=frozenset({"issuer", "audience"}))
+    with pytest.raises(ConfigurationError, match="unknown name 'auditor'") as caught:
+        as_object({"auditor": 1}, "KEY", known=frozenset({"issuer", "audience"}))
 
     assert caught.value.remedy == "Known names: audience, issuer."
 

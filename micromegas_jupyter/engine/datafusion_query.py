@@ -1,0 +1,132 @@
+"""Runs one planned statement on the embedded engine and gives its batches as they go on the wire.
+
+What stops: closing `batches()` or cancelling its task drops DataFusion's stream, and scans, aggregates, sorts, windows,
+recursive queries and endless `generate_series` stop within a second or two. What does not, until its current step ends:
+nested-loop and cross joins, hash joins in which one row matches very many, a long run of one scalar function (a regular
+expression over a huge string), and planning itself. Only ending the process stops those, which is its supervisor's job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
+from micromegas_jupyter.engine.placeholders import missing_parameter
+from micromegas_jupyter.engine.wire_schema import to_wire
+from micromegas_jupyter.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import pyarrow as pa
+    from datafusion import DataFrame
+
+    from micromegas_jupyter.engine.explain import PathScrubber
+    from micromegas_jupyter.engine.pool import PlanningPool
+
+# Converting fewer rows than these takes less time than handing them to another thread.
+_ROWS_WORTH_A_THREAD: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a plan's own batches become the query's.
+
+    Attributes:
+        schema: The schema on the wire.
+        row_limit: Rows after which the query ends, for plans that cannot hold a limit themselves; None for all.
+        scrubber: Removes paths from a described plan; None for ordinary rows.
+    """
+
+    schema: pa.Schema
+    row_limit: int | None = None
+    scrubber: PathScrubber | None = field(default=None, repr=False)
+
+    def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return one batch as it goes on the wire."""
+        if self.scrubber is not None:
+            batch = self.scrubber.clean_batch(batch)
+        return to_wire(batch, self.schema)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What a statement's placeholders are, and which of them (as written) have no value yet."""
+
+    schema: pa.Schema
+    unbound: tuple[str, ...] = ()
+
+
+class DataFusionQuery:
+    """A `PlannedQuery` of the embedded engine; its session lives as long as it does."""
+
+    def __init__(
+        self,
+        frame: DataFrame,
+        result: Result,
+        *,
+        parameters: Parameters,
+        pool: PlanningPool,
+        context: Context,
+    ) -> None:
+        self._frame: DataFrame | None = frame
+        self._result = result
+        self._parameters = parameters
+        self._pool = pool
+        self._context = context
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the exact schema of every batch."""
+        return self._result.schema
+
+    @property
+    def parameter_schema(self) -> pa.Schema:
+        """Return one field per placeholder, in order."""
+        return self._parameters.schema
+
+    async def batches(self) -> AsyncIterator[pa.RecordBatch]:
+        """Run the query and yield its batches; can be called once.
+
+        Raises:
+            InvalidStatement: A value makes the statement fail, or a parameter has no value.
+            ResourcesExhausted: The query needs more memory or disk than there is.
+            UnsupportedStatement: The engine cannot run this statement.
+            Unavailable: A file went away.
+            InternalError: A defect.
+        """
+        if self._parameters.unbound:
+            raise missing_parameter(list(self._parameters.unbound))
+        frame, self._frame = self._frame, None
+        stream = None
+        if frame is None:
+            raise InternalError("A planned query was run twice.")
+        remaining = self._result.row_limit
+        try:
+            # Making the stream plans physically and lists files: work for a thread that may block.
+            stream = await self._pool.run(frame.execute_stream)
+            async for found in stream:
+                batch = await self._convert(found.to_pyarrow())
+                if remaining is not None:
+                    batch = batch.slice(0, remaining)
+                    remaining -= batch.num_rows
+                yield batch
+                if remaining == 0:
+                    return
+        except BaseException as error:
+            # Whoever keeps this error (gRPC does) would keep the stream with it: the frames below hold it.
+            traceback.clear_frames(error.__traceback__)
+            if not is_engine_failure(error):
+                raise
+            raise translate(error, self._context) from error
+        finally:
+            # A traceback keeps this frame alive; the work stops when the stream itself is let go.
+            stream = frame = None
+
+    async def _convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if batch.num_rows < _ROWS_WORTH_A_THREAD or batch.schema.equals(self._result.schema, check_metadata=True):
+            return self._result.convert(batch)
+        return await asyncio.to_thread(self._result.convert, batch)

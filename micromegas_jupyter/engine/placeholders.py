@@ -1,0 +1,164 @@
+"""Finds a statement's placeholders, writes `?` as DataFusion's `$1`, and pairs placeholders with a caller's values.
+
+Which type a placeholder has, only the plan knows (`parameter_types`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, place_of
+from micromegas_jupyter.errors import InvalidStatement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MOST_PLACEHOLDERS = 1000
+_LONGEST_POSITION = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placeholders:
+    """What a statement wants bound.
+
+    Attributes:
+        sql: The statement with every `?` written as `$1`, `$2`, ….
+        columns: The column of a parameter batch for each placeholder, in order: "0" for `?` or `$1`, else the name.
+        written: How each of them stands in the statement, for messages: `?` is told by its position.
+        optional: Columns that count only when the caller sends them, where quoting is not certain.
+        insertions: Offsets in `sql` at which a `?` grew, each with the number of characters added.
+    """
+
+    sql: str
+    columns: tuple[str, ...]
+    written: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
+    insertions: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def bound_names(self) -> tuple[str, ...]:
+        """Return the name of each placeholder in DataFusion's `param_values`."""
+        return tuple(map(_bound_name, self.columns))
+
+    def original_column(self, line: int, column: int) -> int:
+        """Return the column in the statement as the caller sent it for a place in `sql` (both from 1)."""
+        shift = 0
+        for offset, added in self.insertions:
+            found_line, found_column = place_of(self.sql, offset)
+            if found_line == line and found_column < column:
+                shift += added
+        return max(1, column - shift)
+
+    def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
+        """Return DataFusion's `param_values` for one row of values, types kept.
+
+        Raises:
+            InvalidStatement: A value is missing or left over, or there is not exactly one row.
+        """
+        if parameters.num_rows != 1:
+            raise InvalidStatement(f"Parameters are one row of values, not {parameters.num_rows}.")
+        names = parameters.schema.names
+        known = set(self.columns) | self.optional
+        for name in names:
+            if name not in known or names.count(name) > 1:
+                raise InvalidStatement(f"The statement has no parameter for the value {_shown(name)}.")
+        missing = [text for column, text in zip(self.columns, self.written, strict=True) if column not in names]
+        if missing:
+            raise missing_parameter(missing)
+        return {_bound_name(name): parameters.column(index)[0] for index, name in enumerate(names)}
+
+
+def missing_parameter(written: list[str]) -> InvalidStatement:
+    """Return the error for placeholders that got no value."""
+    return InvalidStatement(
+        f"No value was given for the parameter {', '.join(written[:5])}.",
+        remedy="Send one value for each placeholder of the statement.",
+    )
+
+
+def find_placeholders(scanned: Scan) -> Placeholders:
+    """Return the placeholders of a statement.
+
+    Raises:
+        InvalidStatement: `?` and `$1` are mixed, a `?` stands where its quoting is not certain, or there are too many.
+    """
+    found = [token for token in scanned.tokens if token.kind is Kind.PLACEHOLDER]
+    certain = [token for token in found if token.start < scanned.certain_until]
+    marks = [token for token in found if token.text.startswith("?")]
+    if any(token.text != "?" for token in marks):
+        raise InvalidStatement("Numbered placeholders are written $1, not ?1.")
+    if marks and marks[-1].start >= scanned.certain_until:
+        raise InvalidStatement(
+            "The statement has a ? beside dollar quotes, prefixed strings or nested comments.",
+            remedy="Write placeholders as $1, $2, … there.",
+        )
+    if marks and any(_position(token) for token in certain):
+        raise InvalidStatement("The statement mixes ? and $1 placeholders.", remedy="Use one way of writing them.")
+    for token in certain:
+        if token.text[1:].isdigit() and not _position(token):
+            raise InvalidStatement(f"The placeholder {_shown(token.text)} is not between $1 and ${_MOST_PLACEHOLDERS}.")
+    if len(found) > _MOST_PLACEHOLDERS:
+        raise InvalidStatement(f"The statement has more than {_MOST_PLACEHOLDERS} placeholders.")
+    if marks:
+        return _rewritten(scanned.sql, certain)
+    uncertain = {_column(token) for token in found} - {_column(token) for token in certain}
+    columns = _columns(certain)
+    return Placeholders(
+        sql=scanned.sql, columns=columns, written=tuple(map(_written, columns)), optional=frozenset(uncertain)
+    )
+
+
+def _rewritten(sql: str, certain: list[Token]) -> Placeholders:
+    parts: list[str] = []
+    insertions: list[tuple[int, int]] = []
+    place = length = position = 0
+    for token in certain:
+        if token.text != "?":
+            continue
+        position += 1
+        text = f"${position}"
+        parts += [sql[place : token.start], text]
+        length += token.start - place + len(text)
+        insertions.append((length - len(text), len(text) - 1))
+        place = token.start + 1
+    names = tuple(dict.fromkeys(_column(token) for token in certain if token.text != "?"))
+    positions = range(position)
+    return Placeholders(
+        sql="".join([*parts, sql[place:]]),
+        columns=(*(str(index) for index in positions), *names),
+        written=(*(f"? number {index + 1}" for index in positions), *(f"${name}" for name in names)),
+        insertions=tuple(insertions),
+    )
+
+
+def _position(token: Token) -> int:
+    """Return the number of a `$1`, or 0 for a `$name` and for numbers that no placeholder may have."""
+    digits = token.text[1:]
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_POSITION):
+        return 0
+    return int(digits) if int(digits) <= _MOST_PLACEHOLDERS else 0
+
+
+def _column(token: Token) -> str:
+    position = _position(token)
+    return str(position - 1) if position else token.text[1:]
+
+
+def _columns(certain: list[Token]) -> tuple[str, ...]:
+    """Return one column per placeholder: `$1` up to the highest number, then names as they come."""
+    highest = max((_position(token) for token in certain), default=0)
+    names = dict.fromkeys(_column(token) for token in certain if not _position(token))
+    return (*(str(index) for index in range(highest)), *names)
+
+
+def _written(column: str) -> str:
+    return f"${int(column) + 1}" if column.isdigit() else f"${column}"
+
+
+def _bound_name(column: str) -> str:
+    return str(int(column) + 1) if column.isascii() and column.isdigit() else column
+
+
+def _shown(name: str) -> str:
+    return repr(name[:40])

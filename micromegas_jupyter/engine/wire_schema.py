@@ -1,0 +1,89 @@
+"""Says which exact Arrow schema a result has on the wire, and converts batches to it.
+
+DataFusion's own choice varies with its rewrites (`upper` of a dictionary is a string view); clients need one answer
+before the first batch. Framing and message sizes are the server's.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
+    """Return `schema` as it goes on the wire.
+
+    String and binary views become Utf8 and Binary, timestamps count nanoseconds, dictionaries are flattened unless
+    `preserve_dictionary`; names, order, nullability and the fields' own metadata stay.
+    """
+    return pa.schema([_wire_field(field, preserve_dictionary=preserve_dictionary) for field in schema])
+
+
+def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return `batch` with exactly `schema`, which `wire_schema` made of the plan's schema.
+
+    Raises:
+        pyarrow.ArrowInvalid: A time does not fit into nanoseconds (years 1677 to 2262).
+    """
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
+    columns = [_convert(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _wire_field(field: pa.Field, *, preserve_dictionary: bool) -> pa.Field:
+    return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary))
+
+
+def _wire_type(found: pa.DataType, *, preserve_dictionary: bool) -> pa.DataType:
+    if pa.types.is_string_view(found):
+        return pa.string()
+    if pa.types.is_binary_view(found):
+        return pa.binary()
+    if pa.types.is_timestamp(found):
+        return pa.timestamp("ns", found.tz)
+    if pa.types.is_dictionary(found):
+        value = _wire_type(found.value_type, preserve_dictionary=preserve_dictionary)
+        return pa.dictionary(found.index_type, value, found.ordered) if preserve_dictionary else value
+    return _wire_nested_type(found, preserve_dictionary=preserve_dictionary)
+
+
+def _wire_nested_type(found: pa.DataType, *, preserve_dictionary: bool) -> pa.DataType:
+    def child(field: pa.Field) -> pa.Field:
+        return _wire_field(field, preserve_dictionary=preserve_dictionary)
+
+    if pa.types.is_list(found) or pa.types.is_list_view(found):
+        return pa.list_(child(found.value_field))
+    if pa.types.is_large_list(found) or pa.types.is_large_list_view(found):
+        return pa.large_list(child(found.value_field))
+    if pa.types.is_fixed_size_list(found):
+        return pa.list_(child(found.value_field), found.list_size)
+    if pa.types.is_struct(found):
+        return pa.struct([child(found.field(index)) for index in range(found.num_fields)])
+    if pa.types.is_map(found):
+        return pa.map_(child(found.key_field), child(found.item_field), keys_sorted=found.keys_sorted)
+    return found
+
+
+def _convert(column: pa.Array, target: pa.DataType) -> pa.Array:
+    found = column.type
+    if found == target:
+        return column
+    if pa.types.is_dictionary(found):
+        if pa.types.is_dictionary(target):
+            return pa.DictionaryArray.from_arrays(
+                column.indices, _convert(column.dictionary, target.value_type), ordered=target.ordered
+            )
+        return _convert(column.dictionary_decode(), target)
+    if pa.types.is_struct(found):
+        fields = [_convert(column.field(index), target.field(index).type) for index in range(found.num_fields)]
+        return pa.StructArray.from_arrays(fields, fields=list(target), mask=column.is_null())
+    if (pa.types.is_list(found) and pa.types.is_list(target)) or pa.types.is_large_list(found):
+        # Validity and offsets are shared as they are; `from_arrays` cannot take them from a slice with nulls.
+        return pa.Array.from_buffers(
+            target,
+            len(column),
+            column.buffers()[:2],
+            offset=column.offset,
+            children=[_convert(column.values, target.value_type)],
+        )
+    return column.cast(target)

@@ -1,0 +1,101 @@
+"""Tables that stand as a test wrote them, in Parquet files of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from micromegas_jupyter.contracts import AuthContext, AuthType, TableSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CALLER = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE)
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+LOG_SCHEMA = pa.schema(
+    [
+        pa.field("process_id", _WORD, nullable=False),
+        pa.field("exe", _WORD, nullable=False),
+        pa.field("time", pa.timestamp("ns", "+00:00"), nullable=False),
+        pa.field("level", pa.int32(), nullable=False),
+        pa.field("msg", pa.string()),
+        pa.field("properties", pa.dictionary(pa.int32(), pa.binary())),
+    ]
+)
+PARTIAL_SCHEMA = pa.schema(
+    [
+        pa.field("process_id", pa.string(), nullable=False),
+        pa.field("start_time", pa.timestamp("ns", "+00:00")),
+        pa.field("last_update_time", pa.timestamp("ns", "+00:00")),
+    ]
+)
+MERGE_SQL = (
+    "SELECT process_id, min(start_time) AS start_time, max(last_update_time) AS last_update_time "
+    "FROM __processes__partitions GROUP BY process_id"
+)
+
+
+@dataclass
+class FixedTables:
+    """Implements `contracts.TableSource`; a test may replace `tables`."""
+
+    tables: list[TableSnapshot] = field(default_factory=list)
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        return self.tables
+
+
+def log_rows(hour: int) -> pa.Table:
+    """Return four rows, at minutes 0, 15, 30 and 45 of the hour after `NOON`; the last has no message."""
+    times = [NOON + timedelta(hours=hour, minutes=minute) for minute in (0, 15, 30, 45)]
+    return pa.table(
+        {
+            "process_id": ["p1", "p1", "p2", "p2"],
+            "exe": ["web", "web", "job", "job"],
+            "time": times,
+            "level": [4, 2, 4, 5],
+            "msg": [f"start {hour}", f"error {hour}", f"step {hour}", None],
+            "properties": [b"{}", b"{}", None, b"x"],
+        }
+    ).cast(LOG_SCHEMA)
+
+
+def write_log_entries(folder: Path, hours: int) -> TableSnapshot:
+    """Write one file of `log_rows` for each hour and return the table."""
+    files = []
+    for hour in range(hours):
+        path = folder / f"log {hour}.parquet"
+        pq.write_table(log_rows(hour), path)
+        files.append(str(path))
+    return TableSnapshot(name="log_entries", schema=LOG_SCHEMA, files=tuple(files), range_columns=("time", "time"))
+
+
+def write_processes(folder: Path) -> TableSnapshot:
+    """Write two partial states of process p1 and one of p2, in two files, and return the table that merges them."""
+    first = {"process_id": ["p1", "p2"], "start_time": [NOON, NOON], "last_update_time": [NOON, NOON]}
+    second = {"process_id": ["p1"], "start_time": [None], "last_update_time": [NOON + timedelta(hours=3)]}
+    files = []
+    for index, rows in enumerate((first, second)):
+        path = folder / f"processes-{index}.parquet"
+        pq.write_table(pa.Table.from_pydict(rows, schema=PARTIAL_SCHEMA), path)
+        files.append(str(path))
+    return TableSnapshot(
+        name="processes",
+        schema=PARTIAL_SCHEMA,
+        files=tuple(files),
+        range_columns=("start_time", "last_update_time"),
+        merge_sql=MERGE_SQL,
+        raw_name="__processes__partitions",
+    )
+
+
+def empty_table() -> TableSnapshot:
+    """Return a table without files."""
+    return TableSnapshot(name="measures", schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))

@@ -1,0 +1,165 @@
+"""Prepared statements, bound values and ingest: several calls that belong together, against a scripted server."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import InternalError, UnsupportedRequest, UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import pack_any
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, results
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from micromegas_jupyter.client import FlightSQLClient
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_statement_is_prepared_for_its_schema_and_closed(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    created = messages.ActionCreatePreparedStatementResult(
+        prepared_statement_handle=b"h", dataset_schema=SMALL_TABLE.schema.serialize().to_pybytes()
+    )
+    fake_server.answers["DoAction:CreatePreparedStatement"] = results(pack_any(created))
+    fake_server.answers["DoAction:ClosePreparedStatement"] = results()
+
+    statement = client.prepare_statement("SELECT n FROM t")
+    streamed = list(client.prepared_statement_stream(statement))
+
+    assert statement.query == "SELECT n FROM t"
+    assert statement.dataset_schema == SMALL_TABLE.schema
+    assert len(statement.parameter_schema) == 0
+    assert pa.Table.from_batches(streamed) == SMALL_TABLE
+    assert [call.method for call in fake_server.calls] == ["DoAction", "DoAction", "DoGet"]
+
+
+_UNREADABLE = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h", dataset_schema=b"junk")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"junk", pack_any(_UNREADABLE), pack_any(messages.CommandStatementQuery(query="x"))],
+    ids=["junk", "schema", "other"],
+)
+def test_an_answer_that_is_no_prepared_statement_is_not_believed(
+    client: FlightSQLClient, fake_server: FakeFlightServer, body: bytes
+) -> None:
+    fake_server.answers["DoAction:CreatePreparedStatement"] = results(body)
+
+    with pytest.raises(InternalError):
+        client.prepare_statement("SELECT 1")
+
+
+@pytest.mark.parametrize("answer", [fail_plainly("UNIMPLEMENTED"), results()], ids=["unimplemented", "nothing"])
+def test_a_server_that_prepares_nothing_does_not_offer_it(
+    client: FlightSQLClient, fake_server: FakeFlightServer, answer: Callable[[SeenCall], Iterator[bytes]]
+) -> None:
+    fake_server.answers["DoAction:CreatePreparedStatement"] = answer
+
+    with pytest.raises(UnsupportedRequest):
+        client.query("SELECT :a", params={"a": 1})
+
+
+def test_values_never_go_to_a_server_that_cannot_bind_them(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")
+    fake_server.answers["DoAction:CreatePreparedStatement"] = results(pack_any(created))
+    fake_server.answers["DoAction:ClosePreparedStatement"] = results()
+
+    with pytest.raises(UnsupportedRequest, match="Write the values into the statement"):
+        client.query("SELECT :a", params={"a": 1})
+    assert [call.method for call in fake_server.calls] == ["DoAction", "DoPut", "DoAction"]
+
+
+def _binding(fake_server: FakeFlightServer, put: bytes, *endpoints: bytes) -> None:
+    """Let the server prepare, bind (answering `put`) and plan to the given tickets."""
+    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")
+    info = messages.FlightInfo(
+        flight_descriptor=messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"x"),
+        endpoint=[messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket)) for ticket in endpoints],
+    )
+    fake_server.answers["DoAction:CreatePreparedStatement"] = results(pack_any(created))
+    fake_server.answers["DoAction:ClosePreparedStatement"] = results()
+    fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=put).SerializeToString()])
+    fake_server.answers["GetFlightInfo"] = lambda _call: iter([info.SerializeToString()])
+
+
+def test_a_bound_query_follows_the_protocol_and_the_servers_new_handle(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    closed_on_server = threading.Event()
+
+    def close(_call: SeenCall) -> Iterator[bytes]:
+        closed_on_server.set()
+        return iter(())
+
+    renewed = messages.DoPutPreparedStatementResult(prepared_statement_handle=b"h2").SerializeToString()
+    _binding(fake_server, renewed, b"t")
+    fake_server.answers["DoAction:ClosePreparedStatement"] = close
+
+    frame = client.query("SELECT :a", begin="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z", params={"a": 1})
+
+    assert closed_on_server.wait(10)
+    planned, fetched, closed = fake_server.calls[2:]
+    assert frame["n"].tolist() == [1, 2, 3]
+    assert [call.method for call in fake_server.calls] == ["DoAction", "DoPut", "GetFlightInfo", "DoGet", "DoAction"]
+    assert all(call.metadata["query_range_begin"] == "2026-01-01T00:00:00+00:00" for call in fake_server.calls)
+    assert planned.messages[0].cmd == pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h2"))
+    assert fetched.messages[0].ticket == b"t"
+    assert closed.messages[0].body == pack_any(
+        messages.ActionClosePreparedStatementRequest(prepared_statement_handle=b"h2")
+    )
+
+
+def test_an_answer_in_several_parts_is_not_half_read(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    _binding(fake_server, b"", b"t1", b"t2")
+
+    with pytest.raises(UnsupportedRequest, match="several parts"):
+        client.query("SELECT :a", params={"a": 1})
+
+
+def test_an_answer_to_values_that_cannot_be_read_is_not_believed(
+    client: FlightSQLClient, fake_server: FakeFlightServer
+) -> None:
+    _binding(fake_server, b"\xff", b"t")
+
+    with pytest.raises(InternalError):
+        client.query("SELECT :a", params={"a": 1})
+
+
+def test_a_count_that_cannot_be_read_is_not_believed(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=b"\xff").SerializeToString()])
+
+    with pytest.raises(InternalError):
+        client.bulk_ingest("processes", SMALL_TABLE)
+
+
+def test_rows_are_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    counted = messages.DoPutUpdateResult(record_count=3).SerializeToString()
+    fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=counted).SerializeToString()])
+
+    result = client.bulk_ingest("processes", SMALL_TABLE)
+
+    assert result.record_count == 3
+    descriptor = fake_server.calls[0].messages[0].flight_descriptor
+    assert descriptor.cmd == pack_any(messages.CommandStatementIngest(table="processes"))
+
+
+def test_rows_may_be_taken_without_a_count(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    fake_server.answers["DoPut"] = lambda _call: iter(())
+
+    assert client.bulk_ingest("processes", SMALL_TABLE.schema.empty_table()) is None
+
+
+def test_only_a_table_is_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+    with pytest.raises(UsageError):
+        client.bulk_ingest("processes", SMALL_TABLE.to_pandas())
+    assert fake_server.calls == []

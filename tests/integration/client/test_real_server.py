@@ -1,0 +1,221 @@
+"""The client and this project's server and engine, together; upstream's client beside them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticProvider
+from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
+from pandas.testing import assert_frame_equal
+
+from micromegas_jupyter.client import FlightSQLClient, ServerIdentity
+from micromegas_jupyter.errors import (
+    InvalidStatement,
+    ProviderUnavailable,
+    Rejected,
+    StatementRefused,
+    UnsupportedRequest,
+    UsageError,
+)
+from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from tests.fakes.engine import FakeEngine
+from tests.integration.client.conftest import FixedToken
+from tests.integration.flight_harness import FlightHarness, running_server
+from tests.integration.test_flight_tls import _write_certificate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+_WHEN = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+
+_TYPES_SQL = """
+    SELECT CAST(n AS INT) AS whole, CAST(NULLIF(n, 2) AS BIGINT) AS gaps, n * 0.5 AS real, CAST(n AS TEXT) AS text,
+           n > 1 AS flag, make_array(n, n) AS list, named_struct('k', n) AS struct,
+           arrow_cast('2026-01-01T00:00:00Z', 'Timestamp(Nanosecond, Some("+00:00"))') AS time,
+           arrow_cast('word', 'Dictionary(Int32, Utf8)') AS word
+    FROM (VALUES (1), (2), (3)) AS t(n) ORDER BY n
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, None),
+        (True, True),
+        (7, 7),
+        (2**64 - 1, 2**64 - 1),
+        (1.5, 1.5),
+        ("it's :a; -- \0 é", "it's :a; -- \0 é"),
+        (b"\0\xff", b"\0\xff"),
+        (Decimal("0.10"), Decimal("0.10")),
+        (_WHEN, _WHEN),
+        (_WHEN.date(), _WHEN.date()),
+        (timedelta(hours=1), timedelta(hours=1)),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_comes_back_as_it_went(alice: FlightSQLClient, value: object, found: object) -> None:
+    table = alice.query_arrow("SELECT :a AS a", params={"a": value})
+
+    assert table.to_pylist() == [{"a": found}]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_text_comes_back_as_it_went(alice: FlightSQLClient, text: str) -> None:
+    table = alice.query_arrow("SELECT :a AS a", params={"a": text})
+
+    assert table.to_pylist() == [{"a": text}]
+
+
+def test_values_choose_rows_and_cannot_change_the_statement(alice: FlightSQLClient) -> None:
+    source = "(VALUES (1, 'a'), (2, 'b'), (3, 'c')) AS t(n, w)"
+
+    listed = alice.query(f"SELECT n FROM {source} WHERE w IN :words ORDER BY n", params={"words": ["a", "c"]})
+    hostile = alice.query(f"SELECT n FROM {source} WHERE w = :word", params={"word": "' OR '1'='1"})
+    later = alice.query("SELECT :now - :ago AS t", params={"now": _WHEN, "ago": timedelta(hours=1)})
+
+    assert listed["n"].tolist() == [1, 3]
+    assert len(hostile) == 0
+    assert later["t"][0] == pd.Timestamp(_WHEN) - pd.Timedelta(hours=1)
+
+
+def test_a_bound_query_can_be_read_batch_by_batch(alice: FlightSQLClient) -> None:
+    with alice.open_query(
+        "SELECT value FROM range(200000) WHERE value < :n", params={"n": 90_000}, limit=50_000
+    ) as reader:
+        rows = sum(batch.num_rows for batch in reader)
+
+    assert rows == reader.rows == 50_000
+    assert reader.query_id is not None
+
+
+def test_a_frame_is_the_one_that_upstreams_client_gives(engine_server: FlightHarness, alice: FlightSQLClient) -> None:
+    upstream = UpstreamClient(engine_server.uri, auth_provider=UpstreamStaticProvider("alice"))
+
+    expected = upstream.query(_TYPES_SQL)
+
+    assert_frame_equal(alice.query(_TYPES_SQL), expected)
+    assert alice.query_arrow(_TYPES_SQL) == upstream.query_arrow(_TYPES_SQL)
+
+
+def test_upstreams_provider_is_accepted(engine_server: FlightHarness) -> None:
+    with FlightSQLClient(engine_server.uri, auth_provider=UpstreamStaticProvider("alice")) as client:
+        assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
+
+
+def test_dictionaries_are_kept_where_they_are_asked_for(engine_server: FlightHarness) -> None:
+    with FlightSQLClient(engine_server.uri, preserve_dictionary=True, auth_provider=FixedToken("alice")) as client:
+        table = client.query_arrow(_TYPES_SQL)
+
+    assert table.schema.field("word").type == pa.dictionary(pa.int32(), pa.string())
+
+
+def test_a_wrong_statement_is_explained_by_the_engine(alice: FlightSQLClient) -> None:
+    with pytest.raises(InvalidStatement) as caught:
+        alice.query("SELECT no_such FROM (VALUES (1)) AS t(target)")
+
+    assert "no_such" in caught.value.what
+    assert caught.value.query_id is not None
+    assert "gRPC" not in str(caught.value)
+
+
+def test_a_missing_value_of_the_servers_own_placeholder_is_explained(alice: FlightSQLClient) -> None:
+    with pytest.raises(InvalidStatement):
+        alice.query("SELECT $other, :a", params={"a": 1})
+
+
+def test_a_writing_statement_is_refused(alice: FlightSQLClient) -> None:
+    with pytest.raises(StatementRefused):
+        alice.query("CREATE TABLE x AS SELECT 1")
+
+
+def test_the_server_knows_the_caller(alice: FlightSQLClient) -> None:
+    assert alice.whoami() == ServerIdentity(
+        subject="alice",
+        issuer="https://id.example",
+        auth_type="oidc",
+        is_admin=True,
+        name="Alice Martin",
+        email="alice@example.com",
+    )
+
+
+def test_a_statement_is_prepared(alice: FlightSQLClient) -> None:
+    statement = alice.prepare_statement("SELECT CAST(1 AS INT) AS n")
+
+    assert statement.dataset_schema.names == ["n"]
+    assert [batch.to_pydict() for batch in alice.prepared_statement_stream(statement)] == [{"n": [1]}]
+
+
+def test_ingest_is_not_offered(alice: FlightSQLClient) -> None:
+    with pytest.raises(UnsupportedRequest):
+        alice.bulk_ingest("processes", pa.table({"n": [1]}))
+
+
+@pytest.mark.parametrize(("token", "kind"), [("mallory", Rejected), ("outage", ProviderUnavailable)])
+def test_a_bad_token_and_an_outage_stay_apart(engine_server: FlightHarness, token: str, kind: type[Exception]) -> None:
+    with FlightSQLClient(engine_server.uri, auth_provider=FixedToken(token)) as client, pytest.raises(kind):
+        client.query("SELECT 1")
+
+
+def test_without_a_token_the_caller_is_rejected(engine_server: FlightHarness) -> None:
+    with FlightSQLClient(engine_server.uri) as client, pytest.raises(Rejected):
+        client.query("SELECT 1")
+
+
+def test_a_cancelled_query_stops_on_the_server() -> None:
+    with (
+        running_server() as harness,
+        FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
+    ):
+        reader = client.open_query("endless")
+        next(reader)
+        reader.close()
+
+        assert harness.engine.stream_closed.wait(10)
+        assert client.query("numbers")["n"].tolist() == [1, 2, 3]
+
+
+def test_bound_statements_are_closed_on_the_server() -> None:
+    with (
+        running_server(max_prepared_per_caller=2) as harness,
+        FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
+    ):
+        frames = [client.query("echo :a", params={"a": number}) for number in range(5)]
+
+    assert [frame["a"][0] for frame in frames] == [0, 1, 2, 3, 4]
+
+
+def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: Path) -> None:
+    certificate_file, key_file = _write_certificate(tmp_path)
+    tls = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
+    server = ServerThread(engine=FakeEngine(), validator=None, settings=tls)
+    server.start()
+
+    with FlightSQLClient(server.uri, ca_bundle=certificate_file) as client:
+        trusted = client.query("numbers")
+    with FlightSQLClient(server.uri) as client, pytest.raises(Exception, match="secure connection") as caught:
+        client.query("numbers")
+    server.stop(grace_seconds=0)
+
+    assert trusted["n"].tolist() == [1, 2, 3]
+    assert type(caught.value).__name__ == "ServerUnavailable"
+
+
+def test_a_helper_with_a_hostile_id_finds_nothing(alice: FlightSQLClient) -> None:
+    with pytest.raises(InvalidStatement):  # this server has no such table, and the id opens no other
+        alice.find_process("' UNION SELECT 1 --")
+    with pytest.raises(UsageError):
+        alice.find_process("a\0b")

@@ -1,0 +1,125 @@
+"""A notebook with a person in front of it, in a real kernel."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.notebook_parts import SECRET_TOKEN, START_URL
+from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, widget_states
+
+pytestmark = pytest.mark.integration
+
+FINISH_WHEN_A_CELL_WAITS = """
+import threading
+def finish():
+    assert world.logins[0].waited_for.wait(30)
+    world.logins[0].succeed()
+thread = threading.Thread(target=finish); thread.start()
+"""
+BLOCK_AFTER_THE_FIRST_ROWS = """
+import threading
+rows = world.script
+world.script = [rows[0], lambda: threading.Event().wait(60)]
+"""
+
+
+@pytest.fixture
+def kernel() -> Iterator[AttendedKernel]:
+    with attended_kernel() as running:
+        running.run(LOAD)
+        yield running
+
+
+def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel: AttendedKernel) -> None:
+    kernel.run("world.stored = None")
+
+    cell = kernel.run("%micromegas_login")
+
+    (shown,) = cell.of("display_data")
+    assert cell.reply["status"] == "ok"
+    assert "application/vnd.jupyter.widget-view+json" in shown["data"]
+    assert f"open {START_URL} until 12:10 UTC" in shown["data"]["text/plain"]
+    assert widget_states(cell.messages)[-1]["status"] == "waiting"
+
+
+def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKernel) -> None:
+    kernel.run("world.stored = None")
+    kernel.run("%micromegas_login")
+    kernel.run(FINISH_WHEN_A_CELL_WAITS)
+
+    query = kernel.run("%sql rows << SELECT 1")
+
+    first_line = query.of("display_data")[0]["data"]["text/plain"]
+    last_line = query.of("update_display_data")[-1]["data"]["text/plain"]
+    assert first_line == "⏳ waiting for you to sign in to id.example.com (until 12:10 UTC) · interrupt to stop waiting"
+    assert last_line.startswith("✓ 3 rows in 1.0 s")
+    assert query.reply["status"] == "ok"
+    kernel.run("assert world.was_asked_whoami.wait(10); thread.join(10)")
+    kernel.later_messages(0.5)
+    states = widget_states(kernel.all_messages)
+    assert [state["status"] for state in states if "status" in state] == ["signed_out", "waiting", "signed_in"]
+    updates = [m["content"]["data"] for m in kernel.all_messages if m["msg_type"] == "update_display_data"]
+    assert any(data["text/plain"].startswith("Signed in as Alice Martin") for data in updates)
+    last = {name: value for state in states for name, value in state.items()}
+    assert last["server_line"] == "connected as alice@example.com, 14 ms"
+    assert SECRET_TOKEN not in str(kernel.all_messages)
+
+
+def test_an_idle_widget_causes_no_messages(kernel: AttendedKernel) -> None:
+    kernel.run("%micromegas_login")
+    kernel.run("assert world.was_asked_whoami.wait(10)")
+    kernel.later_messages(0.5)
+
+    assert kernel.later_messages(2.0) == []
+
+
+def test_an_interrupt_ends_the_query_at_once_and_the_kernel_goes_on(kernel: AttendedKernel) -> None:
+    kernel.run(BLOCK_AFTER_THE_FIRST_ROWS)
+    interrupted: list[float] = []
+
+    def interrupt_when_running(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "display_data" and not interrupted:
+            interrupted.append(time.monotonic())
+            kernel.interrupt()
+
+    query = kernel.run("%sql SELECT 1", while_running=interrupt_when_running)
+    took_seconds = time.monotonic() - interrupted[0]
+    kernel.run("world.script = rows")
+    again = kernel.run("%sql SELECT 1")
+
+    (error,) = query.of("error")
+    assert error["ename"] == "QueryCancelled"
+    assert error["traceback"] == ["✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2"]
+    assert query.of("display_data")[0]["data"]["text/plain"].endswith("· query 7f3a91c2 · interrupt to cancel")
+    assert query.of("update_display_data")[-1]["data"]["text/plain"] == ""
+    assert took_seconds < 10
+    assert again.reply["status"] == "ok"
+
+
+def test_an_interrupt_ends_the_wait_and_leaves_the_sign_in_open(kernel: AttendedKernel) -> None:
+    kernel.run("world.stored = None")
+    kernel.run("%micromegas_login")
+
+    def interrupt_when_waiting(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "display_data":
+            kernel.interrupt()
+
+    query = kernel.run("%sql SELECT 1", while_running=interrupt_when_waiting)
+    still_open = kernel.run("assert not world.logins[0].is_cancelled; world.logins[0].succeed()")
+    again = kernel.run("%sql SELECT 1")
+
+    assert query.of("error")[0]["traceback"] == ["✗ stopped waiting for the sign-in after 0.00 s; it stays open"]
+    assert still_open.reply["status"] == "ok"
+    assert again.reply["status"] == "ok"
+
+
+def test_logout_turns_every_widget_to_signed_out(kernel: AttendedKernel) -> None:
+    kernel.run("%micromegas_login")
+    kernel.run("assert world.was_asked_whoami.wait(10)")
+
+    cell = kernel.run("%micromegas_logout")
+
+    assert cell.of("stream")[0]["text"] == "Signed out.\n"
+    assert widget_states(cell.messages)[-1]["status"] == "signed_out"

@@ -1,0 +1,88 @@
+"""A notebook that runs without a person: what stops it, and what is saved in it."""
+
+import re
+
+import pytest
+
+from tests.fakes.notebook_parts import SECRET_TOKEN, START_URL
+from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, run_unattended
+
+pytestmark = pytest.mark.integration
+
+SIGNED_OUT = "world.stored = None"
+SQL_ERROR = """
+from micromegas_jupyter.errors import InvalidStatement
+world.open_failure = InvalidStatement('No column "tagret".', line=1, column=8, remedy="", query_id="7f3a91c2d4e5")
+"""
+
+
+def check_nothing_technical_or_secret(run: UnattendedRun) -> None:
+    outputs = "\n".join(str(output) for cell in run.notebook.cells for output in cell.get("outputs", ()))
+    assert "Traceback" not in outputs
+    assert str(REPOSITORY) not in outputs
+    assert not re.search(r"site-packages|File |\.py\b", outputs)
+    assert SECRET_TOKEN not in run.saved
+    assert START_URL not in run.saved
+
+
+def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy() -> None:
+    run = run_unattended(LOAD, SIGNED_OUT, "%micromegas_login", "print('not reached')")
+
+    (output,) = run.outputs(2)
+    assert (output.output_type, output.ename) == ("error", "LoginRequired")
+    assert output.traceback[0] == (
+        "✗ You are not signed in to lake.example.com:50051, and nobody is here to sign in. "
+        "Set MICROMEGAS_OIDC_CLIENT_ID and MICROMEGAS_OIDC_CLIENT_SECRET of a service account, "
+        "or run `micromegas login` on this machine beforehand. · AUTH001"
+    )
+    assert run.stopped_by is not None
+    assert run.notebook.cells[3].execution_count is None
+    check_nothing_technical_or_secret(run)
+
+
+def test_an_error_stops_the_run_and_is_saved_as_its_lines() -> None:
+    run = run_unattended(LOAD, SQL_ERROR, "%%sql\nSELECT tagret FROM log_entries", "print('not reached')")
+
+    (output,) = run.outputs(2)
+    assert (output.output_type, output.ename) == ("error", "InvalidStatement")
+    assert output.traceback == [
+        '✗ No column "tagret".',
+        "    SELECT tagret FROM log_entries",
+        "           ^ line 1, column 8",
+        "  query 7f3a91c2 · SQL001",
+    ]
+    assert run.stopped_by is not None
+    assert run.notebook.cells[3].execution_count is None
+    check_nothing_technical_or_secret(run)
+
+
+def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts() -> None:
+    run = run_unattended(
+        LOAD,
+        "%micromegas_login",
+        "max_level = 3",
+        "%%sql rows << --begin 1h\nSELECT n, msg FROM t WHERE level <= :max_level",
+        "len(rows)",
+        "%%sql\nSELECT n, msg FROM t",
+        "%micromegas_whoami",
+        "%micromegas_logout",
+    )
+
+    assert run.stopped_by is None
+    assert run.outputs(1)[0].data["text/plain"] == (
+        "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself."
+    )
+    line, preview = run.outputs(3)
+    assert line.data["text/plain"].endswith("· query 7f3a91c2 → rows (DataFrame)")
+    assert "&lt;b&gt;" in preview.data["text/html"]
+    assert run.outputs(4)[0].data["text/plain"] == "3"
+    assert run.outputs(5)[1].output_type == "execute_result"
+    assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in run.outputs(6)[0].data["text/plain"]
+    assert "widget-view" not in run.saved
+    check_nothing_technical_or_secret(run)
+
+
+def test_with_traceback_the_traceback_is_saved() -> None:
+    run = run_unattended(LOAD, SQL_ERROR, "%%sql --traceback\nSELECT tagret FROM log_entries")
+
+    assert any("run_query" in line for line in run.outputs(2)[0].traceback)

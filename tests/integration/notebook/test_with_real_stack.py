@@ -1,0 +1,120 @@
+"""The magics over the real stack: provider, server and live telemetry of the demo."""
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from micromegas_jupyter.assembly import load_client_settings, open_client, service_account_provider
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.demo.stack import DemoStack
+from tests.integration.notebook.kernels import REPOSITORY, attended_kernel, run_unattended, widget_states
+
+pytestmark = pytest.mark.integration
+
+QUICKSTART = REPOSITORY / "notebooks" / "quickstart.ipynb"
+BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
+LOAD = "%load_ext micromegas_jupyter"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        wait_for_telemetry(running)
+        yield running
+
+
+def wait_for_telemetry(stack: DemoStack) -> None:
+    """Wait until the stack's own log lines and measurements can be asked for."""
+    settings = load_client_settings(environ=stack.service_environment())
+    pause = threading.Event()
+    sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"
+    with open_client(settings, service_account_provider(settings)) as client:
+        for _ in range(100):
+            if client.query_arrow(sql)["ready"][0].as_py():
+                return
+            pause.wait(0.2)
+    raise AssertionError("the stack recorded nothing in 20 seconds")
+
+
+def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def quickstart_sources() -> list[str]:
+    notebook: Any = nbformat.read(QUICKSTART, as_version=4)
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = stack.service_environment()
+    use(environment, monkeypatch)
+
+    run = run_unattended(*quickstart_sources())
+
+    assert run.stopped_by is None
+    newest = next(cell.outputs for cell in run.notebook.cells if "log_entries" in cell.source)
+    assert re.match(r"✓ [1-9]\d* rows? in ", newest[0].data["text/plain"])
+    assert "timestamp[ns, UTC]" in newest[1].data["text/html"]
+    assert not BEARER_TOKEN.search(run.saved)
+    assert environment["MICROMEGAS_OIDC_CLIENT_SECRET"] not in run.saved
+    assert str(stack.folder) not in run.saved
+
+
+def test_the_saved_quickstart_has_no_outputs() -> None:
+    notebook: Any = nbformat.read(QUICKSTART, as_version=4)
+
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
+
+
+def test_a_person_signs_in_while_a_query_waits_and_signs_out(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
+        kernel.run(LOAD)
+        login = kernel.run("%micromegas_login")
+        start_url = widget_states(login.messages)[-1]["start_url"]
+
+        def sign_in_when_the_query_waits(message: dict[str, Any]) -> None:
+            if "waiting for you to sign in" in message["content"].get("data", {}).get("text/plain", ""):
+                person.open(start_url)
+
+        query = kernel.run("%sql rows << SELECT 1 AS one", while_running=sign_in_when_the_query_waits)
+        again = kernel.run("%micromegas_login")
+        whoami = kernel.run("%micromegas_whoami")
+        wrong = kernel.run("%%sql\nSELECT tagret\nFROM log_entries")
+        logout = kernel.run("%micromegas_logout")
+        refused = kernel.run("%sql SELECT 1")
+        kernel.later_messages(0.5)
+        everything = str(kernel.all_messages)
+
+    assert query.of("update_display_data")[-1]["data"]["text/plain"].startswith("✓ 1 row in ")
+    assert again.of("display_data")[0]["data"]["text/plain"].startswith("Signed in as Alice")
+    assert "connected as alice@example.com, " in whoami.of("display_data")[0]["data"]["text/plain"]
+    (error,) = wrong.of("error")
+    assert error["ename"] == "InvalidStatement"
+    assert "    SELECT tagret" in error["traceback"]
+    assert logout.of("stream")[0]["text"].startswith("Signed out of ")
+    assert refused.of("error")[0]["ename"] == "LoginRequired"
+    assert not BEARER_TOKEN.search(everything)
+    assert "code=" not in everything
+
+
+def test_nobody_signed_in_and_nobody_there_fails_at_once(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+
+    run = run_unattended(LOAD, "%micromegas_login")
+
+    assert run.outputs(1)[0].ename == "LoginRequired"
+    assert str(tmp_path) not in run.saved
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,141 @@
+"""What reaches the whole server without a good credential: a plain sentence, the right status, and no query run."""
+
+import json
+import logging
+
+import pytest
+from pyarrow import flight
+from pyarrow.lib import ArrowInvalid
+
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.mint import ec_key, mint
+from tests.fakes.scripted_provider import ScriptedProvider
+
+pytestmark = pytest.mark.integration
+
+AUDIENCE = "lake"
+LEAK = ("Traceback", 'File "', ".py", "/tmp", "/usr", "site-packages")
+
+
+@pytest.fixture(scope="module")
+def provider():
+    with ScriptedProvider() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(provider, tmp_path_factory):
+    config = {"issuers": [{"issuer": provider.issuer, "audience": AUDIENCE}]}
+    options = ServeOptions(lake=tmp_path_factory.mktemp("lake"), port=0, record=False)
+    with ServerStack(options, environ={"MICROMEGAS_OIDC_CONFIG": json.dumps(config)}) as running:
+        yield running
+
+
+def _token(issuer, *, age_seconds=0, **changes):
+    now = int(SYSTEM_CLOCK.now().timestamp()) - age_seconds
+    arguments = {"audience": AUDIENCE, "key": ec_key(), "iat": now, "exp": now + 300, **changes}
+    return mint(**{"issuer": issuer, **arguments})
+
+
+def _query(uri, token):
+    headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+    client = flight.connect(uri)
+    try:
+        ticket = flight.Ticket(statement_ticket("SELECT 1 AS one"))
+        return client.do_get(ticket, flight.FlightCallOptions(headers=headers, timeout=20)).read_all()
+    finally:
+        client.close()
+
+
+def test_a_good_token_is_accepted(provider, server):
+    assert _query(server.uri, _token(provider.issuer))["one"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "none", "garbage", "expired", "another audience", "another issuer", "alg none", "another key", "cut signature",
+    ],
+)  # fmt: skip
+def test_a_bad_token_is_refused_without_running_the_query(provider, server, change, caplog):
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+    head, claims, signature = _token(provider.issuer).split(".")
+    unsigned = "eyJhbGciOiJub25lIn0." + claims + "."
+    token = {
+        "none": None,
+        "garbage": "not-a-token",
+        "expired": _token(provider.issuer, age_seconds=172_800),
+        "another audience": _token(provider.issuer, audience="other-app"),
+        "another issuer": _token("https://other.example"),
+        "alg none": unsigned,
+        "another key": _token(provider.issuer, key=ec_key("another")),
+        "cut signature": f"{head}.{claims}.{signature[:-4]}",
+    }[change]
+
+    with pytest.raises(flight.FlightUnauthenticatedError) as caught:
+        _query(server.uri, token)
+
+    message = str(caught.value)
+    assert not [sign for sign in LEAK if sign in message.split("gRPC client debug context", maxsplit=1)[0]]
+    assert not [record for record in caplog.records if '"status"' in record.getMessage()]
+
+
+def test_a_provider_that_is_down_at_first_use_is_unavailable_not_a_refusal(tmp_path):
+    config = {"issuers": [{"issuer": "http://127.0.0.1:1", "audience": AUDIENCE}]}
+    options = ServeOptions(lake=tmp_path / "lake", port=0, record=False)
+    token = _token("http://127.0.0.1:1")
+
+    with (
+        ServerStack(options, environ={"MICROMEGAS_OIDC_CONFIG": json.dumps(config)}) as running,
+        pytest.raises(flight.FlightUnavailableError) as caught,
+    ):
+        _query(running.uri, token)
+
+    assert "Your sign-in is not at fault" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO log_entries SELECT * FROM log_entries",
+        "COPY (SELECT 1) TO '/tmp/copied.csv'",
+        "SET datafusion.execution.batch_size = 1",
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/etc'",
+        "DROP TABLE log_entries",
+        "SELECT 1; SELECT 2",
+        "SELECT " + "(" * 200 + "1" + ")" * 200,
+        "SELECT 1" + "+1" * 20_000,
+        "SELECT '" + "x" * 70_000 + "'",
+        "SELEC 1",
+        "SELECT nothing FROM log_entries",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT 1/0",
+    ],
+    ids=lambda sql: sql[:40],
+)
+def test_sql_that_writes_or_is_wrong_or_too_large_is_an_invalid_argument(provider, server, sql):
+    client = flight.connect(server.uri)
+    options = flight.FlightCallOptions(
+        headers=[(b"authorization", f"Bearer {_token(provider.issuer)}".encode())], timeout=20
+    )
+
+    with pytest.raises(ArrowInvalid) as caught:
+        client.do_get(flight.Ticket(statement_ticket(sql)), options).read_all()
+
+    client.close()
+    message = str(caught.value).split("gRPC client debug context")[0]
+    assert not [sign for sign in LEAK if sign in message]
+
+
+def test_bad_sql_names_line_and_column(provider, server):
+    client = flight.connect(server.uri)
+    options = flight.FlightCallOptions(
+        headers=[(b"authorization", f"Bearer {_token(provider.issuer)}".encode())], timeout=20
+    )
+
+    with pytest.raises(ArrowInvalid, match="line 2, column 8"):
+        client.do_get(flight.Ticket(statement_ticket("SELECT time,\n       tagret FROM log_entries")), options)
+    client.close()

@@ -1,0 +1,82 @@
+"""A client that is killed in the middle of a long query: the query stops on the server within two seconds."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+pytestmark = pytest.mark.integration
+
+STOP_TIMEOUT_SECONDS = 2.0
+SHAPES = {
+    "endless stream of rows": "SELECT value FROM generate_series(1, 100000000000)",
+    "aggregate without an end": "SELECT count(*) FROM generate_series(1, 100000000000) WHERE value % 7 = 3",
+}
+CLIENT = """
+import sys
+from micromegas_jupyter import FlightSQLClient
+with FlightSQLClient(sys.argv[1]) as client:
+    print("connected", client.query_arrow("SELECT 1 AS one").num_rows, flush=True)
+    for batch in client.query_stream(sys.argv[2]):
+        pass
+"""
+
+
+class AuditLines:
+    """Keeps the audit lines and says when one came."""
+
+    def __init__(self):
+        self.lines = []
+        self.arrived = threading.Event()
+
+    def watch(self, monkeypatch):
+        import logging
+
+        handler = logging.Handler()
+        handler.emit = self._take
+        logging.getLogger("micromegas_jupyter.audit").addHandler(handler)
+        return handler
+
+    def _take(self, record):
+        self.lines.append(json.loads(record.getMessage()))
+        if self.lines[-1].get("status") == "incomplete":
+            self.arrived.set()
+
+
+def _wait_until_busy(process, seconds=10.0):
+    deadline = SYSTEM_CLOCK.monotonic() + seconds
+    while process.cpu_percent(0.2) < 50:
+        assert SYSTEM_CLOCK.monotonic() < deadline, "the query never kept the server busy"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_query_stops_when_its_client_is_killed(tmp_path, monkeypatch, shape):
+    import logging
+
+    audit = AuditLines()
+    handler = audit.watch(monkeypatch)
+    server_process = psutil.Process()
+    try:
+        with ServerStack(ServeOptions(lake=tmp_path / "lake", port=0, disable_auth=True, record=False)) as server:
+            with subprocess.Popen(
+                [sys.executable, "-c", CLIENT, server.uri, SHAPES[shape]], stdout=subprocess.PIPE, text=True
+            ) as client:
+                assert client.stdout.readline().startswith("connected")
+                _wait_until_busy(server_process)
+                client.send_signal(signal.SIGKILL)
+                killed_at = SYSTEM_CLOCK.monotonic()
+
+                assert audit.arrived.wait(STOP_TIMEOUT_SECONDS)
+
+            busy = [server_process.cpu_percent(0.25) for _ in range(4)]
+            assert SYSTEM_CLOCK.monotonic() - killed_at < STOP_TIMEOUT_SECONDS + 1.5
+            assert min(busy) < 20, busy
+    finally:
+        logging.getLogger("micromegas_jupyter.audit").removeHandler(handler)

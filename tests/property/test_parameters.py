@@ -1,0 +1,84 @@
+"""Binding keeps values apart from the statement and exactly as they were."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micromegas_jupyter.client.parameters import bind_named, parameter_names
+from micromegas_jupyter.client.sql_text import find_placeholders, quote_literal
+from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket, statement_ticket
+
+_TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
+_SQL_PIECES = st.sampled_from(
+    ["'", '"', "`", "$$", "$t$", "--", "/*", "*/", "\n", ":", "::", ":a", ":b1", "e'", "\\", " ", "x", "1", "(", "IN"]
+)
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    _TEXT,
+    st.binary(),
+    st.dates(),
+)
+
+
+@given(_VALUES)
+def test_a_value_survives_binding(value: object) -> None:
+    bound = bind_named("SELECT :a", {"a": value})
+
+    found = bound.row.column(0)[0].as_py()
+    assert bound.sql == "SELECT $a"
+    assert found == value or (isinstance(value, float) and math.isnan(value) and math.isnan(found))
+    assert type(found) is type(value)
+
+
+@given(st.datetimes(datetime(1678, 1, 1), datetime(2262, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds are naive
+def test_a_time_survives_binding(value: datetime) -> None:
+    bound = bind_named("SELECT :a", {"a": value})
+
+    assert bound.row.column(0)[0].as_py() == value
+
+
+@given(st.timedeltas(timedelta(days=-100_000), timedelta(days=100_000)))
+def test_a_duration_survives_binding(value: timedelta) -> None:
+    bound = bind_named("SELECT :a", {"a": value})
+
+    assert bound.row.column(0)[0].as_py() == value
+
+
+@given(st.lists(_TEXT, min_size=1, max_size=20))
+def test_a_list_survives_binding(values: list[str]) -> None:
+    bound = bind_named("x IN :a", {"a": values})
+
+    assert list(bound.row.to_pylist()[0].values()) == values
+
+
+@given(st.lists(_SQL_PIECES, max_size=30).map("".join))
+def test_only_placeholders_change_and_no_value_enters_the_statement(sql: str) -> None:
+    names = parameter_names(sql)
+
+    bound = bind_named(sql, dict.fromkeys(names, "SECRET"))
+
+    expected, position = "", 0
+    for placeholder in find_placeholders(sql):
+        expected += sql[position : placeholder.start] + "$" + placeholder.name
+        position = placeholder.end
+    assert bound.sql == expected + sql[position:]
+    assert len(bound.sql) == len(sql)
+
+
+@given(_TEXT)
+def test_nothing_inside_a_literal_is_a_placeholder(text: str) -> None:
+    literal = quote_literal(text.replace("\0", ""))
+
+    assert parameter_names(f"SELECT {literal}, :b") == ("b",)
+
+
+@given(_TEXT.filter(bool))
+def test_a_statement_survives_its_ticket(sql: str) -> None:
+    assert parse_ticket(statement_ticket(sql)) == StatementQuery(sql=sql)

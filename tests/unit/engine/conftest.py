@@ -1,0 +1,57 @@
+"""An engine over small Parquet files, and a way to ask it something from a test that is not asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, PlannedQuery, StatementRequest
+from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log_entries, write_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 << 20, planning_threads=1)
+
+
+class Asker:
+    """Plans and runs statements on one engine; `tables` are what it reads."""
+
+    def __init__(self, engine: DataFusionEngine, tables: FixedTables) -> None:
+        self.engine = engine
+        self.tables = tables
+
+    def plan(self, sql: str, **options: Any) -> PlannedQuery:
+        return asyncio.run(self.engine.plan(StatementRequest(sql=sql, **options), CALLER))
+
+    def table(self, sql: str, **options: Any) -> pa.Table:
+        """Return the whole result, of which every batch had the promised schema."""
+        return asyncio.run(self._table(StatementRequest(sql=sql, **options)))
+
+    def rows(self, sql: str, **options: Any) -> list[dict[str, Any]]:
+        return self.table(sql, **options).to_pylist()
+
+    async def _table(self, request: StatementRequest) -> pa.Table:
+        planned = await self.engine.plan(request, CALLER)
+        batches = [batch async for batch in planned.batches()]
+        assert all(batch.schema.equals(planned.schema, check_metadata=True) for batch in batches)
+        return pa.Table.from_batches(batches, planned.schema)
+
+
+@pytest.fixture(scope="session")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+    """Five hours of log entries, a merged table of processes and a table without files."""
+    folder = tmp_path_factory.mktemp("lake")
+    tables = FixedTables([write_log_entries(folder, 5), write_processes(folder), empty_table()])
+    engine = DataFusionEngine(tables, SETTINGS)
+    yield Asker(engine, tables)
+    engine.close()
+
+
+@pytest.fixture
+def values(ask: Asker) -> Asker:
+    """The same engine, for tests that need no table."""
+    return ask

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter.notebook.extension import register, unregister
+from tests.fakes.notebook_parts import FakeWorld
+
+NAMES = ["micromegas_login", "micromegas_logout", "micromegas_sql", "micromegas_whoami", "sql"]
+
+
+def own_magics(shell: InteractiveShell) -> list[str]:
+    return sorted(name for name in shell.magics_manager.magics["line"] if "micromegas" in name or name == "sql")
+
+
+def test_the_extension_registers_its_magics(shell: InteractiveShell) -> None:
+    assert own_magics(shell) == NAMES
+    assert shell.find_cell_magic("sql") is not None
+
+
+def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
+    bare_shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def other(line: str, cell: str | None = None) -> str:
+        return "other"
+
+    bare_shell.register_magic_function(other, "line_cell", "sql")
+
+    register(bare_shell, world.parts())
+
+    assert capsys.readouterr().out == "%%sql belongs to another extension; use %%micromegas_sql for this one.\n"
+    assert bare_shell.run_cell_magic("sql", "", "SELECT 1") == "other"
+    assert len(bare_shell.run_cell_magic("micromegas_sql", "", "SELECT 1")) == 3
+    unregister(bare_shell)
+    assert bare_shell.run_line_magic("sql", "") == "other"
+
+
+def test_unloading_takes_everything_away(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_line_magic("sql", "SELECT 1")
+
+    unregister(shell)
+    unregister(shell)
+
+    assert own_magics(shell) == []
+    assert shell.find_cell_magic("sql") is None
+    assert world.clients[0].is_closed
+
+
+def test_loading_again_starts_afresh(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_line_magic("sql", "SELECT 1")
+
+    register(shell, world.parts())
+
+    assert world.clients[0].is_closed
+    assert own_magics(shell) == NAMES
+
+
+def test_load_ext_registers_the_real_parts_and_loads_no_heavy_library() -> None:
+    program = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance();"
+        "ip.run_line_magic('load_ext', 'micromegas_jupyter'); assert ip.find_cell_magic('sql');"
+        "print([n for n in ('pyarrow', 'pandas', 'numpy', 'anywidget', 'grpc', 'requests', 'joserfc', 'authlib')"
+        " if n in sys.modules]);"
+        "ip.run_line_magic('unload_ext', 'micromegas_jupyter'); assert ip.find_cell_magic('sql') is None"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

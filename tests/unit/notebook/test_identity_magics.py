@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter.errors import ConfigurationError, LoginTimedOut, QueryCancelled, ServerUnavailable, UsageError
+from tests.fakes.notebook_parts import SECRET_TOKEN, SETTINGS, START_URL, FakeLogin, FakeWorld
+
+SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
+
+
+def test_a_person_who_is_signed_in_is_told_so(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_line_magic("micromegas_login", "")
+
+    assert capsys.readouterr().out == SIGNED_IN
+    assert world.logins == []
+
+
+def test_in_a_terminal_the_page_is_opened_and_the_sign_in_waited_for(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stored = None
+    world.on_page_opened = FakeLogin.succeed
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert world.opened_pages == [START_URL]
+    assert capsys.readouterr().out == (
+        f"Sign in to id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself.\n{SIGNED_IN}"
+    )
+
+
+def test_an_interrupt_in_a_terminal_ends_the_sign_in(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stored = None
+    world.on_page_opened = FakeLogin.interrupt_the_wait
+
+    done = shell.run_cell("%micromegas_login")
+
+    assert isinstance(done.error_in_exec, QueryCancelled)
+    assert capsys.readouterr().out.endswith("\n✗ The sign-in was cancelled.\n")
+
+
+def test_a_sign_in_that_nobody_finishes_is_one_line(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stored = None
+    world.on_page_opened = lambda login: login.fail(LoginTimedOut("Nobody signed in within 600 seconds."))
+
+    shell.run_cell("%micromegas_login")
+
+    assert capsys.readouterr().out.endswith(
+        "\n✗ Nobody signed in within 600 seconds. Start the sign-in again. · AUTH003\n"
+    )
+
+
+def test_a_profile_is_used_by_later_cells_too(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_line_magic("micromegas_login", "--profile prod")
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert world.profiles == ["prod", "prod"]
+
+
+def test_a_profile_that_does_not_exist_is_not_kept(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_profile):
+        raise ConfigurationError("config.json has no profile 'prod'.", key="profiles")
+
+    extension = shell._micromegas_extension
+    working = extension.session.parts
+    extension.session.parts = replace(working, load_settings=missing)
+
+    with pytest.raises(ConfigurationError):
+        shell.run_line_magic("micromegas_login", "--profile prod")
+
+    extension.session.parts = working
+    shell.run_line_magic("micromegas_login", "")
+    assert world.profiles == [None]
+
+
+def test_whoami_says_who_and_what_the_server_answered(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_line_magic("micromegas_whoami", "")
+
+    assert capsys.readouterr().out == (f"{SIGNED_IN}lake.example.com:50051: connected as alice@example.com, 14 ms\n")
+
+
+def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.", remedy="Try later.")
+
+    done = shell.run_cell("%micromegas_whoami")
+
+    assert isinstance(done.error_in_exec, ServerUnavailable)
+    assert capsys.readouterr().out == (
+        f"{SIGNED_IN}lake.example.com does not answer.\n✗ lake.example.com does not answer. Try later. · AVAIL003\n"
+    )
+
+
+def test_without_a_configured_sign_in_that_is_said(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.settings = replace(SETTINGS, issuer=None, client_id=None)
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert capsys.readouterr().out == "No sign-in is configured: lake.example.com:50051 is used without one.\n"
+
+
+def test_logout_is_one_line(shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_line_magic("micromegas_logout", "")
+
+    assert capsys.readouterr().out == "Signed out.\n"
+    assert world.stored.is_signed_out
+
+
+@pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami", "micromegas_logout"])
+def test_words_that_are_no_options_are_refused(shell: InteractiveShell, magic: str) -> None:
+    with pytest.raises(UsageError, match="Unrecognized arguments: everything"):
+        shell.run_line_magic(magic, "everything")
+    with pytest.raises(UsageError, match="not closed"):
+        shell.run_line_magic(magic, "'open")
+
+
+def test_nothing_that_is_shown_holds_the_token(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for magic in ("micromegas_login", "micromegas_whoami", "micromegas_logout"):
+        shell.run_line_magic(magic, "")
+
+    captured = capsys.readouterr()
+    assert SECRET_TOKEN not in captured.out + captured.err + repr(shell._micromegas_extension.session)

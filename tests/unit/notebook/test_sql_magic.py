@@ -1,0 +1,230 @@
+from datetime import UTC, datetime
+
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter.errors import (
+    InvalidStatement,
+    LoginFailed,
+    LoginRequired,
+    QueryCancelled,
+    ServerUnavailable,
+    UsageError,
+)
+from tests.fakes.notebook_parts import FakeLogin, FakeWorld
+
+
+def test_a_cell_without_a_name_gives_its_rows_as_its_value(shell: InteractiveShell) -> None:
+    done = shell.run_cell("%%sql\nSELECT n, msg FROM t")
+
+    assert list(done.result.to_pandas()["msg"]) == ["a", "<b>", "c"]
+    assert shell.user_ns["_"] is done.result
+
+
+def test_a_name_takes_the_rows_as_a_data_frame(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    done = shell.run_cell("%%sql errors <<\nSELECT n, msg FROM t")
+
+    assert done.result is None
+    assert isinstance(shell.user_ns["errors"], pd.DataFrame)
+    assert list(shell.user_ns["errors"]["msg"]) == ["a", "<b>", "c"]
+    shown = capsys.readouterr().out
+    assert "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → errors (DataFrame)\n" in shown
+    assert "int64  string" in shown
+
+
+def test_the_line_of_a_finished_query_stays(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert capsys.readouterr().out == "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2\n"
+
+
+def test_a_server_without_query_ids_and_a_result_without_rows_are_fine(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.query_id, world.script = None, []
+
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert capsys.readouterr().out == "✓ 0 rows in 0.00 s · 0 B\n"
+
+
+def test_the_line_form_can_be_assigned_and_keeps_its_quotes(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_cell("rows = %sql --limit 5 SELECT 'it''s' AS \"x\"")
+
+    assert len(shell.user_ns["rows"]) == 3
+    assert world.asked[0]["sql"] == "SELECT 'it''s' AS \"x\""
+    assert world.asked[0]["limit"] == 5
+
+
+def test_a_range_a_limit_and_a_profile_are_passed_on(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_cell_magic("sql", "--begin 1h --end 15m --limit 10 --profile prod", "SELECT 1")
+
+    assert world.asked[0]["begin"] == datetime(2026, 11, 24, 11, 0, tzinfo=UTC)
+    assert world.asked[0]["end"] == datetime(2026, 11, 24, 11, 45, tzinfo=UTC)
+    assert world.asked[0]["limit"] == 10
+    assert world.profiles == ["prod"]
+
+
+def test_names_in_the_statement_stand_for_the_variables_of_the_notebook(
+    shell: InteractiveShell, world: FakeWorld
+) -> None:
+    shell.user_ns["max_level"] = 3
+
+    shell.run_cell("%%sql\nSELECT ':not' FROM t WHERE level <= :max_level AND x::int > 0 -- :nor this")
+
+    assert world.asked[0]["params"] == {"max_level": 3}
+
+
+def test_the_line_form_sees_a_function_s_own_variables(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_cell("def f(level):\n    return get_ipython().run_line_magic('sql', 'SELECT :level')\nf(7)")
+
+    assert world.asked[0]["params"] == {"level": 7}
+
+
+def test_braces_and_dollars_in_sql_are_left_alone(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.user_ns["x"] = "expanded"
+
+    shell.run_cell("%sql SELECT '{x} $x'")
+
+    assert world.asked[0]["sql"] == "SELECT '{x} $x'"
+
+
+def test_a_name_without_a_variable_is_refused_before_anything_is_sent(
+    shell: InteractiveShell, world: FakeWorld
+) -> None:
+    with pytest.raises(UsageError, match="There is no variable for :low, :high"):
+        shell.run_line_magic("sql", "SELECT :low, :high")
+
+    assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("--limit many", "Argument --limit: invalid int value: 'many'"),
+        ("--limit -1", "--limit is a number of rows"),
+        ("--begin yesterday", '"yesterday" is not a time'),
+        ("--end 1h", "--end needs --begin"),
+        ("--unknown", "--unknown is not an option"),
+    ],
+)
+def test_options_that_cannot_be_understood_are_refused(shell: InteractiveShell, line: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        shell.run_cell_magic("sql", line, "SELECT 1")
+
+
+def test_an_error_is_shown_as_its_lines_and_keeps_its_class(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.open_failure = InvalidStatement(
+        'No column "tagret". Did you mean "target"?', line=1, column=8, remedy="", query_id="7f3a91c2"
+    )
+
+    done = shell.run_cell("%%sql\nSELECT tagret FROM log_entries")
+
+    assert isinstance(done.error_in_exec, InvalidStatement)
+    assert capsys.readouterr().out == (
+        '✗ No column "tagret". Did you mean "target"?\n'
+        "    SELECT tagret FROM log_entries\n"
+        "           ^ line 1, column 8\n"
+        "  query 7f3a91c2 · SQL001\n"
+    )
+
+
+def test_with_traceback_the_error_has_its_traceback(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.open_failure = InvalidStatement("No.")
+
+    shell.run_cell("%%sql --traceback\nSELECT 1")
+
+    assert "Traceback" in capsys.readouterr().out
+
+
+def test_nobody_signed_in_is_one_line(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stored = None
+
+    done = shell.run_cell("%sql SELECT 1")
+
+    assert isinstance(done.error_in_exec, LoginRequired)
+    assert capsys.readouterr().out == (
+        "✗ You are not signed in to lake.example.com:50051. Run %micromegas_login "
+        "(or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account). · AUTH001\n"
+    )
+
+
+def test_an_interrupt_cancels_the_query_and_the_next_one_works(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = world.script
+    world.script = [rows[0], KeyboardInterrupt()]
+
+    done = shell.run_cell("%sql SELECT 1")
+    shown = capsys.readouterr().out
+    world.script = rows
+    again = shell.run_cell("rows = %sql SELECT 1")
+
+    assert isinstance(done.error_in_exec, QueryCancelled)
+    assert shown == "✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2\n"
+    assert world.readers[0].is_closed
+    assert again.success
+    assert len(world.clients) == 1
+
+
+def test_an_interrupt_before_the_first_row_says_so(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.open_failure = KeyboardInterrupt()
+
+    shell.run_cell("%sql SELECT 1")
+
+    assert capsys.readouterr().out == "✗ cancelled after 0.00 s, before the first row\n"
+
+
+def test_a_failure_in_the_middle_keeps_its_class(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.script = [world.script[0], ServerUnavailable("lake.example.com does not answer.")]
+
+    with pytest.raises(ServerUnavailable):
+        shell.run_line_magic("sql", "SELECT 1")
+
+
+def test_a_query_waits_for_the_sign_in_that_goes_on(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.stored = None
+    world.on_page_opened = FakeLogin.succeed
+    shell.run_cell("%micromegas_login")
+
+    done = shell.run_cell("%sql SELECT 1")
+
+    assert done.success
+
+
+def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.stored.failure = LoginRequired("The provider ended the session.")
+    failed = shell.run_cell("%sql SELECT 1")
+    world.stored.failure = None
+
+    done = shell.run_cell("%sql SELECT 1")
+
+    assert isinstance(failed.error_in_exec, LoginRequired)
+    assert done.success
+    assert len(world.clients) == 2
+
+
+def test_the_failure_of_a_sign_in_is_the_failure_of_the_cell_that_waits(
+    shell: InteractiveShell, world: FakeWorld
+) -> None:
+    world.stored = None
+    world.on_page_opened = lambda login: login.fail(LoginFailed("You said no."))
+
+    done = shell.run_cell("%micromegas_login")
+
+    assert isinstance(done.error_in_exec, LoginFailed)
+
+
+def test_the_help_of_the_magic_lists_its_options(shell: InteractiveShell) -> None:
+    text = shell.find_line_magic("sql").__doc__
+
+    assert all(option in text for option in ("--begin", "--end", "--limit", "--profile", "--traceback", "NAME <<"))
