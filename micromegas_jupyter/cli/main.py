@@ -79,7 +79,7 @@ def build_parser(program: str = "micromegas") -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in _COMMANDS.items():
         _command_module(name).add_arguments(
-            commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+            commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         )
     return parser
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.login_command import announce
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, print_rows
-from micromegas_jupyter.cli.times import parse_time
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.settings.moments import parse_range
 
 if TYPE_CHECKING:
     from micromegas_jupyter.contracts import AuthProvider
@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from micromegas_jupyter import assembly
 
     sql = _statement(arguments)
-    begin, end = _time_range(arguments)
+    if arguments.all and (arguments.begin or arguments.end):
+        raise UsageError("--all means no time range: leave out --begin and --end.")
+    begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
     if arguments.max_colwidth < 0:
         raise UsageError("--max-colwidth is a width, or 0 for no cut.")
     settings = _settings(arguments)
@@ -89,21 +91,6 @@ def _statement(arguments: argparse.Namespace) -> str:
     if len(data) > _MAX_STATEMENT_BYTES:
         raise UsageError("The statement is larger than 64 kB.")
     return text
-
-
-def _time_range(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
-    if arguments.all and (arguments.begin or arguments.end):
-        raise UsageError("--all means no time range: leave out --begin and --end.")
-    if arguments.end and not arguments.begin:
-        raise UsageError("--end needs --begin.")
-    if not arguments.begin:
-        return None, None
-    now = SYSTEM_CLOCK.now()
-    begin = parse_time(arguments.begin, now=now)
-    end = parse_time(arguments.end, now=now) if arguments.end else now
-    if begin > end:
-        raise UsageError("--begin is after --end.")
-    return begin.isoformat(), end.isoformat()
 
 
 def _settings(arguments: argparse.Namespace) -> "ClientSettings":

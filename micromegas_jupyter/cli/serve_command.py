@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.memory_mib < 64:  # noqa: PLR2004 - the engine needs some
         raise UsageError("--memory-mib is at least 64.")
     settings = AccessSettings() if arguments.disable_auth else parse_access_settings(os.environ)
+    started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.assembly import ServeOptions, ServerStack
 
-    started = SYSTEM_CLOCK.monotonic()
     stack = ServerStack(
         ServeOptions(
             lake=Path(arguments.lake),
@@ -98,10 +98,14 @@ def stop_event() -> threading.Event:
     return event
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _print_start(uri: str, settings: AccessSettings, arguments: argparse.Namespace, seconds: float) -> None:
     issuers = settings.oidc.issuers if settings.oidc else ()
     names = f" ({', '.join(issuer.issuer for issuer in issuers)})" if issuers else ""
-    tokens = f"{len(issuers)} issuers{names}, {len(settings.api_keys)} API keys"
+    tokens = f"{_counted(len(issuers), 'issuer')}{names}, {_counted(len(settings.api_keys), 'API key')}"
     if arguments.disable_auth:
         tokens = "not asked for: everyone is administrator (--disable-auth)"
     lines = (

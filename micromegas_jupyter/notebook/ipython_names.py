@@ -12,7 +12,7 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 class _Decorator(Protocol):
-    def __call__(self, function: _Function, /) -> _Function: ...
+    def __call__(self, _function: _Function, /) -> _Function: ...
 
 
 class Handle(Protocol):

@@ -25,8 +25,8 @@ from micromegas_jupyter.notebook.live_line import DisplayLine, LiveLine, Termina
 from micromegas_jupyter.notebook.running import Answer, Query, run_query
 from micromegas_jupyter.notebook.sql_line import SqlLine, split_sql_line
 from micromegas_jupyter.notebook.surroundings import has_kernel
-from micromegas_jupyter.notebook.times import parse_range
 from micromegas_jupyter.notebook.words import host_text, moment_text, seconds_text
+from micromegas_jupyter.settings.moments import parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

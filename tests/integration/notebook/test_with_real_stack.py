@@ -108,6 +108,29 @@ def test_a_person_signs_in_while_a_query_waits_and_signs_out(
     assert "code=" not in everything
 
 
+def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(stack.service_environment(), monkeypatch)
+    with attended_kernel() as kernel:
+        kernel.run(LOAD)
+
+        def interrupt_when_running(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "display_data":
+                kernel.interrupt()
+
+        long = kernel.run(
+            "%sql SELECT sum(sqrt(value)) FROM generate_series(1, 5000000000)",
+            while_running=interrupt_when_running,
+        )
+        again = kernel.run("%sql rows << SELECT 1 AS one")
+
+    (error,) = long.of("error")
+    assert error["ename"] == "QueryCancelled"
+    assert re.fullmatch(r"✗ cancelled after \d+\.\d+ s, .*", error["traceback"][0])
+    assert again.reply["status"] == "ok"
+
+
 def test_nobody_signed_in_and_nobody_there_fails_at_once(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ class _Tag(enum.StrEnum):
         (None, pa.null(), None),
         (pd.NaT, pa.null(), None),
         (pd.NA, pa.null(), None),
-        (np.datetime64("NaT"), pa.null(), None),
+        (np.datetime64("NaT", "ns"), pa.null(), None),
         (True, pa.bool_(), True),
         (np.bool_(False), pa.bool_(), False),
         (7, pa.int64(), 7),
@@ -113,7 +113,7 @@ def test_a_duration_that_nanoseconds_cannot_hold_becomes_microseconds() -> None:
 
 
 def test_a_missing_numpy_duration_is_null() -> None:
-    assert to_scalar(np.timedelta64("NaT"), name="a").type == pa.null()
+    assert to_scalar(np.timedelta64("NaT", "ns"), name="a").type == pa.null()
 
 
 @pytest.mark.parametrize(

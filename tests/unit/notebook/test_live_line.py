@@ -19,7 +19,7 @@ class Published:
     def __init__(self) -> None:
         self.calls: list[tuple[dict[str, str], bool]] = []
 
-    def publish(self, data, metadata=None, *, transient=None, update=False, **_):
+    def publish(self, data, metadata=None, *, update=False, **_):
         self.calls.append((data, update))
 
 

@@ -104,7 +104,7 @@ def test_a_name_without_a_variable_is_refused_before_anything_is_sent(
     [
         ("--limit many", "Argument --limit: invalid int value: 'many'"),
         ("--limit -1", "--limit is a number of rows"),
-        ("--begin yesterday", '"yesterday" is not a time'),
+        ("--begin yesterday", "'yesterday' is not a time"),
         ("--end 1h", "--end needs --begin"),
         ("--unknown", "--unknown is not an option"),
     ],

@@ -1,15 +1,15 @@
-"""Times on a magic's line: RFC 3339, or so many minutes, hours or days ago."""
+"""Times that a person writes on a command or a magic: RFC 3339, or so many minutes, hours or days ago."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.words import printable
 
 _RELATIVE = re.compile(r"([0-9]{1,6})([mhd])")
 _ABSOLUTE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+_MAX_SHOWN_CHARACTERS = 60
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -17,7 +17,7 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
     """Return the moment that `text` names, aware.
 
     Args:
-        text: RFC 3339 (without an offset: UTC, as on the command line), or `<n>m`, `<n>h`, `<n>d` ago.
+        text: RFC 3339 (without an offset: UTC, in a notebook and on a command line), or `<n>m`, `<n>h`, `<n>d` ago.
         now: The current time, aware.
 
     Raises:
@@ -32,7 +32,7 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
     except (ValueError, OverflowError):
         pass  # a month 13, or more days than there are years
     raise UsageError(
-        f'"{printable(text)}" is not a time.',
+        f"{text[:_MAX_SHOWN_CHARACTERS]!r} is not a time.",
         remedy="Use 15m, 1h or 7d for that long ago, or RFC 3339 such as 2026-01-31T12:00:00Z.",
     )
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.times import parse_moment, parse_range
+from micromegas_jupyter.settings.moments import parse_moment, parse_range
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
