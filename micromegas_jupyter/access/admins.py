@@ -54,9 +54,11 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Collection[str]) -> Ad
                 subject=entry,
             )
             continue
-        subjects.add(bound)
-        if "@" in bound[1]:
+        if "@" in entry:
             emails.add(bound)
+        if "@" not in entry or "|" in entry:
+            # A bare address never names a subject: at some providers people choose theirs.
+            subjects.add(bound)
     return AdminRules(subjects=frozenset(subjects), emails=frozenset(emails))
 
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 from micromegas_jupyter import __version__
+from micromegas_jupyter.cli.log_lines import log_to_terminal
 from micromegas_jupyter.errors import InternalError, MicromegasError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -40,7 +41,7 @@ def serve_main() -> NoReturn:
 def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     """Run one command and return its exit code."""
     arguments = build_parser(program).parse_args(argv)
-    _log_to_terminal(logging.INFO if arguments.command == "serve" else logging.WARNING)
+    log_to_terminal(logging.INFO if arguments.command == "serve" else logging.WARNING)
     try:
         return int(_command_module(arguments.command).run(arguments))
     except MicromegasError as error:
@@ -56,13 +57,6 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
         # The edge: a defect becomes a sentence, its details go to the log.
         logging.getLogger(__name__).debug("Unexpected failure.", exc_info=error)
         return report(InternalError(f"An unexpected failure ({type(error).__name__}) stopped the command."))
-
-
-def _log_to_terminal(level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(level)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
-    logging.getLogger().addHandler(handler)
 
 
 def report(error: MicromegasError) -> int:

@@ -43,6 +43,12 @@ _OPTIONS: Final = [
 ]
 
 
+def _channel_options(address: ServerAddress) -> list[tuple[str, int]]:
+    # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
+    may_use_proxy = address.is_encrypted and not address.is_loopback
+    return [*_OPTIONS, ("grpc.enable_http_proxy", int(may_use_proxy))]
+
+
 class FlightStream:
     """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one."""
 
@@ -98,7 +104,10 @@ class Transport:
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         roots = _read_roots(ca_bundle) if address.is_encrypted else None
         self._client = flight.connect(
-            address.location, tls_root_certs=roots, middleware=[self._recorder], generic_options=_OPTIONS
+            address.location,
+            tls_root_certs=roots,
+            middleware=[self._recorder],
+            generic_options=_channel_options(address),
         )
 
     def do_get(self, ticket: bytes, call: Call) -> FlightStream:

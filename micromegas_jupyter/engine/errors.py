@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import pyarrow as pa
+
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
 from micromegas_jupyter.errors import (
     InternalError,
@@ -31,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 _PANIC: Final = "PanicException"  # pyo3 gives the class no module to import it from
 _LONGEST_MESSAGE: Final = 600
+# Messages repeat parts of the statement; what is looked through is cut first, so that no pattern runs long.
+_LONGEST_READ: Final = 8000
+_LONGEST_CLEANED: Final = 1000
 _LONGEST_LOGGED: Final = 4000
 _MORE_MEMORY: Final = "The query needs more memory or disk than this server gives one query."
 _GONE: Final = "A file of a table went away while the query began, since the table was being compacted."
@@ -48,7 +53,7 @@ _WRITING: Final = frozenset({
 _CAUSE = re.compile(r"\ncaused by\n")
 _PLACE = re.compile(r"at Line: (\d+), Column: (\d+)")
 _TAIL = re.compile(
-    r"\s*(?:\bbacktrace:|This issue was likely caused by a bug in DataFusion|Valid fields are|, errors: ).*", re.DOTALL
+    r"(?:\bbacktrace:|This issue was likely caused by a bug in DataFusion|Valid fields are|, errors: ).*", re.DOTALL
 )
 _VALID_FIELDS = re.compile(r"Valid fields are (.*?)\.?$", re.DOTALL)
 _SECRETIVE = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
@@ -93,17 +98,28 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
         return _internal(text, "the engine panicked")
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, and this server only reads.")
-    if type(error).__module__.startswith("pyarrow") and "Recursion level" in text:
-        return UnsupportedStatement("The result's type is nested too deep.")
-    parts = [part.strip() for part in _CAUSE.split(text.removeprefix("DataFusion error: "))]
+    if isinstance(error, pa.ArrowException):
+        return _conversion_error(text)
+    parts = [part.strip()[:_LONGEST_READ] for part in _CAUSE.split(text.removeprefix("DataFusion error: "))]
     found = _classify(parts[-1], parts, context)
     return found or _internal(text, "the engine failed")
 
 
+def _conversion_error(text: str) -> MicromegasError:
+    """Return the error for a result that pyarrow cannot take over or convert to its form on the wire."""
+    if "Recursion level" in text:
+        return UnsupportedStatement("The result's type is nested too deep.")
+    if "out of bounds timestamp" in text:
+        return InvalidStatement("A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.")
+    return _internal(text, "a result could not be converted")
+
+
 def _is_writing(sql: str) -> bool:
     """Return whether a statement that failed begins like one that writes; only chooses the words of the refusal."""
-    words = (token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD)
-    return next((word for word in words if word not in _EXPLAINING), "") in _WRITING
+    words = [token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD]
+    if words[:1] == ["explain"]:
+        words = [word for word in words[:4] if word not in _EXPLAINING]
+    return bool(words) and words[0] in _WRITING
 
 
 def _internal(text: str, event: str) -> InternalError:
@@ -246,7 +262,10 @@ def _find_name(name: str, sql: str) -> tuple[int | None, int | None]:
 
 def _sentence(start: str, text: str) -> str:
     """Return a sentence of `text` without paths, hints for developers and line breaks."""
-    message = _clean(_TAIL.sub("", text))
+    message = _TAIL.sub("", text)
+    if len(message) > _LONGEST_CLEANED:
+        message = message[:_LONGEST_CLEANED].rpartition(" ")[0]  # half a path would not be known as one
+    message = _clean(message)
     if len(message) > _LONGEST_MESSAGE:
         message = message[:_LONGEST_MESSAGE] + "…"
     message = message.rstrip(" .,")

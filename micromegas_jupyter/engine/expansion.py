@@ -6,17 +6,21 @@ with every link: 20 links in 800 bytes keep the planner busy for a minute. Refus
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _NAMES = (Kind.WORD, Kind.QUOTED)
 
 
 class _Body(NamedTuple):
-    """One `name AS ( … )`: the name and the token indexes of its brackets."""
+    """One `name AS ( … )`: the name, where it stands, and the token indexes of its brackets."""
 
     name: str
+    named_at: int
     first: int
     last: int
 
@@ -29,12 +33,13 @@ def plan_copies(scanned: Scan, *, at_most: int) -> int:
         return 0
     # Inner bodies end first and later ones may only name earlier ones, so the order of ends is the order of meaning.
     copies: dict[str, int] = {body.name: 0 for body in bodies}
+    references = _references(tokens, copies.keys(), {body.named_at for body in bodies})
     for body in sorted(bodies, key=lambda found: found.last):
-        made = 1 + _count(tokens, body.first, body.last, copies)
+        made = 1 + _count(references, body.first, body.last, copies)
         copies[body.name] = max(copies[body.name], made)
         if made > at_most:
             return made
-    return sum(_count(tokens, first, last, copies) for first, last in _outside(bodies, len(tokens)))
+    return sum(_count(references, first, last, copies) for first, last in _outside(bodies, len(tokens)))
 
 
 def _outside(bodies: list[_Body], end: int) -> list[tuple[int, int]]:
@@ -48,37 +53,42 @@ def _outside(bodies: list[_Body], end: int) -> list[tuple[int, int]]:
     return [*ranges, (place, end)]
 
 
-def _count(tokens: tuple[Token, ...], first: int, last: int, copies: dict[str, int]) -> int:
-    total = 0
-    for index in range(first, last):
-        token = tokens[index]
-        if token.kind not in _NAMES:
-            continue
-        following = tokens[index + 1] if index + 1 < len(tokens) else None
-        if following is None or following.text not in {".", "("}:  # a qualifier or a function is no reference
-            total += copies.get(token.name, 0)
-    return total
+def _references(tokens: tuple[Token, ...], names: Collection[str], definitions: set[int]) -> list[tuple[int, str]]:
+    """Return where a defined name stands for its table: not where it is defined, a qualifier or a function."""
+    found: list[tuple[int, str]] = []
+    for index, token in enumerate(tokens):
+        if token.kind in _NAMES and index not in definitions and (name := token.name) in names:
+            following = tokens[index + 1].text if index + 1 < len(tokens) else ""
+            if following not in {".", "("}:
+                found.append((index, name))
+    return found
+
+
+def _count(references: list[tuple[int, str]], first: int, last: int, copies: dict[str, int]) -> int:
+    return sum(copies[name] for index, name in references if first <= index < last)
 
 
 def _find_bodies(scanned: Scan) -> list[_Body]:
     bodies: list[_Body] = []
-    opened: list[tuple[int, str | None]] = []
+    opened: list[tuple[int, int | None]] = []
     openers: dict[int, int] = {}
     tokens = scanned.tokens
     for index, token in enumerate(tokens):
         if token.kind is Kind.OPEN:
             opened.append((index, _name_before(tokens, index, openers)))
         elif token.kind is Kind.CLOSE and opened and token.start < scanned.certain_until:
-            first, name = opened.pop()
+            first, named_at = opened.pop()
             openers[index] = first
-            if name is not None:
-                bodies.append(_Body(name, first, index))
-    bodies.extend(_Body(name, first, len(tokens)) for first, name in opened if name is not None)
+            if named_at is not None:
+                bodies.append(_Body(tokens[named_at].name, named_at, first, index))
+    bodies.extend(
+        _Body(tokens[named_at].name, named_at, first, len(tokens)) for first, named_at in opened if named_at is not None
+    )
     return bodies
 
 
-def _name_before(tokens: tuple[Token, ...], index: int, openers: dict[int, int]) -> str | None:
-    """Return the name in `name [(columns)] AS [[NOT] MATERIALIZED] (`, where `index` is the last bracket."""
+def _name_before(tokens: tuple[Token, ...], index: int, openers: dict[int, int]) -> int | None:
+    """Return where the name stands in `name [(columns)] AS [[NOT] MATERIALIZED] (`; `index` is the last bracket."""
     place = index - 1
     while place >= 0 and tokens[place].kind is Kind.WORD and tokens[place].text.lower() in {"not", "materialized"}:
         place -= 1
@@ -87,4 +97,4 @@ def _name_before(tokens: tuple[Token, ...], index: int, openers: dict[int, int])
     place -= 1
     if tokens[place].kind is Kind.CLOSE:
         place = openers.get(place, 0) - 1
-    return tokens[place].name if place >= 0 and tokens[place].kind in _NAMES else None
+    return place if place >= 0 and tokens[place].kind in _NAMES else None

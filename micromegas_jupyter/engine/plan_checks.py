@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _PLAN_NODES: Final = 2000
 # A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
 # other way round. Lookups in information_schema ignore case.
-_SETTINGS = re.compile(r"^\s*TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
-_JOIN = re.compile(r"^\s*(?:\w+ )+Join:", re.MULTILINE)
+_SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
+_JOIN = re.compile(r"^ *(?:\w+ )+Join:", re.MULTILINE)
 _EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
 _CHILDREN: Final = ("left", "right", "expr", "low", "high", "pattern", "list")
 _MOST_VISITED: Final = 2000

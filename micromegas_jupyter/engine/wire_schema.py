@@ -7,6 +7,7 @@ before the first batch. Framing and message sizes are the server's.
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
@@ -69,21 +70,31 @@ def _convert(column: pa.Array, target: pa.DataType) -> pa.Array:
     if found == target:
         return column
     if pa.types.is_dictionary(found):
-        if pa.types.is_dictionary(target):
-            return pa.DictionaryArray.from_arrays(
-                column.indices, _convert(column.dictionary, target.value_type), ordered=target.ordered
-            )
-        return _convert(column.dictionary_decode(), target)
+        return _convert_dictionary(column, target)
     if pa.types.is_struct(found):
         fields = [_convert(column.field(index), target.field(index).type) for index in range(found.num_fields)]
         return pa.StructArray.from_arrays(fields, fields=list(target), mask=column.is_null())
-    if (pa.types.is_list(found) and pa.types.is_list(target)) or pa.types.is_large_list(found):
+    if pa.types.is_list_view(found) or pa.types.is_large_list_view(found):
+        return _convert_list_view(column, target)
+    if pa.types.is_list(found) or pa.types.is_large_list(found):
         # Validity and offsets are shared as they are; `from_arrays` cannot take them from a slice with nulls.
-        return pa.Array.from_buffers(
-            target,
-            len(column),
-            column.buffers()[:2],
-            offset=column.offset,
-            children=[_convert(column.values, target.value_type)],
-        )
+        values = _convert(column.values, target.value_type)
+        return pa.Array.from_buffers(target, len(column), column.buffers()[:2], offset=column.offset, children=[values])
     return column.cast(target)
+
+
+def _convert_dictionary(column: pa.DictionaryArray, target: pa.DataType) -> pa.Array:
+    """Convert the values before they are looked up: they are few, and pyarrow cannot look up views."""
+    if pa.types.is_dictionary(target):
+        values = _convert(column.dictionary, target.value_type)
+        return pa.DictionaryArray.from_arrays(column.indices, values, ordered=target.ordered)
+    return pa.DictionaryArray.from_arrays(column.indices, _convert(column.dictionary, target)).dictionary_decode()
+
+
+def _convert_list_view(column: pa.Array, target: pa.DataType) -> pa.Array:
+    """Return a list of a list view; pyarrow's own cast makes its offsets one too short."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    ends = pc.cumulative_sum(lengths)
+    offsets = pa.concat_arrays([pa.array([0], ends.type), ends])
+    kind = pa.LargeListArray if pa.types.is_large_list(target) else pa.ListArray
+    return kind.from_arrays(offsets, _convert(column.flatten(), target.value_type), type=target, mask=column.is_null())

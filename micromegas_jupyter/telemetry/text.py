@@ -9,9 +9,8 @@ import re
 MASK = "***"
 _CUT = "… [cut]"
 
-_SECRET_NAME = (
-    r"(?:[a-z_]*token|client_secret|client_assertion|assertion|code_verifier|device_code|password|api_key|secret)"  # noqa: S105 - a pattern
-)
+_SECRET_NAME = r"(?:[\w-]{0,40}(?:token|secret|assertion|code_verifier|device_code|password|passwd|api[_-]?key))"  # noqa: S105 - a pattern
+_HEADER_NAME = r"(?:set-)?cookie|(?:proxy-)?authorization|x-api-key"
 _BEARER = r"bearer(?:[\s:=+]|%20)+(?P<bearer>[^\s\"',;]+)"
 # RFC 6749 sections 4.1.2 and 4.1.3: `code` and `state` travel in queries, fragments and form bodies.
 _QUERY = (
@@ -19,16 +18,20 @@ _QUERY = (
     r"(?P<query>(?:(?!%26|%23)[^&\s\"'<>#])+)"
 )
 _FORM = (
-    rf"(?<![\w%])(?:{_SECRET_NAME}(?:=|%3d)(?P<form>(?:(?!%26|%23)[^&\s\"'<>#,;])+)"
+    rf"(?<![\w%])(?:{_SECRET_NAME}(?:=|%3d|:\s)\s*\\?[\"']?(?P<form>(?:(?!%26|%23)[^&\s\"'<>#,;])+)"
     r"|(?:code|state)=(?P<bare>[\w.~%/+-]{16,}))"
 )
 _QUOTED = (
-    rf"[\"'](?:{_SECRET_NAME}|code|authorization|cookie)\\?[\"']\s*[:=,]\s*\\?[\"']"
+    rf"(?:[\"'](?:{_SECRET_NAME}|{_HEADER_NAME}|code|key)\\?[\"']\s*[:=]\s*\\?b?[\"']"
+    # A pair, as libraries print lists of headers.
+    rf"|[\[(]b?[\"'](?:{_SECRET_NAME}|{_HEADER_NAME})[\"'],\s*b?[\"'])"
     r"(?P<quoted>(?:[^\"'\\]|\\(?![\"']))+)"
 )
-_HEADER = r"(?<!\w)(?:cookie|authorization|x-api-key)\s*[:=]\s*(?P<header>[^\r\n\"']+)"
+_HEADER = rf"(?:(?<![a-z0-9-])|(?<=\\n)|(?<=\\r))(?:{_HEADER_NAME})\s*[:=]\s*(?P<header>[^\r\n\"'\\]+)"
+_OPTION = rf"(?<!\S)--{_SECRET_NAME}\s+(?P<option>\S+)"
+_USER_INFO = r"://[^/\s:@]{1,200}:(?P<user_info>[^/\s@]{1,200})@"
 
-_NAMED = re.compile(f"{_BEARER}|{_QUERY}|{_FORM}|{_QUOTED}|{_HEADER}", re.IGNORECASE | re.ASCII)
+_NAMED = re.compile(f"{_BEARER}|{_QUERY}|{_FORM}|{_QUOTED}|{_HEADER}|{_OPTION}|{_USER_INFO}", re.IGNORECASE | re.ASCII)
 _COMPACT_RUN = re.compile(r"[A-Za-z0-9_.-]{10,}")
 # How `{` followed by a quote or white space begins in base64url: the header of a JWT (RFC 7519 section 3).
 _HEADER_START = re.compile(r"e(?:y[A-DI-L]|w[k-r0-3])[\w-]{5,}")
@@ -61,8 +64,8 @@ def bound_text(text: str, *, max_bytes: int) -> str:
 
 
 def _mask_value(match: re.Match[str]) -> str:
-    found = match.group(match.lastgroup) if match.lastgroup else ""
-    return match.group().removesuffix(found) + MASK
+    start, end = match.span(match.lastgroup or 0)
+    return match.string[match.start() : start] + MASK + match.string[end : match.end()]
 
 
 def _mask_compact_token(match: re.Match[str]) -> str:

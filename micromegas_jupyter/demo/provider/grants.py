@@ -5,6 +5,7 @@ Authlib runs the protocol; here it is told what is remembered, and the rules it 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from authlib.oauth2 import OAuth2Error
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.seams import Clock
 
 _KNOWN_PROMPTS = frozenset({"none", "login", "consent", "select_account"})
+_SECONDS = re.compile(r"[0-9]{1,9}")
 _SINGLE_PARAMETERS = ("code_challenge", "code_challenge_method", "nonce", "prompt", "max_age", "response_mode")
 
 
@@ -53,7 +55,7 @@ class RequestRules:
         prompts = set(payload.data.get("prompt", "").split())
         if not prompts <= _KNOWN_PROMPTS or ("none" in prompts and len(prompts) > 1):
             raise InvalidRequestError("The prompt cannot be understood.")
-        if not payload.data.get("max_age", "0").isdecimal():
+        if not _SECONDS.fullmatch(payload.data.get("max_age", "0")):
             raise InvalidRequestError("max_age is a number of seconds.")
         grant.server.tokens.policy.resolve_audience(requested_audiences(payload))
 

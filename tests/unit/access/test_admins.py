@@ -41,8 +41,15 @@ def test_an_address_counts_when_the_only_issuer_verified_it():
     assert not rules.is_admin(issuer=ONE[0], subject="x", verified_email="ROOT@example.com")
 
 
-def test_an_address_may_be_a_subject_too():
+def test_a_bare_address_is_never_a_subject_since_people_may_choose_theirs():
     rules = parse_admin_rules(["root@example.com"], issuers=ONE)
+
+    assert not rules.is_admin(issuer=ONE[0], subject="root@example.com", verified_email=None)
+    assert rules.is_admin(issuer=ONE[0], subject="x", verified_email="root@example.com")
+
+
+def test_a_subject_that_looks_like_an_address_is_written_with_its_issuer():
+    rules = parse_admin_rules([f"{ONE[0]}|root@example.com"], issuers=ONE)
 
     assert rules.is_admin(issuer=ONE[0], subject="root@example.com", verified_email=None)
 

@@ -49,9 +49,3 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     engine = DataFusionEngine(tables, SETTINGS)
     yield Asker(engine, tables)
     engine.close()
-
-
-@pytest.fixture
-def values(ask: Asker) -> Asker:
-    """The same engine, for tests that need no table."""
-    return ask

@@ -105,7 +105,7 @@ FOREIGN = [
     "SELECT * INTO stolen FROM log_entries",
     "SELECT * FROM '/etc/passwd'",
     "SELECT * FROM '/tmp/x.parquet'",
-    "SELECT * FROM \"s3://bucket/x.parquet\"",
+    'SELECT * FROM "s3://bucket/x.parquet"',
     "SELECT * FROM read_parquet('/tmp/x.parquet')",
     "SELECT * FROM read_csv('/etc/passwd')",
     "SELECT * FROM parquet_metadata('/tmp/x.parquet')",

@@ -67,3 +67,30 @@ def test_text_over_its_bound_is_cut_between_characters_and_marked() -> None:
 
 def test_text_with_a_lone_surrogate_becomes_valid() -> None:
     assert bound_text("bad \udcff name", max_bytes=100) == "bad ? name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(b'Set-Cookie', b'hunter2')",
+        "[(b'Authorization', b'Basic hunter2')]",
+        "('Proxy-Authorization', 'Basic hunter2')",
+        "[b'X-Api-Key', b'hunter2']",
+        "GET / HTTP/1.1\\r\\nAuthorization: Basic hunter2\\r\\nHost: x",
+        "client_secret: hunter2",
+        "refresh_token: hunter2",
+        "code_verifier='hunter2'",
+        "MICROMEGAS_OIDC_CLIENT_SECRET=hunter2",
+        "micromegas query --client-secret hunter2",
+        "https://user:hunter2@host.example/path",
+        '[{"name": "ci", "key": "hunter2"}]',
+    ],
+)
+def test_secrets_in_what_libraries_and_people_print_are_masked(text: str) -> None:
+    assert "hunter2" not in redact_secrets(text)
+
+
+def test_a_value_that_is_named_like_a_secret_does_not_hide_the_next_name() -> None:
+    line = '{"issuer":"api_key","time":"2026-11-24T12:00:00Z"}'
+
+    assert redact_secrets(line) == line

@@ -1,0 +1,30 @@
+"""The guard's limits hold: the largest accepted statement of each dangerous shape neither crashes nor stalls."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.engine.crash_shapes import SHAPES
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_largest_accepted_statements_leave_the_process_alive() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.integration.engine.crash_shapes"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+    done = [line.partition(":")[0] for line in finished.stdout.splitlines()]
+    assert done == list(SHAPES), finished.stderr[-2000:]
+    assert finished.returncode == 0

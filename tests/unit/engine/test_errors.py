@@ -1,0 +1,231 @@
+"""What DataFusion's texts become."""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
+from micromegas_jupyter.errors import (
+    InternalError,
+    InvalidStatement,
+    MicromegasError,
+    QueryError,
+    ResourcesExhausted,
+    StatementRefused,
+    Unavailable,
+    UnsupportedStatement,
+)
+
+CONTEXT = Context(sql="SELECT 1,\n  mgs FROM log_entry", tables=("log_entries", "processes"))
+
+
+class PanicException(BaseException):
+    """Stands for pyo3's class of this name, which cannot be imported."""
+
+
+def told(text: str) -> MicromegasError:
+    return translate(Exception(text), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "what"),
+    [
+        (
+            'SQL error: ParserError("Expected: an SQL statement, found: SELEC at Line: 1, Column: 1")',
+            InvalidStatement,
+            "The statement cannot be parsed: Expected: an SQL statement, found: SELEC.",
+        ),
+        ("SQL error: RecursionLimitExceeded (current limit: 50)", StatementRefused, "deeper than the parser"),
+        ("Error during planning: DDL not supported: CreateMemoryTable", StatementRefused, "CreateMemoryTable"),
+        ("Error during planning: DML not supported: COPY", StatementRefused, "only reads"),
+        ("Error during planning: Statement not supported: SetVariable", StatementRefused, "SetVariable"),
+        (
+            "This feature is not implemented: The context currently only supports a single SQL statement",
+            StatementRefused,
+            "several statements",
+        ),
+        ("This feature is not implemented: Unsupported ast node Pivot", UnsupportedStatement, "Pivot"),
+        (
+            "Error during planning: UNION queries have different number of columns",
+            InvalidStatement,
+            "UNION queries have different number of columns.",
+        ),
+        (
+            "Error during planning: Internal error: Function 'sum' failed to match any signature, errors: Error x.",
+            InvalidStatement,
+            "Function 'sum' failed to match any signature.",
+        ),
+        (
+            "DataFusion error: A rule\ncaused by\nArrow error: Cast error: Cannot cast string 'abc' to Int32 type",
+            InvalidStatement,
+            "Cannot cast string 'abc' to Int32 type.",
+        ),
+        ("DataFusion error: Arrow error: Divide by zero error", InvalidStatement, "Divide by zero error."),
+        ("DataFusion error: Execution error: DATE_BIN stride must be non-zero", InvalidStatement, "stride"),
+        (
+            "DataFusion error: Execution error: Placeholder '$exe' was not provided a value for execution.",
+            InvalidStatement,
+            "parameter $exe",
+        ),
+        (
+            "DataFusion error: Error during planning: No value found for placeholder with name $2",
+            InvalidStatement,
+            "parameter $2",
+        ),
+        (
+            "DataFusion error: x failed\ncaused by\nInvalid regex\ncaused by\nExternal error: regex parse error:\n  (",
+            InvalidStatement,
+            "regular expression",
+        ),
+        (
+            "DataFusion error: Not enough memory.\ncaused by\nResources exhausted: Failed to allocate 10.0 MB",
+            ResourcesExhausted,
+            "more memory",
+        ),
+        (
+            "DataFusion error: Arrow error: Io error: The used disk space has exceeded the allowable limit of 50.0 MB.",
+            ResourcesExhausted,
+            "disk",
+        ),
+        (
+            "DataFusion error: Object Store error: Object at location /srv/lake/a.parquet not found: No such file",
+            Unavailable,
+            "compacted",
+        ),
+        ("Invalid or Unsupported Configuration: Unknown key x", InvalidStatement, "unknown setting"),
+    ],
+)
+def test_a_text_becomes_an_error_of_its_class(text: str, kind: type[MicromegasError], what: str) -> None:
+    found = told(text)
+
+    assert type(found) is kind
+    assert what in found.what
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DataFusion error: Internal error: something odd at /srv/build/plan.rs:12",
+        "DataFusion error: Execution error: PyErr { type: <class 'KeyError'>, traceback: ... }",
+        "DataFusion error: Execution error: Traceback (most recent call last): File x.py",
+        "DataFusion error: Parquet error: bad magic in /srv/lake/a.parquet",
+        "DataFusion error: Arrow error: Parquet error: /srv/lake/a.parquet",
+        "DataFusion error: IO error: /srv/lake",
+        "DataFusion error: Object Store error: Generic S3 error: https://key@bucket.example",
+        "something that nobody has seen",
+        "",
+    ],
+)
+def test_what_is_not_understood_is_told_to_the_log_only(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        found = told(text)
+
+    assert type(found) is InternalError
+    assert found.what == "The query failed for a reason inside the server."
+    assert caplog.records[0].__dict__["engine_error"] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "place"),
+    [
+        (
+            "Schema error: No field named mgs.\nValid fields are t.time, t.msg, t.level.",
+            "There is no column named mgs. Did you mean msg?",
+            (2, 3),
+        ),
+        (
+            "Schema error: No field named t.mgs. Did you mean 't.msg'?\nValid fields are t.time, t.msg.",
+            "There is no column named t.mgs. Did you mean msg?",
+            (2, 3),
+        ),
+        ("Schema error: No field named zzz.", "There is no column named zzz.", (None, None)),
+        (
+            "Error during planning: table 'datafusion.public.log_entry' not found",
+            "There is no table named log_entry. Did you mean log_entries?",
+            (2, 12),
+        ),
+        (
+            "Error during planning: Invalid function 'mgs'.\nDid you mean 'msq'?",
+            "There is no function named mgs. Did you mean msq?",
+            (2, 3),
+        ),
+    ],
+)
+def test_an_unknown_name_gets_a_place_and_a_suggestion(
+    text: str, what: str, place: tuple[int | None, int | None]
+) -> None:
+    found = translate(ValueError(text), CONTEXT)
+
+    assert isinstance(found, InvalidStatement)
+    assert found.what == what
+    assert (found.line, found.column) == place
+
+
+def test_a_syntax_error_has_the_place_that_the_parser_tells() -> None:
+    found = told('SQL error: ParserError("Expected: an expression, found: FROM at Line: 2, Column: 7")')
+
+    assert isinstance(found, QueryError)
+    assert (found.line, found.column) == (2, 7)
+
+
+def test_a_panic_is_an_internal_error() -> None:
+    panic = PanicException("called `Option::unwrap()` on a `None` value")
+
+    assert type(translate(panic, CONTEXT)) is InternalError
+    assert is_engine_failure(panic)
+    assert not is_engine_failure(KeyboardInterrupt())
+
+
+def test_an_error_of_the_package_stays_as_it_is() -> None:
+    error = StatementRefused("no")
+
+    assert translate(error, CONTEXT) is error
+
+
+def test_a_type_nested_too_deep_for_arrow_is_unsupported() -> None:
+    found = translate(pa.ArrowInvalid("Recursion level in ArrowSchema struct exceeded"), CONTEXT)
+
+    assert type(found) is UnsupportedStatement
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["COPY t TO '/tmp/x'", "explain analyze verbose drop table t", "/* x */ SET a = 1", "ANALYZE TABLE t"],
+)
+def test_a_failed_statement_that_begins_like_a_writing_one_is_refused(sql: str) -> None:
+    found = translate(ValueError("Error during planning: anything"), Context(sql=sql))
+
+    assert type(found) is StatementRefused
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["/srv/lake/a.parquet", "s3://bucket/key", "file:///srv/x", "srv/lake/date=2026/x.parquet", "/mnt/ann/x"],
+)
+def test_no_path_passes(secret: str) -> None:
+    found = told(f"Error during planning: cannot use {secret} here")
+
+    assert found.what == "cannot use … here."
+
+
+def test_a_long_text_is_cut() -> None:
+    found = told("Error during planning: " + "word " * 5000)
+
+    assert len(found.what) == 602
+
+
+@pytest.mark.parametrize("repeated", [".x", "x.y/", "/a/b", " ", "\n", "a://", "No field named ", "a.parquet", "\"'"])
+def test_a_huge_text_is_read_in_no_time(repeated: str) -> None:
+    found = told("Error during planning: Unsupported compound identifier 't" + repeated * 30000 + "'")
+
+    assert type(found) is InvalidStatement
+    assert len(found.what) < 700
+
+
+def test_half_a_path_at_the_cut_is_dropped() -> None:
+    found = told("Error during planning: " + "/a/b " * 195 + "cannot read srv/secret/lake.parquet")
+
+    assert "secret" not in found.what

@@ -1,0 +1,104 @@
+"""Reading an explicit list of files as one scan."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datafusion import SessionContext, col, lit
+
+from micromegas_jupyter.engine import native_scan
+from micromegas_jupyter.engine.native_scan import DatasetReader, FileReader, NativeReader, choose_reader, file_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SCHEMA = pa.schema({"n": pa.int64(), "word": pa.dictionary(pa.int32(), pa.string())})
+
+AWKWARD_NAMES = ["a b", "100%", "p%20q", "x[1]*?", "#y", "ünï", "c,d", "date=2026-11-24", "it's", 'say "x"', "..x"]
+
+
+def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
+    path = folder / f"{name}.parquet"
+    rows = pa.table({"n": numbers, "word": ["w"] * len(numbers)}).cast(SCHEMA)
+    pq.write_table(rows, path)
+    return str(path)
+
+
+@pytest.fixture(params=[NativeReader, DatasetReader])
+def reader(request: pytest.FixtureRequest) -> FileReader:
+    return request.param()
+
+
+def test_all_files_are_read_with_the_declared_schema(reader: FileReader, tmp_path: Path) -> None:
+    files = [write(tmp_path, str(index), [index, index + 100]) for index in range(20)]
+
+    frame = reader.read(SessionContext(), files, SCHEMA)
+
+    assert frame.schema() == SCHEMA
+    assert frame.count() == 40
+    assert frame.filter(col("n") >= lit(100)).count() == 20
+
+
+def test_awkward_file_names_are_names_not_patterns(reader: FileReader, tmp_path: Path) -> None:
+    files = [write(tmp_path, name, [1]) for name in AWKWARD_NAMES]
+    write(tmp_path, "x[1]", [7])
+    write(tmp_path, "x1ab", [7])
+
+    frame = reader.read(SessionContext(), files, SCHEMA)
+
+    assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
+    assert frame.count() == len(AWKWARD_NAMES)
+
+
+def test_a_column_that_an_older_file_lacks_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    pq.write_table(pa.table({"n": [1]}), path)
+
+    frame = NativeReader().read(SessionContext(), [str(path)], SCHEMA)
+
+    assert frame.to_pylist() == [{"n": 1, "word": None}]
+
+
+def test_one_reader_serves_several_schemas_in_turn(tmp_path: Path) -> None:
+    reader = NativeReader()
+    file = write(tmp_path, "a", [1])
+    narrow = pa.schema({"n": pa.int64()})
+
+    for schema in (SCHEMA, narrow, SCHEMA):
+        assert reader.read(SessionContext(), [file], schema).schema() == schema
+
+
+def test_the_native_reader_passes_its_self_test(tmp_path: Path) -> None:
+    assert isinstance(choose_reader(tmp_path), NativeReader)
+
+
+def test_the_stand_in_passes_the_same_self_test(tmp_path: Path) -> None:
+    assert native_scan._reads_sample(DatasetReader(), tmp_path)
+
+
+@pytest.mark.parametrize("failure", ["wrong rows", "exception"])
+def test_a_failed_self_test_chooses_the_stand_in_and_says_so(
+    failure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_first_only(self: NativeReader, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> object:
+        if failure == "exception":
+            raise ValueError("the plan has a new shape")
+        return DatasetReader().read(context, files[:1], schema)
+
+    monkeypatch.setattr(NativeReader, "read", read_first_only)
+
+    with caplog.at_level(logging.WARNING):
+        chosen = choose_reader(tmp_path)
+
+    assert isinstance(chosen, DatasetReader)
+    assert caplog.records[-1].message == "files are read through pyarrow datasets, which is slower than the native scan"
+
+
+def test_a_path_becomes_a_url_and_a_url_stays() -> None:
+    assert file_url("/a b/x%[1].parquet") == "file:///a%20b/x%25%5B1%5D.parquet"
+    assert file_url("s3://bucket/x.parquet") == "s3://bucket/x.parquet"
