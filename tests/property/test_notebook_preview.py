@@ -40,7 +40,7 @@ class _Seen(HTMLParser):
     def handle_comment(self, data):
         self.others += 1
 
-    def handle_decl(self, decl):
+    def handle_decl(self, _decl):
         self.others += 1
 
     def handle_pi(self, data):
