@@ -86,6 +86,7 @@ class PlannedQuery(Protocol):
             InvalidStatement: A value makes the statement fail (division by zero, a cast), or a parameter is not bound.
             ResourcesExhausted: The query needs more memory or disk than the engine has.
             UnsupportedStatement: The engine cannot run this statement.
+            Unavailable: A file of a table went away; the same statement may work when planned again.
             InternalError: A defect; the log has more.
         """
         ...
@@ -103,6 +104,7 @@ class Engine(Protocol):
             StatementRefused: The statement would write or set, or is larger or deeper than the limits.
             UnsupportedStatement: The SQL is valid, but the engine does not implement it.
             ResourcesExhausted: There is no room to plan it.
+            Unavailable: The tables cannot be read now; the same statement may work later.
             InternalError: A defect; the log has more.
         """
         ...
