@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from micromegas_jupyter.errors import MicromegasError, QueryError
+from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError
 from micromegas_jupyter.notebook.words import cut, printable, short_query_id, terminal_width
 
 _MAX_SENTENCE_CHARACTERS = 2000
@@ -23,6 +23,9 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
     Args:
         sql: The statement that `line` and `column` of a `QueryError` point into.
         traceback: Leave the errors as they are.
+
+    Raises:
+        QueryCancelled: The kernel was interrupted.
     """
     try:
         yield
@@ -30,6 +33,12 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
         if not traceback and "_render_traceback_" not in vars(error):
             show_as_lines(error, error_lines(error, sql=sql))
         raise
+    except KeyboardInterrupt as interrupt:
+        if traceback:
+            raise
+        stopped = QueryCancelled("Interrupted.")
+        show_as_lines(stopped, ["✗ interrupted"])
+        raise stopped from interrupt
 
 
 def show_as_lines(error: MicromegasError, lines: Sequence[str]) -> None:

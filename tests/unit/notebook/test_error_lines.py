@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.errors import InvalidStatement, LoginRequired, MicromegasError, Unavailable
+from micromegas_jupyter.errors import InvalidStatement, LoginRequired, MicromegasError, QueryCancelled, Unavailable
 from micromegas_jupyter.notebook.error_lines import error_lines, errors_as_lines, lines_html
 
 SQL = "SELECT time, tagret, msg FROM log_entries"
@@ -95,3 +95,15 @@ def test_with_traceback_an_error_is_left_alone() -> None:
 def test_other_exceptions_pass() -> None:
     with pytest.raises(ZeroDivisionError), errors_as_lines():
         _ = 1 / 0
+
+
+def test_an_interrupt_is_one_line_without_a_traceback() -> None:
+    with pytest.raises(QueryCancelled) as raised, errors_as_lines():
+        raise KeyboardInterrupt
+
+    assert vars(raised.value)["_render_traceback_"]() == ["✗ interrupted"]
+
+
+def test_an_interrupt_stays_what_it_is_when_the_traceback_is_wanted() -> None:
+    with pytest.raises(KeyboardInterrupt), errors_as_lines(traceback=True):
+        raise KeyboardInterrupt
