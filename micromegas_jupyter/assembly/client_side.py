@@ -15,7 +15,7 @@ from micromegas_jupyter.auth import (
 from micromegas_jupyter.client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.seams import SYSTEM_BROWSER, Browser
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings import DEFAULT_SCOPE, ClientSettings
 
 
 def sign_in_configured(settings: ClientSettings) -> bool:
@@ -72,7 +72,8 @@ def service_account_provider(settings: ClientSettings) -> OidcClientCredentialsP
         settings.client_id,
         settings.client_secret,
         audience=settings.audience,
-        scope=os.environ.get("MICROMEGAS_OIDC_SCOPE") or None,
+        # The default asks for a person's claims, which no service account has.
+        scope=None if settings.scope == DEFAULT_SCOPE else settings.scope,
     )
 
 

@@ -4,7 +4,7 @@ Text in, values out: reading files and the process environment is `assembly`'s j
 upstream's, so that one environment serves either implementation.
 """
 
-from micromegas_jupyter.settings.client import ClientSettings, parse_client_settings
+from micromegas_jupyter.settings.client import DEFAULT_SCOPE, ClientSettings, parse_client_settings
 from micromegas_jupyter.settings.server import (
     AccessSettings,
     ApiKeySetting,
@@ -15,6 +15,7 @@ from micromegas_jupyter.settings.server import (
 from micromegas_jupyter.settings.urls import LOOPBACK_HOSTS, check_issuer_url, is_loopback_url
 
 __all__ = [
+    "DEFAULT_SCOPE",
     "LOOPBACK_HOSTS",
     "AccessSettings",
     "ApiKeySetting",

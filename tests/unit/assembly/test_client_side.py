@@ -8,7 +8,7 @@ from micromegas_jupyter.assembly.client_side import begin_login, sign_in_configu
 from micromegas_jupyter.auth import OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings import ClientSettings, parse_client_settings
 
 CONFIGURED = ClientSettings(issuer="https://id.example", client_id="app")
 
@@ -54,3 +54,24 @@ def test_half_a_configuration_is_refused_by_name(settings, missing):
 def test_a_login_without_a_provider_is_refused():
     with pytest.raises(ConfigurationError, match="No identity provider"):
         begin_login(ClientSettings())
+
+
+@pytest.mark.parametrize(
+    ("environ", "scope"), [({}, None), ({"MICROMEGAS_OIDC_SCOPE": "api://lake/.default"}, "api://lake/.default")]
+)
+def test_a_service_account_asks_for_the_scope_of_its_settings_only(environ, scope, monkeypatch):
+    made = {}
+    monkeypatch.setattr(
+        "micromegas_jupyter.assembly.client_side.OidcClientCredentialsProvider",
+        lambda *_names, **options: made.update(options),
+    )
+    variables = {
+        "MICROMEGAS_OIDC_ISSUER": "https://id.example",
+        "MICROMEGAS_OIDC_CLIENT_ID": "app",
+        "MICROMEGAS_OIDC_CLIENT_SECRET": "s",
+        **environ,
+    }
+
+    stored_provider(parse_client_settings(variables))
+
+    assert made["scope"] == scope
