@@ -12,10 +12,16 @@ _LAZY = {
     "FlightSQLClient": "micromegas_jupyter.client",
     "connect": "micromegas_jupyter.assembly",
     "load_ipython_extension": "micromegas_jupyter.notebook",
+    "quote_identifier": "micromegas_jupyter.client",
     "unload_ipython_extension": "micromegas_jupyter.notebook",
 }
 
-__all__ = ["FlightSQLClient", "__version__", "connect"]
+__all__ = ["FlightSQLClient", "__version__", "connect", "quote_identifier"]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """Tell Jupyter servers which module is their extension; each imports the package to ask that."""
+    return [{"module": "micromegas_jupyter.relay"}]
 
 
 def __getattr__(name: str) -> Any:

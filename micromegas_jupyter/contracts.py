@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -44,6 +44,26 @@ class Secret:
         raise TypeError("a secret cannot be pickled")
 
 
+class HiddenText(str):
+    """Secret text for calls that want plain text: it is that text, but no verbose traceback shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "HiddenText(***)"
+
+
+class HiddenBytes(bytes):
+    """Secret bytes, as `HiddenText` is secret text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "HiddenBytes(***)"
+
+    __str__ = __repr__
+
+
 @runtime_checkable
 class AuthProvider(Protocol):
     """Anything that can give a valid bearer token, called once before each call to the server."""
@@ -67,6 +87,31 @@ class AuthType(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableAccess:
+    """Which tables a caller may read, and which of their rows; a table that is not here does not exist for them.
+
+    Attributes:
+        filters: By table name, conditions in SQL over the table's columns; a row is visible when one of them holds.
+            An empty tuple means all rows. The name `*` stands for every table that is not named.
+    """
+
+    filters: Mapping[str, tuple[str, ...]] = field(hash=False)
+
+    def may_read(self, table: str) -> bool:
+        """Whether the table exists for the caller."""
+        return table in self.filters or "*" in self.filters
+
+    def conditions(self, table: str) -> tuple[str, ...]:
+        """Return the conditions of which a row must meet one; empty when all rows are visible.
+
+        Raises:
+            KeyError: The table does not exist for the caller.
+        """
+        found = self.filters.get(table)
+        return self.filters["*"] if found is None else found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthContext:
     """Who makes a call, as the validator found it.
 
@@ -82,6 +127,11 @@ class AuthContext:
         may_delegate: Whether `x-user-*` headers attribute this caller's calls to somebody else.
         groups: Group or role names from the token.
         client_id: The application that the token was made for (`azp` or `client_id`), when stated.
+        roles: The caller's roles on this server.
+        scopes: What the credential is for: `read`, `ingest`.
+        table_access: Which tables and rows the caller may read; None for all.
+        notice: A sentence that every answer to this caller should carry, about a credential that will not do for
+            ever.
     """
 
     subject: str
@@ -95,6 +145,10 @@ class AuthContext:
     may_delegate: bool = False
     groups: tuple[str, ...] = ()
     client_id: str | None = None
+    roles: tuple[str, ...] = ()
+    scopes: frozenset[str] = frozenset({"read"})
+    table_access: TableAccess | None = None
+    notice: str | None = None
 
 
 @runtime_checkable

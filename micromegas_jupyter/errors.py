@@ -99,9 +99,13 @@ class LoginRequired(AuthenticationError):
 
 
 class LoginFailed(AuthenticationError):
-    """A sign-in was started and ended without a token."""
+    """A sign-in was started and ended without a token; `provider_code` is the provider's error code, when it gave one.
+
+    Source: RFC 6749 section 5.2.
+    """
 
     code = "AUTH002"
+    provider_code: str | None = None
     default_remedy = "Start the sign-in again."
 
 
@@ -155,12 +159,25 @@ class Rejected(AuthenticationError):
 
 
 class PermissionDenied(MicromegasError):
-    """The caller is known and may not do this."""
+    """The caller is known and may not do this.
+
+    Args:
+        what: What may not be done.
+        reason: A fixed word for the audit log.
+        remedy: What to do next.
+        query_id: The query's id.
+    """
 
     code = "AUTH020"
     default_remedy = "Ask the server's administrator for the right."
     grpc_code = "PERMISSION_DENIED"
     http_status = 403
+
+    def __init__(
+        self, what: str, *, reason: str = "forbidden", remedy: str | None = None, query_id: str | None = None
+    ) -> None:
+        super().__init__(what, remedy=remedy, query_id=query_id)
+        self.reason = reason
 
 
 class Unavailable(MicromegasError):
@@ -185,7 +202,9 @@ class ServerUnavailable(Unavailable):
     """The Flight SQL server does not answer."""
 
     code = "AVAIL003"
-    default_remedy = "Check that the server runs and that MICROMEGAS_ANALYTICS_URI names it."
+    default_remedy = (
+        "Check that the server runs and that the address is right (MICROMEGAS_ANALYTICS_URI, or the one you named)."
+    )
 
 
 class QueryError(MicromegasError):
@@ -240,12 +259,34 @@ class UnsupportedStatement(QueryError):
 
 
 class ResourcesExhausted(QueryError):
-    """Over a limit of memory, size or rate."""
+    """Over a limit of memory, size or rate.
+
+    Args:
+        what: What happened.
+        line: Line in the SQL, from 1, when known.
+        column: Column in that line, from 1, when known.
+        remedy: What to do next.
+        query_id: The query's id.
+        retry_after_seconds: When the same call may work, if waiting helps.
+    """
 
     code = "SQL004"
     default_remedy = "Ask for less at a time: a shorter time range, fewer columns, a LIMIT."
     grpc_code = "RESOURCE_EXHAUSTED"
     http_status = 429
+
+    def __init__(  # noqa: PLR0913 - what every query error takes, and one more
+        self,
+        what: str,
+        *,
+        line: int | None = None,
+        column: int | None = None,
+        remedy: str | None = None,
+        query_id: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(what, line=line, column=column, remedy=remedy, query_id=query_id)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DeadlineExceeded(QueryError):

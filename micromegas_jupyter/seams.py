@@ -3,9 +3,10 @@
 Nothing else in the package reads a clock or draws a random number, so a test can stand in for any of them.
 """
 
+import os
 import secrets
 import time
-import webbrowser
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -55,6 +56,8 @@ class SystemBrowser:
 
     def open(self, url: str) -> bool:
         """Open `url` in a new tab of the default browser; False when none can be started."""
+        import webbrowser  # most programs open none
+
         try:
             return webbrowser.open(url, new=2)
         except (webbrowser.Error, OSError):
@@ -67,6 +70,22 @@ class SystemRandomness:
     def token_urlsafe(self, nbytes: int) -> str:
         """Return `nbytes` bytes of the operating system's randomness as base64url text."""
         return secrets.token_urlsafe(nbytes)
+
+
+class Variables(dict[str, str]):
+    """Environment variables, fit to stand among those that a verbose traceback shows: it shows their names only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Variables({', '.join(self)})"
+
+    __str__ = __repr__
+
+
+def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Return the variables of this process as they are now, or those that stand in for them."""
+    return environ if isinstance(environ, Variables) else Variables(os.environ if environ is None else environ)
 
 
 SYSTEM_CLOCK = SystemClock()

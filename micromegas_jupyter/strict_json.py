@@ -27,13 +27,10 @@ def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
             deeper than `max_depth`.
     """
     _check_depth(text, max_depth)
+    if text.startswith("\ufeff"):
+        raise JsonError("line 1, column 1: a byte order mark")
     try:
-        value: object = json.loads(
-            text,
-            object_pairs_hook=_object_without_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        value: object = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -83,3 +80,9 @@ def _check_depth(text: str, max_depth: int) -> None:
             depth -= 1
         if depth > max_depth:
             raise JsonError(f"nested deeper than {max_depth}")
+
+
+# Made once: a decoder costs about as much to make as a token costs to decode.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+)

@@ -65,6 +65,17 @@ def _loopback_only() -> Iterator[None]:
     socket.socket.connect_ex = _real_connect_ex  # type: ignore[method-assign]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Turn off the JupyterLab extension that comes with jupysql, which highlights the same cells as this project's."""
+    folder = tmp_path_factory.mktemp("jupyter") / "labconfig"
+    folder.mkdir()
+    (folder / "page_config.json").write_text('{"disabledExtensions": {"jupysql-plugin": true}}', encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_CONFIG_PATH", str(folder.parent), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test an empty home folder and an environment without this project's variables."""

@@ -1,43 +1,70 @@
-"""Who administers the server: entries of `MICROMEGAS_ADMINS`, each bound to one issuer.
+"""Who administers the server: entries of `admins` and administrators' groups, each bound to one issuer.
 
-Reading the variable is `settings`'s job.
+Reading the setting is `settings`'s job.
 """
 
 import logging
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings import IssuerSetting
 
 _KEY = "MICROMEGAS_ADMINS"
+# Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.
+_ADDRESS = re.compile(r"[^\s@|:/]+@[^\s@|:/]+")
+_SUBJECT_PREFIX = "subject:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminRules:
-    """Administrators as (issuer, subject) and as (issuer, address that this issuer verified)."""
+    """Administrators, each together with the issuer that says so.
+
+    Attributes:
+        subjects: By issuer and subject.
+        emails: By issuer and an address that this issuer verified.
+        groups: By issuer and a group.
+    """
 
     subjects: frozenset[tuple[str, str]] = frozenset()
     emails: frozenset[tuple[str, str]] = frozenset()
+    groups: frozenset[tuple[str, str]] = frozenset()
 
-    def is_admin(self, *, issuer: str, subject: str, verified_email: str | None) -> bool:
+    def is_admin(
+        self, *, issuer: str, subject: str, verified_email: str | None = None, groups: Collection[str] = ()
+    ) -> bool:
         """Whether a rule names this caller.
 
         Args:
-            issuer: The issuer whose signature was verified.
-            subject: The token's `sub`.
+            issuer: The configured issuer whose signature was verified.
+            subject: The caller's name there.
             verified_email: The token's `email` when its `email_verified` is JSON `true`, else None.
+            groups: The caller's groups, when they are known in full.
         """
         if (issuer, subject) in self.subjects:
             return True
-        return verified_email is not None and (issuer, verified_email) in self.emails
+        if verified_email is not None and (issuer, verified_email) in self.emails:
+            return True
+        return bool(self.groups) and any((issuer, group) in self.groups for group in groups)
 
 
-def parse_admin_rules(entries: Sequence[str], *, issuers: Collection[str]) -> AdminRules:
+def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], place: str = _KEY) -> AdminRules:
     """Read entries of the form `issuer|subject`, `issuer|address`, subject, or address.
 
-    An entry without an issuer belongs to the one issuer that is configured. With several issuers a bare address
-    names nobody, because any of them could claim it (the nOAuth takeover), and a bare subject is an error.
+    A bare subject belongs to the one issuer that is configured; with several it is an error. A bare address belongs
+    to each issuer that is trusted for mail. With several issuers none is unless it says so, because any of them
+    could claim any address (the nOAuth takeover). An address with its issuer counts unless that issuer is said not
+    to be trusted for mail.
+
+    What looks like an address is never a subject too: at some providers people choose theirs. A subject that looks
+    like one is written `issuer|subject:<subject>`.
+
+    Args:
+        entries: The entries.
+        issuers: The configured issuers.
+        place: Where the entries stand.
 
     Raises:
         ConfigurationError: An entry names an issuer that is not configured, or no issuer where it must.
@@ -45,43 +72,84 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Collection[str]) -> Ad
     subjects: set[tuple[str, str]] = set()
     emails: set[tuple[str, str]] = set()
     for entry in entries:
-        bound = _bind(entry, issuers)
-        if bound is None:
-            record_event(
-                logging.WARNING,
-                "An administrator's address names nobody, because several issuers are configured; "
-                "write it as issuer|address.",
-                subject=entry,
-            )
+        bound = _bind(entry, issuers, place)
+        if bound is None and "@" in entry:
+            found = _trusted_for_email(issuers)
+            emails.update((setting.issuer, entry) for setting in found)
+            if not found:
+                _warn_of_address(entry, "no issuer is trusted for mail; write it as issuer|address, or say which is")
             continue
-        if "@" in entry:
-            emails.add(bound)
-        if "@" not in entry or "|" in entry:
-            # A bare address never names a subject: at some providers people choose theirs.
-            subjects.add(bound)
-    return AdminRules(subjects=frozenset(subjects), emails=frozenset(emails))
+        setting, name = bound or (_only_issuer(entry, issuers, place), entry)
+        if bound is None or not _ADDRESS.fullmatch(name):
+            subjects.add((setting.issuer, _without_prefix(name) if bound else name))
+        elif setting.is_trusted_for_email is not False:
+            emails.add((setting.issuer, name))
+        else:
+            _warn_of_address(entry, "its issuer is said not to be trusted for mail; name the subject")
+    groups = frozenset((setting.issuer, group) for setting in issuers for group in setting.admin_groups)
+    return AdminRules(subjects=frozenset(subjects), emails=frozenset(emails), groups=groups)
 
 
-def _bind(entry: str, issuers: Collection[str]) -> tuple[str, str] | None:
-    for issuer in issuers:
-        if entry.startswith(f"{issuer}|"):
-            return issuer, _checked_name(entry.removeprefix(f"{issuer}|"), entry)
+def check_admin_entries(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], place: str) -> None:
+    """Check that each entry can be read, and say nothing else about it.
+
+    Raises:
+        ConfigurationError: As for `parse_admin_rules`; the error names `place`.
+    """
+    for entry in entries:
+        if _bind(entry, issuers, place) is None and "@" not in entry:
+            _only_issuer(entry, issuers, place)
+
+
+def _bind(entry: str, issuers: Sequence[IssuerSetting], place: str) -> tuple[IssuerSetting, str] | None:
+    """Return the issuer that the entry begins with and what follows; None when it begins with none."""
+    for setting in issuers:
+        for issuer in (setting.issuer, *setting.aliases):
+            if entry.startswith(f"{issuer}|"):
+                return setting, _checked_name(entry.removeprefix(f"{issuer}|"), entry, place)
     # Subjects may hold `|` themselves (Auth0's do), so only a URL before it is taken for an issuer.
     prefix, separator, _ = entry.partition("|")
     if separator and "://" in prefix:
-        raise ConfigurationError(f"{_KEY} names an issuer that is not configured: {entry!r}.", key=_KEY)
+        raise ConfigurationError(
+            f"{place} names an issuer that is not configured: {entry!r}.",
+            key=place,
+            remedy="Write the issuer as it is configured.",
+        )
+    return None
+
+
+def _without_prefix(name: str) -> str:
+    """Return the subject; the prefix is one only before what would be taken for an address without it."""
+    subject = name.removeprefix(_SUBJECT_PREFIX)
+    return subject if _ADDRESS.fullmatch(subject) else name
+
+
+def _trusted_for_email(issuers: Sequence[IssuerSetting]) -> list[IssuerSetting]:
+    is_trusted_unless_said = len(issuers) == 1
+    return [
+        setting
+        for setting in issuers
+        if setting.is_trusted_for_email or (setting.is_trusted_for_email is None and is_trusted_unless_said)
+    ]
+
+
+def _warn_of_address(entry: str, reason: str) -> None:
+    record_event(logging.WARNING, "An administrator's address names nobody.", subject=entry, reason=reason)
+
+
+def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], place: str) -> IssuerSetting:
     if len(issuers) == 1:
-        return next(iter(issuers)), entry
-    if "@" in entry:
-        return None
+        return issuers[0]
     raise ConfigurationError(
-        f"{_KEY} names the subject {entry!r} without its issuer, and several issuers are configured.",
-        key=_KEY,
+        f"{place} names the subject {entry!r} without its issuer, and there is not exactly one issuer.",
+        key=place,
         remedy="Write the entry as issuer|subject.",
     )
 
 
-def _checked_name(name: str, entry: str) -> str:
+def _checked_name(name: str, entry: str, place: str) -> str:
     if not name:
-        raise ConfigurationError(f"{_KEY} has an entry without a subject: {entry!r}.", key=_KEY)
+        raise ConfigurationError(
+            f"{place} has an entry without a subject: {entry!r}.", key=place, remedy="Add the subject after the bar."
+        )
     return name

@@ -1,54 +1,220 @@
-"""Accepts the API keys that the server was started with.
+"""Accepts the API keys that the server is configured with.
 
-Reading them from the environment is `settings`'s job.
+Reading them from the environment is `settings`'s job, keeping them in a file `key_file`'s.
 """
 
-import hmac
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from hmac import compare_digest
 
 from micromegas_jupyter.access.audit import record_event
-from micromegas_jupyter.access.credential import is_plausible, token_digest
+from micromegas_jupyter.access.credential import digest_name, plausible_digest, token_digest
+from micromegas_jupyter.access.daily_turns import DailyTurns
 from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Accepted, Decision, Refused
+from micromegas_jupyter.access.decision import Accepted, Claimed, Decision, Refused
+from micromegas_jupyter.access.key_facts import key_digest, key_state
+from micromegas_jupyter.access.rights import Rights
 from micromegas_jupyter.contracts import AuthContext, AuthType
-from micromegas_jupyter.settings import ApiKeySetting
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.settings import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
 
-API_KEY_ISSUER = "api_key"
+LEGACY_NOTICE = (
+    "The server keeps your API key in an older form, which will be refused one day. "
+    "Ask the server's administrator for a new key."
+)
 
+_SETTING = "MICROMEGAS_API_KEYS"
+_DIGEST_BYTES = 32
 # 128 bits are 22 characters of base64 or 32 of hexadecimal; anything below 16 characters cannot hold them.
 _MIN_KEY_CHARACTERS = 16
+_MAX_ROLE_WARNINGS = 100
+
+
+class _KnownKey:
+    """One key: its digest, what its bearer gets, and what may stand against that.
+
+    Attributes:
+        is_free: Whether nothing has to be looked at before the bearer gets it.
+        refused: Set when the key is refused whatever the time.
+        expired: The refusal once `ends_at` is there.
+        warns_at: When the next warning about its form is due, in monotonic seconds.
+    """
+
+    __slots__ = ("accepted", "context", "digest", "ends_at", "expired", "is_free", "name", "refused", "warns_at")
+
+    def __init__(
+        self,
+        digest: bytes,
+        context: AuthContext,
+        *,
+        refused: Refused | None,
+        warns: bool,
+    ) -> None:
+        self.name = context.subject
+        self.digest = digest
+        self.context = context
+        self.accepted = Accepted(context=context)
+        self.refused = refused
+        self.ends_at = context.expires_at
+        self.expired = None if self.ends_at is None else _refusal("api_key_expired", self.name)
+        self.warns_at = 0.0 if warns else math.inf
+        self.is_free = refused is None and self.ends_at is None and not warns
 
 
 class ApiKeyValidator(DecidingValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
-    The bearer of a key is never an administrator, and may say on whose behalf it calls. Immutable, so safe to
-    share between threads.
+    The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured
+    counts for nothing; where there are no roles at all, a key that names one is refused, because it would read
+    everything. Safe to share between threads: nothing changes but the time of the next warning.
+
+    Args:
+        keys: The keys; several may have one name.
+        legacy: What becomes of keys that are configured as plain text.
+        rights: What the configured roles allow; None for everything.
+        denied: Names whose keys are refused.
+        clock: Tells the time.
+        warnings: Remembers which keys were warned of; None for a memory of its own.
+
+    Raises:
+        ConfigurationError: One key stands there twice, be it as itself or as its digest, or a key is empty.
     """
 
-    def __init__(self, keys: Sequence[ApiKeySetting]) -> None:
-        self._contexts: dict[bytes, tuple[bytes, AuthContext]] = {}
+    def __init__(  # noqa: PLR0913 - what a key may depend on
+        self,
+        keys: Iterable[ApiKeySetting],
+        *,
+        legacy: LegacyApiKeys = LegacyApiKeys.WARN,
+        rights: Rights | None = None,
+        denied: AbstractSet[str] = frozenset(),
+        clock: Clock = SYSTEM_CLOCK,
+        warnings: DailyTurns | None = None,
+    ) -> None:
+        self._clock = clock
+        self._warnings = DailyTurns(clock) if warnings is None else warnings
+        self._legacy = legacy
+        self._rights = Rights() if rights is None else rights
+        self._denied = denied
+        self._keys: dict[bytes, _KnownKey] = {}
+        self._role_warnings = 0
         for setting in keys:
-            text = setting.key.reveal()
-            digest = token_digest(text)
-            self._contexts[digest] = (digest, _context_of(setting.name))
-            if len(text) < _MIN_KEY_CHARACTERS:
-                record_event(logging.WARNING, "An API key is short enough to be guessed.", subject=setting.name)
-
-    def decide(self, token: str) -> Decision:
-        """Look the key up."""
-        context = self.cached_context(token)
-        return Refused(reason="unknown_api_key") if context is None else Accepted(context=context)
+            self._add(setting)
 
     def cached_context(self, token: str) -> AuthContext | None:
         """Return the key's context; a look-up needs no I/O, so this knows every key."""
-        if not is_plausible(token):
+        digest = plausible_digest(token)
+        return None if digest is None else self.cached_by_digest(digest)
+
+    def cached_by_digest(self, digest: bytes) -> AuthContext | None:
+        """Return what `cached_context` returns for the credential with this digest."""
+        known = self._keys.get(digest)
+        if known is None or not compare_digest(known.digest, digest):
             return None
+        if known.is_free:
+            return known.context
+        return known.context if self._refusal_of(known) is None else None
+
+    def decide(self, token: str) -> Decision:
+        """Look the key up."""
         digest = token_digest(token)
-        stored, context = self._contexts.get(digest, (b"", None))
-        return context if hmac.compare_digest(stored, digest) else None
+        known = self._keys.get(digest)
+        if known is None or not compare_digest(known.digest, digest):
+            return Refused(reason="unknown_api_key")
+        return known.accepted if known.is_free else self._refusal_of(known) or known.accepted
+
+    def _refusal_of(self, known: _KnownKey) -> Refused | None:
+        if known.refused is not None:
+            return known.refused
+        if known.ends_at is not None and self._clock.now() >= known.ends_at:
+            return known.expired
+        if known.warns_at is not math.inf and self._clock.monotonic() >= known.warns_at:
+            self._warn(known)
+        return None
+
+    def _warn(self, known: _KnownKey) -> None:
+        is_due, known.warns_at = self._warnings.take(known.digest)
+        if is_due:
+            record_event(
+                logging.WARNING,
+                "An API key is kept as plain text; replace it with one that `micromegas keys create` makes.",
+                subject=known.name,
+                credential=digest_name(known.digest),
+            )
+
+    def _add(self, setting: ApiKeySetting) -> None:
+        digest = _digest_of(setting)
+        known = self._keys.get(digest)
+        if known is not None:
+            raise ConfigurationError(
+                f"The API keys of {known.name!r} and {setting.name!r} are the same key.",
+                key=_SETTING,
+                remedy="Give each entry its own key.",
+            )
+        is_legacy = setting.key is not None
+        if setting.key is not None and len(setting.key.reveal()) < _MIN_KEY_CHARACTERS:
+            record_event(logging.WARNING, "An API key is short enough to be guessed.", subject=setting.name)
+        warns = is_legacy and self._legacy is LegacyApiKeys.WARN
+        roles = self._rights.all_roles(setting.roles)
+        table_access = self._rights.table_access(roles, is_admin=False)
+        refused = self._lasting_refusal(setting, has_roles=table_access is not None)
+        self._warn_of_roles(setting, digest, [role for role in setting.roles if role not in roles])
+        context = AuthContext(
+            subject=setting.name,
+            issuer=API_KEY_ISSUER,
+            auth_type=AuthType.API_KEY,
+            expires_at=setting.expires_at,
+            may_delegate=True,
+            roles=roles,
+            scopes=setting.scopes,
+            table_access=table_access,
+            notice=LEGACY_NOTICE if warns else None,
+        )
+        self._keys[digest] = _KnownKey(digest, context, refused=refused, warns=warns)
+
+    def _warn_of_roles(self, setting: ApiKeySetting, digest: bytes, unknown: Iterable[str]) -> None:
+        """Tell, once a day, of roles that are not configured; of a key that has ended nothing is said."""
+        if key_state(setting, now=self._clock.now()) != "valid":
+            return
+        for role in unknown:
+            if self._role_warnings >= _MAX_ROLE_WARNINGS:
+                return
+            is_due, _ = self._warnings.take(digest + role.encode("utf-8", "surrogatepass"))
+            if is_due:
+                self._role_warnings += 1
+                record_event(
+                    logging.WARNING,
+                    "An API key names a role that is not configured; the role counts for nothing.",
+                    subject=setting.name,
+                    credential=digest_name(digest),
+                    role=role,
+                )
+
+    def _lasting_refusal(self, setting: ApiKeySetting, *, has_roles: bool) -> Refused | None:
+        if setting.revoked_at is not None:
+            return _refusal("api_key_revoked", setting.name)
+        if setting.name in self._denied:
+            return _refusal("denied", setting.name)
+        if setting.roles and not has_roles:
+            return _refusal("api_key_roles_not_configured", setting.name)
+        if setting.key is not None and self._legacy is LegacyApiKeys.REFUSE:
+            return _refusal("legacy_api_key_refused", setting.name)
+        return None
 
 
-def _context_of(name: str) -> AuthContext:
-    return AuthContext(subject=name, issuer=API_KEY_ISSUER, auth_type=AuthType.API_KEY, may_delegate=True)
+def _refusal(reason: str, name: str) -> Refused:
+    return Refused(reason=reason, claimed=Claimed(issuer=API_KEY_ISSUER, subject=name))
+
+
+def _digest_of(setting: ApiKeySetting) -> bytes:
+    text = None if setting.key is None else setting.key.reveal()
+    if (text is None) == (setting.sha256 is None) or text == "":
+        raise ConfigurationError(
+            f"The API key of {setting.name!r} is not exactly one of a key and the digest of one.", key=_SETTING
+        )
+    digest = key_digest(setting)
+    if len(digest) != _DIGEST_BYTES:
+        raise ConfigurationError(f"The digest of {setting.name!r} does not have {_DIGEST_BYTES} bytes.", key=_SETTING)
+    return digest

@@ -5,17 +5,36 @@ How the finding is reached is left to each validator.
 
 import abc
 import logging
+from functools import cached_property
 from typing import assert_never
 
-from micromegas_jupyter.access.audit import record_decision, record_event
+from micromegas_jupyter.access.audit import AccessAudit, record_event
 from micromegas_jupyter.access.credential import is_plausible
 from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
+from micromegas_jupyter.access.key_waits import KeysOnTheWay
+from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.contracts import AuthContext, TokenValidator
 from micromegas_jupyter.errors import Rejected, Unavailable
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 
 class DecidingValidator(abc.ABC):
-    """A `TokenValidator` whose subclasses answer with a `Decision`."""
+    """A `TokenValidator` whose subclasses answer with a `Decision`.
+
+    A validator that others ask is not counted and writes no event by itself; the outermost does both, once.
+
+    Attributes:
+        metrics: Counts findings when set.
+        stopwatch: Measures how long a finding took.
+    """
+
+    metrics: AccessMetrics | None = None
+    stopwatch: Clock = SYSTEM_CLOCK
+
+    @cached_property
+    def audit(self) -> AccessAudit:
+        """Where findings are written; its limit on floods is this validator's own."""
+        return AccessAudit()
 
     @abc.abstractmethod
     def decide(self, token: str) -> Decision:
@@ -29,14 +48,21 @@ class DecidingValidator(abc.ABC):
         """Release what the validator holds."""
 
     def validate_token(self, token: str) -> AuthContext:
-        """Return who bears `token`; leaves one audit event, whatever the finding.
+        """Return who bears `token`; leaves one audit event and is counted once, whatever the finding.
 
         Raises:
             Rejected: The token is not acceptable, or its handling failed.
             Unavailable: It could not be decided now; the same token may be accepted later.
+            KeysOnTheWay: Keys are being fetched, and the caller waits outside. That is no finding: nothing is counted.
         """
+        started = self.stopwatch.monotonic()
         decision = decide_safely(self, token)
-        record_decision(decision, token)
+        if isinstance(decision, Undecided) and decision.awaited_fetch is not None:
+            raise KeysOnTheWay(decision.awaited_fetch)
+        if self.metrics is not None:
+            seconds = self.stopwatch.monotonic() - started
+            self.metrics.count_decision(decision.outcome, decision.reason or "", seconds)
+        self.audit.record_decision(decision, token)
         match decision:
             case Accepted():
                 return decision.context

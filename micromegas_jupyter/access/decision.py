@@ -3,10 +3,12 @@
 How a finding is reached is each validator's job; turning it into a return value or an error is `deciding`'s.
 """
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
 
 from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.oidc.keys import KeySet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,9 @@ NOTHING_CLAIMED = Claimed()
 class Accepted:
     """The credential is good; `context` is its bearer."""
 
+    outcome: ClassVar[str] = "accepted"
+    reason: ClassVar[None] = None
+
     context: AuthContext
     claimed: Claimed = NOTHING_CLAIMED
 
@@ -39,16 +44,24 @@ class Accepted:
 class Refused:
     """The credential was looked at and is bad; `reason` is a fixed word."""
 
+    outcome: ClassVar[str] = "refused"
+
     reason: str
     claimed: Claimed = NOTHING_CLAIMED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """A part that is needed to judge the credential does not answer; `reason` is a fixed word."""
+    """A part that is needed to judge the credential does not answer; `reason` is a fixed word.
+
+    `awaited_fetch` is set when nobody has waited yet: the same question may have another answer after that fetch.
+    """
+
+    outcome: ClassVar[str] = "undecided"
 
     reason: str
     claimed: Claimed = NOTHING_CLAIMED
+    awaited_fetch: Future[KeySet | None] | None = field(default=None, repr=False, compare=False)
 
 
 Decision: TypeAlias = Accepted | Refused | Undecided

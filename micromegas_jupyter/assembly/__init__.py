@@ -8,45 +8,77 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from micromegas_jupyter.assembly.client_side import (
-        begin_login,
         connect,
-        login,
+        is_wrapped,
         open_client,
         service_account_provider,
-        sign_in_configured,
         stored_provider,
+        without_wrapper,
     )
-    from micromegas_jupyter.assembly.environment import config_folder, load_client_settings, token_file
+    from micromegas_jupyter.assembly.configured import sign_in_configured
+    from micromegas_jupyter.assembly.credentials import client_proof, service_provider
+    from micromegas_jupyter.assembly.environment import config_folder, load_client_settings
+    from micromegas_jupyter.assembly.flow_memory import remember_flow, remembered_flow
+    from micromegas_jupyter.assembly.provider_calls import provider_http
     from micromegas_jupyter.assembly.server_side import ServeOptions, ServerStack
+    from micromegas_jupyter.assembly.sign_in import begin_login, choose_flow, login, require_flow, sentence_of
+    from micromegas_jupyter.assembly.sign_in_files import sign_in_store, stored_sign_ins, token_file
+    from micromegas_jupyter.assembly.sign_out import logout
 
 _HOME = {
     "ServeOptions": "server_side",
     "ServerStack": "server_side",
-    "begin_login": "client_side",
+    "begin_login": "sign_in",
+    "choose_flow": "sign_in",
+    "client_proof": "credentials",
     "config_folder": "environment",
     "connect": "client_side",
+    "is_wrapped": "client_side",
     "load_client_settings": "environment",
-    "login": "client_side",
+    "login": "sign_in",
+    "logout": "sign_out",
     "open_client": "client_side",
+    "require_flow": "sign_in",
+    "sentence_of": "sign_in",
+    "provider_http": "provider_calls",
+    "remember_flow": "flow_memory",
+    "remembered_flow": "flow_memory",
     "service_account_provider": "client_side",
-    "sign_in_configured": "client_side",
+    "service_provider": "credentials",
+    "sign_in_configured": "configured",
+    "sign_in_store": "sign_in_files",
     "stored_provider": "client_side",
-    "token_file": "environment",
+    "without_wrapper": "client_side",
+    "stored_sign_ins": "sign_in_files",
+    "token_file": "sign_in_files",
 }
 
 __all__ = [
     "ServeOptions",
     "ServerStack",
     "begin_login",
+    "choose_flow",
+    "client_proof",
     "config_folder",
     "connect",
+    "is_wrapped",
     "load_client_settings",
     "login",
+    "logout",
     "open_client",
+    "provider_http",
+    "remember_flow",
+    "remembered_flow",
+    "require_flow",
+    "sentence_of",
     "service_account_provider",
+    "service_provider",
     "sign_in_configured",
+    "sign_in_store",
     "stored_provider",
+    "stored_sign_ins",
     "token_file",
+    "without_wrapper",
 ]
 
 

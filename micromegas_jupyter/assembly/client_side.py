@@ -1,41 +1,53 @@
-"""Joins settings, sign-in and client: what notebook, terminal and Python callers start from."""
+"""Joins settings, credentials and client: what notebook, terminal and Python callers start from.
+
+How a person signs in is `sign_in`'s job. Parts are loaded where they are used: a terminal command that finds a fresh
+token needs few of them.
+"""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from micromegas_jupyter.assembly.environment import load_client_settings, token_file
-from micromegas_jupyter.auth import (
-    AuthProvider,
-    OidcAuthProvider,
-    OidcClientCredentialsProvider,
-    PendingLogin,
-    StaticTokenAuthProvider,
-)
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.assembly.configured import sign_in_configured
+from micromegas_jupyter.assembly.environment import load_client_settings
+from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
-from micromegas_jupyter.seams import SYSTEM_BROWSER, Browser
-from micromegas_jupyter.settings import DEFAULT_SCOPE, ClientSettings
+from micromegas_jupyter.seams import process_variables
+from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.auth import AuthProvider
+    from micromegas_jupyter.auth.surroundings import Facts
+    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.oidc.client_authentication import ClientProof
 
 
-def sign_in_configured(settings: ClientSettings) -> bool:
-    """Whether the settings name a provider to sign in at.
-
-    Raises:
-        ConfigurationError: Only one of issuer and client id is set.
-    """
-    if (settings.issuer is None) != (settings.client_id is None):
-        missing = "MICROMEGAS_OIDC_ISSUER" if settings.issuer is None else "MICROMEGAS_OIDC_CLIENT_ID"
-        raise ConfigurationError(
-            f"{missing} is not set, but its counterpart is.",
-            key=missing,
-            remedy="Set both MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or neither.",
-        )
-    return settings.issuer is not None
+def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a module that `MICROMEGAS_PYTHON_MODULE_WRAPPER` names makes the client, whatever else is set."""
+    return bool((os.environ if environ is None else environ).get(WRAPPER_VARIABLE))
 
 
-def stored_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider | None:
-    """Return the provider that these settings give without a person: key file, stored sign-in, service account.
+def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment without the wrapper module, for callers who said what they want to connect to."""
+    return {name: value for name, value in process_variables(environ).items() if name != WRAPPER_VARIABLE}
+
+
+def stored_provider(
+    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: "Facts | None" = None
+) -> "AuthProvider | None":
+    """Return the provider that these settings give without a person.
+
+    In this order: an API key file; a service account file or a workload identity; the stored sign-in of exactly
+    these settings, unless they ask for a service account; a service account with a secret or a private key. Where a
+    wrapper module makes the client there is none of these: how that one signs in is its own matter.
+
+    Args:
+        settings: What is configured.
+        environ: Stands in for the process environment.
+        facts: Where the program runs, for the remedy; looked up when None.
 
     Returns:
         None when the settings ask for no sign-in at all.
@@ -43,108 +55,71 @@ def stored_provider(settings: ClientSettings, environ: Mapping[str, str] | None 
     Raises:
         LoginRequired: A sign-in is configured and nobody is signed in.
         TokenStoreError: The token file cannot be used safely.
-        ConfigurationError: The settings contradict each other or the key file cannot be read.
+        ConfigurationError: The settings contradict each other or a key file cannot be read.
     """
+    if is_wrapped(environ):
+        return None
     if settings.api_key_file is not None:
+        from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
+
         return StaticTokenAuthProvider.from_file(Path(settings.api_key_file).expanduser())
+    if settings.service_account_file is not None or settings.workload is not None:
+        return _service_provider(settings, environ)
+    if settings.as_service_account:
+        return service_account_provider(settings, environ)
     if not sign_in_configured(settings):
         return None
-    path = token_file(settings, environ)
-    if os.path.lexists(path):
-        return OidcAuthProvider.from_file(path, client_secret=settings.client_secret)
-    if settings.client_secret is not None:
-        return service_account_provider(settings)
-    raise LoginRequired(f"You are not signed in at {settings.issuer}.")
+    stored = _stored_sign_in(settings, environ) or _service_provider(settings, environ)
+    if stored is None:
+        raise _login_required(settings, environ, facts)
+    return stored
 
 
-def service_account_provider(settings: ClientSettings) -> OidcClientCredentialsProvider:
-    """Return the provider of a service account (client credentials).
+def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> "AuthProvider":
+    """Return the provider of a service account, whoever else may be signed in.
 
     Raises:
-        ConfigurationError: Issuer, client id or secret is missing.
+        ConfigurationError: Issuer, client id or what proves the account is missing.
     """
-    if settings.issuer is None or settings.client_id is None or settings.client_secret is None:
+    provider = None
+    if sign_in_configured(settings):
+        provider = _service_provider(replace(settings, secret_is_native=False), environ)
+    if provider is None:
         raise ConfigurationError(
             "A service account needs issuer, client id and client secret.", key="MICROMEGAS_OIDC_CLIENT_SECRET"
         )
-    return OidcClientCredentialsProvider(
-        settings.issuer,
-        settings.client_id,
-        settings.client_secret,
-        audience=settings.audience,
-        # The default asks for a person's claims, which no service account has.
-        scope=None if settings.scope == DEFAULT_SCOPE else settings.scope,
-    )
+    return provider
 
 
-def begin_login(settings: ClientSettings) -> PendingLogin:
-    """Start a sign-in that goes on by itself; returns at once with the address to open.
-
-    Raises:
-        ConfigurationError: No provider is configured.
-        ProviderUnavailable: The provider does not answer.
-        ProviderMisbehaved: The provider's answer breaks the protocol.
-    """
-    issuer, client_id = _provider_of(settings)
-    return OidcAuthProvider.begin_login(
-        issuer,
-        client_id,
-        settings.client_secret,
-        token_file(settings),
-        audience=settings.audience,
-        scope=settings.scope,
-    )
-
-
-def login(
+def open_client(
     settings: ClientSettings,
+    auth_provider: "AuthProvider | None",
     *,
-    browser: Browser = SYSTEM_BROWSER,
-    announce: Callable[[str], None] | None = None,
-    store: bool = True,
     environ: Mapping[str, str] | None = None,
-) -> OidcAuthProvider:
-    """Sign in with the person's browser and wait for it.
+) -> "FlightSQLClient":
+    """Return a client of the server that the settings name; connects at its first call.
 
-    Args:
-        settings: Which provider, and as which application.
-        browser: Opens the page.
-        announce: Told the address to open, in case no browser appears.
-        store: Whether the sign-in is kept for other programs of this person.
-        environ: Stands in for the process environment.
+    A module that `MICROMEGAS_PYTHON_MODULE_WRAPPER` names makes the client instead, whatever else is set.
 
     Raises:
-        ConfigurationError: No provider is configured.
-        LoginFailed: The sign-in ended without a token.
-        ProviderUnavailable: The provider does not answer.
-        ProviderMisbehaved: The provider's answer breaks the protocol.
+        ConfigurationError: The wrapper module or the file of authorities cannot be used.
     """
-    issuer, client_id = _provider_of(settings)
-    return OidcAuthProvider.login(
-        issuer,
-        client_id,
-        settings.client_secret,
-        token_file(settings, environ) if store else None,
-        audience=settings.audience,
-        scope=settings.scope,
-        browser=browser,
-        announce=announce,
-    )
+    from micromegas_jupyter.client import FlightSQLClient
 
-
-def open_client(settings: ClientSettings, auth_provider: AuthProvider | None) -> FlightSQLClient:
-    """Return a client of the server that the settings name; connects at its first call."""
-    return FlightSQLClient(settings.uri, auth_provider=auth_provider)
+    wrapped = _wrapped_client(environ)
+    if wrapped is not None:
+        return wrapped
+    return FlightSQLClient(settings.uri, auth_provider=auth_provider, extra_ca_bundle=_ca_bundle(settings))
 
 
 def connect(
     uri: str | None = None,
     *,
     profile: str | None = None,
-    auth_provider: AuthProvider | None = None,
+    auth_provider: "AuthProvider | None" = None,
     preserve_dictionary: bool = False,
     environ: Mapping[str, str] | None = None,
-) -> FlightSQLClient:
+) -> "FlightSQLClient":
     """Return a client; without arguments it follows the environment and `~/.micromegas/config.json`.
 
     Args:
@@ -154,20 +129,88 @@ def connect(
         preserve_dictionary: Keep dictionary-encoded columns as they are.
         environ: Stands in for the process environment.
 
+    Returns:
+        The client of the wrapper module, when `MICROMEGAS_PYTHON_MODULE_WRAPPER` names one and no argument says what
+        to connect to: it wins over every setting.
+
     Raises:
         ConfigurationError: A setting is malformed.
         LoginRequired: A sign-in is configured and nobody is signed in.
     """
+    from micromegas_jupyter.client import FlightSQLClient
+
+    if uri is None and profile is None and auth_provider is None:
+        wrapped = _wrapped_client(environ)
+        if wrapped is not None:
+            return wrapped
+    environ = without_wrapper(environ)
     settings = load_client_settings(profile=profile, environ=environ)
     provider = stored_provider(settings, environ) if auth_provider is None else auth_provider
-    return FlightSQLClient(uri or settings.uri, auth_provider=provider, preserve_dictionary=preserve_dictionary)
+    return FlightSQLClient(
+        uri or settings.uri,
+        auth_provider=provider,
+        preserve_dictionary=preserve_dictionary,
+        extra_ca_bundle=_ca_bundle(settings),
+    )
 
 
-def _provider_of(settings: ClientSettings) -> tuple[str, str]:
-    if not sign_in_configured(settings) or settings.issuer is None or settings.client_id is None:
-        raise ConfigurationError(
-            "No identity provider is configured.",
-            key="MICROMEGAS_OIDC_ISSUER",
-            remedy="Set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or name a profile that has them.",
-        )
-    return settings.issuer, settings.client_id
+def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | None":
+    from micromegas_jupyter.client.wrapper import wrapped_client
+
+    # It has the face of `FlightSQLClient`, as far as another client can wear it.
+    return cast("FlightSQLClient | None", wrapped_client(environ))
+
+
+def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
+    from micromegas_jupyter.assembly.sign_in_files import sign_in_store
+
+    store = sign_in_store(settings, environ)
+    if store.mark() is None:
+        return None
+    from micromegas_jupyter.assembly.provider_calls import provider_http
+    from micromegas_jupyter.auth import OidcAuthProvider
+
+    proof = _client_proof(settings)
+    return OidcAuthProvider.from_store(
+        store,
+        proof if isinstance(proof, Secret) else None,
+        private_key=None if isinstance(proof, Secret) else proof,
+        bearer=settings.bearer,
+        http=provider_http(settings),
+    )
+
+
+def _client_proof(settings: ClientSettings) -> "ClientProof":
+    if settings.client_secret is None and settings.client_secret_file is None and settings.private_key is None:
+        return None
+    from micromegas_jupyter.assembly.credentials import client_proof
+
+    return client_proof(settings)
+
+
+def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
+    from micromegas_jupyter.assembly.credentials import service_provider
+
+    return service_provider(settings, environ)
+
+
+def _login_required(
+    settings: ClientSettings, environ: Mapping[str, str] | None, facts: "Facts | None"
+) -> LoginRequired:
+    from micromegas_jupyter.auth.flow_choice import login_remedy
+    from micromegas_jupyter.auth.surroundings import gather_facts, recognise
+
+    environ = process_variables(environ)
+    surroundings = recognise(environ, gather_facts(environ=environ) if facts is None else facts)
+    return LoginRequired(
+        f"You are not signed in at {settings.issuer}.",
+        remedy=login_remedy(surroundings, profile=settings.profile),
+    )
+
+
+def _ca_bundle(settings: ClientSettings) -> Path | None:
+    if settings.ca_bundle is None:
+        return None
+    from micromegas_jupyter.assembly.provider_calls import checked_ca_bundle
+
+    return checked_ca_bundle(settings)

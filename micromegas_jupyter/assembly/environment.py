@@ -1,18 +1,24 @@
 """Reads what lies outside the process, the environment and the configuration folder, and hands text to `settings`."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from micromegas_jupyter.auth.trusted_files import current_reader, find_foreign_writer
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.private_files import FileProblem, NoSuchFile, read_shared_file
+from micromegas_jupyter.seams import process_variables
 from micromegas_jupyter.settings import ClientSettings, parse_client_settings
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+from micromegas_jupyter.settings.client_profile import CONFIG_FILE
 
 CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
 
 _MAX_CONFIG_BYTES = 256 * 1024
-_MAX_TOKEN_FILE_BYTES = 1024 * 1024
+_OWN_REMEDY = (
+    "Look at what it says, then let it belong to you or to root (chown) and close it to changes by others "
+    "(chmod go-w). A program that runs as root, under sudo for instance, believes files of root's only."
+)
 
 
 def config_folder(environ: Mapping[str, str] | None = None) -> Path:
@@ -21,55 +27,45 @@ def config_folder(environ: Mapping[str, str] | None = None) -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".micromegas"
 
 
-def load_client_settings(*, profile: str | None = None, environ: Mapping[str, str] | None = None) -> ClientSettings:
+def load_client_settings(
+    *,
+    profile: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> ClientSettings:
     """Read the environment and `config.json`.
 
     Args:
         profile: A profile of `config.json`; wins over `MICROMEGAS_PROFILE` and `default_profile`.
         environ: Stands in for the process environment.
+        options: Variables that a command's options stand in for; see `parse_client_settings`.
 
     Raises:
-        ConfigurationError: A variable or the file is malformed, or the profile does not exist.
+        ConfigurationError: A variable or the file is malformed, somebody else could have written the file, or the
+                profile does not exist.
     """
-    environ = os.environ if environ is None else environ
-    config_text = _read_small_text(config_folder(environ) / "config.json")
-    return parse_client_settings(environ, config_text=config_text, profile=profile)
+    environ = process_variables(environ)
+    config_text = _read_config(config_folder(environ) / CONFIG_FILE)
+    return parse_client_settings(environ, config_text=config_text, profile=profile, options=options)
 
 
-def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
-    """Return the file that holds, or will hold, the sign-in of exactly these settings.
+def _read_config(path: Path) -> str | None:
+    """Return the file's text, None when there is none; a file that somebody else could have written is refused.
 
-    It is upstream's file for the profile, unless that file holds a sign-in of another provider or
-    application: that one is left alone and a file of its own beside it is used.
+    It says which server gets a person's token. A symbolic link is followed, and what it leads to is what counts.
     """
-    folder = config_folder(environ)
-    own = folder / settings.token_file_name
-    names = "\n".join((settings.issuer or "", settings.client_id or "", settings.audience or "", settings.scope))
-    digest = hashlib.sha256(names.encode()).hexdigest()[:12]
-    beside = own.with_name(f"{own.stem}.{digest}.json")
-    if beside.exists() or _belongs_to_another(own, settings):
-        return beside
-    return own
-
-
-def _belongs_to_another(path: Path, settings: ClientSettings) -> bool:
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_TOKEN_FILE_BYTES:
-            return False
-        content = decode_strict_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, JsonError):
-        return False
-    if not isinstance(content, dict):
-        return False
-    return (content.get("issuer"), content.get("client_id")) != (settings.issuer, settings.client_id)
-
-
-def _read_small_text(path: Path) -> str | None:
-    try:
-        if not path.exists():
-            return None
-        if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ConfigurationError(f"{path.name} is not a file of at most 256 kB.", key=path.name)
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content, found = read_shared_file(path, max_bytes=_MAX_CONFIG_BYTES)
+        text = content.decode("utf-8")
+    except NoSuchFile:
+        return None
+    except FileProblem as problem:
+        if isinstance(problem.__cause__, NotADirectoryError):
+            return None  # a home folder of /dev/null, as programs without a person have it
+        raise ConfigurationError(f"{path.name} {problem.args[0]}.", key=path.name) from problem.__cause__
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path.name} cannot be read as UTF-8 text.", key=path.name) from error
+    writer = find_foreign_writer(found, reader=current_reader())
+    if writer is not None:
+        raise ConfigurationError(f"{path.name} {writer}, so it is not believed.", key=path.name, remedy=_OWN_REMEDY)
+    return text

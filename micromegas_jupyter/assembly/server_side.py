@@ -1,6 +1,6 @@
 """Joins validator, engine, lake, recorder and Flight service into a server that runs."""
 
-import os
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,17 +9,29 @@ from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.lakehouse import Lake
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.server import FlightServerSettings, Recorder, ServerThread
-from micromegas_jupyter.settings import LOOPBACK_HOSTS
+from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, Recorder, ServerThread
+from micromegas_jupyter.settings import LOOPBACK_HOSTS, AccessSettings, LegacyApiKeys, RateLimits
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import TokenValidator
+    from micromegas_jupyter.access.reloading import ReloadingValidator
 
 DEFAULT_PORT = 50051
 DEFAULT_MEMORY_MIB = 2048
+# These loggers tell what other people asked; a server records its own logs in the lake that it serves.
+_LOGGERS_OF_OTHERS = ("access", "audit", "engine", "server")
+OTHER_PEOPLES_ROWS = {
+    "log_entries": "target IS NULL OR NOT ("
+    + " OR ".join(
+        f"target = 'micromegas_jupyter.{name}' OR target LIKE 'micromegas_jupyter.{name}.%'"
+        for name in _LOGGERS_OF_OTHERS
+    )
+    + ")"
+}
+
+_LOG = logging.getLogger("micromegas_jupyter.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +42,11 @@ class ServeOptions:
         lake: The folder of its tables; made when missing.
         host: The address it listens on.
         port: The port, 0 for any free one.
+        http_host: The address on which health and metrics are answered over HTTP.
+        http_port: Its port, 0 for any free one; None for no HTTP.
         disable_auth: Everyone is administrator.
+        legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
+        trusted_proxies: Addresses of proxies whose forwarding headers name the real client.
         insecure: Allow plain text, or no authentication, on an address that others can reach.
         certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
         key_file: PEM file of the private key.
@@ -42,7 +58,11 @@ class ServeOptions:
     lake: Path
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    http_host: str = "127.0.0.1"
+    http_port: int | None = None
     disable_auth: bool = False
+    legacy_api_keys: LegacyApiKeys | None = None
+    trusted_proxies: frozenset[str] = frozenset()
     insecure: bool = False
     certificate_file: Path | None = None
     key_file: Path | None = None
@@ -62,16 +82,24 @@ class ServerStack:
     def __init__(self, options: ServeOptions, *, environ: Mapping[str, str] | None = None) -> None:
         check_exposure(options)
         self.options = options
-        self.validator: TokenValidator | None = (
-            None if options.disable_auth else validator_from_environment(os.environ if environ is None else environ)
-        )
         self.lake = Lake(options.lake)
-        self._engine = DataFusionEngine(self.lake, EngineSettings(memory_limit_bytes=options.memory_mib * 1024 * 1024))
+        self._engine = DataFusionEngine(
+            self.lake,
+            EngineSettings(
+                memory_limit_bytes=options.memory_mib * 1024 * 1024, default_conditions=dict(OTHER_PEOPLES_ROWS)
+            ),
+        )
+        try:
+            self.validator: ReloadingValidator | None = self._make_validator(process_variables(environ))
+        except BaseException:
+            self._engine.close()
+            raise
         self._recorder = (
             Recorder(self.lake, exe=options.program, clock=SYSTEM_CLOCK, properties=options.properties)
             if options.record
             else None
         )
+        limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._server = ServerThread(
             engine=self._engine,
             validator=self.validator,
@@ -80,14 +108,65 @@ class ServerStack:
                 port=options.port,
                 certificate_file=options.certificate_file,
                 key_file=options.key_file,
+                trusted_proxies=options.trusted_proxies,
+                rate_limits=limits,
             ),
             clock=SYSTEM_CLOCK,
         )
+        self._http = self._make_http(limits)
+        self._http_port: int | None = None
+
+    def _make_validator(self, environ: Mapping[str, str]) -> "ReloadingValidator | None":
+        if self.options.disable_auth:
+            return None
+        return validator_from_environment(
+            environ, legacy_api_keys=self.options.legacy_api_keys, check=self._check_conditions
+        )
+
+    def _make_http(self, limits: RateLimits) -> HttpEndpoint | None:
+        options = self.options
+        if options.http_port is None:
+            return None
+        return HttpEndpoint(
+            options.http_host,
+            options.http_port,
+            validator=self.validator,
+            registries=() if self.validator is None else (self.validator.metrics.registry,),
+            is_serving=lambda: self._server.is_serving,
+            certificate_file=options.certificate_file,
+            key_file=options.key_file,
+            rate_limits=limits,
+        )
+
+    def _check_conditions(self, settings: AccessSettings) -> None:
+        """Refuse roles whose conditions the tables do not have.
+
+        Raises:
+            ConfigurationError: They do not.
+        """
+        conditions: dict[str, list[str]] = {}
+        for role in (settings.roles or {}).values():
+            for table, condition in role.tables.items():
+                if condition is not None:
+                    conditions.setdefault(table, []).append(condition)
+        try:
+            self._engine.check_conditions(conditions)
+        except Unavailable as error:
+            # Each condition is checked again when it is used, and then fails closed.
+            _LOG.warning("the roles' conditions could not be held against the tables: %s", error.what)
 
     @property
     def uri(self) -> str:
         """The server's address, once it runs."""
         return self._server.uri
+
+    @property
+    def http_url(self) -> str | None:
+        """Where health and metrics are answered, once it runs; None without HTTP."""
+        if self._http_port is None:
+            return None
+        host = f"[{self.options.http_host}]" if ":" in self.options.http_host else self.options.http_host
+        return f"http{'s' if self.options.certificate_file else ''}://{host}:{self._http_port}"
 
     def start(self) -> None:
         """Start recording and serving; returns when the server answers.
@@ -99,12 +178,16 @@ class ServerStack:
             self._recorder.start()
         try:
             self._server.start()
+            if self._http is not None:
+                self._http_port = self._http.start()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice."""
+        if self._http is not None:
+            self._http.stop()
         self._server.stop()
         if self._recorder is not None:
             self._recorder.stop()
@@ -134,7 +217,15 @@ def check_exposure(options: ServeOptions) -> None:
             key="--tls-certificate",
             remedy="Give --tls-certificate and --tls-key.",
         )
-    if options.host in LOOPBACK_HOSTS or options.insecure:
+    if options.insecure:
+        return
+    if options.http_port is not None and options.http_host not in LOOPBACK_HOSTS and options.certificate_file is None:
+        raise ConfigurationError(
+            f"Tokens for the metrics would cross the network to {options.http_host} in plain text.",
+            key="--http-host",
+            remedy="Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy.",
+        )
+    if options.host in LOOPBACK_HOSTS:
         return
     if options.disable_auth:
         raise ConfigurationError(

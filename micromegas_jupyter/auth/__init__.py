@@ -3,11 +3,26 @@
 Who may do what with it is the server's side (`access`); which provider a program uses is decided in `assembly`.
 """
 
-from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
-from micromegas_jupyter.auth.identity import Identity, LogoutReport
-from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider, PendingLogin
-from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
-from micromegas_jupyter.contracts import AuthProvider
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
+    from micromegas_jupyter.auth.identity import Identity
+    from micromegas_jupyter.auth.logout_report import LogoutReport
+    from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider, PendingLogin
+    from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
+    from micromegas_jupyter.contracts import AuthProvider
+
+_HOME = {
+    "AuthProvider": "contracts",
+    "Identity": "auth.identity",
+    "LogoutReport": "auth.logout_report",
+    "OidcAuthProvider": "auth.oidc_provider",
+    "OidcClientCredentialsProvider": "auth.client_credentials",
+    "PendingLogin": "auth.oidc_provider",
+    "StaticTokenAuthProvider": "auth.static_token",
+}
 
 __all__ = [
     "AuthProvider",
@@ -18,3 +33,9 @@ __all__ = [
     "PendingLogin",
     "StaticTokenAuthProvider",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"micromegas_jupyter.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,20 +1,20 @@
-"""`OidcClientCredentialsProvider`: a service account that signs in with its own secret."""
+"""`OidcClientCredentialsProvider`: a service account that signs in with its own secret or private key.
 
-import os
+Keeping and renewing its token is `service_token`'s job.
+"""
+
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
+from micromegas_jupyter.auth.login_request import hidden_secret
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.renewal_turn import RenewalTurn
-from micromegas_jupyter.auth.session import Freshness, freshness_of
+from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken, opaque_service_token
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, Unavailable
+from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.http import ProviderCalls
-from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-
-# What a token's life counts as when the provider does not say: RFC 6749 section 5.1 leaves it open.
-UNKNOWN_LIFETIME = timedelta(minutes=5)
+from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
 
 
 class OidcClientCredentialsProvider:
@@ -23,47 +23,51 @@ class OidcClientCredentialsProvider:
     Args:
         issuer: The provider.
         client_id: The service account.
-        client_secret: Its secret.
+        client_secret: Its secret; None when it has a private key.
         audience: What the token is for, at providers that ask (Auth0).
         scope: What the token may do, at providers that ask (`api://…/.default` at Entra ID).
+        private_key: Its key, in place of a secret (`private_key_jwt`).
+        resource: The API that the token is for, at providers that follow RFC 8707.
         http: Makes the calls; an own `ProviderHttp` when None.
         clock: Tells the time.
 
     Raises:
-        ConfigurationError: The issuer is not an https URL, or the secret is empty.
+        ConfigurationError: The issuer is not an https URL, the secret is empty, or there is not exactly one of secret
+            and private key.
     """
 
     def __init__(  # noqa: PLR0913 - upstream's arguments
         self,
         issuer: str,
         client_id: str,
-        client_secret: str | Secret,
+        client_secret: str | Secret | None = None,
         audience: str | None = None,
         scope: str | None = None,
         *,
+        private_key: PrivateKey | None = None,
+        resource: str | None = None,
         http: ProviderCalls | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret)
-        if not secret.reveal():
-            raise ConfigurationError("The client secret is empty.", key="client_secret")
+        client_secret = hidden_secret(client_secret)  # or a traceback would show it
+        proof = _proof(client_secret, private_key)
         self.issuer = issuer
         self.client_id = client_id
         self.audience = audience
         self.scope = scope
+        self.resource = resource
+        self._connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock)
         self._clock = clock
-        self._connection = ProviderConnection(issuer, client_id, secret, http=http, clock=clock)
-        self._turn: RenewalTurn[TokenSet] = RenewalTurn(clock)
-        self._kept: TokenSet | None = None
+        self._kept = KeptServiceToken(self._fetch, clock=clock)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "OidcClientCredentialsProvider":
-        """Read `MICROMEGAS_OIDC_ISSUER`, `_CLIENT_ID`, `_CLIENT_SECRET` and, when set, `_AUDIENCE` and `_SCOPE`.
+        """Read `MICROMEGAS_OIDC_ISSUER`, `_CLIENT_ID`, `_CLIENT_SECRET`; when set, `_AUDIENCE`, `_SCOPE`, `_RESOURCE`.
 
         Raises:
             ConfigurationError: A variable is missing or the issuer is not acceptable.
         """
-        values = os.environ if environ is None else environ
+        values = process_variables(environ)
 
         def required(name: str) -> str:
             value = values.get(name)
@@ -77,6 +81,7 @@ class OidcClientCredentialsProvider:
             Secret(required("MICROMEGAS_OIDC_CLIENT_SECRET")),
             audience=values.get("MICROMEGAS_OIDC_AUDIENCE") or None,
             scope=values.get("MICROMEGAS_OIDC_SCOPE") or None,
+            resource=values.get("MICROMEGAS_OIDC_RESOURCE") or None,
         )
 
     def get_token(self) -> str:
@@ -87,37 +92,35 @@ class OidcClientCredentialsProvider:
             ProviderUnavailable: A token is needed and the provider does not answer.
             ProviderMisbehaved: The provider's answer breaks the protocol.
         """
-        kept = self._kept
-        freshness = self._freshness(kept)
-        if kept is not None and freshness is Freshness.FRESH:
-            return kept.access_token.reveal()
-        is_valid = freshness is Freshness.ENDING
-        try:
-            fetched = self._turn.run(self._fetch_unless_fresh, is_optional=is_valid)
-        except (Unavailable, ProviderMisbehaved):
-            if kept is None or not is_valid:
-                raise
-            fetched = None
-        tokens = fetched or kept
-        if tokens is None:  # only an optional fetch is left out, and then a token is kept
-            raise Unavailable("No token could be fetched.")
-        return tokens.access_token.reveal()
+        return self._kept.get_token()
 
-    def _fetch_unless_fresh(self) -> TokenSet:
-        kept = self._kept
-        if kept is not None and self._freshness(kept) is Freshness.FRESH:
-            return kept
-        self._kept = self._connection.client_credentials(scope=self.scope, audience=self.audience)
-        return self._kept
+    def invalidate(self, token: str) -> None:
+        """Forget `token`, which a server did not accept, so that the next call fetches another one."""
+        self._kept.invalidate(token)
 
-    def _freshness(self, tokens: TokenSet | None) -> Freshness:
-        if tokens is None or tokens.obtained_at is None:
-            return Freshness.ENDED
-        ends_at = tokens.expires_at or tokens.obtained_at + UNKNOWN_LIFETIME
-        return freshness_of(tokens.obtained_at, ends_at, self._clock.now())
+    def renewal_due_at(self) -> datetime | None:
+        """Return from when on `get_token` fetches the next token (aware UTC); None when none is kept."""
+        return self._kept.renewal_due_at()
+
+    def _fetch(self) -> ServiceToken:
+        tokens = self._connection.client_credentials(scope=self.scope, audience=self.audience, resource=self.resource)
+        token = opaque_service_token(tokens.access_token, now=self._clock.now(), expires_at=tokens.expires_at)
+        if token.expires_at is None:
+            return token
+        # Its end is by the provider's clock, and what is kept goes by this machine's.
+        offset = timedelta(seconds=self._connection.clock_offset_seconds)
+        return replace(token, expires_at=token.expires_at - offset)
 
     def __repr__(self) -> str:
-        return f"OidcClientCredentialsProvider(issuer={self.issuer!r}, client_id={self.client_id!r}, client_secret=***)"
+        return f"OidcClientCredentialsProvider(issuer={self.issuer!r}, client_id={self.client_id!r}, proof=***)"
 
     def __reduce__(self) -> str:
         raise TypeError("a sign-in cannot be pickled")
+
+
+def _proof(secret: Secret | None, private_key: PrivateKey | None) -> ClientProof:
+    if secret is not None and not secret.reveal():
+        raise ConfigurationError("The client secret is empty.", key="client_secret")
+    if (secret is None) is (private_key is None):
+        raise ConfigurationError("A service account needs a client secret or a private key.", key="client_secret")
+    return secret or private_key

@@ -1,8 +1,14 @@
-"""What a provider can say about a sign-in: who it is, and what was left when it ended."""
+"""Who is signed in, as a value.
+
+What a logout did is `logout_report`'s.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
+
+from micromegas_jupyter.auth.logout_report import LogoutReport
+
+__all__ = ["Identity", "LogoutReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +22,7 @@ class Identity:
         issuer: Who says so.
         expires_at: When the ID token ends (aware UTC).
         renews: Whether it is renewed without the person.
+        groups: The person's groups and roles, as far as the token names them; for display.
     """
 
     subject: str
@@ -24,44 +31,4 @@ class Identity:
     issuer: str
     expires_at: datetime
     renews: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogoutReport:
-    """What a logout did; its `str` says it in words.
-
-    Attributes:
-        issuer: The provider that the sign-in was made at.
-        was_signed_in: Whether there was anything to end.
-        files_removed: How many stored files were removed.
-        refresh_token_revoked: Whether the provider ended the refresh token.
-        access_token_revoked: Whether the provider ended the access token.
-        valid_until: When the last bearer token that nobody can call back ends (aware UTC); None when none is left.
-        problem: Why something could not be revoked, None when all went well.
-    """
-
-    issuer: str
-    was_signed_in: bool
-    files_removed: int = 0
-    refresh_token_revoked: bool = False
-    access_token_revoked: bool = False
-    valid_until: datetime | None = None
-    problem: str | None = None
-
-    def __str__(self) -> str:
-        host = urlsplit(self.issuer).hostname or self.issuer
-        if not self.was_signed_in:
-            return f"Nobody was signed in to {host}."
-        done = [f"{self.files_removed} {'file' if self.files_removed == 1 else 'files'} removed"]
-        if self.access_token_revoked:
-            done.insert(0, "access token revoked")
-        if self.refresh_token_revoked:
-            done.insert(0, "refresh token revoked")
-        sentences = [f"Signed out of {host}: {', '.join(done)}."]
-        if self.problem is not None:
-            sentences.append(f"Not everything could be revoked there ({self.problem.rstrip('.')}).")
-        if self.valid_until is not None:
-            sentences.append(
-                f"Tokens that were already handed out stay valid until {self.valid_until:%Y-%m-%d %H:%M} UTC."
-            )
-        return " ".join(sentences)
+    groups: tuple[str, ...] = ()

@@ -1,20 +1,39 @@
-"""One application's dealings with one identity provider: its documents, its token endpoint, its keys.
+"""One application's dealings with one identity provider: its token endpoint, and what comes from there.
 
-What requests and answers look like is `oidc`'s; when to renew and what to keep is `session_keeper`'s.
+What requests and answers look like is `oidc`'s; when to renew and what to keep is `session_keeper`'s; the provider's
+documents are `provider_documents`'s.
 """
 
-import threading
 from collections.abc import Mapping
 from datetime import datetime
+from urllib.parse import urlsplit
 
+from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
+from micromegas_jupyter.auth.provider_documents import ProviderDocuments
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable
-from micromegas_jupyter.http import HttpAnswer, ProviderCalls, ProviderHttp
+from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
-from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_metadata
+from micromegas_jupyter.oidc.client_authentication import (
+    ClientAuthentication,
+    ClientProof,
+    PrivateKey,
+    build_client_authentication,
+    choose_authentication_method,
+)
+from micromegas_jupyter.oidc.device import (
+    DeviceAuthorization,
+    DevicePending,
+    build_device_request,
+    build_device_token_request,
+    parse_device_answer,
+    parse_device_token_error,
+)
+from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, verify_id_token
-from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
+from micromegas_jupyter.oidc.keys import KeySet
+from micromegas_jupyter.oidc.provider_text import describe_provider_error
+from micromegas_jupyter.oidc.secret_object import secret_object
 from micromegas_jupyter.oidc.signature import UnknownKey
 from micromegas_jupyter.oidc.token import (
     TokenSet,
@@ -25,91 +44,94 @@ from micromegas_jupyter.oidc.token import (
     build_token_error,
     parse_token_answer,
 )
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings import check_issuer_url
-
-DOCUMENT_AGE_SECONDS = 3600.0
-KEY_REFETCH_SECONDS = 10.0
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.settings import AssertionAudience, check_issuer_url
 
 
 class ProviderConnection:
-    """Calls one provider as one application; fetches its documents when first needed and keeps them for an hour.
-
-    Safe to use from several threads: its lock covers the kept documents and is free during calls.
+    """Calls one provider as one application; safe to use from several threads.
 
     Args:
         issuer: The provider.
         client_id: The application.
-        client_secret: Its secret; None for a public client.
+        proof: Its secret or private key; None for a public client.
         http: Makes the calls; an own `ProviderHttp` when None.
-        clock: Tells the time.
+        clock: Tells this machine's time.
+        randomness: Draws the ids of the assertions that a private key signs.
 
     Raises:
         ConfigurationError: The issuer is not an https URL, or http on loopback.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         issuer: str,
         client_id: str,
-        client_secret: Secret | None,
+        proof: ClientProof,
         *,
         http: ProviderCalls | None,
         clock: Clock,
+        randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
         check_issuer_url(issuer, key="issuer")
         self.issuer = issuer
         self.client_id = client_id
-        self._client_secret = client_secret
-        self._http: ProviderCalls = ProviderHttp() if http is None else http
+        self._proof = proof
         self._clock = clock
-        self._lock = threading.Lock()
-        self._metadata: tuple[ProviderMetadata, float] | None = None
-        self._keys: tuple[KeySet, float] | None = None
-        self._refetched_at: float | None = None
+        self._randomness = randomness
+        self._provider_clock = ProviderClock(clock)
+        self._http = TimedCalls(ProviderHttp() if http is None else http, provider_clock=self._provider_clock)
+        self._documents = ProviderDocuments(issuer, http=self._http, clock=clock)
+
+    @property
+    def clock_offset_seconds(self) -> float:
+        """How many seconds the provider's clock is ahead of this machine's.
+
+        0 until an answer of the provider was seen, for a difference of two seconds or less, and for one of more than a
+        day, which is a machine whose clock has to be set.
+        """
+        return self._provider_clock.offset_seconds
+
+    @property
+    def measured_clock_offset_seconds(self) -> float | None:
+        """The difference that was measured, also one of more than a day; None until an answer of the provider was seen.
+
+        0 for a difference of two seconds or less.
+        """
+        return self._provider_clock.measured_offset_seconds
+
+    def assume_clock_offset(self, seconds: float) -> None:
+        """Take a difference that was measured earlier, until this connection has measured it."""
+        self._provider_clock.assume(seconds)
+
+    def now(self) -> datetime:
+        """Return the provider's time, as far as it is known: what the times of tokens are held against."""
+        return self._provider_clock.now()
 
     def metadata(self) -> ProviderMetadata:
-        """Return the provider's discovery document, kept beyond its age while the provider is down.
+        """Return the provider's discovery document, kept for an hour, and beyond that while the provider is down.
 
         Raises:
             ProviderUnavailable: The provider does not answer and nothing is kept.
             ProviderMisbehaved: The document is not acceptable.
         """
-        with self._lock:
-            kept = self._metadata
-        if kept is not None and self._clock.monotonic() - kept[1] < DOCUMENT_AGE_SECONDS:
-            return kept[0]
-        try:
-            answer = self._http.fetch_json(build_metadata_url(self.issuer))
-        except Unavailable:
-            if kept is None:
-                raise
-            return kept[0]
-        metadata = parse_metadata(self._document(answer), issuer=self.issuer)
-        with self._lock:
-            self._metadata = (metadata, self._clock.monotonic())
-        return metadata
+        return self._documents.metadata()
 
     def keys(self) -> KeySet:
-        """Return the provider's keys.
+        """Return the provider's keys; kept and raising as `metadata`."""
+        return self._documents.keys()
 
-        Raises:
-            ProviderUnavailable: The provider does not answer and no keys are kept.
-            ProviderMisbehaved: The document is not a key set.
-        """
-        with self._lock:
-            kept = self._keys
-        if kept is not None and self._clock.monotonic() - kept[1] < DOCUMENT_AGE_SECONDS:
-            return kept[0]
-        try:
-            return self._fetch_keys()
-        except Unavailable:
-            if kept is None:
-                raise
-            return kept[0]
+    def end_session_endpoint(self) -> str | None:
+        """Return where a browser session at the provider ends, None where it does not say; raises as `metadata`."""
+        return self.metadata().end_session_endpoint
 
-    def exchange_code(self, request: AuthorizationRequest, code: Secret) -> TokenSet:
+    def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
         """Exchange a code for tokens, whose ID token was checked.
+
+        Args:
+            request: What the code answers.
+            code: The code.
+            needs_id_token: Whether tokens without an ID token are an error; one that comes is checked either way.
 
         Raises:
             LoginFailed: The provider refuses the code.
@@ -117,25 +139,99 @@ class ProviderConnection:
             ProviderUnavailable: The provider does not answer.
         """
         tokens = self._redeem(build_code_request(request, code), asked_scope=request.scope, is_refresh=False)
-        if self.verify(tokens, nonce=request.nonce) is None:
-            raise ProviderMisbehaved("The identity provider gave no ID token.")
-        return tokens
+        return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
-    def refresh(self, refresh_token: Secret, *, granted_scope: str | None) -> TokenSet:
+    def start_device(self, *, scope: str, audience: str | None, resource: str | None) -> DeviceAuthorization:
+        """Start a sign-in in which the person types a short code on any device.
+
+        Raises:
+            LoginFailed: The provider refuses to start it.
+            ProviderMisbehaved: The provider has no such sign-in, or its answer breaks the protocol.
+            ProviderUnavailable: The provider does not answer.
+            UsageError: Scope or resource are malformed.
+        """
+        endpoint = self.metadata().device_authorization_endpoint
+        if endpoint is None:
+            raise ProviderMisbehaved(
+                f"The identity provider {self.issuer} offers no sign-in with a code.",
+                remedy="Sign in with a browser, or by pasting the address that the browser ends at.",
+            )
+        fields = build_device_request(client_id=self.client_id, scope=scope, audience=audience, resource=resource)
+        answer, secrets = self._post(endpoint, fields)
+        if not answer.is_success:
+            raise build_token_error(answer.body, is_refresh=False, secrets=secrets)
+        return parse_device_answer(answer.body, issuer=self.issuer, now=self._clock.now(), resource=resource)
+
+    def poll_device(
+        self,
+        authorization: DeviceAuthorization,
+        *,
+        scope: str,
+        needs_id_token: bool = True,
+    ) -> TokenSet | DevicePending:
+        """Ask once whether the person has signed in.
+
+        Args:
+            authorization: What `start_device` gave.
+            scope: What was asked for.
+            needs_id_token: Whether tokens without an ID token are an error; one that comes is checked either way.
+
+        Returns:
+            The tokens, whose ID token was checked, or that the person is not done.
+
+        Raises:
+            LoginRefused: The person or the provider said no.
+            LoginTimedOut: The code has ended.
+            LoginFailed: The provider refuses for another reason.
+            ProviderMisbehaved: The answer breaks the protocol, or its ID token is missing or not acceptable.
+            ProviderUnavailable: The provider does not answer; asking again later, at longer intervals, may do.
+        """
+        fields = build_device_token_request(authorization)
+        answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
+        if answer.is_success:
+            tokens = parse_token_answer(answer.body, now=self.now(), asked_scope=scope)
+            # The flow has no place for a nonce: RFC 8628 section 3.1.
+            return self._checked(tokens, nonce=None, needs_id_token=needs_id_token)
+        meaning = parse_device_token_error(answer.body)
+        if isinstance(meaning, DevicePending):
+            return meaning
+        raise meaning or build_token_error(answer.body, is_refresh=False, secrets=secrets)
+
+    def refresh(self, refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None) -> TokenSet:
         """Spend a refresh token for new tokens; the ID token among them is not checked yet.
 
         Raises:
             LoginRequired: The provider says that the sign-in has ended.
+            LoginFailed: It does not accept the application; the refresh token is as good as before.
             ProviderMisbehaved: The answer breaks the protocol.
             ProviderUnavailable: The provider does not answer.
         """
-        fields = build_refresh_request(refresh_token, granted_scope=granted_scope)
+        fields = build_refresh_request(refresh_token, granted_scope=granted_scope, resource=resource)
         return self._redeem(fields, asked_scope=granted_scope, is_refresh=True)
 
-    def client_credentials(self, *, scope: str | None, audience: str | None) -> TokenSet:
+    def client_credentials(self, *, scope: str | None, audience: str | None, resource: str | None = None) -> TokenSet:
         """Get a token for the application itself; raises as `exchange_code` does."""
-        fields = build_client_credentials_request(scope=scope, audience=audience)
+        fields = build_client_credentials_request(scope=scope, audience=audience, resource=resource)
         return self._redeem(fields, asked_scope=scope, is_refresh=False)
+
+    def request_token_answer(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None) -> dict[str, object]:
+        """Make any other grant's request, and return the provider's answer as it stands.
+
+        Args:
+            fields: The grant; what the application proves itself with is added.
+            asked_scope: Becomes the answer's `scope` when it names none (RFC 6749 section 5.1).
+
+        Raises:
+            LoginFailed: The provider refuses.
+            ProviderMisbehaved: The answer is not a JSON object.
+            ProviderUnavailable: The provider does not answer.
+        """
+        body = secret_object(self._token_answer(fields, is_refresh=False))
+        if body is None:
+            raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
+        if asked_scope is not None:
+            body.setdefault("scope", asked_scope)
+        return body
 
     def verify(self, tokens: TokenSet, *, nonce: Secret | None) -> IdTokenClaims | None:
         """Check the set's ID token, fetching keys again once when its key is not known.
@@ -149,13 +245,12 @@ class ProviderConnection:
         """
         if tokens.id_token is None:
             return None
-        now = self._clock.now()
         try:
-            return self._verified(tokens, self.keys(), now=now, nonce=nonce)
+            return self._verified(tokens, tokens.id_token, self.keys(), nonce=nonce)
         except UnknownKey:
-            newest = self._keys_after_rotation()
+            newest = self._documents.keys_after_rotation()
         try:
-            return self._verified(tokens, newest, now=now, nonce=nonce)
+            return self._verified(tokens, tokens.id_token, newest, nonce=nonce)
         except UnknownKey:
             raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.") from None
 
@@ -172,58 +267,71 @@ class ProviderConnection:
         endpoint = self.metadata().revocation_endpoint
         if endpoint is None:
             raise ProviderMisbehaved("The identity provider has no way to revoke tokens.", remedy="")
-        answer = self._post(endpoint, build_revocation_request(token, kind=kind), needs_body=False)
+        answer, secrets = self._post(endpoint, build_revocation_request(token, kind=kind), needs_body=False)
         if answer.is_success:
             return None
         code = answer.body.get("error") if isinstance(answer.body, dict) else None
-        return code if isinstance(code, str) else "an unnamed error"
+        return describe_provider_error(code, None, secrets=secrets) if isinstance(code, str) else "an unnamed error"
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None, is_refresh: bool) -> TokenSet:
-        answer = self._post(self.metadata().require_token_endpoint(), fields)
-        if not answer.is_success:
-            secrets = [value for value in fields.values() if isinstance(value, Secret)]
-            raise build_token_error(answer.body, is_refresh=is_refresh, secrets=secrets)
-        return parse_token_answer(answer.body, now=self._clock.now(), asked_scope=asked_scope)
-
-    def _post(self, url: str, fields: Mapping[str, str | Secret], *, needs_body: bool = True) -> HttpAnswer:
-        method = choose_authentication_method(
-            self.metadata().token_endpoint_auth_methods, has_secret=self._client_secret is not None
+        # The answer is no variable of its own: a verbose traceback would show it.
+        return parse_token_answer(
+            self._token_answer(fields, is_refresh=is_refresh), now=self.now(), asked_scope=asked_scope
         )
-        proof = build_client_authentication(method, client_id=self.client_id, client_secret=self._client_secret)
-        return self._http.post_form(url, {**fields, **proof.fields}, headers=proof.headers, needs_body=needs_body)
 
-    def _verified(self, tokens: TokenSet, keys: KeySet, *, now: datetime, nonce: Secret | None) -> IdTokenClaims:
-        if tokens.id_token is None:
+    def _token_answer(self, fields: Mapping[str, str | Secret], *, is_refresh: bool) -> object:
+        answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
+        if not answer.is_success:
+            raise build_token_error(answer.body, is_refresh=is_refresh, secrets=secrets)
+        return answer.body
+
+    def _post(
+        self, url: str, fields: Mapping[str, str | Secret], *, needs_body: bool = True
+    ) -> tuple[HttpAnswer, list[Secret]]:
+        """Post a form as this application; returns the answer, and the secrets that it must not be quoted with."""
+        authentication = self._authentication(url)
+        sent, headers = {**fields, **authentication.fields}, authentication.headers
+        answer = self._http.post_form(url, sent, headers=headers, needs_body=needs_body)
+        return answer, self._unquotable(sent, headers)
+
+    def _unquotable(self, sent: FormFields, headers: FormFields) -> list[Secret]:
+        secrets = [value for value in (*sent.values(), *headers.values()) if isinstance(value, Secret)]
+        credentials = [
+            Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
+        ]
+        return [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
+
+    def _authentication(self, url: str) -> ClientAuthentication:
+        metadata = self.metadata()
+        return build_client_authentication(
+            choose_authentication_method(metadata.token_endpoint_auth_methods, proof=self._proof),
+            client_id=self.client_id,
+            proof=self._proof,
+            assertion_audience=self._assertion_audience(url, metadata.token_endpoint or url),
+            now=self.now(),
+            randomness=self._randomness,
+        )
+
+    def _assertion_audience(self, url: str, token_endpoint: str) -> str:
+        if isinstance(self._proof, PrivateKey) and self._proof.audience is not AssertionAudience.TOKEN_ENDPOINT:
+            return self.issuer if self._proof.audience is AssertionAudience.ISSUER else url
+        # A provider that names another's token endpoint and an own endpoint for something else would be handed an
+        # assertion that the other one believes (CVE-2025-27370), so what goes to another host is made out to that.
+        return token_endpoint if urlsplit(url)[:2] == urlsplit(token_endpoint)[:2] else url
+
+    def _checked(self, tokens: TokenSet, *, nonce: Secret | None, needs_id_token: bool) -> TokenSet:
+        if self.verify(tokens, nonce=nonce) is None and needs_id_token:
             raise ProviderMisbehaved("The identity provider gave no ID token.")
+        return tokens
+
+    def _verified(self, tokens: TokenSet, id_token: Secret, keys: KeySet, *, nonce: Secret | None) -> IdTokenClaims:
         return verify_id_token(
-            tokens.id_token,
+            id_token,
             keys,
             issuer=self.issuer,
             client_id=self.client_id,
-            now=now,
+            now=self.now(),
             nonce=nonce,
             access_token=tokens.access_token,
-        )
-
-    def _keys_after_rotation(self) -> KeySet:
-        # An unknown key id has the keys fetched again, but not more often than this, failures included.
-        now = self._clock.monotonic()
-        with self._lock:
-            is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
-            if is_due:
-                self._refetched_at = now
-        return self._fetch_keys() if is_due else self.keys()
-
-    def _fetch_keys(self) -> KeySet:
-        keys = parse_key_set(self._document(self._http.fetch_json(self.metadata().jwks_uri)))
-        with self._lock:
-            self._keys = (keys, self._clock.monotonic())
-        return keys
-
-    def _document(self, answer: HttpAnswer) -> object:
-        if answer.is_success:
-            return answer.body
-        raise ProviderUnavailable(
-            f"The identity provider {self.issuer} answered with status {answer.status}.",
-            remedy="Check the issuer setting.",
+            clock_remedy=self._provider_clock.remedy,
         )

@@ -30,16 +30,19 @@ class RenewalTurn(Generic[T]):
         self._turn = threading.Lock()
         self._never = threading.Event()
         self._failure: MicromegasError | None = None
+        self._failed_subject: object = None
         self._failed_at = 0.0
         self._failure_count = 0
 
-    def run(self, renew: Callable[[], T], *, is_optional: bool) -> T | None:
+    def run(self, renew: Callable[[], T], *, is_optional: bool, subject: object = None) -> T | None:
         """Return the result of `renew`.
 
         Args:
             renew: Renews, or finds that another has; raises a `MicromegasError` when it cannot.
             is_optional: Whether the caller can do without now: it then neither waits for another thread nor tries
                 again soon after a failure.
+            subject: What is renewed; an optional call is not left out for the failure of another subject, such as a
+                sign-in before this one.
 
         Returns:
             None only for an optional call that was left out.
@@ -49,7 +52,7 @@ class RenewalTurn(Generic[T]):
             MicromegasError: What `renew` raised, here or in the thread that was waited for.
         """
         failures_seen = self._failure_count
-        if is_optional and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
+        if is_optional and self._failed_subject == subject and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
             return None
         if not self._turn.acquire(timeout=0 if is_optional else TURN_WAIT_SECONDS):
             if is_optional:
@@ -59,15 +62,15 @@ class RenewalTurn(Generic[T]):
             if self._failure is not None and self._failure_count != failures_seen:
                 raise self._failure
             self._never.wait(self._pause_left(NEEDED_PAUSE_SECONDS))
-            return self._attempt(renew)
+            return self._attempt(renew, subject)
         finally:
             self._turn.release()
 
-    def _attempt(self, renew: Callable[[], T]) -> T:
+    def _attempt(self, renew: Callable[[], T], subject: object) -> T:
         try:
             result = renew()
         except MicromegasError as error:
-            self._failure = error
+            self._failure, self._failed_subject = error, subject
             self._failed_at = self._clock.monotonic()
             self._failure_count += 1
             raise

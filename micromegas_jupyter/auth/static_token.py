@@ -1,11 +1,13 @@
 """`StaticTokenAuthProvider`: an API key, or any other token that somebody else looks after."""
 
+import logging
 import os
-from pathlib import Path
 
-from micromegas_jupyter.auth.private_files import MAX_FILE_BYTES
+from micromegas_jupyter.auth.api_key_file import OPEN_REMEDY, SETTING, read_api_key_file
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
 
 
 class StaticTokenAuthProvider:
@@ -19,26 +21,20 @@ class StaticTokenAuthProvider:
     """
 
     def __init__(self, token: str | Secret) -> None:
-        self._token = _checked(token.reveal() if isinstance(token, Secret) else token, key="token")
+        token = token if isinstance(token, Secret) else Secret(token)  # or a traceback would show it
+        self._token = _checked(token, key="token")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "StaticTokenAuthProvider":
-        """Read the token from a file.
+        """Read the token from a file; one that others can read is taken with a warning.
 
         Raises:
-            ConfigurationError: The file cannot be read, is too large, or holds no usable token.
+            ConfigurationError: The file cannot be read, is too large, holds no usable token, or others can change it.
         """
-        place = Path(path).expanduser()
-        try:
-            if not place.is_file():
-                raise ConfigurationError(f"The API key file {place.name} does not exist.", key="api_key_file")
-            with place.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except OSError:
-            raise ConfigurationError(f"The API key file {place.name} cannot be read.", key="api_key_file") from None
-        if len(content) > MAX_FILE_BYTES:
-            raise ConfigurationError(f"The API key file {place.name} is too large.", key="api_key_file")
-        return cls(_checked(content.decode("utf-8", "replace"), key="api_key_file"))
+        file = read_api_key_file(path)
+        if file.is_readable_by_others:
+            _log.warning("Others can read the API key file. %s", OPEN_REMEDY, extra={"file": file.name})
+        return cls(_checked(file.text, key=SETTING))
 
     def get_token(self) -> str:
         """Return the token."""
@@ -51,8 +47,12 @@ class StaticTokenAuthProvider:
         raise TypeError("a token cannot be pickled")
 
 
-def _checked(text: str, *, key: str) -> Secret:
-    token = text.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+def _checked(token: Secret, *, key: str) -> Secret:
+    stripped = Secret(token.reveal().strip())
+    if not _is_one_word(stripped.reveal()):
         raise ConfigurationError("The token is not one word of printable ASCII characters.", key=key)
-    return Secret(token)
+    return stripped
+
+
+def _is_one_word(token: str) -> bool:
+    return token != "" and token.isascii() and token.isprintable() and " " not in token

@@ -6,15 +6,18 @@ Reading and writing files safely is `private_files`'s job; when to do so is `tok
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginRequired
+from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 _MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold, with room for sums
+_MAX_OFFSET_SECONDS = 86_400.0  # a clock that is further off than a day is not allowed for, but set right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,9 @@ class StoredLogin:
         tokens: The tokens.
         audience: What was asked for.
         scope: What was asked for; kept beside the token file, because upstream drops names it does not know.
+        resource: What was asked for in place of an audience (RFC 8707); kept beside the token file.
+        clock_offset_seconds: How far the provider's clock was ahead of this machine's when the tokens came; kept
+            beside the token file.
     """
 
     issuer: str
@@ -34,6 +40,44 @@ class StoredLogin:
     tokens: TokenSet
     audience: str | None = None
     scope: str | None = None
+    resource: str | None = None
+    clock_offset_seconds: float = 0.0
+
+    def matches(
+        self,
+        *,
+        issuer: str,
+        client_id: str,
+        audience: str | None,
+        scope: str | None,
+        resource: str | None = None,
+    ) -> bool:
+        """Whether this is the sign-in that one would get by asking for the same.
+
+        A scope that is not known, as upstream leaves it, fits any.
+        """
+        asked = SignInEntry(issuer=issuer, client_id=client_id, audience=audience, scope=scope, resource=resource)
+        return self.entry.answers(asked)
+
+    @property
+    def entry(self) -> SignInEntry:
+        """What it was asked for."""
+        return SignInEntry(
+            issuer=self.issuer,
+            client_id=self.client_id,
+            audience=self.audience,
+            scope=self.scope,
+            resource=self.resource,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What the file beside the token file adds to a sign-in."""
+
+    scope: str | None = None
+    resource: str | None = None
+    clock_offset_seconds: float = 0.0
 
 
 def build_token_file(login: StoredLogin) -> str:
@@ -71,16 +115,21 @@ def parse_token_file(text: str) -> StoredLogin:
         LoginRequired: It is not a token file.
     """
     document = _object(text)
-    issuer, client_id, token = document.get("issuer"), document.get("client_id"), document.get("token")
-    audience = document.get("audience")
-    if not isinstance(issuer, str) or not isinstance(client_id, str) or not isinstance(token, dict):
+    entry, token = _entry(document), secret_object(document.get("token"))
+    if token is None:
         raise LoginRequired("The stored sign-in cannot be read.")
     return StoredLogin(
-        issuer=issuer,
-        client_id=client_id,
-        tokens=parse_token(token),
-        audience=audience if isinstance(audience, str) and audience else None,
+        issuer=entry.issuer, client_id=entry.client_id, tokens=parse_token(token), audience=entry.audience
     )
+
+
+def parse_entry(text: str) -> SignInEntry:
+    """Read whose sign-in a token file holds, whatever its tokens are worth.
+
+    Raises:
+        LoginRequired: It is not a token file.
+    """
+    return _entry(_object(text))
 
 
 def parse_token(token: Mapping[str, object]) -> TokenSet:
@@ -109,40 +158,92 @@ def parse_token(token: Mapping[str, object]) -> TokenSet:
     )
 
 
+def extras_of(login: StoredLogin) -> Extras:
+    """Return what upstream's format has no place for."""
+    return Extras(scope=login.scope, resource=login.resource, clock_offset_seconds=login.clock_offset_seconds)
+
+
+def with_extras(login: StoredLogin, extras: Extras) -> StoredLogin:
+    """Return the sign-in with what is kept beside it."""
+    return replace(
+        login,
+        scope=extras.scope,
+        resource=extras.resource,
+        clock_offset_seconds=extras.clock_offset_seconds,
+    )
+
+
 def build_extras(login: StoredLogin) -> str:
     """Return the text of the file beside the token file: what upstream's format has no place for."""
-    return json.dumps({"issuer": login.issuer, "client_id": login.client_id, "scope": login.scope}, indent=2)
+    document = {
+        "issuer": login.issuer,
+        "client_id": login.client_id,
+        "audience": login.audience,
+        "scope": login.scope,
+        "resource": login.resource,
+        "clock_offset_seconds": login.clock_offset_seconds,
+    }
+    return json.dumps(document, indent=2)
 
 
-def parse_extras_scope(text: str, *, login: StoredLogin) -> str | None:
-    """Return the scope that was asked for, None when the text is not about this sign-in."""
+def parse_extras(text: str, *, entry: SignInEntry) -> Extras:
+    """Read the file beside the token file; nothing is taken from one that is about another sign-in or damaged.
+
+    The tokens are not compared: what was asked for stays true when upstream renews them.
+    """
     try:
         document = _object(text)
+        about = _entry(document)
     except LoginRequired:
-        return None
-    if (document.get("issuer"), document.get("client_id")) != (login.issuer, login.client_id):
-        return None
-    scope = document.get("scope")
-    return scope if isinstance(scope, str) and scope else None
+        return Extras()
+    if (about.issuer, about.client_id) != (entry.issuer, entry.client_id):
+        return Extras()
+    if "audience" in document and about.audience != entry.audience:
+        return Extras()
+    return Extras(
+        scope=_text(document.get("scope")),
+        resource=_text(document.get("resource")),
+        clock_offset_seconds=_offset(document.get("clock_offset_seconds")),
+    )
 
 
-def _object(text: str) -> dict[str, object]:
+def _entry(document: Mapping[str, object]) -> SignInEntry:
+    issuer, client_id = document.get("issuer"), document.get("client_id")
+    if not isinstance(issuer, str) or not isinstance(client_id, str):
+        raise LoginRequired("The stored sign-in cannot be read.")
+    return SignInEntry(issuer=issuer, client_id=client_id, audience=_text(document.get("audience")))
+
+
+def _object(text: str) -> SecretObject:
     try:
-        document = decode_strict_json(text)
+        document = secret_object(decode_strict_json(text))
     except JsonError:
         raise LoginRequired("The stored sign-in is damaged.") from None
-    if not isinstance(document, dict):
+    if document is None:
         raise LoginRequired("The stored sign-in cannot be read.")
     return document
 
 
 def _secret(token: Mapping[str, object], name: str) -> Secret | None:
-    text = token.get(name)
-    if text is None or text == "":
+    if token.get(name) is None or token[name] == "":
         return None
-    if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+    if not _is_token(token[name]):
         raise LoginRequired("The stored sign-in holds a damaged token.")
-    return Secret(text)
+    return Secret(str(token[name]))
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable()
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _offset(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0.0
+    return float(value) if abs(value) <= _MAX_OFFSET_SECONDS else 0.0
 
 
 def _number(value: object) -> float | None:

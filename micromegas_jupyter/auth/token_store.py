@@ -4,14 +4,14 @@ The file's text is `token_format`'s and safe file handling `private_files`'s; wh
 """
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TypeVar
 
 from micromegas_jupyter.auth.private_files import (
-    PRIVATE_FILE_MODE,
     FileMark,
     check_replaceable,
     ensure_private_folder,
@@ -21,16 +21,31 @@ from micromegas_jupyter.auth.private_files import (
     remove_leftovers,
     write_private_file,
 )
+from micromegas_jupyter.auth.sign_in_entry import SignInEntry
+from micromegas_jupyter.auth.sign_in_store import LOCK_WAIT_SECONDS
+from micromegas_jupyter.auth.store_lock import check_lock_usable, held_lock
 from micromegas_jupyter.auth.token_format import (
+    Extras,
     StoredLogin,
     build_extras,
     build_token_file,
-    parse_extras_scope,
+    extras_of,
+    parse_entry,
+    parse_extras,
     parse_token_file,
+    with_extras,
 )
-from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
+from micromegas_jupyter.contracts import HiddenBytes, HiddenText
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 
-LOCK_WAIT_SECONDS = 45.0  # longer than one renewal can take: three calls of ten seconds
+__all__ = ["LOCK_WAIT_SECONDS", "TokenStore"]
+
+EXTRAS_SUFFIX = ".extras.json"
+
+_READ_COUNT = 4
+_READ_PAUSE_SECONDS = 0.05
+
+_Read = TypeVar("_Read")
 
 
 class TokenStore:
@@ -38,12 +53,18 @@ class TokenStore:
 
     Args:
         path: The token file; `~` is expanded. Beside it lie `<name>.lock` and `<name>.extras.json`.
+        entry: The only sign-in that may be read from the file or put into it; None takes any.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, entry: SignInEntry | None = None) -> None:
         self.path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow a link
-        self._lock_path = self.path.with_name(self.path.name + ".lock")
-        self._extras_path = self.path.with_name(self.path.name + ".extras.json")
+        self._entry = entry
+        self._extras_path = self.path.with_name(self.path.name + EXTRAS_SUFFIX)
+
+    @property
+    def label(self) -> str:
+        """Where the sign-in is kept, in a few words for people."""
+        return f"the file {home_as_tilde(self.path)}"
 
     def mark(self) -> FileMark | None:
         """Return the file's present mark, None when nothing is stored; costs one `lstat`."""
@@ -53,12 +74,27 @@ class TokenStore:
         """Return the stored sign-in and the mark of the file that it was read from.
 
         Raises:
-            LoginRequired: Nothing is stored, or what is there is damaged.
+            LoginRequired: Nothing is stored, or what is there is damaged or another entry's.
             TokenStoreError: The file cannot be used safely.
         """
-        content, mark = read_private_file(self.path)
-        login = parse_token_file(_decoded(content))
-        return _with_scope(login, self._stored_scope(login)), mark
+        login, mark = self._read(parse_token_file)
+        login = with_extras(login, self._extras_of(login.entry))
+        if self._entry is not None and not login.entry.answers(self._entry):
+            raise LoginRequired("The stored sign-in is for another identity provider, application, audience or scope.")
+        return login, mark
+
+    def stored_entry(self) -> SignInEntry | None:
+        """Return whose sign-in the file holds, None when nothing readable is there.
+
+        Raises:
+            TokenStoreError: The file cannot be used safely.
+        """
+        try:
+            entry, _ = self._read(parse_entry)
+        except LoginRequired:
+            return None
+        extras = self._extras_of(entry)
+        return replace(entry, scope=extras.scope, resource=extras.resource)
 
     def check_usable(self) -> None:
         """Check, before a person is sent to sign in, that the result can be kept.
@@ -68,7 +104,7 @@ class TokenStore:
         """
         ensure_private_folder(self.path.parent)
         check_replaceable(self.path)
-        check_replaceable(self._lock_path)
+        check_lock_usable(self.path)
         check_replaceable(self._extras_path)
 
     @contextmanager
@@ -79,30 +115,27 @@ class TokenStore:
             Unavailable: Another program holds it for longer than `wait_seconds`.
             TokenStoreError: The lock file cannot be used safely.
         """
-        ensure_private_folder(self.path.parent)
-        check_replaceable(self._lock_path)
-        lock = FileLock(self._lock_path, timeout=wait_seconds, mode=PRIVATE_FILE_MODE)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise Unavailable("Another program is busy with the stored sign-in and does not finish.") from None
-        except OSError as error:
-            raise TokenStoreError(f"The lock file {self._lock_path.name} cannot be used.") from error
-        try:
+        with held_lock(self.path, wait_seconds=wait_seconds):
             remove_leftovers(self.path)
+            remove_leftovers(self._extras_path)
             yield
-        finally:
-            lock.release()
 
     def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in, replacing any other; only for the holder of the lock.
+        """Store a sign-in, replacing any other of the same entry; only for the holder of the lock.
 
         Raises:
-            TokenStoreError: It cannot be written; what was stored before is still there.
+            TokenStoreError: It cannot be written, or the file holds another entry's sign-in; what was stored before
+                is still there.
         """
-        if login.scope != self._stored_scope(login):
+        if self._holds_another():
+            raise TokenStoreError(
+                f"Another program has stored another sign-in in {self.path.name} meanwhile.", remedy="Sign in again."
+            )
+        check_replaceable(self.path)
+        # The small file first: whoever notices that the token file has changed finds the small one in step.
+        if self._extras_of(login.entry) != extras_of(login):
             write_private_file(self._extras_path, build_extras(login).encode())
-        return write_private_file(self.path, build_token_file(login).encode())
+        return write_private_file(self.path, HiddenBytes(build_token_file(login).encode()))
 
     def replace(self, login: StoredLogin, *, known: FileMark | None) -> FileMark | None:
         """Store the successor of a sign-in, unless the file is gone or was changed since `known`.
@@ -122,27 +155,58 @@ class TokenStore:
     def remove(self) -> int:
         """Remove what is stored; returns how many files there were. The lock file stays for those who wait for it.
 
+        Another entry's sign-in is left alone.
+
         Raises:
             TokenStoreError: It cannot be removed.
         """
+        if self._holds_another():
+            return 0
         return sum(remove_file(path) for path in (self.path, self._extras_path))
 
-    def _stored_scope(self, login: StoredLogin) -> str | None:
+    def _read(self, parse: Callable[[str], _Read]) -> tuple[_Read, FileMark]:
+        for _ in range(_READ_COUNT - 1):
+            text, mark = _read_text(self.path)
+            try:
+                return parse(text), mark
+            except LoginRequired:
+                # Upstream's programs write the file in place, so only half of it may be there yet.
+                threading.Event().wait(_READ_PAUSE_SECONDS)
+        text, mark = _read_text(self.path)
+        return parse(text), mark
+
+    def _holds_another(self) -> bool:
+        if self._entry is None:
+            return False
         try:
-            content, _ = read_private_file(self._extras_path)
-            return parse_extras_scope(_decoded(content), login=login)
+            stored = self.stored_entry()
+        except TokenStoreError:
+            return False  # the caller's own steps say what is wrong with the place
+        return stored is not None and not stored.answers(self._entry)
+
+    def _extras_of(self, entry: SignInEntry) -> Extras:
+        text = self._extras_text()
+        return Extras() if text is None else parse_extras(text, entry=entry)
+
+    def _extras_text(self) -> str | None:
+        try:
+            return _read_text(self._extras_path)[0]
         except LoginRequired:
             return None
 
 
-def _decoded(content: bytes) -> str:
+def home_as_tilde(path: Path) -> str:
+    """Return a path for people, with `~` for their home folder."""
     try:
-        return content.decode("utf-8")
+        return f"~/{path.relative_to(Path.home())}"
+    except (ValueError, RuntimeError):
+        return str(path)
+
+
+def _read_text(path: Path) -> tuple[HiddenText, FileMark]:
+    """Return a file's text; empty, which is no sign-in, when it is none."""
+    content, mark = read_private_file(path)
+    try:
+        return HiddenText(content.decode("utf-8")), mark
     except UnicodeDecodeError:
-        raise LoginRequired("The stored sign-in is damaged.") from None
-
-
-def _with_scope(login: StoredLogin, scope: str | None) -> StoredLogin:
-    return StoredLogin(
-        issuer=login.issuer, client_id=login.client_id, tokens=login.tokens, audience=login.audience, scope=scope
-    )
+        return HiddenText(), mark

@@ -51,7 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.no_lab:
             from micromegas_jupyter.demo.lab import LabProcess
 
-            lab = LabProcess(stack.folder, stack.process_environment(), open_browser=not arguments.no_browser)
+            lab = LabProcess(
+                stack.folder,
+                stack.process_environment(),
+                job_environment=stack.job_environment(),
+                open_browser=not arguments.no_browser,
+            )
         try:
             if lab is not None:
                 _say("JupyterLab", lab.wait_until_ready())

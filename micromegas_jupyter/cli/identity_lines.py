@@ -1,31 +1,63 @@
 """One line about who is signed in, and one about what the server says."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.errors import LoginRequired
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.settings.urls import host_text
+
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth import Identity
+    from micromegas_jupyter.auth import Identity, OidcAuthProvider
     from micromegas_jupyter.client import ServerIdentity
 
+_SECONDS_A_MINUTE = 60
+_MINUTES_IN_TWO_HOURS = 120
 
-def identity_line(identity: "Identity") -> str:
-    """Return name, address, issuer and end of a sign-in in one line."""
+
+def provider_now(provider: object) -> datetime:
+    """Return the time by the clock that made the tokens, as far as the provider object knows it."""
+    offset_seconds = getattr(provider, "clock_offset_seconds", 0.0)
+    return SYSTEM_CLOCK.now() + timedelta(seconds=offset_seconds)
+
+
+def identity_line(identity: "Identity", *, now: datetime) -> str:
+    """Return name, address, provider and end of a person's sign-in in one line."""
     who = identity.name or identity.email or identity.subject
     address = f" <{identity.email}>" if identity.email and identity.email != who else ""
     renews = ", renews by itself" if identity.renews else ""
-    return f"{who}{address} · {identity.issuer} · token valid until {identity.expires_at:%H:%M} UTC{renews}"
+    return f"{who}{address} · {host_text(identity.issuer)} · {time_left(identity.expires_at, now)}{renews}"
 
 
-def time_left(expires_at: datetime, now: datetime) -> str:
-    """Return how long a token is still valid, in words."""
-    seconds = int((expires_at - now).total_seconds())
-    if seconds <= 0:
-        return "expired"
-    return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"  # noqa: PLR2004 - seconds in a minute
+def signed_in_line(provider: "OidcAuthProvider", *, now: datetime) -> str:
+    """Return what a sign-in that has just worked came to; tokens that name nobody do not make it a failure."""
+    try:
+        return f"Signed in as {identity_line(provider.identity(), now=now)}"
+    except LoginRequired:
+        return "Signed in."
+
+
+def service_line(who: str, *, issuer: str, expires_at: datetime | None, now: datetime) -> str:
+    """Return a program's name, provider and end of its token in one line."""
+    ends = "" if expires_at is None else f" · {time_left(expires_at, now)}, renews by itself"
+    return f"{who} (service account) · {host_text(issuer)}{ends}"
 
 
 def server_line(uri: str, identity: "ServerIdentity", milliseconds: float) -> str:
     """Return whom the server takes the caller for, in one line."""
     who = identity.email or identity.subject
     admin = " (admin)" if identity.is_admin else ""
-    return f"server {uri} knows you as {who}{admin} · {milliseconds:.0f} ms"
+    return f"server {host_text(uri)} knows you as {who}{admin} · {milliseconds:.0f} ms"
+
+
+def time_left(expires_at: datetime, now: datetime) -> str:
+    """Return how long a token is still valid, in words."""
+    seconds = int((expires_at - now).total_seconds())
+    if seconds <= 0:
+        return "token expired"
+    if seconds < _SECONDS_A_MINUTE:
+        return f"token valid {seconds} s"
+    minutes = seconds // _SECONDS_A_MINUTE
+    if minutes < _MINUTES_IN_TWO_HOURS:
+        return f"token valid {minutes} min"
+    return f"token valid {minutes // 60} h {minutes % 60} min"

@@ -1,23 +1,22 @@
-"""`micromegas logout`: end the stored sign-in for every notebook and terminal of this person."""
+"""`micromegas logout`: end the profile's sign-ins for every notebook and terminal of this person."""
 
 import argparse
-import os
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument("--profile", help="a profile of config.json")
+    parser.add_argument(
+        "--end-session",
+        action="store_true",
+        help="also end your session at the identity provider: opens its page in your browser",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Revoke what can be revoked and remove the stored sign-in."""
+    """Remove what is stored, have it revoked, and say what was done; also when nobody was signed in."""
     from micromegas_jupyter import assembly
-    from micromegas_jupyter.auth import OidcAuthProvider
 
     settings = assembly.load_client_settings(profile=arguments.profile)
-    path = assembly.token_file(settings)
-    if not os.path.lexists(path):
-        print("Nobody was signed in.")
-        return 0
-    print(OidcAuthProvider.from_file(path, client_secret=settings.client_secret).logout())
+    print(assembly.logout(settings, end_session=arguments.end_session))
     return 0

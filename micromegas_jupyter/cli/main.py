@@ -5,16 +5,19 @@ Results go to standard output, all else to standard error. Exit codes: 0 done, 1
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 from micromegas_jupyter import __version__
+from micromegas_jupyter.cli.discreet_parser import DiscreetParser
 from micromegas_jupyter.cli.log_lines import log_to_terminal
-from micromegas_jupyter.errors import InternalError, MicromegasError
+from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -22,8 +25,11 @@ _COMMANDS = {
     "login": "sign in with your organisation's identity provider",
     "logout": "sign out: revoke and remove the stored sign-in",
     "whoami": "who you are here, and to the server",
+    "doctor": "what is wrong with the sign-in here, and what to do",
     "query": "run one SQL statement and print its rows",
+    "keys": "make, list and revoke the API keys in a key file",
     "serve": "run a Flight SQL server over a folder of telemetry",
+    "access": "why a server with this environment accepts or refuses a token",
     "demo": "a whole system on this machine: provider, server, telemetry, notebook",
 }
 
@@ -38,12 +44,24 @@ def serve_main() -> NoReturn:
     sys.exit(run(["serve", *sys.argv[1:]], program="flight-sql-srv"))
 
 
+def logout_main() -> NoReturn:
+    """Run `micromegas_logout`: the same as `micromegas logout`."""
+    sys.exit(run(["logout", *sys.argv[1:]], program="micromegas_logout"))
+
+
 def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser(program).parse_args(argv)
+    # The other commands' arguments are not needed, and their modules would cost time.
+    named = next((word for word in argv if not word.startswith("-")), None)
+    arguments = build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (arguments.command != "query" or stream is sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # a sentence is never lost for one of its characters
     log_to_terminal(logging.INFO if arguments.command == "serve" else logging.WARNING)
     try:
-        return int(_command_module(arguments.command).run(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return int(_command_module(arguments.command).run(arguments))
     except MicromegasError as error:
         return report(error)
     except KeyboardInterrupt:
@@ -53,10 +71,21 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
         # The reader of our output left, as `head` does: nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except UnicodeEncodeError as error:
+        return report(
+            UsageError(
+                f"The output's encoding, {error.encoding}, has no place for a character of the result.",
+                remedy="Set PYTHONIOENCODING=utf-8.",
+            )
+        )
     except Exception as error:
         # The edge: a defect becomes a sentence, its details go to the log.
         logging.getLogger(__name__).debug("Unexpected failure.", exc_info=error)
         return report(InternalError(f"An unexpected failure ({type(error).__name__}) stopped the command."))
+
+
+def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    print(f"note: {message}", file=sys.stderr)
 
 
 def report(error: MicromegasError) -> int:
@@ -66,15 +95,20 @@ def report(error: MicromegasError) -> int:
     return error.exit_code
 
 
-def build_parser(program: str = "micromegas") -> argparse.ArgumentParser:
-    """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(prog=program, description="Sign in once, query your telemetry.")
+def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the whole command.
+
+    Args:
+        program: What the command is called.
+        only: The one command whose own arguments are needed; all of them when None.
+    """
+    parser = DiscreetParser(prog=program, description="Sign in once, query your telemetry.")
     parser.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in _COMMANDS.items():
-        _command_module(name).add_arguments(
-            commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        )
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if only in {None, name}:
+            _command_module(name).add_arguments(command)
     return parser
 
 

@@ -9,8 +9,6 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tabulate import tabulate
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -108,6 +106,8 @@ def _plain_column(column: "pa.Array") -> list[Any]:
 
 
 def _print_table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO, max_width: int) -> int:
+    from tabulate import tabulate  # other commands print no table
+
     def cut(text: str) -> str:
         return text if max_width == 0 or len(text) <= max_width else text[: max(max_width - 3, 1)] + "..."
 

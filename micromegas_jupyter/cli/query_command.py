@@ -1,14 +1,16 @@
 """`micromegas query`: run one statement and print its rows."""
 
 import argparse
-import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.login_command import announce
+from micromegas_jupyter.cli.discreet_parser import DiscreetParser
+from micromegas_jupyter.cli.notice import show_notice
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, print_rows
+from micromegas_jupyter.cli.sign_in_terminal import sign_in
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
@@ -40,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--client-secret",
         help="its secret; MICROMEGAS_OIDC_CLIENT_SECRET is better, a command line can be read by others",
     )
-    parser.add_argument("--oidc", action="store_true", help="sign in afresh with the browser, store nothing")
+    if isinstance(parser, DiscreetParser):
+        parser.free_text_options = frozenset({"--client-secret"})
+    parser.add_argument("--oidc", action="store_true", help="sign in afresh, store nothing")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,18 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_colwidth < 0:
         raise UsageError("--max-colwidth is a width, or 0 for no cut.")
     settings = _settings(arguments)
-    provider = _provider(arguments, settings)
-    with (
-        assembly.open_client(settings, provider) as client,
-        client.open_query(sql, begin, end) as reader,
-    ):
-        count = print_rows(
-            reader.schema,
-            reader,
-            output=sys.stdout,
-            output_format=arguments.format,
-            max_column_width=arguments.max_colwidth,
-        )
+    environ = assembly.without_wrapper() if _says_where(arguments) else None
+    provider = _provider(arguments, settings, environ)
+    with assembly.open_client(settings, provider, environ=environ) as client:
+        client.tell_notices(show_notice)
+        with client.open_query(sql, begin, end) as reader:
+            count = print_rows(
+                reader.schema,
+                reader,
+                output=sys.stdout,
+                output_format=arguments.format,
+                max_column_width=arguments.max_colwidth,
+            )
         sys.stdout.flush()
     if count == 0:
         print("no rows", file=sys.stderr)
@@ -105,19 +109,27 @@ def _settings(arguments: argparse.Namespace) -> "ClientSettings":
         )
         if value
     }
-    settings = assembly.load_client_settings(profile=arguments.profile, environ={**os.environ, **given})
+    settings = assembly.load_client_settings(profile=arguments.profile, options=given)
     if arguments.client_secret:
         settings = replace(settings, client_secret=Secret(arguments.client_secret))
     return settings
 
 
-def _provider(arguments: argparse.Namespace, settings: "ClientSettings") -> "AuthProvider | None":
+def _says_where(arguments: argparse.Namespace) -> bool:
+    """Whether an option says what to connect to or as whom, so that no wrapper module is asked."""
+    named = (arguments.uri, arguments.profile, arguments.issuer, arguments.client_id, arguments.client_secret)
+    return bool(arguments.oidc or any(named))
+
+
+def _provider(
+    arguments: argparse.Namespace, settings: "ClientSettings", environ: Mapping[str, str] | None
+) -> "AuthProvider | None":
     from micromegas_jupyter import assembly
 
     if arguments.oidc:
         if arguments.client_secret:
             raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
-        return assembly.login(settings, announce=announce, store=False)
+        return sign_in(settings, store=False)
     if arguments.client_secret:
         return assembly.service_account_provider(settings)
-    return assembly.stored_provider(settings)
+    return assembly.stored_provider(settings, environ)

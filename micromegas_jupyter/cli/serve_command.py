@@ -1,32 +1,53 @@
 """`micromegas serve` (and `flight-sql-srv`): run a Flight SQL server until told to stop."""
 
 import argparse
+import ipaddress
 import json
+import logging
 import os
 import signal
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.cli.access_command import access_environment
+from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings import AccessSettings, parse_access_settings
+from micromegas_jupyter.settings import AccessSettings, ApiKeySetting, LegacyApiKeys
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.assembly import ServerStack
 
 _HIGHEST_PORT = 65535
+_SHOWN_ISSUERS = 5
+_LOG = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_listening_arguments(parser, port=50051)
     parser.add_argument("--lake", default=os.environ.get("MICROMEGAS_LAKE") or "lake", help="folder of the tables")
+    parser.add_argument("--access-config", help="file of issuers, keys and roles (MICROMEGAS_ACCESS_CONFIG)")
+    parser.add_argument("--api-key-file", help="file of API keys (MICROMEGAS_API_KEY_FILE)")
+    parser.add_argument(
+        "--enable-legacy-api-keys", action="store_true", help="accept API keys in plain text without a warning"
+    )
     parser.add_argument(
         "--disable-auth", "--disable_auth", action="store_true", help="everyone is administrator; for one machine only"
     )
     parser.add_argument("--insecure", action="store_true", help="allow plain text, or no login, beyond this machine")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file of the certificate chain")
     parser.add_argument("--tls-key", type=Path, help="PEM file of the private key")
+    parser.add_argument("--http-host", default="127.0.0.1", help="address for health and metrics over HTTP")
+    parser.add_argument("--http-port", type=int, default=0, help="port for health and metrics over HTTP, 0 for any")
+    parser.add_argument("--no-http", action="store_true", help="answer health and metrics not over HTTP at all")
+    parser.add_argument(
+        "--trusted-proxy", action="append", default=[], metavar="ADDRESS", help="proxy that names the real client"
+    )
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory for queries, in MiB")
     parser.add_argument("--no-telemetry", action="store_true", help="do not record the server's own logs and load")
 
@@ -49,11 +70,13 @@ def check_listening_arguments(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the access configuration again."""
     check_listening_arguments(arguments)
+    if not 0 <= arguments.http_port <= _HIGHEST_PORT:
+        raise UsageError("--http-port is a number from 0 to 65535.")
     if arguments.memory_mib < 64:  # noqa: PLR2004 - the engine needs some
         raise UsageError("--memory-mib is at least 64.")
-    settings = AccessSettings() if arguments.disable_auth else parse_access_settings(os.environ)
+    proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.assembly import ServeOptions, ServerStack
 
@@ -62,28 +85,35 @@ def run(arguments: argparse.Namespace) -> int:
             lake=Path(arguments.lake),
             host=arguments.host,
             port=arguments.port,
+            http_host=arguments.http_host,
+            http_port=None if arguments.no_http else arguments.http_port,
             disable_auth=arguments.disable_auth,
+            legacy_api_keys=LegacyApiKeys.ON if arguments.enable_legacy_api_keys else None,
+            trusted_proxies=proxies,
             insecure=arguments.insecure,
             certificate_file=arguments.tls_certificate,
             key_file=arguments.tls_key,
             memory_mib=arguments.memory_mib,
             record=not arguments.no_telemetry,
-        )
+        ),
+        environ=access_environment(arguments),
     )
     stop = stop_event()
     with stack:
-        _print_start(stack.uri, settings, arguments, SYSTEM_CLOCK.monotonic() - started)
+        _reload_on_hangup(stack)
+        _print_start(stack, arguments, SYSTEM_CLOCK.monotonic() - started)
         if arguments.ready_json:
+            settings = AccessSettings() if stack.validator is None else stack.validator.settings
             issuer = settings.oidc.issuers[0].issuer if settings.oidc else None
-            print_ready(uri=stack.uri, issuer=issuer, client_id=None)
+            print_ready(uri=stack.uri, issuer=issuer, client_id=None, http=stack.http_url)
         stop.wait()
         print("stopping: running queries may finish", file=sys.stderr)
     return 0
 
 
-def print_ready(*, uri: str, issuer: str | None, client_id: str | None) -> None:
+def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: str | None = None) -> None:
     """Print the one line that says where everything answers; a value that does not apply is null."""
-    print(json.dumps({"uri": uri, "issuer": issuer, "client_id": client_id, "http": None}), flush=True)
+    print(json.dumps({"uri": uri, "issuer": issuer, "client_id": client_id, "http": http}), flush=True)
 
 
 def stop_event() -> threading.Event:
@@ -98,20 +128,70 @@ def stop_event() -> threading.Event:
     return event
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise UsageError("--trusted-proxy is an IP address.") from None
+
+
+def _reload_on_hangup(stack: "ServerStack") -> None:
+    """Let SIGHUP read the access configuration again, where there is such a signal."""
+    validator = stack.validator
+    if validator is None or not hasattr(signal, "SIGHUP"):
+        return
+
+    def reload() -> None:
+        try:
+            validator.reload()
+        except MicromegasError as error:
+            _LOG.debug("the reload was refused: %s", error.code)  # the validator has told the log why
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        # A handler interrupts the main thread anywhere, so the work is done on another one.
+        threading.Thread(target=reload, name="access-reload", daemon=True).start()
+
+    signal.signal(signal.SIGHUP, on_signal)
+
+
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _print_start(uri: str, settings: AccessSettings, arguments: argparse.Namespace, seconds: float) -> None:
-    issuers = settings.oidc.issuers if settings.oidc else ()
-    names = f" ({', '.join(issuer.issuer for issuer in issuers)})" if issuers else ""
-    tokens = f"{_counted(len(issuers), 'issuer')}{names}, {_counted(len(settings.api_keys), 'API key')}"
-    if arguments.disable_auth:
-        tokens = "not asked for: everyone is administrator (--disable-auth)"
+def _print_start(stack: "ServerStack", arguments: argparse.Namespace, seconds: float) -> None:
+    settings = AccessSettings() if stack.validator is None else stack.validator.settings
+    http = "" if stack.http_url is None else f" · health {stack.http_url}/health · metrics {stack.http_url}/metrics"
     lines = (
-        f"micromegas_jupyter {__version__} · Flight SQL on {uri} · {arguments.memory_mib} MiB memory for queries",
-        f"tokens: {tokens}",
-        f"admins: {len(settings.admins)} · lake: {arguments.lake}",
-        f"ready in {seconds:.1f} s · Ctrl-C to stop",
+        f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri} · {arguments.memory_mib} MiB memory for queries",
+        f"tokens: {_accepted(settings)}"
+        if stack.validator is not None
+        else "tokens: not asked for: everyone is administrator (--disable-auth)",
+        f"admins: {_administrators(settings)} · roles: {len(settings.roles or {})} · lake: {arguments.lake}",
+        f"ready in {seconds:.1f} s{http} · Ctrl-C to stop",
     )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _administrators(settings: AccessSettings) -> str:
+    groups = sum(len(issuer.admin_groups) for issuer in (settings.oidc.issuers if settings.oidc else ()))
+    return str(len(settings.admins)) + (f" and {_counted(groups, 'group')}" if groups else "")
+
+
+def _accepted(settings: AccessSettings) -> str:
+    issuers = settings.oidc.issuers if settings.oidc else ()
+    shown = [issuer.issuer for issuer in issuers[:_SHOWN_ISSUERS]]
+    if len(issuers) > len(shown):
+        shown.append(f"and {len(issuers) - len(shown)} more")
+    now = SYSTEM_CLOCK.now()
+    usable = [key for key in settings.api_keys if key.revoked_at is None and not _is_over(key, now)]
+    notes = [f"{sum(key.key is not None for key in usable)} in plain text: see docs/access.md"]
+    notes = notes if any(key.key is not None for key in usable) else []
+    if len(usable) < len(settings.api_keys):
+        notes.append(f"{len(settings.api_keys) - len(usable)} more revoked or expired")
+    names = f" ({', '.join(shown)})" if shown else ""
+    said = f" ({', '.join(notes)})" if notes else ""
+    return f"{_counted(len(issuers), 'issuer')}{names}, {_counted(len(usable), 'API key')}{said}"
+
+
+def _is_over(key: ApiKeySetting, now: datetime) -> bool:
+    return key.expires_at is not None and key.expires_at <= now

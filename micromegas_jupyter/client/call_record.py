@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pyarrow import flight
 
+from micromegas_jupyter.client.notices import Notices
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, MAX_DETAILS_BYTES, is_query_id
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
@@ -33,10 +34,15 @@ class CallRecord:
 
 
 class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types
-    """Gives every call of a client the record that its thread has put forward."""
+    """Gives every call of a client the record that its thread has put forward.
+
+    Attributes:
+        notices: What the server says in any call.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.notices = Notices()
         self._local = threading.local()
 
     @contextmanager
@@ -50,20 +56,22 @@ class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyar
 
     def start_call(self, _info: Any) -> flight.ClientMiddleware:
         """Return the middleware of a call; the library calls this on the thread that makes the call."""
-        return _Recording(getattr(self._local, "record", None) or CallRecord())
+        return _Recording(getattr(self._local, "record", None) or CallRecord(), self.notices)
 
 
 class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships no types
-    def __init__(self, record: CallRecord) -> None:
+    def __init__(self, record: CallRecord, notices: Notices) -> None:
         super().__init__()
         self._record = record
+        self._notices = notices
 
     def sending_headers(self) -> dict[str, str]:
         return {}
 
     def received_headers(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        # An exception would be lost in the library; `note` raises none.
+        # An exception would be lost in the library; neither raises one.
         self._record.note(headers)
+        self._notices.note(headers)
 
     def call_completed(self, _error: BaseException | None) -> None:
         """Do nothing: the caller gets the error."""

@@ -43,8 +43,22 @@ class Connection:
         self._readers: weakref.WeakSet[QueryReader] = weakref.WeakSet()
         self._is_closed = False
 
-    def run(self, work: Callable[[Call], T], *, headers: tuple[Header, ...], timeout_seconds: float) -> T:
+    def run(
+        self,
+        work: Callable[[Call], T],
+        *,
+        headers: tuple[Header, ...],
+        timeout_seconds: float,
+        may_repeat: bool = True,
+    ) -> T:
         """Make a call that ends by its deadline; Ctrl-C leaves it.
+
+        Args:
+            work: Makes the call.
+            headers: What it asks for besides its payload.
+            timeout_seconds: How long it may last.
+            may_repeat: Whether it is made again when its credential is refused and could be renewed: never for a
+                write.
 
         Raises:
             MicromegasError: The call failed.
@@ -61,7 +75,7 @@ class Connection:
         try:
             return attempt(credential)
         except AuthenticationError:
-            renewed = self._credentials.renew(credential)
+            renewed = self._credentials.renew(credential) if may_repeat else None
             if renewed is None:
                 raise
         return attempt(renewed)
@@ -72,8 +86,9 @@ class Connection:
         *,
         headers: tuple[Header, ...],
         timeout_seconds: float | None,
+        may_repeat: bool = True,
     ) -> QueryReader:
-        """Start a query; Ctrl-C leaves and cancels it.
+        """Start a query; Ctrl-C leaves and cancels it. Arguments as for `run`.
 
         Raises:
             MicromegasError: The query could not be started.
@@ -87,6 +102,7 @@ class Connection:
                 credential, headers=headers, timeout_seconds=timeout_seconds
             ),
             open_stream=open_stream,
+            may_repeat=may_repeat,
         )
         reader = QueryReader(start, clock=self._clock)
         self._readers.add(reader)

@@ -16,6 +16,7 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUn
 
 _AUTHORIZATION: Final = b"authorization"
 _SCHEME: Final = "Bearer "
+_SECRET_NAME: Final = re.compile(rb"auth|cookie|key|token|secret|password|credential|session")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 T = TypeVar("T")
@@ -48,8 +49,8 @@ class CredentialSource:
 
     @property
     def carries_secret(self) -> bool:
-        """Whether calls carry a credential."""
-        return self._provider is not None or self._static.is_given
+        """Whether calls carry a credential, or a header whose name says that it may be one."""
+        return self._provider is not None or any(_SECRET_NAME.search(key) for key, _ in self._static.headers)
 
     def fetch(self) -> Credential:
         """Return the credential of the call that is about to be made.

@@ -5,9 +5,9 @@ It checks arguments and puts the parts of this room together; each part does one
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import pyarrow as pa
 
@@ -17,7 +17,6 @@ from micromegas_jupyter.client.attribution import find_attribution
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.connection import Connection, check_timeout
 from micromegas_jupyter.client.credentials import CredentialSource, check_plaintext, check_provider
-from micromegas_jupyter.client.frames import to_frame
 from micromegas_jupyter.client.headers import (
     CallTags,
     Header,
@@ -30,8 +29,11 @@ from micromegas_jupyter.client.headers import (
 from micromegas_jupyter.client.parameters import bind_named
 from micromegas_jupyter.client.prepared import CONTROL_TIMEOUT_SECONDS, PreparedStatement
 from micromegas_jupyter.client.pump import BatchStream
+from micromegas_jupyter.client.query_methods import QueryMethods
 from micromegas_jupyter.client.query_reader import QueryReader
+from micromegas_jupyter.client.repeating import may_be_repeated
 from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIdentity, parse_server_identity
+from micromegas_jupyter.client.table_list import fetch_tables
 from micromegas_jupyter.client.telemetry_queries import TelemetryQueries
 from micromegas_jupyter.client.times import TimeArgument, format_time_range
 from micromegas_jupyter.client.transport import Transport
@@ -47,15 +49,12 @@ from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any, parse_message, statement_ticket
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _INGEST_TIMEOUT_SECONDS: Final = 600.0
 
 StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 
-class FlightSQLClient(TelemetryQueries):
+class FlightSQLClient(QueryMethods, TelemetryQueries):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
     Nothing is sent before the first call. May be used from several threads, and as a context manager.
@@ -65,10 +64,12 @@ class FlightSQLClient(TelemetryQueries):
         headers: Deprecated: static headers of every call, for example an API key.
         preserve_dictionary: Keep dictionary-encoded columns as they are.
         auth_provider: Gives the bearer token of each call: any object with `get_token() -> str`. With a method
-            `invalidate(token)` a refused token is renewed once.
+            `invalidate(token)` a refused token is renewed once and the call repeated, unless it writes or rows have
+            come already.
         client_entrypoint: How this program was started, for the server's audit.
         timeout_seconds: How long each call may last; without it, queries last as long as they take.
         ca_bundle: A PEM file of authorities in place of certifi's, for servers with private certificates.
+        extra_ca_bundle: A PEM file of authorities to trust besides those.
         allow_plaintext: Whether credentials may go over `grpc://` to another machine.
         environ: Stands in for the process environment.
         clock: Dates and measures calls.
@@ -87,6 +88,7 @@ class FlightSQLClient(TelemetryQueries):
         *,
         timeout_seconds: float | None = None,
         ca_bundle: str | Path | None = None,
+        extra_ca_bundle: str | Path | None = None,
         allow_plaintext: bool = False,
         environ: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -109,50 +111,11 @@ class FlightSQLClient(TelemetryQueries):
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._clock = clock
         self._connection = Connection(
-            Transport(address, ca_bundle=ca_bundle), address=address, credentials=credentials, clock=clock
+            Transport(address, ca_bundle=ca_bundle, extra_ca_bundle=extra_ca_bundle),
+            address=address,
+            credentials=credentials,
+            clock=clock,
         )
-
-    def query(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
-    ) -> "pd.DataFrame":
-        """Run a statement and return its rows as a DataFrame.
-
-        Args:
-            sql: The statement; `:name` stands for a value of `params`.
-            begin: Start of the time range (aware `datetime`, `pandas.Timestamp` or RFC 3339 text).
-            end: End of the time range; now when only `begin` is given.
-            params: Values for `:name`; they never become part of the SQL.
-
-        Raises:
-            MicromegasError: The class says what went wrong; see `errors`.
-        """
-        return to_frame(self.query_arrow(sql, begin, end, params))
-
-    def query_arrow(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
-    ) -> pa.Table:
-        """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`."""
-        with self.open_query(sql, begin, end, params) as reader:
-            return reader.read_all()
-
-    def query_stream(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
-    ) -> Iterator[pa.RecordBatch]:
-        """Run a statement and yield its batches; nothing is sent before the first is asked for."""
-        with self.open_query(sql, begin, end, params) as reader:
-            yield from reader
 
     def open_query(  # noqa: PLR0913 - the arguments of `query`, then keywords
         self,
@@ -194,6 +157,7 @@ class FlightSQLClient(TelemetryQueries):
             open_stream,
             headers=build_query_headers(options, self._tags),
             timeout_seconds=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
+            may_repeat=may_be_repeated(sql),
         )
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
@@ -213,6 +177,25 @@ class FlightSQLClient(TelemetryQueries):
     def prepared_statement_stream(self, statement: PreparedStatement) -> Iterator[pa.RecordBatch]:
         """Run a statement that `prepare_statement` returned and yield its batches."""
         return self.query_stream(statement.query)
+
+    def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
+        """Ask the server for the tables that it shows this caller: the schema of each, by its name.
+
+        A field's metadata holds its remarks under `ARROW:FLIGHT:SQL:REMARKS`, where the server has any; so does the
+        schema's for the table.
+
+        Args:
+            timeout_seconds: How long the answer may take, in place of the client's own limit.
+
+        Raises:
+            MicromegasError: The server does not say, or cannot be asked.
+        """
+        transport = self._connection.transport
+        return self._connection.run(
+            lambda call: fetch_tables(transport, call),
+            headers=self._tag_headers(),
+            timeout_seconds=timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS,
+        )
 
     def whoami(self) -> ServerIdentity:
         """Ask the server whom it takes the caller for.
@@ -256,8 +239,17 @@ class FlightSQLClient(TelemetryQueries):
             lambda call: transport.do_put(command, table.schema, table.to_batches(), call),
             headers=self._tag_headers(),
             timeout_seconds=self._timeout_seconds or _INGEST_TIMEOUT_SECONDS,
+            may_repeat=False,
         )
         return None if answer is None else _parse_update(answer)
+
+    def tell_notices(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with each notice of the server about the credential, in place of a warning in the log.
+
+        Args:
+            tell: Given a short printable text, once for each; called on any thread.
+        """
+        self._connection.transport.tell_notices(tell)
 
     def set_notebook_place(self, notebook: str | None, cell: str | None = None) -> None:
         """Say which notebook and cell make the calls from now on, for the server's audit."""

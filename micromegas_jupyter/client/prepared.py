@@ -20,6 +20,7 @@ from micromegas_jupyter.client.transport import FlightStream, Transport
 from micromegas_jupyter.errors import (
     InternalError,
     MicromegasError,
+    QueryError,
     UnsupportedRequest,
     UnsupportedStatement,
     UsageError,
@@ -80,16 +81,17 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
         MicromegasError: The call failed.
         UnsupportedRequest: The server does not take values apart from the statement.
     """
-    handle = _create(transport, statement.sql, call).prepared_statement_handle
-    try:
-        handle = _bind(transport, handle, statement.row, call)
-        command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-        with _unless_unsupported():
-            info = transport.get_flight_info(command, control_call(call))
-        stream = transport.do_get(_only_ticket(info), call)
-    except BaseException:
-        _close(transport, handle, call)
-        raise
+    with places_as_given(statement):
+        handle = _create(transport, statement.sql, call).prepared_statement_handle
+        try:
+            handle = _bind(transport, handle, statement.row, call)
+            command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
+            with _unless_unsupported():
+                info = transport.get_flight_info(command, control_call(call))
+            stream = transport.do_get(only_ticket(info), call)
+        except BaseException:
+            _close(transport, handle, call)
+            raise
     return _PreparedStream(stream, transport=transport, handle=handle, call=call)
 
 
@@ -140,7 +142,12 @@ def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) 
     return bytes(renewed.prepared_statement_handle) or handle
 
 
-def _only_ticket(info: flight.FlightInfo) -> bytes:
+def only_ticket(info: flight.FlightInfo) -> bytes:
+    """Return the ticket of an answer that comes in one part.
+
+    Raises:
+        UnsupportedRequest: It comes in several.
+    """
     if len(info.endpoints) != 1:
         raise UnsupportedRequest("The server answers in several parts, which this client does not join.")
     ticket: bytes = info.endpoints[0].ticket.ticket
@@ -153,6 +160,17 @@ def _close(transport: Transport, handle: bytes, call: Call) -> None:
     quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
     with suppress(MicromegasError):
         transport.do_action("ClosePreparedStatement", pack_any(request), quiet)
+
+
+@contextmanager
+def places_as_given(statement: BoundStatement) -> Iterator[None]:
+    """Let an error point into the statement that was given, not into the one that was sent."""
+    try:
+        yield
+    except QueryError as error:
+        if error.line is not None and error.column is not None:
+            error.column = statement.given_column(error.line, error.column)
+        raise
 
 
 @contextmanager

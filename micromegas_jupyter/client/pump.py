@@ -15,6 +15,7 @@ import pyarrow as pa
 from micromegas_jupyter.client.threads import WAIT_SLICE_SECONDS, start_thread
 
 _MAX_WAITING_EVENTS: Final = 4
+_MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
 
 
 class BatchStream(Protocol):
@@ -82,7 +83,8 @@ class BatchPump:
     def __init__(self, open_stream: Callable[[], BatchStream]) -> None:
         self._open_stream = open_stream
         self._changed = threading.Condition()
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, int]] = deque()  # with their sizes in bytes
+        self._waiting_bytes = 0
         self._stream: BatchStream | None = None
         self._is_stopped = False
         start_thread(self._run, name="micromegas-query")
@@ -94,7 +96,8 @@ class BatchPump:
                 if self._is_stopped:
                     return Stopped()
                 self._changed.wait(WAIT_SLICE_SECONDS)
-            event = self._events.popleft()
+            event, size = self._events.popleft()
+            self._waiting_bytes -= size
             self._changed.notify_all()
             return event
 
@@ -131,21 +134,32 @@ class BatchPump:
             stream.cancel()
             return
         is_wanted = self._put(Opened(stream.schema))
-        while is_wanted and (batch := stream.read_batch()) is not None:
-            is_wanted = self._put(Arrived(batch))
-        self._put(Ended())
+        while is_wanted:
+            is_wanted = self._read_next(stream)
+
+    def _read_next(self, stream: BatchStream) -> bool:
+        """Hand over the next batch, or the end; no batch is held here while the one after it is waited for."""
+        batch = stream.read_batch()
+        if batch is None:
+            self._put(Ended())
+            return False
+        return self._put(Arrived(batch), pa.ipc.get_record_batch_size(batch))
 
     def _adopt(self, stream: BatchStream) -> bool:
         with self._changed:
             self._stream = None if self._is_stopped else stream
             return self._stream is not None
 
-    def _put(self, event: Event) -> bool:
-        """Hand over an event, when there is room; False when nobody wants it any more."""
+    def _put(self, event: Event, size: int = 0) -> bool:
+        """Hand over an event of `size` bytes, when there is room; False when nobody wants it any more."""
         with self._changed:
-            while len(self._events) >= _MAX_WAITING_EVENTS and not self._is_stopped:
+            while self._is_full() and not self._is_stopped:
                 self._changed.wait(WAIT_SLICE_SECONDS)
             if not self._is_stopped:
-                self._events.append(event)
+                self._events.append((event, size))
+                self._waiting_bytes += size
                 self._changed.notify_all()
             return not self._is_stopped
+
+    def _is_full(self) -> bool:
+        return len(self._events) >= _MAX_WAITING_EVENTS or self._waiting_bytes >= _MAX_WAITING_BYTES

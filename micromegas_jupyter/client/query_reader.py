@@ -21,11 +21,15 @@ _REMEDY: Final = "Run the query again."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryStart:
-    """How a query is started: who makes the call, how the call looks then, and how its answer begins."""
+    """How a query is started: who makes the call, how the call looks then, and how its answer begins.
+
+    `may_repeat` says whether it is started again when its credential is refused and could be renewed.
+    """
 
     credentials: CredentialSource
     build_call: Callable[[Credential], Call]
     open_stream: Callable[[Call], BatchStream]
+    may_repeat: bool = True
 
 
 class QueryReader:
@@ -53,7 +57,7 @@ class QueryReader:
         self._has_batches = False
         self._is_closed = False
         self._failure: QueryCancelled | None = None
-        self._may_renew = True
+        self._may_renew = start.may_repeat
         self._begin(start.credentials.fetch())
         self._await_schema()
 

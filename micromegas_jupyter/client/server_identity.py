@@ -27,6 +27,8 @@ class ServerIdentity:
         auth_type: How the caller proved who they are: `oidc`, `api_key` or `none`.
         is_admin: Whether the server's administrator list names the caller.
         expires_at: When the credential ends (aware), None when it does not.
+        groups: The caller's groups, as many as fit into the answer.
+        group_count: How many the server counts.
     """
 
     subject: str
@@ -36,6 +38,8 @@ class ServerIdentity:
     name: str | None = None
     email: str | None = None
     expires_at: datetime | None = None
+    groups: tuple[str, ...] = ()
+    group_count: int = 0
 
 
 def parse_server_identity(data: bytes) -> ServerIdentity:
@@ -46,6 +50,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
     """
     try:
         answer = _decode(data)
+        groups = _texts(answer.get("groups"))
         return ServerIdentity(
             subject=_text(answer["subject"]),
             issuer=_text(answer["issuer"]),
@@ -54,6 +59,8 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
             name=_optional_text(answer.get("name")),
             email=_optional_text(answer.get("email")),
             expires_at=_time(answer.get("expires_at")),
+            groups=groups,
+            group_count=max(_count(answer.get("group_count")), len(groups)),
         )
     except (ValueError, TypeError, KeyError, JsonError) as error:
         raise InternalError("The server's answer to who you are cannot be read.") from error
@@ -71,11 +78,23 @@ def _decode(data: bytes) -> dict[str, object]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not text")
-    return printable_text(value)
+    return " ".join(printable_text(value).split())  # one line, whatever a server says
 
 
 def _optional_text(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()  # a server that does not tell
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return tuple(_text(entry) for entry in value)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _time(value: object) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Where `:name` stands in SQL, and how text is quoted as a literal.
+"""Where `:name` stands in SQL, and how text is quoted as a literal or as a name.
 
 Strings, quoted identifiers, comments, dollar quotes and casts are passed over. Which values are bound, and as
 what, is `parameters`' job; whether the SQL is right is the server's.
@@ -75,6 +75,20 @@ def quote_literal(text: object) -> str:
     if not isinstance(text, str) or "\0" in text:
         raise UsageError("A value cannot be written into the statement.", remedy="Give text without NUL characters.")
     return "'" + text.replace("'", "''") + "'"
+
+
+def quote_identifier(name: object) -> str:
+    """Return a table's or column's name as SQL that means this name and nothing else: `user id` becomes `"user id"`.
+
+    For building statements from names that are not known beforehand. The name keeps its upper and lower case; of a
+    name with a schema, each part is quoted by itself. Values need no quoting: write `:name` and bind them.
+
+    Raises:
+        UsageError: It is not text, is empty, or holds a NUL character or half a character.
+    """
+    if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= part <= "\udfff" for part in name):
+        raise UsageError("This is not the name of a table or column.", remedy="Give text without NUL characters.")
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _end_of_comment(sql: str, position: int) -> int:

@@ -51,6 +51,10 @@ _UNREACHABLE: Final = re.compile(
     r"connection attempt timed out|recvmsg|sendmsg|Connection refused|handshake|empty address list",
     re.IGNORECASE,
 )
+_DOTS_OF_A_JWT: Final = 2
+_KEY_REMEDY: Final = (
+    "If it is an API key, check the file that api_key_file names or ask the server's administrator; else sign in again."
+)
 _TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame|WRONG_VERSION_NUMBER", re.IGNORECASE)
 
 
@@ -155,6 +159,8 @@ def _refusal(call: Call) -> MicromegasError:
 
 def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
     """Add what the token says about itself; the server's answer stays generic on purpose."""
+    if call.credential.token is not None and call.credential.token.reveal().count(".") != _DOTS_OF_A_JWT:
+        error.remedy = _KEY_REMEDY
     if call.credential.token is not None and (facts := describe_token(call.credential.token, now=call.started_at)):
         error.what = f"{error.what} {facts}"
     return error

@@ -31,7 +31,8 @@ def run_interruptibly(work: Callable[[], T]) -> T:
     Raises:
         BaseException: Whatever `work` raises.
     """
-    outcome: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
+    # Ctrl-C ends the wait of a `SimpleQueue` only with its time.
+    outcome: queue.Queue[tuple[T, None] | tuple[None, BaseException]] = queue.Queue()
 
     def run() -> None:
         try:

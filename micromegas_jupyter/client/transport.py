@@ -5,7 +5,7 @@ callers'.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,10 @@ _CONNECT_TIMEOUT_MILLISECONDS: Final = 10_000
 # Above gRPC's default of 8 kB, at which it drops answers at random.
 _MAX_METADATA_BYTES: Final = 64 * 1024
 
+# gRPC begins with 64 kB that a server may send unasked, in frames of 16 kB; rows come in messages far above that.
+_WINDOW_BYTES: Final = 4 * 1024 * 1024
+_MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+
 _OPTIONS: Final = [
     ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
@@ -40,6 +44,8 @@ _OPTIONS: Final = [
     ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MILLISECONDS),
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+    ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),
 ]
 
 
@@ -93,22 +99,33 @@ class Transport:
     Args:
         address: The server.
         ca_bundle: A PEM file of authorities in place of certifi's.
+        extra_ca_bundle: A PEM file of authorities to trust besides those.
 
     Raises:
-        UsageError: `ca_bundle` cannot be used.
+        UsageError: A file of authorities cannot be used.
     """
 
-    def __init__(self, address: ServerAddress, *, ca_bundle: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        ca_bundle: str | Path | None = None,
+        extra_ca_bundle: str | Path | None = None,
+    ) -> None:
         self._recorder = CallRecorder()
         # Without it, gRPC writes its own log of lost connections to standard error.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        roots = _read_roots(ca_bundle) if address.is_encrypted else None
+        roots = _read_all_roots(ca_bundle, extra_ca_bundle) if address.is_encrypted else None
         self._client = flight.connect(
             address.location,
             tls_root_certs=roots,
             middleware=[self._recorder],
             generic_options=_channel_options(address),
         )
+
+    def tell_notices(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with what the server says about the credential, in place of a warning in the log."""
+        self._recorder.notices.tell_to(tell)
 
     def do_get(self, ticket: bytes, call: Call) -> FlightStream:
         """Start reading what a ticket stands for; returns when the schema is here.
@@ -184,15 +201,19 @@ def _bounded(results: Iterable[bytes]) -> list[bytes]:
     return kept
 
 
-def _read_roots(ca_bundle: str | Path | None) -> bytes:
-    path = Path(certifi.where() if ca_bundle is None else ca_bundle).expanduser()
+def _read_all_roots(ca_bundle: str | Path | None, extra_ca_bundle: str | Path | None) -> bytes:
+    roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
+    return roots if extra_ca_bundle is None else roots + b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
+
+
+def _read_roots(bundle: str | Path, *, name: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with Path(bundle).expanduser().open("rb") as file:
             pem = file.read(_MAX_CA_BUNDLE_BYTES + 1)
     except OSError as error:
         raise UsageError(
-            f"The ca_bundle cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
+            f"The {name} cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
         ) from error
     if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise UsageError("The ca_bundle holds no certificates.", remedy="Name a PEM file of certificates.")
+        raise UsageError(f"The {name} holds no certificates.", remedy="Name a PEM file of certificates.")
     return pem

@@ -6,6 +6,7 @@ Which values a statement needs is `parameters`' job.
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ def to_scalar(value: object, *, name: str) -> pa.Scalar:
 
     Args:
         value: None, bool, int, float, str, bytes, Decimal, date, aware datetime, timedelta, `pandas.Timestamp`,
-            `pandas.Timedelta`, a numpy scalar or a UUID.
+            `pandas.Timedelta`, a numpy or Arrow scalar, or a UUID.
         name: The parameter's name, for messages, which never hold the value.
 
     Raises:
@@ -42,10 +43,12 @@ def to_scalar(value: object, *, name: str) -> pa.Scalar:
         ) from error
 
 
-def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911 - one line for each type
+def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR0912 - one line for each type
     match value:
         case None:
             return pa.scalar(None)
+        case pa.Scalar():
+            return _convert(value.as_py(), name)
         case bool():
             return pa.scalar(value, pa.bool_())
         case int():
@@ -66,6 +69,11 @@ def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911 - on
             return _scaled(_total_nanoseconds(value), pa.duration("ns"), pa.duration("us"))
         case uuid.UUID():
             return pa.scalar(str(value), pa.string())
+        case Enum():
+            raise UsageError(
+                f"The value of :{name} cannot be bound: it is a member of {type(value).__name__}.",
+                remedy="Bind its value: .value.",
+            )
         case _:
             raise UsageError(
                 f"The value of :{name} cannot be bound: it is of type {type(value).__name__}.",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client import FlightSQLClient, QueryReader
     from micromegas_jupyter.demo.stack import DemoStack
 
-_FIRST_ROWS_TIMEOUT_SECONDS = 10.0
+_FIRST_ROWS_TIMEOUT_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 
 QUERIES = (
@@ -65,12 +65,12 @@ def wait_for_rows(client: "FlightSQLClient") -> None:
     """Wait until the stack has recorded its first log lines and measurements.
 
     Raises:
-        ServerUnavailable: There is nothing after ten seconds.
+        ServerUnavailable: There is nothing after half a minute.
     """
     deadline = SYSTEM_CLOCK.monotonic() + _FIRST_ROWS_TIMEOUT_SECONDS
     pause = threading.Event()
     sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"
     while not client.query_arrow(sql)["ready"][0].as_py():
         if SYSTEM_CLOCK.monotonic() > deadline:
-            raise ServerUnavailable("The stack recorded nothing in ten seconds.")
+            raise ServerUnavailable("The stack recorded nothing in half a minute.")
         pause.wait(_POLL_SECONDS)

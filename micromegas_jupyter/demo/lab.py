@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from micromegas_jupyter.demo.job_kernel import run_in_job_kernel, write_job_kernel
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 NOTEBOOK = "quickstart.ipynb"
+JOB_NOTEBOOK = "service-account.ipynb"
 
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 10.0
@@ -26,19 +28,37 @@ _POLL_SECONDS = 0.1
 
 
 class LabProcess:
-    """A JupyterLab in the environment given; the notebooks lie in a copy that goes with the demo."""
+    """A JupyterLab; the notebooks lie in a copy that goes with the demo, one of them with a kernel of its own.
+
+    Args:
+        folder: Where its files go.
+        environment: All of its variables, and those of its kernels.
+        job_environment: What is different in the kernel that is a job's.
+        open_browser: Whether it opens a window.
+        base_url: The path below which it answers.
+    """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], *, open_browser: bool, base_url: str = "/"
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        job_environment: Mapping[str, str],
+        open_browser: bool,
+        base_url: str = "/",
     ) -> None:
         self._runtime = folder / "jupyter" / "runtime"
         notebooks = folder / "notebooks"
         copy_notebooks(notebooks)
+        data = folder / "jupyter" / "data"
+        write_job_kernel(data, job_environment)
+        run_in_job_kernel(notebooks / JOB_NOTEBOOK)
         config = folder / "jupyter" / "config"
         _write_page_config(config)
         self._log = (folder / "jupyterlab.log").open("wb")
         own = {
             "JUPYTER_CONFIG_DIR": str(config),
+            "JUPYTER_PATH": os.pathsep.join(filter(None, (str(data), environment.get("JUPYTER_PATH")))),
             "JUPYTER_RUNTIME_DIR": str(self._runtime),
             "JUPYTER_TOKEN": secrets.token_urlsafe(24),
         }

@@ -11,6 +11,7 @@ from typing import Self
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
 from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
 
 ADMIN_EMAIL = "alice@example.com"
 LAKE_AUDIENCE = "micromegas-demo-lake"
@@ -72,6 +73,14 @@ class DemoStack:
             "MICROMEGAS_OIDC_CLIENT_SECRET": self.provider.service_secret.reveal(),
             "MICROMEGAS_OIDC_AUDIENCE": LAKE_AUDIENCE,
         }
+
+    def job_environment(self) -> dict[str, str]:
+        """Return `service_environment` with the secret in a file of its own, and a configuration folder of its own."""
+        variables = self.service_environment()
+        secret = self.folder / "job" / "client-secret"
+        ensure_private_folder(secret.parent)
+        write_private_file(secret, variables.pop("MICROMEGAS_OIDC_CLIENT_SECRET").encode())
+        return {**variables, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE": str(secret), CONFIG_DIR: str(secret.parent)}
 
     def process_environment(self) -> dict[str, str]:
         """Return the process environment with the demo's variables in place of this project's others."""

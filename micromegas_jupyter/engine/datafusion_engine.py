@@ -1,39 +1,72 @@
 """The engine that is embedded in this process: DataFusion over files of Parquet.
 
-One call of `plan` goes through guard, placeholders, session, tables, DataFusion's planner and the plan's checks, in
-this order. Authentication and admission came before; status codes and framing come after.
+One call of `plan` goes through guard, placeholders, the caller's visible tables, session, DataFusion's planner and the
+plan's checks, in this order; a plan that could tell about hidden rows is made again behind the barrier. Authentication
+and admission came before; status codes and framing come after.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from micromegas_jupyter.engine.barrier import barrier_holds
+from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
+from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
-from micromegas_jupyter.engine.plan_checks import check_plan, is_explain, placeholder_types
+from micromegas_jupyter.engine.plan_checks import check_plan, check_types, check_work, is_explain, placeholder_types
 from micromegas_jupyter.engine.pool import PlanningPool
+from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
-from micromegas_jupyter.engine.tables import find_mentions, names_of, register_tables, visible_schemas
+from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, names_of, visible_schemas
+from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
-from micromegas_jupyter.errors import QueryError
+from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from datafusion import DataFrame
     from datafusion.plan import LogicalPlan
 
-    from micromegas_jupyter.contracts import AuthContext, TableSnapshot, TableSource
+    from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
+    from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.scanner import Scan
     from micromegas_jupyter.engine.settings import EngineSettings
+    from micromegas_jupyter.engine.visibility import VisibleTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """One request after its text was read, and the tables that its caller sees."""
+
+    request: StatementRequest
+    scanned: Scan
+    placeholders: Placeholders
+    values: dict[str, pa.Scalar] = field(repr=False)
+    tables: list[VisibleTable] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Planned:
+    """A statement's plan, and the tables in its session."""
+
+    frame: DataFrame
+    tables: list[VisibleTable]
+    work: PlanWork | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        return any(table.conditions for table in self.tables)
 
 
 class DataFusionEngine:
@@ -45,80 +78,123 @@ class DataFusionEngine:
     def __init__(self, tables: TableSource, settings: EngineSettings) -> None:
         self._tables = tables
         self._settings = settings
+        self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
-        self._reader = choose_reader(self._sessions.folder)
+        self._conditions = Conditions()
+        self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
         self._pool = PlanningPool(settings.planning_threads)
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request`; nothing of it runs yet.
+        """Check and plan `request` over what `caller` sees; nothing of it runs yet.
 
         Raises:
             InvalidStatement: The SQL, a name, a type or a parameter is wrong.
-            StatementRefused: The statement would write or set, or is larger or deeper than the limits.
+            StatementRefused: The statement would write or set, is larger or deeper than the limits, or describes how
+                a table of which the caller sees some rows only is read.
             UnsupportedStatement: The SQL is valid, but the engine does not implement it.
             ResourcesExhausted: Too many statements wait to be planned.
             Unavailable: A file of a table is gone, or the tables cannot be listed.
-            InternalError: A defect.
+            InternalError: A defect, or a condition on the caller's rows that cannot be used.
         """
-        del caller  # every caller sees the same tables so far
-        return await self._pool.run(lambda: self._plan(request))
+        return await self._pool.run(lambda: self._plan(request, caller))
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
-        """Return each visible table with the schema that `SELECT *` gives."""
-        del caller
-        return [shown for snapshot in self._tables.snapshot() for shown in visible_schemas(snapshot)]
+        """Return each table that `caller` sees with the schema that `SELECT *` gives."""
+        visible = self._visibility.tables(self._tables.snapshot(), caller)
+        return [shown for table in visible for shown in visible_schemas(table)]
+
+    def check_conditions(self, filters: Mapping[str, Sequence[str]]) -> None:
+        """Check the conditions of roles against the tables that there are now.
+
+        Conditions of tables that do not exist yet, and of `*`, are checked when they are used. This runs in the calling
+        thread: callers' statements, which may fill the planning threads, must not keep a configuration waiting.
+
+        Args:
+            filters: By table name, conditions of which a row must meet one.
+
+        Raises:
+            ConfigurationError: A condition cannot be used; the error names the table and says what is wrong.
+            Unavailable: The tables cannot be listed.
+        """
+        if any(filters.values()):
+            check_role_conditions(self._conditions, self._tables, filters)
 
     def close(self) -> None:
         """Stop planning and remove the temporary folder."""
         self._pool.close()
         self._sessions.close()
 
-    def _plan(self, request: StatementRequest) -> PlannedQuery:
+    def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
+        check_types(scanned)
         placeholders = find_placeholders(scanned)
-        values = placeholders.bind(request.parameters) if request.parameters is not None else {}
-        snapshots = self._tables.snapshot()
-        context = Context(sql=placeholders.sql, tables=names_of(snapshots))
+        statement = _Statement(
+            request=request,
+            scanned=scanned,
+            placeholders=placeholders,
+            values=placeholders.bind(request.parameters) if request.parameters is not None else {},
+            tables=self._visibility.tables(self._tables.snapshot(), caller),
+        )
+        context = Context(sql=placeholders.sql, tables=names_of(statement.tables))
         try:
-            frame, registered = self._frame(request, scanned, placeholders.sql, values, snapshots)
-            return self._query(frame, request, placeholders, registered, context)
+            planned = self._planned(statement, is_apart=False)
+            if planned.is_filtered:
+                context = replace(context, hides_values=True)
+                planned = self._kept_apart(planned, statement)
+            return self._query(planned, statement, context)
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
             raise _placed(translate(error, context), placeholders) from error
 
-    def _frame(
-        self,
-        request: StatementRequest,
-        scanned: Scan,
-        sql: str,
-        values: dict[str, pa.Scalar],
-        snapshots: Sequence[TableSnapshot],
-    ) -> tuple[DataFrame, list[TableSnapshot]]:
+    def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
         session = self._sessions.open()
-        registered = register_tables(
+        tables = self._builder.register(
             session,
-            snapshots,
-            reader=self._reader,
-            mentions=find_mentions(scanned),
-            time_range=request.time_range,
+            statement.tables,
+            mentions=find_mentions(statement.scanned),
+            time_range=statement.request.time_range,
+            is_apart=is_apart,
         )
-        return session.sql_with_options(sql, READ_ONLY, param_values=values), registered
-
-    def _query(
-        self,
-        frame: DataFrame,
-        request: StatementRequest,
-        placeholders: Placeholders,
-        registered: list[TableSnapshot],
-        context: Context,
-    ) -> DataFusionQuery:
+        frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
         plan = frame.logical_plan()
         check_plan(plan)
+        # Behind the barrier it is the same statement.
+        work = None if is_apart else check_work(plan, statement.scanned)
+        return _Planned(frame=frame, tables=tables, work=work)
+
+    def _kept_apart(self, planned: _Planned, statement: _Statement) -> _Planned:
+        """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
+        if is_explain(planned.frame.logical_plan()):
+            raise StatementRefused(
+                "The plan of this statement is not shown, since you see some rows of one of its tables only.",
+                remedy="Run the statement without EXPLAIN.",
+            )
+        nested = {
+            column.name
+            for table in planned.tables
+            for column in table.snapshot.schema
+            if pa.types.is_nested(column.type)
+        }
+        is_quick = planned.work is not None and is_quickly_optimised(planned.work)
+        if is_quick and is_harmless(planned.frame, nested_columns=nested):
+            return planned
+        if not self._barrier_holds:
+            raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
+        return self._planned(statement, is_apart=True)
+
+    @functools.cached_property
+    def _barrier_holds(self) -> bool:
+        return barrier_holds(self._sessions.open())
+
+    def _query(self, planned: _Planned, statement: _Statement, context: Context) -> DataFusionQuery:
+        frame = planned.frame
+        request = statement.request
+        plan = frame.logical_plan()
         result = Result(schema=wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary))
         if is_explain(plan):
             # A described plan must stay the root of its plan, so its limit is kept while the rows pass.
-            scrubber = PathScrubber(snapshot.files for snapshot in registered)
+            scrubber = PathScrubber(table.snapshot.files for table in planned.tables)
             result = replace(result, row_limit=request.row_limit, scrubber=scrubber)
         elif request.row_limit is not None:
             frame = frame.limit(request.row_limit)
@@ -127,8 +203,8 @@ class DataFusionEngine:
             frame,
             result,
             parameters=Parameters(
-                schema=_parameter_schema(placeholders, request.parameters, plan),
-                unbound=() if is_bound else placeholders.written,
+                schema=_parameter_schema(statement.placeholders, request.parameters, plan),
+                unbound=() if is_bound else statement.placeholders.written,
             ),
             pool=self._pool,
             context=context,

@@ -7,7 +7,6 @@ own sentence, the server adds.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from dataclasses import dataclass, field
@@ -15,7 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from micromegas_jupyter.engine.explanations import (
+    Explanation,
+    explain_planning,
+    explain_syntax,
+    explain_value,
+)
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
+from micromegas_jupyter.engine.unknown_names import find_name, unknown_name
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -27,7 +33,7 @@ from micromegas_jupyter.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +65,15 @@ _VALID_FIELDS = re.compile(r"Valid fields are (.*?)\.?$", re.DOTALL)
 _SECRETIVE = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
 # A path is a URL, or two parts or more that begin at the root, in what may be a sentence.
 _PATH = re.compile(r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:'\")]*|[\w./%=@+-]*\.parquet\b")
+_REGEX = re.compile(r"External error: (?:regex parse error|Compiled regex exceeds)")
+# Complaints about arguments that DataFusion takes for defects of its own.
+_ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
 _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
 _NO_FUNCTION = re.compile(r"(?:Invalid function|table function) '([^']*)'", re.IGNORECASE)
 _UNBOUND = re.compile(r"Placeholder '([^']*)' was not provided|placeholder with name (\S+)")
+_PREDICATE = re.compile(r'Error evaluating filter predicate: ArrowError\((\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL)
+_VALUE_KIND = re.compile(r"^(?:Cast|Compute|Parser|Execution|Invalid argument) error: ")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
 
 
@@ -73,10 +84,12 @@ class Context:
     Attributes:
         sql: The statement as DataFusion got it.
         tables: Names of the caller's tables.
+        hides_values: Whether an error must show no value, since rows that the caller must not see were read.
     """
 
     sql: str = field(repr=False)
     tables: tuple[str, ...] = ()
+    hides_values: bool = False
 
 
 def is_engine_failure(error: BaseException) -> bool:
@@ -93,25 +106,42 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
     """Return the package's error for what DataFusion raised; an error of the package is returned as it is."""
     if isinstance(error, MicromegasError):
         return error
+    found = _found(error, context)
+    return _without_values(found) if context.hides_values else found
+
+
+def _without_values(error: MicromegasError) -> MicromegasError:
+    """Return `error` without the engine's own words, which repeat values and parts of plans."""
+    if isinstance(error, UnsupportedStatement):
+        return UnsupportedStatement("The engine does not implement a part of the statement.")
+    if isinstance(error, InvalidStatement):
+        return InvalidStatement(
+            "The statement failed on a value, which is not shown, since you see some rows of a table only.",
+            remedy="Look at its casts (TRY_CAST gives NULL), divisions and regular expressions.",
+        )
+    return error
+
+
+def _found(error: BaseException, context: Context) -> MicromegasError:
     text = str(error)
     if type(error).__name__ == _PANIC:
-        return _internal(text, "the engine panicked")
+        return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, and this server only reads.")
     if isinstance(error, pa.ArrowException):
-        return _conversion_error(text)
+        return _conversion_error(text, context)
     parts = [part.strip()[:_LONGEST_READ] for part in _CAUSE.split(text.removeprefix("DataFusion error: "))]
     found = _classify(parts[-1], parts, context)
-    return found or _internal(text, "the engine failed")
+    return found or _internal(text, "the engine failed", context)
 
 
-def _conversion_error(text: str) -> MicromegasError:
+def _conversion_error(text: str, context: Context) -> MicromegasError:
     """Return the error for a result that pyarrow cannot take over or convert to its form on the wire."""
     if "Recursion level" in text:
         return UnsupportedStatement("The result's type is nested too deep.")
     if "out of bounds timestamp" in text:
         return InvalidStatement("A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.")
-    return _internal(text, "a result could not be converted")
+    return _internal(text, "a result could not be converted", context)
 
 
 def _is_writing(sql: str) -> bool:
@@ -122,8 +152,9 @@ def _is_writing(sql: str) -> bool:
     return bool(words) and words[0] in _WRITING
 
 
-def _internal(text: str, event: str) -> InternalError:
-    _log.error(event, extra={"engine_error": text[:_LONGEST_LOGGED]})
+def _internal(text: str, event: str, context: Context) -> InternalError:
+    shown = "(it may repeat values of hidden rows)" if context.hides_values else text[:_LONGEST_LOGGED]
+    _log.error(event, extra={"engine_error": shown})
     return InternalError("The query failed for a reason inside the server.")
 
 
@@ -131,9 +162,10 @@ def _classify(root: str, parts: list[str], context: Context) -> MicromegasError 
     if any(_SECRETIVE.search(part) for part in parts):
         return None
     if _is_about_resources(root):
-        _log.warning("a query ran out of resources", extra={"engine_error": root[:_LONGEST_LOGGED]})
+        # What follows names expressions of the statement, which is the caller's own business.
+        _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
         return ResourcesExhausted(_MORE_MEMORY)
-    if root.startswith("External error: ") and parts[-2:-1] == ["Invalid regex"]:
+    if root.startswith("External error: ") and (_REGEX.match(root) or parts[-2:-1] == ["Invalid regex"]):
         return InvalidStatement("A regular expression in the statement is not valid.")
     kind, rest = _split(root)
     explain = _KINDS.get(kind)
@@ -152,17 +184,20 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _sql_error(text: str, context: Context) -> MicromegasError:
-    del context
     if "RecursionLimitExceeded" in text:
         return StatementRefused("The statement nests deeper than the parser goes.")
     parsed = _PARSER.search(text)
     message = (parsed[1] if parsed else text).replace('\\"', '"').replace("\\n", " ")
-    place = _PLACE.search(message)
-    if place is None:
-        return InvalidStatement(_sentence("The statement cannot be parsed", message))
-    return InvalidStatement(
-        _sentence("The statement cannot be parsed", _PLACE.sub("", message)), line=int(place[1]), column=int(place[2])
-    )
+    found = _PLACE.search(message)
+    place = (int(found[1]), int(found[2])) if found else _end_of(context.sql) if "found: EOF" in message else None
+    told = _PLACE.sub("", message)
+    explained = explain_syntax(_clean(told)) or Explanation(what=_sentence("The statement cannot be parsed", told))
+    line, column = place or (None, None)
+    return InvalidStatement(explained.what, remedy=explained.remedy, line=line, column=column)
+
+
+def _end_of(sql: str) -> tuple[int, int]:
+    return place_of(sql, len(sql.rstrip().rstrip(";").rstrip()))
 
 
 def _planning_error(text: str, context: Context) -> MicromegasError:
@@ -176,8 +211,15 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
         (_NO_FUNCTION, "There is no function", _suggested_functions(text)),
     ):
         if found := pattern.search(text):
-            return _unknown_name(what, found[1], candidates, context)
+            return unknown_name(what, found[1], candidates, context.sql)
+    if explained := explain_planning(_clean(_without_tail(text))):
+        return _explained(explained, context)
     return InvalidStatement(_sentence("", text))
+
+
+def _explained(explained: Explanation, context: Context) -> InvalidStatement:
+    line, column = (None, None) if explained.name is None else find_name(explained.name, context.sql)
+    return InvalidStatement(explained.what, remedy=explained.remedy, line=line, column=column)
 
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
@@ -194,7 +236,29 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
         return None
     if found := re.match(r"Error during planning: ", text):
         return _planning_error(text[found.end() :], context)
-    return InvalidStatement(_sentence("The statement failed on a value", text))
+    return _value_error(text, context)
+
+
+def _value_error(text: str, context: Context) -> InvalidStatement:
+    if explained := explain_value(_clean(_without_tail(text))):
+        return _explained(explained, context)
+    return InvalidStatement(_sentence("The statement failed on a value", _VALUE_KIND.sub("", text)))
+
+
+def _own_error(text: str, context: Context) -> MicromegasError | None:
+    del context
+    if _ARGUMENT.match(text) is None:
+        return None
+    return InvalidStatement("A function in the statement does not take an argument that it gets.")
+
+
+def _parquet_error(text: str, context: Context) -> MicromegasError | None:
+    """A predicate that runs inside the reader wraps its failure; all other failures are the file's."""
+    found = _PREDICATE.search(text)
+    if found is None:
+        return None
+    message = found[2] or ("Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated")
+    return _value_error(message.replace("\\n", " ").replace("\\", ""), context)
 
 
 def _storage_error(text: str, context: Context) -> MicromegasError | None:
@@ -213,8 +277,10 @@ _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = 
     "Error during planning": _planning_error,
     "This feature is not implemented": _not_implemented,
     "Execution error": _run_time_error,
+    "Internal error": _own_error,
     "Arrow error": _run_time_error,
     "Object Store error": _storage_error,
+    "Parquet error": _parquet_error,
     "Invalid or Unsupported Configuration": _configuration_error,
 }
 
@@ -224,16 +290,6 @@ def _unbound(placeholder: str) -> InvalidStatement:
         f"No value was given for the parameter {placeholder[:40]}.",
         remedy="Send one value for each placeholder of the statement.",
     )
-
-
-def _unknown_name(what: str, name: str, candidates: Iterable[str], context: Context) -> InvalidStatement:
-    last = _last_part(name)
-    close = difflib.get_close_matches(last, sorted({_last_part(one) for one in candidates}), n=1, cutoff=0.6)
-    close = [one for one in close if one != last]
-    hint = f" Did you mean {close[0][:80]}?" if close else ""
-    line, column = _find_name(last, context.sql)
-    shown = name.removeprefix("datafusion.").removeprefix("public.")
-    return InvalidStatement(f"{what} named {_clean(shown)[:120]}.{hint}", line=line, column=column)
 
 
 def _valid_fields(text: str) -> list[str]:
@@ -246,23 +302,9 @@ def _suggested_functions(text: str) -> list[str]:
     return [found[1]] if found else []
 
 
-def _last_part(name: str) -> str:
-    """Return the last part of a dotted name, without quotes: `t."a.b"` is `a.b`."""
-    if name.endswith('"'):
-        return name[:-1].rpartition('"')[2]
-    return name.rpartition(".")[2]
-
-
-def _find_name(name: str, sql: str) -> tuple[int | None, int | None]:
-    for token in scan(sql).tokens:
-        if token.kind in {Kind.WORD, Kind.QUOTED} and token.name == name:
-            return place_of(sql, token.start)
-    return None, None
-
-
 def _sentence(start: str, text: str) -> str:
     """Return a sentence of `text` without paths, hints for developers and line breaks."""
-    message = _TAIL.sub("", text)
+    message = _without_tail(text)
     if len(message) > _LONGEST_CLEANED:
         message = message[:_LONGEST_CLEANED].rpartition(" ")[0]  # half a path would not be known as one
     message = _clean(message)
@@ -270,6 +312,10 @@ def _sentence(start: str, text: str) -> str:
         message = message[:_LONGEST_MESSAGE] + "…"
     message = message.rstrip(" .,")
     return f"{start}: {message}." if start else f"{message}."
+
+
+def _without_tail(text: str) -> str:
+    return _TAIL.sub("", text)
 
 
 def _clean(text: str) -> str:

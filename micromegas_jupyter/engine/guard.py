@@ -1,9 +1,8 @@
 """Refuses a statement, before DataFusion parses it, whose size or shape could crash or stall the process.
 
 The limits were measured on DataFusion 54 and 55 (see `Limits`). Whether a statement only reads is decided on its plan
-(`sessions.READ_ONLY`, `plan_checks`). A statement within these limits can still plan or run without end, for one a
-chain of 20 derived tables that each double a column (`SELECT x+x AS x FROM …`) under a filter: only ending the process
-stops that.
+(`sessions.READ_ONLY`, `plan_checks`), and so is how much its steps repeat each other (`plan_work`). A statement within
+all limits can still run without end.
 """
 
 from __future__ import annotations

@@ -6,16 +6,24 @@ That a plan does not write is held by the options it was made with (`sessions.RE
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.engine.guard import Limits
+from micromegas_jupyter.engine.plan_work import plan_work
+from micromegas_jupyter.engine.select_growth import makes_types, select_growth
 from micromegas_jupyter.errors import StatementRefused
 
 if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
 
+    from micromegas_jupyter.engine.plan_work import PlanWork
+    from micromegas_jupyter.engine.scanner import Scan
+
+#: How large expressions may become: up to here every shape that was tried plans in 0.7 s, behind the barrier in 1.7 s.
+LARGEST_EXPRESSIONS: Final = 32768
 _PLAN_NODES: Final = 2000
 # A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
 # other way round. Lookups in information_schema ignore case.
@@ -39,6 +47,42 @@ def check_plan(plan: LogicalPlan) -> None:
         raise StatementRefused(f"The statement has more joins than the {Limits.JOINS} that this server takes.")
     if text.count("\n") > _PLAN_NODES:
         raise StatementRefused(f"The statement's plan has more steps than the {_PLAN_NODES} that this server takes.")
+
+
+def check_work(plan: LogicalPlan, scanned: Scan) -> PlanWork:
+    """Check that a plan which was not optimised does not become too large when it is; return what it asks for.
+
+    Args:
+        plan: The plan.
+        scanned: The statement it was made of.
+
+    Raises:
+        StatementRefused: Its expressions repeat each other too often.
+    """
+    work = plan_work(plan)
+    if work.has_subqueries:
+        work = replace(work, size=work.size + select_growth(scanned))
+    _check_size(work.size)
+    return work
+
+
+def check_types(scanned: Scan) -> None:
+    """Check that a statement's types cannot grow from step to step, which planning alone would not survive.
+
+    Raises:
+        StatementRefused: It makes types of others, and repeats its own expressions too often.
+    """
+    if makes_types(scanned):
+        _check_size(select_growth(scanned))
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST_EXPRESSIONS:
+        raise StatementRefused(
+            "The statement repeats its own expressions too often: where a step names a column several times that is "
+            "computed in the step before, the work doubles with each step.",
+            remedy="Name a computed column less often, or filter, join and order before it is computed.",
+        )
 
 
 def is_explain(plan: LogicalPlan) -> bool:

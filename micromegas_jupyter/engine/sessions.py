@@ -26,8 +26,8 @@ _OPTIONS: Final = {
     "datafusion.sql_parser.collect_spans": "true",
 }
 
-# What these return names files of the server.
-_REVEALING_FUNCTIONS: Final = ("input_file_name",)
+# What these return names files of the server, or counts rows before this one, hidden ones too.
+_REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
 
 class Sessions:

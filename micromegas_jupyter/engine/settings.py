@@ -6,7 +6,11 @@ Reading these from the environment is the composition's job.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: The length up to which the other limits of a statement's shape (`guard.Limits`) were measured.
 MOST_STATEMENT_BYTES: Final = 65536
@@ -27,6 +31,8 @@ class EngineSettings:
         target_partitions: How many partitions a query runs in; None for one per processor.
         batch_rows: Rows in a batch, at most.
         planning_threads: How many statements are planned at once.
+        default_conditions: By table, a condition in SQL that its rows must meet for callers who are not administrators
+            and whose `table_access` is None.
 
     Raises:
         ValueError: A number is out of its range.
@@ -39,6 +45,7 @@ class EngineSettings:
     target_partitions: int | None = None
     batch_rows: int = 65536
     planning_threads: int = 2
+    default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = (self.memory_limit_bytes, self.spill_limit_bytes, self.batch_rows, self.planning_threads)

@@ -1,29 +1,39 @@
-"""Puts a caller's tables into a session: files, time range and merge become views under their SQL names.
+"""Puts a caller's tables into a session: files, time range, merge and conditions become views under their SQL names.
 
-Only tables that the statement names are built; nothing here reads a file's content.
+Only tables that the statement names are built; nothing here reads a file's content. Which tables and conditions a
+caller has is `visibility`'s answer.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
+from micromegas_jupyter.engine.barrier import keep_apart
 from micromegas_jupyter.engine.errors import file_gone
+from micromegas_jupyter.engine.flat_schema import flat_schema
+from micromegas_jupyter.engine.names import quoted
 from micromegas_jupyter.engine.scanner import Kind, Scan
 from micromegas_jupyter.engine.wire_schema import wire_schema
+from micromegas_jupyter.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from micromegas_jupyter.contracts import TableSnapshot
+    from micromegas_jupyter.engine.conditions import Conditions
     from micromegas_jupyter.engine.contract import TimeRange
     from micromegas_jupyter.engine.native_scan import FileReader
+    from micromegas_jupyter.engine.visibility import VisibleTable
+
+_log = logging.getLogger(__name__)
 
 _NAMES_ALL: Final = frozenset({"show", "information_schema"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,75 +64,132 @@ def find_mentions(scanned: Scan) -> Mention:
     return Mention(names=names, text=None if scanned.is_certain else scanned.sql.lower())
 
 
-def register_tables(
-    context: SessionContext,
-    snapshots: Sequence[TableSnapshot],
-    *,
-    reader: FileReader,
-    mentions: Mention,
-    time_range: TimeRange | None,
-) -> list[TableSnapshot]:
-    """Register the mentioned tables and return their snapshots.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableBuilder:
+    """Builds tables in sessions.
 
-    A statement over information_schema sees the others too, as names and schemas without rows.
-
-    Raises:
-        Unavailable: A file of a mentioned table is gone.
+    Attributes:
+        reader: Reads their files.
+        conditions: Keeps back rows that a caller must not see.
     """
-    wants_names = any(mentions.has(name) for name in _NAMES_ALL)
-    registered: list[TableSnapshot] = []
-    for snapshot in snapshots:
-        is_mentioned = mentions.has(snapshot.name) or (
-            snapshot.raw_name is not None and mentions.has(snapshot.raw_name)
-        )
-        if is_mentioned:
-            _check_files(snapshot)
-            rows = _cut(_rows(context, snapshot, reader), snapshot, time_range)
-            _register(context, snapshot, rows)
-            registered.append(snapshot)
-        elif wants_names:
-            _register(context, snapshot, _no_rows(context, snapshot.schema))
-    return registered
+
+    reader: FileReader
+    conditions: Conditions
+
+    def register(
+        self,
+        context: SessionContext,
+        tables: Sequence[VisibleTable],
+        *,
+        mentions: Mention,
+        time_range: TimeRange | None,
+        is_apart: bool,
+    ) -> list[VisibleTable]:
+        """Register the mentioned tables and return them.
+
+        A statement over information_schema sees the others too, as names and schemas without rows.
+
+        Args:
+            context: The session.
+            tables: All tables of the caller.
+            mentions: The names in the statement.
+            time_range: What tables with a time are cut to; None for all rows.
+            is_apart: Whether filtered rows are kept apart from what the caller wrote, by `barrier.keep_apart`.
+
+        Raises:
+            Unavailable: A file of a mentioned table is gone.
+            InternalError: A condition does not fit its table, or a merge left out the columns of the time range.
+        """
+        wants_names = any(mentions.has(name) for name in _NAMES_ALL)
+        registered: list[VisibleTable] = []
+        for table in tables:
+            snapshot = _readable(table)
+            if any(mentions.has(name) for name in table.names):
+                _check_files(snapshot)
+                rows = self._rows(context, snapshot)
+                self._register(context, table, rows, time_range=time_range, is_apart=is_apart)
+                registered.append(table)
+            elif wants_names:
+                unfiltered = replace(table, conditions=())
+                rows = _no_rows(context, snapshot.schema)
+                self._register(context, unfiltered, rows, time_range=None, is_apart=False)
+        return registered
+
+    def _rows(self, context: SessionContext, snapshot: TableSnapshot) -> DataFrame:
+        if not snapshot.files:
+            return _no_rows(context, snapshot.schema)
+        return self.reader.read(context, snapshot.files, snapshot.schema)
+
+    def _register(
+        self,
+        context: SessionContext,
+        table: VisibleTable,
+        rows: DataFrame,
+        *,
+        time_range: TimeRange | None,
+        is_apart: bool,
+    ) -> None:
+        snapshot = table.snapshot
+        is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None
+        # A condition is about whole merged rows: cut before the merge, they would be made of the range's states only,
+        # and a row that is hidden could show itself as it was at another time.
+        cut_last = is_merged and bool(table.conditions)
+        if not cut_last:
+            rows = _cut(rows, snapshot, time_range)
+        if snapshot.merge_sql is not None and snapshot.raw_name is not None:
+            context.register_table(quoted(snapshot.raw_name), rows.into_view())
+            rows = context.sql(snapshot.merge_sql)
+            if table.raw_name is None:
+                context.deregister_table(quoted(snapshot.raw_name))
+        if table.conditions:
+            rows = self.conditions.apply(rows, table.conditions, table=snapshot.name)
+            if cut_last:
+                rows = _cut(rows, snapshot, time_range)
+            if is_apart:
+                rows = keep_apart(rows)
+        context.register_table(quoted(snapshot.name), rows.into_view())
+
+
+def _readable(table: VisibleTable) -> TableSnapshot:
+    """Return the snapshot with the schema that its files are read with."""
+    if not table.conditions:
+        return table.snapshot
+    return replace(table.snapshot, schema=flat_schema(table.snapshot.schema))
 
 
 @functools.lru_cache(maxsize=256)
-def _visible_schemas(
-    name: str, schema: pa.Schema, merge_sql: str | None, raw_name: str | None
-) -> tuple[tuple[str, pa.Schema], ...]:
+def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
+    """Return the schema of a table's rows in the engine, after the merge if it has one."""
     context = SessionContext()
     rows = _no_rows(context, schema)
-    if merge_sql is None or raw_name is None:
-        return ((name, wire_schema(rows.schema(), preserve_dictionary=False)),)
-    context.register_table(_quoted(raw_name), rows.into_view())
-    merged = context.sql(merge_sql)
-    return (
-        (name, wire_schema(merged.schema(), preserve_dictionary=False)),
-        (raw_name, wire_schema(rows.schema(), preserve_dictionary=False)),
-    )
+    if merge_sql is not None and raw_name is not None:
+        context.register_table(quoted(raw_name), rows.into_view())
+        rows = context.sql(merge_sql)
+    return rows.schema()
 
 
-def visible_schemas(snapshot: TableSnapshot) -> tuple[tuple[str, pa.Schema], ...]:
-    """Return the names that a snapshot makes visible, each with the schema of `SELECT *`; kept per schema."""
-    return _visible_schemas(snapshot.name, snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
+def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
+    """Return the columns that a condition on the table is about; kept per schema."""
+    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 
-def names_of(snapshots: Sequence[TableSnapshot]) -> tuple[str, ...]:
+def visible_schemas(table: VisibleTable) -> list[tuple[str, pa.Schema]]:
+    """Return the names that a table makes visible, each with the schema of `SELECT *`; kept per schema."""
+    snapshot = table.snapshot
+    found = [(snapshot.name, _wire_schema(visible_schema(snapshot)))]
+    if table.raw_name is not None:
+        found.append((table.raw_name, _wire_schema(_merged_schema(snapshot.schema, None, None))))
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _wire_schema(schema: pa.Schema) -> pa.Schema:
+    return wire_schema(schema, preserve_dictionary=False)
+
+
+def names_of(tables: Sequence[VisibleTable]) -> tuple[str, ...]:
     """Return all visible names."""
-    return tuple(name for one in snapshots for name in (one.name, one.raw_name) if name is not None)
-
-
-def _register(context: SessionContext, snapshot: TableSnapshot, rows: DataFrame) -> None:
-    if snapshot.merge_sql is None or snapshot.raw_name is None:
-        context.register_table(_quoted(snapshot.name), rows.into_view())
-        return
-    context.register_table(_quoted(snapshot.raw_name), rows.into_view())
-    context.register_table(_quoted(snapshot.name), context.sql(snapshot.merge_sql).into_view())
-
-
-def _rows(context: SessionContext, snapshot: TableSnapshot, reader: FileReader) -> DataFrame:
-    if not snapshot.files:
-        return _no_rows(context, snapshot.schema)
-    return reader.read(context, snapshot.files, snapshot.schema)
+    return tuple(name for table in tables for name in table.names)
 
 
 def _no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
@@ -137,12 +204,21 @@ def _check_files(snapshot: TableSnapshot) -> None:
 
 
 def _cut(rows: DataFrame, snapshot: TableSnapshot, time_range: TimeRange | None) -> DataFrame:
+    """Return the rows in the range.
+
+    Raises:
+        InternalError: The merge leaves out a column that the range is about.
+    """
     if time_range is None or snapshot.range_columns is None:
         return rows
     first, last = snapshot.range_columns
+    schema = rows.schema()
+    if first not in schema.names or last not in schema.names:
+        _log.error("a merged table lacks the columns of its time range", extra={"table": snapshot.name})
+        raise InternalError("A table cannot be cut to a time range, so the statement is not run.")
     return rows.filter(
-        (col(_quoted(first)) <= lit(_moment(time_range.end, snapshot.schema.field(first).type, round_up=False)))
-        & (col(_quoted(last)) >= lit(_moment(time_range.begin, snapshot.schema.field(last).type, round_up=True)))
+        (col(quoted(first)) <= lit(_moment(time_range.end, schema.field(first).type, round_up=False)))
+        & (col(quoted(last)) >= lit(_moment(time_range.begin, schema.field(last).type, round_up=True)))
     )
 
 
@@ -153,7 +229,3 @@ def _moment(moment: datetime, column: pa.DataType, *, round_up: bool) -> pa.Scal
     scaled = microseconds * _TICKS_PER_SECOND[stamp.unit]
     ticks = -(-scaled // 10**6) if round_up else scaled // 10**6
     return pa.scalar(min(max(ticks, _INT64[0]), _INT64[1]), stamp)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 from urllib.parse import quote
 
-from micromegas_jupyter.errors import ConfigurationError, MicromegasError, QueryError, error_classes
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    MicromegasError,
+    QueryError,
+    ResourcesExhausted,
+    error_classes,
+)
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 ERROR_DETAILS_KEY = "micromegas-error-bin"
@@ -26,6 +32,7 @@ MAX_STATUS_BYTES = 2048
 _MAX_REMEDY_CHARACTERS = 512
 _MAX_PARSED_CHARACTERS = 8192
 _MAX_POSITION = 2**31 - 1
+_MAX_RETRY_SECONDS = 24 * 3600.0
 _CUT = " …"
 
 # Control characters, direction overrides and the like, surrogates, line and paragraph separators.
@@ -49,16 +56,19 @@ class _Told(NamedTuple):
     query_id: str | None
     line: int | None
     column: int | None
+    retry_after_seconds: float | None = None
 
 
 def encode_error(error: MicromegasError) -> bytes:
     """Return `error` as compact JSON of at most `MAX_DETAILS_BYTES`; its sentence is cut when it is too long."""
-    fields: dict[str, str | int] = {"code": error.code, "what": "", "remedy": _cut(error.remedy)}
+    fields: dict[str, str | float] = {"code": error.code, "what": "", "remedy": _cut(error.remedy)}
     if is_query_id(error.query_id):
         fields["query_id"] = error.query_id
     if isinstance(error, QueryError):
         positions = {"line": error.line, "column": error.column}
         fields.update({name: at for name, at in positions.items() if at is not None and 0 < at <= _MAX_POSITION})
+    if isinstance(error, ResourcesExhausted) and _is_delay(error.retry_after_seconds):
+        fields["retry_after_seconds"] = error.retry_after_seconds
     room = MAX_DETAILS_BYTES - len(_compact(fields))
     fields["what"] = _fit(printable_text(error.what), room, cost=lambda text: len(_compact(text)) - 2)
     return _compact(fields)
@@ -118,7 +128,10 @@ def _check_fields(fields: dict[str, object]) -> MicromegasError | None:
         return None
     if not (query_id is None or is_query_id(query_id)) or not _is_position(line) or not _is_position(column):
         return None
-    return _rebuild(_Told(code, printable_text(what), _cut(remedy), query_id, line, column))
+    delay = fields.get("retry_after_seconds")
+    if not (delay is None or _is_delay(delay)):
+        return None
+    return _rebuild(_Told(code, printable_text(what), _cut(remedy), query_id, line, column, delay))
 
 
 def _rebuild(told: _Told) -> MicromegasError | None:
@@ -126,7 +139,10 @@ def _rebuild(told: _Told) -> MicromegasError | None:
     if kind is None:
         return None
     if issubclass(kind, QueryError):
-        return kind(told.what, line=told.line, column=told.column, remedy=told.remedy, query_id=told.query_id)
+        found = kind(told.what, line=told.line, column=told.column, remedy=told.remedy, query_id=told.query_id)
+        if isinstance(found, ResourcesExhausted):
+            found.retry_after_seconds = told.retry_after_seconds
+        return found
     if issubclass(kind, ConfigurationError):
         error: MicromegasError = kind(told.what, key="the server's configuration", remedy=told.remedy)
         error.query_id = told.query_id
@@ -141,6 +157,10 @@ def is_query_id(value: object) -> TypeGuard[str]:
 
 def _is_position(value: object) -> TypeGuard[int | None]:
     return value is None or (type(value) is int and 0 < value <= _MAX_POSITION)
+
+
+def _is_delay(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MAX_RETRY_SECONDS
 
 
 def _compact(value: object) -> bytes:
@@ -170,6 +190,8 @@ def _wire_cost(text: str) -> int:
 
 def printable_text(text: str) -> str:
     """Return `text` without what could steer a terminal or mislead an eye; line feeds stay."""
+    if text.isascii() and text.isprintable():
+        return text  # nearly every text, and answering a flood should cost little
     return "".join(character if _is_printable(character) else "\ufffd" for character in text)
 
 

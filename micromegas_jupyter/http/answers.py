@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
@@ -29,12 +28,14 @@ class HttpAnswer:
     Attributes:
         status: 2xx, or 4xx for the errors that OAuth reports in JSON.
         body: The decoded JSON; None when the body was empty or not asked for.
-        date: The provider's own clock (the Date header) as aware UTC; None when absent or unreadable.
+        date: The provider's own clock (the Date header) as aware UTC; None when absent, unreadable, or a cache's.
+        reached_private: Whether the answer came from an address inside a network, without a proxy.
     """
 
     status: int
     body: object = field(repr=False)
     date: datetime | None = None
+    reached_private: bool = False
 
     @property
     def is_success(self) -> bool:
@@ -44,11 +45,15 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawAnswer:
-    """Status, headers (names in lower case) and the undecoded body, at most one byte over the size cap."""
+    """Status, headers (names in lower case) and the undecoded body, at most one byte over the size cap.
+
+    `reached_private` says whether it came from an address inside a network, without a proxy.
+    """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    reached_private: bool = False
 
 
 def read_answer(raw: RawAnswer, *, host: str, max_bytes: int, needs_body: bool = True) -> HttpAnswer:
@@ -71,15 +76,15 @@ def read_answer(raw: RawAnswer, *, host: str, max_bytes: int, needs_body: bool =
         raise ProviderMisbehaved(
             f"The identity provider {host} answered with status {raw.status}, not with a document."
         )
-    date = _parse_date(raw.headers.get("date"))
+    date = _provider_time(raw.headers)
     if raw.status in _SUCCESS and not needs_body:
-        return HttpAnswer(status=raw.status, body=None, date=date)
+        return HttpAnswer(status=raw.status, body=None, date=date, reached_private=raw.reached_private)
     if len(raw.body) > max_bytes:
         raise ProviderMisbehaved(f"The identity provider {host} sent more than {max_bytes} bytes.")
     if raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
         raise ProviderMisbehaved(f"The identity provider {host} sent a compressed body, which was not asked for.")
     body = _decode_body(raw, host) if raw.body else None
-    return HttpAnswer(status=raw.status, body=body, date=date)
+    return HttpAnswer(status=raw.status, body=body, date=date, reached_private=raw.reached_private)
 
 
 def _decode_body(raw: RawAnswer, host: str) -> object:
@@ -94,9 +99,17 @@ def _decode_body(raw: RawAnswer, host: str) -> object:
         raise ProviderMisbehaved(f"The identity provider {host} sent a document that is not valid JSON.") from None
 
 
-def _parse_date(text: str | None) -> datetime | None:
+def _provider_time(headers: Mapping[str, str]) -> datetime | None:
+    # A cache repeats the Date of the answer that it kept, and says how old that is: RFC 9111 section 5.1.
+    return parse_date(headers.get("date")) if headers.get("age", "0").strip() == "0" else None
+
+
+def parse_date(text: str | None) -> datetime | None:
+    """Return a Date header as aware UTC; None when it is absent or cannot be read."""
     if text is None:
         return None
+    from email.utils import parsedate_to_datetime
+
     try:
         moment = parsedate_to_datetime(text)
         return None if moment.tzinfo is None else moment.astimezone(UTC)

@@ -7,6 +7,7 @@ send and what the answer means are left to others.
 from __future__ import annotations
 
 import contextvars
+import enum
 import socket
 import threading
 from contextlib import closing
@@ -18,17 +19,43 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from micromegas_jupyter.http.addresses import is_private_address
 from micromegas_jupyter.http.answers import RawAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from micromegas_jupyter.contracts import Secret
+
 _CHUNK_BYTES = 16 * 1024
 _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("running_exchange", default=None)
 
 
+class FailureKind(enum.Enum):
+    """What stood in the way of an answer, as far as somebody can do something about it."""
+
+    NAME = "name"  # there is no such host
+    REFUSED = "refused"  # nobody listens there
+    TLS = "tls"
+    PROXY = "proxy"
+    OTHER = "other"
+
+
 class ExchangeFailed(Exception):
-    """The network gave no answer; `args[0]` says why in words that hold no address and no secret."""
+    """The network gave no answer; `args[0]` says why in words that hold no address and no secret.
+
+    Args:
+        why: What happened.
+        kind: What stood in the way.
+    """
+
+    def __init__(self, why: str, kind: FailureKind = FailureKind.OTHER) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+class _PrivateAddress(Exception):
+    """The host is at a private address, and the caller does not want to reach one."""
 
 
 class Exchange:
@@ -38,26 +65,39 @@ class Exchange:
 
     Args:
         prepare: Makes the request; called on the thread, so that secrets are revealed in no frame of the caller.
+        settings: How `requests` sends it.
+        max_bytes: How many bytes of the body are kept.
         on_end: Called when the thread ends, late or not.
+        refuses_private: Whether to hang up, before anything is sent, when the host turns out to be at an address
+            inside a network. A proxy looks up the host itself, so nothing is known about it then.
+        proxy: The proxy to go through; it may hold a password, so it is revealed only on the thread.
+        extra_certificates: Authorities to trust besides those that `settings` names, in PEM form.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one request's circumstances
         self,
         prepare: Callable[[], requests.PreparedRequest],
         *,
         settings: Mapping[str, Any],
         max_bytes: int,
         on_end: Callable[[], None],
+        refuses_private: bool = False,
+        proxy: Secret | None = None,
+        extra_certificates: str | None = None,
     ) -> None:
         self._prepare = prepare
         self._settings = settings
         self._max_bytes = max_bytes
         self._on_end = on_end
+        self._refuses_private = refuses_private
+        self._proxy = proxy
+        self.extra_certificates = extra_certificates
+        self._reached_private = False
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self._is_cut = False
         self._ended = threading.Event()
-        self._outcome: RawAnswer | str = "nothing was sent"
+        self._outcome: RawAnswer | tuple[str, FailureKind] = ("nothing was sent", FailureKind.OTHER)
 
     def run(self, *, timeout_seconds: float) -> RawAnswer | None:
         """Carry the exchange out.
@@ -69,15 +109,19 @@ class Exchange:
             ExchangeFailed: The network gave no answer.
         """
         thread = threading.Thread(target=self._work, name="micromegas-provider-call", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._on_end()
+            raise ExchangeFailed("this machine has no thread left for the call") from None
         try:
             in_time = self._ended.wait(timeout_seconds)
         finally:
             self.abort()
         if not in_time:
             return None
-        if isinstance(self._outcome, str):
-            raise ExchangeFailed(self._outcome)
+        if isinstance(self._outcome, tuple):
+            raise ExchangeFailed(*self._outcome)
         return self._outcome
 
     def abort(self) -> None:
@@ -88,8 +132,17 @@ class Exchange:
         for connection in connections:
             _cut(connection)
 
-    def watch(self, connection: socket.socket) -> None:
-        """Remember a new connection so that it can be cut."""
+    def watch(self, connection: socket.socket, *, is_direct: bool) -> None:
+        """Remember a new connection so that it can be cut; `is_direct` says that no proxy is at its other end.
+
+        Raises:
+            _PrivateAddress: It leads to an address inside a network, and the caller does not want that.
+        """
+        # Looked up a second time, the name could give another address, so the connection itself is asked.
+        if is_direct and is_private_address(connection.getpeername()[0]):
+            self._reached_private = True
+            if self._refuses_private:
+                raise _PrivateAddress
         # TLS takes the socket object apart and keeps only its descriptor: a duplicate still reaches the connection.
         duplicate = connection.dup()
         with self._lock:
@@ -102,6 +155,8 @@ class Exchange:
         _running.set(self)
         try:
             self._outcome = self._send()
+        except _PrivateAddress:
+            self._outcome = ("its address is a private one, which this call does not accept", FailureKind.OTHER)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             self._outcome = _describe(error)
         finally:
@@ -109,8 +164,11 @@ class Exchange:
             self._on_end()
 
     def _send(self) -> RawAnswer:
+        settings = dict(self._settings)
+        if self._proxy is not None:
+            settings["proxies"] = dict.fromkeys(("http", "https"), self._proxy.reveal())
         with closing(_WatchedAdapter()) as adapter:
-            response = adapter.send(self._prepare(), stream=True, **self._settings)
+            response = adapter.send(self._prepare(), stream=True, **settings)
             body = bytearray()
             while len(body) <= self._max_bytes:
                 chunk = response.raw.read(min(_CHUNK_BYTES, self._max_bytes + 1 - len(body)), decode_content=False)
@@ -118,7 +176,12 @@ class Exchange:
                     break
                 body += chunk
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return RawAnswer(status=response.status_code, headers=headers, body=bytes(body))
+            return RawAnswer(
+                status=response.status_code,
+                headers=headers,
+                body=bytes(body),
+                reached_private=self._reached_private,
+            )
 
 
 def _cut(connection: socket.socket) -> None:
@@ -130,21 +193,32 @@ def _cut(connection: socket.socket) -> None:
         connection.close()
 
 
-def _watch_connection(connection: socket.socket) -> socket.socket:
+def _watch_connection(connection: socket.socket, *, is_direct: bool) -> socket.socket:
     exchange = _running.get()
     if exchange is not None:
-        exchange.watch(connection)
+        try:
+            exchange.watch(connection, is_direct=is_direct)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
 class _WatchedConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
-        return _watch_connection(super()._new_conn())
+        return _watch_connection(super()._new_conn(), is_direct=self.proxy is None)
 
 
 class _WatchedTlsConnection(HTTPSConnection):
+    def connect(self) -> None:
+        exchange = _running.get()
+        if exchange is not None and exchange.extra_certificates is not None:
+            # Added to those of `ca_certs`, for the proxy's certificate too.
+            self.ca_cert_data = exchange.extra_certificates
+        super().connect()
+
     def _new_conn(self) -> socket.socket:
-        return _watch_connection(super()._new_conn())
+        return _watch_connection(super()._new_conn(), is_direct=self.proxy is None)
 
 
 class _WatchedPool(HTTPConnectionPool):
@@ -172,16 +246,25 @@ class _WatchedAdapter(HTTPAdapter):
         return manager
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception) -> tuple[str, FailureKind]:
     text = str(error)
     if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy refused or did not answer"
+        return _describe_proxy_failure(text), FailureKind.PROXY
     if isinstance(error, requests.exceptions.SSLError):
-        return "its TLS certificate could not be verified" if "CERTIFICATE_VERIFY" in text else "TLS failed"
+        is_mistrusted = "CERTIFICATE_VERIFY" in text
+        return "its TLS certificate could not be verified" if is_mistrusted else "TLS failed", FailureKind.TLS
     if isinstance(error, requests.exceptions.Timeout):
-        return "it did not answer in time"
+        return "it did not answer in time", FailureKind.OTHER
     if "NameResolutionError" in text:
-        return "its name was not found"
+        return "its name was not found", FailureKind.NAME
     if "refused" in text:
-        return "the connection was refused"
-    return "the connection broke"
+        return "the connection was refused", FailureKind.REFUSED
+    return "the connection broke", FailureKind.OTHER
+
+
+def _describe_proxy_failure(text: str) -> str:
+    if "CERTIFICATE_VERIFY" in text:
+        return "the proxy's TLS certificate could not be verified"
+    if " 407 " in text:
+        return "the proxy wants another user name and password"
+    return "the proxy refused or did not answer"

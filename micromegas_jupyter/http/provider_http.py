@@ -3,24 +3,32 @@
 The documents' meaning, retries and caching are left to the callers.
 """
 
-import os
+from __future__ import annotations
+
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
-
-import requests
-from requests.utils import get_environ_proxies
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, assert_never
+from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.http.answers import HttpAnswer, RawAnswer, read_answer
-from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
+from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
 from micromegas_jupyter.oidc.endpoints import check_endpoint_url
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import is_loopback_url
 
+if TYPE_CHECKING:
+    import requests
+
+    from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
+
 MAX_RUNNING_EXCHANGES = 16
+
+_HTTPS_PORT = 443
+_HTTP_PORT = 80
 
 # Values that are secrets are revealed only on the thread that sends them.
 FormFields: TypeAlias = Mapping[str, str | Secret]
@@ -31,6 +39,23 @@ _HEADERS = {
     "Connection": "close",
     "User-Agent": "micromegas_jupyter",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    method: str
+    url: str
+    headers: FormFields = field(repr=False)
+    fields: FormFields | None = field(default=None, repr=False)
+    refuses_private: bool = False
+
+    def prepare(self) -> requests.PreparedRequest:
+        """Return the request with its secrets revealed."""
+        import requests
+
+        headers = {**_HEADERS, **_revealed(self.headers)}
+        data = None if self.fields is None else _revealed(self.fields)
+        return requests.Request(self.method, self.url, headers=headers, data=data).prepare()
 
 
 class ProviderCalls(Protocol):
@@ -50,42 +75,63 @@ class ProviderCalls(Protocol):
 class ProviderHttp:
     """Calls identity providers; safe to use from several threads.
 
-    Every call ends within `timeout_seconds`, whatever the other side does. Proxies and the CA bundle come from the
-    environment as `requests` reads it; cookies, `.netrc` and redirects are never used. A name server that hangs
-    cannot be cut off, so at most `MAX_RUNNING_EXCHANGES` threads may be held by one.
+    Every call ends within `timeout_seconds`, whatever the other side does. Where nothing else is said, proxies and the
+    CA bundle come from the environment as `requests` reads it, and `NO_PROXY` always counts; cookies, `.netrc` and
+    redirects are never used. A name server that hangs cannot be cut off, so at most `MAX_RUNNING_EXCHANGES` threads
+    may be held by one.
 
     Args:
         timeout_seconds: The total deadline of each call, from connecting to the last byte.
         max_bytes: The most that a body may hold.
         ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's choice.
+        extra_ca_bundle: A PEM file of certificates to trust besides; read at once.
+        proxy: The proxy for hosts other than this machine, instead of the environment's.
 
     Raises:
-        ConfigurationError: There is no such CA bundle.
+        ConfigurationError: There is no such CA bundle, or it holds no certificate.
     """
 
     def __init__(
-        self, *, timeout_seconds: float = 10.0, max_bytes: int = 1_000_000, ca_bundle: str | Path | None = None
+        self,
+        *,
+        timeout_seconds: float = 10.0,
+        max_bytes: int = 1_000_000,
+        ca_bundle: str | Path | None = None,
+        extra_ca_bundle: Path | None = None,
+        proxy: Secret | None = None,
     ) -> None:
         if ca_bundle is not None and not Path(ca_bundle).exists():
-            raise ConfigurationError("The CA bundle does not exist.", key="ca_bundle")
+            raise ConfigurationError(
+                "The file of certificates to trust does not exist.",
+                key="ca_bundle",
+                remedy="Correct the path (ca_file, where an issuer's setting names it).",
+            )
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
         self._ca_bundle = None if ca_bundle is None else str(ca_bundle)
+        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
+        self._proxy = proxy
         self._free_places = threading.BoundedSemaphore(MAX_RUNNING_EXCHANGES)
         self._lock = threading.Lock()
         self._running: set[Exchange] = set()
         self._is_closed = False
 
-    def fetch_json(self, url: str) -> HttpAnswer:
+    def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
         """Fetch the JSON document at `url`.
 
+        Args:
+            url: Where it is.
+            headers: Further headers, for example `Authorization`.
+            refuses_private: Whether to send nothing when the host turns out to be at an address inside a network.
+                A proxy looks the host up itself; then nothing is refused here.
+
         Raises:
-            ProviderUnavailable: No answer in time, 5xx or 429.
+            ProviderUnavailable: No answer in time, 5xx or 429, or a private address that is refused.
             ProviderMisbehaved: The URL is not https (or http on loopback), or the answer is a redirect, not JSON,
                 oversized or encoded.
-            ConfigurationError: The environment names a CA bundle that does not exist.
+            ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
         """
-        return self._call("GET", url, fields=None, headers={}, needs_body=True)
+        return self._call(_Request(method="GET", url=url, headers=headers or {}, refuses_private=refuses_private))
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
@@ -98,7 +144,8 @@ class ProviderHttp:
             headers: Further headers, for example `Authorization`.
             needs_body: False where the body of a success means nothing and need not be JSON.
         """
-        return self._call("POST", url, fields=fields, headers=headers or {}, needs_body=needs_body)
+        request = _Request(method="POST", url=url, fields=fields, headers=headers or {})
+        return self._call(request, needs_body=needs_body)
 
     def close(self) -> None:
         """Cut running calls and refuse new ones; safe to call twice."""
@@ -108,68 +155,105 @@ class ProviderHttp:
         for exchange in running:
             exchange.abort()
 
-    def _call(
-        self, method: str, url: str, *, fields: FormFields | None, headers: FormFields, needs_body: bool
-    ) -> HttpAnswer:
-        host = check_endpoint_url(url)
-        raw = self._exchange(method, url, host=host, fields=fields, headers=headers)
-        return read_answer(raw, host=host, max_bytes=self._max_bytes, needs_body=needs_body)
+    def _call(self, request: _Request, *, needs_body: bool = True) -> HttpAnswer:
+        place = _place_of(request.url, host=check_endpoint_url(request.url))
+        raw = self._exchange(request, place)
+        return read_answer(raw, host=place, max_bytes=self._max_bytes, needs_body=needs_body)
 
-    def _exchange(
-        self, method: str, url: str, *, host: str, fields: FormFields | None, headers: FormFields
-    ) -> RawAnswer:
+    def _exchange(self, request: _Request, place: str) -> RawAnswer:
+        # Slow to load, and not needed while a stored token is fresh.
+        from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
+
         deadline = SYSTEM_CLOCK.monotonic() + self._timeout_seconds
-        settings = self._transport_settings(url)
+        settings = self._transport_settings()
         if not self._free_places.acquire(timeout=self._timeout_seconds):
             raise ProviderUnavailable("Too many calls to identity providers are still waiting for an answer.")
-
-        def prepare() -> requests.PreparedRequest:
-            sent_headers = {**_HEADERS, **_revealed(headers)}
-            data = None if fields is None else _revealed(fields)
-            return requests.Request(method, url, headers=sent_headers, data=data).prepare()
-
-        exchange = Exchange(prepare, settings=settings, max_bytes=self._max_bytes, on_end=self._free_places.release)
+        exchange = Exchange(
+            request.prepare,
+            settings=settings,
+            max_bytes=self._max_bytes,
+            on_end=self._free_places.release,
+            refuses_private=request.refuses_private,
+            proxy=self._proxy_for(request.url),
+            extra_certificates=self._extra_certificates,
+        )
         try:
-            self._register(exchange, host)
+            self._register(exchange, place)
             answer = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
-            raise ProviderUnavailable(f"The identity provider {host} could not be reached: {failure}.") from None
+            raise ProviderUnavailable(
+                f"The identity provider {place} could not be reached: {failure}.", remedy=_remedy_of(failure)
+            ) from None
         finally:
             with self._lock:
                 self._running.discard(exchange)
         if answer is None:
             raise ProviderUnavailable(
-                f"The identity provider {host} did not answer in full within {self._timeout_seconds:g} seconds."
+                f"The identity provider {place} did not answer in full within {self._timeout_seconds:g} seconds."
             )
         return answer
 
-    def _register(self, exchange: Exchange, host: str) -> None:
+    def _register(self, exchange: Exchange, place: str) -> None:
         with self._lock:
             if not self._is_closed:
                 self._running.add(exchange)
                 return
         self._free_places.release()
-        raise ProviderUnavailable(f"The identity provider {host} was not called: the connection is closed.")
+        raise ProviderUnavailable(f"The identity provider {place} was not called: the connection is closed.")
 
-    def _transport_settings(self, url: str) -> dict[str, Any]:
-        # A proxy would carry plain http for loopback off this machine.
-        proxies = {} if is_loopback_url(url) else get_environ_proxies(url)
-        verify: str | bool = self._ca_bundle or _environment_ca_bundle() or True
+    def _transport_settings(self) -> dict[str, Any]:
+        verify: str | bool = self._ca_bundle or environment_ca_bundle() or True
+        if verify is True and self._extra_certificates is not None:
+            # Some versions of `requests` share one set of its own choice with everybody, which must not grow.
+            from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+            verify = DEFAULT_CA_BUNDLE_PATH
         # The exchange's deadline bounds the call. This one, for each read, comes after it and only frees a thread whose
         # connection could not be cut.
-        return {"timeout": 2 * self._timeout_seconds, "verify": verify, "proxies": proxies}
+        return {"timeout": 2 * self._timeout_seconds, "verify": verify}
+
+    def _proxy_for(self, url: str) -> Secret | None:
+        from requests.utils import should_bypass_proxies
+
+        from micromegas_jupyter.http.proxies import environment_proxy
+
+        # A proxy would carry plain http for loopback off this machine.
+        if is_loopback_url(url) or should_bypass_proxies(url, no_proxy=None):
+            return None
+        if self._proxy is not None:
+            return self._proxy
+        return environment_proxy(url)
 
 
-def _environment_ca_bundle() -> str | None:
-    # The names and their order are those of `requests`.
-    found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if found and not Path(found).exists():
-        raise ConfigurationError(
-            "The environment names a CA bundle that does not exist.",
-            key="REQUESTS_CA_BUNDLE",
-            remedy="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, or unset it.",
-        )
-    return found or None
+def _place_of(url: str, *, host: str) -> str:
+    """Return the host for people, with the port unless it is the usual one."""
+    parts = urlsplit(url)
+    usual = _HTTPS_PORT if parts.scheme == "https" else _HTTP_PORT
+    if parts.port in {None, usual}:
+        return host
+    return f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
+
+
+def _remedy_of(failure: ExchangeFailed) -> str | None:
+    """Return what to do about it; None leaves that to the error's class."""
+    from micromegas_jupyter.http.exchange import FailureKind
+
+    match failure.kind:
+        case FailureKind.NAME:
+            return "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network."
+        case FailureKind.REFUSED:
+            return "Check the address of the issuer (MICROMEGAS_OIDC_ISSUER), and that the provider runs."
+        case FailureKind.TLS:
+            return (
+                "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
+                "set MICROMEGAS_CA_BUNDLE."
+            )
+        case FailureKind.PROXY:
+            return "Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none."
+        case FailureKind.OTHER:
+            return None
+        case _:
+            assert_never(failure.kind)
 
 
 def _revealed(values: FormFields) -> dict[str, str]:

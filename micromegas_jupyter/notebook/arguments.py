@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.error import UsageError as IPythonUsageError
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+HELP_OPTION = "--help"
+
 _MAX_MESSAGE_CHARACTERS = 200
+
+_Magics = TypeVar("_Magics")
+_Value = TypeVar("_Value")
 
 
 def parse_words(magic: Callable[..., Any], line: str) -> argparse.Namespace:
@@ -41,7 +48,79 @@ def parse_options(magic: Callable[..., Any], words: Sequence[str]) -> argparse.N
         return parser.parse_args(list(words))
     except IPythonUsageError as error:
         message = cut(printable(str(error)), _MAX_MESSAGE_CHARACTERS)
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", remedy=_remedy(magic)) from None
+        nearest = _nearest_option(magic, words)
+        remedy = _remedy(magic) if nearest is None else f"Did you mean {nearest}?"
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", remedy=remedy) from None
+
+
+def check_exclusive(arguments: argparse.Namespace, one: str, other: str) -> None:
+    """Check that at most one of two options is given.
+
+    Args:
+        arguments: The options as they were read.
+        one: An option's name there.
+        other: The other's.
+
+    Raises:
+        UsageError: Both are given.
+    """
+    if getattr(arguments, one) and getattr(arguments, other):
+        names = [f"--{name.replace('_', '-')}" for name in (one, other)]
+        raise UsageError(f"{names[0]} and {names[1]} do not go together.", remedy="Give one of them.")
+
+
+def options_with_value(magic: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the options of a magic that take the next word."""
+    return tuple(name for action in _actions(magic) if action.nargs != 0 for name in action.option_strings)
+
+
+def flags(magic: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the options of a magic that stand alone."""
+    return tuple(name for action in _actions(magic) if action.nargs == 0 for name in action.option_strings)
+
+
+def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
+    """Return the values that an option of a magic lets choose from; none when it takes any."""
+    return tuple(
+        str(value) for action in _actions(magic) if option in action.option_strings for value in action.choices or ()
+    )
+
+
+def answers_help(magic: Callable[[_Magics, str], _Value]) -> Callable[[_Magics, str], _Value | None]:
+    """Let `--help` on a line magic's line show what the magic does and its options; nothing else is done then.
+
+    Stands above the other decorators of the magic.
+    """
+
+    @functools.wraps(magic)
+    def run(magics: _Magics, line: str) -> _Value | None:
+        if HELP_OPTION not in line.split():
+            return magic(magics, line)
+        print(help_text(magic))  # noqa: T201 - the magic's output
+        return None
+
+    return run
+
+
+def help_text(magic: Callable[..., Any]) -> str:
+    """Return what a magic does and its options."""
+    parser: argparse.ArgumentParser = magic.parser  # type: ignore[attr-defined] # set by @with_arguments
+    return parser.format_help().removeprefix("::\n\n").strip()
+
+
+def _nearest_option(magic: Callable[..., Any], words: Sequence[str]) -> str | None:
+    """Return the option that a misspelt one was meant to be; None when all are known, or none is near."""
+    known = (*options_with_value(magic), *flags(magic))
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("--") and not any(name.startswith(option) for name in known):
+            return next(iter(get_close_matches(option, known, n=1)), None)
+    return None
+
+
+def _actions(magic: Callable[..., Any]) -> Sequence[argparse.Action]:
+    parser: argparse.ArgumentParser = magic.parser  # type: ignore[attr-defined] # set by @with_arguments
+    return parser._actions  # noqa: SLF001 - argparse tells its options in no other way
 
 
 def _remedy(magic: Callable[..., Any]) -> str:

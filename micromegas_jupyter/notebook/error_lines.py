@@ -41,7 +41,7 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
         raise stopped from interrupt
 
 
-def show_as_lines(error: MicromegasError, lines: Sequence[str]) -> None:
+def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
     """Give the error the methods that IPython asks for: text in place of a traceback, and escaped HTML."""
     shown = list(lines)
     vars(error)["_render_traceback_"] = lambda: shown
@@ -55,13 +55,17 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
     if not excerpt and error.query_id is None:
         return [f"{sentence} · {error.code}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
-    return [sentence, *excerpt, f"  {query}{error.code}"]
+    return [sentence, *excerpt, f"  {query}{error.code} · docs/errors.md#{error.code.lower()}"]
 
 
 def lines_html(lines: Sequence[str]) -> str:
     """Return the lines as HTML in which nothing of them is markup."""
-    style = "white-space:pre-wrap;color:var(--jp-error-color0,inherit)"
-    return f'<pre style="{style}">{html.escape(chr(10).join(lines))}</pre>'
+    return text_html("\n".join(lines), style="color:var(--jp-error-color0,inherit)")
+
+
+def text_html(text: str, *, style: str = "") -> str:
+    """Return text as HTML that keeps its lines, in which nothing of it is markup."""
+    return f'<pre style="white-space:pre-wrap;{style}">{html.escape(text)}</pre>'
 
 
 def _excerpt(error: MicromegasError, sql: str | None) -> list[str]:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.notebook.cell_connections import CellConnections
+from micromegas_jupyter.notebook.connect_magic import ConnectMagic
+from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
+from micromegas_jupyter.notebook.help_cell import help_as_line_magic
 from micromegas_jupyter.notebook.identity_display import IdentityDisplay
 from micromegas_jupyter.notebook.identity_magics import IdentityMagics
+from micromegas_jupyter.notebook.named_connections import NamedConnections
+from micromegas_jupyter.notebook.queries_magic import QueriesMagic
+from micromegas_jupyter.notebook.query_history import QueryHistory
+from micromegas_jupyter.notebook.serve_magic import ServeMagic
 from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.sql_completer import SqlCompleter
 from micromegas_jupyter.notebook.sql_magic import SQL_MAGIC_NAME, SqlMagic
+from micromegas_jupyter.notebook.sql_runner import SqlRunner
+from micromegas_jupyter.notebook.tables_magic import TablesMagic
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.magic import Magics
 
     from micromegas_jupyter.notebook.parts import Parts
 
@@ -24,12 +37,28 @@ class _Extension:
     def __init__(self, shell: InteractiveShell, parts: Parts) -> None:
         self.session = NotebookSession(parts)
         self.display = IdentityDisplay(shell, self.session)
-        self.sql = SqlMagic(shell, self.session)
-        self.identity = IdentityMagics(shell, self.session, self.display)
+        named, history = NamedConnections(), QueryHistory()
+        connections = CellConnections(shell, self.session, named)
+        runner = SqlRunner(shell, self.session, connections, history)
+        self.sql = SqlMagic(shell, runner)
+        tables = TablesMagic(shell, self.session, connections)
+        self.completer = SqlCompleter(shell, connections, self.session.schemas, (self.sql, tables))
+        self.serve = ServeMagic(shell, self.session, named)
+        self.magics: tuple[Magics, ...] = (
+            self.sql,
+            ConnectMagic(shell, self.session, named),
+            QueriesMagic(shell, self.session, history, runner),
+            IdentityMagics(shell, self.session, self.display),
+            DoctorMagic(shell, self.session),
+            tables,
+            self.serve,
+        )
 
     def close(self) -> None:
+        self.completer.leave()
         self.session.close()
         self.display.close()
+        self.serve.close()
 
 
 def register(shell: InteractiveShell, parts: Parts) -> None:
@@ -42,7 +71,11 @@ def register(shell: InteractiveShell, parts: Parts) -> None:
     unregister(shell)
     extension = _Extension(shell, parts)
     setattr(shell, _HOLDER, extension)
-    shell.register_magics(extension.sql, extension.identity)
+    # A kernel that ends does not unload its extensions.
+    atexit.register(extension.close)
+    shell.register_magics(*extension.magics)
+    extension.completer.join()
+    shell.input_transformers_cleanup.append(help_as_line_magic)
     if _owner(shell, "cell") is None and _owner(shell, "line") is None:
         shell.magics_manager.register_function(extension.sql.micromegas_sql, "line_cell", _SHORT_NAME)
     else:
@@ -56,9 +89,12 @@ def unregister(shell: InteractiveShell) -> None:
         return
     for magics in shell.magics_manager.magics.values():
         for name, magic in list(magics.items()):
-            if getattr(magic, "__self__", None) in (extension.sql, extension.identity):
+            if getattr(magic, "__self__", None) in extension.magics:
                 del magics[name]
+    if help_as_line_magic in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(help_as_line_magic)
     delattr(shell, _HOLDER)
+    atexit.unregister(extension.close)
     extension.close()
 
 

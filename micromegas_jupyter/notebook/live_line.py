@@ -28,8 +28,13 @@ class LiveLine(Protocol):
         """Whether anything has been shown yet."""
         ...
 
-    def rewrite(self, text: str) -> None:
-        """Show `text` in place of what the line says now."""
+    @property
+    def outlives_cell(self) -> bool:
+        """Whether it can still be rewritten when its cell has ended; else it can only be finished once more."""
+        ...
+
+    def rewrite(self, text: str, *, address: str = "") -> None:
+        """Show `text` in place of what the line says now; `address`, which stands in it, can be followed."""
         ...
 
     def finish(self, text: str) -> None:
@@ -44,6 +49,8 @@ class LiveLine(Protocol):
 class DisplayLine:
     """The line as a display of the cell, updated through its display id."""
 
+    outlives_cell = True
+
     def __init__(self) -> None:
         self._handle: Handle | None = None
 
@@ -52,11 +59,11 @@ class DisplayLine:
         """Whether anything has been shown yet."""
         return self._handle is not None
 
-    def rewrite(self, text: str) -> None:
-        """Show `text` in place of what the line says now."""
+    def rewrite(self, text: str, *, address: str = "") -> None:
+        """Show `text` in place of what the line says now; `address`, which stands in it, becomes a link."""
         from micromegas_jupyter.notebook.ipython_names import new_display_handle
 
-        bundle = {"text/plain": text, "text/html": _line_html(text)}
+        bundle = {"text/plain": text, "text/html": _line_html(text, address)}
         if self._handle is None:
             self._handle = new_display_handle()
             self._handle.display(bundle, raw=True)
@@ -78,6 +85,8 @@ class TerminalLine:
         stream: Where to write; it stays the caller's.
     """
 
+    outlives_cell = False
+
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_shown = False
@@ -87,7 +96,7 @@ class TerminalLine:
         """Whether anything has been shown yet."""
         return self._is_shown
 
-    def rewrite(self, text: str) -> None:
+    def rewrite(self, text: str, *, address: str = "") -> None:  # noqa: ARG002 - a terminal finds it in the text
         """Show `text` in place of what the line says now."""
         if self._stream.isatty():
             self._is_shown = True
@@ -141,6 +150,12 @@ class LineTicker:
             self._line.rewrite(self._describe())
 
 
-def _line_html(text: str) -> str:
+def _line_html(text: str, address: str) -> str:
     style = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
-    return f'<div style="{style}">{html.escape(text)}</div>'
+    style += ";overflow-wrap:anywhere"
+    shown = html.escape(text)
+    if address:
+        escaped = html.escape(address)
+        link = f'<a href="{escaped}" target="_blank" rel="noopener noreferrer">{escaped}</a>'
+        shown = shown.replace(escaped, link, 1)
+    return f'<div style="{style}">{shown}</div>'

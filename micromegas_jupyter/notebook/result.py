@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.notebook.preview import preview_html, preview_text
+from micromegas_jupyter.notebook.preview import preview_text
+from micromegas_jupyter.notebook.result_html import result_html
+from micromegas_jupyter.settings.result_rows import DEFAULT_RESULT_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,10 +18,12 @@ class QueryResult:
 
     Args:
         table: The rows.
+        max_rows: How many of them at most can be sorted, filtered and paged through in a notebook.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, *, max_rows: int = DEFAULT_RESULT_ROWS) -> None:
         self._table = table
+        self._max_rows = max_rows
 
     @property
     def arrow(self) -> pa.Table:
@@ -45,4 +49,14 @@ class QueryResult:
         return preview_text(self._table)
 
     def _repr_html_(self) -> str:
-        return preview_html(self._table)
+        return result_html(self._table, max_rows=self._max_rows)
+
+
+def result_bundle(table: pa.Table, *, max_rows: int) -> dict[str, str]:
+    """Return what a notebook shows of a result that goes into a variable, by MIME type.
+
+    Args:
+        table: The rows.
+        max_rows: As of `QueryResult`.
+    """
+    return {"text/plain": preview_text(table), "text/html": result_html(table, max_rows=max_rows)}

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled
 from micromegas_jupyter.notebook.error_lines import show_as_lines
 from micromegas_jupyter.notebook.live_line import LineTicker
-from micromegas_jupyter.notebook.words import bytes_text, rows_text, seconds_text, short_query_id
+from micromegas_jupyter.notebook.progress import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     import pyarrow as pa
 
-    from micromegas_jupyter.client import FlightSQLClient, QueryReader
+    from micromegas_jupyter.client import QueryReader
+    from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.live_line import LiveLine
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.notebook.progress import Progress
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,89 +44,69 @@ class Query:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A query's rows, and the line that says how it went."""
+def run_query(
+    connection: Connection,
+    query: Query,
+    *,
+    progress: Progress,
+    line: LiveLine,
+    collect: Callable[[pa.Schema, Iterator[pa.RecordBatch]], T],
+) -> T:
+    """Run the query and return what `collect` makes of its rows; `line` is left for the caller to finish.
 
-    table: pa.Table
-    line: str
-
-
-class _Progress:
-    """How far a query is; written by the cell's thread, read by the line's."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._started = clock.monotonic()
-        self._first_seconds: float | None = None
-        self.reader: QueryReader | None = None
-
-    @property
-    def query_id(self) -> str | None:
-        return None if self.reader is None else self.reader.query_id
-
-    def note_batch(self) -> None:
-        if self._first_seconds is None:
-            self._first_seconds = self._seconds()
-
-    def running_line(self) -> str:
-        received = () if self.reader is None else (rows_text(self.reader.rows), bytes_text(self.reader.bytes_received))
-        return " · ".join((f"⏳ {seconds_text(self._seconds())}", *received, *self._query(), "interrupt to cancel"))
-
-    def done_line(self, rows: int) -> str:
-        first = "" if self._first_seconds is None else f" (first after {seconds_text(self._first_seconds)})"
-        size = bytes_text(0 if self.reader is None else self.reader.bytes_received)
-        return " · ".join((f"✓ {rows_text(rows)} in {seconds_text(self._seconds())}{first}", size, *self._query()))
-
-    def cancelled_line(self) -> str:
-        received = (
-            ", before the first row"
-            if self.reader is None
-            else f", {rows_text(self.reader.rows)} received, stopped on the server"
-        )
-        return " · ".join((f"✗ cancelled after {seconds_text(self._seconds())}{received}", *self._query()))
-
-    def failed_line(self) -> str:
-        received = "" if self.reader is None else f", {rows_text(self.reader.rows)} received"
-        return " · ".join((f"✗ failed after {seconds_text(self._seconds())}{received}", *self._query()))
-
-    def _query(self) -> tuple[str, ...]:
-        return () if self.query_id is None else (f"query {short_query_id(self.query_id)}",)
-
-    def _seconds(self) -> float:
-        return self._clock.monotonic() - self._started
-
-
-def run_query(client: FlightSQLClient, query: Query, *, line: LiveLine, clock: Clock) -> Answer:
-    """Run the query and return all its rows; `line` tells how it goes, and is left for the caller to finish.
+    Args:
+        connection: Where.
+        query: What.
+        progress: Is told how far it is.
+        line: Shows that.
+        collect: Given the schema and the batches as they come; raises when the caller cannot use such rows.
 
     Raises:
         QueryCancelled: The person interrupted it; it is shown as the one line that says so.
         MicromegasError: It failed.
     """
-    progress = _Progress(clock)
+    with _telling(progress, line), _open(connection, query, progress) as reader:
+        return collect(reader.schema, _noted(reader, progress))
+
+
+def open_query(connection: Connection, query: Query, *, progress: Progress, line: LiveLine) -> QueryReader:
+    """Start the query and return the reader of its rows, which is the caller's to close; the rest as for `run_query`.
+
+    Raises:
+        QueryCancelled: The person interrupted the start.
+        MicromegasError: It could not be started.
+    """
+    with _telling(progress, line):
+        return _open(connection, query, progress)
+
+
+def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
+    def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
+        progress.note_batch()
+        return batch
+
+    return map(noted, reader)  # unlike a generator it does not hold the batch that it gave last
+
+
+def _open(connection: Connection, query: Query, progress: Progress) -> QueryReader:
+    reader = connection.client.open_query(
+        query.sql, query.begin, query.end, dict(query.params) or None, limit=query.limit
+    )
+    progress.note_opened(reader, token_ends_at=connection.token_ends_at())
+    return reader
+
+
+@contextmanager
+def _telling(progress: Progress, line: LiveLine) -> Iterator[None]:
     try:
         with LineTicker(line, progress.running_line):
-            table = _collect(client, query, progress)
+            yield
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
-        show_as_lines(cancelled, [progress.cancelled_line()])
+        show_as_lines(cancelled, [progress.ended_line(Ending.CANCELLED)])
         line.clear()
         raise cancelled from interrupt
     except MicromegasError:
         if line.is_shown:
-            line.finish(progress.failed_line())
+            line.finish(progress.ended_line(Ending.FAILED))
         raise
-    return Answer(table=table, line=progress.done_line(table.num_rows))
-
-
-def _collect(client: FlightSQLClient, query: Query, progress: _Progress) -> pa.Table:
-    import pyarrow as pa
-
-    with client.open_query(query.sql, query.begin, query.end, dict(query.params) or None, limit=query.limit) as reader:
-        progress.reader = reader
-        batches = []
-        for batch in reader:
-            progress.note_batch()
-            batches.append(batch)
-        return pa.Table.from_batches(batches, reader.schema)

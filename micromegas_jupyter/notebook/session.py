@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import contextvars
 from contextlib import suppress
-from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.connections import Connections
 from micromegas_jupyter.notebook.parts import PersonalProvider
+from micromegas_jupyter.notebook.schema_cache import SchemaCache
 from micromegas_jupyter.notebook.session_states import (
     after_answer,
     after_failure,
     after_success,
-    failed_login_state,
     signed_in_state,
     signed_out_state,
-    waiting_state,
+    unnamed_state,
+    wrapped_state,
 )
-from micromegas_jupyter.notebook.words import host_text, printable
+from micromegas_jupyter.notebook.settings_choice import SettingsChoice
+from micromegas_jupyter.notebook.shown_state import ShownState
+from micromegas_jupyter.notebook.waiting_sign_in import WaitingSignIn
+from micromegas_jupyter.notebook.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,24 +36,13 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.identity_state import IdentityState
     from micromegas_jupyter.notebook.parts import Login, Parts
-    from micromegas_jupyter.settings import ClientSettings
-
-# After the person came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
-_COMPLETION_SECONDS = 90.0
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _PendingLogin:
-    settings: ClientSettings
-    login: Login
+    from micromegas_jupyter.settings import ClientSettings, Flow
 
 
 class NotebookSession:
     """The sign-in that goes on, the connections, and what is shown about them.
 
-    `_lock` guards `_pending`, `_profile`, `_shown` and `_listeners`; it is free during I/O and while listeners
-    are told. `_telling` is held while they are, so that the last that each hears is the newest. `close` ends
-    everything.
+    Only cells, which run one after the other, choose settings. `close` ends everything.
 
     Args:
         parts: What the session works with.
@@ -58,37 +50,41 @@ class NotebookSession:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._connections = Connections(parts)
-        self._lock = Lock()
-        self._telling = Lock()
-        self._pending: _PendingLogin | None = None
-        self._profile: str | None = None
-        self._shown: tuple[ClientSettings, IdentityState] | None = None
-        self._listeners: list[Callable[[IdentityState], None]] = []
+        self.shown = ShownState()
+        self.choice = SettingsChoice()
+        self._connections = Connections(parts, self._note_renewal)
+        self.schemas = SchemaCache(self._connections, clock=parts.clock, may_open=lambda: not parts.is_wrapped())
+        self._sign_in = WaitingSignIn(parts, shown=self.shown, connections=self._connections, after=self)
 
     def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, else of the profile that was last chosen, else the configured ones.
+        """Return the settings of `profile`, else those that were last chosen, else the configured ones.
 
         Raises:
             ConfigurationError: They cannot be read.
         """
-        return self.parts.load_settings(profile or self._profile)
+        return self.choice.read(self.parts.load_settings, profile=profile)
 
-    def choose_profile(self, profile: str | None) -> None:
-        """Make `profile` the one that later cells use; None leaves it."""
-        with self._lock:
-            self._profile = profile or self._profile
+    def lend(self, settings: ClientSettings, provider: AuthProvider) -> None:
+        """Let connections of these settings use this provider, which no configuration gives."""
+        self._connections.lend(settings, provider)
+
+    def is_lent(self, settings: ClientSettings) -> bool:
+        """Whether `lend` gave these settings their provider."""
+        return self._connections.is_lent(settings)
+
+    def take_back(self, settings: ClientSettings) -> None:
+        """Undo `lend`, and close the connection."""
+        self._connections.take_back(settings)
 
     @property
     def state(self) -> IdentityState | None:
         """What is shown about the sign-in; None before anything was asked."""
-        with self._lock:
-            return None if self._shown is None else self._shown[1]
+        return self.shown.state
 
-    def subscribe(self, listener: Callable[[IdentityState], None]) -> None:
-        """Have `listener` told of every change; it may be called on another thread."""
-        with self._lock:
-            self._listeners.append(listener)
+    @property
+    def waiting_login(self) -> Login | None:
+        """The sign-in that goes on; None when there is none."""
+        return self._sign_in.login
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None = None) -> Connection:
         """Return the connection of these settings; waits for a sign-in that goes on for them.
@@ -103,12 +99,7 @@ class NotebookSession:
             TokenStoreError: The token file cannot be used safely.
             ConfigurationError: The settings contradict each other or the key file cannot be read.
         """
-        with self._lock:
-            pending = self._pending
-        if pending is not None and pending.settings == settings:
-            if on_wait is not None and not pending.login.done:
-                on_wait(pending.login)
-            self._finish(pending)
+        self._sign_in.wait_for(settings, on_wait=on_wait)
         return self._connections.get(settings)
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
@@ -124,28 +115,33 @@ class NotebookSession:
             provider = self._connections.get(settings).provider
             if provider is not None:
                 provider.get_token()
-            return self._show(settings, signed_in_state(settings, provider))
+            return self.shown.show(settings, self.state_of(settings, provider))
         except MicromegasError as error:
             self.note_failure(settings, error)
             raise
 
-    def begin_login(self, settings: ClientSettings) -> Login:
+    def begin_login(
+        self,
+        settings: ClientSettings,
+        flow: Flow,
+        *,
+        reason: str = "",
+        on_signed_in: Callable[[], None] = lambda: None,
+    ) -> Login:
         """Start a sign-in in place of one that may be going on; returns at once, the session goes on by itself.
+
+        Args:
+            settings: At which provider, and as which application.
+            flow: The way of signing in.
+            reason: Why that one, for the person; empty when that is not worth a line.
+            on_signed_in: Called once when it ends with a token.
 
         Raises:
             ConfigurationError: No provider is configured.
             ProviderUnavailable: The provider does not answer.
-            ProviderMisbehaved: The provider's answer breaks the protocol.
+            ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
         """
-        self.cancel_login()
-        pending = _PendingLogin(settings=settings, login=self.parts.begin_login(settings))
-        with self._lock:
-            self._pending = pending
-        self._show(settings, waiting_state(settings, pending.login))
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        pending.login.on_done(lambda *_: context.run(self._finish_alone, pending))
-        return pending.login
+        return self._sign_in.begin(settings, flow, reason=reason, on_signed_in=on_signed_in)
 
     def finish_login(self, login: Login) -> None:
         """Wait for the end of a sign-in that this session began.
@@ -156,19 +152,11 @@ class NotebookSession:
             ProviderUnavailable: The provider does not answer.
             TokenStoreError: The sign-in could not be stored.
         """
-        with self._lock:
-            pending = self._pending
-        if pending is not None and pending.login is login:
-            self._finish(pending)
-        else:
-            login.result(0.0)  # it has ended already; a failure is still news to the caller
+        self._sign_in.finish(login)
 
     def cancel_login(self) -> None:
-        """End a sign-in that goes on, if there is one."""
-        with self._lock:
-            pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.login.cancel()
+        """End a sign-in that goes on, if there is one, and show that it is over."""
+        self._sign_in.cancel()
 
     def ask_server(self, settings: ClientSettings) -> IdentityState:
         """Ask the server whom it takes the caller for, and show its answer with the time it took.
@@ -182,11 +170,11 @@ class NotebookSession:
             started = self.parts.clock.monotonic()
             answer = _answer_of(connection)
             seconds = self.parts.clock.monotonic() - started
-            state = after_answer(signed_in_state(settings, connection.provider), answer, seconds)
+            state = after_answer(self.state_of(settings, connection.provider), answer, seconds)
         except MicromegasError as error:
             self.note_failure(settings, error)
             raise
-        return self._show(settings, state)
+        return self.shown.show(settings, state)
 
     def ask_server_later(self, settings: ClientSettings) -> None:
         """Have the server asked on a thread of its own; what follows from its answer is shown."""
@@ -199,102 +187,80 @@ class NotebookSession:
         context = contextvars.copy_context()
         Thread(target=context.run, args=(ask,), name="micromegas-whoami", daemon=True).start()
 
-    def logout(self, settings: ClientSettings) -> str:
-        """End the sign-in of these settings, or the one that goes on, and say so in one line.
+    def notice(self, settings: ClientSettings) -> str | None:
+        """Return what the server said last about the credential; None when it said nothing."""
+        connection = self._connections.current(settings)
+        return None if connection is None else connection.notices.newest()
+
+    def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
+        """End the sign-ins of these settings' profile, and one that goes on, and say so in one line.
+
+        Args:
+            settings: Whose sign-ins.
+            end_session: Whether the person's session at the provider is to end, too.
 
         Raises:
-            TokenStoreError: The token file cannot be used safely.
+            TokenStoreError: What is stored cannot be removed safely.
+            Unavailable: Another program uses what is stored.
         """
         self.cancel_login()
-        issuer = host_text(settings.issuer or settings.uri)
         try:
             provider = self._connections.get(settings).provider
         except LoginRequired:
-            self._show(settings, signed_out_state(settings))
-            return f"Nobody was signed in to {issuer}."
-        if not isinstance(provider, PersonalProvider):
-            return "There is no sign-in to end: " + (
-                "none is configured." if provider is None else "a key or service account is used."
-            )
-        report = printable(str(provider.logout()))
-        self._connections.drop(settings)
-        self._show(settings, signed_out_state(settings))
+            provider = None
+        else:
+            if not isinstance(provider, PersonalProvider):
+                return f"There is no sign-in to end: {self._what_else(provider)}."
+        # First, so that no renewal runs beside it.
+        self._connections.drop_profile(settings.profile)
+        report = printable(str(self.parts.logout(settings, end_session)))
+        self.shown.show(settings, signed_out_state(settings))
         return report
 
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
         """Let what is shown follow from a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):
             self._connections.drop(settings)
-        self._change(settings, lambda state: after_failure(state, error))
+        self.shown.change(settings, lambda state: after_failure(state, error))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Let what is shown follow from a call that worked: the token may have been renewed."""
         try:
-            fresh = signed_in_state(settings, provider)
+            fresh = self.state_of(settings, provider)
         except MicromegasError:
             return  # a query that worked does not fail for what is shown beside it
-        self._change(settings, lambda state: after_success(state, fresh))
+        self.shown.change(settings, lambda state: after_success(state, fresh))
 
     def close(self) -> None:
         """End a sign-in that goes on and close all clients."""
         self.cancel_login()
+        self.schemas.close()
         self._connections.close()
 
-    def _finish_alone(self, pending: _PendingLogin) -> None:
-        """Take what the sign-in gave, on its own thread: nobody is there to be told of an error but the widget."""
+    def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:
+        """Show what became of a renewal that no cell asked for."""
+        connection = self._connections.current(settings)
+        if connection is None or connection.provider is not provider:
+            return  # it ended meanwhile
+        if error is None:
+            self.note_success(settings, provider)
+        else:
+            # The client stays open: a query that began with a good token goes on to its end.
+            self.shown.change(settings, lambda state: after_failure(state, error))
+
+    def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
+        """Return the state of a provider that has just given a token."""
+        if self.parts.is_wrapped():
+            return wrapped_state(settings)
         try:
-            self._finish(pending)
-        except MicromegasError:
-            return
-        self.ask_server_later(pending.settings)
+            return signed_in_state(settings, provider)
+        except LoginRequired:
+            return unnamed_state(settings)
 
-    def _finish(self, pending: _PendingLogin) -> None:
-        """Wait for the end of a sign-in; the first of the waiting cell and the sign-in's thread takes what it gave."""
-        remaining_seconds = (pending.login.expires_at - self.parts.clock.now()).total_seconds()
-        try:
-            provider = pending.login.result(max(remaining_seconds, 0.0) + _COMPLETION_SECONDS)
-        except MicromegasError as error:
-            if self._take(pending):
-                self._show(pending.settings, failed_login_state(pending.settings, error))
-            raise
-        with self._lock:
-            is_current = self._pending is pending
-            if is_current:
-                # Put before the sign-in counts as over, so that no cell makes a second connection meanwhile.
-                self._connections.put(pending.settings, provider)
-                self._pending = None
-        if is_current:
-            self._show(pending.settings, signed_in_state(pending.settings, provider))
-
-    def _take(self, pending: _PendingLogin) -> bool:
-        with self._lock:
-            is_current = self._pending is pending
-            if is_current:
-                self._pending = None
-        return is_current
-
-    def _show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
-        with self._lock:
-            self._shown = (settings, state)
-        self._tell()
-        return state
-
-    def _change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
-        """Change what is shown, in one step, when it is about these settings."""
-        with self._lock:
-            if self._shown is None or self._shown[0] != settings:
-                return
-            self._shown = (settings, change(self._shown[1]))
-        self._tell()
-
-    def _tell(self) -> None:
-        with self._telling:
-            with self._lock:
-                listeners = list(self._listeners)
-                state = None if self._shown is None else self._shown[1]
-            if state is not None:
-                for listener in listeners:
-                    listener(state)
+    def _what_else(self, provider: AuthProvider | None) -> str:
+        if self.parts.is_wrapped():
+            return "the wrapper's client is used"
+        return "none is configured" if provider is None else "a key or service account is used"
 
 
 def _answer_of(connection: Connection) -> ServerIdentity | None:

@@ -13,6 +13,16 @@ def has_kernel(shell: InteractiveShell) -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+def is_alone_in_cell(shell: InteractiveShell) -> bool:
+    """Whether the running cell is one line, so that all of its output is that line's."""
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return False
+    source = kernel.get_parent("shell").get("content", {}).get("code", "")
+    lines = (line.strip() for line in source.splitlines())
+    return sum(1 for line in lines if line and not line.startswith("#")) == 1
+
+
 def is_attended(shell: InteractiveShell) -> bool:
     """Whether a person can answer.
 

@@ -2,7 +2,8 @@
 
 import unicodedata
 from datetime import datetime, timedelta
-from urllib.parse import urlsplit
+
+from micromegas_jupyter.settings import urls
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 _BYTE_STEP = 1000
@@ -11,6 +12,7 @@ _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Unicode Bidirectional Algorithm (UAX 9), explicit formatting characters and marks.
 _DIRECTION_CHARACTERS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _MINUTE_SECONDS = 60
+_TWO_HOURS_MINUTES = 120
 
 
 def count_text(count: int) -> str:
@@ -46,6 +48,17 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def left_text(seconds: float) -> str:
+    """Return how long something still holds, in its largest unit, rounded down: `3 h`, `58 min`, `42 s`; or `ended`."""
+    left = int(seconds)
+    if left <= 0:
+        return "ended"
+    if left < _MINUTE_SECONDS:
+        return f"{left} s"
+    minutes = left // _MINUTE_SECONDS
+    return f"{minutes} min" if minutes < _TWO_HOURS_MINUTES else f"{minutes // 60} h"
+
+
 def moment_text(moment: datetime, *, now: datetime) -> str:
     """Return a time in UTC, with its date when it is more than a day away: `15:42 UTC`."""
     form = "%H:%M UTC" if abs(moment - now) < timedelta(hours=24) else "%Y-%m-%d %H:%M UTC"
@@ -53,12 +66,18 @@ def moment_text(moment: datetime, *, now: datetime) -> str:
 
 
 def host_text(url: str) -> str:
-    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
-    try:
-        network_location = urlsplit(url).netloc
-    except ValueError:
-        network_location = ""
-    return printable(network_location.rpartition("@")[2] or url)
+    """Return a URL's host and port, which is what a person knows it by, without what could steer an eye."""
+    return printable(urls.host_text(url))
+
+
+def place_text(issuer: str, server: str) -> str:
+    """Return where somebody is, or is not, signed in, and for what: ` at id.example.com (for lake.example.com:50051)`.
+
+    Args:
+        issuer: Host and port of the identity provider; empty when there is none.
+        server: Host and port of the Flight SQL server.
+    """
+    return (f" at {issuer}" if issuer else "") + f" (for {server})"
 
 
 def short_query_id(query_id: str) -> str:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
-
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
+from micromegas_jupyter.oidc.resource import resource_fields
+from micromegas_jupyter.oidc.secret_object import SecretObject
 from micromegas_jupyter.seams import Randomness
 
 RANDOM_BYTES = 32
@@ -53,6 +52,7 @@ class AuthorizationRequest:
         state: Ties the callback to this sign-in.
         nonce: Ties the ID token to this sign-in.
         code_verifier: Proves at the token endpoint that the code is ours (RFC 7636).
+        resource: The API that was asked for (RFC 8707).
     """
 
     url: str = field(repr=False)
@@ -61,6 +61,7 @@ class AuthorizationRequest:
     state: Secret
     nonce: Secret
     code_verifier: Secret
+    resource: str | None = None
 
 
 def complete_scope(scope: str) -> str:
@@ -84,16 +85,18 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     scope: str,
     randomness: Randomness,
     audience: str | None = None,
+    resource: str | None = None,
     extra_parameters: Mapping[str, str] = MappingProxyType({}),
+    state_prefix: str = "",
 ) -> AuthorizationRequest:
-    """Build a code request with PKCE S256, state and nonce, all new.
+    """Build a code request with PKCE S256, state and nonce, all new; the state begins with `state_prefix`.
 
     Source: RFC 6749 section 4.1.1; RFC 7636 section 4; OpenID Connect Core 1.0 sections 3.1.2.1 and 11 (a provider
-    may ignore `offline_access` unless consent is asked for).
+    may ignore `offline_access` unless consent is asked for); RFC 8707 section 2.1.
 
     Raises:
         ProviderMisbehaved: The provider has no authorization or token endpoint, or lists PKCE methods without S256.
-        UsageError: The scope is malformed or an extra parameter would replace one of the protocol's own.
+        UsageError: Scope or resource are malformed, or an extra parameter would replace one of the protocol's own.
     """
     metadata.require_token_endpoint()
     if metadata.authorization_endpoint is None:
@@ -103,11 +106,19 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     if not _OWN_PARAMETERS.isdisjoint(extra_parameters):
         raise UsageError(f"These authorization parameters cannot be set: {', '.join(sorted(_OWN_PARAMETERS))}.")
     asked_scope = complete_scope(scope)
-    state, nonce, verifier = (Secret(randomness.token_urlsafe(RANDOM_BYTES)) for _ in range(3))
+    prefixes = (state_prefix, "", "")
+    state, nonce, verifier = (Secret(prefix + randomness.token_urlsafe(RANDOM_BYTES)) for prefix in prefixes)
     parameters = {"prompt": "consent"} if "offline_access" in asked_scope.split() else {}
     if audience:
         parameters["audience"] = audience
+    asked_resource = resource_fields(resource)
+    if asked_resource.keys() & extra_parameters.keys():
+        raise UsageError("The resource is given twice: as itself and among the authorization parameters.")
+    parameters.update(asked_resource)
     parameters.update(extra_parameters)
+    from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
+    from authlib.oauth2.rfc7636 import create_s256_code_challenge
+
     url = prepare_grant_uri(
         metadata.authorization_endpoint,
         client_id,
@@ -121,7 +132,13 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
         **parameters,
     )
     return AuthorizationRequest(
-        url=str(url), redirect_uri=redirect_uri, scope=asked_scope, state=state, nonce=nonce, code_verifier=verifier
+        url=str(url),
+        redirect_uri=redirect_uri,
+        scope=asked_scope,
+        state=state,
+        nonce=nonce,
+        code_verifier=verifier,
+        resource=resource or None,
     )
 
 
@@ -132,7 +149,7 @@ def is_callback_of(query: str, request: AuthorizationRequest) -> bool:
     return len(states) == 1 and hmac.compare_digest(states[0].encode("utf-8", "surrogatepass"), expected)
 
 
-def parse_callback(query: str, *, request: AuthorizationRequest, metadata: ProviderMetadata) -> Secret:
+def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metadata: ProviderMetadata) -> Secret:
     """Return the authorization code that a callback carries.
 
     Source: RFC 6749 sections 4.1.2 and 4.1.2.1; RFC 9207 section 2.4 (`iss` is checked for errors too).
@@ -143,22 +160,33 @@ def parse_callback(query: str, *, request: AuthorizationRequest, metadata: Provi
         ProviderUnavailable: The provider says that it cannot answer now.
         LoginRefused: The provider reports an error, a person's refusal among them.
     """
-    pairs = _parameters(query)
-    found = dict(pairs)
-    if len(found) != len(pairs) or not is_callback_of(query, request):
+    query = query if isinstance(query, Secret) else Secret(query)  # or a traceback would show it
+    found = _callback_parameters(query.reveal(), request)
+    if found is None:
         raise ProviderMisbehaved("The sign-in came back with parameters that do not fit it.")
     issuer = found.get("iss")
     if issuer != metadata.issuer and (issuer is not None or metadata.sends_issuer_in_callback):
         raise ProviderMisbehaved("The sign-in came back from another identity provider than it was sent to.")
     if "error" in found:
         _raise_callback_error(found)
-    code = found.get("code", "")
-    if not 0 < len(code) <= MAX_CODE_CHARACTERS or not code.isascii() or not code.isprintable():
+    code = Secret(str(found.get("code", "")))
+    if not _is_code(code.reveal()):
         raise ProviderMisbehaved("The sign-in came back without a usable code.")
-    return Secret(code)
+    return code
 
 
-def _raise_callback_error(found: Mapping[str, str]) -> None:
+def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObject | None:
+    """Return a callback's parameters; None when one stands twice or the state is not this sign-in's."""
+    pairs = _parameters(query)
+    found = SecretObject(pairs)
+    return found if len(found) == len(pairs) and is_callback_of(query, request) else None
+
+
+def _is_code(text: str) -> bool:
+    return 0 < len(text) <= MAX_CODE_CHARACTERS and text.isascii() and text.isprintable()
+
+
+def _raise_callback_error(found: Mapping[str, object]) -> None:
     described = describe_provider_error(found["error"], found.get("error_description"))
     if found["error"] in _PASSING_ERRORS:
         raise ProviderUnavailable(f"The identity provider could not sign you in now ({described}).")

@@ -1,16 +1,35 @@
-"""How a client proves itself at the token and revocation endpoints.
+"""How a client proves itself at the token, device and revocation endpoints.
 
-Sending the result is `http`'s job.
+Sending the result is `http`'s job; reading and using a private key is `private_key`'s.
 """
 
 import base64
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias, assert_never
 from urllib.parse import quote_plus
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key, sign_jwt
+from micromegas_jupyter.seams import Randomness
+
+__all__ = [
+    "ClientAuthentication",
+    "ClientAuthenticationMethod",
+    "ClientProof",
+    "PrivateKey",
+    "build_client_authentication",
+    "choose_authentication_method",
+    "parse_private_key",
+]
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+# One call takes ten seconds at most; the rest is for clocks that differ.
+ASSERTION_LIFETIME_SECONDS = 120
+ASSERTION_ID_BYTES = 24
 
 
 class ClientAuthenticationMethod(enum.StrEnum):
@@ -19,6 +38,11 @@ class ClientAuthenticationMethod(enum.StrEnum):
     NONE = "none"
     BASIC = "client_secret_basic"
     POST = "client_secret_post"
+    PRIVATE_KEY_JWT = "private_key_jwt"
+
+
+# What an application proves itself with; None for a public client.
+ClientProof: TypeAlias = Secret | PrivateKey | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,44 +53,98 @@ class ClientAuthentication:
     headers: Mapping[str, str | Secret] = field(default_factory=dict)
 
 
-def choose_authentication_method(supported: tuple[str, ...] | None, *, has_secret: bool) -> ClientAuthenticationMethod:
+def choose_authentication_method(
+    supported: tuple[str, ...] | None, *, proof: ClientProof
+) -> ClientAuthenticationMethod:
     """Choose from what the provider's metadata lists; None means that it lists nothing.
 
-    A client without a secret always goes unauthenticated: many providers accept public clients without listing
-    `none`. The default is Basic (RFC 8414 section 2).
+    A client without a proof always goes unauthenticated: many providers accept public clients without listing
+    `none`. With a secret the default is Basic (RFC 8414 section 2).
 
     Raises:
-        ConfigurationError: There is a secret and the provider takes none.
+        ConfigurationError: There is a secret or a key and the provider takes none.
     """
-    if not has_secret:
-        return ClientAuthenticationMethod.NONE
-    if supported is None or ClientAuthenticationMethod.BASIC in supported:
-        return ClientAuthenticationMethod.BASIC
-    if ClientAuthenticationMethod.POST in supported:
-        return ClientAuthenticationMethod.POST
-    raise ConfigurationError(
-        "The identity provider accepts no client secret.",
-        key="MICROMEGAS_OIDC_CLIENT_SECRET",
-        remedy="Unset the client secret, or register the application with one.",
-    )
+    match proof:
+        case None:
+            return ClientAuthenticationMethod.NONE
+        case PrivateKey():
+            if supported is None or ClientAuthenticationMethod.PRIVATE_KEY_JWT in supported:
+                return ClientAuthenticationMethod.PRIVATE_KEY_JWT
+            raise ConfigurationError(
+                "The identity provider does not let applications sign in with a private key.",
+                key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE",
+                remedy="Use a client secret in place of the private key.",
+            )
+        case Secret():
+            if supported is None or ClientAuthenticationMethod.BASIC in supported:
+                return ClientAuthenticationMethod.BASIC
+            if ClientAuthenticationMethod.POST in supported:
+                return ClientAuthenticationMethod.POST
+            raise ConfigurationError(
+                "The identity provider accepts no client secret.",
+                key="MICROMEGAS_OIDC_CLIENT_SECRET",
+                remedy="Unset the client secret, or register the application with one.",
+            )
+        case _:
+            assert_never(proof)
 
 
-def build_client_authentication(
-    method: ClientAuthenticationMethod, *, client_id: str, client_secret: Secret | None
+def build_client_authentication(  # noqa: PLR0913 - what an assertion says
+    method: ClientAuthenticationMethod,
+    *,
+    client_id: str,
+    proof: ClientProof,
+    assertion_audience: str,
+    now: datetime,
+    randomness: Randomness,
 ) -> ClientAuthentication:
     """Return the fields and headers of `method`.
 
-    Basic credentials are form-encoded before they are joined, as RFC 6749 section 2.3.1 asks.
+    Args:
+        method: How the client proves itself.
+        client_id: The client.
+        proof: Its secret or key.
+        assertion_audience: Whom an assertion is made out to, whichever of the provider's endpoints it goes to.
+        now: The provider's time.
+        randomness: Draws the assertion's id.
+
+    Source: RFC 6749 section 2.3.1 (Basic credentials are form-encoded before they are joined); RFC 7523 sections 2.2
+    and 3; OpenID Connect Core 1.0 section 9.
 
     Raises:
-        ConfigurationError: The method needs a secret and there is none.
+        ConfigurationError: The method needs a secret or a key, and there is none.
     """
-    if method is ClientAuthenticationMethod.NONE:
-        return ClientAuthentication(fields={"client_id": client_id})
-    if client_secret is None:
-        raise ConfigurationError("The identity provider asks for a client secret.", key="MICROMEGAS_OIDC_CLIENT_SECRET")
-    if method is ClientAuthenticationMethod.POST:
-        return ClientAuthentication(fields={"client_id": client_id, "client_secret": client_secret})
-    pair = f"{quote_plus(client_id)}:{quote_plus(client_secret.reveal())}"
-    credentials = base64.b64encode(pair.encode("ascii")).decode("ascii")
-    return ClientAuthentication(fields={}, headers={"Authorization": Secret(f"Basic {credentials}")})
+    match method, proof:
+        case ClientAuthenticationMethod.NONE, _:
+            return ClientAuthentication(fields={"client_id": client_id})
+        case ClientAuthenticationMethod.POST, Secret():
+            return ClientAuthentication(fields={"client_id": client_id, "client_secret": proof})
+        case ClientAuthenticationMethod.BASIC, Secret():
+            pair = f"{quote_plus(client_id)}:{quote_plus(proof.reveal())}"
+            credentials = base64.b64encode(pair.encode("ascii")).decode("ascii")
+            return ClientAuthentication(fields={}, headers={"Authorization": Secret(f"Basic {credentials}")})
+        case ClientAuthenticationMethod.PRIVATE_KEY_JWT, PrivateKey():
+            issued_at = int(now.timestamp())
+            claims = {
+                "iss": client_id,
+                "sub": client_id,
+                "aud": assertion_audience,
+                "jti": randomness.token_urlsafe(ASSERTION_ID_BYTES),
+                "iat": issued_at,
+                "exp": issued_at + ASSERTION_LIFETIME_SECONDS,
+            }
+            return ClientAuthentication(
+                fields={
+                    "client_id": client_id,
+                    "client_assertion_type": ASSERTION_TYPE,
+                    "client_assertion": sign_jwt(proof, claims),
+                }
+            )
+        case ClientAuthenticationMethod.PRIVATE_KEY_JWT, _:
+            raise ConfigurationError(
+                "The identity provider asks for a private key.", key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE"
+            )
+        case _:
+            raise ConfigurationError(
+                "The identity provider asks for a client secret.", key="MICROMEGAS_OIDC_CLIENT_SECRET"
+            )

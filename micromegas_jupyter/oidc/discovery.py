@@ -6,12 +6,14 @@ Fetching the document and remembering it are left to others.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 from micromegas_jupyter.oidc.endpoints import check_endpoint_url
-from micromegas_jupyter.oidc.provider_text import clean_provider_text
-from micromegas_jupyter.settings import is_loopback_url
+from micromegas_jupyter.oidc.provider_text import MAX_SHOWN_CHARACTERS, clean_provider_text
+from micromegas_jupyter.settings import check_issuer_url, is_loopback_url
 
 METADATA_PATH = "/.well-known/openid-configuration"
+# How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.
+TENANT_PLACE = "{tenantid}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,40 +72,95 @@ def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
         ProviderMisbehaved: It is for another issuer (compared byte for byte), lacks the keys' address, or holds a
             member of the wrong type or an endpoint that may not be called.
     """
-    if not isinstance(document, dict):
-        raise ProviderMisbehaved(f"The discovery document of {issuer} is not a JSON object.")
-    stated = document.get("issuer")
-    if stated != issuer:
-        other = clean_provider_text(stated) if isinstance(stated, str) else "no issuer"
-        raise ProviderMisbehaved(
-            f"The discovery document of {issuer} is made out for another issuer ({other}).",
-            remedy="Set the issuer exactly as the provider writes it, a trailing slash included.",
-        )
-    jwks_uri = _endpoint(document, "jwks_uri", issuer)
-    if jwks_uri is None:
-        raise ProviderMisbehaved(f"The discovery document of {issuer} does not say where its keys are.")
+    members = _members_for(document, issuer)
+    jwks_uri = _jwks_uri(members, issuer, read_from=issuer)
     return ProviderMetadata(
         issuer=issuer,
         jwks_uri=jwks_uri,
-        authorization_endpoint=_endpoint(document, "authorization_endpoint", issuer),
-        token_endpoint=_endpoint(document, "token_endpoint", issuer),
-        revocation_endpoint=_endpoint(document, "revocation_endpoint", issuer),
-        device_authorization_endpoint=_endpoint(document, "device_authorization_endpoint", issuer),
-        end_session_endpoint=_endpoint(document, "end_session_endpoint", issuer),
-        sends_issuer_in_callback=document.get("authorization_response_iss_parameter_supported") is True,
-        token_endpoint_auth_methods=_texts(document, "token_endpoint_auth_methods_supported", issuer),
-        pkce_methods=_texts(document, "code_challenge_methods_supported", issuer),
+        authorization_endpoint=_endpoint(members, "authorization_endpoint", issuer),
+        token_endpoint=_endpoint(members, "token_endpoint", issuer),
+        revocation_endpoint=_endpoint(members, "revocation_endpoint", issuer),
+        device_authorization_endpoint=_endpoint(members, "device_authorization_endpoint", issuer),
+        end_session_endpoint=_endpoint(members, "end_session_endpoint", issuer),
+        sends_issuer_in_callback=members.get("authorization_response_iss_parameter_supported") is True,
+        token_endpoint_auth_methods=_texts(members, "token_endpoint_auth_methods_supported", issuer),
+        pkce_methods=_texts(members, "code_challenge_methods_supported", issuer),
     )
 
 
-def _endpoint(document: Mapping[str, object], name: str, issuer: str) -> str | None:
+def parse_jwks_uri(document: object, *, issuer: str, tenant: str | None = None, read_from: str | None = None) -> str:
+    """Read from a discovery document where the keys are, and nothing else.
+
+    Args:
+        document: The decoded document.
+        issuer: The issuer that it must be made out for.
+        tenant: The tenant for which the issuer was expanded; the document may then say `{tenantid}` in its place.
+        read_from: The document's own address, when it is not below the issuer.
+
+    Raises:
+        ProviderMisbehaved: It is for another issuer (compared byte for byte), or the keys' address is missing, of the
+            wrong type, or may not be called.
+    """
+    return _jwks_uri(_members_for(document, issuer, tenant), issuer, read_from=read_from or issuer)
+
+
+def names_issuer(stated: object, *, issuer: str, tenant: str | None) -> bool:
+    """Whether a document or key says that it is `issuer`'s, with the tenant put in place when there is one."""
+    if not isinstance(stated, str):
+        return False
+    return issuer in {stated, stated if tenant is None else stated.replace(TENANT_PLACE, tenant)}
+
+
+def _members_for(document: object, issuer: str, tenant: str | None = None) -> Mapping[str, object]:
+    if not isinstance(document, dict):
+        raise ProviderMisbehaved(f"The discovery document of {issuer} is not a JSON object.")
+    stated = document.get("issuer")
+    if not names_issuer(stated, issuer=issuer, tenant=tenant):
+        raise _other_issuer(stated, issuer=issuer)
+    return document
+
+
+def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
+    remedy = "Set the issuer exactly as the provider writes it, a trailing slash included."
+    if not isinstance(stated, str):
+        other = "no issuer"
+    elif _may_be_set(stated, configured=issuer):
+        other = stated
+        # Whoever answers there could name any issuer, so a person has to know it.
+        remedy = f"If {stated} is your provider, set the issuer to exactly that. If you do not know it, do not sign in."
+    else:
+        other = clean_provider_text(stated)
+    return ProviderMisbehaved(
+        f"The discovery document of {issuer} is made out for another issuer ({other}).", remedy=remedy
+    )
+
+
+def _may_be_set(stated: str, *, configured: str) -> bool:
+    """Whether an issuer that a document states can be shown as it stands, and the settings would take it."""
+    if len(stated) > MAX_SHOWN_CHARACTERS or set(stated) & set("{}&'`"):
+        return False
+    try:
+        check_issuer_url(stated, key="issuer")
+    except ConfigurationError:
+        return False
+    return stated.startswith("https://") or is_loopback_url(configured)
+
+
+def _jwks_uri(document: Mapping[str, object], issuer: str, *, read_from: str) -> str:
+    jwks_uri = _endpoint(document, "jwks_uri", issuer, read_from=read_from)
+    if jwks_uri is None:
+        raise ProviderMisbehaved(f"The discovery document of {issuer} does not say where its keys are.")
+    return jwks_uri
+
+
+def _endpoint(document: Mapping[str, object], name: str, issuer: str, *, read_from: str | None = None) -> str | None:
     url = document.get(name)
     if url is None:
         return None
     if not isinstance(url, str):
         raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not text.")
     check_endpoint_url(url)
-    if url.lower().startswith("http:") and not is_loopback_url(issuer):
+    if url.lower().startswith("http:") and not is_loopback_url(read_from or issuer):
         # A remote provider must not make this machine's own services receive codes and tokens in its place.
         raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not https.")
     return url

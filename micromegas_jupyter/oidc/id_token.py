@@ -12,11 +12,15 @@ from datetime import UTC, datetime
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.claims import DEFAULT_ALGORITHMS, check_claims, expiry_of
+from micromegas_jupyter.oidc.groups import read_groups
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.oidc.signature import UnknownKey, verify_signature
 
 LEEWAY_SECONDS = 60.0
+CLOCK_REMEDY = "Check the clock of this machine."
+
+_MAX_SHOWN_CHARACTERS = 256
 
 # The hash of each algorithm; Ed25519 has SHA-512 inside. OpenID Connect Core 1.0 section 3.1.3.6.
 _HASHES: Mapping[str, Callable[[bytes], bytes]] = {
@@ -42,6 +46,7 @@ class IdTokenClaims:
         email: The person's address, for display.
         nonce: The sign-in that it belongs to.
         authorized_party: The application that asked for it.
+        groups: The person's groups and roles, for display.
     """
 
     issuer: str
@@ -53,6 +58,7 @@ class IdTokenClaims:
     email: str | None = None
     nonce: Secret | None = field(default=None, repr=False)
     authorized_party: str | None = None
+    groups: tuple[str, ...] = ()
 
 
 def verify_id_token(  # noqa: PLR0913 - what a token is held against
@@ -65,6 +71,7 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
     nonce: Secret | None,
     access_token: Secret | None = None,
     algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
+    clock_remedy: str = CLOCK_REMEDY,
 ) -> IdTokenClaims:
     """Check an ID token that came from the token endpoint, and return its claims.
 
@@ -73,10 +80,11 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
         keys: The provider's keys.
         issuer: The configured issuer; compared byte for byte.
         client_id: Must be among the audiences, and the authorized party where one is named.
-        now: The current time.
+        now: The provider's time, as far as it is known.
         nonce: What was sent; None for a refresh, whose token need not carry one.
         access_token: Held against `at_hash` when the token has one.
         algorithms: The signature algorithms to accept.
+        clock_remedy: What to do when the token's times do not fit.
 
     Source: OpenID Connect Core 1.0 sections 3.1.3.7 and 3.1.3.8.
 
@@ -96,7 +104,7 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
     except UnknownKey:
         raise
     except TokenProblem as problem:
-        raise _misbehaved(problem) from None
+        raise _misbehaved(problem, clock_remedy) from None
     return claims
 
 
@@ -153,7 +161,13 @@ def _read_claims(parsed: ParsedToken) -> IdTokenClaims:
         email=_shown(claims, "email"),
         nonce=None if nonce is None else Secret(nonce),
         authorized_party=_text(claims, "azp"),
+        groups=shown_groups(claims),
     )
+
+
+def shown_groups(claims: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of groups and roles that can be shown, cut where they are long."""
+    return tuple(group[:_MAX_SHOWN_CHARACTERS] for group in read_groups(claims) if group.isprintable())
 
 
 def _issued_at(claims: Mapping[str, object]) -> datetime:
@@ -176,7 +190,7 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
 def _shown(claims: Mapping[str, object], name: str) -> str | None:
     # For display only: an odd value is left out, not a reason to refuse the sign-in.
     value = claims.get(name)
-    return value[:256] if isinstance(value, str) and value and value.isprintable() else None
+    return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
 
 
 def _check_type(parsed: ParsedToken) -> None:
@@ -215,8 +229,8 @@ def _check_access_token_hash(parsed: ParsedToken, access_token: Secret | None) -
         raise TokenProblem("access_token_hash_mismatch")
 
 
-def _misbehaved(problem: TokenProblem) -> ProviderMisbehaved:
+def _misbehaved(problem: TokenProblem, clock_remedy: str = CLOCK_REMEDY) -> ProviderMisbehaved:
     return ProviderMisbehaved(
         f"The identity provider's ID token is not acceptable ({problem.reason}).",
-        remedy="Check the clock of this machine." if problem.reason in _CLOCK_REASONS else None,
+        remedy=clock_remedy if problem.reason in _CLOCK_REASONS else None,
     )

@@ -3,10 +3,10 @@
 Nothing is believed yet: signatures are `signature`'s job and the meaning of claims is `claims`'s.
 """
 
-import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
@@ -15,6 +15,11 @@ MAX_TOKEN_BYTES = 16 * 1024
 MAX_KEY_ID_CHARACTERS = 1024
 
 _SEGMENTS = 3
+# All tokens of one key have the same header, so the last ones are kept; a longer header is read anew each time.
+_MAX_KEPT_HEADERS = 256
+_MAX_KEPT_HEADER_CHARACTERS = 1024
+# From base64url to base64, and what only base64 has to a character that no reader accepts.
+_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")
 _ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 
 
@@ -73,14 +78,14 @@ def parse_token(token: str) -> ParsedToken:
     if len(segments) != _SEGMENTS:
         raise TokenProblem("not_three_segments")
     header_text, claims_text, signature_text = segments
-    header = _decode_object(header_text, "header_malformed")
-    _check_header(header)
+    is_kept = len(header_text) <= _MAX_KEPT_HEADER_CHARACTERS
+    header = _kept_header(header_text) if is_kept else _read_header(header_text)
     claims = _decode_object(claims_text, "claims_malformed")
     signature = decode_base64url(signature_text)
     if not signature:
         raise TokenProblem("signature_missing")
     return ParsedToken(
-        header=MappingProxyType(header),
+        header=header,
         claims=MappingProxyType(claims),
         signing_input=f"{header_text}.{claims_text}".encode("ascii"),
         signature=signature,
@@ -109,15 +114,26 @@ def decode_base64url(segment: str) -> bytes:
     Raises:
         TokenProblem: Padding, a foreign character, an impossible length, or trailing bits that are not zero.
     """
-    text = segment.encode("ascii", "replace")
+    text = segment.encode("ascii", "replace").translate(_TO_BASE64)
+    padding = -len(text) % 4
     try:
-        decoded = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+        decoded = binascii.a2b_base64(text + b"==="[:padding])
     except binascii.Error:
         raise TokenProblem("not_base64url") from None
     # The decoder skips foreign characters and ignores trailing bits; writing the result again shows both.
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != text:
+    written = binascii.b2a_base64(decoded, newline=False)
+    if len(written) - padding != len(text) or not written.startswith(text):
         raise TokenProblem("not_base64url")
     return decoded
+
+
+def _read_header(segment: str) -> Mapping[str, object]:
+    header = _decode_object(segment, "header_malformed")
+    _check_header(header)
+    return MappingProxyType(header)
+
+
+_kept_header = lru_cache(maxsize=_MAX_KEPT_HEADERS)(_read_header)
 
 
 def _decode_object(segment: str, reason: str) -> dict[str, object]:

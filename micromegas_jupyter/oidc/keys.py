@@ -6,19 +6,19 @@ Fetching the document and choosing a key for a token are left to others.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
-
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey, RSAKey
+from typing import TYPE_CHECKING, TypeAlias
 
 from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.oidc.discovery import names_issuer
 from micromegas_jupyter.oidc.jws import decode_base64url
 
-PublicKey: TypeAlias = RSAKey | ECKey | OKPKey
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+PublicKey: TypeAlias = "RSAKey | ECKey | OKPKey"
 
 MAX_KEYS = 100
 
-_KEY_CLASSES: Mapping[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _NUMBERS: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _CURVES: Mapping[str, frozenset[str]] = {
     "EC": frozenset({"P-256", "P-384", "P-521"}),
@@ -31,6 +31,15 @@ _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _MIN_RSA_EXPONENT = 3
 _MAX_RSA_EXPONENT_BITS = 64
+_P25519 = 2**255 - 19
+_P448 = 2**448 - 2**224 - 1
+# The y of a point whose double's double's double is the neutral element; the other has the opposite sign.
+_Y_OF_ORDER_EIGHT = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+# By curve: the field's prime, and the y of all points whose order divides the cofactor (RFC 8032 section 5).
+_SMALL_ORDERS: Mapping[str, tuple[int, frozenset[int]]] = {
+    "Ed25519": (_P25519, frozenset({0, 1, _P25519 - 1, _Y_OF_ORDER_EIGHT, _P25519 - _Y_OF_ORDER_EIGHT})),
+    "Ed448": (_P448, frozenset({0, 1, _P448 - 1})),
+}
 # A common slip for ES512 in published keys, the Wycheproof set's RFC 7520 keys among them.
 _ALGORITHM_SLIPS = {"ES521": "ES512"}
 
@@ -71,12 +80,19 @@ class KeySet:
     ignored_count: int = 0
 
 
-def parse_key_set(document: object) -> KeySet:
+def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | None = None) -> KeySet:
     """Import the keys of a JWK Set document, leaving out those that cannot or must not verify signatures.
 
     Left out are keys with private or symmetric parts, of unknown type or curve, for another use, malformed, weak
-    (RSA below 2048 or above 8192 bits, or with an exponent that is even or out of range), and all after the first
-    `MAX_KEYS`. Source: RFC 7517 sections 4 and 5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
+    (RSA below 2048 or above 8192 bits, or with an exponent that is even or out of range; an Edwards point of small
+    order), and all after the first `MAX_KEYS`. Several keys of one name are all kept. Source: RFC 7517 sections 4 and
+    5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
+
+    Args:
+        document: The decoded document.
+        issuer: Left out are keys whose `issuer` member names another issuer. A provider with many tenants publishes
+            the keys of all of them in one set. None: the member is not looked at.
+        tenant: The tenant for which the issuer was expanded; a key may say `{tenantid}` in its place.
 
     Raises:
         ProviderMisbehaved: The document is not a JWK Set, or holds no key at all.
@@ -84,9 +100,13 @@ def parse_key_set(document: object) -> KeySet:
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not listed:
         raise ProviderMisbehaved("The identity provider's key document holds no list of keys.")
+    from joserfc.errors import JoseError
+
     usable: list[VerificationKey] = []
     for entry in listed[:MAX_KEYS]:
         try:
+            if issuer is not None:
+                _check_issuer(entry, issuer, tenant)
             usable.append(_import_key(entry))
         except (JoseError, ValueError, TypeError, KeyError):
             continue
@@ -98,7 +118,7 @@ def _import_key(entry: object) -> VerificationKey:
         raise _Unusable("not an object")
     _check_purpose(entry)
     key_type = entry.get("kty")
-    if not isinstance(key_type, str) or key_type not in _KEY_CLASSES:
+    if not isinstance(key_type, str) or key_type not in _NUMBERS:
         raise _Unusable("unknown key type")
     curve = entry.get("crv") if key_type in _CURVES else None
     if curve is not None and curve not in _CURVES[key_type]:
@@ -108,7 +128,9 @@ def _import_key(entry: object) -> VerificationKey:
     numbers = _numbers(entry, key_type)
     if key_type == "RSA":
         _check_rsa_strength(modulus=_integer(numbers["n"]), exponent=_integer(numbers["e"]))
-    key = _KEY_CLASSES[key_type].import_key({"kty": key_type, **numbers})
+    elif key_type == "OKP":
+        _check_edwards_order(curve, decode_base64url(numbers["x"]))
+    key = _key_classes()[key_type].import_key({"kty": key_type, **numbers})
     algorithm = _text_or_none(entry, "alg")
     return VerificationKey(
         key=key,
@@ -117,6 +139,12 @@ def _import_key(entry: object) -> VerificationKey:
         key_type=key_type,
         curve=curve,
     )
+
+
+def _check_issuer(entry: object, issuer: str, tenant: str | None) -> None:
+    # Microsoft: "Validate the issuer of the signing key".
+    if isinstance(entry, dict) and not names_issuer(entry.get("issuer", issuer), issuer=issuer, tenant=tenant):
+        raise _Unusable("another issuer's key")
 
 
 def _check_purpose(entry: Mapping[str, object]) -> None:
@@ -159,6 +187,15 @@ def _check_rsa_strength(*, modulus: int, exponent: int) -> None:
         raise _Unusable("a modulus from a generator that is known to be broken")
 
 
+def _check_edwards_order(curve: str | None, encoded: bytes) -> None:
+    """Refuse a point of small order, an empty key's zeros among them: anybody can write signatures for such a key."""
+    prime, small = _SMALL_ORDERS[str(curve)]
+    # The topmost bit is the sign of x.
+    without_sign = int.from_bytes(encoded, "little") & ((1 << (8 * len(encoded) - 1)) - 1)
+    if without_sign % prime in small:
+        raise _Unusable("a point of small order")
+
+
 def _has_roca_fingerprint(modulus: int) -> bool:
     """Whether the modulus is of the form that CVE-2017-15361 (ROCA) factors.
 
@@ -171,3 +208,10 @@ def _has_roca_fingerprint(modulus: int) -> bool:
 def _roca_residues() -> dict[int, frozenset[int]]:
     primes = [number for number in range(3, 168) if all(number % smaller for smaller in range(2, number))]
     return {prime: frozenset(pow(65537, exponent, prime) for exponent in range(prime)) for prime in primes}
+
+
+@cache
+def _key_classes() -> Mapping[str, type[PublicKey]]:
+    from joserfc.jwk import ECKey, OKPKey, RSAKey  # slow to load, and not needed where no key is
+
+    return {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}

@@ -5,6 +5,7 @@ Which text to show is the caller's choice.
 
 import re
 from collections.abc import Collection
+from urllib.parse import quote, quote_plus
 
 from micromegas_jupyter.contracts import Secret
 
@@ -20,9 +21,8 @@ def clean_provider_text(text: str, *, secrets: Collection[Secret] = ()) -> str:
 
     Source: RFC 6749 section 5.2 allows printable ASCII only; RFC 8628 section 5.3; SECURITY A23.
     """
-    for secret in secrets:
-        if secret.reveal():
-            text = text.replace(secret.reveal(), "…")
+    for written in _written(secrets):
+        text = text.replace(written, "…")
     printable = "".join(c if c.isprintable() and c not in "<>&" else " " for c in text[: 10 * MAX_SHOWN_CHARACTERS])
     words = " ".join(_LONG_RUN.sub("…", printable).split())
     return words if len(words) <= MAX_SHOWN_CHARACTERS else words[:MAX_SHOWN_CHARACTERS] + "…"
@@ -33,6 +33,15 @@ def describe_provider_error(code: object, description: object, *, secrets: Colle
 
     Source: RFC 6749 sections 4.1.2.1 and 5.2.
     """
-    shown = code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else "an unreadable error code"
+    shown = "an unreadable error code"
+    if isinstance(code, str) and _ERROR_CODE.fullmatch(code) and not any(map(code.__contains__, _written(secrets))):
+        shown = code
     detail = clean_provider_text(description, secrets=secrets) if isinstance(description, str) else ""
     return f"{shown}: {detail}" if detail else shown
+
+
+def _written(secrets: Collection[Secret]) -> list[str]:
+    """Return the secrets as they are, and as a form or an address writes them; longer ones first."""
+    texts = [secret.reveal() for secret in secrets if secret.reveal()]
+    found = {written for text in texts for written in (text, quote_plus(text), quote(text, safe=""))}
+    return sorted(found, key=len, reverse=True)

@@ -3,13 +3,20 @@
 Parsing the token, fetching the keys and judging the claims are left to others.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from __future__ import annotations
 
-from joserfc.jwa import JWS_ALGORITHMS, JWSAlgModel
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
-from micromegas_jupyter.oidc.keys import KeySet, VerificationKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from joserfc.jwa import JWSAlgModel
+
+    from micromegas_jupyter.oidc.keys import KeySet, VerificationKey
 
 MAX_KEYS_TRIED = 10
 
@@ -37,8 +44,6 @@ _RULES: Mapping[str, _Rule] = {
     ),
     "Ed25519": _Rule(key_type="OKP", curves=frozenset({"Ed25519"}), signature_bytes={"Ed25519": 64}),
 }
-_VERIFIERS: Mapping[str, JWSAlgModel] = {model.name: model for model in JWS_ALGORITHMS if model.name in _RULES}
-
 DEFAULT_ALGORITHMS = frozenset(_RULES)
 
 
@@ -65,13 +70,14 @@ def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset
         TokenProblem: The algorithm is not accepted, the named key does not fit it, or the signature is wrong.
     """
     check_algorithm(parsed, algorithms)
-    named = [key for key in keys.keys if parsed.key_id is None or key.key_id == parsed.key_id]
+    key_id = parsed.key_id
+    named = [key for key in keys.keys if key_id is None or key.key_id == key_id]
     if not named:
         raise UnknownKey("unknown_key")
     fitting = [key for key in named if _fits(key, parsed.algorithm)]
     if any(_verifies(parsed, key) for key in fitting[:MAX_KEYS_TRIED]):
         return
-    if parsed.key_id is None:
+    if key_id is None:
         raise UnknownKey("unknown_key")
     raise TokenProblem("signature_wrong" if fitting else "key_does_not_fit")
 
@@ -86,6 +92,13 @@ def _verifies(parsed: ParsedToken, key: VerificationKey) -> bool:
     if expected_bytes is not None and len(parsed.signature) != expected_bytes:
         return False
     try:
-        return _VERIFIERS[parsed.algorithm].verify(parsed.signing_input, parsed.signature, key.key)
+        return _verifiers()[parsed.algorithm].verify(parsed.signing_input, parsed.signature, key.key)
     except Exception:  # noqa: BLE001 - whatever the library makes of hostile bytes, the signature does not verify
         return False
+
+
+@cache
+def _verifiers() -> Mapping[str, JWSAlgModel]:
+    from joserfc.jwa import JWS_ALGORITHMS  # slow to load, and not needed to read a token that was checked before
+
+    return {model.name: model for model in JWS_ALGORITHMS if model.name in _RULES}

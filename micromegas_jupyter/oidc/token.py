@@ -5,7 +5,7 @@ Sending requests is `http`'s job, ID tokens are `id_token`'s.
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,13 +19,16 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
+from micromegas_jupyter.oidc.resource import resource_fields
+from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
 
 MAX_TOKEN_CHARACTERS = 64 * 1024
 MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
 
+_ANSWER = "token answer"
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
-_PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable"})
+_PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,8 @@ class TokenSet:
         token_type: Always a bearer type.
         id_token: Says who signed in.
         refresh_token: Gets the next set.
-        obtained_at: When the access token was received (aware UTC).
-        expires_at: When the access token ends (aware UTC); None when the provider does not say.
+        obtained_at: When the access token was received (aware UTC, by the provider's clock as far as it is known).
+        expires_at: When the access token ends (the same); None when the provider does not say.
         scope: What was granted; None when unknown.
     """
 
@@ -52,30 +55,46 @@ class TokenSet:
 
 
 def build_code_request(request: AuthorizationRequest, code: Secret) -> dict[str, str | Secret]:
-    """Return the fields that exchange a code. Source: RFC 6749 section 4.1.3; RFC 7636 section 4.5."""
+    """Return the fields that exchange a code.
+
+    Source: RFC 6749 section 4.1.3; RFC 7636 section 4.5; RFC 8707 section 2.2.
+    """
     return {
         "grant_type": "authorization_code",
         "code": code,
         "redirect_uri": request.redirect_uri,
         "code_verifier": request.code_verifier,
+        **resource_fields(request.resource),
     }
 
 
-def build_refresh_request(refresh_token: Secret, *, granted_scope: str | None) -> dict[str, str | Secret]:
+def build_refresh_request(
+    refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None
+) -> dict[str, str | Secret]:
     """Return the fields that get the next tokens, never asking for more than was granted.
 
     The scope is sent when the grant names `openid`; a grant without it comes from providers that list only the
-    API's own scopes (Entra ID), and leaving it out means all that was granted. Source: RFC 6749 section 6.
+    API's own scopes (Entra ID), and leaving it out means all that was granted. Source: RFC 6749 section 6; RFC 8707
+    section 2.2.
     """
-    fields: dict[str, str | Secret] = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    fields: dict[str, str | Secret] = {
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token,
+        **resource_fields(resource),
+    }
     if granted_scope is not None and "openid" in granted_scope.split():
         fields["scope"] = granted_scope
     return fields
 
 
-def build_client_credentials_request(*, scope: str | None, audience: str | None) -> dict[str, str | Secret]:
-    """Return the fields of a service account's request. Source: RFC 6749 section 4.4.2; `audience` as Auth0 has it."""
-    fields: dict[str, str | Secret] = {"grant_type": "client_credentials"}
+def build_client_credentials_request(
+    *, scope: str | None, audience: str | None, resource: str | None = None
+) -> dict[str, str | Secret]:
+    """Return the fields of a service account's request.
+
+    Source: RFC 6749 section 4.4.2; RFC 8707 section 2.2; `audience` as Auth0 has it.
+    """
+    fields: dict[str, str | Secret] = {"grant_type": "client_credentials", **resource_fields(resource)}
     if scope:
         fields["scope"] = scope
     if audience:
@@ -91,6 +110,8 @@ def build_revocation_request(token: Secret, *, kind: str) -> dict[str, str | Sec
 def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
     """Read a successful answer of the token endpoint.
 
+    What is refused shows nothing of itself, not even in a traceback with variables.
+
     Args:
         body: The decoded JSON.
         now: When the answer came.
@@ -99,9 +120,10 @@ def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) 
     Raises:
         ProviderMisbehaved: A member is missing or malformed, or the token is not a bearer token.
     """
-    if not isinstance(body, dict):
+    body = secret_object(body)
+    if body is None:
         raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
-    access_token = _token(body, "access_token")
+    access_token = read_token(body, "access_token")
     if access_token is None:
         raise ProviderMisbehaved("The identity provider's token answer holds no access token.")
     token_type = body.get("token_type")
@@ -110,12 +132,12 @@ def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) 
     scope = body.get("scope")
     if scope is not None and not isinstance(scope, str):
         raise ProviderMisbehaved("The identity provider's token answer has a scope that is not text.")
-    lifetime = _lifetime(body.get("expires_in"))
+    lifetime = read_lifetime(body.get("expires_in"))
     return TokenSet(
         access_token=access_token,
         token_type=token_type,
-        id_token=_token(body, "id_token"),
-        refresh_token=_token(body, "refresh_token"),
+        id_token=read_token(body, "id_token"),
+        refresh_token=read_token(body, "refresh_token"),
         obtained_at=now,
         expires_at=None if lifetime is None else now + timedelta(seconds=lifetime),
         scope=scope or asked_scope,
@@ -128,7 +150,7 @@ def build_token_error(
     """Return the error that a refused token request (4xx) amounts to.
 
     A refused refresh means that the person has to sign in again, whatever the code, unless the provider says that
-    it is only passing. Source: RFC 6749 section 5.2.
+    it is only passing, or that it is about the application. Source: RFC 6749 section 5.2.
     """
     code = body.get("error") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(code, str):
@@ -136,10 +158,13 @@ def build_token_error(
     described = describe_provider_error(code, body.get("error_description"), secrets=secrets)
     if code in _PASSING_ERRORS:
         return ProviderUnavailable(f"The identity provider cannot give tokens now ({described}).")
-    remedy = "Check client id and client secret." if code in _CLIENT_ERRORS else None
-    if is_refresh:
-        return LoginRequired(f"The sign-in has ended ({described}).", remedy=remedy)
-    return LoginFailed(f"The identity provider gave no token ({described}).", remedy=remedy)
+    remedy = "Check the client id, and the client secret or private key." if code in _CLIENT_ERRORS else None
+    # A program that was started without the application's secret must not cost the person the sign-in.
+    if is_refresh and code not in _CLIENT_ERRORS:
+        return LoginRequired(f"The sign-in has ended ({described}).")
+    failed = LoginFailed(f"The identity provider gave no token ({described}).", remedy=remedy)
+    failed.provider_code = code
+    return failed
 
 
 def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
@@ -155,20 +180,40 @@ def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
     )
 
 
-def _token(body: Mapping[str, object], name: str) -> Secret | None:
-    text = body.get(name)
-    if text is None or text == "":
+def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secret | None:
+    """Return the token or code that a provider's answer holds under `name`; None when it is absent or empty.
+
+    Raises:
+        ProviderMisbehaved: It is not text, too long, or has characters that no request could carry.
+    """
+    if body.get(name) in (None, ""):
         return None
-    if not isinstance(text, str) or len(text) > MAX_TOKEN_CHARACTERS or not text.isascii() or not text.isprintable():
-        raise ProviderMisbehaved(f"The identity provider's token answer has a malformed {name}.")
-    return Secret(text)
+    token = usable_token(body[name])
+    if token is None:
+        raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
+    return token
 
 
-def _lifetime(value: object) -> float | None:
+def usable_token(value: object) -> Secret | None:
+    """Return a token that somebody gave as a secret; None when it is no text, too long, or no request could carry it.
+
+    It raises nothing, so that no traceback has the text among its variables.
+    """
+    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS or not value.isascii():
+        return None
+    return Secret(value) if value.isprintable() else None
+
+
+def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_in") -> float | None:
+    """Return a number of seconds that a provider's answer holds; None when it is absent.
+
+    Raises:
+        ProviderMisbehaved: It is not a finite number of at least zero.
+    """
     if value is None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)  # some providers write the number as text
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ProviderMisbehaved("The identity provider's token answer has a malformed expires_in.")
+        raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
     return min(float(value), MAX_LIFETIME_SECONDS)

@@ -44,7 +44,24 @@ def notice_page(*, status: int, what: str) -> Page:
     return _page(status=status, title="Nothing to do here", sentences=[what], hint="", is_failure=True)
 
 
-def _page(*, status: int, title: str, sentences: list[str], hint: str, is_failure: bool = False) -> Page:
+def handed_over_page() -> Page:
+    """Return the page for an answer whose end nobody can tell here: the place where the sign-in began says it."""
+    return _page(
+        status=200,
+        title="Back to where you started",
+        sentences=["What you did here was handed over."],
+        hint="You can close this tab: the notebook says how the sign-in ended.",
+    )
+
+
+def reload_page() -> Page:
+    """Return the page that loads itself again at once, as a page of this site and no longer of the one before."""
+    return _page(status=200, title="One moment", sentences=[], hint="", head='<meta http-equiv="refresh" content="0">')
+
+
+def _page(  # noqa: PLR0913 - the parts of a page
+    *, status: int, title: str, sentences: list[str], hint: str, is_failure: bool = False, head: str = ""
+) -> Page:
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     closing = f'<p class="hint">{escape(hint)}</p>' if hint else ""
     # A screen reader announces a failure at once and a success when it is done with what it is saying.
@@ -53,7 +70,7 @@ def _page(*, status: int, title: str, sentences: list[str], hint: str, is_failur
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"{head}<title>{escape(title)}</title><style>{STYLE}</style></head>"
         f'<body><main role="{role}" class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>'
         f"<h1>{escape(title)}</h1>{paragraphs}{closing}</main></body></html>"
     )

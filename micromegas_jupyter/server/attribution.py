@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from micromegas_jupyter.contracts import AuthContext, AuthType
-from micromegas_jupyter.errors import PermissionDenied
-from micromegas_jupyter.server.headers import Headers, first_value
+from micromegas_jupyter.errors import PermissionDenied, UsageError
+from micromegas_jupyter.server.headers import Headers
 
 _UNKNOWN = "unknown"
 _SERVICE_ACCOUNT = "service-account"
+_MAX_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
     """Return whom the call is attributed to.
 
     Raises:
+        UsageError: A header is there several times, is too long or cannot be shown.
         PermissionDenied: The headers name somebody else, and the caller may not act for others.
     """
     claimed_id, claimed_email, claimed_name = (
@@ -43,7 +45,7 @@ def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
             service_account_name=caller.subject if claimed_id or claimed_email else None,
         )
     if (claimed_id or caller.subject) != caller.subject or _is_other_email(claimed_email, caller):
-        raise PermissionDenied("The call names another user than the one who is signed in.")
+        raise PermissionDenied("The call names another user than the one who is signed in.", reason="impersonation")
     fallback = _SERVICE_ACCOUNT if caller.auth_type is AuthType.API_KEY else _UNKNOWN
     return Attribution(user=caller.subject, email=caller.email or fallback, name=claimed_name)
 
@@ -54,10 +56,20 @@ def _is_other_email(claimed: str | None, caller: AuthContext) -> bool:
 
 def _decoded(headers: Headers, name: str) -> str | None:
     """Return a percent-encoded header's text; what does not decode stays as it was sent."""
-    value = first_value(headers, name)
-    if not value:
+    values = headers.get(name, ())
+    if len(values) > 1:
+        raise UsageError(f"The header {name} is there {len(values)} times.", remedy="Send it once.")
+    if not values or not values[0]:
         return None
     try:
-        return unquote(value, errors="strict")
+        text = unquote(values[0], errors="strict")
+        is_readable = text.isprintable()
     except UnicodeDecodeError:
-        return value
+        text = values[0]
+        is_readable = text.isprintable() and text.isascii()
+    if not is_readable or len(text) > _MAX_CHARACTERS:
+        raise UsageError(
+            f"The header {name} is not a name that can be shown.",
+            remedy=f"Send at most {_MAX_CHARACTERS} printable characters, percent-encoded in UTF-8.",
+        )
+    return text

@@ -1,17 +1,20 @@
-"""One JSON line for each query, however it ended, on the logger `micromegas_jupyter.audit`; refusals on its child.
+"""One JSON line for each query, however it ended, on the logger `micromegas_jupyter.audit`.
+
+Calls that are not let in are told by `access.audit`, on a child of that logger.
 
 Where the lines go is decided by whoever configures logging; a handler that fails does not fail the query.
 
-Field names are upstream's, in upstream's order, and two more at the end: `issuer` and `time`.
+Field names are upstream's, in upstream's order, and three more at the end: `issuer`, `credential` (as in
+`access.audit`) and `time`.
 """
 
-import json
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
-from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.access.audit_lines import encode_line, utc_text
+from micromegas_jupyter.access.credential import token_name
+from micromegas_jupyter.contracts import AuthContext, Secret
 from micromegas_jupyter.engine import StatementRequest
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.seams import Clock
@@ -20,17 +23,15 @@ from micromegas_jupyter.server.headers import ClientTags
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
-_REFUSED: Final = logging.getLogger(f"{AUDIT_LOGGER}.refused")
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 # The root logger's default would hide the lines from handlers that are there.
 _AUDIT.setLevel(logging.INFO)
 _MAX_SQL_BYTES: Final = 2048
-_MAX_FIELD: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryFacts:
-    """What is known of a query before it runs."""
+    """What is known of a query before it runs; `credential` is what the caller was recognised by, if anything."""
 
     query_id: str
     client_address: str
@@ -38,6 +39,7 @@ class QueryFacts:
     caller: AuthContext
     attribution: Attribution
     request: StatementRequest = field(repr=False)
+    credential: Secret | None = field(default=None, repr=False)
 
 
 class QueryAudit:
@@ -65,7 +67,10 @@ class QueryAudit:
         if self._is_written:
             return
         self._is_written = True
-        _write_line(_AUDIT, self._record(status, error))
+        try:
+            _AUDIT.info("%s", encode_line(self._record(status, error)))
+        except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
+            _LOG.exception("an audit line could not be written, query_id=%s", self._facts.query_id)
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
         facts, request = self._facts, self._facts.request
@@ -96,7 +101,10 @@ class QueryAudit:
             record |= {"error": str(error), "error_class": classify_error(error)}
         if self._planned is not None:
             record["output_rows"] = self.output_rows
-        record |= {"issuer": facts.caller.issuer, "time": _utc_text(self._clock.now())}
+        record["issuer"] = facts.caller.issuer
+        if facts.credential is not None:
+            record["credential"] = token_name(facts.credential.reveal())
+        record["time"] = utc_text(self._clock.now())
         return record
 
     def _timings(self) -> dict[str, object]:
@@ -108,46 +116,6 @@ class QueryAudit:
             "setup_ms": _milliseconds(planned - self._started),
             "total_ms": _milliseconds(now - self._started),
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A call that was not let in, or not allowed; `reason` is a fixed word, never shown to the client."""
-
-    query_id: str
-    method: str
-    client_address: str
-    code: str
-    reason: str
-
-
-def write_refusal(refusal: Refusal, *, now: datetime) -> None:
-    """Write one line about a refused call on the logger `micromegas_jupyter.audit.refused`."""
-    record: dict[str, object] = {
-        "event": "refused",
-        "query_id": refusal.query_id,
-        "method": refusal.method,
-        "client_ip": refusal.client_address,
-        "code": refusal.code,
-        "reason": refusal.reason,
-        "time": _utc_text(now),
-    }
-    _write_line(_REFUSED, record)
-
-
-def _write_line(logger: logging.Logger, record: dict[str, object]) -> None:
-    try:
-        logger.info(encode_line(record))
-    except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
-        _LOG.exception("an audit line could not be written, query_id=%s", record["query_id"])
-
-
-def encode_line(record: dict[str, object]) -> str:
-    """Return the record as one line of JSON: bounded texts, nothing but printable ASCII."""
-    bounded = {
-        key: value[:_MAX_FIELD] if isinstance(value, str) and key != "sql" else value for key, value in record.items()
-    }
-    return json.dumps(bounded, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
 def classify_error(error: MicromegasError) -> str:
@@ -167,7 +135,3 @@ def classify_error(error: MicromegasError) -> str:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def _utc_text(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

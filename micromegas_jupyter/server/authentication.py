@@ -1,4 +1,4 @@
-"""Who makes a call: reads the one `authorization` header and asks the validator.
+"""Who makes a call, and whether they call too often: reads the one `authorization` header and asks the validator.
 
 What makes a token acceptable is the validator's knowledge; refusals become statuses in `statuses`.
 """
@@ -7,17 +7,31 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, Secret, TokenValidator
-from micromegas_jupyter.errors import Rejected, Unavailable
-from micromegas_jupyter.server.headers import Headers
+from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
+from micromegas_jupyter.access.call_facts import CallFacts, checking_for
+from micromegas_jupyter.access.deciding import DecidingValidator
+from micromegas_jupyter.access.decision import Claimed, Refused, Undecided
+from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, waiting_for_keys
+from micromegas_jupyter.access.rate_limit import CallLimits
+from micromegas_jupyter.access.reloading import ReloadingValidator
+from micromegas_jupyter.contracts import AuthContext, AuthType, HiddenText, Secret, TokenValidator
+from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
+from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.server.headers import UNKNOWN_ADDRESS, Headers
+from micromegas_jupyter.server.key_waiters import KeyWaiters
+from micromegas_jupyter.settings import RateLimits
 
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
-_VALIDATION_THREADS: Final = 4
-_MAX_WAITING: Final = 256
+_VALIDATION_THREADS: Final = 16
+_MAX_CHECKS: Final = 1024
+# One for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
+_MAX_KEY_WAITS: Final = 3
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
 
 
@@ -30,37 +44,53 @@ class Credential:
 
 
 class Authenticator:
-    """Tells who makes a call.
+    """Tells who makes a call, and turns away who calls too often.
 
-    Checks that need signature work or the network run on threads of their own, so that they neither hold up the
-    event loop nor take the threads of anything else. Everything but those threads belongs to the event loop.
+    Checks run on threads of their own, so that they neither hold up the event loop nor take the threads of anything
+    else. A check that needs keys which are being fetched waits on the event loop, so that an issuer that does not
+    answer takes no thread from the others. Everything but those threads belongs to the event loop.
+
+    Each refusal leaves one audit event: the validator's own, or one of this class for what the validator is not
+    asked about.
 
     Args:
         validator: Answers who bears a token; None lets everyone in as administrator. Closed by its owner.
         check_seconds: How long a check may take.
+        limits: How often callers may call; None for any number.
     """
 
-    def __init__(self, validator: TokenValidator | None, *, check_seconds: float) -> None:
+    def __init__(
+        self, validator: TokenValidator | None, *, check_seconds: float, limits: CallLimits | None = None
+    ) -> None:
         self._validator = validator
         self._check_seconds = check_seconds
+        self._limits = limits
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
-        self._waiting = 0
+        self._check_count = 0
+        self._key_waiters = KeyWaiters()
+        self._writes_events = isinstance(validator, DecidingValidator)
+        self.audit = validator.audit if isinstance(validator, DecidingValidator) else AccessAudit()
 
-    async def authenticate(self, headers: Headers) -> AuthContext:
+    async def authenticate(self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts) -> AuthContext:
         """Return the caller of a call with these headers: exactly one `authorization`, of the `Bearer` scheme.
+
+        Args:
+            headers: The call's headers.
+            describe: Gathers what audit events tell of the call; not asked for a caller who is known already.
 
         Raises:
             Rejected: No, several or an unacceptable credential.
             Unavailable: The credential could not be checked now.
+            ResourcesExhausted: The caller calls too often, or credentials from its address were refused too often.
         """
         if self._validator is None:
             return _ANYONE
-        credential = parse_authorization(headers)
-        if credential.scheme != "bearer":
-            raise Rejected(reason="scheme")
-        return await self._validate(credential.text.reveal(), self._validator)
+        token = self._read(_bearer_token, headers, describe)
+        return await self._identify(HiddenText(token.reveal()), self._validator, describe)
 
-    async def exchange(self, headers: Headers) -> tuple[AuthContext, Secret]:
+    async def exchange(
+        self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts
+    ) -> tuple[AuthContext, Secret]:
         """Return the caller and the bearer token for later calls, from a `Bearer` or `Basic` credential.
 
         With `Basic` the password is the token or API key; the user name says nothing.
@@ -68,37 +98,117 @@ class Authenticator:
         Raises:
             Rejected: No, several or an unacceptable credential.
             Unavailable: The credential could not be checked now.
+            ResourcesExhausted: As for `authenticate`.
         """
         if self._validator is None:
             return _ANYONE, Secret(_ANYONE.subject)
-        credential = parse_authorization(headers)
-        match credential.scheme:
-            case "bearer":
-                token = credential.text
-            case "basic":
-                token = _password(credential.text)
-            case _:
-                raise Rejected(reason="scheme")
-        return await self._validate(token.reveal(), self._validator), token
+        token = self._read(_bearer_or_password, headers, describe)
+        return await self._identify(HiddenText(token.reveal()), self._validator, describe), token
+
+    def record(self, event: AccessEvent, call: CallFacts) -> None:
+        """Write an audit event about a call."""
+        with checking_for(call):
+            self.audit.record(event)
 
     def close(self) -> None:
         """Take no more checks; running ones end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _validate(self, token: str, validator: TokenValidator) -> AuthContext:
-        cached = validator.cached_context(token)
-        if cached is not None:
-            return cached
-        if self._waiting >= _MAX_WAITING:
-            raise Unavailable("Too many credentials are being checked.")
-        self._waiting += 1
+    def _read(self, reader: Callable[[Headers], Secret], headers: Headers, describe: Callable[[], CallFacts]) -> Secret:
         try:
-            check = asyncio.get_running_loop().run_in_executor(self._threads, validator.validate_token, token)
-            return await asyncio.wait_for(check, self._check_seconds)
+            return reader(headers)
+        except Rejected as error:
+            self.record(AccessEvent(outcome="refused", reason=error.reason, code=error.code), describe())
+            raise
+
+    async def _identify(self, token: str, validator: TokenValidator, describe: Callable[[], CallFacts]) -> AuthContext:
+        caller = validator.cached_context(token)
+        if caller is None:
+            caller = await self._check(token, validator, describe())
+        if self._limits is not None:
+            try:
+                self._limits.count_call(caller.issuer, caller.subject)
+            except ResourcesExhausted as error:
+                who = Claimed(issuer=caller.issuer, subject=caller.subject)
+                event = AccessEvent(outcome="limited", reason="calls_of_identity", code=error.code, who=who)
+                self.record(event, describe())
+                raise
+        return caller
+
+    async def _check(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
+        address = call.client_address or UNKNOWN_ADDRESS
+        if self._limits is None:
+            return await self._ask(token, validator, call)
+        try:
+            self._limits.count_refusal(address)
+        except ResourcesExhausted as error:
+            self.record(AccessEvent(outcome="limited", reason="refusals_of_address", code=error.code), call)
+            raise
+        try:
+            caller = await self._ask(token, validator, call)
+        except Rejected:
+            raise
+        except BaseException:
+            self._limits.forgive_refusal(address, is_accepted=False)
+            raise
+        self._limits.forgive_refusal(address)
+        return caller
+
+    async def _ask(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
+        if self._check_count >= _MAX_CHECKS:
+            raise self._undecided("Too many credentials are being checked.", "too_many_checks", call)
+        try:
+            async with asyncio.timeout(self._check_seconds):
+                return await self._ask_until_keys_are_here(token, validator, call)
         except TimeoutError:
-            raise Unavailable("The credential could not be checked in time.") from None
+            raise self._undecided("The credential could not be checked in time.", "check_timed_out", call) from None
+        except (Rejected, Unavailable) as error:
+            if not self._writes_events:
+                self._record_foreign(error, token, call)
+            raise
+
+    async def _ask_until_keys_are_here(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
+        for _ in range(_MAX_KEY_WAITS):
+            try:
+                return await self._ask_once(token, validator, call, KeyWait.OUTSIDE)
+            except KeysOnTheWay as waiting:
+                if not await self._key_waiters.wait_for(waiting.fetch):
+                    break  # to ask again would only start the next fetch
+        return await self._ask_once(token, validator, call, KeyWait.NOT_AT_ALL)
+
+    async def _ask_once(self, token: str, validator: TokenValidator, call: CallFacts, how: KeyWait) -> AuthContext:
+        with checking_for(call), waiting_for_keys(how):
+            carry_over = copy_context().run
+        self._check_count += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, carry_over, validator.validate_token, token
+            )
         finally:
-            self._waiting -= 1
+            self._check_count -= 1
+
+    def _undecided(self, what: str, reason: str, call: CallFacts) -> Unavailable:
+        self.record(AccessEvent(outcome="undecided", reason=reason, code=Unavailable.code), call)
+        return Unavailable(what)
+
+    def _record_foreign(self, error: Rejected | Unavailable, token: str, call: CallFacts) -> None:
+        """Write the event of a validator that writes none itself."""
+        finding = Refused(reason=error.reason) if isinstance(error, Rejected) else Undecided(reason="unavailable")
+        with checking_for(call):
+            self.audit.record_decision(finding, token)
+
+
+def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, clock: Clock) -> CallLimits | None:
+    """Return the limits for callers of a validator, counted in its metrics; none where nobody says who calls.
+
+    A validator that reads its settings again brings limits that change with them; `rate_limits` are for any other.
+    """
+    if validator is None:
+        return None
+    metrics = validator.metrics if isinstance(validator, DecidingValidator) else None
+    if isinstance(validator, ReloadingValidator):
+        return CallLimits(lambda: validator.settings.rate_limits, clock=clock, metrics=metrics)
+    return CallLimits(rate_limits, clock=clock, metrics=metrics)
 
 
 def parse_authorization(headers: Headers) -> Credential:
@@ -118,6 +228,24 @@ def parse_authorization(headers: Headers) -> Credential:
     if found is None:
         raise Rejected(reason="malformed")
     return Credential(scheme=found[1].lower(), text=Secret(found[2]))
+
+
+def _bearer_token(headers: Headers) -> Secret:
+    credential = parse_authorization(headers)
+    if credential.scheme != "bearer":
+        raise Rejected(reason="scheme")
+    return credential.text
+
+
+def _bearer_or_password(headers: Headers) -> Secret:
+    credential = parse_authorization(headers)
+    match credential.scheme:
+        case "bearer":
+            return credential.text
+        case "basic":
+            return _password(credential.text)
+        case _:
+            raise Rejected(reason="scheme")
 
 
 def _password(text: Secret) -> Secret:

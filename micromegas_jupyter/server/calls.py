@@ -4,13 +4,15 @@ What a call asks for is `flight_service`'s job; how it ends badly, that of `stat
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
 
+from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.contracts import AuthContext
-from micromegas_jupyter.errors import DeadlineExceeded, UsageError
+from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, UsageError
 from micromegas_jupyter.server.admission import CallerKey
 from micromegas_jupyter.server.headers import Headers
 
@@ -21,18 +23,32 @@ QUERY_ID_HEADER: Final = "x-micromegas-query-id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """An authenticated call; messages go in and out as bytes."""
+    """An authenticated call; messages go in and out as bytes. `describe` gathers what audit events tell of it."""
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
     headers: Headers = field(repr=False)
     caller: AuthContext
     query_id: str
     stalled_write_seconds: float
+    describe: Callable[[], CallFacts] = field(repr=False)
 
     @property
     def caller_key(self) -> CallerKey:
         """Who the caller is to stores and limits: issuer and subject."""
         return self.caller.issuer, self.caller.subject
+
+    def require_scope(self, scope: str) -> None:
+        """Check that the caller's credential is for this kind of call.
+
+        Raises:
+            PermissionDenied: It is not.
+        """
+        if scope not in self.caller.scopes:
+            raise PermissionDenied(
+                f"This credential is not for calls that need the scope {scope}.",
+                reason="scope_missing",
+                remedy=f"Use an API key with the scope {scope}.",
+            )
 
     async def read(self) -> bytes | None:
         """Return the client's next message, None after its last."""

@@ -18,6 +18,7 @@ from micromegas_jupyter.flightsql.commands import (
     TableTypesQuery,
 )
 from micromegas_jupyter.server.sql_info import SQL_INFO_SCHEMA, build_sql_info
+from micromegas_jupyter.telemetry.descriptions import with_remarks
 
 MetadataCommand = SqlInfoQuery | CatalogsQuery | DbSchemasQuery | TablesQuery | TableTypesQuery
 
@@ -94,7 +95,7 @@ def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, pa.Schema]]) -
             "db_schema_name": _DB_SCHEMA,
             "table_name": name,
             "table_type": _TABLE_TYPE,
-            **({"table_schema": schema.serialize().to_pybytes()} if command.include_schema else {}),
+            **({"table_schema": with_remarks(name, schema).serialize().to_pybytes()} if command.include_schema else {}),
         }
         for name, schema in sorted(tables, key=lambda table: table[0])
         if matches_pattern(name, command.table_pattern)

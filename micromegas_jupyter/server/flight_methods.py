@@ -5,7 +5,8 @@ Who calls is known when a method starts; running queries is `queries`' job, desc
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import pyarrow as pa
@@ -31,14 +32,19 @@ from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
+from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
+from micromegas_jupyter.settings import READ_SCOPE
 
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
+# A client takes an answer of 16 kB.
+_MAX_GROUPS_BYTES: Final = 4 * 1024
 _ACTIONS: Final = {
     "CreatePreparedStatement": "Prepare a statement: ActionCreatePreparedStatementRequest to its Result.",
     "ClosePreparedStatement": "Forget a prepared statement: ActionClosePreparedStatementRequest, no result.",
     "MicromegasWhoAmI": "Tell who the caller is: no body, one JSON object.",
 }
+_RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
 
 
 class FlightMethods:
@@ -48,20 +54,24 @@ class FlightMethods:
         engine: Knows the tables.
         queries: Plans and runs statements.
         prepared: Keeps prepared statements.
+        access_reload: Reloads the access configuration.
     """
 
-    def __init__(self, *, engine: Engine, queries: QueryRunner, prepared: PreparedStatements) -> None:
+    def __init__(
+        self, *, engine: Engine, queries: QueryRunner, prepared: PreparedStatements, access_reload: AccessReload
+    ) -> None:
         self._engine = engine
         self._queries = queries
         self._prepared = prepared
+        self._access_reload = access_reload
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
         """Return the methods that are offered, by their names in the Flight service."""
         return {
-            "GetFlightInfo": self._get_flight_info,
-            "GetSchema": self._get_schema,
-            "DoGet": self._do_get,
-            "DoPut": self._do_put,
+            "GetFlightInfo": _reading(self._get_flight_info),
+            "GetSchema": _reading(self._get_schema),
+            "DoGet": _reading(self._do_get),
+            "DoPut": _reading(self._do_put),
             "DoAction": self._do_action,
             "ListActions": self._list_actions,
         }
@@ -115,12 +125,16 @@ class FlightMethods:
         action = parse_message(messages.Action, await call.read_only_message())
         match action.type:
             case "CreatePreparedStatement":
+                call.require_scope(READ_SCOPE)
                 await self._create_prepared_statement(call, action.body)
             case "ClosePreparedStatement":
+                call.require_scope(READ_SCOPE)
                 request = parse_action_body(messages.ActionClosePreparedStatementRequest, action.body)
                 self._prepared.close(request.prepared_statement_handle, call.caller_key)
             case "MicromegasWhoAmI":
                 await call.write(messages.Result(body=_describe_caller(call)).SerializeToString())
+            case name if name == RELOAD_ACTION:
+                await self._access_reload.run(call)
             case _:
                 raise UnsupportedRequest(f"This server does not offer the action {printable_name(action.type)}.")
 
@@ -137,7 +151,10 @@ class FlightMethods:
 
     async def _list_actions(self, call: Call) -> None:
         await call.read_only_message()
-        for name, description in _ACTIONS.items():
+        offered = dict(_ACTIONS)
+        if self._access_reload.is_offered_to(call.caller):
+            offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
+        for name, description in offered.items():
             await call.write(messages.ActionType(type=name, description=description).SerializeToString())
 
     async def _find_schema(self, call: Call, command: Command) -> pa.Schema:
@@ -150,6 +167,16 @@ class FlightMethods:
                 return (await self._queries.plan(call, statement.sql, statement.parameters)).schema
             case _:
                 return metadata_schema(command)
+
+
+def _reading(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awaitable[None]]:
+    """Return the method for callers who may read."""
+
+    async def answer(call: Call) -> None:
+        call.require_scope(READ_SCOPE)
+        await method(call)
+
+    return answer
 
 
 def _build_ticket(command: Command, packed: bytes) -> bytes:
@@ -190,5 +217,13 @@ def _describe_caller(call: Call) -> bytes:
         "auth_type": caller.auth_type.value,
         "is_admin": caller.is_admin,
         "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
+        "groups": _first_names(caller.groups),
+        "group_count": len(caller.groups),
     }
     return json.dumps(described).encode()
+
+
+def _first_names(names: Sequence[str]) -> list[str]:
+    """Return the first of the names, as many as a client reads in one answer."""
+    sizes = accumulate(len(json.dumps(name)) for name in names)
+    return [name for name, size in zip(names, sizes, strict=True) if size <= _MAX_GROUPS_BYTES]

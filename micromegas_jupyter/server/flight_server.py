@@ -12,12 +12,13 @@ from micromegas_jupyter.contracts import TokenValidator
 from micromegas_jupyter.engine import Engine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.server.authentication import Authenticator
+from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
+from micromegas_jupyter.server.reloading import AccessReload
 
 _METADATA_SLACK_BYTES: Final = 16 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 128
@@ -49,7 +50,11 @@ class FlightServer:
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
         self._settings = settings
-        self._authenticator = Authenticator(validator, check_seconds=settings.token_check_seconds)
+        self._authenticator = Authenticator(
+            validator,
+            check_seconds=settings.token_check_seconds,
+            limits=build_limits(validator, settings.rate_limits, clock=clock),
+        )
         prepared = PreparedStatements(
             max_statements=settings.max_prepared,
             max_per_caller=settings.max_prepared_per_caller,
@@ -59,10 +64,14 @@ class FlightServer:
         )
         self._queries = QueryRunner(engine, settings=settings, clock=clock)
         self._service = FlightService(
-            methods=FlightMethods(engine=engine, queries=self._queries, prepared=prepared),
+            methods=FlightMethods(
+                engine=engine,
+                queries=self._queries,
+                prepared=prepared,
+                access_reload=AccessReload(validator, audit=self._authenticator.audit),
+            ),
             authenticator=self._authenticator,
             settings=settings,
-            clock=clock,
             randomness=randomness,
         )
         self._server: grpc.aio.Server | None = None

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from micromegas_jupyter.errors import PermissionDenied, Rejected, ServerUnavailable, UnsupportedRequest
+from micromegas_jupyter.access.audit import AccessEvent
+from micromegas_jupyter.access.call_facts import CallFacts
+from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable, UnsupportedRequest
 from micromegas_jupyter.flightsql.commands import printable_name
-from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.server.audit import Refusal, write_refusal
+from micromegas_jupyter.seams import Randomness
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_methods import FlightMethods
@@ -30,6 +33,10 @@ else:
     _GenericRpcHandler = grpc.GenericRpcHandler  # generic only to the type checker
 
 _GOODBYE_SECONDS: Final = 2.0  # a client that takes no data cannot be told; closing the connection ends its call
+_MAX_NOTICE_CHARACTERS: Final = 512
+
+NOTICE_TRAILER: Final = "x-micromegas-notice"
+
 _HANDSHAKE: Final = f"/{FLIGHT_SERVICE}/Handshake"
 
 
@@ -44,7 +51,6 @@ class FlightService(_GenericRpcHandler):
         authenticator: Tells who calls.
         randomness: Makes query ids.
         settings: Limits, and whose forwarding headers count.
-        clock: Dates refusals.
     """
 
     def __init__(
@@ -53,7 +59,6 @@ class FlightService(_GenericRpcHandler):
         methods: FlightMethods,
         authenticator: Authenticator,
         settings: FlightServerSettings,
-        clock: Clock,
         randomness: Randomness,
     ) -> None:
         self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
@@ -62,7 +67,6 @@ class FlightService(_GenericRpcHandler):
         self._authenticator = authenticator
         self._randomness = randomness
         self._settings = settings
-        self._clock = clock
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
 
@@ -95,10 +99,7 @@ class FlightService(_GenericRpcHandler):
             await self._answer(method, context, query_id)
         except BaseException as raised:  # noqa: BLE001 - the one place where whatever went wrong becomes a status
             is_goodbye = isinstance(raised, asyncio.CancelledError) and not self._is_serving
-            error = translate_error(_stopping() if is_goodbye else raised, query_id)
-            if isinstance(error, Rejected | PermissionDenied):
-                self._note_refusal(error, method, context)
-            await abort_call(context, error)
+            await abort_call(context, translate_error(_stopping() if is_goodbye else raised, query_id))
 
     async def _answer(self, method: str, context: grpc.aio.ServicerContext[bytes, bytes], query_id: str) -> None:
         if method == HEALTH_CHECK_METHOD:
@@ -107,40 +108,50 @@ class FlightService(_GenericRpcHandler):
         if not self._is_serving:
             raise _stopping()
         headers = group_headers(context.invocation_metadata())
+
+        def describe() -> CallFacts:
+            address = find_client_address(context.peer(), headers, self._settings.trusted_proxies)
+            return CallFacts(method=method, client_address=address, call_id=query_id)
+
         if method == _HANDSHAKE:
-            await self._shake_hands(headers, context)
+            await self._shake_hands(headers, context, describe)
             return
-        caller = await self._authenticator.authenticate(headers)
+        caller = await self._authenticator.authenticate(headers, describe)
+        _add_notice(context, caller)
         answer = self._methods.get(method)
         if answer is None:
             raise UnsupportedRequest(f"This server does not offer {printable_name(method)}.")
-        await answer(
-            Call(
-                context=context,
-                headers=headers,
-                caller=caller,
-                query_id=query_id,
-                stalled_write_seconds=self._settings.stalled_write_seconds,
-            )
+        call = Call(
+            context=context,
+            headers=headers,
+            caller=caller,
+            query_id=query_id,
+            stalled_write_seconds=self._settings.stalled_write_seconds,
+            describe=describe,
         )
+        try:
+            await answer(call)
+        except PermissionDenied as error:
+            who = Claimed(issuer=caller.issuer, subject=caller.subject)
+            event = AccessEvent(outcome="forbidden", reason=error.reason, code=error.code, who=who)
+            self._authenticator.record(event, describe())
+            raise
 
-    def _note_refusal(
-        self, error: Rejected | PermissionDenied, method: str, context: grpc.aio.ServicerContext[bytes, bytes]
+    async def _shake_hands(
+        self, headers: Headers, context: grpc.aio.ServicerContext[bytes, bytes], describe: "Callable[[], CallFacts]"
     ) -> None:
-        headers = group_headers(context.invocation_metadata())
-        refusal = Refusal(
-            query_id=error.query_id or "",
-            method=method,
-            client_address=find_client_address(context.peer(), headers, self._settings.trusted_proxies),
-            code=error.code,
-            reason=error.reason if isinstance(error, Rejected) else "impersonation",
-        )
-        write_refusal(refusal, now=self._clock.now())
-
-    async def _shake_hands(self, headers: Headers, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Answer a Handshake with the bearer token for later calls, in the header that Flight clients look at."""
-        _caller, token = await self._authenticator.exchange(headers)
+        caller, token = await self._authenticator.exchange(headers, describe)
+        _add_notice(context, caller)
         await context.send_initial_metadata((("authorization", f"Bearer {token.reveal()}"),))
+
+
+def _add_notice(context: grpc.aio.ServicerContext[bytes, bytes], caller: AuthContext) -> None:
+    """Let the answer carry what the caller should know about their credential, however the call ends."""
+    if caller.notice is not None:
+        # Metadata is printable ASCII; gRPC would end the call over anything else.
+        shown = "".join(character if " " <= character <= "~" else "?" for character in caller.notice)
+        context.set_trailing_metadata(((NOTICE_TRAILER, shown[:_MAX_NOTICE_CHARACTERS]),))
 
 
 def _stopping() -> ServerUnavailable:

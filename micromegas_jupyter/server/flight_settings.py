@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from micromegas_jupyter.settings import RateLimits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlightServerSettings:
@@ -26,6 +28,7 @@ class FlightServerSettings:
         max_prepared: Prepared statements of all callers.
         max_prepared_per_caller: Of these, those of one caller; a new one replaces the longest unused.
         trusted_proxies: Peer addresses whose forwarding headers name the real client.
+        rate_limits: How often an identity may call, and how often an address may be refused.
 
     Raises:
         ValueError: A number is out of its range, or only one of the TLS files is given.
@@ -48,6 +51,7 @@ class FlightServerSettings:
     max_prepared: int = 4096
     max_prepared_per_caller: int = 64
     trusted_proxies: frozenset[str] = frozenset()
+    rate_limits: RateLimits = field(default_factory=RateLimits)
 
     def __post_init__(self) -> None:
         if (self.certificate_file is None) != (self.key_file is None):

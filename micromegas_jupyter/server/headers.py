@@ -19,9 +19,22 @@ _RFC3339: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,12}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
 _MICROSECOND_DIGITS: Final = 6
+_ADDRESS_WITH_PORT: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5})")
 _ROW_LIMIT: Final = re.compile(r"[0-9]{1,18}")
 
 Headers = Mapping[str, tuple[str, ...]]
+UNKNOWN_ADDRESS: Final = "unknown"
+
+
+class ReceivedHeaders(dict[str, tuple[str, ...]]):
+    """Headers that hold a credential, fit to stand among the variables that a verbose traceback shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"ReceivedHeaders({', '.join(sorted(self))})"
+
+    __str__ = __repr__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +58,7 @@ class ClientTags:
 
 def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:
     """Return the text headers of a call, each with all its values in order; binary ones are left out."""
-    grouped: dict[str, tuple[str, ...]] = {}
+    grouped = ReceivedHeaders()
     for key, value in metadata or ():
         if isinstance(value, str):
             grouped[key] = (*grouped.get(key, ()), value)
@@ -87,6 +100,9 @@ def parse_client_tags(headers: Headers) -> ClientTags:
 def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
     """Return the client's IP address; forwarding headers count only when the peer is a trusted proxy.
 
+    The last entry of `x-forwarded-for` is the proxy's own and may have a port. When it cannot be read, nothing else is
+    believed: many proxies pass on an `x-real-ip` that the client made up.
+
     Args:
         peer: gRPC's name of the peer, such as `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, perhaps percent-encoded.
         headers: The call's headers.
@@ -95,19 +111,29 @@ def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[
     address = _peer_address(peer)
     if address not in trusted_proxies:
         return address
-    forwarded = (headers.get("x-forwarded-for") or ("",))[-1].rpartition(",")[2].strip()
-    for claimed in (forwarded, first_value(headers, "x-real-ip") or ""):
-        if _is_ip_address(claimed):
-            return claimed
-    return address
+    forwarded = headers.get("x-forwarded-for")
+    claimed = forwarded[-1].rpartition(",")[2] if forwarded else first_value(headers, "x-real-ip") or ""
+    return _address_without_port(claimed.strip()) or address
 
 
 def _peer_address(peer: str) -> str:
     kind, _, rest = peer.partition(":")
     if kind not in {"ipv4", "ipv6"}:
-        return "unknown"
+        return UNKNOWN_ADDRESS
     address = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
-    return address if _is_ip_address(address) else "unknown"
+    return address if _is_ip_address(address) else UNKNOWN_ADDRESS
+
+
+def _address_without_port(text: str) -> str | None:
+    """Return the address of `192.0.2.7`, `192.0.2.7:4711`, `2001:db8::7` or `[2001:db8::7]:4711`; else None."""
+    if _is_ip_address(text):
+        return text
+    found = _ADDRESS_WITH_PORT.fullmatch(text)
+    if found is None:
+        return None
+    address: str = found["v6"] or found["v4"]
+    is_fitting = (":" in address) == (found["v6"] is not None)
+    return address if is_fitting and _is_ip_address(address) else None
 
 
 def _is_ip_address(text: str) -> bool:

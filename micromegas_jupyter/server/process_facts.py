@@ -75,8 +75,10 @@ def _realname() -> str:
 
 def _distro() -> str:
     with contextlib.suppress(OSError):
-        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.platform())
-    return platform.platform()
+        name = platform.freedesktop_os_release().get("PRETTY_NAME")
+        if name is not None:
+            return name
+    return f"{platform.system()} {platform.release()}"
 
 
 def _cpu_brand() -> str:
@@ -85,7 +87,7 @@ def _cpu_brand() -> str:
             name, _, value = line.partition(":")
             if name.strip() == "model name":
                 return value.strip()
-    return platform.processor() or platform.machine()
+    return platform.machine()
 
 
 def _start_time_ns() -> int | None:

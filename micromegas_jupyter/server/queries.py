@@ -8,12 +8,14 @@ from typing import Final
 
 import pyarrow as pa
 
+from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.admission import Admission
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
+from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import find_client_address, parse_client_tags, parse_query_options
@@ -92,6 +94,7 @@ class QueryRunner:
             caller=call.caller,
             attribution=resolve_attribution(call.caller, call.headers),
             request=request,
+            credential=None if call.caller.auth_type is AuthType.NONE else parse_authorization(call.headers).text,
         )
 
 

@@ -55,6 +55,12 @@ class ServerThread:
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         return f"{scheme}://{host}:{self._port}"
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server answers calls."""
+        is_running = self._thread is not None and self._thread.is_alive() and self._is_settled.is_set()
+        return is_running and self._stop_asked is not None and not self._stop_asked.is_set()
+
     def start(self) -> None:
         """Start the thread and wait until the server answers.
 

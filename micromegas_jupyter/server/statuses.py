@@ -5,12 +5,15 @@ The words of a status and the details beside it are made by `flightsql.error_det
 
 import asyncio
 import logging
+import math
 from typing import Final
 
 import grpc
 
-from micromegas_jupyter.errors import InternalError, MicromegasError
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
+
+RETRY_PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _NOT_ANSWERED: Final = (GeneratorExit, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)
@@ -47,13 +50,17 @@ def translate_error(error: BaseException, query_id: str) -> MicromegasError:
 
 
 async def abort_call(context: grpc.aio.ServicerContext[bytes, bytes], error: MicromegasError) -> None:
-    """End a call with the error's status.
+    """End a call with the error's status, and with the trailers that were set before.
 
     Raises:
         grpc.aio.AbortError: Always; it ends the handler.
     """
+    trailers = [*(context.trailing_metadata() or ()), (ERROR_DETAILS_KEY, encode_error(error))]
+    if isinstance(error, ResourcesExhausted) and error.retry_after_seconds is not None:
+        # Source: gRPC A6, "Pushback".
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(math.ceil(error.retry_after_seconds * 1000))))
     await context.abort(
         grpc.StatusCode[error.grpc_code],
         details=status_text(error),
-        trailing_metadata=((ERROR_DETAILS_KEY, encode_error(error)),),
+        trailing_metadata=tuple(trailers),
     )

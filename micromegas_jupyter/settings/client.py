@@ -1,20 +1,20 @@
-"""The client half's settings: where to connect and how to sign in."""
+"""The client half's settings: where to connect and how to sign in.
 
-import re
-from collections.abc import Mapping
+Reading them from variables and `config.json` is `client_config`'s job.
+"""
+
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.decoding import as_list, as_object, as_text, decode_setting
-from micromegas_jupyter.settings.urls import check_issuer_url
+from micromegas_jupyter.settings.sign_in import Bearer, Flow, PrivateKeySetting, TokenStorage, WorkloadSetting
 
 DEFAULT_URI = "grpc://localhost:50051"
 DEFAULT_SCOPE = "openid email profile offline_access"
-CONFIG_FILE = "config.json"
-
-_PROFILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+DEFAULT_PROVIDER_TIMEOUT_SECONDS = 10.0
+PRESET_ORIGIN = "preset "
+# Variables that may hold a secret.
+SECRET_VARIABLES = ("MICROMEGAS_OIDC_CLIENT_SECRET", "MICROMEGAS_OIDC_PROXY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,25 @@ class ClientSettings:
         scope: What is asked for when signing in.
         api_key_file: A file that holds an API key, instead of signing in.
         profile: The chosen profile's name, None for the flat configuration.
+        preset: The provider preset that filled in what was not set; None when none fits.
+        bearer: Which token the server wants.
+        resource: Asked for when signing in, at providers that take it in place of an audience (RFC 8707).
+        redirect_uri: The loopback address registered at providers that compare its port.
+        authorize_params: Further parameters of the authorization request, as pairs.
+        flow: The way to sign in that was chosen by variable or profile; None leaves it to the surroundings.
+        client_secret_file: A file that holds the client secret, instead of `client_secret`.
+        private_key: The application's key, instead of a client secret.
+        service_account_file: A Google service account's key file, instead of signing in.
+        workload: How the program signs in as its platform says, instead of a person.
+        storage: Where a person's sign-in is kept.
+        ca_bundle: A PEM file of authorities to trust besides the usual ones.
+        proxy: The proxy to the identity provider, instead of the environment's; it may hold a password.
+        provider_timeout_seconds: How long each call to the identity provider may take.
+        secret_is_native: Whether the client secret belongs to an application that people sign in with, so that it
+            makes no service account.
+        as_service_account: Whether the configured service account signs in although a person may be signed in.
+        origins: Where each setting that is not a default came from, as pairs of field and origin: the variable's
+            name, the place in `config.json`, or the preset.
     """
 
     uri: str = DEFAULT_URI
@@ -40,88 +59,29 @@ class ClientSettings:
     scope: str = DEFAULT_SCOPE
     api_key_file: PurePath | None = None
     profile: str | None = None
+    preset: str | None = None
+    bearer: Bearer = Bearer.ID_TOKEN
+    resource: str | None = None
+    redirect_uri: str | None = None
+    authorize_params: tuple[tuple[str, str], ...] = ()
+    flow: Flow | None = None
+    client_secret_file: PurePath | None = None
+    private_key: PrivateKeySetting | None = None
+    service_account_file: PurePath | None = None
+    workload: WorkloadSetting | None = None
+    storage: TokenStorage = TokenStorage.FILE
+    ca_bundle: PurePath | None = None
+    proxy: Secret | None = field(default=None, repr=False)
+    provider_timeout_seconds: float = DEFAULT_PROVIDER_TIMEOUT_SECONDS
+    secret_is_native: bool = False
+    as_service_account: bool = False
+    origins: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def token_file_name(self) -> str:
         """The token file's name in the configuration folder: upstream's name for the same profile."""
         return "tokens.json" if self.profile is None else f"tokens-{self.profile}.json"
 
-
-def parse_client_settings(
-    environ: Mapping[str, str], *, config_text: str | None = None, profile: str | None = None
-) -> ClientSettings:
-    """Combine the environment with `config.json`; a variable that is set wins over the profile's value.
-
-    Args:
-        environ: The process environment.
-        config_text: The content of `config.json`, None when there is no such file.
-        profile: A profile asked for by argument; wins over `MICROMEGAS_PROFILE` and `default_profile`.
-
-    Raises:
-        ConfigurationError: The file or a variable is malformed, or the profile does not exist.
-    """
-    config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
-    name, values = _select_profile(config, profile or environ.get("MICROMEGAS_PROFILE") or None)
-    first_issuer = _first_issuer(values)
-
-    def setting(variable: str, source: Mapping[str, object], key: str) -> str | None:
-        if environ.get(variable):
-            return as_text(environ[variable], variable)
-        return None if source.get(key) is None else as_text(source[key], f"{CONFIG_FILE}: {key}")
-
-    issuer = setting("MICROMEGAS_OIDC_ISSUER", first_issuer, "issuer")
-    client_id = setting("MICROMEGAS_OIDC_CLIENT_ID", values, "client_id")
-    client_secret = setting("MICROMEGAS_OIDC_CLIENT_SECRET", {}, "")
-    api_key_file = setting("", values, "api_key_file")
-    if issuer is not None:
-        variable = "MICROMEGAS_OIDC_ISSUER"
-        check_issuer_url(issuer, key=variable if environ.get(variable) else f"{CONFIG_FILE}: issuers[0].issuer")
-    if api_key_file and issuer and client_id:
-        raise ConfigurationError(
-            "Both api_key_file and an OpenID provider are set.",
-            key="api_key_file",
-            remedy="Keep one of the two.",
-        )
-    return ClientSettings(
-        uri=setting("MICROMEGAS_ANALYTICS_URI", values, "uri") or DEFAULT_URI,
-        issuer=issuer,
-        client_id=client_id,
-        client_secret=Secret(client_secret) if client_secret else None,
-        audience=setting("MICROMEGAS_OIDC_AUDIENCE", first_issuer, "audience"),
-        scope=setting("MICROMEGAS_OIDC_SCOPE", {}, "") or DEFAULT_SCOPE,
-        api_key_file=PurePath(api_key_file) if api_key_file else None,
-        profile=name,
-    )
-
-
-def _select_profile(config: Mapping[str, object], wanted: str | None) -> tuple[str | None, Mapping[str, object]]:
-    if wanted is not None and (not _PROFILE_NAME.fullmatch(wanted) or wanted in {".", ".."}):
-        raise ConfigurationError(f"The profile name {wanted!r} is not valid.", key="profile")
-    if "profiles" not in config:
-        if wanted is not None:
-            raise ConfigurationError(
-                f"The profile {wanted!r} was asked for, but {CONFIG_FILE} has no profiles.", key="profiles"
-            )
-        return None, config
-    profiles = as_object(config["profiles"], f"{CONFIG_FILE}: profiles")
-    default = config.get("default_profile")
-    name = wanted or (None if default is None else as_text(default, f"{CONFIG_FILE}: default_profile"))
-    known = ", ".join(sorted(filter(_PROFILE_NAME.fullmatch, profiles))) or "none"
-    if name is None:
-        raise ConfigurationError(
-            f"{CONFIG_FILE} has profiles ({known}) and none was chosen.",
-            key="default_profile",
-            remedy=f"Give --profile, set MICROMEGAS_PROFILE, or set default_profile in {CONFIG_FILE}.",
-        )
-    if name not in profiles or not _PROFILE_NAME.fullmatch(name):
-        raise ConfigurationError(f"{CONFIG_FILE} has no profile {name!r}; it has: {known}.", key="profiles")
-    return name, as_object(profiles[name], f"{CONFIG_FILE}: profiles.{name}")
-
-
-def _first_issuer(values: Mapping[str, object]) -> dict[str, object]:
-    if values.get("issuers") is None:
-        return {}
-    listed = as_list(values["issuers"], f"{CONFIG_FILE}: issuers")
-    if not listed:
-        raise ConfigurationError(f"{CONFIG_FILE}: issuers is empty.", key="issuers")
-    return as_object(listed[0], f"{CONFIG_FILE}: issuers[0]")
+    def origin_of(self, name: str) -> str | None:
+        """Return where the setting of that field came from, None for a default."""
+        return dict(self.origins).get(name)

@@ -1,19 +1,50 @@
-"""From JSON text to checked values; every refusal names the key."""
+"""From JSON text to checked values; every refusal names the key.
+
+What the values mean together is said where they become settings. Texts are shown only where they cannot be secret.
+"""
+
+import enum
+import re
+from datetime import UTC, datetime
+from typing import TypeGuard, TypeVar
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+
+MAX_SETTING_BYTES = 16 * 2**20
+MAX_NAME_CHARACTERS = 256
+MAX_ENTRIES = 10_000
+
+_MAX_SHOWN_CHARACTERS = 60
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 def decode_setting(text: str, key: str) -> object:
     """Decode a setting's JSON text.
 
     Raises:
-        ConfigurationError: It is not JSON; the sentence says where, never what stands there.
+        ConfigurationError: It is not JSON, or too long; the sentence says where, never what stands there.
     """
+    if is_too_long(text):
+        raise ConfigurationError(f"{key} is longer than {MAX_SETTING_BYTES // 2**20} MiB.", key=key)
     try:
         return decode_strict_json(text)
     except JsonError as error:
         raise ConfigurationError(f"{key} is not valid JSON ({error}).", key=key) from None
+
+
+def is_too_long(text: str) -> bool:
+    """Whether a setting's text would not be read."""
+    return len(text) > MAX_SETTING_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_SETTING_BYTES
+
+
+def shown(text: str) -> str:
+    """Return how a sentence quotes a text that is not secret: escaped and cut."""
+    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
 
 
 def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:
@@ -27,11 +58,27 @@ def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -
     unknown = sorted(set(value) - known) if known is not None else []
     if unknown and known is not None:
         raise ConfigurationError(
-            f"{key} has the unknown name {unknown[0]!r}.",
+            f"{key} has the unknown name {shown(unknown[0])}.",
             key=key,
             remedy=f"Known names: {', '.join(sorted(known))}.",
         )
     return value
+
+
+def as_named(value: object, key: str) -> dict[str, object]:
+    """Return `value` as an object whose names a person chose: printable, not empty, neither too long nor too many.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    named = as_object(value, key)
+    if len(named) > MAX_ENTRIES:
+        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} names.", key=key)
+    if not all(name.strip() and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS for name in named):
+        raise ConfigurationError(
+            f"{key} has a name that is empty, not printable or longer than {MAX_NAME_CHARACTERS} characters.", key=key
+        )
+    return named
 
 
 def as_list(value: object, key: str) -> list[object]:
@@ -51,17 +98,97 @@ def as_text(value: object, key: str) -> str:
     Raises:
         ConfigurationError: It is something else.
     """
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    if not is_text(value):
         raise ConfigurationError(f"{key} is not a text of printable characters.", key=key)
     return value
 
 
-def as_count(value: object, key: str, *, maximum: int) -> int:
-    """Return `value` as a whole number from 1 to `maximum`.
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether `value` is text that is not empty and has no control characters."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def as_texts(value: object, key: str) -> tuple[str, ...]:
+    """Return `value` as texts; there is at least one, and at most `MAX_ENTRIES`.
+
+    Raises:
+        ConfigurationError: It is something else. An empty list is refused because a list of what is allowed could
+            be taken for "nothing" and for "no limit".
+    """
+    listed = as_list(value, key)
+    if not listed:
+        raise ConfigurationError(f"{key} is empty.", key=key, remedy="Add an entry, or leave the list out.")
+    if len(listed) > MAX_ENTRIES:
+        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} entries.", key=key)
+    return tuple(as_text(entry, f"{key}[{index}]") for index, entry in enumerate(listed))
+
+
+def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
+    """Return a text, or a list of texts, as texts.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    return as_texts(value, key) if isinstance(value, list) else (as_text(value, key),)
+
+
+def as_flag(value: object, key: str) -> bool:
+    """Return `value` as true or false.
 
     Raises:
         ConfigurationError: It is something else.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
-        raise ConfigurationError(f"{key} is not a whole number from 1 to {maximum}.", key=key)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} is not true or false.", key=key)
     return value
+
+
+def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
+    """Return `value` as a whole number from `minimum` to `maximum`.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise ConfigurationError(f"{key} is not a whole number from {minimum} to {maximum}.", key=key)
+    return value
+
+
+def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float:
+    """Return `value` as a number from `minimum` to `maximum`.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise ConfigurationError(f"{key} is not a number from {minimum:g} to {maximum:g}.", key=key)
+    return float(value)
+
+
+def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
+    """Return the one of `choices` that `value` names.
+
+    Raises:
+        ConfigurationError: It names none of them.
+    """
+    for choice in choices:
+        if value == choice.value:
+            return choice
+    raise ConfigurationError(f"{key} is none of {', '.join(choice.value for choice in choices)}.", key=key)
+
+
+def as_moment(value: object, key: str) -> datetime:
+    """Return a time in RFC 3339 form, aware, in UTC.
+
+    Raises:
+        ConfigurationError: It is something else; a time without an offset is refused because it could be meant in
+            any time zone.
+    """
+    try:
+        if isinstance(value, str) and _RFC_3339.fullmatch(value):
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass  # a month 13, or an offset that leads out of the calendar
+    raise ConfigurationError(
+        f"{key} is not a time.", key=key, remedy="Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z."
+    )

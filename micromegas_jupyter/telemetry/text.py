@@ -22,16 +22,23 @@ _FORM = (
     r"|(?:code|state)=(?P<bare>[\w.~%/+-]{16,}))"
 )
 _QUOTED = (
-    rf"(?:[\"'](?:{_SECRET_NAME}|{_HEADER_NAME}|code|key)\\?[\"']\s*[:=]\s*\\?b?[\"']"
+    rf"(?:[\"'](?:{_SECRET_NAME}|{_HEADER_NAME}|key)\\?[\"']\s*[:=]\s*\\?b?[\"']"
     # A pair, as libraries print lists of headers.
     rf"|[\[(]b?[\"'](?:{_SECRET_NAME}|{_HEADER_NAME})[\"'],\s*b?[\"'])"
     r"(?P<quoted>(?:[^\"'\\]|\\(?![\"']))+)"
+)
+# An authorization code, but not an error code of this project such as AUTH010.
+_CODE = (
+    r"[\"']code\\?[\"']\s*[:=]\s*\\?b?[\"'](?!(?-i:[A-Z]{3,5}[0-9]{3})\\?[\"'])"
+    r"(?P<code>(?:[^\"'\\]|\\(?![\"']))+)"
 )
 _HEADER = rf"(?:(?<![a-z0-9-])|(?<=\\n)|(?<=\\r))(?:{_HEADER_NAME})\s*[:=]\s*(?P<header>[^\r\n\"'\\]+)"
 _OPTION = rf"(?<!\S)--{_SECRET_NAME}\s+(?P<option>\S+)"
 _USER_INFO = r"://[^/\s:@]{1,200}:(?P<user_info>[^/\s@]{1,200})@"
 
-_NAMED = re.compile(f"{_BEARER}|{_QUERY}|{_FORM}|{_QUOTED}|{_HEADER}|{_OPTION}|{_USER_INFO}", re.IGNORECASE | re.ASCII)
+_NAMED = re.compile(
+    f"{_BEARER}|{_QUERY}|{_FORM}|{_QUOTED}|{_CODE}|{_HEADER}|{_OPTION}|{_USER_INFO}", re.IGNORECASE | re.ASCII
+)
 _COMPACT_RUN = re.compile(r"[A-Za-z0-9_.-]{10,}")
 # How `{` followed by a quote or white space begins in base64url: the header of a JWT (RFC 7519 section 3).
 _HEADER_START = re.compile(r"e(?:y[A-DI-L]|w[k-r0-3])[\w-]{5,}")

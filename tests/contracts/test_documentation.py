@@ -1,4 +1,4 @@
-"""Each public name, setting, error code and option is documented."""
+"""Each public name, setting, error code and command line option is documented."""
 
 import argparse
 import re
@@ -10,8 +10,6 @@ import micromegas_jupyter
 from micromegas_jupyter import access, auth
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import MicromegasError, error_classes
-from micromegas_jupyter.notebook.identity_magics import IdentityMagics
-from micromegas_jupyter.notebook.sql_magic import SqlMagic
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -22,16 +20,20 @@ def _text(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def _options() -> list[tuple[str, str]]:
-    parser = build_parser()
-    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+def command_line_options() -> list[tuple[str, str]]:
     return [
         (name, option)
-        for name, command in commands.choices.items()
-        for action in command._actions
+        for name, command in _commands(build_parser()).items()
+        for parser in (command, *_commands(command).values())
+        for action in parser._actions
         for option in action.option_strings
         if option not in {"-h", "--help"}
     ]
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
 
 
 def _section(text: str, title: str) -> str:
@@ -39,30 +41,9 @@ def _section(text: str, title: str) -> str:
     return next(part for part in parts if part.startswith(f"`{title}`"))
 
 
-@pytest.mark.parametrize(("command", "option"), _options())
+@pytest.mark.parametrize(("command", "option"), command_line_options())
 def test_every_command_line_option_is_documented_under_its_command(command: str, option: str) -> None:
     assert f"`{option}" in _section(_text("cli.md"), f"micromegas {command}")
-
-
-def _magic_options() -> list[tuple[str, str]]:
-    magics = (
-        ("%sql", SqlMagic.micromegas_sql),
-        ("%micromegas_login", IdentityMagics.micromegas_login),
-        ("%micromegas_whoami", IdentityMagics.micromegas_whoami),
-        ("%micromegas_logout", IdentityMagics.micromegas_logout),
-    )
-    return [
-        (name, option)
-        for name, magic in magics
-        for action in magic.parser._actions
-        for option in action.option_strings
-        if option not in {"-h", "--help"}
-    ]
-
-
-@pytest.mark.parametrize(("magic", "option"), _magic_options())
-def test_every_magic_option_is_documented_under_its_magic(magic: str, option: str) -> None:
-    assert f"`{option}" in _section(_text("magics.md"), magic)
 
 
 @pytest.mark.parametrize("code", sorted(error_classes()))

@@ -41,6 +41,18 @@ MERGE_SQL = (
     "FROM __processes__partitions GROUP BY process_id"
 )
 
+LEDGER_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("shown", pa.bool_()),
+        pa.field("secret", pa.string()),
+        pa.field("word", _WORD),
+        pa.field("x", pa.int64()),
+        pa.field("tags", pa.list_(pa.int64())),
+        pa.field("time", pa.timestamp("ns", "+00:00")),
+    ]
+)
+
 
 @dataclass
 class FixedTables:
@@ -99,3 +111,34 @@ def write_processes(folder: Path) -> TableSnapshot:
 def empty_table() -> TableSnapshot:
     """Return a table without files."""
     return TableSnapshot(name="measures", schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
+
+
+def ledger_rows(number: int, *, with_hidden: bool) -> pa.Table:
+    """Return ten rows: where `shown` is true, `secret` and `word` are numbers, `x` is one and `tags` hold a one.
+
+    In the others, of which some have no `shown`, a cast of `secret` or `word` and a division by `x - 5` fail.
+    """
+    rows = [
+        {
+            "id": number * 10 + index,
+            "shown": True if index % 2 == 0 else (None, False)[index % 4 // 2],
+            "secret": "7" if index % 2 == 0 else "hidden",
+            "word": "7" if index % 2 == 0 else "hidden",
+            "x": 1 if index % 2 == 0 else 5,
+            "tags": [1] if index % 2 == 0 else [0],
+            "time": NOON + timedelta(minutes=number * 10 + index),
+        }
+        for index in range(10)
+        if with_hidden or index % 2 == 0
+    ]
+    return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
+
+
+def write_ledger(folder: Path, name: str, *, with_hidden: bool) -> TableSnapshot:
+    """Write six files of `ledger_rows` in small row groups and return them as the table `name`."""
+    files = []
+    for number in range(6):
+        path = folder / f"{name}-{number}.parquet"
+        pq.write_table(ledger_rows(number, with_hidden=with_hidden), path, row_group_size=5)
+        files.append(str(path))
+    return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=tuple(files), range_columns=("time", "time"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.notebook.extension import register
-from tests.fakes.notebook_parts import FakePersonalProvider, FakeWorld
+from micromegas_jupyter.notebook.extension import register, unregister
+from tests.fakes.notebook_parts import FakeWorld
+from tests.fakes.notebook_people import FakePersonalProvider
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -15,3 +16,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     world = FakeWorld(stored=FakePersonalProvider())
     shell.user_ns["world"] = world
     register(shell, world.parts())
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    unregister(shell)

@@ -10,6 +10,9 @@ from micromegas_jupyter.errors import ProviderUnavailable
 from tests.fakes.mint import ISSUER, ec_key, ed25519_key, rsa_key
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from micromegas_jupyter.contracts import Secret
     from tests.fakes.mint import SigningKey
 
 
@@ -19,12 +22,23 @@ class Answer:
 
     body: object
     status: int = 200
+    reached_private: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One fetch as the provider saw it."""
+
+    url: str
+    headers: Mapping[str, str | Secret]
+    refuses_private: bool
 
 
 class FakeProvider:
-    """Implements `access.key_source.ProviderDocuments` for one issuer.
+    """Implements `access.key_fetch.ProviderDocuments` for one issuer.
 
-    While `gate` is clear, every fetch waits; `arrived` is set when one waits.
+    While `gate` is clear, every fetch waits; `arrived` is set when one waits. `elsewhere` holds further documents by
+    their address, and `private_urls` are those whose host is at a private address, by default all.
     """
 
     def __init__(self, issuer: str = ISSUER, *, keys: tuple[SigningKey, ...] | None = None) -> None:
@@ -35,6 +49,9 @@ class FakeProvider:
         self.failure: Exception | None = None
         self.status = 200
         self.requested: list[str] = []
+        self.requests: list[Request] = []
+        self.elsewhere: dict[str, object] = {}
+        self.private_urls: set[str] | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.arrived = threading.Event()
@@ -52,15 +69,22 @@ class FakeProvider:
         """Answer again."""
         self.failure = None
 
-    def fetch_json(self, url: str) -> Answer:
+    def fetch_json(
+        self, url: str, *, headers: Mapping[str, str | Secret] | None = None, refuses_private: bool = False
+    ) -> Answer:
         with self._lock:
             self.requested.append(url)
+            self.requests.append(Request(url=url, headers=dict(headers or {}), refuses_private=refuses_private))
         self.arrived.set()
         assert self.gate.wait(10), "the test never opened the gate"
         if self.failure is not None:
             raise self.failure
+        is_private = self.private_urls is None or url in self.private_urls
+        if is_private and refuses_private:
+            raise ProviderUnavailable("The identity provider could not be reached: its address is a private one.")
         documents = {
             f"{self.issuer}/.well-known/openid-configuration": self.discovery,
             f"{self.issuer}/keys": self.jwks,
+            **self.elsewhere,
         }
-        return Answer(body=documents[url], status=self.status)
+        return Answer(body=documents[url], status=self.status, reached_private=is_private)

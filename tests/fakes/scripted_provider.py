@@ -11,51 +11,22 @@ import hashlib
 import json
 import secrets
 import threading
-from contextlib import suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
-from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
+from urllib.parse import unquote_plus, urlencode, urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.http.answers import HttpAnswer, RawAnswer, read_answer
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.mint import SigningKey, ec_key, encode, encode_json, mint_raw
+from tests.fakes.scripted_device import ScriptedDeviceFlow
+from tests.fakes.scripted_http import Reply, ScriptedServer, Seen, flat_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from micromegas_jupyter.seams import Clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """One answer."""
-
-    status: int = 200
-    body: object = None
-    text: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def content(self) -> bytes:
-        return (json.dumps(self.body) if self.text is None else self.text).encode()
-
-    @property
-    def all_headers(self) -> dict[str, str]:
-        return {"Content-Type": "application/json", **self.headers}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """One request that came."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    form: Mapping[str, str]
-    headers: Mapping[str, str]
 
 
 class ScriptedProvider:
@@ -65,7 +36,11 @@ class ScriptedProvider:
         id_token_changes: Claims to add or replace in ID tokens; None removes one.
         callback_changes: Parameters to add or replace in callbacks; None removes one.
         metadata_changes: Members to add or replace in the discovery document; None removes one.
+        device: The device flow, and the person in it.
+        poll_seconds: How long it may take to notice that it is to stop.
     """
+
+    poll_seconds = 0.05
 
     def __init__(
         self,
@@ -88,6 +63,7 @@ class ScriptedProvider:
         self.published_keys: tuple[SigningKey, ...] = (ec_key(),)
         self.requests: list[Seen] = []
         self.is_down = False
+        self.device = ScriptedDeviceFlow(clock)
         self._clock = clock
         self._lock = threading.RLock()
         self._replies: dict[str, list[Reply]] = {}
@@ -98,19 +74,23 @@ class ScriptedProvider:
         self.base = "http://127.0.0.1:1"
         self.issuer = self.base + issuer_path
         self._issuer_path = issuer_path
-        self._server: _Server | None = None
+        self._server: ScriptedServer | None = None
 
     def __enter__(self) -> Self:
-        self._server = _Server(self)
+        self._server = ScriptedServer(self)
         self.base = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.issuer = self.base + self._issuer_path
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(self.poll_seconds,), daemon=True).start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
+
+    def now(self) -> datetime:
+        """Return the provider's time."""
+        return self._clock.now()
 
     def reply_once(self, path: str, reply: Reply) -> None:
         """Answer the next request for `path` with `reply`."""
@@ -189,6 +169,7 @@ class ScriptedProvider:
                 "/authorize": self._authorize,
                 "/token": self._token,
                 "/revoke": self._revoke,
+                "/device_authorization": self._start_device,
             }
             handler = handlers.get(seen.path)
             return Reply(status=404, body={"error": "not_found"}) if handler is None else handler(seen)
@@ -200,6 +181,7 @@ class ScriptedProvider:
             "token_endpoint": f"{self.base}/token",
             "jwks_uri": f"{self.base}/keys",
             "revocation_endpoint": f"{self.base}/revoke",
+            "device_authorization_endpoint": f"{self.base}/device_authorization",
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
             **self.metadata_changes,
@@ -228,6 +210,9 @@ class ScriptedProvider:
                 return self._exchange(seen.form)
             case "refresh_token":
                 return self._refresh(seen.form)
+            case "urn:ietf:params:oauth:grant-type:device_code":
+                error, scope = self.device.ask(seen.form.get("device_code", ""))
+                return Reply(status=400, body={"error": error}) if error else Reply(body=self.issue(scope=scope))
             case "client_credentials" if self.client_secret is not None:
                 return Reply(
                     body={
@@ -238,6 +223,11 @@ class ScriptedProvider:
                 )
             case _:
                 return Reply(status=400, body={"error": "unsupported_grant_type"})
+
+    def _start_device(self, seen: Seen) -> Reply:
+        if not self._is_authenticated(seen):
+            return Reply(status=401, body={"error": "invalid_client"})
+        return Reply(body=self.device.start(base=self.base, scope=seen.form.get("scope", "")))
 
     def _is_authenticated(self, seen: Seen) -> bool:
         if self.client_secret is None:
@@ -304,7 +294,7 @@ class DirectCalls:
             raise ProviderUnavailable("The identity provider is another one.")
         lower = {name.lower(): value for name, value in headers.items()}
         reply = self._provider.handle(
-            Seen(method=method, path=parts.path, query=_flat(parts.query), form=form, headers=lower)
+            Seen(method=method, path=parts.path, query=flat_query(parts.query), form=form, headers=lower)
         )
         raw = RawAnswer(
             status=reply.status,
@@ -312,49 +302,6 @@ class DirectCalls:
             body=reply.content,
         )
         return read_answer(raw, host="127.0.0.1", max_bytes=1_000_000, needs_body=needs_body)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, provider: ScriptedProvider) -> None:
-        self.provider = provider
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Keep broken connections out of the test's output."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        self._answer({})
-
-    def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", "0"))
-        self._answer(_flat(self.rfile.read(length).decode()))
-
-    def _answer(self, form: dict[str, str]) -> None:
-        parts = urlsplit(self.path)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = self.server.provider.handle(
-            Seen(method=self.command, path=parts.path, query=_flat(parts.query), form=form, headers=headers)
-        )
-        self.send_response(reply.status)
-        for name, value in {**reply.all_headers, "Content-Length": str(len(reply.content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        with suppress(OSError):
-            self.wfile.write(reply.content)
-
-    def log_message(self, *_parts: object) -> None:
-        """Write nothing."""
-
-
-def _flat(query: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
 
 
 def _revealed(values: Mapping[str, str | Secret]) -> dict[str, str]:

@@ -17,19 +17,21 @@ from cryptography.x509.oid import NameOID
 if TYPE_CHECKING:
     from pathlib import Path
 
+OTHER_HOST = "127.1"
+
 
 class TlsProvider:
-    """A context manager that serves `{"tls": true}` at `url`; `ca_file` is the certificate to trust."""
+    """A context manager that serves `{"tls": true}` at `url`; `ca_file` is the certificate to trust.
 
-    def __init__(self, folder: Path) -> None:
+    `host` is this machine; `OTHER_HOST` is a way to write it that the package takes for another machine.
+    """
+
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
         self.ca_file = folder / "certificate.pem"
-        key_file = folder / "key.pem"
-        _write_certificate(self.ca_file, key_file)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.ca_file, key_file)
+        context = server_context(self.ca_file, folder / "key.pem", host=host)
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self._server.server_address[1]}/document"
+        self.url = f"https://{host}:{self._server.server_address[1]}/document"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -55,9 +57,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing."""
 
 
-def _write_certificate(certificate_file: Path, key_file: Path) -> None:
+def server_context(certificate_file: Path, key_file: Path, *, host: str) -> ssl.SSLContext:
+    """Write a certificate for this machine, with its key, and return how a server uses them."""
+    _write_certificate(certificate_file, key_file, host)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file, key_file)
+    return context
+
+
+def _write_certificate(certificate_file: Path, key_file: Path, host: str) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -67,7 +77,7 @@ def _write_certificate(certificate_file: Path, key_file: Path) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -75,3 +85,10 @@ def _write_certificate(certificate_file: Path, key_file: Path) -> None:
     key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
+
+
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -15,12 +15,20 @@ ALICE = AuthContext(
 )
 BOB = AuthContext(subject="bob", issuer="https://id.example", auth_type=AuthType.OIDC)
 SERVICE = AuthContext(subject="grafana", issuer="api_key", auth_type=AuthType.API_KEY, may_delegate=True)
+INGESTER = AuthContext(subject="collector", issuer="api_key", auth_type=AuthType.API_KEY, scopes=frozenset({"ingest"}))
+LATE = AuthContext(
+    subject="cron", issuer="api_key", auth_type=AuthType.API_KEY, notice="This key ends soon.\nGet a new one, Zoë."
+)
 
 
 class FakeValidator:
-    """Implements `contracts.TokenValidator`: tokens `alice`, `bob`, `service`; `outage` cannot be decided."""
+    """Implements `contracts.TokenValidator`; `outage` cannot be decided.
+
+    Tokens: `alice`, `bob`, `service`; `collector` may not read, `late` carries a notice.
+    """
 
     def __init__(self) -> None:
+        self.known = {"alice": ALICE, "bob": BOB, "service": SERVICE, "collector": INGESTER, "late": LATE}
         self.validated: list[str] = []
         self.cached: dict[str, AuthContext] = {}
         self.is_closed = False
@@ -29,13 +37,26 @@ class FakeValidator:
         self.validated.append(token)
         if token == "outage":
             raise ProviderUnavailable("The identity provider does not answer.")
-        known = {"alice": ALICE, "bob": BOB, "service": SERVICE}
-        if token not in known:
+        if token not in self.known:
             raise Rejected(reason="unknown")
-        return known[token]
+        return self.known[token]
 
     def cached_context(self, token: str) -> AuthContext | None:
         return self.cached.get(token)
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class ReloadableFake(FakeValidator):
+    """A validator whose configuration can be read again; `failure` is what comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reloads = 0
+        self.failure: Exception | None = None
+
+    def reload(self) -> None:
+        self.reloads += 1
+        if self.failure is not None:
+            raise self.failure

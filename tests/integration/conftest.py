@@ -1,5 +1,26 @@
 """Fixtures that several integration tests share."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
 from tests.integration.other_provider.fixtures import other_provider
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.flight_harness import FlightHarness
+
 __all__ = ["other_provider"]
+
+
+@pytest.fixture(scope="module")
+def flight() -> Iterator[FlightHarness]:
+    """A server with a fake engine and validator, for all tests of a module."""
+    # Most tests of these folders run no such server, and load nothing of it.
+    from tests.integration.flight_harness import running_server
+
+    with running_server() as harness:
+        yield harness

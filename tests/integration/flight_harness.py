@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf import any_pb2
 
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any, statement_ticket
@@ -40,6 +41,7 @@ class Answer:
     text: str
     error: MicromegasError | None = None
     initial: dict[str, str | bytes] = field(default_factory=dict)
+    trailing: dict[str, str | bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,6 +70,7 @@ class FlightHarness:
             call.details() or "",
             decode_error(details) if isinstance(details, bytes) else None,
             dict(call.initial_metadata() or ()),
+            trailing,
         )
 
     def query(self, sql: str, *, metadata: Metadata = ALICE) -> Answer:
@@ -88,6 +91,15 @@ def descriptor_bytes(command: object) -> bytes:
 def action_bytes(name: str, body: bytes = b"") -> bytes:
     data: bytes = messages.Action(type=name, body=body).SerializeToString()
     return data
+
+
+def prepare(flight: FlightHarness, sql: str, metadata: Metadata = ALICE) -> bytes:
+    """Have a statement prepared; return its handle."""
+    body = pack_any(messages.ActionCreatePreparedStatementRequest(query=sql))
+    answer = flight.call(FLIGHT + "DoAction", action_bytes("CreatePreparedStatement", body), metadata=metadata)
+    envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
+    handle: bytes = messages.ActionCreatePreparedStatementResult.FromString(envelope.value).prepared_statement_handle
+    return handle
 
 
 @contextmanager

@@ -5,173 +5,43 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
 import pyarrow as pa
 import pytest
-from google.protobuf import any_pb2
 
+from micromegas_jupyter.client.server_identity import parse_server_identity
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
     PermissionDenied,
-    ProviderUnavailable,
-    Rejected,
-    ResourcesExhausted,
     StatementRefused,
-    UnsupportedRequest,
     UnsupportedStatement,
     UsageError,
 )
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket, statement_ticket
-from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+from micromegas_jupyter.flightsql.commands import prepared_ticket, statement_ticket
+from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
     FLIGHT,
-    HEALTH,
     FlightHarness,
-    Metadata,
     action_bytes,
     descriptor_bytes,
+    prepare,
     running_server,
     ticket_bytes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from micromegas_jupyter.errors import MicromegasError
 
 pytestmark = pytest.mark.integration
 
-METHODS = [
-    FLIGHT + "Handshake",
-    FLIGHT + "ListFlights",
-    FLIGHT + "GetFlightInfo",
-    FLIGHT + "PollFlightInfo",
-    FLIGHT + "GetSchema",
-    FLIGHT + "DoGet",
-    FLIGHT + "DoPut",
-    FLIGHT + "DoExchange",
-    FLIGHT + "DoAction",
-    FLIGHT + "ListActions",
-    FLIGHT + "NoSuchMethod",
-    "/grpc.health.v1.Health/Watch",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/x/health",
-]
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
-@pytest.fixture(scope="module")
-def flight() -> Iterator[FlightHarness]:
-    with running_server() as harness:
-        yield harness
-
-
-def _prepare(flight: FlightHarness, sql: str, metadata: Metadata = ALICE) -> bytes:
-    body = pack_any(messages.ActionCreatePreparedStatementRequest(query=sql))
-    answer = flight.call(FLIGHT + "DoAction", action_bytes("CreatePreparedStatement", body), metadata=metadata)
-    envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
-    handle: bytes = messages.ActionCreatePreparedStatementResult.FromString(envelope.value).prepared_statement_handle
-    return handle
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        (),
-        (("authorization", "Bearer alice"), ("authorization", "Bearer alice")),
-        (("authorization", "Bearer mallory"),),
-        (("authorization", "alice"),),
-        (("x-auth-subject", "alice"), ("x-auth-is-admin", "true")),
-    ],
-    ids=["none", "two", "wrong", "no scheme", "identity headers"],
-)
-def test_no_method_answers_without_exactly_one_accepted_credential(
-    flight: FlightHarness, method: str, metadata: Metadata
-) -> None:
-    answer = flight.call(method, b"\xff not a message", metadata=metadata)
-
-    assert answer.code is grpc.StatusCode.UNAUTHENTICATED
-    assert type(answer.error) is Rejected
-    assert answer.replies == []
-
-
-def test_a_provider_that_is_down_is_not_a_refusal(flight: FlightHarness) -> None:
-    answer = flight.query("numbers", metadata=(("authorization", "Bearer outage"),))
-
-    assert answer.code is grpc.StatusCode.UNAVAILABLE
-    assert type(answer.error) is ProviderUnavailable
-
-
-def test_health_is_answered_to_anybody(flight: FlightHarness) -> None:
-    answers = [
-        flight.call(HEALTH, messages.HealthCheckRequest(service=service).SerializeToString(), metadata=())
-        for service in ("", "arrow.flight.protocol.FlightService")
-    ]
-    unknown = flight.call(HEALTH, messages.HealthCheckRequest(service="x").SerializeToString(), metadata=())
-
-    assert [messages.HealthCheckResponse.FromString(answer.replies[0]).status for answer in answers] == [1, 1]
-    assert unknown.code is grpc.StatusCode.NOT_FOUND
-
-
-def test_a_health_check_without_its_message_is_refused(flight: FlightHarness) -> None:
-    assert flight.call(HEALTH, metadata=()).code is grpc.StatusCode.INVALID_ARGUMENT
-
-
-@pytest.mark.parametrize("name", ["ListFlights", "PollFlightInfo", "DoExchange", "NoSuchMethod"])
-def test_methods_that_are_not_offered_say_so(flight: FlightHarness, name: str) -> None:
-    answer = flight.call(FLIGHT + name, b"")
-
-    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
-    assert answer.error is not None
-    assert answer.error.what == f"This server does not offer /arrow.flight.protocol.FlightService/{name}."
-
-
-@pytest.mark.parametrize(
-    ("method", "request_bytes"),
-    [
-        ("GetFlightInfo", descriptor_bytes(messages.CommandStatementIngest(table="processes"))),
-        ("DoGet", ticket_bytes(pack_any(messages.CommandStatementIngest(table="processes")))),
-        ("DoAction", action_bytes("BeginTransaction")),
-        (
-            "DoPut",
-            messages.FlightData(
-                flight_descriptor=messages.FlightDescriptor.FromString(
-                    descriptor_bytes(messages.CommandStatementIngest(table="processes"))
-                )
-            ).SerializeToString(),
-        ),
-        (
-            "GetFlightInfo",
-            messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["../etc"]).SerializeToString(),
-        ),
-    ],
-)
-def test_commands_that_are_not_offered_say_so(flight: FlightHarness, method: str, request_bytes: bytes) -> None:
-    answer = flight.call(FLIGHT + method, request_bytes)
-
-    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
-    assert type(answer.error) is UnsupportedRequest
-
-
-@pytest.mark.parametrize("method", ["GetFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction"])
-@pytest.mark.parametrize("request_bytes", [b"\xff\xff\xff", b"\x0a\x7f"])
-def test_noise_is_refused_cleanly(flight: FlightHarness, method: str, request_bytes: bytes) -> None:
-    answer = flight.call(FLIGHT + method, request_bytes)
-
-    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(answer.error) is UsageError
-
-
-@pytest.mark.parametrize("method", ["GetFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction", "ListActions"])
-def test_a_call_without_its_message_is_refused(flight: FlightHarness, method: str) -> None:
-    assert flight.call(FLIGHT + method).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
@@ -263,7 +133,12 @@ def test_naming_another_user_is_refused_and_recorded(flight: FlightHarness, capl
 
     assert answer.code is grpc.StatusCode.PERMISSION_DENIED
     assert type(answer.error) is PermissionDenied
-    assert [json.loads(record.message)["code"] for record in caplog.records] == ["AUTH020"]
+    (event,) = [
+        json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit.access"
+    ]
+    assert (event["outcome"], event["reason"], event["code"]) == ("forbidden", "impersonation", "AUTH020")
+    assert (event["subject"], event["client_ip"], event["method"]) == ("bob", "127.0.0.1", FLIGHT + "DoGet")
+    assert event["query_id"] == answer.error.query_id
 
 
 def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
@@ -281,7 +156,40 @@ def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
         "auth_type": "oidc",
         "is_admin": False,
         "expires_at": None,
+        "groups": [],
+        "group_count": 0,
     }
+
+
+def test_the_server_names_the_callers_groups_as_many_as_a_client_reads() -> None:
+    validator = FakeValidator()
+    groups = tuple(f"\N{GREEK SMALL LETTER ALPHA}{'x' * 50}{number}" for number in range(256))
+    validator.known["alice"] = replace(validator.known["alice"], groups=groups)
+
+    with running_server(validator=validator) as flight:
+        answer = flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=ALICE)
+
+    identity = parse_server_identity(messages.Result.FromString(answer.replies[0]).body)
+    assert identity.group_count == 256
+    assert identity.groups == groups[: len(identity.groups)]
+    assert len(identity.groups) > 50
+
+
+def test_s14_identity_headers_change_nothing_with_authentication_off() -> None:
+    sent = (
+        ("x-auth-subject", "root"),
+        ("x-auth-email", "root@example.com"),
+        ("x-auth-issuer", "https://id.example"),
+        ("x-auth-is-admin", "false"),
+        ("x-allow-delegation", "false"),
+    )
+
+    with running_server(is_open=True) as flight:
+        with_headers = flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=sent)
+        without = flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=())
+
+    assert with_headers.replies == without.replies
+    assert json.loads(messages.Result.FromString(without.replies[0]).body)["is_admin"] is True
 
 
 def test_without_authentication_everyone_is_the_same_administrator() -> None:
@@ -301,79 +209,12 @@ def test_actions_are_listed(flight: FlightHarness) -> None:
     assert names == ["CreatePreparedStatement", "ClosePreparedStatement", "MicromegasWhoAmI"]
 
 
-def test_a_prepared_statement_is_its_callers_alone(flight: FlightHarness) -> None:
-    handle = _prepare(flight, "numbers")
-
-    own = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
-    others = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=BOB)
-
-    assert own.code is grpc.StatusCode.OK
-    assert others.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(others.error) is UsageError
-
-
-def test_a_closed_prepared_statement_is_unknown(flight: FlightHarness) -> None:
-    handle = _prepare(flight, "numbers")
-    body = pack_any(messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle))
-
-    closed = flight.call(FLIGHT + "DoAction", action_bytes("ClosePreparedStatement", body))
-    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
-
-    assert closed.code is grpc.StatusCode.OK
-    assert type(answer.error) is UsageError
-
-
-def test_bound_parameters_reach_the_engine(flight: FlightHarness) -> None:
-    handle = _prepare(flight, "echo ?")
-    batch = pa.record_batch({"0": pa.array([41], pa.int64())})
-    encoder = FlightDataEncoder(batch.schema)
-    opening = messages.FlightData.FromString(encoder.encode_schema())
-    opening.flight_descriptor.ParseFromString(
-        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-    )
-
-    put = flight.call(FLIGHT + "DoPut", opening.SerializeToString(), *encoder.encode_batch(batch))
-    flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
-
-    result = messages.PutResult.FromString(put.replies[0]).app_metadata
-    assert messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle == handle
-    assert flight.engine.requests[-1].parameters == batch
-
-
-def test_too_many_parameters_are_refused_while_they_arrive(flight: FlightHarness) -> None:
-    handle = _prepare(flight, "echo ?")
-    descriptor = messages.FlightDescriptor.FromString(
-        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-    )
-    frames = [
-        messages.FlightData(flight_descriptor=descriptor).SerializeToString(),
-        *[messages.FlightData(app_metadata=bytes(1024 * 1024)).SerializeToString()] * 8,
-    ]
-
-    answer = flight.call(FLIGHT + "DoPut", *frames)
-
-    assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert type(answer.error) is ResourcesExhausted
-
-
-def test_flight_info_of_a_prepared_statement_names_it(flight: FlightHarness) -> None:
-    handle = _prepare(flight, "words")
-
-    answer = flight.call(
-        FLIGHT + "GetFlightInfo",
-        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)),
-    )
-
-    info = messages.FlightInfo.FromString(answer.replies[0])
-    assert info.endpoint[0].ticket.ticket == prepared_ticket(handle)
-
-
 def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     tags = (("x-client-type", "python"), ("x-client-notebook", "a.ipynb"))
 
     flight.query("numbers", metadata=(*ALICE, *tags))
-    handle = _prepare(flight, "words")
+    handle = prepare(flight, "words")
     flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
     flight.query("wrong\u2028\n")
 
@@ -385,6 +226,7 @@ def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.
     ]
     assert (records[0]["client"], records[0]["notebook"], records[0]["user"]) == ("python", "a.ipynb", "alice")
     assert (records[0]["client_ip"], records[0]["output_rows"]) == ("127.0.0.1", 3)
+    assert {record["credential"] for record in records} == {"2bd806c9"}  # of "alice"
     assert all("\n" not in line and "\u2028" not in line for line in caplog.messages)
 
 

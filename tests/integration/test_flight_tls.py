@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import socket
+import ssl
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pyarrow.flight
@@ -13,9 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
 from tests.fakes.engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -65,6 +69,20 @@ def test_a_client_that_trusts_the_certificate_is_served(tmp_path: Path) -> None:
     assert table["n"].to_pylist() == [1, 2, 3]
 
 
+def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(tmp_path: Path) -> None:
+    certificate_file, key_file = _write_certificate(tmp_path)
+    server = _server(certificate_file, key_file)
+    server.start()
+
+    with FlightSQLClient(server.uri, extra_ca_bundle=certificate_file) as client:
+        frame = client.query("numbers")
+    with FlightSQLClient(server.uri) as client, pytest.raises(ServerUnavailable):
+        client.query("numbers")
+    server.stop()
+
+    assert frame["n"].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("missing", ["certificate_file", "key_file"])
 def test_a_file_that_cannot_be_read_is_named_by_its_setting(tmp_path: Path, missing: str) -> None:
     files = dict(zip(("certificate_file", "key_file"), _write_certificate(tmp_path), strict=True))
@@ -83,3 +101,29 @@ def test_files_that_are_no_certificate_do_not_start_a_server(tmp_path: Path) -> 
 
     with pytest.raises(ConfigurationError):
         _server(tmp_path / "server.pem", tmp_path / "server.key").start()
+
+
+def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(tmp_path: Path) -> None:
+    certificate_file, key_file = _write_certificate(tmp_path)
+    endpoint = HttpEndpoint(
+        "127.0.0.1",
+        0,
+        validator=None,
+        registries=[],
+        is_serving=lambda: True,
+        certificate_file=certificate_file,
+        key_file=key_file,
+    )
+    port = endpoint.start()
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(60)]
+    trust = ssl.create_default_context(cafile=str(certificate_file))
+
+    try:
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=10, context=trust) as answer:
+            body = answer.read()
+    finally:
+        for connection in idle:
+            connection.close()
+        endpoint.stop()
+
+    assert body == b"OK\n"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.raw_client import RawClient, claims_of, header_of, query_of
 from tests.integration.other_provider.installing import HERE, OtherProviderMissing, install_once
 from tests.integration.other_provider.person import sign_in_other
@@ -88,6 +91,39 @@ def test_a_wrong_secret_is_refused(client: RawClient, other_provider: OtherProvi
     response = client.post("token_endpoint", fields, basic=(other_provider.service_client_id, "wrong"))
 
     assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+
+
+def test_an_assertion_of_a_service_account_s_key_is_accepted_once(
+    client: RawClient, other_provider: OtherProvider
+) -> None:
+    client_id = other_provider.service_key_client_id
+    now = int(SYSTEM_CLOCK.now().timestamp())
+    claims = {"iss": client_id, "sub": client_id, "aud": client.issuer, "jti": "one", "iat": now, "exp": now + 60}
+    key = ECKey.import_key(other_provider.service_key.reveal())
+    fields = {
+        "grant_type": "client_credentials",
+        "client_id": client_id,
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": jwt.encode({"alg": "ES256", "kid": other_provider.service_key_id}, claims, key),
+    }
+
+    first = client.post("token_endpoint", fields)
+    second = client.post("token_endpoint", fields)
+
+    assert first.status_code == 200
+    assert claims_of(first.json()["access_token"])["client_id"] == client_id
+    assert (second.status_code, second.json()["error"]) == (401, "invalid_client")
+
+
+def test_a_device_signs_in_where_the_person_types_the_code(client: RawClient) -> None:
+    device = client.post(
+        "device_authorization_endpoint", {"client_id": client.client_id, "scope": "openid email"}
+    ).json()
+
+    sign_in_other(device["verification_uri"], person="bob", user_code=device["user_code"])
+
+    answer = client.ask_for_device(device["device_code"])
+    assert claims_of(answer.json()["id_token"])["email"] == "bob@example.com"
 
 
 def test_a_device_signs_in_on_the_provider_s_pages(client: RawClient) -> None:

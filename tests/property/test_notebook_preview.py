@@ -1,6 +1,7 @@
 """Whatever a server sends, a preview holds no markup of it and stays small."""
 
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pyarrow as pa
 from hypothesis import given, settings
@@ -10,17 +11,17 @@ from micromegas_jupyter.errors import InvalidStatement
 from micromegas_jupyter.notebook.error_lines import error_lines, lines_html
 from micromegas_jupyter.notebook.identity_state import lines_as_html
 from micromegas_jupyter.notebook.preview import preview_html, preview_text
+from micromegas_jupyter.notebook.sign_in_offer import offer_of
+from micromegas_jupyter.settings import Flow
+from tests.property.arrow_tables import texts
 
-_OWN_TAGS = {"div", "table", "thead", "tbody", "tr", "th", "td", "br", "span", "em", "p"}
-_OWN_ATTRIBUTES = {"class", "style", "scope", "title"}
+OWN_TAGS = {"div", "table", "thead", "tbody", "tr", "th", "td", "br", "span", "em", "p"}
+OWN_ATTRIBUTES = {"class", "style", "scope", "title"}
 
-# Pieces of markup beside any text, so that an escape that is missing is found soon.
-_markup = st.sampled_from(["<script>", "</td>", "<img src=x onerror=alert(1)>", "&lt;", '"', "'", "<!--", "\x1b[2J"])
-_text = st.lists(_markup | st.text(st.characters(exclude_categories=["Cs"]), max_size=10), max_size=4).map("".join)
-_value = st.none() | _text
+_value = st.none() | texts
 _tables = st.integers(0, 3).flatmap(
     lambda rows: st.dictionaries(
-        _text, st.lists(_value, min_size=rows, max_size=rows).map(lambda values: pa.array(values, pa.string())),
+        texts, st.lists(_value, min_size=rows, max_size=rows).map(lambda values: pa.array(values, pa.string())),
         min_size=1, max_size=3,
     )
 ).map(pa.table)  # fmt: skip
@@ -31,11 +32,13 @@ class _Seen(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
+        self.links: list[str] = []
         self.others = 0
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name == "href"]
 
     def handle_comment(self, data):
         self.others += 1
@@ -59,8 +62,8 @@ def seen(html: str) -> _Seen:
 def test_a_preview_has_only_its_own_markup(table: pa.Table) -> None:
     found = seen(preview_html(table))
 
-    assert found.tags <= _OWN_TAGS
-    assert found.attributes <= _OWN_ATTRIBUTES
+    assert found.tags <= OWN_TAGS
+    assert found.attributes <= OWN_ATTRIBUTES
     assert found.others == 0
 
 
@@ -74,7 +77,7 @@ def test_a_plain_preview_has_no_control_characters_but_its_line_ends(table: pa.T
     )
 
 
-@given(_text, _text, st.integers(-2, 30), st.integers(-2, 30))
+@given(texts, texts, st.integers(-2, 30), st.integers(-2, 30))
 def test_an_error_has_only_its_own_markup_and_no_control_characters(
     what: str, sql: str, line: int, column: int
 ) -> None:
@@ -87,9 +90,19 @@ def test_an_error_has_only_its_own_markup_and_no_control_characters(
     assert not any(ord(character) < 32 for shown in lines for character in shown)
 
 
-@given(st.lists(_text, max_size=3), _text)
-def test_a_sign_in_has_only_its_own_markup_and_no_link_but_to_the_web(lines: list[str], url: str) -> None:
-    found = seen(lines_as_html(lines, link_url=url))
+_addresses = texts | texts.map(lambda text: f"https://id.example.com/{text}") | texts.map(lambda text: f"http:{text}")
 
-    assert found.tags <= {"p", "br"}
-    assert found.attributes == set()
+
+@given(st.lists(texts, max_size=3), _addresses, texts, st.sampled_from([Flow.BROWSER, Flow.DEVICE]))
+def test_a_sign_in_has_only_its_own_markup_and_no_link_but_to_the_web(
+    lines: list[str], address: str, code: str, flow: Flow
+) -> None:
+    login = SimpleNamespace(
+        flow=flow, start_url=address, verification_uri=address, verification_uri_complete=address, user_code=code
+    )
+
+    found = seen(lines_as_html(lines, offer=offer_of(login)))
+
+    assert found.tags <= {"p", "br", "a"}
+    assert found.attributes <= {"href", "target", "rel"}
+    assert all(link.startswith(("http://", "https://")) for link in found.links)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.client.parameters import bind_named, parameter_names
-from micromegas_jupyter.client.sql_text import find_placeholders, quote_literal
+from micromegas_jupyter.client.sql_text import find_placeholders, quote_identifier, quote_literal
 from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket, statement_ticket
 
 _TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -77,6 +77,16 @@ def test_nothing_inside_a_literal_is_a_placeholder(text: str) -> None:
     literal = quote_literal(text.replace("\0", ""))
 
     assert parameter_names(f"SELECT {literal}, :b") == ("b",)
+
+
+@given(_TEXT.map(lambda text: text.replace("\0", "")).filter(bool))
+def test_a_quoted_name_is_read_as_that_name_and_nothing_else(name: str) -> None:
+    quoted = quote_identifier(name)
+
+    assert (quoted[0], quoted[-1]) == ('"', '"')
+    assert quoted[1:-1].replace('""', "").count('"') == 0
+    assert quoted[1:-1].replace('""', '"') == name
+    assert parameter_names(f"SELECT {quoted}, :b") == ("b",)
 
 
 @given(_TEXT.filter(bool))

@@ -22,8 +22,11 @@ CLIENT_CREDENTIALS = "client_credentials"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 PERSON_SCOPES = ("openid", "profile", "email", "offline_access")
 
-# RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary.
-_LOOPBACK_CALLBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?/callback", re.ASCII)
+# RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary, but for
+# the base URL of a Jupyter server, which is what the demo's reader chose.
+_LOOPBACK_CALLBACK = re.compile(
+    r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:(?:/[\w~-]+)*/micromegas)?/callback", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,8 @@ class DemoClient:
         auth_methods: How it authenticates at the token endpoint; `none` for a public client.
         scopes: What it may ask for.
         secret: Its secret, None for a public client.
-        loopback_callback: Whether `/callback` on this machine, at any port, is a redirect URI of it.
+        loopback_callback: Whether `/callback` on this machine, at any port, is a redirect URI of it, and that of any
+            Jupyter server there.
         redirect_uris: Further redirect URIs, compared byte for byte (RFC 9700 section 2.1).
     """
 

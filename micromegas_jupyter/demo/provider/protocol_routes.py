@@ -5,6 +5,8 @@ What they answer is decided by the authorization server; here requests that no s
 
 from __future__ import annotations
 
+import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import flask
@@ -19,6 +21,7 @@ from micromegas_jupyter.demo.provider.clients import (
     REFRESH_TOKEN,
 )
 from micromegas_jupyter.demo.provider.people import build_person_claims
+from micromegas_jupyter.demo.provider.server import read_basic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.provider.keys import SigningKeys
     from micromegas_jupyter.demo.provider.server import DemoAuthorizationServer
 
+log = logging.getLogger("micromegas_jupyter.demo.provider")
+
+_MAX_LOGGED_CHARACTERS = 64
+# What a device is told while its person still types: nothing is wrong.
+_PATIENCE = frozenset({"authorization_pending", "slow_down"})
 # RFC 8707 section 2 allows several; all other parameters at most once (RFC 6749 section 3.2).
 _REPEATABLE = frozenset({"resource"})
 
@@ -73,18 +81,41 @@ class ProtocolRoutes:
 
     def _guarded(self, answer: Callable[[], Response]) -> Callable[[], Response]:
         def view() -> Response:
-            try:
-                check_form_request(flask.request)
-                return answer()
-            except OAuth2Error as error:
-                refusal = error
-            except ValueError:
-                # Authlib raises it where a value cannot be repeated in an error description.
-                refusal = InvalidRequestError("A parameter has characters that are not allowed.")
-            response: Response = self._server.handle_error_response(None, refusal)
+            response = self._answer_or_refuse(answer)
+            if response.status_code >= HTTPStatus.BAD_REQUEST:
+                _log_refusal(response)
             return response
 
         return view
+
+    def _answer_or_refuse(self, answer: Callable[[], Response]) -> Response:
+        try:
+            check_form_request(flask.request)
+            return answer()
+        except OAuth2Error as error:
+            refusal = error
+        except ValueError:
+            # Authlib raises it where a value cannot be repeated in an error description.
+            refusal = InvalidRequestError("A parameter has characters that are not allowed.")
+        response: Response = self._server.handle_error_response(None, refusal)
+        return response
+
+
+def _log_refusal(response: Response) -> None:
+    """Log which application was refused and why; it is a name that nobody checked."""
+    answer = response.get_json(silent=True)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if error in _PATIENCE:
+        return
+    name, _secret = read_basic(flask.request.headers.get("Authorization", ""))
+    log.warning(
+        "request refused",
+        extra={
+            "endpoint": flask.request.endpoint,
+            "client_id": (name or flask.request.form.get("client_id", ""))[:_MAX_LOGGED_CHARACTERS],
+            "error": error or "none",
+        },
+    )
 
 
 def check_form_request(request: flask.Request) -> None:

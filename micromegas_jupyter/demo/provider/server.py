@@ -80,19 +80,26 @@ class DemoAuthorizationServer(AuthorizationServer):  # type: ignore[misc]  # Aut
 
 
 def authenticate_basic(query_client: Callable[[str], DemoClient | None], request: Any) -> DemoClient | None:
-    """Return the client of an HTTP Basic header whose parts are form-encoded, or None (RFC 6749 section 2.3.1).
+    """Return the client of an HTTP Basic header, or None."""
+    name, secret = read_basic(request.headers.get("Authorization", ""))
+    client = query_client(name)
+    return client if client is not None and client.check_client_secret(secret) else None
 
-    Authlib's own reader raises on bytes that are not UTF-8 and does not take `+` for a space.
+
+def read_basic(header: str) -> tuple[str, str]:
+    """Return name and secret of an HTTP Basic header whose parts are form-encoded (RFC 6749 section 2.3.1).
+
+    Both are empty when it is none. Authlib's own reader raises on bytes that are not UTF-8 and does not take `+` for a
+    space.
     """
-    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
-        return None
+        return "", ""
     try:
         name, _, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        return None
-    client = query_client(unquote_plus(name))
-    return client if client is not None and client.check_client_secret(unquote_plus(secret)) else None
+        return "", ""
+    return unquote_plus(name), unquote_plus(secret)
 
 
 class _WithoutTokens(logging.Filter):

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from micromegas.auth import OidcAuthProvider as UpstreamProvider
 
+from micromegas_jupyter.assembly import logout, sign_in_store
 from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import LoginRequired
+from micromegas_jupyter.settings import ClientSettings
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from micromegas_jupyter.auth.sign_in_store import SignInStore
 
 pytestmark = pytest.mark.integration
 
@@ -57,3 +67,112 @@ def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(
     assert OidcAuthProvider.from_file(path).scope == "openid lake"
     assert len(idp.refreshes()) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def keep_in_profile(idp: ScriptedProvider, environ: dict[str, str], settings: ClientSettings) -> SignInStore:
+    store = sign_in_store(settings, environ)
+    OidcAuthProvider.login(
+        idp.issuer,
+        settings.client_id or "",
+        store=store,
+        audience=settings.audience,
+        scope=settings.scope,
+        browser=ScriptedBrowser(),
+    )
+    return sign_in_store(settings, environ)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
+
+
+def upstream_renews(idp: ScriptedProvider, path: Path) -> str:
+    document = json.loads(path.read_text())
+    document["token"]["id_token"] = idp.mint_id_token(exp=1_700_000_000, iat=1_600_000_000)
+    path.write_text(json.dumps(document))
+    return UpstreamProvider.from_file(str(path)).get_token()
+
+
+def test_a_profiles_sign_in_is_the_one_that_upstream_uses(
+    idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path
+) -> None:
+    settings = ClientSettings(issuer=idp.issuer, client_id="notebook", audience="lake", profile="work")
+    store = keep_in_profile(idp, environ, settings)
+
+    upstream = UpstreamProvider.from_file(str(tmp_path / "tokens-work.json"))
+
+    id_token = store.load()[0].tokens.id_token
+    assert id_token is not None
+    assert upstream.get_token() == id_token.reveal()
+    assert upstream.audience == "lake"
+
+
+def test_scope_resource_and_clock_offset_outlive_a_renewal_by_upstream(
+    idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path
+) -> None:
+    settings = ClientSettings(
+        issuer=idp.issuer, client_id="notebook", scope="openid lake", resource="https://lake.example"
+    )
+    store = sign_in_store(settings, environ)
+    OidcAuthProvider.login(
+        idp.issuer,
+        "notebook",
+        store=store,
+        scope="openid lake",
+        resource="https://lake.example",
+        browser=ScriptedBrowser(),
+    )
+    with store.locked():
+        store.save(replace(store.load()[0], clock_offset_seconds=30.0))
+
+    renewed = upstream_renews(idp, tmp_path / "tokens.json")
+
+    login, _ = sign_in_store(settings, environ).load()
+    assert login.tokens.id_token == Secret(renewed)
+    assert (login.scope, login.resource, login.clock_offset_seconds) == ("openid lake", "https://lake.example", 30.0)
+
+
+def test_upstreams_sign_in_is_not_touched_by_one_that_differs(
+    idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path
+) -> None:
+    own = ClientSettings(issuer=idp.issuer, client_id="notebook")
+    keep_in_profile(idp, environ, own)
+    upstream_renews(idp, tmp_path / "tokens.json")
+    content = (tmp_path / "tokens.json").read_bytes()
+
+    keep_in_profile(idp, environ, replace(own, scope="openid lake"))
+
+    assert (tmp_path / "tokens.json").read_bytes() == content
+    assert UpstreamProvider.from_file(str(tmp_path / "tokens.json")).get_token()
+
+
+def test_a_logout_here_is_a_logout_for_upstream(idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path) -> None:
+    settings = ClientSettings(issuer=idp.issuer, client_id="notebook")
+    keep_in_profile(idp, environ, settings)
+    keep_in_profile(idp, environ, replace(settings, scope="openid lake"))
+
+    report = logout(settings, environ=environ)
+
+    assert (report.refresh_token_revoked, report.problem) == (True, None)
+    assert not list(tmp_path.glob("*.json"))
+    with pytest.raises(FileNotFoundError):
+        UpstreamProvider.from_file(str(tmp_path / "tokens.json"))
+
+
+def test_a_logout_by_upstream_is_a_logout_here(idp: ScriptedProvider) -> None:
+    home = Path.home()
+    settings = ClientSettings(issuer=idp.issuer, client_id="notebook")
+    environ = {"MICROMEGAS_CONFIG_DIR": str(home / ".micromegas")}
+    store = keep_in_profile(idp, environ, settings)
+
+    subprocess.run(
+        [sys.executable, "-m", "micromegas.cli.logout"],
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+    with pytest.raises(LoginRequired):
+        store.load()

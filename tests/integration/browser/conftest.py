@@ -8,22 +8,27 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
+
+    OpenNotebook = Callable[..., tuple[Page, Path]]
 
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+STATE_TIMEOUT_MILLISECONDS = 40_000
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,42 @@ def _read_addresses(ready: str, printed: str, environ: dict[str, str]) -> Runnin
     )
 
 
-@pytest.fixture
-def browser(chromium: str, demo: RunningDemo) -> Iterator[Browser]:
-    """A headless Chromium with an empty profile."""
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A headless Chromium; each context of it has an empty profile."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def open_notebook(browser: Browser, demo: RunningDemo, tmp_path: Path) -> Iterator[OpenNotebook]:
+    """Open a new notebook with a configuration folder of its own, apart from all other tests, and run all its cells."""
+    with notebook_opener(browser, demo, tmp_path / "config") as open_one:
+        yield open_one
+
+
+@contextmanager
+def notebook_opener(browser: Browser, demo: RunningDemo, config: Path) -> Iterator[OpenNotebook]:
+    """Give a function that opens a new notebook of a name and cells and runs them; its page closes with the block."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+
+    def open_one(name: str, *sources: str) -> tuple[Page, Path]:
+        first = [f"%env MICROMEGAS_CONFIG_DIR={config}", "%load_ext micromegas_jupyter"]
+        path = demo.notebooks / f"{name}.ipynb"
+        cells = [nbformat.v4.new_code_cell(source) for source in (*first, *sources)]
+        metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+        path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)), encoding="utf-8")
+        page = context.new_page()
+        place = f"/lab/workspaces/{name}/tree/{path.name}"
+        page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", place))
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.locator("text=/Python 3.*Idle/").first.wait_for()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        return page, path
+
+    yield open_one
+    context.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,6 +71,16 @@ def test_a_device_that_asks_too_often_has_to_slow_down_for_good(
         "slow_down",
         "authorization_pending",
     ]
+
+
+def test_a_device_that_asks_again_and_again_leaves_no_warning(
+    client: RawClient, device: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "micromegas_jupyter.demo.provider"):
+        answers = {_error(client, device) for _ in range(3)}
+
+    assert answers == {"authorization_pending", "slow_down"}
+    assert caplog.records == []
 
 
 def test_a_person_who_denies_is_told_to_the_device_once(client: RawClient, device: dict[str, Any]) -> None:

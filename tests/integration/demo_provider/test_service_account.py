@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import requests
 
@@ -57,6 +59,24 @@ def test_a_wrong_secret_is_refused_both_ways(client: RawClient, provider: DemoPr
     assert (by_basic.status_code, by_basic.json()["error"]) == (401, "invalid_client")
     assert by_basic.headers["WWW-Authenticate"].startswith("Basic")
     assert (by_post.status_code, by_post.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize("is_basic", [True, False])
+def test_a_refusal_is_logged_with_the_name_and_the_error_but_no_secret(
+    client: RawClient, caplog: pytest.LogCaptureFixture, is_basic: bool
+) -> None:
+    in_form = {"client_id": "nightly", "client_secret": "sesame"}
+
+    with caplog.at_level(logging.INFO, "micromegas_jupyter.demo.provider"):
+        client.post("token_endpoint", FIELDS, basic=("nightly", "sesame")) if is_basic else client.post(
+            "token_endpoint", FIELDS | in_form
+        )
+
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    facts = {name: getattr(record, name) for name in ("endpoint", "client_id", "error")}
+    assert record.getMessage() == "request refused"
+    assert facts == {"endpoint": "token", "client_id": "nightly", "error": "invalid_client"}
+    assert "sesame" not in str([vars(record) for record in caplog.records])
 
 
 def test_no_secret_or_the_public_client_is_refused(client: RawClient, provider: DemoProvider) -> None:

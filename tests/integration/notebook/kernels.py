@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import queue
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 REPOSITORY = Path(__file__).parents[3]
 LOAD = "%load_ext tests.fakes.notebook_extension"
@@ -30,6 +33,11 @@ class Cell:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message["content"] for message in self.messages if message["msg_type"] == kind]
+
+    @property
+    def printed(self) -> str:
+        """What the cell printed; a kernel sends it in as many messages as it likes."""
+        return "".join(content["text"] for content in self.of("stream"))
 
 
 def widget_states(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,12 +56,24 @@ class AttendedKernel:
         self._client.start_channels()
         self._client.wait_for_ready(timeout=TIMEOUT_SECONDS)
 
-    def run(self, source: str, *, while_running: Callable[[dict[str, Any]], None] = lambda _: None) -> Cell:
-        """Run a cell; `while_running` is told of each message on the way."""
+    def run(
+        self,
+        source: str,
+        *,
+        while_running: Callable[[dict[str, Any]], None] = lambda _: None,
+        answer: Callable[[dict[str, Any]], str | None] = lambda _: None,
+    ) -> Cell:
+        """Run a cell.
+
+        Args:
+            source: The cell.
+            while_running: Told of each message on the way.
+            answer: Asked what the person answers to a request for input; None leaves it without an answer.
+        """
         cell = Cell()
         request = self._client.execute(source, allow_stdin=True)
         while True:
-            message = self._client.get_iopub_msg(timeout=TIMEOUT_SECONDS)
+            message = self._next_message(answer)
             self.all_messages.append(message)
             if message["parent_header"].get("msg_id") != request:
                 continue
@@ -61,8 +81,54 @@ class AttendedKernel:
                 break
             cell.messages.append(message)
             while_running(message)
-        cell.reply = self._client.get_shell_msg(timeout=TIMEOUT_SECONDS)["content"]
+        cell.reply = self._reply_to(request)
         return cell
+
+    def _reply_to(self, request: str) -> dict[str, Any]:
+        # A slow kernel answers the questions with which the client found out that it is ready only later.
+        while (reply := self._client.get_shell_msg(timeout=TIMEOUT_SECONDS))["parent_header"].get("msg_id") != request:
+            continue
+        return reply["content"]
+
+    def _next_message(self, answer: Callable[[dict[str, Any]], str | None]) -> dict[str, Any]:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            # A request for input has a channel of its own and overtakes what the cell showed before it.
+            with suppress(queue.Empty):
+                return self._client.get_iopub_msg(timeout=0.5)
+            if self._client.stdin_channel.msg_ready():
+                text = answer(self._client.get_stdin_msg(timeout=TIMEOUT_SECONDS)["content"])
+                if text is not None:
+                    self._client.input(text)
+        raise AssertionError(f"the kernel said nothing for {TIMEOUT_SECONDS} seconds")
+
+    def complete(self, marked: str) -> list[tuple[str, str]]:
+        """Return what the kernel offers at the `|` in a cell, as a front end asks for it: the text and its type."""
+        before, after = marked.split("|")
+        reply = self._reply_to(self._client.complete(before + after, len(before)))
+        return [(found["text"], found["type"]) for found in reply["metadata"]["_jupyter_types_experimental"]]
+
+    def saved(self) -> str:
+        """Return the outputs of all cells as a notebook holds them when it is saved now, with its widgets' state."""
+        shown: dict[str, Any] = {}
+        widgets: dict[str, dict[str, Any]] = {}
+        for number, message in enumerate(self.all_messages):
+            content = message["content"]
+            match message["msg_type"]:
+                case "display_data":
+                    shown[content["transient"].get("display_id", str(number))] = content["data"]
+                case "update_display_data":
+                    shown[content["transient"]["display_id"]] = content["data"]
+                case "stream" | "error" | "execute_result":
+                    shown[str(number)] = content
+                case "comm_open" | "comm_msg":
+                    widgets.setdefault(content["comm_id"], {}).update(content["data"].get("state", {}))
+        return json.dumps([shown, widgets])
+
+    def shut_down(self) -> None:
+        """End the kernel in good order, as a front end does, and take in what it says last."""
+        self._manager.request_shutdown()
+        self.later_messages(1.0)
 
     def later_messages(self, seconds: float) -> list[dict[str, Any]]:
         """Return what arrives outside any cell, until nothing has for `seconds`."""
@@ -74,6 +140,13 @@ class AttendedKernel:
                 self.all_messages += found
                 return found
 
+    def press(self, action: str) -> None:
+        """Press a button of the identity widget, as its browser half does; returns at once."""
+        opened = (message["content"] for message in self.all_messages if message["msg_type"] == "comm_open")
+        comm_id = next(content["comm_id"] for content in opened if "as_of" in content["data"].get("state", {}))
+        data = {"method": "custom", "content": {"action": action}}
+        self._client.shell_channel.send(self._client.session.msg("comm_msg", {"comm_id": comm_id, "data": data}))
+
     def interrupt(self) -> None:
         self._manager.interrupt_kernel()
 
@@ -82,9 +155,10 @@ class AttendedKernel:
 
 
 @contextmanager
-def attended_kernel() -> Iterator[AttendedKernel]:
+def attended_kernel(variables: Mapping[str, str] | None = None) -> Iterator[AttendedKernel]:
+    """Run a kernel; `variables` are added to this process's environment."""
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(REPOSITORY))
+    manager.start_kernel(cwd=str(REPOSITORY), env={**os.environ, **(variables or {})})
     kernel = AttendedKernel(manager)
     try:
         yield kernel

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.notebook_parts import SECRET_TOKEN, START_URL
+from tests.fakes.notebook_parts import START_URL
+from tests.fakes.notebook_people import SECRET_TOKEN
 from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration
@@ -53,7 +54,11 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKer
 
     first_line = query.of("display_data")[0]["data"]["text/plain"]
     last_line = query.of("update_display_data")[-1]["data"]["text/plain"]
-    assert first_line == "⏳ waiting for you to sign in to id.example.com (until 12:10 UTC) · interrupt to stop waiting"
+    assert first_line == (
+        f"⏳ waiting for you to sign in at id.example.com: open {START_URL} (until 12:10 UTC) · "
+        "interrupt to stop waiting"
+    )
+    assert f'<a href="{START_URL}" target="_blank"' in query.of("display_data")[0]["data"]["text/html"]
     assert last_line.startswith("✓ 3 rows in 1.0 s")
     assert query.reply["status"] == "ok"
     kernel.run("assert world.was_asked_whoami.wait(10); thread.join(10)")
@@ -92,7 +97,9 @@ def test_an_interrupt_ends_the_query_at_once_and_the_kernel_goes_on(kernel: Atte
     (error,) = query.of("error")
     assert error["ename"] == "QueryCancelled"
     assert error["traceback"] == ["✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2"]
-    assert query.of("display_data")[0]["data"]["text/plain"].endswith("· query 7f3a91c2 · interrupt to cancel")
+    assert query.of("display_data")[0]["data"]["text/plain"].endswith(
+        "· query 7f3a91c2 · token 3 h · interrupt to cancel"
+    )
     assert query.of("update_display_data")[-1]["data"]["text/plain"] == ""
     assert took_seconds < 10
     assert again.reply["status"] == "ok"
@@ -121,5 +128,59 @@ def test_logout_turns_every_widget_to_signed_out(kernel: AttendedKernel) -> None
 
     cell = kernel.run("%micromegas_logout")
 
-    assert cell.of("stream")[0]["text"] == "Signed out.\n"
+    assert cell.printed == "Signed out.\n"
+    assert kernel.run("assert not world.renewals[0].is_running").reply["status"] == "ok"
     assert widget_states(cell.messages)[-1]["status"] == "signed_out"
+
+
+def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: AttendedKernel) -> None:
+    kernel.run("%micromegas_login")
+    kernel.run("assert world.was_asked_whoami.wait(10)")
+
+    cell = kernel.run(
+        "print('running', flush=True); import threading; threading.Event().wait(0.5); print(world.logouts)",
+        while_running=lambda message: kernel.press("sign_out") if "running" in str(message["content"]) else None,
+    )
+    kernel.run("pass")
+    kernel.later_messages(1.0)
+
+    assert cell.printed.endswith("[]\n")
+    assert widget_states(kernel.all_messages)[-1]["status"] == "signed_out"
+    assert kernel.run("assert len(world.logouts) == 1").reply["status"] == "ok"
+
+
+def test_a_button_that_takes_its_time_does_not_keep_the_kernel(kernel: AttendedKernel) -> None:
+    kernel.run("%micromegas_login")
+    kernel.run("assert world.was_asked_whoami.wait(10)")
+    kernel.run("import threading; go_on = threading.Event(); world.stored.renew = lambda: go_on.wait(30)")
+
+    kernel.press("refresh")
+    meanwhile = kernel.run("21 * 2")
+    kernel.run("go_on.set()")
+    kernel.later_messages(1.0)
+
+    assert meanwhile.of("execute_result")[0]["data"]["text/plain"] == "42"
+    states = [
+        message["content"]["data"].get("state", {})
+        for message in kernel.all_messages
+        if message["msg_type"] == "comm_msg"
+    ]
+    assert [state["working"] for state in states if "working" in state] == ["refresh", ""]
+
+
+@pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
+def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel: AttendedKernel, end: str) -> None:
+    kernel.run("%micromegas_login")
+    kernel.run("assert world.was_asked_whoami.wait(10)")
+    kernel.run("%micromegas_whoami")
+
+    if end == "shutdown":
+        kernel.shut_down()
+    else:
+        kernel.run(end)
+
+    kernel.later_messages(0.5)
+    saved = kernel.saved()
+    assert "application/vnd.jupyter.widget-view+json" not in saved
+    assert saved.count("Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.\\n") == 2
+    assert "renews by itself." not in saved

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from tests.fakes.notebook_parts import SECRET_TOKEN, START_URL
+from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
+from tests.fakes.notebook_parts import START_URL
+from tests.fakes.notebook_people import SECRET_TOKEN
 from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, run_unattended
 
 pytestmark = pytest.mark.integration
@@ -31,9 +33,8 @@ def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy() -> None:
     (output,) = run.outputs(2)
     assert (output.output_type, output.ename) == ("error", "LoginRequired")
     assert output.traceback[0] == (
-        "✗ You are not signed in to lake.example.com:50051, and nobody is here to sign in. "
-        "Set MICROMEGAS_OIDC_CLIENT_ID and MICROMEGAS_OIDC_CLIENT_SECRET of a service account, "
-        "or run `micromegas login` on this machine beforehand. · AUTH001"
+        "✗ Not signed in at id.example.com (for lake.example.com:50051), and nobody is here to sign in. "
+        f"{UNATTENDED_REMEDY} · AUTH001"
     )
     assert run.stopped_by is not None
     assert run.notebook.cells[3].execution_count is None
@@ -49,7 +50,7 @@ def test_an_error_stops_the_run_and_is_saved_as_its_lines() -> None:
         '✗ No column "tagret".',
         "    SELECT tagret FROM log_entries",
         "           ^ line 1, column 8",
-        "  query 7f3a91c2 · SQL001",
+        "  query 7f3a91c2 · SQL001 · docs/errors.md#sql001",
     ]
     assert run.stopped_by is not None
     assert run.notebook.cells[3].execution_count is None

@@ -5,13 +5,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import nbformat
 import pytest
 
-from micromegas_jupyter.assembly import load_client_settings, open_client, service_account_provider
-from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.assembly import load_client_settings, open_client, remembered_flow, service_account_provider
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
 from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.settings import Flow
 from tests.integration.notebook.kernels import REPOSITORY, attended_kernel, run_unattended, widget_states
 
 pytestmark = pytest.mark.integration
@@ -68,12 +70,6 @@ def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(
     assert str(stack.folder) not in run.saved
 
 
-def test_the_saved_quickstart_has_no_outputs() -> None:
-    notebook: Any = nbformat.read(QUICKSTART, as_version=4)
-
-    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
-
-
 def test_a_person_signs_in_while_a_query_waits_and_signs_out(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -102,10 +98,74 @@ def test_a_person_signs_in_while_a_query_waits_and_signs_out(
     (error,) = wrong.of("error")
     assert error["ename"] == "InvalidStatement"
     assert "    SELECT tagret" in error["traceback"]
-    assert logout.of("stream")[0]["text"].startswith("Signed out of ")
+    assert logout.printed.startswith("Signed out of ")
     assert refused.of("error")[0]["ename"] == "LoginRequired"
     assert not BEARER_TOKEN.search(everything)
     assert "code=" not in everything
+
+
+def test_a_person_types_a_code_while_a_query_waits(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
+        kernel.run(LOAD)
+        login = kernel.run("%micromegas_login --flow device")
+        code = widget_states(login.messages)[-1]
+
+        def type_the_code_when_the_query_waits(message: dict[str, Any]) -> None:
+            if "waiting for you to type" in message["content"].get("data", {}).get("text/plain", ""):
+                person.open(f"{code['start_url']}?user_code={code['user_code']}")
+
+        query = kernel.run("%sql rows << SELECT 1 AS one", while_running=type_the_code_when_the_query_waits)
+        kernel.later_messages(0.5)
+        saved = kernel.saved()
+
+    assert login.reply["status"] == "ok"
+    assert query.of("update_display_data")[-1]["data"]["text/plain"].startswith("✓ 1 row in ")
+    assert code["user_code"] not in saved
+    assert not BEARER_TOKEN.search(saved)
+    remembered = remembered_flow(load_client_settings(), {"MICROMEGAS_CONFIG_DIR": str(tmp_path)})
+    assert remembered is Flow.DEVICE
+
+
+def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_notebook(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    with attended_kernel() as kernel:
+        kernel.run(LOAD)
+        shown: list[str] = []
+
+        def paste(_request: dict[str, Any]) -> str:
+            shown.append(widget_states(kernel.all_messages)[-1]["start_url"])
+            return sign_in(shown[0], visit_callback=False)
+
+        login = kernel.run("%micromegas_login --flow paste", answer=paste)
+        query = kernel.run("%sql rows << SELECT 1 AS one")
+        kernel.later_messages(0.5)
+        saved = kernel.saved()
+
+    asked = parse_qs(urlsplit(shown[0]).query)
+    assert (login.reply["status"], query.reply["status"]) == ("ok", "ok")
+    assert "Signed in as Alice Martin" in saved
+    for secret in (asked["state"][0], asked["code_challenge"][0], asked["nonce"][0], "code="):
+        assert secret not in saved
+    assert not BEARER_TOKEN.search(saved)
+
+
+def test_a_session_at_the_provider_is_ended_in_the_persons_own_browser(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    with attended_kernel() as kernel:
+        kernel.run(LOAD)
+
+        logout = kernel.run("%micromegas_logout --end-session")
+
+    text = logout.printed
+    assert f"open {stack.provider.issuer}/" in text
+    assert "id_token_hint" not in text
 
 
 def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(
@@ -131,12 +191,13 @@ def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(
     assert again.reply["status"] == "ok"
 
 
+@pytest.mark.parametrize("option", ["", " --flow device", " --flow paste"])
 def test_nobody_signed_in_and_nobody_there_fails_at_once(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
 ) -> None:
     use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
 
-    run = run_unattended(LOAD, "%micromegas_login")
+    run = run_unattended(LOAD, f"%micromegas_login{option}")
 
     assert run.outputs(1)[0].ename == "LoginRequired"
     assert str(tmp_path) not in run.saved

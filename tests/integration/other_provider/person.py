@@ -19,13 +19,16 @@ class PersonStuck(RuntimeError):
     """The walk through the pages did not come to an end."""
 
 
-def sign_in_other(url: str, *, person: str = "alice", allow: bool = True, visit_callback: bool = True) -> str:
+def sign_in_other(
+    url: str, *, person: str = "alice", allow: bool = True, visit_callback: bool = True, user_code: str | None = None
+) -> str:
     """Follow `url` through the other provider's pages and return the URL at which the application got its answer.
 
-    For a device page, which answers nobody, it is the URL of the last page. With `allow=False` the person
-    presses Cancel where consent is asked.
+    For a device page, which answers nobody, it is the URL of the last page; there the person types `user_code`. With
+    `allow=False` the person presses Cancel where consent is asked.
     """
     answer = None
+    has_cancelled = False
     method, fields = "GET", None
     with requests.Session() as session:
         session.trust_env = False
@@ -42,13 +45,18 @@ def sign_in_other(url: str, *, person: str = "alice", allow: bool = True, visit_
                 continue
             page.raise_for_status()
             forms = parse_forms(page.text, page_url=url)
-            if answer is not None or not forms:
+            if answer is not None or has_cancelled or not forms:
                 return answer or url
-            method, url, fields = _fill_in(forms[0], person=person, allow=allow)
+            method, url, fields = _fill_in(forms[0], person=person, allow=allow, user_code=user_code)
+            has_cancelled = url.endswith("/abort")
     raise PersonStuck(url)
 
 
-def _fill_in(form: HtmlForm, *, person: str, allow: bool) -> tuple[str, str, dict[str, str] | None]:
+def _fill_in(
+    form: HtmlForm, *, person: str, allow: bool, user_code: str | None
+) -> tuple[str, str, dict[str, str] | None]:
+    if user_code is not None and form.fields.get("user_code") == "":
+        return "POST", form.action, {**form.fields, "user_code": user_code}
     if form.fields.get("prompt") == "login":
         return "POST", form.action, {**form.fields, "login": person, "password": "any"}
     if form.fields.get("prompt") == "consent" and not allow:

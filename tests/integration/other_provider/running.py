@@ -9,8 +9,9 @@ import secrets
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, RSAKey
 
 from micromegas_jupyter.contracts import Secret
 from tests.integration.other_provider.installing import OtherProviderMissing, find_node
@@ -22,6 +23,10 @@ _READY_TIMEOUT_SECONDS = 30
 _STOP_TIMEOUT_SECONDS = 10
 
 
+def _make_key() -> RSAKey:
+    return RSAKey.generate_key(2048, {"alg": "RS256", "use": "sig"}, auto_kid=True)
+
+
 class OtherProvider:
     """npm's `oidc-provider`, certified and written by others, on a free port of loopback.
 
@@ -30,33 +35,48 @@ class OtherProvider:
         service_client_id: A service account that authenticates with HTTP Basic.
         service_post_client_id: The same with the secret in the form.
         service_secret: The secret of both.
+        service_key_client_id: A service account that signs assertions (`private_key_jwt`); device sign-ins too.
+        service_key: Its private key in PEM.
+        service_key_id: The key's id.
+        redirect_uri: An address of the public client for a person who copies the one that the browser ends at.
         resource: The audience of JWT access tokens, asked for as `resource`; the service accounts' default.
     """
 
     client_id = "micromegas-other"
     service_client_id = "micromegas-other-service"
     service_post_client_id = "micromegas-other-service-post"
+    service_key_client_id = "micromegas-other-service-key"
+    service_key_id = "service-key"
+    redirect_uri = "http://127.0.0.1:48080/callback"
     resource = "https://lake.example.com"
 
     def __init__(self, folder: Path, *, token_lifetime_seconds: int = 600) -> None:
         # Characters that have to be form-encoded inside HTTP Basic, RFC 6749 section 2.3.1.
         self.service_secret = Secret(f"a secret: 100% & +{secrets.token_urlsafe(24)}")
+        key = ECKey.generate_key("P-256", {"kid": self.service_key_id, "alg": "ES256", "use": "sig"})
+        self.service_key = Secret(key.as_pem(private=True).decode())
+        self._service_public_key = dict(key.as_dict())
         self.issuer = ""
+        self._keys: list[RSAKey] = []
+        self._port = 0
         self._folder = folder
         self._token_lifetime_seconds = token_lifetime_seconds
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
+        """Start it; after a stop, at the same address and with the same keys."""
         node, _npm = find_node()
-        key = RSAKey.generate_key(2048, {"alg": "RS256", "use": "sig"}, auto_kid=True)
+        self._keys = self._keys or [_make_key()]
         settings = {
+            "port": self._port,
             "clientId": self.client_id,
             "serviceClientId": self.service_client_id,
             "serviceSecret": self.service_secret.reveal(),
+            "serviceKey": self._service_public_key,
             "resource": self.resource,
             "tokenLifetimeSeconds": self._token_lifetime_seconds,
             "cookieKey": secrets.token_urlsafe(32),
-            "keys": [key.as_dict(private=True)],
+            "keys": self._private_keys(),
         }
         with (self._folder / "stderr.txt").open("w") as stderr:
             self._process = subprocess.Popen(
@@ -69,7 +89,16 @@ class OtherProvider:
             )
         # By standard input, because arguments are readable by everybody on the machine.
         self._say(self._process, json.dumps(settings))
-        self.issuer = json.loads(self._first_line(self._process))["issuer"]
+        self.issuer = json.loads(self._next_line(self._process))["issuer"]
+        self._port = urlsplit(self.issuer).port or 0
+
+    def rotate(self, *, keep: int = 1) -> str:
+        """Sign with a new key from now on, publish the last `keep` ones still, and return the new key's id."""
+        assert self._process is not None
+        self._keys = [_make_key(), *self._keys[:keep]]
+        self._say(self._process, json.dumps({"keys": self._private_keys()}))
+        self._next_line(self._process)
+        return str(self._keys[0].kid)
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -94,7 +123,10 @@ class OtherProvider:
             process.stdin.write(f"{line}\n")
             process.stdin.flush()
 
-    def _first_line(self, process: subprocess.Popen[str]) -> str:
+    def _private_keys(self) -> list[dict[str, object]]:
+        return [dict(key.as_dict(private=True)) for key in self._keys]
+
+    def _next_line(self, process: subprocess.Popen[str]) -> str:
         assert process.stdout is not None
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()

@@ -1,8 +1,8 @@
 // A certified OpenID provider of another make (npm `oidc-provider`), configured for this project's tests.
 //
 // Started by tests/integration/other_provider/running.py. Its settings come as one JSON line on standard input; when it
-// answers it prints one JSON line on standard output; it ends when standard input closes. Everything else goes to
-// standard error.
+// answers it prints one JSON line on standard output. Each further line holds other signing keys, and is answered with a
+// line when they are in use. It ends when standard input closes. Everything else goes to standard error.
 
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -14,7 +14,7 @@ for (const level of ["log", "info", "warn"]) console[level] = console.error;
 const input = createInterface({ input: process.stdin });
 input.on("close", () => process.exit(0));
 const settings = JSON.parse((await once(input, "line"))[0]);
-const { clientId, serviceClientId, serviceSecret, resource, tokenLifetimeSeconds } = settings;
+const { clientId, serviceClientId, serviceSecret, serviceKey, resource, tokenLifetimeSeconds } = settings;
 
 const PEOPLE = {
   alice: { name: "Alice Martin", email: "alice@example.com", email_verified: true, groups: ["lake-admins", "analysts"] },
@@ -22,10 +22,10 @@ const PEOPLE = {
 };
 
 const server = createServer();
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+await new Promise((resolve) => server.listen(settings.port, "127.0.0.1", resolve));
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
-const provider = new Provider(issuer, {
+const makeProvider = (keys) => new Provider(issuer, {
   clients: [
     {
       client_id: clientId,
@@ -34,7 +34,14 @@ const provider = new Provider(issuer, {
       token_endpoint_auth_method: "none",
       grant_types: ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
       response_types: ["code"],
-      redirect_uris: ["http://127.0.0.1/callback", "http://localhost/callback"],
+      // On loopback the port is the client's to choose. The third is where a person copies the address from, the last a
+      // Jupyter server's.
+      redirect_uris: [
+        "http://127.0.0.1/callback",
+        "http://localhost/callback",
+        "http://127.0.0.1:48080/callback",
+        "http://127.0.0.1/micromegas/callback",
+      ],
       post_logout_redirect_uris: ["http://127.0.0.1/"],
     },
     ...["client_secret_basic", "client_secret_post"].map((method) => ({
@@ -45,6 +52,15 @@ const provider = new Provider(issuer, {
       response_types: [],
       redirect_uris: [],
     })),
+    {
+      client_id: `${serviceClientId}-key`,
+      token_endpoint_auth_method: "private_key_jwt",
+      token_endpoint_auth_signing_alg: serviceKey.alg,
+      jwks: { keys: [serviceKey] },
+      grant_types: ["client_credentials", "urn:ietf:params:oauth:grant-type:device_code", "refresh_token"],
+      response_types: [],
+      redirect_uris: [],
+    },
   ],
   claims: {
     openid: ["sub"],
@@ -82,7 +98,7 @@ const provider = new Provider(issuer, {
   },
   findAccount: (ctx, id) =>
     PEOPLE[id] && { accountId: id, claims: () => ({ sub: `other-${id}`, ...PEOPLE[id] }) },
-  jwks: { keys: settings.keys },
+  jwks: { keys },
   ttl: {
     AccessToken: tokenLifetimeSeconds,
     ClientCredentials: tokenLifetimeSeconds,
@@ -96,5 +112,13 @@ const provider = new Provider(issuer, {
   },
 });
 
-server.on("request", provider.callback());
-process.stdout.write(`${JSON.stringify({ issuer })}\n`);
+// What was issued is kept outside the provider object, so a new one with other keys goes on where the last one stopped.
+function serve(keys) {
+  const answer = makeProvider(keys).callback();
+  server.removeAllListeners("request");
+  server.on("request", answer);
+  process.stdout.write(`${JSON.stringify({ issuer })}\n`);
+}
+
+serve(settings.keys);
+input.on("line", (line) => serve(JSON.parse(line).keys));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -32,6 +33,14 @@ def stack() -> Iterator[DemoStack]:
 def person(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
     """The environment of a person with a configuration folder of their own, not signed in."""
     return {**stack.process_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path / "config")}
+
+
+@pytest.fixture
+def unused_address() -> Iterator[str]:
+    """A loopback address that refuses connections: bound, but nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.fixture

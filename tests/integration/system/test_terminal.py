@@ -95,13 +95,17 @@ def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_pa
         (folder / "config.json").write_text(json.dumps(profiles))
         own = {**environ, "MICROMEGAS_CONFIG_DIR": str(folder)}
         accepted = micromegas("whoami", "--profile", "robot", environ=own)
+        answered = micromegas("query", "SELECT 1", "--profile", "robot", environ=own)
         key_file.write_text("another-key-that-nobody-knows")
         refused = micromegas("query", "SELECT 1", "--profile", "robot", environ=own)
     finally:
         process.terminate()
         process.communicate(timeout=30)
 
+    assert accepted.stdout.startswith("API key from robot.key\nserver 127.0.0.1:")
     assert "knows you as ci" in accepted.stdout
+    # The key is one in plain text.
+    assert [result.stderr.count("note: ") for result in (accepted, answered)] == [1, 1]
     assert refused.returncode == 3
     assert "AUTH010" in refused.stderr
 

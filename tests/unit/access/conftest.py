@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.access.key_policy import KeyPolicy
+from micromegas_jupyter.access.key_source import KeySource
 from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings
+from tests.fakes.background import FakeBackground
 from tests.fakes.mint import AUDIENCE, ISSUER
 from tests.fakes.provider import FakeProvider
 
@@ -27,3 +30,21 @@ def provider() -> FakeProvider:
 def validator(provider: FakeProvider, clock: FakeClock) -> OidcValidator:
     """A validator of that provider's tokens; `root` administers."""
     return OidcValidator(SETTINGS, ["root"], http=provider, clock=clock)
+
+
+@pytest.fixture
+def background() -> FakeBackground:
+    """What a key source starts in the background runs when a test says so."""
+    return FakeBackground()
+
+
+@pytest.fixture
+def source(provider: FakeProvider, clock: FakeClock, background: FakeBackground) -> KeySource:
+    """That provider's keys."""
+    setting = IssuerSetting(issuer=ISSUER)
+    return KeySource(setting, http=provider, clock=clock, policy=KeyPolicy(), start_background=background.start)
+
+
+def key_names(source: KeySource) -> list[str | None]:
+    """Return the names of the keys that a source gives now."""
+    return [key.key_id for key in source.current().keys]

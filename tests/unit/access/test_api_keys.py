@@ -1,22 +1,54 @@
 """Tests of `access.api_keys`."""
 
+import dataclasses
+import hashlib
 import logging
+import threading
+from datetime import timedelta
 
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected, TokenValidator
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings import ApiKeySetting
+from micromegas_jupyter.access.api_keys import LEGACY_NOTICE
+from micromegas_jupyter.access.daily_turns import ONE_DAY_SECONDS, DailyTurns
+from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.access.rights import Rights
+from micromegas_jupyter.contracts import Secret, TableAccess
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings import ApiKeySetting, LegacyApiKeys, RoleSetting
 
 KEY = "mmk_8c1f0a6de2b94b7f"
+DIGEST = hashlib.sha256(KEY.encode()).digest()
+PLAIN = ApiKeySetting(name="grafana", key=Secret(KEY))
+HASHED = ApiKeySetting(name="grafana", sha256=DIGEST)
 
 
 def validator_of(**keys: str) -> ApiKeyValidator:
     return ApiKeyValidator([ApiKeySetting(name=name, key=Secret(key)) for name, key in keys.items()])
 
 
-def test_a_key_gives_its_name_may_delegate_and_never_administers():
-    assert validator_of(grafana=KEY).validate_token(KEY) == AuthContext(
+def reason_of(validator: ApiKeyValidator, token: str = KEY) -> str:
+    with pytest.raises(Rejected) as caught:
+        validator.validate_token(token)
+    assert validator.cached_context(token) is None
+    return caught.value.reason
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, word: str = "plain text") -> list[str]:
+    return [vars(record)["subject"] for record in caplog.records if word in record.message]
+
+
+@pytest.fixture(autouse=True)
+def _see_warnings(caplog):
+    with caplog.at_level(logging.WARNING, "micromegas_jupyter.access"):
+        yield
+
+
+@pytest.mark.parametrize("setting", [PLAIN, HASHED], ids=["plain", "hashed"])
+def test_a_key_gives_its_name_may_delegate_and_never_administers(setting):
+    validator = ApiKeyValidator([setting], legacy=LegacyApiKeys.ON)
+
+    assert validator.validate_token(KEY) == AuthContext(
         subject="grafana", issuer="api_key", auth_type=AuthType.API_KEY, may_delegate=True
     )
 
@@ -31,10 +63,23 @@ def test_a_key_is_known_without_io():
     assert isinstance(validator, TokenValidator)
 
 
+def test_a_key_is_found_by_its_digest_and_by_no_other():
+    validator = ApiKeyValidator([HASHED])
+
+    assert validator.cached_by_digest(DIGEST) is validator.cached_context(KEY) is not None
+    assert validator.cached_by_digest(hashlib.sha256(b"another").digest()) is None
+
+
 def test_each_key_has_its_own_name():
     validator = validator_of(first=KEY, second=KEY + "2")
 
     assert validator.validate_token(KEY + "2").subject == "second"
+
+
+def test_one_name_may_have_several_keys():
+    validator = ApiKeyValidator([HASHED, ApiKeySetting(name="grafana", key=Secret(KEY + "2"))])
+
+    assert {validator.validate_token(key).subject for key in (KEY, KEY + "2")} == {"grafana"}
 
 
 def test_a_key_beyond_ascii_is_a_key():
@@ -43,41 +88,216 @@ def test_a_key_beyond_ascii_is_a_key():
 
 @pytest.mark.parametrize(
     "token",
-    ["", KEY[:-1], KEY + "x", KEY.upper(), f" {KEY}", f"{KEY}\0", "grafana", "\ud800"],
-    ids=["empty", "shorter", "longer", "capitals", "space", "null", "its name", "half a pair"],
+    ["", KEY[:-1], KEY + "x", KEY.upper(), f" {KEY}", f"{KEY}\0", "grafana", "\ud800", DIGEST.hex()],
+    ids=["empty", "shorter", "longer", "capitals", "space", "null", "its name", "half a pair", "its digest"],
 )
-def test_anything_else_is_rejected(token):
-    with pytest.raises(Rejected) as caught:
-        validator_of(grafana=KEY).validate_token(token)
-
-    assert type(caught.value) is Rejected
-    assert caught.value.reason == "unknown_api_key"
+@pytest.mark.parametrize("setting", [PLAIN, HASHED], ids=["plain", "hashed"])
+def test_anything_else_is_rejected(setting, token):
+    assert reason_of(ApiKeyValidator([setting]), token) == "unknown_api_key"
 
 
 @pytest.mark.parametrize("token", ["x" * 16385, None, 5, b"key"], ids=["huge", "None", "5", "bytes"])
 def test_what_cannot_be_a_key_is_rejected_unread(token):
-    validator = validator_of(grafana=KEY)
-
-    with pytest.raises(Rejected) as caught:
-        validator.validate_token(token)
-    assert caught.value.reason == "token_implausible"
-    assert validator.cached_context(token) is None
+    assert reason_of(validator_of(grafana=KEY), token) == "token_implausible"
 
 
 def test_without_keys_nothing_is_accepted():
-    with pytest.raises(Rejected):
-        validator_of().validate_token("")
+    assert reason_of(validator_of(), "") == "unknown_api_key"
 
 
 def test_the_keys_themselves_are_not_kept():
     validator = validator_of(grafana=KEY)
 
-    assert KEY not in str(vars(validator))
+    kept = [getattr(known, slot) for known in validator._keys.values() for slot in known.__slots__]
+    assert "grafana" in str(kept)
+    assert KEY not in str([vars(validator), kept])
 
 
 def test_a_key_that_can_be_guessed_leaves_a_warning_without_it(caplog):
-    with caplog.at_level(logging.WARNING, "micromegas_jupyter.access"):
-        validator_of(short="hunter2", long=KEY)
+    validator_of(short="hunter2", long=KEY)
 
-    assert [vars(record)["subject"] for record in caplog.records] == ["short"]
+    assert warnings_of(caplog, "guessed") == ["short"]
     assert "hunter2" not in str([vars(record) for record in caplog.records])
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [(PLAIN, PLAIN), (HASHED, HASHED), (PLAIN, HASHED), (HASHED, dataclasses.replace(PLAIN, name="other"))],
+    ids=["plain twice", "hashed twice", "a key and its digest", "a digest and its key"],
+)
+def test_one_key_twice_is_refused_at_start_without_showing_it(keys):
+    with pytest.raises(ConfigurationError, match="same key") as caught:
+        ApiKeyValidator(keys)
+
+    assert KEY not in str(caught.value)
+    assert caught.value.key == "MICROMEGAS_API_KEYS"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ApiKeySetting(name="x", key=Secret("")),
+        ApiKeySetting(name="x"),
+        ApiKeySetting(name="x", key=Secret(KEY), sha256=DIGEST),
+        ApiKeySetting(name="x", sha256=DIGEST[:-1]),
+    ],
+    ids=["empty", "neither", "both", "short digest"],
+)
+def test_what_is_not_one_key_is_refused_at_start(setting):
+    with pytest.raises(ConfigurationError, match="'x'"):
+        ApiKeyValidator([setting])
+
+
+class TestEnd:
+    def test_a_key_is_accepted_until_its_end_and_says_when_that_is(self, clock):
+        ends_at = clock.now() + timedelta(seconds=60)
+        validator = ApiKeyValidator([dataclasses.replace(HASHED, expires_at=ends_at)], clock=clock)
+
+        clock.advance(59.9)
+
+        assert validator.validate_token(KEY).expires_at == ends_at
+        assert validator.cached_context(KEY) is not None
+
+    def test_a_key_that_expired_is_refused(self, clock):
+        setting = dataclasses.replace(HASHED, expires_at=clock.now() + timedelta(seconds=60))
+        validator = ApiKeyValidator([setting], clock=clock)
+
+        clock.advance(60)
+
+        assert reason_of(validator) == "api_key_expired"
+
+    def test_a_revoked_key_is_refused(self, clock):
+        validator = ApiKeyValidator([dataclasses.replace(HASHED, revoked_at=clock.now())], clock=clock)
+
+        assert reason_of(validator) == "api_key_revoked"
+
+    def test_a_refusal_says_whose_key_it_was(self, clock):
+        validator = ApiKeyValidator([dataclasses.replace(HASHED, revoked_at=clock.now())], clock=clock)
+
+        assert validator.decide(KEY).claimed == Claimed(issuer="api_key", subject="grafana")
+
+    def test_a_denied_name_is_refused(self):
+        other = ApiKeySetting(name="other", key=Secret(KEY + "2"))
+        validator = ApiKeyValidator([HASHED, other], denied=frozenset({"grafana"}))
+
+        assert reason_of(validator) == "denied"
+        assert validator.validate_token(KEY + "2").subject == "other"
+
+
+class TestRights:
+    def test_scopes_are_those_of_the_setting(self):
+        validator = ApiKeyValidator([dataclasses.replace(HASHED, scopes=frozenset({"ingest"}))])
+
+        assert validator.validate_token(KEY).scopes == {"ingest"}
+
+    def test_roles_decide_what_the_bearer_may_read(self):
+        rights = Rights({"ops": RoleSetting(tables={"logs": "level <= 2"}), "all": RoleSetting()}, ["all"])
+
+        context = ApiKeyValidator([dataclasses.replace(HASHED, roles=("ops", "gone"))], rights=rights).validate_token(
+            KEY
+        )
+
+        assert context.roles == ("ops", "all")
+        assert context.table_access == TableAccess(filters={"logs": ("level <= 2",)})
+
+    def test_a_role_that_is_not_configured_counts_for_nothing_and_is_told_once_a_day(self, caplog, clock):
+        rights, turns = Rights({"ops": RoleSetting(tables={"logs": None})}), DailyTurns(clock)
+        setting = dataclasses.replace(HASHED, roles=("typo",))
+
+        for _ in range(3):
+            validator = ApiKeyValidator([setting], rights=rights, clock=clock, warnings=turns)
+
+        assert validator.validate_token(KEY).table_access == TableAccess(filters={})
+        (event,) = [vars(record) for record in caplog.records]
+        assert (event["subject"], event["credential"], event["role"]) == ("grafana", DIGEST.hex()[:8], "typo")
+
+    @pytest.mark.parametrize("ended", ["revoked_at", "expires_at"])
+    def test_of_the_roles_of_a_key_that_has_ended_nothing_is_said(self, caplog, clock, ended):
+        setting = dataclasses.replace(HASHED, roles=("typo",), **{ended: clock.now()})
+
+        ApiKeyValidator([setting], rights=Rights({}), clock=clock)
+
+        assert caplog.records == []
+
+    def test_many_keys_with_a_wrong_role_do_not_flood_the_log(self, caplog):
+        keys = [ApiKeySetting(name=f"k{n}", sha256=n.to_bytes(32), roles=("typo",)) for n in range(1, 300)]
+
+        ApiKeyValidator(keys, rights=Rights({}))
+
+        assert len(caplog.records) == 100
+
+    def test_where_there_are_no_roles_a_key_that_names_one_is_refused_instead_of_reading_everything(self):
+        validator = ApiKeyValidator([dataclasses.replace(HASHED, roles=("ops",))])
+
+        assert reason_of(validator) == "api_key_roles_not_configured"
+
+    def test_where_there_are_roles_a_key_without_one_reads_nothing(self):
+        access = ApiKeyValidator([HASHED], rights=Rights({"ops": RoleSetting()})).validate_token(KEY).table_access
+
+        assert access == TableAccess(filters={})
+
+    def test_where_there_are_no_roles_a_key_reads_everything(self):
+        assert ApiKeyValidator([HASHED]).validate_token(KEY).table_access is None
+
+
+class TestLegacyKeys:
+    def test_by_default_they_work_with_a_notice_and_a_warning(self, caplog):
+        context = ApiKeyValidator([PLAIN]).validate_token(KEY)
+
+        assert context.notice == LEGACY_NOTICE
+        assert warnings_of(caplog) == ["grafana"]
+        assert KEY not in str([vars(record) for record in caplog.records])
+
+    def test_when_they_are_on_they_work_in_silence(self, caplog):
+        context = ApiKeyValidator([PLAIN], legacy=LegacyApiKeys.ON).validate_token(KEY)
+
+        assert context.notice is None
+        assert warnings_of(caplog) == []
+
+    def test_when_they_are_refused_the_reason_says_so(self):
+        assert reason_of(ApiKeyValidator([PLAIN], legacy=LegacyApiKeys.REFUSE)) == "legacy_api_key_refused"
+
+    @pytest.mark.parametrize("legacy", LegacyApiKeys)
+    def test_hashed_keys_are_none_of_them(self, caplog, legacy):
+        assert ApiKeyValidator([HASHED], legacy=legacy).validate_token(KEY).notice is None
+        assert warnings_of(caplog) == []
+
+    def test_the_log_warns_once_per_key_and_day_however_they_are_looked_up(self, caplog, clock):
+        other = ApiKeySetting(name="other", key=Secret(KEY + "2"))
+        validator = ApiKeyValidator([PLAIN, other], clock=clock)
+
+        for _ in range(3):
+            validator.cached_context(KEY)
+            validator.validate_token(KEY)
+            validator.cached_context(KEY + "2")
+            clock.advance(ONE_DAY_SECONDS / 4)
+
+        assert warnings_of(caplog) == ["grafana", "other"]
+
+        clock.advance(ONE_DAY_SECONDS / 4)
+        validator.cached_context(KEY)
+
+        assert warnings_of(caplog) == ["grafana", "other", "grafana"]
+
+    def test_a_successor_that_shares_the_memory_does_not_warn_again(self, caplog, clock):
+        turns = DailyTurns(clock)
+
+        for _ in range(3):
+            ApiKeyValidator([PLAIN], clock=clock, warnings=turns).cached_context(KEY)
+
+        assert warnings_of(caplog) == ["grafana"]
+
+    def test_many_threads_at_once_leave_one_warning(self, caplog, clock):
+        validator, barrier = ApiKeyValidator([PLAIN], clock=clock), threading.Barrier(16)
+
+        def call() -> None:
+            barrier.wait(30)
+            validator.cached_context(KEY)
+
+        threads = [threading.Thread(target=call) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+        assert warnings_of(caplog) == ["grafana"]

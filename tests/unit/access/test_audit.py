@@ -9,23 +9,28 @@ import logging
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, Rejected, Unavailable
-from micromegas_jupyter.access.audit import LOGGER, record_event
+from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, record_event
+from micromegas_jupyter.access.call_facts import CallFacts, checking_for
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.settings import ApiKeySetting
+from micromegas_jupyter.telemetry import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
 
-PLAIN_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+API_KEY = "mmk_8c1f0a6de2b94b7f"
+REFUSED = AccessEvent(outcome="refused", reason="signature_wrong", code="AUTH010")
+
+
+@pytest.fixture
+def validator(validator, clock):
+    """A validator whose flood limit no other test has used."""
+    validator.audit = AccessAudit(clock=clock)
+    return validator
 
 
 @pytest.fixture
 def events(caplog):
-    caplog.set_level(logging.INFO, "micromegas_jupyter.access")
-    return lambda: [
-        {"event": record.getMessage(), "level": record.levelname}
-        | {name: value for name, value in vars(record).items() if name not in PLAIN_FIELDS}
-        for record in caplog.records
-        if "keys changed" not in record.getMessage()
-    ]
+    """Return what is on the audit's logger by now, each line decoded."""
+    return lambda: [json.loads(record.getMessage()) for record in caplog.records if record.name == AUDIT_LOGGER.name]
 
 
 def name_of(token: str) -> str:
@@ -35,19 +40,22 @@ def name_of(token: str) -> str:
 def test_an_accepted_token_leaves_who_and_with_which_key(validator, events):
     token = mint()
 
-    validator.validate_token(token)
+    with checking_for(CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")):
+        validator.validate_token(token)
 
-    assert events() == [
-        {
-            "event": "A credential was accepted.",
-            "level": "INFO",
-            "outcome": "accepted",
-            "reason": None,
-            "issuer": ISSUER,
-            "subject": "alice",
-            "kid": "rsa",
-            "token": name_of(token),
-        }
+    assert [list(event.items()) for event in events()] == [
+        [
+            ("event", "access"),
+            ("outcome", "accepted"),
+            ("issuer", ISSUER),
+            ("subject", "alice"),
+            ("kid", "rsa"),
+            ("credential", name_of(token)),
+            ("client_ip", "192.0.2.7"),
+            ("method", "/x/DoGet"),
+            ("query_id", "q-1"),
+            ("time", "2026-11-24T12:00:00.000Z"),
+        ]
     ]
 
 
@@ -57,91 +65,109 @@ def test_a_refused_token_leaves_the_reason_and_what_it_claimed(validator, events
     with pytest.raises(Rejected):
         validator.validate_token(token)
 
-    assert events() == [
-        {
-            "event": "A credential was refused.",
-            "level": "INFO",
-            "outcome": "refused",
-            "reason": "audience_mismatch",
-            "issuer": ISSUER,
-            "subject": "mallory",
-            "kid": "rsa",
-            "token": name_of(token),
-        }
-    ]
+    (event,) = events()
+    assert (event["outcome"], event["reason"], event["code"]) == ("refused", "audience_mismatch", "AUTH010")
+    assert (event["issuer"], event["subject"], event["kid"]) == (ISSUER, "mallory", "rsa")
+    assert event["credential"] == name_of(token)
 
 
-def test_an_undecided_token_leaves_a_warning(validator, provider, events):
+def test_an_undecided_token_leaves_a_warning(validator, provider, events, caplog):
     provider.go_down()
 
     with pytest.raises(Unavailable):
         validator.validate_token(mint())
 
-    assert [(event["level"], event["event"], event["reason"]) for event in events()] == [
-        ("WARNING", "An issuer's keys could not be fetched.", "AVAIL002"),
-        ("WARNING", "A credential could not be checked.", "keys_unavailable"),
-    ]
+    (event,) = events()
+    assert (event["outcome"], event["reason"], event["code"]) == ("undecided", "keys_unavailable", "AVAIL001")
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+def test_the_facts_are_fields_of_the_log_record_too(validator, caplog):
+    with pytest.raises(Rejected):
+        validator.validate_token(mint(audience="other", subject="mal\nlory"))
+
+    facts = vars(caplog.records[-1])
+    assert (facts["outcome"], facts["reason"], facts["subject"]) == ("refused", "audience_mismatch", "mal\\nlory")
+
+
+def test_no_fact_looks_like_a_secret_to_the_recorder(validator, caplog):
+    validator.validate_token(mint())
+
+    record = caplog.records[-1]
+    assert redact_secrets(record.getMessage()) == record.getMessage()
+    assert not [name for name in vars(record) if is_secret_property(name)]
 
 
 def test_several_validators_leave_one_event(validator, events):
-    keys = ApiKeyValidator([ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f"))])
-    multi = MultiValidator([keys, validator])
+    multi = MultiValidator([ApiKeyValidator([ApiKeySetting(name="grafana", key=Secret(API_KEY))]), validator])
 
     multi.validate_token(mint())
-    multi.validate_token("mmk_8c1f0a6de2b94b7f")
+    multi.validate_token(API_KEY)
     with pytest.raises(Rejected):
         multi.validate_token("unknown")
 
-    assert [(event["outcome"], event["subject"], event["reason"]) for event in events()] == [
+    assert [(event["outcome"], event.get("subject"), event.get("reason")) for event in events()] == [
         ("accepted", "alice", None),
         ("accepted", "grafana", None),
         ("refused", None, "unknown_api_key"),
     ]
 
 
+def test_a_credential_that_is_known_already_leaves_no_event(validator, events):
+    token = mint()
+    validator.validate_token(token)
+
+    validator.cached_context(token)
+
+    assert len(events()) == 1
+
+
 HOSTILE = [
     "line\nbreak",
     "carriage\rreturn",
+    "both\r\n\r\n",
+    "\v\f\x1c\x1d\x1e",
     '{"outcome": "accepted"}',
+    '"}\n{"event":"access","outcome":"accepted"}',
     "\x1b[31mred",
+    "\x1b]0;title\x07",
     "null\0",
+    "\x7f\x80\x9f",
     "\u2028\u2029\u0085",
     "\u202ereversed",
+    "\ufeffmark",
     "x" * 5000,
     "é" * 5000,
     "\U0001f600" * 300,
+    "\\" * 300,
+    '"' * 300,
+    "\t\b",
     "'; DROP TABLE audit; --",
-    "%s%n%x",
+    "%s%n%x%(x)s",
+    "{0}{1!r}",
+    "${jndi:ldap://x}",
+    "<script>",
 ]
 
 
-@pytest.mark.parametrize("claim", ["iss", "sub"])
+@pytest.mark.parametrize("claim", ["iss", "sub", "kid"])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_claims_leave_one_bounded_line_each(validator, events, claim, text):
+def test_each_of_72_hostile_claims_leaves_exactly_one_bounded_line_that_parses(validator, events, caplog, claim, text):
+    changes = {"iss": {"issuer": text}, "sub": {"subject": text}, "kid": {"header": {"kid": text}}}[claim]
+
     with pytest.raises(Rejected):
-        validator.validate_token(mint(expires_in=-100, **{"issuer" if claim == "iss" else "subject": text}))
+        validator.validate_token(mint(expires_in=-100, **changes))
 
     (event,) = events()
-    line = json.dumps(event, ensure_ascii=False)
-    assert line.isprintable()
+    line = caplog.records[-1].getMessage()
+    assert all(" " <= character <= "~" for character in line)
+    assert len(line) < 16_000
     assert all(len(value) <= 256 for value in event.values() if isinstance(value, str))
     assert event["outcome"] == "refused"
 
 
-@pytest.mark.parametrize("text", HOSTILE[:5])
-def test_hostile_key_names_leave_one_bounded_line_each(validator, events, text):
-    with pytest.raises(Rejected):
-        validator.validate_token(mint(header={"kid": text}))
-
-    (event,) = events()
-    assert json.dumps(event, ensure_ascii=False).isprintable()
-
-
-def test_control_characters_stay_recognisable(validator, events):
-    with pytest.raises(Rejected):
-        validator.validate_token(mint(issuer="a\nb\x1b\u2028"))
-
-    assert events()[0]["issuer"] == "a\\nb\\x1b\\u2028"
+def test_there_are_72_hostile_claims():
+    assert len(HOSTILE) * 3 == 72
 
 
 @pytest.mark.parametrize("token", ["x" * 20000, None, 5], ids=["huge", "None", "5"])
@@ -149,10 +175,10 @@ def test_what_is_no_token_has_no_digest(validator, events, token):
     with pytest.raises(Rejected):
         validator.validate_token(token)
 
-    assert [(event["reason"], event["token"]) for event in events()] == [("token_implausible", "implausible")]
+    assert [(event["reason"], event["credential"]) for event in events()] == [("token_implausible", "implausible")]
 
 
-def test_no_event_holds_a_credential_at_any_level(validator, provider, caplog):
+def test_no_event_holds_a_credential_at_any_level(validator, caplog):
     caplog.set_level(logging.DEBUG)
     tokens = [mint(), mint(audience="other"), mint(header={"kid": "new"}), "opaque-secret-value", mint(nbf="x")]
 
@@ -163,7 +189,7 @@ def test_no_event_holds_a_credential_at_any_level(validator, provider, caplog):
             continue
 
     everything = " ".join(str(vars(record)) for record in caplog.records)
-    assert len(caplog.records) == 6
+    assert len([record for record in caplog.records if record.name == AUDIT_LOGGER.name]) == 5
     for token in tokens:
         assert token not in everything
         assert not any(len(part) > 20 and part in everything for part in token.split("."))
@@ -175,21 +201,107 @@ def test_a_log_sink_that_fails_changes_nothing(validator):
             raise OSError("disk full")
 
     handler = Broken()
-    LOGGER.addHandler(handler)
-    level = LOGGER.level
-    LOGGER.setLevel(logging.INFO)
+    AUDIT_LOGGER.addHandler(handler)
     try:
         accepted = validator.validate_token(mint())
         with pytest.raises(Rejected):
             validator.validate_token(mint(audience="other"))
     finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
+        AUDIT_LOGGER.removeHandler(handler)
 
     assert accepted.subject == "alice"
 
 
-def test_numbers_stay_numbers(events):
-    record_event(logging.WARNING, "An event.", usable=3)
+def test_the_lines_are_not_hidden_by_the_root_loggers_default_level():
+    assert AUDIT_LOGGER.isEnabledFor(logging.INFO)
 
-    assert events() == [{"event": "An event.", "level": "WARNING", "usable": 3}]
+
+def test_lines_that_nobody_wants_are_not_made(validator, events, caplog):
+    with caplog.at_level(logging.CRITICAL, AUDIT_LOGGER.name):
+        validator.validate_token(mint())
+
+    assert events() == []
+
+
+def test_other_events_are_sentences_with_facts(caplog):
+    record_event(logging.WARNING, "An event.", usable=3, issuer="a\nb")
+
+    facts = vars(caplog.records[0])
+    assert (facts["name"], facts["msg"], facts["usable"]) == ("micromegas_jupyter.access", "An event.", 3)
+    assert facts["issuer"] == "a\\nb"
+
+
+class TestFloods:
+    """Refusals are limited; what is left out is counted and told."""
+
+    def test_a_flood_is_cut_and_told_by_reason_when_there_is_room_again(self, clock, events):
+        audit = AccessAudit(clock=clock, events_per_second=1, burst_events=2)
+        for reason in ("expired", "expired", "expired", "expired", "signature_wrong"):
+            audit.record(AccessEvent(outcome="refused", reason=reason))
+        clock.advance(1)
+
+        audit.record(REFUSED)
+
+        assert [event.get("reason", event["event"]) for event in events()] == [
+            "expired",
+            "expired",
+            "access_left_out",
+            "signature_wrong",
+        ]
+        assert events()[2]["left_out"] == {"expired": 2, "signature_wrong": 1}
+
+    def test_a_lasting_flood_is_told_once_in_ten_seconds_at_the_latest(self, clock, events):
+        audit = AccessAudit(clock=clock, events_per_second=0.001, burst_events=1)
+        audit.record(REFUSED)
+        audit.record(REFUSED)
+        clock.advance(9.9)
+        audit.record(REFUSED)
+        clock.advance(0.1)
+
+        audit.record(REFUSED)
+
+        assert [event["event"] for event in events()] == ["access", "access_left_out"]
+        assert events()[1]["left_out"] == {"signature_wrong": 3}
+
+    def test_a_flood_with_a_little_room_is_told_once_a_second(self, clock, events):
+        audit = AccessAudit(clock=clock, events_per_second=10, burst_events=10)
+
+        for _ in range(3000):
+            clock.advance(0.001)
+            audit.record(REFUSED)
+
+        told = [event for event in events() if event["event"] == "access_left_out"]
+        written = [event for event in events() if event["event"] == "access"]
+        assert 1 <= len(told) <= 3
+        assert 35 <= len(written) <= 41
+
+    def test_nothing_is_lost_from_the_count(self, clock, events):
+        audit = AccessAudit(clock=clock)
+
+        for _ in range(5000):
+            audit.record(REFUSED)
+        clock.advance(60)
+        audit.record(REFUSED)
+
+        (told,) = [event["left_out"] for event in events() if event["event"] == "access_left_out"]
+        assert told == {"signature_wrong": 4000}
+        assert len(events()) == 1000 + 1 + 1
+
+    def test_acceptances_are_never_left_out(self, clock, events):
+        audit = AccessAudit(clock=clock, events_per_second=1, burst_events=1)
+
+        for _ in range(10):
+            audit.record(AccessEvent(outcome="accepted"))
+
+        assert len(events()) == 10
+
+    def test_reasons_of_foreign_validators_do_not_fill_the_memory(self, clock, events):
+        audit = AccessAudit(clock=clock, events_per_second=1, burst_events=1)
+
+        for number in range(1001):
+            audit.record(AccessEvent(outcome="refused", reason=f"reason-{number}"))
+        clock.advance(60)
+        audit.record(REFUSED)
+
+        left_out = events()[1]["left_out"]
+        assert (len(left_out), left_out["other"], sum(left_out.values())) == (65, 936, 1000)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from micromegas_jupyter.access import AuthType, MultiValidator, Rejected, Unavailable, validator_from_environment
+from micromegas_jupyter.access import AuthType, Rejected, TokenValidator, Unavailable, validator_from_environment
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings import LegacyApiKeys
 from tests.fakes.mint import mint
 
 KEYS = json.dumps([{"name": "grafana", "key": "mmk_8c1f0a6de2b94b7f"}])
@@ -16,7 +17,7 @@ OIDC = json.dumps({"issuers": [{"issuer": "http://127.0.0.1:9", "audience": "lak
 def test_keys_alone_make_a_validator():
     validator = validator_from_environment({"MICROMEGAS_API_KEYS": KEYS})
 
-    assert isinstance(validator, MultiValidator)
+    assert isinstance(validator, TokenValidator)
     assert validator.validate_token("mmk_8c1f0a6de2b94b7f").auth_type is AuthType.API_KEY
     validator.close()
 
@@ -37,6 +38,31 @@ def test_keys_work_while_the_provider_is_down():
     assert validator.validate_token("mmk_8c1f0a6de2b94b7f").subject == "grafana"
     with pytest.raises(Rejected):
         validator.validate_token("another key")
+    validator.close()
+
+
+def test_keys_in_plain_text_become_what_the_caller_says_whatever_the_variable_says():
+    environ = {"MICROMEGAS_API_KEYS": KEYS, "MICROMEGAS_LEGACY_API_KEYS": "refuse"}
+
+    refusing = validator_from_environment(environ)
+    accepting = validator_from_environment(environ, legacy_api_keys=LegacyApiKeys.ON)
+
+    with pytest.raises(Rejected):
+        refusing.validate_token("mmk_8c1f0a6de2b94b7f")
+    assert accepting.validate_token("mmk_8c1f0a6de2b94b7f").notice is None
+    assert accepting.settings.legacy_api_keys is LegacyApiKeys.ON
+    refusing.close()
+    accepting.close()
+
+
+def test_the_variables_are_copied():
+    environ = {"MICROMEGAS_API_KEYS": KEYS}
+    validator = validator_from_environment(environ)
+
+    environ.clear()
+    validator.reload()
+
+    assert validator.validate_token("mmk_8c1f0a6de2b94b7f").subject == "grafana"
     validator.close()
 
 

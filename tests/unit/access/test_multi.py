@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
-from micromegas_jupyter.access import AuthContext, AuthType, MultiValidator, Rejected, TokenValidator, Unavailable
+from micromegas_jupyter.access import (
+    ApiKeyValidator,
+    AuthContext,
+    AuthType,
+    MultiValidator,
+    Rejected,
+    TokenValidator,
+    Unavailable,
+)
 from micromegas_jupyter.access.deciding import DecidingValidator
 from micromegas_jupyter.access.decision import Claimed, Decision, Refused
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.settings import ApiKeySetting
+from tests.fakes.mint import mint
+from tests.unit.access.form_cases import unsigned
 
 CONTEXT = AuthContext(subject="alice", issuer="test", auth_type=AuthType.OIDC)
 OTHER = AuthContext(subject="bob", issuer="test", auth_type=AuthType.OIDC)
@@ -84,6 +98,35 @@ def test_the_reason_of_a_validator_that_could_read_the_token_comes_first():
     assert reason_of(Refusing(readable), Refusing(Refused(reason="unknown_api_key"))) == "audience_mismatch"
 
 
+@pytest.mark.parametrize(
+    ("credential", "expected"),
+    [
+        (unsigned("none"), "signature_missing"),
+        (unsigned("none") + "AAAA", "algorithm_not_allowed"),
+        (mint().rpartition(".")[0] + ".", "signature_missing"),
+        (mint().rpartition(".")[0], "not_three_segments"),
+        (mint()[:40], "not_three_segments"),
+        ("a.b.c", "not_base64url"),
+        ("another key", "unknown_api_key"),
+        ("mmk_8c1f0a6de2b94b7f", "unknown_api_key"),
+        ("", "unknown_api_key"),
+    ],
+)
+def test_what_is_meant_as_a_token_gets_the_reason_of_a_token(validator, credential, expected):
+    keys = ApiKeyValidator([ApiKeySetting(name="report", key=Secret("mmk_0123456789abcdef"))])
+
+    with pytest.raises(Rejected) as caught:
+        MultiValidator([keys, validator]).validate_token(credential)
+
+    assert caught.value.reason == expected
+
+
+def test_where_only_keys_are_known_a_token_is_no_key():
+    keys = ApiKeyValidator([ApiKeySetting(name="report", key=Secret("mmk_0123456789abcdef"))])
+
+    assert MultiValidator([keys]).decide(mint()) == Refused(reason="unknown_api_key")
+
+
 def test_without_validators_nothing_is_accepted():
     assert reason_of() == "no_validator"
 
@@ -106,3 +149,30 @@ def test_closing_closes_all_parts():
     MultiValidator(parts[:2], also_close=parts[2:]).close()
 
     assert [part.closed for part in parts] == [1, 1, 1]
+
+
+def test_validators_that_know_digests_are_given_the_digest_and_the_others_the_token():
+    asked: list[object] = []
+
+    class ByDigest(Scripted):
+        def cached_by_digest(self, digest: bytes) -> AuthContext | None:
+            asked.append(digest)
+            return None
+
+        def cached_context(self, _token: str) -> AuthContext | None:
+            raise AssertionError("the digest was there")
+
+    class ByToken(Scripted):
+        def cached_context(self, token: str) -> AuthContext | None:
+            asked.append(token)
+            return CONTEXT
+
+    multi = MultiValidator([ByDigest(CONTEXT), ByToken(CONTEXT)])
+
+    assert multi.cached_context("token") is CONTEXT
+    assert asked == [hashlib.sha256(b"token").digest(), "token"]
+
+
+@pytest.mark.parametrize("token", ["x" * 16385, None, b"key"], ids=["huge", "None", "bytes"])
+def test_what_cannot_be_a_credential_is_known_to_nobody(token):
+    assert MultiValidator([Scripted(CONTEXT)]).cached_context(token) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
@@ -99,8 +101,9 @@ class TestProviderDown:
         with pytest.raises(Unavailable):
             validator.validate_token(mint(exp=NOW_SECONDS + 90001))
 
-    def test_the_day_is_an_argument(self, provider, clock):
-        validator = OidcValidator(SETTINGS, http=provider, clock=clock, stale_limit_seconds=4000)
+    def test_the_day_is_a_setting(self, provider, clock):
+        settings = dataclasses.replace(SETTINGS, jwks_stale_limit_seconds=4000)
+        validator = OidcValidator(settings, http=provider, clock=clock)
         validator.validate_token(mint())
         provider.go_down()
         clock.advance(4000)
@@ -158,3 +161,31 @@ class TestProviderDown:
 
         with pytest.raises(Unavailable):
             validator.validate_token(mint())
+
+
+class TestPublishedKeys:
+    """What a provider publishes is an answer, even when none of it can be used."""
+
+    def test_tokens_are_rejected_while_all_published_keys_are_unusable(self, validator, provider):
+        provider.jwks = {"keys": [{"kty": "oct", "k": "AAAA"}, rsa_key().jwk(e="AAAA")]}
+
+        assert reason_of(validator, mint()) == "unknown_key"
+
+    def test_one_weak_key_does_not_cost_the_others(self, validator, provider):
+        provider.jwks = {"keys": [rsa_key("weak", bits=1024).jwk(), rsa_key().jwk()]}
+
+        assert reason_of(validator, mint(key=rsa_key("weak", bits=1024))) == "unknown_key"
+        assert validator.validate_token(mint()).subject == "alice"
+
+    def test_a_flood_in_an_outage_costs_one_fetch_in_a_cool_down_and_no_known_token(self, validator, provider, clock):
+        known = mint(expires_in=7200)
+        validator.validate_token(known)
+        provider.go_down()
+        asked = len(provider.requested)
+        for number in range(300):
+            with pytest.raises(Unavailable):
+                validator.validate_token(mint(header={"kid": f"unknown{number}"}))
+            assert validator.validate_token(known).subject == "alice"
+            clock.advance(1)
+
+        assert len(provider.requested) - asked == 10

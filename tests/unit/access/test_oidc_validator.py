@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ import pytest
 
 from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator
 from micromegas_jupyter.access import oidc_validator as module
+from micromegas_jupyter.access.issuer_policy import IssuerPolicy
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.oidc.jws import ParsedToken, parse_token
 from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
@@ -84,7 +87,7 @@ def test_an_issuers_keys_do_not_verify_another_issuers_token(clock):
             first, second = FakeProvider(keys=(rsa_key(),)), FakeProvider("https://second.example", keys=(ec_key(),))
             self.by_issuer = {provider.issuer: provider for provider in (first, second)}
 
-        def fetch_json(self, url: str) -> object:
+        def fetch_json(self, url: str, **_options: object) -> object:
             return next(found for issuer, found in self.by_issuer.items() if url.startswith(issuer)).fetch_json(url)
 
     settings = OidcServerSettings(
@@ -127,6 +130,13 @@ class TestTokenCache:
 
         assert validator.cached_context(token) is context
         assert validator.validate_token(token) is context
+
+    def test_a_token_is_known_by_its_digest_alone(self, validator):
+        token = mint()
+        context = validator.validate_token(token)
+
+        assert validator.cached_by_digest(hashlib.sha256(token.encode()).digest()) is context
+        assert validator.cached_by_digest(bytes(32)) is None
 
     def test_a_token_is_forgotten_when_it_ends(self, validator, clock):
         token = mint(expires_in=100)
@@ -200,7 +210,12 @@ class TestTokenCache:
         token = mint(audience="other")
         reason_of(validator, token)
         looked_at: list[str] = []
-        monkeypatch.setattr(module, "check_token_text", looked_at.append)
+
+        def look_at(text: str) -> ParsedToken:
+            looked_at.append(text)
+            return parse_token(text)
+
+        monkeypatch.setattr(module, "parse_token", look_at)
 
         clock.advance(10)
         reason_of(validator, token)
@@ -220,7 +235,7 @@ def test_a_defect_in_the_rules_is_a_refusal_and_leaves_an_event_without_the_toke
     def broken(*_arguments: object, **_options: object) -> None:
         raise ZeroDivisionError("defect")
 
-    monkeypatch.setattr(module, "check_claims", broken)
+    monkeypatch.setattr(IssuerPolicy, "check_unverified", broken)
     token = mint()
 
     with caplog.at_level(logging.INFO, "micromegas_jupyter.access"):

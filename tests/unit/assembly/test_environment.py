@@ -1,15 +1,14 @@
 """Reading the configuration folder."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.assembly.environment import config_folder, load_client_settings, token_file
+from micromegas_jupyter.assembly.environment import config_folder, load_client_settings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.settings import ClientSettings
-
-SETTINGS = ClientSettings(issuer="https://id.example", client_id="app")
 
 
 @pytest.fixture
@@ -42,6 +41,14 @@ def test_a_profile_of_the_file_is_read(environ, tmp_path):
     )
 
 
+def test_settings_say_where_they_came_from(environ, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"uri": "grpc+tls://lake:1", "flow": "paste"}))
+
+    settings = load_client_settings(environ={**environ, "MICROMEGAS_OIDC_FLOW": "device"})
+
+    assert settings.origins == (("flow", "MICROMEGAS_OIDC_FLOW"), ("uri", "config.json: uri"))
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b'{"a": 1, "a": 2}', b"x" * 300_000])
 def test_a_file_that_cannot_be_read_in_full_is_refused(environ, tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
@@ -50,35 +57,53 @@ def test_a_file_that_cannot_be_read_in_full_is_refused(environ, tmp_path, conten
         load_client_settings(environ=environ)
 
 
-def test_the_token_file_is_upstreams(environ, tmp_path):
-    assert token_file(SETTINGS, environ) == tmp_path / "tokens.json"
+def test_a_file_that_everybody_can_change_is_refused_with_what_to_do(environ, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"uri": "grpc+tls://evil.example.com:1"}))
+    path.chmod(0o666)
+
+    with pytest.raises(ConfigurationError, match=r"config\.json can be changed by everybody") as caught:
+        load_client_settings(environ=environ)
+
+    assert caught.value.key == "config.json"
+    assert "chmod go-w" in caught.value.remedy
+    assert path.stat().st_mode & 0o777 == 0o666
 
 
-def test_the_token_file_of_a_profile_is_upstreams(environ, tmp_path):
-    settings = ClientSettings(issuer="https://id.example", client_id="app", profile="work")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_file_of_another_user_is_refused(environ, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    os.chown(path, 12345, -1)
 
-    assert token_file(settings, environ) == tmp_path / "tokens-work.json"
+    with pytest.raises(ConfigurationError, match=r"config\.json belongs to another user") as caught:
+        load_client_settings(environ=environ)
 
-
-@pytest.mark.parametrize(("issuer", "client_id"), [("https://other.example", "app"), ("https://id.example", "other")])
-def test_a_file_of_another_provider_or_application_is_left_alone(environ, tmp_path, issuer, client_id):
-    (tmp_path / "tokens.json").write_text(json.dumps({"issuer": issuer, "client_id": client_id, "token": {}}))
-
-    path = token_file(SETTINGS, environ)
-
-    assert path.parent == tmp_path
-    assert path.name.startswith("tokens.")
-    assert path.name != "tokens.json"
+    assert "sudo" in caught.value.remedy
 
 
-def test_a_file_of_this_provider_and_application_is_used(environ, tmp_path):
-    content = {"issuer": "https://id.example", "client_id": "app", "token": {}}
-    (tmp_path / "tokens.json").write_text(json.dumps(content))
+def test_a_link_is_followed_and_what_it_leads_to_is_what_counts(environ, tmp_path):
+    target = tmp_path / "dotfiles.json"
+    target.write_text(json.dumps({"uri": "grpc+tls://lake:1"}))
+    (tmp_path / "config.json").symlink_to(target)
 
-    assert token_file(SETTINGS, environ) == tmp_path / "tokens.json"
+    assert load_client_settings(environ=environ).uri == "grpc+tls://lake:1"
+    target.chmod(0o666)
+    with pytest.raises(ConfigurationError, match=r"config\.json can be changed"):
+        load_client_settings(environ=environ)
 
 
-def test_a_damaged_file_keeps_its_name_so_that_its_reader_can_say_so(environ, tmp_path):
-    (tmp_path / "tokens.json").write_text("not json")
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_refused_without_waiting(environ, tmp_path, make):
+    make(tmp_path / "config.json")
 
-    assert token_file(SETTINGS, environ) == tmp_path / "tokens.json"
+    with pytest.raises(ConfigurationError, match=r"config\.json is not a regular file"):
+        load_client_settings(environ=environ)
+
+
+def test_a_home_that_is_no_folder_has_no_file(tmp_path):
+    (tmp_path / "null").touch()
+
+    settings = load_client_settings(environ={"MICROMEGAS_CONFIG_DIR": str(tmp_path / "null" / ".micromegas")})
+
+    assert settings == ClientSettings()

@@ -1,3 +1,5 @@
+"""Tests of `auth.logout`: the end of one session."""
+
 from __future__ import annotations
 
 import json
@@ -6,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import LogoutReport, OidcAuthProvider
+from micromegas_jupyter.auth.logout import end_session
 from micromegas_jupyter.errors import LoginRequired
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
+from tests.unit.auth.applications import Applications, Browser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +46,8 @@ def test_a_logout_revokes_the_refresh_token_and_says_what_stays_valid(
         refresh_token_revoked=True,
         access_token_revoked=False,
         valid_until=clock.now().replace(hour=13),
+        left_valid=("ID token", "access token"),
+        ended_at=clock.now(),
     )
     sent = [(request.form["token_type_hint"], request.form["token"]) for request in idp.seen("/revoke")]
     assert sent == [("refresh_token", token["refresh_token"]), ("access_token", token["access_token"])]
@@ -80,7 +86,7 @@ def test_the_local_sign_in_ends_even_when_the_provider_is_down(
 
     report = provider.logout()
 
-    assert (report.files_removed, report.refresh_token_revoked) == (1, False)
+    assert (report.files_removed, report.refresh_token_revoked, report.provider_answered) == (1, False, False)
     assert report.problem == "The identity provider 127.0.0.1 answered with status 503."
     assert not path.exists()
 
@@ -136,3 +142,15 @@ def test_a_sign_in_in_memory_is_ended_in_memory(idp: ScriptedProvider, calls: Di
     assert (report.was_signed_in, report.files_removed, report.refresh_token_revoked) == (True, 0, True)
     with pytest.raises(LoginRequired):
         provider.get_token()
+
+
+def test_a_session_in_memory_can_end_the_session_at_the_provider(
+    provider: OidcAuthProvider, idp: ScriptedProvider, applications: Applications, clock: FakeClock
+) -> None:
+    idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
+    browser = Browser()
+    connection = applications.connect(idp.issuer, "notebook")
+
+    report = end_session(provider._keeper, connection, clock=clock, browser=browser)
+
+    assert report.end_session_url == f"{idp.base}/end?client_id=notebook"

@@ -4,20 +4,32 @@ import copy
 import json
 import os
 import pickle
+import threading
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from joserfc.jwk import RSAKey
 
-from micromegas_jupyter.auth import AuthProvider, Identity, OidcAuthProvider
+from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
+from micromegas_jupyter.auth.token_store import LOCK_WAIT_SECONDS, TokenStore
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
+from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
+from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.settings import Bearer, Flow
+from tests.fakes.clock import FakeClock
+from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
+from tests.fakes.stored_sign_in import DatedCalls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.fakes.clock import FakeClock
-    from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
+    from micromegas_jupyter.auth.oidc_provider import PendingLogin
+    from micromegas_jupyter.http import HttpAnswer
 
 
 def write_file(path: Path, idp: ScriptedProvider, *, ends_in_seconds: float = 3600, **changes: object) -> None:
@@ -37,24 +49,6 @@ def test_upstreams_arguments_stand_in_upstreams_order(idp: ScriptedProvider, clo
     assert (provider.scope, provider.token_file) == ("openid api", tmp_path / "t.json")
     assert isinstance(provider, AuthProvider)
     assert not (tmp_path / "t.json").exists()
-
-
-def test_the_identity_is_what_the_id_token_says(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
-    write_file(tmp_path / "t.json", idp)
-
-    identity = OidcAuthProvider.from_file(tmp_path / "t.json", http=calls, clock=clock).identity()
-
-    assert identity == Identity(
-        subject="alice-1",
-        name="Alice Example",
-        email="alice@example.com",
-        issuer=idp.issuer,
-        expires_at=clock.now().replace(hour=13),
-        renews=True,
-    )
-    assert idp.requests == []
 
 
 def test_audience_and_scope_survive_a_restart(
@@ -80,50 +74,6 @@ def test_a_provider_with_a_file_and_no_token_takes_what_the_file_holds(
     write_file(tmp_path / "t.json", idp)
 
     assert provider.get_token() == json.loads((tmp_path / "t.json").read_text())["token"]["id_token"]
-
-
-def test_a_provider_in_memory_renews_in_memory(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, home: Path
-) -> None:
-    token = idp.stored_token(ends_in_seconds=-1)
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
-
-    first = provider.get_token()
-    clock.advance(3600)
-    second = provider.get_token()
-
-    assert len({token["id_token"], first, second}) == 3
-    assert list(home.iterdir()) == []
-
-
-def test_tokens_that_were_handed_in_are_stored_when_they_are_renewed(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
-    token = idp.stored_token(ends_in_seconds=-1)
-    provider = OidcAuthProvider(
-        idp.issuer, "notebook", token_file=tmp_path / "t.json", token=token, http=calls, clock=clock
-    )
-
-    renewed = provider.get_token()
-
-    assert json.loads((tmp_path / "t.json").read_text())["token"]["id_token"] == renewed
-
-
-def test_saving_without_a_file_uses_upstreams_default(idp: ScriptedProvider, clock: FakeClock, home: Path) -> None:
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
-
-    provider.save()
-
-    assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
-    assert provider.token_file == home / ".micromegas" / "tokens.json"
-
-
-def test_nothing_to_save_means_login(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> None:
-    provider = OidcAuthProvider(idp.issuer, "notebook", token_file=tmp_path / "t.json", clock=clock)
-
-    with pytest.raises(LoginRequired):
-        provider.save()
-    assert not (tmp_path / "t.json").exists()
 
 
 def test_no_secret_is_shown_pickled_or_stored(
@@ -189,8 +139,194 @@ def test_tokens_that_cannot_be_read_mean_login(token: dict[str, object], idp: Sc
         OidcAuthProvider(idp.issuer, "notebook", token=token)
 
 
-def test_an_unknown_bearer_is_an_error_of_the_caller(idp: ScriptedProvider, clock: FakeClock) -> None:
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+def test_a_sign_in_is_taken_up_from_a_store(
+    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
+) -> None:
+    write_file(tmp_path / "t.json", idp, audience="api")
+    store = TokenStore(tmp_path / "t.json")
 
-    with pytest.raises(ValueError, match="refresh_token"):
-        provider.get_token(bearer="refresh_token")  # type: ignore[arg-type]
+    provider = OidcAuthProvider.from_store(store, bearer=Bearer.ACCESS_TOKEN, http=calls, clock=clock)
+
+    assert provider.get_token() == json.loads((tmp_path / "t.json").read_text())["token"]["access_token"]
+    assert provider.audience == "api"
+
+
+@pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
+def test_a_store_and_a_token_file_exclude_each_other(
+    make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="one place"):
+        make(idp.issuer, "notebook", token_file=tmp_path / "a", store=TokenStore(tmp_path / "b"), http=calls)
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
+def test_a_secret_and_a_private_key_exclude_each_other(
+    make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls
+) -> None:
+    key = PrivateKey(key=RSAKey.generate_key(2048), algorithm="RS256")
+
+    with pytest.raises(UsageError, match="private key"):
+        make(idp.issuer, "notebook", "s3same", private_key=key, http=calls)
+    assert idp.requests == []
+
+
+def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(clock: FakeClock, tmp_path: Path) -> None:
+    idp_clock = FakeClock(clock.now() + timedelta(minutes=10))
+    idp = ScriptedProvider(clock=idp_clock)
+    pending = OidcAuthProvider.begin_login(
+        idp.issuer,
+        "notebook",
+        token_file=tmp_path / "t.json",
+        flow=Flow.PASTE,
+        http=DatedCalls(idp, idp_clock),
+        clock=clock,
+    )
+    asked = dict(parse_qsl(urlsplit(pending.start_url or "").query))
+
+    pending.submit(
+        idp.handle(Seen(method="GET", path="/authorize", query=asked, form={}, headers={})).headers["Location"]
+    )
+
+    provider = pending.result(10)
+    assert provider.clock_offset_seconds == pytest.approx(600, abs=2)
+    assert TokenStore(tmp_path / "t.json").load()[0].clock_offset_seconds == pytest.approx(600, abs=2)
+    due_at = provider.renewal_due_at()
+    assert due_at is not None
+    assert 3300 <= (due_at - clock.now()).total_seconds() < 3600
+    assert pending.wait_closed(10)
+
+
+def pasted(idp: ScriptedProvider, pending: PendingLogin) -> None:
+    """Sign the person in at the provider and paste where that ended."""
+    asked = dict(parse_qsl(urlsplit(pending.start_url or "").query))
+    pending.submit(
+        idp.handle(Seen(method="GET", path="/authorize", query=asked, form={}, headers={})).headers["Location"]
+    )
+
+
+class HeldCalls(DirectCalls):
+    """Holds the answer of the token endpoint back."""
+
+    def __init__(self, provider: ScriptedProvider) -> None:
+        super().__init__(provider)
+        self.asked, self.released = threading.Event(), threading.Event()
+
+    def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str | Secret],
+        *,
+        headers: Mapping[str, str | Secret] | None = None,
+        needs_body: bool = True,
+    ) -> HttpAnswer:
+        answer = super().post_form(url, fields, headers=headers, needs_body=needs_body)
+        if url.endswith("/token"):
+            self.asked.set()
+            assert self.released.wait(10)
+        return answer
+
+
+def begin_paste(idp: ScriptedProvider, http: DirectCalls, clock: FakeClock, path: Path) -> PendingLogin:
+    return OidcAuthProvider.begin_login(
+        idp.issuer, "notebook", token_file=path, flow=Flow.PASTE, http=http, clock=clock
+    )
+
+
+def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(
+    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
+) -> None:
+    calls = HeldCalls(idp)
+    pending = begin_paste(idp, calls, clock, tmp_path / "t.json")
+    pasted(idp, pending)
+    assert calls.asked.wait(10)
+
+    pending.cancel()
+    calls.released.set()
+
+    with pytest.raises(LoginFailed, match="cancelled"):
+        pending.result(10)
+    assert pending.wait_closed(10)
+    assert not (tmp_path / "t.json").exists()
+    assert "refresh_token" in [request.form["token_type_hint"] for request in idp.seen("/revoke")]
+
+
+class WatchedStore(TokenStore):
+    """Tells when its lock is wanted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.lock_wanted = threading.Event()
+
+    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> AbstractContextManager[None]:
+        self.lock_wanted.set()
+        return super().locked(wait_seconds=wait_seconds)
+
+
+def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(
+    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
+) -> None:
+    store = WatchedStore(tmp_path / "t.json")
+    pending = OidcAuthProvider.begin_login(
+        idp.issuer, "notebook", store=store, flow=Flow.PASTE, http=calls, clock=clock
+    )
+
+    with TokenStore(store.path).locked():
+        pasted(idp, pending)
+        assert store.lock_wanted.wait(10)
+        pending.cancel()
+
+    with pytest.raises(LoginFailed, match="cancelled"):
+        pending.result(10)
+    assert pending.wait_closed(10)
+    assert store.mark() is None
+
+
+def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(
+    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    write_file(path, idp)
+    pending = begin_paste(idp, calls, clock, path)
+    TokenStore(path).remove()
+
+    pasted(idp, pending)
+
+    with pytest.raises(LoginFailed, match="You signed out meanwhile"):
+        pending.result(10)
+    assert pending.wait_closed(10)
+    assert not path.exists()
+    assert idp.seen("/revoke")
+
+
+def test_of_two_sign_ins_at_once_the_last_one_is_kept(
+    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    first, second = (begin_paste(idp, calls, clock, path) for _ in range(2))
+
+    for pending in (second, first):
+        pasted(idp, pending)
+        pending.result(10)
+
+    assert json.loads(path.read_text())["token"]["id_token"] == first.result(0).get_token()
+    assert all(pending.wait_closed(10) for pending in (first, second))
+
+
+def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(
+    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    write_file(path, idp)
+    before = path.read_text()
+    calls = HeldCalls(idp)
+    pending = begin_paste(idp, calls, clock, path)
+    pasted(idp, pending)
+    assert calls.asked.wait(10)
+
+    pending.cancel()
+    calls.released.set()
+
+    assert pending.wait_closed(10)
+    assert path.read_text() == before
+    assert idp.seen("/revoke") == []

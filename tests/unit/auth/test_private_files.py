@@ -8,6 +8,7 @@ import pytest
 
 from micromegas_jupyter.auth.private_files import (
     check_replaceable,
+    close_to_others,
     ensure_private_folder,
     mark_of,
     read_private_file,
@@ -58,6 +59,38 @@ def test_a_folder_that_was_there_before_is_left_as_it_is(tmp_path: Path) -> None
     ensure_private_folder(tmp_path)
 
     assert mode_of(tmp_path) == 0o755
+
+
+def test_a_folder_that_everybody_can_change_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+
+    with pytest.raises(TokenStoreError, match="can be changed by everybody") as caught:
+        ensure_private_folder(tmp_path)
+
+    assert "MICROMEGAS_CONFIG_DIR" in caught.value.remedy
+    assert mode_of(tmp_path) == 0o777
+
+
+def test_a_folder_below_one_that_everybody_can_change_will_do(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+
+    ensure_private_folder(tmp_path / "mine")
+
+    assert mode_of(tmp_path / "mine") == 0o700
+
+
+def test_a_sticky_folder_will_do(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+
+    ensure_private_folder(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, -1)
+
+    with pytest.raises(TokenStoreError, match="belongs to another user"):
+        ensure_private_folder(tmp_path)
 
 
 def test_a_file_that_was_open_to_others_is_closed_by_writing_and_by_reading(tmp_path: Path) -> None:
@@ -192,3 +225,29 @@ def test_errors_name_the_file_without_its_folder(tmp_path: Path) -> None:
 
     assert "file" in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_file_is_closed_to_others_without_being_read_or_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "t.lock"
+    path.write_text("x")
+    path.chmod(0o666)
+    inode = path.stat().st_ino
+
+    close_to_others(path)
+    close_to_others(tmp_path / "missing")
+
+    found = path.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_ino, path.read_text()) == (0o600, inode, "x")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_link_is_not_followed_to_be_closed_to_others(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("x")
+    victim.chmod(0o644)
+    (tmp_path / "t.lock").symlink_to(victim)
+
+    with pytest.raises(TokenStoreError, match="symbolic link"):
+        close_to_others(tmp_path / "t.lock")
+
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644

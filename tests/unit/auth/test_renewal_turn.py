@@ -94,3 +94,14 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
 
     assert len(failures) == 8
     assert len(attempts) == 1
+
+
+def test_the_failure_of_an_earlier_sign_in_leaves_no_renewal_of_a_new_one_out(clock: FakeClock) -> None:
+    turn = RenewalTurn[int](clock)
+    with pytest.raises(ProviderUnavailable):
+        turn.run(fail, is_optional=False, subject="first")
+
+    same = turn.run(lambda: 7, is_optional=True, subject="first")
+    new = turn.run(lambda: 8, is_optional=True, subject="second")
+
+    assert (same, new) == (None, 8)

@@ -39,6 +39,38 @@ def test_a_token_comes_from_a_file(tmp_path: Path) -> None:
     assert StaticTokenAuthProvider.from_file(path).get_token() == "sesame"
 
 
+def test_a_file_that_others_can_read_is_taken_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "key"
+    path.write_text("sesame")
+    path.chmod(0o644)
+
+    assert StaticTokenAuthProvider.from_file(path).get_token() == "sesame"
+    assert len(caplog.records) == 1
+    assert "chmod 600" in caplog.text
+    assert "sesame" not in caplog.text
+
+
+def test_a_file_that_is_closed_to_others_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "key"
+    path.write_text("sesame")
+    path.chmod(0o600)
+
+    StaticTokenAuthProvider.from_file(path)
+
+    assert caplog.records == []
+
+
+def test_a_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("sesame")
+    path.chmod(0o666)
+
+    with pytest.raises(ConfigurationError, match="can be changed by everybody"):
+        StaticTokenAuthProvider.from_file(path)
+
+
 def test_a_file_under_home_is_found(home: Path) -> None:
     (home / "key").write_text("sesame")
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.token_format import (
+    Extras,
     StoredLogin,
     build_extras,
     build_token_file,
-    parse_extras_scope,
+    parse_entry,
+    parse_extras,
     parse_token,
     parse_token_file,
 )
@@ -117,9 +121,55 @@ def test_a_lifetime_longer_than_time_itself_does_no_harm() -> None:
     assert found.obtained_at == datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def test_the_scope_is_kept_beside_the_file_for_its_own_sign_in_only() -> None:
-    text = build_extras(StoredLogin(issuer="i", client_id="c", tokens=LOGIN.tokens, scope="openid api"))
+def test_whose_sign_in_it_is_can_be_read_without_usable_tokens() -> None:
+    text = '{"issuer": "https://id.example.com", "client_id": "notebook", "token": {}, "audience": "api"}'
 
-    assert parse_extras_scope(text, login=StoredLogin(issuer="i", client_id="c", tokens=LOGIN.tokens)) == "openid api"
-    assert parse_extras_scope(text, login=StoredLogin(issuer="i", client_id="d", tokens=LOGIN.tokens)) is None
-    assert parse_extras_scope("{", login=LOGIN) is None
+    assert parse_entry(text) == SignInEntry(issuer="https://id.example.com", client_id="notebook", audience="api")
+
+
+WITH_EXTRAS = replace(LOGIN, scope="openid api", resource="https://lake.example.com", clock_offset_seconds=-42.5)
+
+
+def test_what_upstreams_format_has_no_place_for_is_kept_beside_the_file() -> None:
+    found = parse_extras(build_extras(WITH_EXTRAS), entry=LOGIN.entry)
+
+    assert found == Extras(scope="openid api", resource="https://lake.example.com", clock_offset_seconds=-42.5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(LOGIN.entry, issuer="https://other.example.com"),
+        replace(LOGIN.entry, client_id="other"),
+        replace(LOGIN.entry, audience=None),
+    ],
+)
+def test_nothing_is_taken_from_a_file_beside_that_is_about_another_sign_in(other: SignInEntry) -> None:
+    assert parse_extras(build_extras(WITH_EXTRAS), entry=other) == Extras()
+
+
+def test_a_file_beside_that_names_no_audience_counts_for_any() -> None:
+    text = '{"issuer": "https://id.example.com", "client_id": "notebook", "scope": "openid api"}'
+
+    assert parse_extras(text, entry=LOGIN.entry) == Extras(scope="openid api")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_nothing_is_taken_from_a_damaged_file_beside(text: str) -> None:
+    assert parse_extras(text, entry=LOGIN.entry) == Extras()
+
+
+@pytest.mark.parametrize("value", ["1", True, None, 1e9, float("inf")])
+def test_a_clock_offset_that_cannot_be_is_none(value: object) -> None:
+    document = {**json.loads(build_extras(WITH_EXTRAS)), "clock_offset_seconds": value}
+
+    assert parse_extras(json.dumps(document), entry=LOGIN.entry).clock_offset_seconds == 0.0
+
+
+def test_a_sign_in_matches_what_it_was_asked_for() -> None:
+    login = replace(LOGIN, scope="openid api")
+
+    asked = {"issuer": "https://id.example.com", "client_id": "notebook", "audience": "api"}
+    assert login.matches(**asked, scope="api openid")
+    assert not login.matches(**asked, scope="openid")
+    assert replace(login, scope=None).matches(**asked, scope="openid")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.auth.private_files import FileMark, read_private_file
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
 from micromegas_jupyter.contracts import Secret
@@ -15,6 +17,7 @@ from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailabl
 from micromegas_jupyter.oidc.token import TokenSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LOGIN = StoredLogin(
@@ -22,6 +25,8 @@ LOGIN = StoredLogin(
     client_id="notebook",
     tokens=TokenSet(access_token=Secret("acc")),
     scope="openid api",
+    resource="https://lake.example.com",
+    clock_offset_seconds=12.0,
 )
 
 
@@ -35,7 +40,7 @@ def save(store: TokenStore, login: StoredLogin = LOGIN) -> None:
         store.save(login)
 
 
-def test_a_saved_sign_in_is_loaded_with_its_scope(store: TokenStore) -> None:
+def test_a_saved_sign_in_is_loaded_with_scope_resource_and_clock_offset(store: TokenStore) -> None:
     save(store)
 
     assert store.load() == (LOGIN, store.mark())
@@ -46,9 +51,10 @@ def test_a_saved_sign_in_is_loaded_with_its_scope(store: TokenStore) -> None:
 
 def test_a_scope_of_another_sign_in_is_not_taken(store: TokenStore) -> None:
     save(store)
-    save(store, replace(LOGIN, client_id="other", scope=None))
+    other = StoredLogin(issuer=LOGIN.issuer, client_id="other", tokens=LOGIN.tokens)
+    save(store, other)
 
-    assert store.load()[0].scope is None
+    assert store.load()[0] == other
 
 
 def test_a_home_folder_is_expanded_and_a_relative_path_is_fixed(
@@ -154,5 +160,146 @@ def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store: Toke
     leftover = store.path.with_name(".tokens.json.0123456789abcdef.tmp")
     leftover.write_text("half")
 
+    leftover_of_extras = store.path.with_name(".tokens.json.extras.json.0123456789abcdef.tmp")
+    leftover_of_extras.write_text("half")
+
     with store.locked():
         assert not leftover.exists()
+        assert not leftover_of_extras.exists()
+
+
+def test_what_is_beside_the_file_still_counts_when_the_file_was_rewritten_without_it(store: TokenStore) -> None:
+    save(store)
+    rewritten = {"issuer": LOGIN.issuer, "client_id": LOGIN.client_id, "token": {"access_token": "renewed"}}
+    store.path.write_text(json.dumps(rewritten, indent=2))
+
+    assert store.load()[0] == replace(LOGIN, tokens=TokenSet(access_token=Secret("renewed")))
+
+
+def test_without_anything_to_keep_beside_the_file_there_is_no_other_file(store: TokenStore) -> None:
+    save(store, StoredLogin(issuer=LOGIN.issuer, client_id=LOGIN.client_id, tokens=LOGIN.tokens))
+
+    assert sorted(entry.name for entry in store.path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]
+
+
+def test_wide_modes_are_repaired(store: TokenStore) -> None:
+    save(store)
+    names = ["tokens.json", "tokens.json.extras.json", "tokens.json.lock"]
+    for name in names:
+        store.path.with_name(name).chmod(0o666)
+
+    with store.locked():
+        store.load()
+
+    assert {oct(store.path.with_name(name).stat().st_mode & 0o777) for name in names} == {"0o600"}
+
+
+def test_files_of_another_person_are_refused(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(store)
+    owner = store.path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+
+    with pytest.raises(TokenStoreError, match="belongs to another user"):
+        store.load()
+    with pytest.raises(TokenStoreError, match="belongs to another user"), store.locked():
+        pytest.fail("another's lock was taken")
+    with pytest.raises(TokenStoreError, match="belongs to another user"):
+        store.save(LOGIN)
+
+
+def test_a_link_in_place_of_any_file_is_refused(store: TokenStore, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    store.path.parent.mkdir()
+    for name in ("tokens.json", "tokens.json.extras.json"):
+        place = store.path.with_name(name)
+        place.symlink_to(victim)
+        with pytest.raises(TokenStoreError):
+            store.save(LOGIN)
+        place.unlink()
+
+    assert victim.read_text() == "precious"
+
+
+def test_a_lock_file_that_a_dead_process_left_stops_nobody(store: TokenStore) -> None:
+    store.path.parent.mkdir()
+    store.path.with_name("tokens.json.lock").write_text("4194304\nanother-host\n")
+
+    with store.locked(wait_seconds=0):
+        store.save(LOGIN)
+
+    assert store.load()[0] == LOGIN
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b" " * 300_000)])
+def test_what_is_no_token_file_is_refused_at_once(store: TokenStore, make: Callable[[Path], object]) -> None:
+    store.path.parent.mkdir()
+    make(store.path)
+    started = time.monotonic()
+
+    with pytest.raises((LoginRequired, TokenStoreError)):
+        store.load()
+
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store)
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[:20])
+    read_contents: list[bytes] = []
+
+    def read_while_the_other_writes_on(path: Path) -> tuple[bytes, FileMark]:
+        content, mark = read_private_file(path)
+        if path == store.path:
+            read_contents.append(content)
+            store.path.write_bytes(whole)
+        return content, mark
+
+    monkeypatch.setattr("micromegas_jupyter.auth.token_store.read_private_file", read_while_the_other_writes_on)
+
+    assert store.load()[0] == LOGIN
+    assert read_contents == [whole[:20], whole]
+
+
+OTHER_ENTRY = replace(LOGIN.entry, audience="other")
+
+
+def test_a_store_of_one_entry_does_not_read_anothers_sign_in(store: TokenStore) -> None:
+    save(store)
+
+    with pytest.raises(LoginRequired, match="another identity provider"):
+        TokenStore(store.path, entry=OTHER_ENTRY).load()
+    assert TokenStore(store.path, entry=LOGIN.entry).load()[0] == LOGIN
+
+
+def test_a_store_of_one_entry_does_not_overwrite_anothers_sign_in(store: TokenStore) -> None:
+    save(store)
+
+    with pytest.raises(TokenStoreError, match="another sign-in"):
+        save(TokenStore(store.path, entry=OTHER_ENTRY), replace(LOGIN, audience="other"))
+
+    assert store.load()[0] == LOGIN
+
+
+def test_a_store_of_one_entry_does_not_remove_anothers_sign_in(store: TokenStore) -> None:
+    save(store)
+
+    assert TokenStore(store.path, entry=OTHER_ENTRY).remove() == 0
+    assert store.load()[0] == LOGIN
+
+
+def test_a_store_of_one_entry_takes_the_place_of_what_is_damaged(store: TokenStore) -> None:
+    save(store)
+    store.path.write_text("{")
+
+    save(TokenStore(store.path, entry=LOGIN.entry))
+
+    assert store.load()[0] == LOGIN
+
+
+def test_a_place_is_named_for_people(store: TokenStore, home: Path) -> None:
+    assert TokenStore("~/tokens.json").label == "the file ~/tokens.json"
+    assert store.label == f"the file {store.path}"

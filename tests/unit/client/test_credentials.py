@@ -56,6 +56,8 @@ def test_without_provider_and_headers_there_is_no_credential() -> None:
 
 def test_static_headers_are_a_credential_when_they_hold_one() -> None:
     assert CredentialSource(None, ((b"authorization", b"Bearer k"),)).carries_secret
+    assert CredentialSource(None, ((b"x-api-key", b"k"),)).carries_secret
+    assert CredentialSource(None, ((b"cookie", b"k"),)).carries_secret
     assert not CredentialSource(None, ((b"x-other", b"v"),)).carries_secret
 
 

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 
 import pandas as pd
 import pyarrow as pa
+import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
 from micromegas_jupyter.client.frames import to_frame
+from micromegas_jupyter.errors import UsageError
 
 
 def _table() -> pa.Table:
@@ -72,3 +74,17 @@ def test_no_rows_keep_their_columns() -> None:
     assert frame.columns.tolist() == _table().column_names
     assert len(frame) == 0
     assert isinstance(frame["word"].dtype, pd.CategoricalDtype)
+
+
+def test_arrow_types_keep_the_rows_as_they_came() -> None:
+    frame = to_frame(_table(), dtype_backend="pyarrow")
+
+    assert all(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes)
+    assert frame["gaps"].dtype == pd.ArrowDtype(pa.int64())
+    assert frame["gaps"].tolist() == [1, pd.NA, 3]
+    assert frame["structs"].tolist() == [{"k": None}, {"k": 1}, {"k": 1}]
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(UsageError):
+        to_frame(_table(), dtype_backend="numpy_nullable")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.parameters import MAX_VALUES, bind_named, parameter_names
+from micromegas_jupyter.client.parameters import MAX_VALUES, bind_named, frozen_values, parameter_names
 from micromegas_jupyter.errors import UsageError
 
 
@@ -57,6 +60,56 @@ def test_a_set_stands_for_its_elements() -> None:
     assert sorted(bound.row.to_pylist()[0].values()) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("column", "elements"),
+    [
+        (np.array([1, 2]), [1, 2]),
+        (np.array(["a"], dtype=object), ["a"]),
+        (pd.Series(["a", np.nan, None]), ["a", None, None]),
+        (pd.Series([1.5, np.nan]), [1.5, None]),
+        (pd.Series([1, 2], index=[0.0, 500.0]), [1, 2]),
+        (pd.Series([1, None], dtype="Int64"), [1, None]),
+        (pd.Index(["a"]), ["a"]),
+        (pd.array([True, None], dtype="boolean"), [True, None]),
+        (pd.Categorical(["a", "b"]), ["a", "b"]),
+        (pa.array([1, None]), [1, None]),
+        (pa.chunked_array([[b"a"], [b"b"]]), [b"a", b"b"]),
+        (pl.Series([1, None]), [1, None]),
+        (frozenset({1}), [1]),
+        ([1, None], [1, None]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_column_of_any_library_stands_for_its_elements(column: object, elements: list[object]) -> None:
+    bound = bind_named("x IN :ids", {"ids": column})
+
+    assert list(bound.row.to_pylist()[0].values()) == elements
+
+
+def test_times_of_a_column_keep_their_zone_and_nanoseconds() -> None:
+    times = pd.date_range("2026-01-01T00:00:00.000000001", periods=1, tz="Europe/Paris", unit="ns")
+
+    bound = bind_named("x IN :times", {"times": times})
+
+    assert bound.row.schema.field(0).type == pa.timestamp("ns", "+00:00")
+    assert bound.row.column(0)[0].value == times[0].value
+
+
+def test_a_column_that_is_far_too_long_is_refused_without_a_look_at_all_of_it() -> None:
+    with pytest.raises(UsageError, match="more than 256 values"):
+        bind_named("x IN :ids", {"ids": pd.Series(range(1_000_000))})
+
+
+def test_values_are_frozen_as_they_are_now() -> None:
+    names, text, data = ["a"], "x", bytearray(b"a")
+
+    frozen = frozen_values("x IN :names AND :text = :data", {"names": names, "text": text, "data": data, "other": 1})
+    names.append("b")
+    data[0] = 0
+
+    assert frozen == {"names": ("a",), "text": "x", "data": b"a"}
+
+
 def test_the_elements_of_a_list_never_meet_another_placeholder() -> None:
     bound = bind_named("x IN :a AND y = :a_1 AND z = :A__2", {"a": [1, 2], "a_1": 3, "A__2": 4})
 
@@ -91,6 +144,12 @@ def test_a_missing_value_is_named() -> None:
         ("x = :a", {"a": {"k": 1}}),
         ("x = :größe", {"größe": 1}),
         ("x IN :a", {"a": range(3)}),
+        ("x IN :a", {"a": np.array([[1]])}),
+        ("x IN :a", {"a": pd.Series([], dtype="float64")}),
+        ("x IN :a", {"a": pd.Series([pd.Timestamp("2026-01-01")])}),
+        ("x IN :a", {"a": pd.DataFrame({"a": [1]})}),
+        ("x IN :a", {"a": pl.DataFrame({"a": [1]})}),
+        ("x IN :a", {"a": pl.Series([[1]])}),
         ("x IN :a", {"a": list(range(MAX_VALUES + 1))}),
     ],
 )
@@ -110,3 +169,36 @@ def test_neither_statement_nor_values_show_in_a_repr() -> None:
 
     assert "secret" not in repr(bound)
     assert "hidden" not in repr(bound)
+
+
+@pytest.mark.parametrize(
+    ("sql", "marked"),
+    [
+        ("SELECT a WHERE b IN :names AND HERE = 1", "HERE"),
+        ("SELECT a WHERE b IN :names AND c IN (:more, :names) AND HERE = 1", "HERE"),
+        ("SELECT HERE WHERE b IN :names", "HERE"),
+        ("SELECT a,\n  HERE WHERE b IN :names", "HERE"),
+        ("SELECT a WHERE b IN :names\n  AND c IN :more AND HERE", "HERE"),
+        ("SELECT :one WHERE b IN :names AND HERE", "HERE"),
+    ],
+)
+def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql: str, marked: str) -> None:
+    bound = bind_named(sql, {"names": ["a", "b", "c"], "more": [1, 2], "one": 1})
+    sent_line, given_line = (
+        next(number for number, line in enumerate(text.split("\n"), 1) if marked in line) for text in (bound.sql, sql)
+    )
+    sent_column = bound.sql.split("\n")[sent_line - 1].index(marked) + 1
+
+    column = bound.given_column(sent_line, sent_column)
+
+    assert sent_line == given_line
+    assert column == sql.split("\n")[given_line - 1].index(marked) + 1
+
+
+def test_a_place_within_a_list_is_where_its_name_stands() -> None:
+    sql = "SELECT a WHERE b IN :names AND c"
+    bound = bind_named(sql, {"names": ["a", "b", "c"]})
+
+    columns = {bound.given_column(1, bound.sql.index(f"$names_{number}") + 1) for number in (1, 2, 3)}
+
+    assert columns == {sql.index(":names") + 1}

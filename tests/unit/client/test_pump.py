@@ -17,8 +17,11 @@ class ScriptedStream:
 
     schema = _BATCH.schema
 
-    def __init__(self, limit: int | None = 2, error: Exception | None = None) -> None:
+    def __init__(
+        self, limit: int | None = 2, error: Exception | None = None, *, batch: pa.RecordBatch = _BATCH
+    ) -> None:
         self._limit = limit
+        self._batch = batch
         self._error = error
         self.read_count = 0
         self.cancelled = threading.Event()
@@ -32,7 +35,7 @@ class ScriptedStream:
                 raise self._error
             return None
         self.read_count += 1
-        return _BATCH
+        return self._batch
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -80,6 +83,18 @@ def test_a_slow_reader_holds_the_stream_back() -> None:
         pump.take()
 
     assert stream.read_count <= 3 + 4
+    pump.stop()
+    assert stream.closed.wait(_WAIT)
+
+
+def test_large_batches_hold_the_stream_back_sooner() -> None:
+    stream = ScriptedStream(limit=None, batch=pa.record_batch({"n": pa.array(range(300_000), pa.int64())}))
+    pump = BatchPump(lambda: stream)
+
+    for _ in range(3):
+        pump.take()
+
+    assert stream.read_count <= 3 + 1
     pump.stop()
     assert stream.closed.wait(_WAIT)
 

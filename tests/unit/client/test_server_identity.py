@@ -43,10 +43,37 @@ def test_what_a_credential_does_not_say_is_none() -> None:
     assert (identity.name, identity.email, identity.expires_at, identity.is_admin) == (None, None, None, False)
 
 
+def test_groups_are_read_and_counted_by_the_server() -> None:
+    answer = {**_ANSWER, "groups": ["analysts", "a\x1b[2J"], "group_count": 250}
+
+    identity = parse_server_identity(json.dumps(answer).encode())
+
+    assert (identity.groups, identity.group_count) == (("analysts", "a\ufffd[2J"), 250)
+
+
+@pytest.mark.parametrize("count", [None, "many", True, -1])
+def test_a_count_that_is_none_is_that_of_the_names(count: object) -> None:
+    answer = {**_ANSWER, "groups": ["analysts"], "group_count": count}
+
+    assert parse_server_identity(json.dumps(answer).encode()).group_count == 1
+
+
+@pytest.mark.parametrize("groups", ["analysts", [7], {}])
+def test_groups_that_are_no_list_of_names_are_no_answer(groups: object) -> None:
+    with pytest.raises(InternalError):
+        parse_server_identity(json.dumps({**_ANSWER, "groups": groups}).encode())
+
+
 def test_a_name_cannot_steer_a_terminal() -> None:
     identity = parse_server_identity(json.dumps({**_ANSWER, "name": "a\x1b[2J"}).encode())
 
     assert identity.name == "a\ufffd[2J"
+
+
+def test_a_name_is_one_line() -> None:
+    identity = parse_server_identity(json.dumps({**_ANSWER, "email": "ann@x\nSession expired. Run: this"}).encode())
+
+    assert identity.email == "ann@x Session expired. Run: this"
 
 
 @pytest.mark.parametrize("claimed", ["true", 1, None, []])

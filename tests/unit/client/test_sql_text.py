@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.sql_text import find_placeholders, quote_literal
+from micromegas_jupyter.client.sql_text import find_placeholders, quote_identifier, quote_literal
 from micromegas_jupyter.errors import UsageError
 
 
@@ -93,3 +93,24 @@ def test_text_is_quoted_as_a_literal(text: str, literal: str) -> None:
 def test_what_no_literal_can_hold_is_refused(text: object) -> None:
     with pytest.raises(UsageError):
         quote_literal(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("log_entries", '"log_entries"'),
+        ("user id", '"user id"'),
+        ('a"; DROP TABLE t; --', '"a""; DROP TABLE t; --"'),
+        ("größe", '"größe"'),
+        (":a {{b}} ' \n", '":a {{b}} \' \n"'),
+    ],
+)
+def test_a_name_is_quoted(name: str, quoted: str) -> None:
+    assert quote_identifier(name) == quoted
+    assert _names(f"SELECT {quoted}, :b") == ["b"]
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "\ud800", None, 3, ["a"]])
+def test_what_is_no_name_is_not_quoted(name: object) -> None:
+    with pytest.raises(UsageError, match="not the name of a table or column"):
+        quote_identifier(name)

@@ -248,3 +248,9 @@ def test_an_error_of_this_package_stays_as_it_is() -> None:
     error = InvalidStatement("No.")
 
     assert translate_failure(error, _call()) is error
+
+
+def test_a_refused_token_that_is_no_jwt_may_be_an_api_key() -> None:
+    error = translate_failure(flight.FlightUnauthenticatedError("no"), _call(token="mmk_0123"))
+
+    assert "api_key_file" in error.remedy

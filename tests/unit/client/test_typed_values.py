@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import uuid
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -53,6 +54,8 @@ class _Tag(enum.StrEnum):
         (Decimal("0.10"), pa.decimal128(2, 2), Decimal("0.10")),
         (Decimal("1" * 50), pa.decimal256(50, 0), Decimal("1" * 50)),
         (date(2026, 11, 24), pa.date32(), date(2026, 11, 24)),
+        (pa.scalar(7, pa.int8()), pa.int64(), 7),
+        (pa.scalar(None, pa.string()), pa.null(), None),
         (_ID, pa.string(), "550e8400-e29b-41d4-a716-446655440000"),
     ],
     ids=str,
@@ -62,6 +65,19 @@ def test_a_value_keeps_its_meaning(value: object, kind: pa.DataType, stored: obj
 
     assert scalar.type == kind
     assert scalar.as_py() == stored
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+
+
+def test_a_member_of_a_plain_enumeration_is_refused_with_what_to_bind_instead() -> None:
+    with pytest.raises(UsageError, match=r"a member of _Colour\. Bind its value: \.value"):
+        to_scalar(_Colour.RED, name="a")
+
+
+def test_nan_is_a_number_and_not_null() -> None:
+    assert math.isnan(to_scalar(float("nan"), name="a").as_py())
 
 
 @pytest.mark.parametrize(
@@ -130,6 +146,8 @@ def test_a_missing_numpy_duration_is_null() -> None:
         1j,
         object(),
         {"a": 1},
+        pa.scalar([1]),
+        pa.scalar(datetime(2026, 1, 1), pa.timestamp("us")),  # noqa: DTZ001 - the point of the case
         [1],
         np.array([1, 2]),
     ],

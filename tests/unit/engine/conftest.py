@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.contracts import AuthContext, TableAccess
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, PlannedQuery, StatementRequest
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log_entries, write_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 << 20, planning_threads=1)
 
 
 class Asker:
-    """Plans and runs statements on one engine; `tables` are what it reads."""
+    """Plans and runs statements on one engine as one caller; `tables` are what it reads."""
 
-    def __init__(self, engine: DataFusionEngine, tables: FixedTables) -> None:
+    def __init__(self, engine: DataFusionEngine, tables: FixedTables, caller: AuthContext = CALLER) -> None:
         self.engine = engine
         self.tables = tables
+        self.caller = caller
+
+    def seeing(self, filters: Mapping[str, tuple[str, ...]]) -> Asker:
+        """Return one who asks as a caller with these tables and conditions only."""
+        access = TableAccess(filters=filters)
+        return Asker(self.engine, self.tables, replace(self.caller, table_access=access))
 
     def plan(self, sql: str, **options: Any) -> PlannedQuery:
-        return asyncio.run(self.engine.plan(StatementRequest(sql=sql, **options), CALLER))
+        return asyncio.run(self.engine.plan(StatementRequest(sql=sql, **options), self.caller))
 
     def table(self, sql: str, **options: Any) -> pa.Table:
         """Return the whole result, of which every batch had the promised schema."""
@@ -35,7 +43,7 @@ class Asker:
         return self.table(sql, **options).to_pylist()
 
     async def _table(self, request: StatementRequest) -> pa.Table:
-        planned = await self.engine.plan(request, CALLER)
+        planned = await self.engine.plan(request, self.caller)
         batches = [batch async for batch in planned.batches()]
         assert all(batch.schema.equals(planned.schema, check_metadata=True) for batch in batches)
         return pa.Table.from_batches(batches, planned.schema)

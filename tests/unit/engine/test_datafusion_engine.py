@@ -226,14 +226,14 @@ def test_tables_are_listed_with_their_wire_schemas(ask: Asker) -> None:
 @pytest.mark.parametrize(
     ("sql", "words", "place"),
     [
-        ("SELEC 1", "found: SELEC", (1, 1)),
+        ("SELEC 1", "not SELEC", (1, 1)),
         ("SELECT 1 FROM\n  log_entry", "no table named log_entry. Did you mean log_entries?", (2, 3)),
         ("SELECT\n  mgs FROM log_entries", "no column named mgs. Did you mean msg?", (2, 3)),
         ("SELECT ?, mgs FROM log_entries", "no column named mgs", (1, 11)),
         ("SELECT count_of(1)", "no function named count_of", (1, 8)),
-        ("SELECT msg + time FROM log_entries", "Cannot coerce", (None, None)),
-        ("SELECT 1 / 0", "Divide by zero", (None, None)),
-        ("SELECT CAST(msg AS INT) FROM log_entries", "Cannot cast string 'start 0'", (None, None)),
+        ("SELECT msg + time FROM log_entries", "cannot be calculated", (None, None)),
+        ("SELECT 1 / 0", "divides by zero", (None, None)),
+        ("SELECT CAST(msg AS INT) FROM log_entries", "Cannot cast string 'start", (None, None)),
         ("SELECT to_timestamp('x')", "Error parsing timestamp", (None, None)),
         ("SELECT regexp_like('a', '(')", "regular expression", (None, None)),
     ],
@@ -244,7 +244,7 @@ def test_a_wrong_statement_is_explained(ask: Asker, sql: str, words: str, place:
     with pytest.raises(InvalidStatement) as caught:
         ask.rows(sql, parameters=row)
 
-    assert words in caught.value.what
+    assert words in str(caught.value)
     assert (caught.value.line, caught.value.column) == place
 
 

@@ -21,6 +21,8 @@ from micromegas_jupyter.errors import (
 
 CONTEXT = Context(sql="SELECT 1,\n  mgs FROM log_entry", tables=("log_entries", "processes"))
 
+IN_THE_READER = "DataFusion error: Parquet error: External: Compute error: Error evaluating filter predicate: "
+
 
 class PanicException(BaseException):
     """Stands for pyo3's class of this name, which cannot be imported."""
@@ -36,7 +38,7 @@ def told(text: str) -> MicromegasError:
         (
             'SQL error: ParserError("Expected: an SQL statement, found: SELEC at Line: 1, Column: 1")',
             InvalidStatement,
-            "The statement cannot be parsed: Expected: an SQL statement, found: SELEC.",
+            "Expected an SQL statement here, not SELEC.",
         ),
         ("SQL error: RecursionLimitExceeded (current limit: 50)", StatementRefused, "deeper than the parser"),
         ("Error during planning: DDL not supported: CreateMemoryTable", StatementRefused, "CreateMemoryTable"),
@@ -63,7 +65,17 @@ def told(text: str) -> MicromegasError:
             InvalidStatement,
             "Cannot cast string 'abc' to Int32 type.",
         ),
-        ("DataFusion error: Arrow error: Divide by zero error", InvalidStatement, "Divide by zero error."),
+        ("DataFusion error: Arrow error: Divide by zero error", InvalidStatement, "The statement divides by zero."),
+        (
+            f'{IN_THE_READER}ArrowError(CastError("Cannot cast string \\"a\\" to value of Int32 type"), Some(""))',
+            InvalidStatement,
+            'failed on a value: Cannot cast string "a" to value of Int32 type.',
+        ),
+        (
+            f'{IN_THE_READER}ArrowError(DivideByZero, Some(""))',
+            InvalidStatement,
+            "The statement divides by zero.",
+        ),
         ("DataFusion error: Execution error: DATE_BIN stride must be non-zero", InvalidStatement, "stride"),
         (
             "DataFusion error: Execution error: Placeholder '$exe' was not provided a value for execution.",
@@ -80,6 +92,11 @@ def told(text: str) -> MicromegasError:
             InvalidStatement,
             "regular expression",
         ),
+        ("DataFusion error: External error: regex parse error:\n    (x\n    ^", InvalidStatement, "regular expression"),
+        ("DataFusion error: External error: Compiled regex exceeds size limit", InvalidStatement, "regular expression"),
+        ("DataFusion error: Internal error: array_resize: failed to convert size", InvalidStatement, "argument"),
+        ("DataFusion error: Internal error: Min/Max accumulator not implemented for Map", InvalidStatement, "argument"),
+        ("DataFusion error: Internal error: Assertion failed: n != 0: Nth value", InvalidStatement, "argument"),
         (
             "DataFusion error: Not enough memory.\ncaused by\nResources exhausted: Failed to allocate 10.0 MB",
             ResourcesExhausted,
@@ -129,38 +146,65 @@ def test_what_is_not_understood_is_told_to_the_log_only(text: str, caplog: pytes
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "place"),
+    "text",
+    [
+        "DataFusion error: External error: regex parse error:\n    (word\n    ^",
+        "DataFusion error: Arrow error: Cast error: Cannot cast string 'word' to Int32 type",
+        "DataFusion error: Resources exhausted: Failed to allocate 10.0 MB for Aggregate[0] (max(word))",
+        "DataFusion error: Internal error: array_resize: failed to convert size word",
+    ],
+)
+def test_the_log_repeats_nothing_of_a_statement_that_is_at_fault(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        found = told(text)
+
+    assert isinstance(found, QueryError)
+    assert not any("word" in str(record.__dict__) for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "remedy", "place"),
     [
         (
             "Schema error: No field named mgs.\nValid fields are t.time, t.msg, t.level.",
-            "There is no column named mgs. Did you mean msg?",
+            "There is no column named mgs.",
+            "Did you mean msg?",
             (2, 3),
         ),
         (
             "Schema error: No field named t.mgs. Did you mean 't.msg'?\nValid fields are t.time, t.msg.",
-            "There is no column named t.mgs. Did you mean msg?",
+            "There is no column named t.mgs.",
+            "Did you mean msg?",
             (2, 3),
         ),
-        ("Schema error: No field named zzz.", "There is no column named zzz.", (None, None)),
+        ("Schema error: No field named zzz.", "There is no column named zzz.", "Correct the statement.", (None, None)),
+        (
+            "Schema error: No field named s.msg.\nValid fields are t.time, t.msg.",
+            "There is no table or alias named s.",
+            "Known here: t.",
+            (None, None),
+        ),
         (
             "Error during planning: table 'datafusion.public.log_entry' not found",
-            "There is no table named log_entry. Did you mean log_entries?",
+            "There is no table named log_entry.",
+            "Did you mean log_entries?",
             (2, 12),
         ),
         (
             "Error during planning: Invalid function 'mgs'.\nDid you mean 'msq'?",
-            "There is no function named mgs. Did you mean msq?",
+            "There is no function named mgs.",
+            "Did you mean msq?",
             (2, 3),
         ),
     ],
 )
 def test_an_unknown_name_gets_a_place_and_a_suggestion(
-    text: str, what: str, place: tuple[int | None, int | None]
+    text: str, what: str, remedy: str, place: tuple[int | None, int | None]
 ) -> None:
     found = translate(ValueError(text), CONTEXT)
 
     assert isinstance(found, InvalidStatement)
-    assert found.what == what
+    assert (found.what, found.remedy) == (what, remedy)
     assert (found.line, found.column) == place
 
 
@@ -229,3 +273,32 @@ def test_half_a_path_at_the_cut_is_dropped() -> None:
     found = told("Error during planning: " + "/a/b " * 195 + "cannot read srv/secret/lake.parquet")
 
     assert "secret" not in found.what
+
+
+def hiding(text: str) -> MicromegasError:
+    return translate(Exception(text), Context(sql="SELECT 1", hides_values=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("DataFusion error: Arrow error: Cast error: Cannot cast string 'abc' to Int32 type", InvalidStatement),
+        ("DataFusion error: This feature is not implemented: Filter: tenant = Utf8('abc')", UnsupportedStatement),
+        ("DataFusion error: Internal error: tenant = Utf8('abc')", InternalError),
+    ],
+)
+def test_values_are_left_out_where_rows_are_hidden(
+    text: str, kind: type[MicromegasError], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        found = hiding(text)
+
+    assert type(found) is kind
+    assert "abc" not in str(found)
+    assert not any("abc" in str(record.__dict__) for record in caplog.records)
+
+
+def test_an_error_without_values_stays_where_rows_are_hidden() -> None:
+    found = hiding("DataFusion error: Resources exhausted: Failed to allocate 10.0 MB")
+
+    assert type(found) is ResourcesExhausted

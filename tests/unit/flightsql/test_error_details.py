@@ -62,6 +62,23 @@ def test_place_and_query_id_survive_the_wire() -> None:
     assert (found.line, found.column, found.query_id) == (1, 14, "7f3a91c2")
 
 
+def test_when_to_come_back_survives_the_wire() -> None:
+    found = decode_error(encode_error(ResourcesExhausted("Too often.", retry_after_seconds=1.25)))
+
+    assert isinstance(found, ResourcesExhausted)
+    assert found.retry_after_seconds == 1.25
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, -1.0, 86_401.0, float("nan"), float("inf")])
+def test_a_delay_that_is_none_is_not_sent(seconds: float | None) -> None:
+    assert b"retry" not in encode_error(ResourcesExhausted("Too often.", retry_after_seconds=seconds))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, "1", 86_401, [1]])
+def test_a_delay_that_is_none_makes_the_details_unreadable(seconds: object) -> None:
+    assert decode_error(_details(code="SQL004", retry_after_seconds=seconds)) is None
+
+
 def test_the_audit_reason_of_a_refusal_stays_on_the_server() -> None:
     written = encode_error(Rejected(reason="expired"))
 

@@ -88,6 +88,13 @@ def test_a_body_that_is_not_needed_is_not_looked_at() -> None:
     assert read(body=b"done", content_type="text/plain", needs_body=False).body is None
 
 
+@pytest.mark.parametrize(("age", "is_taken"), [("0", True), (" 0 ", True), ("1", False), ("8640", False), ("?", False)])
+def test_the_date_of_an_answer_that_a_cache_kept_is_not_the_provider_s_time(age: str, is_taken: bool) -> None:
+    answer = read(date="Tue, 24 Nov 2026 12:00:00 GMT", age=age)
+
+    assert (answer.date is not None) is is_taken
+
+
 @pytest.mark.parametrize("date", ["yesterday", "", "Tue, 24 Nov 2026 12:00:00 -0000", "Tue, 99 Nov 2026 12:00:00 GMT"])
 def test_a_date_that_cannot_be_read_is_left_out(date: str) -> None:
     assert read(date=date).date is None

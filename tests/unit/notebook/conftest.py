@@ -1,14 +1,17 @@
-"""A real IPython shell with the extension, whose parts do what a test says."""
+"""A real IPython shell with the extension, and a session without one, whose parts do what a test says."""
 
 from __future__ import annotations
 
+import atexit
 from typing import TYPE_CHECKING
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_parts import FakePersonalProvider, FakeWorld
+from micromegas_jupyter.notebook.session import NotebookSession
+from tests.fakes.notebook_parts import FakeWorld
+from tests.fakes.notebook_people import FakePersonalProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +26,7 @@ def bare_shell() -> Iterator[InteractiveShell]:
     with shell.builtin_trap, shell.display_trap:
         yield shell
     shell.history_manager.end_session()
+    atexit.unregister(shell.atexit_operations)  # or the end of the run collects garbage once for each shell
     shell.restore_sys_module_state()
 
 
@@ -38,3 +42,9 @@ def shell(bare_shell: InteractiveShell, world: FakeWorld) -> Iterator[Interactiv
     register(bare_shell, world.parts())
     yield bare_shell
     unregister(bare_shell)
+
+
+@pytest.fixture
+def session(world: FakeWorld) -> NotebookSession:
+    """A session in that world."""
+    return NotebookSession(world.parts())

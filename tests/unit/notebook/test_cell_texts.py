@@ -4,7 +4,7 @@ import decimal
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.cell_texts import column_texts, is_numeric, type_text
+from micromegas_jupyter.notebook.cell_texts import MAX_CELL_CHARACTERS, column_texts, is_numeric, type_text
 
 
 def texts(array: pa.Array) -> list[str | None]:
@@ -42,6 +42,25 @@ def test_a_value_is_written_in_short(array: pa.Array, expected: list[str | None]
     assert texts(array) == expected
 
 
+NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
+UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (NO_TEXT, "0xfffe"),
+        (pa.DictionaryArray.from_arrays(pa.array([0]), NO_TEXT), "0xfffe"),
+        (pa.StructArray.from_arrays([NO_TEXT], ["a"]), "{a: 0xfffe}"),
+        (UNKNOWN_ZONE, "2023-11-14 22:13:20Z"),
+        (pa.StructArray.from_arrays([UNKNOWN_ZONE], ["a"]), "{a: 2023-11-14 22:13:20Z}"),
+        (pa.StructArray.from_arrays([pa.array([2**62], pa.date64())], ["a"]), "{a: (cannot be written)}"),
+    ],
+)
+def test_what_the_type_does_not_allow_is_written_all_the_same(array: pa.Array, expected: str) -> None:
+    assert texts(array) == [expected]
+
+
 def test_a_value_of_a_type_without_a_cast_to_text_is_still_written() -> None:
     array = pa.array([pa.MonthDayNano([1, 2, 3])])
 
@@ -60,6 +79,10 @@ def test_a_value_of_a_type_without_a_cast_to_text_is_still_written() -> None:
 )
 def test_a_type_is_named_as_a_person_needs_it(kind: pa.DataType, text: str) -> None:
     assert type_text(kind) == text
+
+
+def test_a_type_with_an_endless_time_zone_is_cut() -> None:
+    assert len(type_text(pa.timestamp("us", "x" * 100_000))) == MAX_CELL_CHARACTERS
 
 
 def test_numbers_are_known() -> None:

@@ -22,7 +22,7 @@ def test_a_sql_error_points_at_the_place() -> None:
         '✗ No column "tagret" in log_entries. Did you mean "target"?',
         "    SELECT time, tagret, msg FROM log_entries",
         "                 ^ line 1, column 14",
-        "  query 7f3a91c2 · SQL001",
+        "  query 7f3a91c2 · SQL001 · docs/errors.md#sql001",
     ]
 
 

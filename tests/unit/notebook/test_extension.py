@@ -7,7 +7,18 @@ from IPython.core.interactiveshell import InteractiveShell
 from micromegas_jupyter.notebook.extension import register, unregister
 from tests.fakes.notebook_parts import FakeWorld
 
-NAMES = ["micromegas_login", "micromegas_logout", "micromegas_sql", "micromegas_whoami", "sql"]
+NAMES = [
+    "micromegas_connect",
+    "micromegas_doctor",
+    "micromegas_login",
+    "micromegas_logout",
+    "micromegas_queries",
+    "micromegas_serve",
+    "micromegas_sql",
+    "micromegas_tables",
+    "micromegas_whoami",
+    "sql",
+]
 
 
 def own_magics(shell: InteractiveShell) -> list[str]:
@@ -17,6 +28,21 @@ def own_magics(shell: InteractiveShell) -> list[str]:
 def test_the_extension_registers_its_magics(shell: InteractiveShell) -> None:
     assert own_magics(shell) == NAMES
     assert shell.find_cell_magic("sql") is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_lists_the_options_of_every_magic_and_does_nothing_else(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    done = shell.run_cell(f"%{name} --traceback --help")
+
+    said = capsys.readouterr().out
+    assert done.success
+    assert done.result is None
+    parser = shell.find_line_magic(name).parser
+    assert all(option in said for action in parser._actions for option in action.option_strings)
+    assert str(shell.find_line_magic(name).__doc__).splitlines()[-1].strip() in said
+    assert (world.profiles, world.opened_for, world.logins, world.logouts) == ([], [], [], [])
 
 
 def test_a_sql_magic_of_another_extension_stays_and_it_is_said(

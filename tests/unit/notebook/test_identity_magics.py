@@ -3,8 +3,16 @@ from dataclasses import replace
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import ConfigurationError, LoginTimedOut, QueryCancelled, ServerUnavailable, UsageError
-from tests.fakes.notebook_parts import SECRET_TOKEN, SETTINGS, START_URL, FakeLogin, FakeWorld
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginTimedOut,
+    QueryCancelled,
+    ServerUnavailable,
+    UnsupportedRequest,
+    UsageError,
+)
+from tests.fakes.notebook_parts import SETTINGS, START_URL, FakeLogin, FakeWorld
+from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider, FakeServiceProvider
 
 SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
 
@@ -28,7 +36,7 @@ def test_in_a_terminal_the_page_is_opened_and_the_sign_in_waited_for(
 
     assert world.opened_pages == [START_URL]
     assert capsys.readouterr().out == (
-        f"Sign in to id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself.\n{SIGNED_IN}"
+        f"Sign in at id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself.\n{SIGNED_IN}"
     )
 
 
@@ -67,7 +75,7 @@ def test_a_profile_is_used_by_later_cells_too(shell: InteractiveShell, world: Fa
 def test_a_profile_that_does_not_exist_is_not_kept(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(_profile):
+    def missing(_profile, _variables):
         raise ConfigurationError("config.json has no profile 'prod'.", key="profiles")
 
     extension = shell._micromegas_extension
@@ -87,7 +95,10 @@ def test_whoami_says_who_and_what_the_server_answered(
 ) -> None:
     shell.run_line_magic("micromegas_whoami", "")
 
-    assert capsys.readouterr().out == (f"{SIGNED_IN}lake.example.com:50051: connected as alice@example.com, 14 ms\n")
+    assert capsys.readouterr().out == (
+        f"{SIGNED_IN}lake.example.com:50051: connected as alice@example.com, 14 ms\n"
+        "admin · groups: analysts, lake-admins\n"
+    )
 
 
 def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
@@ -113,11 +124,55 @@ def test_without_a_configured_sign_in_that_is_said(
     assert capsys.readouterr().out == "No sign-in is configured: lake.example.com:50051 is used without one.\n"
 
 
+@pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami"])
+def test_with_a_wrapper_that_is_said_in_one_line(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], magic: str
+) -> None:
+    world.has_wrapper, world.settings = True, replace(SETTINGS, issuer=None, client_id=None)
+    world.whoami_failure = UnsupportedRequest("The wrapper's client cannot ask who you are.")
+
+    shell.run_line_magic(magic, "")
+
+    assert capsys.readouterr().out == (
+        "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a sign-in "
+        "here would change nothing.\n"
+    )
+
+
 def test_logout_is_one_line(shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]) -> None:
     shell.run_line_magic("micromegas_logout", "")
 
     assert capsys.readouterr().out == "Signed out.\n"
-    assert world.stored.is_signed_out
+    assert world.logouts == [(SETTINGS, False)]
+
+
+def test_logout_of_a_profile_and_of_the_providers_page(shell: InteractiveShell, world: FakeWorld) -> None:
+    shell.run_line_magic("micromegas_logout", "--profile prod --end-session")
+
+    assert world.logouts == [(replace(SETTINGS, profile="prod"), True)]
+
+
+def test_whoami_shows_what_the_server_says_about_the_credential(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.notices = ("This credential ends in 3 days.",)
+
+    shell.run_line_magic("micromegas_whoami", "")
+    shell.run_line_magic("micromegas_whoami", "")
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert capsys.readouterr().out.count("⚠ This credential ends in 3 days.\n") == 2
+
+
+def test_whoami_shows_the_notice_also_when_the_server_refuses(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.notices = ("This credential ended yesterday.",)
+    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.")
+
+    shell.run_cell("%micromegas_whoami")
+
+    assert "⚠ This credential ended yesterday.\n✗ lake" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami", "micromegas_logout"])
@@ -136,3 +191,36 @@ def test_nothing_that_is_shown_holds_the_token(
 
     captured = capsys.readouterr()
     assert SECRET_TOKEN not in captured.out + captured.err + repr(shell._micromegas_extension.session)
+
+
+def test_the_configured_service_account_is_used_from_then_on(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stored = FakeServiceProvider()
+
+    shell.run_line_magic("micromegas_login", "--service-account")
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert capsys.readouterr().out.startswith("Signed in as service account lake-notebooks at id.example.com.\n")
+    assert [settings.as_service_account for settings in world.opened_for] == [True]
+
+
+def test_a_service_account_that_is_not_configured_changes_nothing(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stored = None
+    world.stored_failure = ConfigurationError("A service account needs a client secret.", key="X", remedy="Set it.")
+
+    shell.run_cell("%micromegas_login --service-account")
+    world.stored, world.stored_failure = FakePersonalProvider(), None
+    shell.run_line_magic("micromegas_login", "")
+
+    assert "✗ A service account needs a client secret. Set it." in capsys.readouterr().out
+    assert [settings.as_service_account for settings in world.opened_for] == [False]
+
+
+def test_a_service_account_has_no_way_to_sign_in(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    done = shell.run_cell("%micromegas_login --service-account --flow device")
+
+    assert isinstance(done.error_in_exec, UsageError)
+    assert "--service-account is none" in capsys.readouterr().out

@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus, identity_lines, lines_as_html
+from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
+from micromegas_jupyter.settings import Flow
+from tests.fakes.notebook_parts import SCAN_URI, USER_CODE, VERIFICATION_URI
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ALICE = IdentityState(
@@ -35,22 +38,35 @@ def test_who_is_signed_in_where_and_until_when_is_one_sentence() -> None:
             {"name": "the holder of an API key", "email": None, "issuer": "", "ends_at": None, "renews": False},
             "Signed in as the holder of an API key.",
         ),
-        ({"status": IdentityStatus.SIGNED_OUT}, "Not signed in to id.example.com."),
+        (
+            {"through": "JupyterHub", "ends_at": None},
+            "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com, renews by itself.",
+        ),
+        ({"status": IdentityStatus.SIGNED_OUT}, "Not signed in at id.example.com (for lake.example.com)."),
         (
             {"status": IdentityStatus.EXPIRED},
-            "Signed out of id.example.com: the sign-in has ended. Run %micromegas_login.",
+            "The sign-in at id.example.com (for lake.example.com) has ended. Run %micromegas_login.",
         ),
         (
             {"status": IdentityStatus.RENEWAL_FAILED},
             "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.",
+        ),
+        ({"status": IdentityStatus.SIGNED_OUT, "issuer": ""}, "Not signed in (for lake.example.com)."),
+        ({"name": "", "email": None, "ends_at": None, "renews": False}, "Signed in at id.example.com."),
+        (
+            {"status": IdentityStatus.WRAPPED, "issuer": ""},
+            (
+                "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a "
+                "sign-in here would change nothing."
+            ),
         ),
         (
             {"status": IdentityStatus.NOT_CONFIGURED},
             "No sign-in is configured: lake.example.com is used without one.",
         ),
         (
-            {"status": IdentityStatus.WAITING, "start_url": "http://127.0.0.1:4/x"},
-            "Sign in to id.example.com: open http://127.0.0.1:4/x until 15:42 UTC. This notebook continues by itself.",
+            {"status": IdentityStatus.WAITING, "offer": SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:4/x")},
+            "Sign in at id.example.com: open http://127.0.0.1:4/x until 15:42 UTC. This notebook continues by itself.",
         ),
     ],
 )
@@ -72,6 +88,27 @@ def test_what_happened_and_what_the_server_says_have_lines_of_their_own() -> Non
     ]
 
 
+def test_what_somebody_may_do_is_said_once_the_server_has_answered() -> None:
+    groups = tuple(f"group{number}" for number in range(40))
+    unknown = replace(ALICE, is_admin=True, groups=groups, group_count=250)
+
+    answered = replace(unknown, server_line="connected as alice, 14 ms")
+
+    assert len(identity_lines(unknown, now=NOW)) == 1
+    rights = identity_lines(answered, now=NOW)[2]
+    assert rights.startswith("admin · groups: group0, group1, ")
+    assert rights.endswith(", group31, and 218 more")
+
+
+def test_the_time_until_the_renewal_is_known_where_there_is_one() -> None:
+    renewed = replace(ALICE, renews_at=NOW + timedelta(minutes=5))
+
+    assert renewed.seconds_until_renewal(NOW) == 300.0
+    assert renewed.seconds_until_renewal(NOW + timedelta(hours=1)) == 0.0
+    assert replace(renewed, renews=False).seconds_until_renewal(NOW) is None
+    assert ALICE.seconds_until_renewal(NOW) is None
+
+
 def test_the_remaining_time_never_runs_below_zero() -> None:
     assert ALICE.remaining_seconds(NOW) == 3 * 3600 + 42 * 60
     assert ALICE.remaining_seconds(NOW + timedelta(days=1)) == 0.0
@@ -79,7 +116,7 @@ def test_the_remaining_time_never_runs_below_zero() -> None:
 
 
 def test_html_has_a_link_that_opens_a_page_of_its_own() -> None:
-    html = lines_as_html(["<one>", "two"], link_url="http://127.0.0.1:4/x?a=1&b=2")
+    html = lines_as_html(["<one>", "two"], offer=SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:4/x?a=1&b=2"))
 
     assert html == (
         '<p>&lt;one&gt;<br>two<br><a href="http://127.0.0.1:4/x?a=1&amp;b=2" target="_blank" '
@@ -87,6 +124,16 @@ def test_html_has_a_link_that_opens_a_page_of_its_own() -> None:
     )
 
 
-@pytest.mark.parametrize("url", [None, "", "javascript:alert(1)", "data:text/html,x"])
-def test_only_web_addresses_become_links(url: str | None) -> None:
-    assert lines_as_html(["one"], link_url=url) == "<p>one</p>"
+def test_html_of_a_code_has_no_picture_and_no_link_that_holds_the_code() -> None:
+    offer = SignInOffer(flow=Flow.DEVICE, address=VERIFICATION_URI, user_code=USER_CODE, scan_address=SCAN_URI)
+
+    html = lines_as_html(["one"], offer=offer)
+
+    assert html == (
+        f'<p>one<br><a href="{VERIFICATION_URI}" target="_blank" rel="noopener noreferrer">Open the page</a></p>'
+    )
+
+
+def test_html_without_an_address_has_no_link() -> None:
+    assert lines_as_html(["one"], offer=SignInOffer(flow=Flow.BROWSER, address="")) == "<p>one</p>"
+    assert lines_as_html(["one"]) == "<p>one</p>"

@@ -1,23 +1,29 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.notebook import identity_widget
+from micromegas_jupyter.notebook.identity_actions import IdentityAction
 from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
 from micromegas_jupyter.notebook.identity_widget import IdentityWidget
+from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
+from micromegas_jupyter.settings import Flow
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_parts import START_URL
+from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
 
 WAITING = IdentityState(
     status=IdentityStatus.WAITING,
     server="lake.example.com",
     issuer="id.example.com",
-    start_url=START_URL,
+    offer=SignInOffer(flow=Flow.BROWSER, address=START_URL),
     ends_at=datetime(2026, 11, 24, 12, 10, tzinfo=UTC),
 )
+CODE = replace(
+    WAITING,
+    offer=SignInOffer(flow=Flow.DEVICE, address=VERIFICATION_URI, user_code=USER_CODE, scan_address=SCAN_URI),
+)
+PASTE = replace(WAITING, offer=SignInOffer(flow=Flow.PASTE, address=PASTE_URL))
 SIGNED_IN = IdentityState(
     status=IdentityStatus.SIGNED_IN,
     server="lake.example.com",
@@ -28,6 +34,11 @@ SIGNED_IN = IdentityState(
     server_line="connected as alice@example.com, 14 ms",
     ends_at=datetime(2026, 11, 24, 13, 0, tzinfo=UTC),
     renews=True,
+    renews_at=datetime(2026, 11, 24, 12, 55, tzinfo=UTC),
+    subject="user-1",
+    groups=("analysts", "lake-admins"),
+    group_count=2,
+    is_personal=True,
 )
 
 
@@ -52,22 +63,52 @@ def test_the_traits_are_what_is_shown_and_nothing_else(widget: IdentityWidget) -
         "server": "lake.example.com",
         "server_line": "connected as alice@example.com, 14 ms",
         "detail": "",
+        "flow": "",
         "start_url": "",
+        "user_code": "",
+        "qr_label": "",
+        "qr_path": "",
+        "qr_side": 0,
         "is_admin": True,
+        "subject": "user-1",
+        "groups": ["analysts", "lake-admins"],
+        "group_count": 2,
+        "through": "",
+        "actions": ["refresh", "sign_out"],
+        "working": "",
+        "error": "",
         "renews": True,
         "remaining_seconds": 3600.0,
+        "renews_in_seconds": 3300.0,
+        "since_seconds": None,
         "as_of": "2026-11-24T12:00:00+00:00",
     }
 
 
-def test_the_address_to_sign_in_at_goes_when_it_is_done(widget: IdentityWidget) -> None:
-    widget.apply(WAITING)
+@pytest.mark.parametrize(
+    ("waiting", "asked"), [(WAITING, START_URL), (CODE, USER_CODE), (PASTE, PASTE_URL)], ids=["link", "code", "paste"]
+)
+def test_what_a_sign_in_asks_goes_when_it_is_done(widget: IdentityWidget, waiting: IdentityState, asked: str) -> None:
+    widget.apply(waiting)
     during = json.dumps(widget.get_state())
 
     widget.apply(SIGNED_IN)
 
-    assert START_URL in during
-    assert START_URL not in json.dumps(widget.get_state())
+    assert asked in during
+    after = json.dumps(widget.get_state()) + str(widget._repr_mimebundle_())
+    assert asked not in after
+    assert '"qr_path": ""' in json.dumps(widget.get_state())
+
+
+def test_a_code_comes_with_a_drawing_of_the_address_that_holds_it(widget: IdentityWidget) -> None:
+    widget.apply(CODE)
+
+    state = widget.get_state()
+
+    assert (state["flow"], state["start_url"], state["user_code"]) == ("device", VERIFICATION_URI, USER_CODE)
+    assert state["qr_path"].startswith("M4 4h7v1h-7z")
+    assert state["qr_side"] > 2 * 4
+    assert SCAN_URI not in json.dumps(state)
 
 
 def test_a_page_that_is_loaded_later_gets_the_time_that_remains_then(widget: IdentityWidget, clock: FakeClock) -> None:
@@ -77,6 +118,51 @@ def test_a_page_that_is_loaded_later_gets_the_time_that_remains_then(widget: Ide
 
     state = widget.get_state()
     assert (state["remaining_seconds"], state["as_of"]) == (3000.0, "2026-11-24T12:10:00+00:00")
+
+
+def test_a_page_that_is_loaded_later_learns_how_long_ago_the_sign_in_ended(
+    widget: IdentityWidget, clock: FakeClock
+) -> None:
+    widget.apply(SIGNED_IN)
+    clock.advance(60)
+    widget.apply(replace(SIGNED_IN, status=IdentityStatus.EXPIRED))
+
+    clock.advance(180)
+    widget.apply(replace(SIGNED_IN, status=IdentityStatus.EXPIRED))
+
+    assert widget.get_state()["since_seconds"] == 180.0
+
+
+def test_there_is_an_end_to_the_groups_that_a_page_is_told(widget: IdentityWidget) -> None:
+    widget.apply(replace(SIGNED_IN, groups=tuple(f"group{number}" for number in range(256)), group_count=300))
+
+    state = widget.get_state()
+
+    assert (len(state["groups"]), state["group_count"]) == (32, 300)
+
+
+def test_a_button_is_passed_on_and_what_is_none_is_not(clock: FakeClock) -> None:
+    pressed: list[IdentityAction] = []
+    widget = IdentityWidget(clock=clock, on_press=lambda action, _board: pressed.append(action))
+
+    for content in ({"action": "sign_out"}, {"action": "eval"}, {"action": ["refresh"]}, {}, "refresh", None, 7):
+        widget._handle_custom_msg(content, [])
+
+    assert pressed == [IdentityAction.SIGN_OUT]
+
+
+def test_what_is_being_done_and_what_went_wrong_are_shown_until_the_next_time(widget: IdentityWidget) -> None:
+    widget.apply(SIGNED_IN)
+
+    widget.begin_action(IdentityAction.REFRESH)
+    during = widget.get_state()["working"]
+    widget.end_action(error="✗ It does not answer. · AVAIL002")
+    after = (widget.get_state()["working"], widget.get_state()["error"])
+    widget.begin_action(IdentityAction.REFRESH)
+
+    assert during == "refresh"
+    assert after == ("", "✗ It does not answer. · AVAIL002")
+    assert widget.get_state()["error"] == ""
 
 
 def test_a_credential_that_does_not_end_has_no_remaining_time(widget: IdentityWidget) -> None:
@@ -91,10 +177,19 @@ def test_where_widgets_do_not_run_there_is_text_and_html(widget: IdentityWidget)
     bundle, _ = widget._repr_mimebundle_()
 
     assert bundle["text/plain"] == (
-        f"Sign in to id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself."
+        f"Sign in at id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself."
     )
     assert f'<a href="{START_URL}" target="_blank" rel="noopener noreferrer">Sign in</a>' in bundle["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_what_a_page_saves_beside_a_code_has_no_picture(widget: IdentityWidget) -> None:
+    widget.apply(CODE)
+
+    bundle, _ = widget._repr_mimebundle_()
+
+    assert USER_CODE in bundle["text/html"]
+    assert "<svg" not in bundle["text/html"]
 
 
 def test_a_widget_that_shows_nothing_yet_has_only_its_view(widget: IdentityWidget) -> None:
@@ -104,7 +199,14 @@ def test_a_widget_that_shows_nothing_yet_has_only_its_view(widget: IdentityWidge
 
 
 def test_the_browser_half_writes_text_and_never_markup() -> None:
-    source = (Path(identity_widget.__file__).parent / "static" / "identity.js").read_text(encoding="utf-8")
+    source = IdentityWidget._esm
 
-    assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "model.send"))
+    assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "fetch("))
     assert 'link.rel = "noopener noreferrer"' in source
+
+
+def test_the_browser_half_calls_the_kernel_for_a_button_and_for_nothing_else() -> None:
+    source = IdentityWidget._esm
+
+    assert source.count("model.send(") == source.count("model.send({ action })") == 1
+    assert not any(word in source for word in ("save_changes", "model.set(", ".invoke("))

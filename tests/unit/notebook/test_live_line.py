@@ -33,12 +33,13 @@ def published(bare_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> 
 
 class Recorded:
     is_shown = False
+    outlives_cell = False
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.rewritten_twice = Event()
 
-    def rewrite(self, text: str) -> None:
+    def rewrite(self, text: str, *, address: str = "") -> None:
         self.texts.append(text)
         if len(self.texts) == 2:
             self.rewritten_twice.set()
@@ -95,6 +96,17 @@ def test_a_display_is_made_once_and_then_updated_as_text_and_escaped_html(publis
     assert (second["text/plain"], second_updates) == ("<2>", True)
     assert "&lt;2&gt;" in second["text/html"]
     assert third == {"text/plain": "", "text/html": ""}
+
+
+def test_an_address_in_the_line_can_be_followed(published: Published) -> None:
+    DisplayLine().rewrite("<1> open http://127.0.0.1:4/x?a=1&b=2 now", address="http://127.0.0.1:4/x?a=1&b=2")
+
+    ((bundle, _),) = published.calls
+    assert bundle["text/plain"] == "<1> open http://127.0.0.1:4/x?a=1&b=2 now"
+    assert (
+        '&lt;1&gt; open <a href="http://127.0.0.1:4/x?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'
+        "http://127.0.0.1:4/x?a=1&amp;b=2</a> now" in bundle["text/html"]
+    )
 
 
 def test_a_ticker_rewrites_until_its_block_ends() -> None:

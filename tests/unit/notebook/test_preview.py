@@ -37,7 +37,7 @@ def test_only_the_first_rows_and_columns_are_shown_and_it_says_so() -> None:
 
     html = preview_html(table)
 
-    assert "first 20 of 1,500 · first 50 of 60 columns" in html
+    assert "first 20 of 1,500 rows · first 50 of 60 columns" in html
     assert html.count("<tr>") == 21
     assert html.count("<th ") == 50
 

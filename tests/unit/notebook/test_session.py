@@ -1,11 +1,14 @@
+"""Tests of `notebook.session`: the connection that cells share, and what is shown of calls and renewals."""
+
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import PurePath
 
 import pytest
 
 from micromegas_jupyter.errors import (
     InvalidStatement,
-    LoginFailed,
     LoginRequired,
     MicromegasError,
     ProviderUnavailable,
@@ -13,28 +16,13 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.connections import Connections
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
+from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
 from micromegas_jupyter.notebook.session import NotebookSession
-from tests.fakes.notebook_parts import (
-    SETTINGS,
-    START_URL,
-    FakeIdentity,
-    FakePersonalProvider,
-    FakeServiceProvider,
-    FakeWorld,
-)
-
-WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)
-
-
-@pytest.fixture
-def session(world: FakeWorld) -> NotebookSession:
-    return NotebookSession(world.parts())
-
-
-def shown(session: NotebookSession) -> IdentityStatus | None:
-    return None if session.state is None else session.state.status
+from micromegas_jupyter.notebook.settings_choice import SettingsChoice
+from micromegas_jupyter.settings import ClientSettings, Flow
+from tests.fakes.notebook_parts import SETTINGS, FakeWorld
+from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
+from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown
 
 
 def test_one_connection_serves_all_cells_of_the_same_settings(world: FakeWorld, session: NotebookSession) -> None:
@@ -44,90 +32,9 @@ def test_one_connection_serves_all_cells_of_the_same_settings(world: FakeWorld, 
     assert len(world.clients) == 1
 
 
-def test_nobody_signed_in_is_said_with_the_server_and_the_remedy(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = None
-
-    with pytest.raises(LoginRequired) as required:
-        session.connection(SETTINGS)
-
-    assert str(required.value) == (
-        "You are not signed in to lake.example.com:50051. "
-        "Run %micromegas_login (or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account)."
-    )
-
-
 def test_without_a_configured_sign_in_the_client_has_no_provider(world: FakeWorld, session: NotebookSession) -> None:
     assert session.connection(WITHOUT_SIGN_IN).provider is None
     assert session.signed_in(WITHOUT_SIGN_IN).status is IdentityStatus.NOT_CONFIGURED
-
-
-def test_a_running_sign_in_is_waited_for_and_its_provider_used(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = None
-    provider = FakePersonalProvider()
-    login = session.begin_login(SETTINGS)
-
-    connection = session.connection(SETTINGS, on_wait=lambda _: login.succeed(provider))
-
-    assert connection.provider is provider
-    assert len(world.clients) == 1
-
-
-def test_a_sign_in_that_ends_by_itself_is_shown_and_kept(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = None
-    waiting = []
-    session.subscribe(waiting.append)
-    login = session.begin_login(SETTINGS)
-
-    login.succeed()
-    assert world.was_asked_whoami.wait(10)
-
-    assert [state.status for state in waiting[:2]] == [IdentityStatus.WAITING, IdentityStatus.SIGNED_IN]
-    assert (waiting[0].start_url, waiting[1].start_url) == (START_URL, None)
-    assert session.connection(SETTINGS).provider is not None
-
-
-def test_a_sign_in_for_other_settings_is_not_waited_for(world: FakeWorld, session: NotebookSession) -> None:
-    login = session.begin_login(replace(SETTINGS, profile="other"))
-
-    session.connection(SETTINGS)
-
-    assert not login.waited_for.is_set()
-
-
-def test_a_second_sign_in_takes_the_place_of_the_first(world: FakeWorld, session: NotebookSession) -> None:
-    first = session.begin_login(SETTINGS)
-
-    second = session.begin_login(SETTINGS)
-
-    assert first.is_cancelled
-    assert not second.is_cancelled
-    assert shown(session) is IdentityStatus.WAITING
-
-
-def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
-    world: FakeWorld, session: NotebookSession
-) -> None:
-    world.stored = None
-    login = session.begin_login(SETTINGS)
-
-    with pytest.raises(LoginFailed):
-        session.connection(SETTINGS, on_wait=lambda _: login.fail(LoginFailed("You said no.")))
-
-    assert shown(session) is IdentityStatus.SIGNED_OUT
-    assert session.state is not None
-    assert session.state.detail == "You said no. Run %micromegas_login to try again."
-    with pytest.raises(LoginRequired):
-        session.connection(SETTINGS)
-
-
-def test_an_interrupted_wait_leaves_the_sign_in_open(world: FakeWorld, session: NotebookSession) -> None:
-    login = session.begin_login(SETTINGS)
-
-    with pytest.raises(KeyboardInterrupt):
-        session.connection(SETTINGS, on_wait=lambda _: login.interrupt_the_wait())
-
-    assert not login.is_cancelled
-    assert shown(session) is IdentityStatus.WAITING
 
 
 def test_being_signed_in_means_having_a_token_that_is_good(world: FakeWorld, session: NotebookSession) -> None:
@@ -162,7 +69,7 @@ def test_what_is_shown_follows_from_a_call_that_failed(
 
 def test_a_failure_makes_nobody_signed_in_who_was_not(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    session.begin_login(SETTINGS)
+    session.begin_login(SETTINGS, Flow.BROWSER)
     session.note_failure(SETTINGS, ServerUnavailable("No answer."))
     session.signed_in(WITHOUT_SIGN_IN)
     session.note_failure(WITHOUT_SIGN_IN, ServerUnavailable("No answer."))
@@ -244,62 +151,47 @@ def test_a_foreign_name_is_written_out_and_cut(world: FakeWorld, session: Notebo
     assert name == "\\x1b[2J" + "e" * 112 + "…"
 
 
-def test_logout_ends_the_sign_in_and_the_connection(world: FakeWorld, session: NotebookSession) -> None:
-    session.connection(SETTINGS)
+def test_whoever_the_tokens_do_not_name_sees_that_a_call_works_again(
+    world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unnamed(_self):
+        raise LoginRequired("The tokens do not say who is signed in.")
 
-    line = session.logout(SETTINGS)
+    monkeypatch.setattr(FakePersonalProvider, "identity", unnamed)
+    session.signed_in(SETTINGS)
+    session.note_failure(SETTINGS, ProviderUnavailable("No answer."))
 
-    assert line == "Signed out."
-    assert world.stored.is_signed_out
-    assert world.clients[0].is_closed
-    assert shown(session) is IdentityStatus.SIGNED_OUT
+    session.note_success(SETTINGS, world.stored)
 
-
-def test_logout_ends_a_sign_in_that_goes_on(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = None
-    login = session.begin_login(SETTINGS)
-
-    line = session.logout(SETTINGS)
-
-    assert line == "Nobody was signed in to id.example.com."
-    assert login.is_cancelled
-    assert shown(session) is IdentityStatus.SIGNED_OUT
+    assert shown(session) is IdentityStatus.SIGNED_IN
 
 
-def test_logout_says_when_there_is_no_sign_in_to_end(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = FakeServiceProvider()
+def test_a_wrappers_client_is_said_to_be_used(world: FakeWorld, session: NotebookSession) -> None:
+    world.has_wrapper = True
+    world.whoami_failure = UnsupportedRequest("The wrapper's client cannot ask who you are.")
 
-    assert session.logout(SETTINGS) == "There is no sign-in to end: a key or service account is used."
-    assert session.logout(WITHOUT_SIGN_IN) == "There is no sign-in to end: none is configured."
+    signed_in, asked = session.signed_in(WITHOUT_SIGN_IN), session.ask_server(WITHOUT_SIGN_IN)
+
+    assert signed_in.status is asked.status is IdentityStatus.WRAPPED
+    assert asked.server_line == ""
+    assert session.logout(WITHOUT_SIGN_IN) == "There is no sign-in to end: the wrapper's client is used."
+
+
+def test_a_wrappers_client_that_can_ask_tells_whom_the_server_sees(world: FakeWorld, session: NotebookSession) -> None:
+    world.has_wrapper = True
+
+    state = session.ask_server(WITHOUT_SIGN_IN)
+
+    assert (state.status, state.server_line) == (IdentityStatus.WRAPPED, "connected as alice@example.com, 14 ms")
 
 
 def test_a_chosen_profile_serves_later_cells(world: FakeWorld, session: NotebookSession) -> None:
-    session.choose_profile("prod")
-    session.choose_profile(None)
+    session.choice = SettingsChoice(profile="prod")
 
     session.settings()
     session.settings("dev")
 
     assert world.profiles == ["prod", "dev"]
-
-
-def test_closing_ends_a_sign_in_and_all_clients(world: FakeWorld, session: NotebookSession) -> None:
-    session.connection(SETTINGS)
-    login = session.begin_login(replace(SETTINGS, profile="other"))
-
-    session.close()
-
-    assert login.is_cancelled
-    assert world.clients[0].is_closed
-
-
-def test_at_most_eight_connections_are_kept(world: FakeWorld) -> None:
-    connections = Connections(world.parts())
-
-    for index in range(9):
-        connections.get(replace(SETTINGS, profile=f"profile-{index}"))
-
-    assert [client.is_closed for client in world.clients] == [True] + [False] * 8
 
 
 def test_other_errors_of_the_token_store_pass(world: FakeWorld) -> None:
@@ -312,9 +204,59 @@ def test_other_errors_of_the_token_store_pass(world: FakeWorld) -> None:
         session.connection(SETTINGS)
 
 
-def test_a_sign_in_that_has_ended_already_still_tells_its_failure(session: NotebookSession) -> None:
-    login = session.begin_login(SETTINGS)
-    login.fail(LoginFailed("You said no."))
+def test_a_renewal_is_shown_without_a_cell(world: FakeWorld, session: NotebookSession) -> None:
+    session.ask_server(SETTINGS)
+    provider = world.stored
+    provider._identity = replace(provider._identity, expires_at=datetime(2026, 11, 24, 16, 42, tzinfo=UTC))
 
-    with pytest.raises(LoginFailed, match="You said no"):
-        session.finish_login(login)
+    world.renewals[0].on_change(None)
+
+    assert session.state is not None
+    assert session.state.ends_at == datetime(2026, 11, 24, 16, 42, tzinfo=UTC)
+    assert session.state.server_line == "connected as alice@example.com, 14 ms"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "detail"),
+    [
+        (ProviderUnavailable("No answer."), IdentityStatus.RENEWAL_FAILED, "Could not renew: No answer."),
+        (LoginRequired("The session has ended."), IdentityStatus.EXPIRED, "The session has ended."),
+    ],
+)
+def test_a_renewal_that_fails_is_shown_and_cuts_no_query_off(
+    world: FakeWorld, session: NotebookSession, error: MicromegasError, status: IdentityStatus, detail: str
+) -> None:
+    session.signed_in(SETTINGS)
+
+    world.renewals[0].on_change(error)
+
+    assert session.state is not None
+    assert (session.state.status, session.state.detail) == (status, detail)
+    assert not world.clients[0].is_closed
+    assert world.renewals[0].is_running
+
+
+def test_a_renewal_that_works_again_clears_the_trouble(world: FakeWorld, session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+    world.renewals[0].on_change(LoginRequired("The session has ended."))
+
+    world.renewals[0].on_change(None)
+
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+@pytest.mark.parametrize("ask", [NotebookSession.signed_in, NotebookSession.ask_server])
+def test_whoever_the_tokens_do_not_name_is_signed_in_all_the_same(
+    session: NotebookSession,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[NotebookSession, ClientSettings], IdentityState],
+) -> None:
+    def unnamed(_self):
+        raise LoginRequired("The tokens do not say who is signed in.")
+
+    monkeypatch.setattr(FakePersonalProvider, "identity", unnamed)
+
+    state = ask(session, SETTINGS)
+
+    assert (state.status, state.name) == (IdentityStatus.SIGNED_IN, "")
+    assert session.connection(SETTINGS) is session.connection(SETTINGS)

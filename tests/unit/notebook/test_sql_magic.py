@@ -1,10 +1,12 @@
 from datetime import UTC, datetime
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import (
+    ConfigurationError,
     InvalidStatement,
     LoginFailed,
     LoginRequired,
@@ -33,10 +35,44 @@ def test_a_name_takes_the_rows_as_a_data_frame(shell: InteractiveShell, capsys: 
     assert "int64  string" in shown
 
 
+def test_the_variable_says_how_many_rows_can_be_worked_with(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICROMEGAS_RESULT_ROWS", "2")
+
+    done = shell.run_cell("%sql SELECT n, msg FROM t")
+
+    assert '{"rows":2,"total":3,' in done.result._repr_html_()
+
+
+def test_a_number_of_rows_that_is_none_is_refused_before_anything_is_sent(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICROMEGAS_RESULT_ROWS", "many")
+
+    with pytest.raises(ConfigurationError, match="MICROMEGAS_RESULT_ROWS"):
+        shell.run_line_magic("sql", "SELECT 1")
+
+    assert world.asked == []
+
+
 def test_the_line_of_a_finished_query_stays(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     shell.run_line_magic("sql", "SELECT 1")
 
     assert capsys.readouterr().out == "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2\n"
+
+
+def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.notices = ("This key ends soon.",)
+
+    shell.run_line_magic("sql", "SELECT 1")
+    first = capsys.readouterr().out
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert first.splitlines()[1:] == ["⚠ This key ends soon."]
+    assert "⚠" not in capsys.readouterr().out
 
 
 def test_a_server_without_query_ids_and_a_result_without_rows_are_fine(
@@ -128,7 +164,7 @@ def test_an_error_is_shown_as_its_lines_and_keeps_its_class(
         '✗ No column "tagret". Did you mean "target"?\n'
         "    SELECT tagret FROM log_entries\n"
         "           ^ line 1, column 8\n"
-        "  query 7f3a91c2 · SQL001\n"
+        "  query 7f3a91c2 · SQL001 · docs/errors.md#sql001\n"
     )
 
 
@@ -151,8 +187,8 @@ def test_nobody_signed_in_is_one_line(
 
     assert isinstance(done.error_in_exec, LoginRequired)
     assert capsys.readouterr().out == (
-        "✗ You are not signed in to lake.example.com:50051. Run %micromegas_login "
-        "(or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account). · AUTH001\n"
+        "✗ Not signed in at id.example.com (for lake.example.com:50051). Run %micromegas_login, "
+        "or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account. · AUTH001\n"
     )
 
 
@@ -228,3 +264,39 @@ def test_the_help_of_the_magic_lists_its_options(shell: InteractiveShell) -> Non
     text = shell.find_line_magic("sql").__doc__
 
     assert all(option in text for option in ("--begin", "--end", "--limit", "--profile", "--traceback", "NAME <<"))
+
+
+def test_a_plot_is_shown_between_the_line_and_the_rows(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = pa.array([1_700_000_000, 1_700_000_060], pa.timestamp("s", "UTC"))
+    world.script = [pa.record_batch({"time": times, "load": [1.5, 2.5]})]
+
+    shell.run_cell("%%sql loads << --plot\nSELECT time, load FROM t")
+
+    shown = capsys.readouterr().out
+    assert len(shell.user_ns["loads"]) == 2
+    order = [
+        shown.index(text) for text in ("✓ 2 rows", "load over time. From 2023-11-14 22:13:20", "timestamp[s, UTC]")
+    ]
+    assert order == sorted(order)
+
+
+def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = shell.run_cell("%%sql --plot\nSELECT n, msg FROM t")
+
+    assert done.success
+    assert len(done.result) == 3
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "✗ --plot needs a column of times, and this result has none (n int64, msg string). "
+        "Select a time and a number, for example: SELECT time, value FROM measures. · USE001"
+    )
+
+
+def test_a_reader_cannot_be_drawn_and_nothing_is_sent(shell: InteractiveShell, world: FakeWorld) -> None:
+    with pytest.raises(UsageError, match="--plot needs all rows, and a reader has none yet"):
+        shell.run_cell_magic("sql", "--plot --format reader", "SELECT 1")
+
+    assert world.asked == []

@@ -6,7 +6,9 @@ from micromegas_jupyter.notebook.words import (
     bytes_text,
     cut,
     host_text,
+    left_text,
     moment_text,
+    place_text,
     printable,
     rows_text,
     seconds_text,
@@ -14,6 +16,14 @@ from micromegas_jupyter.notebook.words import (
 )
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1.0, "ended"), (0.9, "ended"), (59.9, "59 s"), (60.0, "1 min"), (7199.0, "119 min"), (7200.0, "2 h")],
+)
+def test_what_still_holds_is_told_in_its_largest_unit_and_never_too_long(seconds: float, text: str) -> None:
+    assert left_text(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,11 @@ def test_letters_of_all_scripts_stay() -> None:
 
 def test_a_long_text_ends_with_an_ellipsis() -> None:
     assert (cut("abcdef", 6), cut("abcdefg", 6)) == ("abcdef", "abcde…")
+
+
+def test_a_place_names_the_provider_before_the_server() -> None:
+    assert place_text("id.example.com", "lake.example.com:50051") == " at id.example.com (for lake.example.com:50051)"
+    assert place_text("", "lake.example.com:50051") == " (for lake.example.com:50051)"
 
 
 def test_a_query_is_known_by_the_first_characters_of_its_id() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
+    _OWN_PARAMETERS,
     AuthorizationRequest,
     build_authorization_request,
     complete_scope,
@@ -14,6 +15,7 @@ from micromegas_jupyter.oidc.authorization import (
     parse_callback,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
+from micromegas_jupyter.settings.client_values import PROTECTED_PARAMETERS
 
 METADATA = ProviderMetadata(
     issuer="https://id.example.com",
@@ -51,6 +53,25 @@ def query_of(request: AuthorizationRequest) -> dict[str, str]:
     pairs = parse_qsl(urlsplit(request.url).query)
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
+
+
+def test_a_request_names_the_resource_that_it_is_for() -> None:
+    request = build(resource="https://lake.example.com/api?v=1")
+
+    assert query_of(request)["resource"] == "https://lake.example.com/api?v=1"
+    assert request.resource == "https://lake.example.com/api?v=1"
+
+
+def test_a_resource_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError):
+        build(resource="https://lake.example.com", extra_parameters={"resource": "https://other.example.com"})
+
+
+def test_a_request_without_a_resource_does_not_mention_one() -> None:
+    request = build(resource="")
+
+    assert "resource" not in query_of(request)
+    assert request.resource is None
 
 
 def test_a_request_carries_state_nonce_and_an_s256_challenge() -> None:
@@ -201,3 +222,8 @@ def test_each_error_of_the_provider_has_its_class(code: str, expected: type[Exce
         parse_callback(f"state=state-1&error={code}", request=build(), metadata=METADATA)
 
     assert type(caught.value) is expected
+
+
+def test_the_parameters_of_the_sign_in_itself_are_the_ones_that_settings_refuse() -> None:
+    # The settings say it with the setting's name; the scope has a setting of its own.
+    assert _OWN_PARAMETERS.issubset(PROTECTED_PARAMETERS | {"scope"})

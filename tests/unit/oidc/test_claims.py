@@ -5,7 +5,18 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.oidc import signature
-from micromegas_jupyter.oidc.claims import DEFAULT_ALGORITHMS, check_bearer_use, check_claims, expiry_of
+from micromegas_jupyter.oidc.claims import (
+    DEFAULT_ALGORITHMS,
+    check_bearer_use,
+    check_claims,
+    check_client,
+    check_no_audience,
+    check_required_claims,
+    check_times,
+    expiry_of,
+    read_subject,
+    typed_values,
+)
 from micromegas_jupyter.oidc.jws import TokenProblem
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, NOW_SECONDS
 
@@ -121,6 +132,106 @@ def test_tokens_for_other_uses_are_refused(claims, reason):
 @pytest.mark.parametrize("claims", [{}, {"typ": "Bearer"}, {"typ": "ID"}, {"typ": 5}, {"token_use": "access"}])
 def test_access_and_id_tokens_may_bear_calls(claims):
     check_bearer_use(claims)
+
+
+def test_an_issue_time_can_be_required():
+    claims = {"exp": NOW_SECONDS + 300}
+
+    check_times(claims, NOW_SECONDS, leeway_seconds=60)
+    with pytest.raises(TokenProblem, match="issued_at_missing"):
+        check_times(claims, NOW_SECONDS, leeway_seconds=60, is_issue_time_required=True)
+
+
+def test_where_no_audience_is_expected_none_may_be_stated():
+    check_no_audience({"client_id": "notebook"})
+
+    for stated in (AUDIENCE, [AUDIENCE], [], None):
+        with pytest.raises(TokenProblem, match="audience_mismatch"):
+            check_no_audience({"aud": stated})
+
+
+@pytest.mark.parametrize("name", ["azp", "client_id", "appid", "cid"])
+def test_an_application_in_any_of_its_places_is_accepted(name):
+    check_client({name: "notebook"}, {"notebook", "job"})
+
+
+def test_two_places_may_name_two_accepted_applications():
+    check_client({"azp": "notebook", "client_id": "job"}, {"notebook", "job"})
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"client": "notebook"},
+        {"azp": "other"},
+        {"azp": "Notebook"},
+        {"azp": ""},
+        {"azp": None},
+        {"azp": ["notebook"]},
+        {"azp": "notebook", "client_id": "other"},
+        {"cid": "notebook", "appid": 5},
+    ],
+    ids=str,
+)
+def test_every_place_must_name_an_accepted_application(claims):
+    with pytest.raises(TokenProblem, match="client_not_allowed"):
+        check_client(claims, {"notebook", "job"})
+
+
+@pytest.mark.parametrize(
+    ("stated", "values"),
+    [
+        ("access", ("access",)),
+        ("b", ("a", "b")),
+        (["x", "b"], ("a", "b")),
+        (["b"], ("b",)),
+        (1, (1,)),
+        (True, (True,)),
+        (False, (True, False)),
+        ([5, 1], (1,)),
+    ],
+)
+def test_a_required_claim_may_have_or_hold_one_of_its_values(stated, values):
+    check_required_claims({"use": stated}, [("use", typed_values(values))])
+
+
+@pytest.mark.parametrize(
+    ("stated", "values"),
+    [
+        ("Access", ("access",)),
+        (True, (1,)),
+        (1, (True,)),
+        ("1", (1,)),
+        (1, ("1",)),
+        (1.0, (1,)),
+        (False, (0,)),
+        ("true", (True,)),
+        (None, ("access",)),
+        ([], ("access",)),
+        ([["access"]], ("access",)),
+        ({"access": 1}, ("access",)),
+        (["x", {}], ("access",)),
+        ("access", ()),
+    ],
+)
+def test_a_required_claim_with_another_value_or_type_is_refused(stated, values):
+    with pytest.raises(TokenProblem, match="required_claim_mismatch"):
+        check_required_claims({"use": stated}, [("use", typed_values(values))])
+
+
+def test_a_required_claim_that_is_absent_is_refused():
+    with pytest.raises(TokenProblem, match="required_claim_missing"):
+        check_required_claims({"a": "1"}, [("a", typed_values(["1"])), ("b", typed_values(["2"]))])
+
+
+def test_the_subject_can_stand_in_another_claim():
+    assert read_subject({"sub": "pairwise", "oid": "alice"}, "oid") == "alice"
+
+    with pytest.raises(TokenProblem, match="subject_missing"):
+        read_subject({"sub": "alice"}, "oid")
+    with pytest.raises(TokenProblem, match="subject_malformed"):
+        read_subject({"sub": "alice", "oid": "a\nb"}, "oid")
 
 
 def test_the_expiry_is_an_aware_time():

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_metadata
+from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_jwks_uri, parse_metadata
 
 ISSUER = "https://id.example.com/tenant"
+KEYS_URL = "https://keys.example.com/keys"
 
 
 def document(**changes: object) -> dict[str, object]:
@@ -69,6 +70,51 @@ def test_an_issuer_that_differs_in_one_byte_is_refused(stated: object) -> None:
         parse_metadata(document(issuer=stated), issuer=ISSUER)
 
 
+@pytest.mark.parametrize(
+    ("stated", "configured"),
+    [
+        (ISSUER + "/", ISSUER),
+        ("https://id.example.com/realms/a-realm-with-a-long-name", ISSUER),
+        ("http://127.0.0.1:8080/realms/demo", "http://127.0.0.1:8080"),
+    ],
+)
+def test_the_issuer_that_a_document_is_made_out_for_is_named_for_a_person_to_check(
+    stated: str, configured: str
+) -> None:
+    with pytest.raises(ProviderMisbehaved) as caught:
+        parse_metadata(document(issuer=stated), issuer=configured)
+
+    assert caught.value.what == (f"The discovery document of {configured} is made out for another issuer ({stated}).")
+    assert caught.value.remedy.startswith(f"If {stated} is your provider, set the issuer to exactly that.")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "http://id.example.com/tenant",  # not encrypted
+        "http://127.0.0.1:8080",  # this machine, named by another one
+        "https://alice@id.example.com",
+        "https://id.example.com/?a=b",
+        "https://id.example.com/#a",
+        "https://id.example.com/{tenantid}/v2.0",
+        "https://id.example.com/ now",
+        "https://id.example.com/\x1b[2J",
+        "https://id.example.com/`reboot`",
+        "https://id.example.com/<b>",
+        "https://id.example.com/" + "a" * 200,
+        "javascript:alert(1)",
+        "",
+        None,
+    ],
+)
+def test_an_issuer_that_cannot_be_set_is_not_offered(stated: object) -> None:
+    with pytest.raises(ProviderMisbehaved) as caught:
+        parse_metadata(document(issuer=stated), issuer=ISSUER)
+
+    assert caught.value.remedy == "Set the issuer exactly as the provider writes it, a trailing slash included."
+    assert not set(caught.value.what) & set("\x1b<>")
+
+
 @pytest.mark.parametrize("body", [None, [], "text", 1])
 def test_a_document_that_is_no_object_is_refused(body: object) -> None:
     with pytest.raises(ProviderMisbehaved):
@@ -115,3 +161,53 @@ def test_the_iss_parameter_is_announced_by_json_true_only(value: object) -> None
     found = parse_metadata(document(authorization_response_iss_parameter_supported=value), issuer=ISSUER)
 
     assert not found.sends_issuer_in_callback
+
+
+class TestKeysAddress:
+    """Where the keys are, for those who need nothing else of the document."""
+
+    def test_it_is_read_without_the_rest(self) -> None:
+        body = document(token_endpoint=1, end_session_endpoint="http://id.example.com/end", jwks_uri=KEYS_URL)
+
+        assert parse_jwks_uri(body, issuer=ISSUER) == KEYS_URL
+
+    def test_it_is_required(self) -> None:
+        with pytest.raises(ProviderMisbehaved):
+            parse_jwks_uri(document(jwks_uri=None), issuer=ISSUER)
+
+    @pytest.mark.parametrize("body", [None, [], "text", {}, {"issuer": ISSUER + "/", "jwks_uri": "https://a.example"}])
+    def test_a_document_for_another_issuer_is_refused(self, body: object) -> None:
+        with pytest.raises(ProviderMisbehaved):
+            parse_jwks_uri(body, issuer=ISSUER)
+
+    def test_the_tenant_may_stand_as_a_place_in_the_issuer(self) -> None:
+        body = document(issuer="https://login.example.com/{tenantid}/v2.0")
+
+        assert parse_jwks_uri(body, issuer="https://login.example.com/t1/v2.0", tenant="t1")
+        assert parse_jwks_uri(document(), issuer=ISSUER, tenant="t1")
+
+    @pytest.mark.parametrize(
+        ("stated", "tenant"),
+        [
+            ("https://login.example.com/{tenantid}/v2.0", None),
+            ("https://login.example.com/{tenantid}/v2.0", "t2"),
+            ("https://login.example.com/{tenantid}/v2.0/", "t1"),
+            ("https://login.example.com/{TENANTID}/v2.0", "t1"),
+            ("https://login.example.com/{tenant}/v2.0", "t1"),
+            ("https://login.example.com/t2/v2.0", "t1"),
+        ],
+    )
+    def test_another_tenant_or_another_place_is_refused(self, stated: str, tenant: str | None) -> None:
+        with pytest.raises(ProviderMisbehaved):
+            parse_jwks_uri(document(issuer=stated), issuer="https://login.example.com/t1/v2.0", tenant=tenant)
+
+    def test_a_document_from_this_machine_may_name_http_on_this_machine(self) -> None:
+        url = "http://127.0.0.1:8001/keys"
+
+        assert parse_jwks_uri(document(jwks_uri=url), issuer=ISSUER, read_from="http://127.0.0.1:8001/document") == url
+
+    def test_a_document_from_elsewhere_may_not_whatever_the_issuer_is(self) -> None:
+        body = {"issuer": "http://127.0.0.1:8001", "jwks_uri": "http://127.0.0.1:8001/keys"}
+
+        with pytest.raises(ProviderMisbehaved):
+            parse_jwks_uri(body, issuer="http://127.0.0.1:8001", read_from="https://id.example.com/document")

@@ -46,7 +46,8 @@ def verify(token: str, *, nonce: str | None = "n-1", access_token: str | None = 
 
 
 def test_a_good_token_gives_its_claims() -> None:
-    claims = verify(mint(nonce="n-1", name="Alice", email="alice@example.com", azp=AUDIENCE))
+    groups = ["analysts", "\x1b[2J", "g" * 300]
+    claims = verify(mint(nonce="n-1", name="Alice", email="alice@example.com", azp=AUDIENCE, groups=groups))
 
     assert claims == IdTokenClaims(
         issuer=ISSUER,
@@ -58,6 +59,7 @@ def test_a_good_token_gives_its_claims() -> None:
         email="alice@example.com",
         nonce=Secret("n-1"),
         authorized_party=AUDIENCE,
+        groups=("analysts", "g" * 256),
     )
 
 

@@ -115,3 +115,76 @@ def test_a_set_of_only_unusable_keys_is_empty():
 def test_a_document_without_keys_is_the_providers_fault(document):
     with pytest.raises(ProviderMisbehaved):
         parse_key_set(document)
+
+
+def test_all_keys_of_one_name_are_kept_and_a_bad_one_costs_none_of_them():
+    keys = parse_key_set({"keys": [rsa_key().jwk(kid="one", e="AAAA"), rsa_key().jwk(kid="one"), ec_key("one").jwk()]})
+
+    assert [(key.key_id, key.key_type) for key in keys.keys] == [("one", "RSA"), ("one", "EC")]
+
+
+@pytest.mark.parametrize("bits", [2048, 3072, 4096])
+def test_an_rsa_key_of_usual_size_is_imported(bits):
+    keys = parse_key_set({"keys": [rsa_key(f"rsa{bits}", bits=bits).jwk()]})
+
+    assert len(keys.keys) == 1
+
+
+class TestSmallOrder:
+    """Points for which anybody can write signatures: their order divides the curve's cofactor."""
+
+    P25519 = 2**255 - 19
+    P448 = 2**448 - 2**224 - 1
+    # Of order eight; its square root of the curve's equation is checked below.
+    Y8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+
+    def test_the_literal_above_is_a_point_of_order_eight(self):
+        prime = self.P25519
+        d = -121665 * pow(121666, -1, prime)
+        x_squared = (self.Y8**2 - 1) * pow(d * self.Y8**2 + 1, -1, prime) % prime
+
+        # Doubling gives y = (x² + y²) / (1 - d x² y²): here zero, which is a point of order four.
+        assert pow(x_squared, (prime - 1) // 2, prime) == 1
+        assert (x_squared + self.Y8**2) % prime == 0
+
+    @pytest.mark.parametrize("sign", [0, 1 << 255])
+    @pytest.mark.parametrize("y", [0, 1, P25519 - 1, Y8, P25519 - Y8, P25519, P25519 + 1])
+    def test_such_an_ed25519_key_is_left_out(self, y, sign):
+        keys = parse_key_set({"keys": [ed25519_key().jwk(x=encode((y | sign).to_bytes(32, "little"))), ec_key().jwk()]})
+
+        assert [key.key_id for key in keys.keys] == ["ec"]
+
+    @pytest.mark.parametrize("sign", [0, 1 << 455])
+    @pytest.mark.parametrize("y", [0, 1, P448 - 1])
+    def test_such_an_ed448_key_is_left_out(self, y, sign):
+        keys = parse_key_set({"keys": [ed448_key().jwk(x=encode((y | sign).to_bytes(57, "little"))), ec_key().jwk()]})
+
+        assert [key.key_id for key in keys.keys] == ["ec"]
+
+
+class TestIssuerOfAKey:
+    """A provider with many tenants says for each key whose tokens it signs."""
+
+    ISSUER = "https://login.example.com/t1/v2.0"
+
+    def names(self, *issuers: object, tenant: str | None = "t1") -> list[str | None]:
+        listed = [ec_key(str(number)).jwk(issuer=issuer) for number, issuer in enumerate(issuers)]
+        return [key.key_id for key in parse_key_set({"keys": listed}, issuer=self.ISSUER, tenant=tenant).keys]
+
+    def test_keys_for_this_tenant_for_all_tenants_and_for_nobody_in_particular_are_used(self):
+        assert self.names(self.ISSUER, "https://login.example.com/{tenantid}/v2.0", None) == ["0", "1", "2"]
+
+    def test_other_tenants_keys_are_left_out_and_the_rest_stays(self):
+        assert self.names("https://login.example.com/t2/v2.0", self.ISSUER) == ["1"]
+
+    def test_an_issuer_that_is_no_text_costs_the_key(self):
+        assert self.names(1, [self.ISSUER], {"a": 1}, self.ISSUER) == ["3"]
+
+    def test_without_a_tenant_the_place_for_it_means_nothing(self):
+        assert self.names("https://login.example.com/{tenantid}/v2.0", self.ISSUER, tenant=None) == ["1"]
+
+    def test_the_place_alone_does_not_make_another_issuer_ours(self):
+        assert self.names("https://evil.example.com/{tenantid}/v2.0", "{tenantid}") == []
+
+    def test_whoever_does_not_say_the_issuer_gets_all_keys(self):
+        assert len(parse_key_set({"keys": [ec_key().jwk(issuer="https://evil.example")]}).keys) == 1

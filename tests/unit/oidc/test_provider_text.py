@@ -25,6 +25,16 @@ def test_a_secret_that_the_provider_repeats_is_not_shown() -> None:
     assert clean_provider_text("bad code s3same here", secrets=[Secret("s3same")]) == "bad code … here"
 
 
+@pytest.mark.parametrize("written", ["p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25"])
+def test_a_secret_that_the_provider_repeats_in_another_writing_is_not_shown(written: str) -> None:
+    assert clean_provider_text(f"bad secret {written} here", secrets=[Secret("p w+d/%")]) == "bad secret … here"
+
+
+@pytest.mark.parametrize("code", ["s3same", "invalid_client.s3same", "s3same_x"])
+def test_a_secret_that_stands_in_an_error_code_is_not_shown(code: str) -> None:
+    assert describe_provider_error(code, None, secrets=[Secret("s3same")]) == "an unreadable error code"
+
+
 @pytest.mark.parametrize(
     ("code", "description", "shown"),
     [

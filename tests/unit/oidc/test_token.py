@@ -17,6 +17,7 @@ from micromegas_jupyter.oidc.token import (
     merge_refreshed,
     parse_token_answer,
 )
+from tests.fakes.tracebacks import traceback_with_variables
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ANSWER = {
@@ -90,6 +91,27 @@ def test_a_malformed_token_is_refused(name: str, token: object) -> None:
         parse(**{name: token})
 
 
+UNUSABLE_ANSWERS: dict[str, object] = {
+    "another type": {**ANSWER, "access_token": "s3same", "token_type": "DPoP"},
+    "a malformed token": {**ANSWER, "access_token": "s3same\n"},
+    "a malformed further token": {**ANSWER, "access_token": "s3same", "refresh_token": ["s3same"]},
+    "no such scope": {**ANSWER, "access_token": "s3same", "scope": 1},
+    "no such life": {**ANSWER, "access_token": "s3same", "expires_in": -1},
+    "no object": ["s3same"],
+    "text": "s3same",
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE_ANSWERS)
+def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(name: str) -> None:
+    with pytest.raises(ProviderMisbehaved) as caught:
+        parse_token_answer(UNUSABLE_ANSWERS[name], now=NOW, asked_scope=None)
+
+    shown = traceback_with_variables(caught.value)
+    assert "asked_scope = None" in shown
+    assert "s3same" not in shown
+
+
 @pytest.mark.parametrize("body", [None, [], "text", {"token_type": "bearer"}])
 def test_an_answer_without_an_access_token_is_refused(body: object) -> None:
     with pytest.raises(ProviderMisbehaved):
@@ -114,6 +136,20 @@ def test_a_code_is_exchanged_with_the_verifier_of_its_own_request() -> None:
     }
 
 
+def test_a_code_is_exchanged_for_the_resource_that_was_asked_for() -> None:
+    request = AuthorizationRequest(
+        url="u",
+        redirect_uri="r",
+        scope="s",
+        state=Secret("st"),
+        nonce=Secret("no"),
+        code_verifier=Secret("ve"),
+        resource="https://lake.example.com",
+    )
+
+    assert build_code_request(request, Secret("co"))["resource"] == "https://lake.example.com"
+
+
 @pytest.mark.parametrize(
     ("granted", "sent"),
     [("openid email", {"scope": "openid email"}), ("api://lake/.default", {}), (None, {})],
@@ -135,6 +171,16 @@ def test_a_service_account_asks_for_scope_and_audience_when_given() -> None:
     }
 
 
+def test_refreshes_and_service_accounts_name_the_resource() -> None:
+    resource = "https://lake.example.com"
+
+    refresh = build_refresh_request(Secret("ref"), granted_scope=None, resource=resource)
+    service = build_client_credentials_request(scope=None, audience=None, resource=resource)
+
+    assert refresh["resource"] == resource
+    assert service == {"grant_type": "client_credentials", "resource": resource}
+
+
 def test_a_revocation_says_which_kind_of_token_it_is() -> None:
     assert build_revocation_request(Secret("t"), kind="refresh_token") == {
         "token": Secret("t"),
@@ -147,6 +193,10 @@ def test_a_revocation_says_which_kind_of_token_it_is() -> None:
     [
         ("invalid_grant", True, LoginRequired),
         ("invalid_scope", True, LoginRequired),
+        ("invalid_client", True, LoginFailed),
+        ("unauthorized_client", True, LoginFailed),
+        ("slow_down", True, ProviderUnavailable),
+        ("slow_down", False, ProviderUnavailable),
         ("invalid_grant", False, LoginFailed),
         ("invalid_client", False, LoginFailed),
         ("server_error", True, ProviderUnavailable),
@@ -162,7 +212,8 @@ def test_each_refusal_of_tokens_has_its_class(code: str, is_refresh: bool, expec
 
 def test_a_refused_client_is_told_to_check_its_secret() -> None:
     assert (
-        build_token_error({"error": "invalid_client"}, is_refresh=False).remedy == "Check client id and client secret."
+        build_token_error({"error": "invalid_client"}, is_refresh=True).remedy
+        == "Check the client id, and the client secret or private key."
     )
 
 
@@ -193,3 +244,11 @@ def test_a_refresh_takes_over_what_the_answer_brings() -> None:
     new = TokenSet(access_token=Secret("a2"), id_token=Secret("i2"), refresh_token=Secret("r2"), scope="email")
 
     assert merge_refreshed(old, new) == new
+
+
+@pytest.mark.parametrize("code", ["invalid_client", "invalid_grant", "invalid_scope"])
+def test_a_refusal_keeps_the_providers_code(code: str) -> None:
+    error = build_token_error({"error": code}, is_refresh=False)
+
+    assert isinstance(error, LoginFailed)
+    assert error.provider_code == code

@@ -3,32 +3,26 @@
 import asyncio
 import base64
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from micromegas_jupyter.contracts import AuthContext, AuthType, Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, parse_authorization
+from micromegas_jupyter.server.headers import group_headers
 from tests.fakes.validator import ALICE, FakeValidator
+from tests.fakes.verbose_traceback import verbose_traceback
+from tests.unit.server.authentication_parts import (
+    open_authenticator,
+)
 
 
-@contextmanager
-def _authenticator(validator: FakeValidator | None, *, check_seconds: float = 10.0) -> Iterator[Authenticator]:
-    authenticator = Authenticator(validator, check_seconds=check_seconds)
-    try:
-        yield authenticator
-    finally:
-        authenticator.close()
-
-
-def _basic(text: str) -> dict[str, tuple[str, ...]]:
+def basic_headers(text: str) -> dict[str, tuple[str, ...]]:
     return {"authorization": ("Basic " + base64.b64encode(text.encode()).decode(),)}
 
 
 def test_a_bearer_is_validated() -> None:
-    with _authenticator(FakeValidator()) as authenticator:
+    with open_authenticator(FakeValidator()) as authenticator:
         caller = asyncio.run(authenticator.authenticate({"authorization": ("Bearer alice",)}))
 
     assert caller == ALICE
@@ -38,7 +32,7 @@ def test_a_cached_bearer_is_not_validated_again() -> None:
     validator = FakeValidator()
     validator.cached["alice"] = ALICE
 
-    with _authenticator(validator) as authenticator:
+    with open_authenticator(validator) as authenticator:
         caller = asyncio.run(authenticator.authenticate({"authorization": ("Bearer alice",)}))
 
     assert caller == ALICE
@@ -63,7 +57,7 @@ def test_a_cached_bearer_is_not_validated_again() -> None:
 def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], reason: str) -> None:
     validator = FakeValidator()
 
-    with _authenticator(validator) as authenticator, pytest.raises(Rejected) as caught:
+    with open_authenticator(validator) as authenticator, pytest.raises(Rejected) as caught:
         asyncio.run(authenticator.authenticate({"authorization": values} if values else {}))
 
     assert caught.value.reason == reason
@@ -71,7 +65,7 @@ def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], re
 
 
 def test_refusal_and_outage_stay_apart() -> None:
-    with _authenticator(FakeValidator()) as authenticator:
+    with open_authenticator(FakeValidator()) as authenticator:
         with pytest.raises(Rejected):
             asyncio.run(authenticator.authenticate({"authorization": ("Bearer mallory",)}))
         with pytest.raises(ProviderUnavailable):
@@ -92,20 +86,20 @@ def test_a_check_that_takes_too_long_is_an_outage() -> None:
         finally:
             release.set()
 
-    with _authenticator(SlowValidator(), check_seconds=0.05) as authenticator, pytest.raises(Unavailable):
+    with open_authenticator(SlowValidator(), check_seconds=0.05) as authenticator, pytest.raises(Unavailable):
         asyncio.run(check(authenticator))
 
 
 def test_without_a_validator_everyone_is_administrator() -> None:
-    with _authenticator(None) as authenticator:
+    with open_authenticator(None) as authenticator:
         caller = asyncio.run(authenticator.authenticate({}))
 
     assert caller == AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 
 
 def test_a_basic_password_is_exchanged_for_a_bearer() -> None:
-    with _authenticator(FakeValidator()) as authenticator:
-        caller, token = asyncio.run(authenticator.exchange(_basic("somebody:alice")))
+    with open_authenticator(FakeValidator()) as authenticator:
+        caller, token = asyncio.run(authenticator.exchange(basic_headers("somebody:alice")))
 
     assert (caller, token) == (ALICE, Secret("alice"))
 
@@ -113,14 +107,14 @@ def test_a_basic_password_is_exchanged_for_a_bearer() -> None:
 def test_unpadded_basic_is_read() -> None:
     headers = {"authorization": ("Basic " + base64.b64encode(b"ab:alice").decode().rstrip("="),)}
 
-    with _authenticator(FakeValidator()) as authenticator:
+    with open_authenticator(FakeValidator()) as authenticator:
         _caller, token = asyncio.run(authenticator.exchange(headers))
 
     assert token == Secret("alice")
 
 
 def test_a_bearer_is_exchanged_for_itself() -> None:
-    with _authenticator(FakeValidator()) as authenticator:
+    with open_authenticator(FakeValidator()) as authenticator:
         _caller, token = asyncio.run(authenticator.exchange({"authorization": ("bearer alice",)}))
 
     assert token == Secret("alice")
@@ -128,22 +122,22 @@ def test_a_bearer_is_exchanged_for_itself() -> None:
 
 @pytest.mark.parametrize("text", ["somebody:mallory", "alice", "somebody:", "somebody:a b", "somebody:a\r\nx: y"])
 def test_another_basic_credential_is_refused(text: str) -> None:
-    with _authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
-        asyncio.run(authenticator.exchange(_basic(text)))
+    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
+        asyncio.run(authenticator.exchange(basic_headers(text)))
 
 
 def test_basic_that_is_not_base64_is_refused() -> None:
-    with _authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
+    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
         asyncio.run(authenticator.exchange({"authorization": ("Basic ***",)}))
 
 
 def test_another_scheme_cannot_be_exchanged() -> None:
-    with _authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
+    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
         asyncio.run(authenticator.exchange({"authorization": ("Negotiate alice",)}))
 
 
 def test_without_a_validator_the_exchange_asks_for_nothing() -> None:
-    with _authenticator(None) as authenticator:
+    with open_authenticator(None) as authenticator:
         caller, token = asyncio.run(authenticator.exchange({}))
 
     assert (caller.subject, token) == ("anonymous", Secret("anonymous"))
@@ -159,7 +153,7 @@ def test_too_many_checks_at_once_are_an_outage() -> None:
 
     async def check(authenticator: Authenticator) -> AuthContext:
         headers = {"authorization": ("Bearer alice",)}
-        waiting = [asyncio.create_task(authenticator.authenticate(headers)) for _ in range(256)]
+        waiting = [asyncio.create_task(authenticator.authenticate(headers)) for _ in range(1024)]
         await asyncio.sleep(0)
         try:
             with pytest.raises(Unavailable):
@@ -169,7 +163,7 @@ def test_too_many_checks_at_once_are_an_outage() -> None:
         await asyncio.gather(*waiting)
         return await authenticator.authenticate(headers)
 
-    with _authenticator(SlowValidator()) as authenticator:
+    with open_authenticator(SlowValidator()) as authenticator:
         assert asyncio.run(check(authenticator)) == ALICE
 
 
@@ -177,3 +171,16 @@ def test_a_credential_does_not_show_its_text() -> None:
     credential = parse_authorization({"authorization": ("Bearer secret-token",)})
 
     assert "secret-token" not in repr(credential)
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer unknown-credential", *basic_headers("me:unknown-credential")["authorization"]]
+)
+def test_a_credential_that_is_refused_is_in_no_verbose_traceback(value: str) -> None:
+    headers = group_headers([("authorization", value)])
+
+    with open_authenticator(FakeValidator()) as authenticator:
+        shown = verbose_traceback(lambda: asyncio.run(authenticator.exchange(headers)))
+
+    assert "unknown-credential" not in shown
+    assert value.rpartition(" ")[2] not in shown

@@ -160,3 +160,48 @@ def test_a_trusted_proxys_nonsense_leaves_its_own_address() -> None:
     headers = {"x-forwarded-for": ("<script>",), "x-real-ip": ("nobody",)}
 
     assert find_client_address("ipv4:10.0.0.1:1", headers, PROXY) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("entry", "address"),
+    [
+        ("203.0.113.9:4711", "203.0.113.9"),
+        ("1.1.1.1:1, 203.0.113.9:4711", "203.0.113.9"),
+        ("2001:db8::9", "2001:db8::9"),
+        ("[2001:db8::9]", "2001:db8::9"),
+        ("[2001:db8::9]:4711", "2001:db8::9"),
+    ],
+)
+def test_a_trusted_proxy_may_tell_the_port_too(entry: str, address: str) -> None:
+    assert find_client_address("ipv4:10.0.0.1:4711", {"x-forwarded-for": (entry,)}, PROXY) == address
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "",
+        "unknown",
+        "203.0.113.9:port",
+        "203.0.113.9:123456",
+        "203.0.113:4711",
+        "[203.0.113.9]:4711",
+        "[]:1",
+        "1.1.1.1,",
+    ],
+)
+def test_where_a_trusted_proxys_entry_cannot_be_read_no_other_header_is_believed(entry: str) -> None:
+    headers = {"x-forwarded-for": (entry,), "x-real-ip": ("203.0.113.66",)}
+
+    assert find_client_address("ipv4:10.0.0.1:4711", headers, PROXY) == "10.0.0.1"
+
+
+def test_a_trusted_proxy_without_forwarded_for_may_name_the_client_as_real_ip() -> None:
+    headers = {"x-real-ip": ("203.0.113.9",)}
+
+    assert find_client_address("ipv4:10.0.0.1:4711", headers, PROXY) == "203.0.113.9"
+
+
+def test_the_values_of_headers_are_in_no_representation() -> None:
+    headers = group_headers([("authorization", "Bearer sesame"), ("limit", "5")])
+
+    assert (repr(headers), str(headers)) == ("ReceivedHeaders(authorization, limit)",) * 2

@@ -1,6 +1,7 @@
 import getpass
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -48,6 +49,16 @@ def test_what_the_system_does_not_tell_has_a_fallback(monkeypatch: pytest.Monkey
     process = describe_process("id", exe="server", insert_time_ns=7)
 
     assert process.username == str(os.getuid())
-    assert process.distro == platform.platform()
-    assert process.cpu_brand == (platform.processor() or platform.machine())
+    assert process.distro == f"{platform.system()} {platform.release()}"
+    assert process.cpu_brand == platform.machine()
     assert process.start_time_ns == 7
+
+
+def test_no_program_is_started_that_would_inherit_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_options: started.append(arguments))
+    monkeypatch.setattr(platform, "_uname_cache", None)
+
+    describe_process("id", exe="server", insert_time_ns=7)
+
+    assert started == []

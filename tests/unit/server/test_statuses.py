@@ -5,8 +5,14 @@ import logging
 
 import pytest
 
-from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryCancelled
-from micromegas_jupyter.server.statuses import translate_error
+from micromegas_jupyter.errors import (
+    InternalError,
+    InvalidStatement,
+    MicromegasError,
+    QueryCancelled,
+    ResourcesExhausted,
+)
+from micromegas_jupyter.server.statuses import abort_call, translate_error
 from tests.fakes.engine import Panic
 
 
@@ -67,3 +73,36 @@ def test_a_cancelled_task_is_cancelled() -> None:
 def test_what_ends_the_task_or_the_process_passes_through(error: BaseException) -> None:
     with pytest.raises(type(error)):
         translate_error(error, "q-1")
+
+
+class Ended:
+    """As much of a servicer context as ending a call needs."""
+
+    def __init__(self, *trailers: tuple[str, str]) -> None:
+        self.trailers = trailers
+        self.sent: dict[str, str | bytes] = {}
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self.trailers
+
+    async def abort(
+        self, _code: object, *, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
+    ) -> None:
+        self.sent = dict(trailing_metadata)
+
+
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, "1500"), (0.0001, "1"), (60.0, "60000")])
+def test_when_to_come_back_is_a_trailer_that_grpc_clients_know(seconds: float, milliseconds: str) -> None:
+    context = Ended()
+
+    asyncio.run(abort_call(context, ResourcesExhausted("Too often.", retry_after_seconds=seconds)))  # type: ignore[arg-type]
+
+    assert context.sent["grpc-retry-pushback-ms"] == milliseconds
+
+
+def test_an_error_keeps_the_trailers_that_were_set_before() -> None:
+    context = Ended(("x-micromegas-notice", "This key ends soon."))
+
+    asyncio.run(abort_call(context, ResourcesExhausted("Too much.")))  # type: ignore[arg-type]
+
+    assert sorted(context.sent) == ["micromegas-error-bin", "x-micromegas-notice"]

@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import check_issuer_url, is_loopback_url
+from micromegas_jupyter.settings import check_fetch_url, check_issuer_url, is_loopback_url
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,51 @@ def test_this_machine_is_recognised(url):
 )
 def test_no_other_machine_passes_for_this_one(url):
     assert not is_loopback_url(url)
+
+
+def test_a_long_issuer_is_shown_cut():
+    with pytest.raises(ConfigurationError) as caught:
+        check_issuer_url("http://id.example.com/" + "x" * 10_000, key="KEY")
+
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://id.example.com/keys",
+        "https://id.example.com:8443/keys?tenant=a&mail=b@example.com",
+        "http://127.0.0.1:8080/jwks",
+        "http://[::1]/jwks",
+        "http://localhost",
+    ],
+)
+def test_a_documents_address_over_tls_or_on_this_machine_is_accepted(url):
+    check_fetch_url(url, key="KEY")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/keys",
+        "file:///etc/passwd",
+        "ftp://id.example.com/keys",
+        "https:///keys",
+        "https://[::1",
+        "https://id.example.com:0/keys",
+        "https://id.example.com/keys#hunter2",
+        "https://user:hunter2@id.example.com/keys",
+        "https://id.example.com/a\\b",
+        "https://id.example.com/ä",
+        "http://id.example.com/keys?secret=hunter2",
+        "http://localhost.example.com/keys",
+        "http://10.0.0.1/keys",
+    ],
+)
+def test_any_other_address_is_refused_and_never_shown(url):
+    with pytest.raises(ConfigurationError) as caught:
+        check_fetch_url(url, key="KEY")
+
+    assert caught.value.key == "KEY"
+    assert "hunter2" not in str(caught.value)

@@ -94,3 +94,21 @@ def test_a_value_that_is_named_like_a_secret_does_not_hide_the_next_name() -> No
     line = '{"issuer":"api_key","time":"2026-11-24T12:00:00Z"}'
 
     assert redact_secrets(line) == line
+
+
+@pytest.mark.parametrize("code", ["AUTH010", "AVAIL001", "SQL004", "INT001"])
+def test_an_error_code_of_an_audit_line_is_kept(code: str) -> None:
+    line = f'{{"event":"access","outcome":"refused","code":"{code}","subject":"alice"}}'
+
+    assert redact_secrets(line) == line
+
+
+@pytest.mark.parametrize(
+    "code", ["SplxlOBeZQQYbYS6WxSbIA", "auth010", "AUTH010x", "AUTH0101", "4/0AX4XfWi", "AUTH010 and more"]
+)
+def test_an_authorization_code_in_json_is_masked(code: str) -> None:
+    assert redact_secrets(f'{{"code":"{code}","lang":"en"}}') == '{"code":"***","lang":"en"}'
+
+
+def test_only_a_code_may_look_like_an_error_code() -> None:
+    assert redact_secrets('{"access_token":"AUTH010"}') == '{"access_token":"***"}'

@@ -1,0 +1,274 @@
+"""Why a credential is accepted or refused, step by step, for an administrator who holds it.
+
+The validators decide; this presents their finding: all steps before the one that a reason code belongs to were passed,
+because the validators go through them in this order. Nothing here repeats a rule, and the credential is never shown.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import assert_never
+
+from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
+from micromegas_jupyter.access.remedies import remedy_for
+from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES, ParsedToken, TokenProblem, parse_token
+from micromegas_jupyter.settings import API_KEY_ISSUER, READ_SCOPE, AccessSettings, IssuerSetting
+
+MAX_SHOWN_CHARACTERS = 200
+
+_YEAR_10000_SECONDS = 253_402_300_800
+_SHOWN_LIST_ENTRIES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedStep:
+    """One step: whether it was passed (None: not decided), what was looked at, and what stood there."""
+
+    is_passed: bool | None
+    title: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    token: ParsedToken | None
+    length: int
+    settings: AccessSettings
+    issuer: IssuerSetting | None
+    now: datetime
+
+    def claim(self, *names: str) -> str:
+        """Return claims as `name value`, those that are there."""
+        claims: Mapping[str, object] = {} if self.token is None else self.token.claims
+        stated = [f"{name} {_shown(claims[name])}" for name in names if name in claims]
+        return ", ".join(stated) or f"no {' and no '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    title: str
+    reasons: Collection[str]
+    found: Callable[[_Case], str]
+
+
+def explain_decision(
+    token: str, decision: Decision, *, settings: AccessSettings, now: datetime
+) -> tuple[ExplainedStep, ...]:
+    """Return the steps that `decision` about `token` went through; the last one says why it ended.
+
+    Args:
+        token: The credential that was judged.
+        decision: What the validators found.
+        settings: What they were built from.
+        now: The current time, aware.
+    """
+    if isinstance(decision, Accepted) and decision.context.auth_type is AuthType.API_KEY:
+        return (ExplainedStep(is_passed=True, title="API key", found=f"the key of {_shown(decision.context.subject)}"),)
+    case = _case(token, settings, now)
+    reason = None if isinstance(decision, Accepted) else decision.reason
+    if reason is not None and (reason.startswith(("api_key_", "legacy_api_key")) or _is_key(decision)):
+        name = f" of {_shown(decision.claimed.subject)}" if decision.claimed.subject else ""
+        return (ExplainedStep(is_passed=False, title="API key", found=f"the key{name}"), _ending(reason))
+    no_key = "none that is known here"
+    if reason == "unknown_api_key":
+        return (ExplainedStep(is_passed=False, title="API key", found=no_key), _ending(reason))
+    steps = [ExplainedStep(is_passed=True, title="API key", found=f"{no_key}, so it is read as a token")]
+    for step in _STEPS:
+        found = step.found(case)
+        if reason is not None and reason in step.reasons:
+            is_passed = None if isinstance(decision, Undecided) else False
+            return (*steps, ExplainedStep(is_passed=is_passed, title=step.title, found=found), _ending(reason))
+        steps.append(ExplainedStep(is_passed=True, title=step.title, found=found))
+    if reason is not None:
+        # A reason that belongs to no step says nothing about how far the token came.
+        return (steps[0], _ending(reason))
+    return tuple(steps)
+
+
+def describe_outcome(decision: Decision) -> str:
+    """Return one line: who the caller is, or the reason code."""
+    match decision:
+        case Accepted():
+            return f"accepted: {_described(decision.context)}"
+        case Refused():
+            return f"refused: {decision.reason}"
+        case Undecided():
+            return f"not decided: {decision.reason}; the same token may be accepted later"
+        case _:
+            assert_never(decision)
+
+
+def _described(context: AuthContext) -> str:
+    parts = [f"subject {_shown(context.subject)} of {_shown(context.issuer)}"]
+    if context.email is not None:
+        parts.append(f"email {_shown(context.email)} ({'verified' if context.email_verified else 'not verified'})")
+    parts.append("administrator" if context.is_admin else "no administrator")
+    if context.groups:
+        parts.append(f"groups {_shown(list(context.groups))}")
+    if context.roles:
+        parts.append(f"roles {_shown(list(context.roles))}")
+    if context.table_access is not None:
+        parts.append(
+            f"tables {_shown(sorted(context.table_access.filters)) if context.table_access.filters else 'none'}"
+        )
+    if context.scopes != frozenset({READ_SCOPE}):
+        parts.append(f"for {_shown(sorted(context.scopes))} only")
+    if context.expires_at is not None:
+        parts.append(f"until {_utc(context.expires_at)}")
+    return ", ".join(parts)
+
+
+def _ending(reason: str) -> ExplainedStep:
+    return ExplainedStep(is_passed=None, title="reason", found=f"{reason}. {remedy_for(reason)}")
+
+
+def _is_key(decision: Decision) -> bool:
+    return decision.claimed.issuer == API_KEY_ISSUER
+
+
+def _case(token: str, settings: AccessSettings, now: datetime) -> _Case:
+    try:
+        parsed: ParsedToken | None = parse_token(token)
+    except TokenProblem:
+        parsed = None
+    issuers = () if settings.oidc is None else settings.oidc.issuers
+    stated = None if parsed is None else parsed.claims.get("iss")
+    issuer = next((one for one in issuers if stated == one.issuer or stated in one.aliases), None)
+    return _Case(token=parsed, length=len(token), settings=settings, issuer=issuer, now=now)
+
+
+def _size(case: _Case) -> str:
+    return f"{case.length} characters, at most {MAX_TOKEN_BYTES} are read"
+
+
+def _form(_case: _Case) -> str:
+    return "wanted: three segments of base64url, the first two JSON objects with unique names, the third a signature"
+
+
+def _header(case: _Case) -> str:
+    if case.token is None:
+        return "wanted: alg, no crit, typ JWT or at+jwt or none, kid a short text"
+    header = case.token.header
+    return ", ".join(f"{name} {_shown(header[name])}" for name in ("alg", "typ", "kid") if name in header)
+
+
+def _algorithm(case: _Case) -> str:
+    accepted = sorted(case.issuer.algorithms) if case.issuer else "asymmetric ones only"
+    return f"{'' if case.token is None else _shown(case.token.algorithm)}, accepted: {_shown(accepted)}"
+
+
+def _issuer(case: _Case) -> str:
+    issuers = () if case.settings.oidc is None else case.settings.oidc.issuers
+    configured = [name for one in issuers for name in (one.issuer, *one.aliases)]
+    return f"{case.claim('iss')}, configured: {_shown(configured)}"
+
+
+def _audience(case: _Case) -> str:
+    wanted = list(case.issuer.audiences) if case.issuer else []
+    return f"{case.claim('aud')}, accepted: {_shown(wanted) if wanted else 'tokens without an audience only'}"
+
+
+def _times(case: _Case) -> str:
+    leeway = case.issuer.leeway_seconds if case.issuer else 0
+    claims: Mapping[str, object] = {} if case.token is None else case.token.claims
+    stated = [f"{name} {_moment(claims[name], case.now)}" for name in ("exp", "nbf", "iat") if name in claims]
+    return f"{', '.join(stated) or 'no time'}; here it is {_utc(case.now)}, leeway {leeway} s"
+
+
+def _kind(case: _Case) -> str:
+    wanted = case.issuer.token_kind.value if case.issuer else "either"
+    marks = ("token_use", "typ", "at_hash", "scope", "scp", "nonce", "cnf", "events")
+    claims: Mapping[str, object] = {} if case.token is None else case.token.claims
+    # The values of some of these are secrets of a sign-in, so only their names are shown.
+    return f"accepted: {wanted}; marks in the token: {', '.join(name for name in marks if name in claims) or 'none'}"
+
+
+def _conditions(case: _Case) -> str:
+    if case.issuer is None:
+        return ""
+    issuer = case.issuer
+    wanted = [f"{name} one of {_shown(list(values))}" for name, values in issuer.required_claims.items()]
+    if issuer.client_ids:
+        wanted.append(f"application one of {_shown(list(issuer.client_ids))}")
+    names = (*issuer.required_claims, *(("azp", "client_id", "appid", "cid") if issuer.client_ids else ()))
+    return f"required: {'; '.join(wanted)}; token: {case.claim(*names)}" if wanted else "none required"
+
+
+def _subject(case: _Case) -> str:
+    return case.claim(case.issuer.subject_claim if case.issuer else "sub")
+
+
+def _key(case: _Case) -> str:
+    key_id = None if case.token is None else case.token.key_id
+    named = "no kid" if key_id is None else f"kid {_shown(key_id)}"
+    return f"{named}, keys of {_shown(case.issuer.issuer) if case.issuer else 'no issuer'}"
+
+
+def _signature(_case: _Case) -> str:
+    return "wanted: made by that key over exactly these bytes"
+
+
+def _admission(case: _Case) -> str:
+    listed = "subjects are listed" if case.issuer and case.issuer.subjects else "every subject"
+    return f"{listed}, {len(case.settings.denied)} denied"
+
+
+_STEPS = (
+    _Step("size", {"token_implausible", "token_too_large", "token_empty", "token_not_ascii"}, _size),
+    _Step(
+        "form",
+        {"not_three_segments", "not_base64url", "header_malformed", "claims_malformed", "signature_missing"},
+        _form,
+    ),
+    _Step("header", {"algorithm_missing", "critical_extension", "type_not_accepted", "key_id_malformed"}, _header),
+    _Step("algorithm", {"algorithm_not_allowed"}, _algorithm),
+    _Step("issuer", {"issuer_unknown", "issuer_mismatch"}, _issuer),
+    _Step("audience", {"audience_missing", "audience_malformed", "audience_mismatch"}, _audience),
+    _Step(
+        "times",
+        {"expired", "expiry_missing", "expiry_malformed", "not_yet_valid", "not_before_missing", "not_before_malformed",
+         "issued_in_the_future", "issued_at_missing", "issued_at_malformed"},
+        _times,
+    ),
+    _Step(
+        "kind",
+        {"sender_constrained", "not_a_bearer_token", "id_token_as_access_token", "access_token_as_id_token",
+         "type_not_at_jwt", "client_id_missing", "client_id_malformed", "token_id_missing", "token_id_malformed"},
+        _kind,
+    ),
+    _Step(
+        "conditions",
+        {"tenant_mismatch", "required_claim_missing", "required_claim_mismatch", "client_not_allowed"},
+        _conditions,
+    ),
+    _Step("subject", {"subject_missing", "subject_malformed"}, _subject),
+    _Step("key", {"unknown_key", "key_does_not_fit", "keys_unavailable", "unavailable"}, _key),
+    _Step("signature", {"signature_wrong"}, _signature),
+    _Step("admission", {"subject_not_allowed", "denied"}, _admission),
+)  # fmt: skip
+
+STEP_REASONS = frozenset(reason for step in _STEPS for reason in step.reasons)
+"""The reason codes that belong to a step."""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        more = len(value) - _SHOWN_LIST_ENTRIES
+        entries = ", ".join(_shown(entry) for entry in value[:_SHOWN_LIST_ENTRIES])
+        return f"{entries} and {more} more" if more > 0 else entries
+    text = value if isinstance(value, str) else repr(value)
+    cut = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    return cut if cut.isprintable() and cut else ascii(cut)
+
+
+def _moment(value: object, now: datetime) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _YEAR_10000_SECONDS:
+        return _shown(value)
+    moment = datetime.fromtimestamp(value, UTC)
+    seconds = (moment - now).total_seconds()
+    return f"{_utc(moment)} ({f'in {seconds:,.0f} s' if seconds >= 0 else f'{-seconds:,.0f} s ago'})"
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

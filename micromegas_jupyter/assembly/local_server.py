@@ -1,0 +1,62 @@
+"""A small server for one program of this machine: a free port of loopback, one key, nothing recorded.
+
+A server for others, with sign-ins and telemetry, is `server_side`'s.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from micromegas_jupyter.access import ApiKeyValidator
+from micromegas_jupyter.contracts import TableSource
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.settings import ApiKeySetting
+
+KEY_NAME: Final = "local"
+
+
+class LocalServer:
+    """A running server; a context manager that starts and stops it.
+
+    Args:
+        source: The tables; the bearer of the key reads all of them.
+        key_sha256: The SHA-256 digest (32 bytes) of the one key that is accepted.
+        memory_mib: Memory for queries, in MiB.
+    """
+
+    def __init__(self, source: TableSource, *, key_sha256: bytes, memory_mib: int) -> None:
+        self._source = source
+        self._engine = DataFusionEngine(source, EngineSettings(memory_limit_bytes=memory_mib * 1024 * 1024))
+        self._server = ServerThread(
+            engine=self._engine,
+            validator=ApiKeyValidator([ApiKeySetting(name=KEY_NAME, sha256=key_sha256)]),
+            settings=FlightServerSettings(port=0),
+        )
+
+    @property
+    def uri(self) -> str:
+        """The server's address, once it runs."""
+        return self._server.uri
+
+    def table_names(self) -> Sequence[str]:
+        """Return the names of the tables as they stand now.
+
+        Raises:
+            Unavailable: They cannot be listed.
+        """
+        return tuple(snapshot.name for snapshot in self._source.snapshot())
+
+    def __enter__(self) -> Self:
+        try:
+            self._server.start()
+        except BaseException:
+            self._engine.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.stop(grace_seconds=0)
+        self._engine.close()

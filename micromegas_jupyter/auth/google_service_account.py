@@ -1,0 +1,207 @@
+"""`GoogleServiceAccountProvider`: a program that signs in at Google with a service account's key file.
+
+Google has no client credentials grant: the program signs an assertion with its key and exchanges it for an ID token
+for one audience, or for an access token, which only Google's own APIs can read. Reading the file safely is left to
+the caller.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from micromegas_jupyter.auth.service_token import (
+    KeptServiceToken,
+    ServiceToken,
+    checked_token,
+    clock_offset,
+    jwt_service_token,
+    opaque_service_token,
+)
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ConfigurationError, LoginFailed
+from micromegas_jupyter.http import HttpAnswer, ProviderCalls
+from micromegas_jupyter.oidc.assertions import build_assertion, build_jwt_bearer_request
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
+from micromegas_jupyter.oidc.token import build_token_error, parse_token_answer
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.settings.urls import check_fetch_url
+from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+
+# Google accepts an hour at most; the exchange takes seconds.
+ASSERTION_LIFETIME_SECONDS = 600
+# A refused assertion is made again when its times were further off than this.
+_TOLERATED_OFFSET = timedelta(seconds=10)
+_GIVER = "Google"
+_NEEDED_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
+_REFUSED_REMEDY = (
+    "Check that the service account and this key still exist (IAM & Admin, Service Accounts, Keys), and the clock of "
+    "this machine."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccountKey:
+    """What a service account's key file holds.
+
+    Attributes:
+        email: The service account.
+        private_key: Signs for it.
+        token_uri: Where assertions are exchanged.
+    """
+
+    email: str
+    private_key: PrivateKey = field(repr=False)
+    token_uri: str
+
+    def __reduce__(self) -> str:
+        raise TypeError("a private key cannot be pickled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeyFile:
+    """The members of a key file; hidden, since a verbose traceback shows variables."""
+
+    members: Mapping[str, object] = field(repr=False)
+    source_name: str
+
+    def text(self, name: str) -> str:
+        """Return a member that has to be text."""
+        value = self.members.get(name)
+        if isinstance(value, str) and value:
+            return value
+        del value  # a verbose traceback shows variables
+        raise _unusable(self.source_name, f"has no {name}")
+
+
+def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccountKey:
+    """Read a key file as Google's console makes it.
+
+    Args:
+        text: The file's content.
+        source_name: The setting that names the file, for errors.
+
+    Raises:
+        ConfigurationError: It is not such a file, its key cannot be used, or its token address is not https.
+    """
+    file = _KeyFile(members=_decoded(text) or {}, source_name=source_name)
+    if not file.members:
+        raise _unusable(source_name, "is not a JSON object")
+    if file.members.get("type") != "service_account":
+        raise _unusable(source_name, 'is not a service account\'s key ("type": "service_account")')
+    email, token_uri, key_id = file.text("client_email"), file.text("token_uri"), file.text("private_key_id")
+    check_fetch_url(token_uri, key=source_name)
+    private_key = parse_private_key(
+        Secret(file.text("private_key")), key_id=key_id, algorithm="RS256", source_name=source_name
+    )
+    return ServiceAccountKey(email=email, private_key=private_key, token_uri=token_uri)
+
+
+class GoogleServiceAccountProvider:
+    """Gives tokens of a service account; each is kept until it ends soon.
+
+    Args:
+        key: The service account's key.
+        audience: What an ID token is asked for; it is the bearer token.
+        scope: What an access token is asked for, in place of an ID token.
+        http: Makes the calls.
+        clock: Tells the time.
+
+    Raises:
+        ConfigurationError: Neither audience nor scope is given, or both are.
+    """
+
+    def __init__(
+        self,
+        key: ServiceAccountKey,
+        *,
+        audience: str | None = None,
+        scope: str | None = None,
+        http: ProviderCalls,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if bool(audience) == bool(scope):
+            raise ConfigurationError(
+                "A Google service account needs an audience for ID tokens, or else a scope for access tokens.",
+                key="MICROMEGAS_OIDC_AUDIENCE",
+                remedy=_NEEDED_REMEDY,
+            )
+        self.audience = audience or None
+        self.scope = scope or None
+        self._key = key
+        self._http = http
+        self._clock = clock
+        self._offset = timedelta()
+        self._kept = KeptServiceToken(self._fetch, clock=clock)
+
+    def get_token(self) -> str:
+        """Return a token that is valid now.
+
+        Raises:
+            LoginFailed: Google does not accept the key.
+            ProviderUnavailable: A token is needed and Google does not answer.
+            ProviderMisbehaved: The answer breaks the protocol.
+        """
+        return self._kept.get_token()
+
+    def invalidate(self, token: str) -> None:
+        """Forget `token`, because the server refused it."""
+        self._kept.invalidate(token)
+
+    def renewal_due_at(self) -> datetime | None:
+        """Return from when on `get_token` fetches the next token (aware UTC); None when none is kept."""
+        return self._kept.renewal_due_at()
+
+    def _fetch(self) -> ServiceToken:
+        used_offset = self._offset
+        answer = self._ask()
+        if not answer.is_success and abs(self._offset - used_offset) > _TOLERATED_OFFSET:
+            answer = self._ask()  # this machine's clock is wrong, and by now it is known by how much
+        if not answer.is_success:
+            error = build_token_error(answer.body, is_refresh=False)
+            raise LoginFailed(error.what, remedy=_REFUSED_REMEDY) if type(error) is LoginFailed else error
+        now = self._clock.now()
+        if self.audience is None:
+            tokens = parse_token_answer(answer.body, now=now, asked_scope=self.scope)
+            return opaque_service_token(tokens.access_token, now=now, expires_at=tokens.expires_at)
+        id_token = checked_token(answer.body.get("id_token") if isinstance(answer.body, dict) else None, giver=_GIVER)
+        return jwt_service_token(id_token, audience=self.audience, now=now, giver=_GIVER, date=answer.date)
+
+    def _ask(self) -> HttpAnswer:
+        # No `sub`: at Google that is a person to act for. Source: Google, "Using OAuth 2.0 for Server to Server
+        # Applications", and its client libraries for `target_audience`.
+        claims = {"iss": self._key.email, "aud": self._key.token_uri}
+        if self.audience is not None:
+            claims["target_audience"] = self.audience
+        if self.scope is not None:
+            claims["scope"] = self.scope
+        assertion = build_assertion(
+            self._key.private_key,
+            claims,
+            now=self._clock.now() + self._offset,
+            lifetime_seconds=ASSERTION_LIFETIME_SECONDS,
+        )
+        answer = self._http.post_form(self._key.token_uri, build_jwt_bearer_request(assertion))
+        self._offset = clock_offset(answer.date, self._clock.now())
+        return answer
+
+    def __repr__(self) -> str:
+        return f"GoogleServiceAccountProvider(email={self._key.email!r}, private_key=***)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a sign-in cannot be pickled")
+
+
+def _decoded(text: Secret) -> dict[str, object] | None:
+    try:
+        members = decode_strict_json(text.reveal())
+    except JsonError:
+        return None
+    return members if isinstance(members, dict) else None
+
+
+def _unusable(source_name: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The file that {source_name} names {what}.",
+        key=source_name,
+        remedy="Give the JSON key file of a Google service account; files of other kinds of accounts do not work.",
+    )

@@ -1,0 +1,235 @@
+"""A client that an organisation's own module makes, behind the face of this package's client.
+
+`MICROMEGAS_PYTHON_MODULE_WRAPPER` names the module. What its `connect()` does is its own matter: it may return this
+package's client, upstream's, or anything with `query_stream` or `query`.
+"""
+
+import importlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NoReturn, Self
+
+import pyarrow as pa
+
+from micromegas_jupyter.client.calls import Call
+from micromegas_jupyter.client.connection import check_timeout
+from micromegas_jupyter.client.credentials import Credential, CredentialSource
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.client.query_methods import QueryMethods
+from micromegas_jupyter.client.query_reader import QueryReader, QueryStart
+from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.client.times import TimeArgument, format_time_range
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InternalError,
+    MicromegasError,
+    UnsupportedRequest,
+    UsageError,
+)
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+
+DEPRECATION_NOTICE: Final = (
+    f"{WRAPPER_VARIABLE} is deprecated: the wrapper's own client is used and no other setting counts. Move what it "
+    "sets to config.json or variables, then unset it; the guide's page on migration says how."
+)
+
+_MODULE_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_MAX_NAME_CHARACTERS: Final = 200
+
+
+def wrapped_client(
+    environ: Mapping[str, str] | None = None, *, clock: Clock = SYSTEM_CLOCK
+) -> "FlightSQLClient | WrappedClient | None":
+    """Return the client that the configured wrapper module makes, with a `FutureWarning` that it is deprecated.
+
+    Args:
+        environ: Stands in for the process environment.
+        clock: Dates and measures calls.
+
+    Returns:
+        None when no wrapper is configured.
+
+    Raises:
+        ConfigurationError: The variable is no module's name, or the module cannot be used.
+    """
+    name = (os.environ if environ is None else environ).get(WRAPPER_VARIABLE)
+    if not name:
+        return None
+    connect = getattr(_imported(name), "connect", None)
+    if not callable(connect):
+        raise _unusable("The wrapper module has no function connect().")
+    try:
+        made = connect()
+    except Exception as error:
+        raise _unusable(f"The wrapper module's connect() failed ({type(error).__name__}).") from error
+    if not callable(getattr(made, "query_stream", None)) and not callable(getattr(made, "query", None)):
+        raise _unusable("What the wrapper module's connect() returned is no client: it has no query.")
+    warnings.warn(DEPRECATION_NOTICE, FutureWarning, stacklevel=3)
+    return made if isinstance(made, FlightSQLClient) else WrappedClient(made, clock=clock)
+
+
+class WrappedClient(QueryMethods):
+    """Runs statements through another client; what is not offered here is asked of that client.
+
+    Args:
+        inner: Has `query_stream(sql, begin, end)`, or `query(sql, begin, end)` that returns a DataFrame.
+        clock: Dates and measures calls.
+    """
+
+    def __init__(self, inner: Any, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    def open_query(  # noqa: PLR0913 - the arguments of `FlightSQLClient.open_query`
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Mapping[str, object] | None = None,
+        *,
+        limit: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> QueryReader:
+        """Start a statement and return a reader of its batches.
+
+        `limit` ends the reading here, since another client cannot be told.
+
+        Raises:
+            UsageError: There are `params`: another client's binding is not known.
+            MicromegasError: The statement could not be started.
+        """
+        if params:
+            raise UsageError(
+                "The wrapper's client takes no parameters.",
+                remedy="Write the values into the statement, or unset MICROMEGAS_PYTHON_MODULE_WRAPPER.",
+            )
+        check_timeout(timeout_seconds)
+        begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
+
+        def open_stream(call: Call) -> "_ForeignStream":
+            return _ForeignStream(_batches(self._inner, sql, begin_text, end_text), call, limit=limit)
+
+        start = QueryStart(
+            credentials=CredentialSource(None), build_call=self._call, open_stream=open_stream, may_repeat=False
+        )
+        return QueryReader(start, clock=self._clock)
+
+    def whoami(self) -> NoReturn:
+        """Say that another client cannot ask.
+
+        Raises:
+            UnsupportedRequest: Always.
+        """
+        raise UnsupportedRequest(
+            "The wrapper's client cannot ask who you are.", remedy="It works for queries all the same."
+        )
+
+    def list_tables(self, *, timeout_seconds: float | None = None) -> NoReturn:  # noqa: ARG002 - the client's signature
+        """Say that another client cannot list tables.
+
+        Raises:
+            UnsupportedRequest: Always.
+        """
+        raise UnsupportedRequest(
+            "The wrapper's client cannot list tables.", remedy="Query information_schema.tables in place of it."
+        )
+
+    def tell_notices(self, tell: Callable[[str], None]) -> None:
+        """Do nothing: another client's answers are its own."""
+
+    def set_notebook_place(self, notebook: str | None, cell: str | None = None) -> None:
+        """Do nothing: another client sends its own attribution."""
+
+    def close(self) -> None:
+        """Close the other client, when it can be."""
+        close = getattr(self._inner, "close", None)
+        if callable(close):
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def _call(self, credential: Credential) -> Call:
+        return Call(server="the wrapper's server", credential=credential, started_at=self._clock.now())
+
+
+class _ForeignStream:
+    """The batches of another client's answer; its first batch is fetched at once, because it tells the schema."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], call: Call, *, limit: int | None) -> None:
+        self._batches = batches
+        self._call = call
+        self._rows_left = limit
+        self._is_cancelled = False
+        self._waiting = self._next()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The first batch's schema; without a batch there are no columns."""
+        return pa.schema([]) if self._waiting is None else self._waiting.schema
+
+    def read_batch(self) -> pa.RecordBatch | None:
+        """Return the next batch, None at the end or once cancelled.
+
+        Raises:
+            MicromegasError: The other client failed.
+        """
+        batch, self._waiting = self._waiting, None
+        if batch is None and not self._is_cancelled:
+            batch = self._next()
+        if batch is None or self._rows_left is None:
+            return batch
+        batch = batch.slice(0, self._rows_left)
+        self._rows_left -= batch.num_rows
+        return batch if batch.num_rows else None
+
+    def cancel(self) -> None:
+        """Ask for no further batch."""
+        self._is_cancelled = True
+
+    def close(self) -> None:
+        """Do nothing: the other client's answer ends with its iterator."""
+
+    def _next(self) -> pa.RecordBatch | None:
+        try:
+            return next(self._batches, None)
+        except (pa.ArrowException, MicromegasError) as error:
+            raise translate_failure(error, self._call) from error
+        except Exception as error:
+            # What another's code raises may hold anything.
+            raise InternalError(
+                f"The wrapper's client failed ({type(error).__name__}).", remedy="Ask whoever maintains the wrapper."
+            ) from error
+
+
+def _batches(inner: Any, sql: str, begin: str | None, end: str | None) -> Iterator[pa.RecordBatch]:
+    if callable(getattr(inner, "query_stream", None)):
+        yield from inner.query_stream(sql, begin, end)
+    else:
+        yield from pa.Table.from_pandas(inner.query(sql, begin, end), preserve_index=False).to_batches()
+
+
+def _imported(name: str) -> Any:
+    if len(name) > _MAX_NAME_CHARACTERS or not _MODULE_NAME.fullmatch(name):
+        raise _unusable(f"{WRAPPER_VARIABLE} is not the name of a module.")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise _unusable(f"The wrapper module {name} cannot be imported ({type(error).__name__}).") from error
+
+
+def _unusable(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        what, key=WRAPPER_VARIABLE, remedy=f"Correct {WRAPPER_VARIABLE}, or unset it to use the other settings."
+    )

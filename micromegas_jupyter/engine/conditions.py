@@ -1,0 +1,180 @@
+"""Checks and applies the conditions that decide which rows of a table a caller sees.
+
+A condition is one boolean expression over the table's columns that cannot fail on any value: what it would complain
+about is a row that is hidden. Which conditions a caller has is `visibility`'s answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+import re
+from typing import TYPE_CHECKING, Final
+
+from datafusion import SessionConfig, SessionContext
+
+from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.guard import check_statement
+from micromegas_jupyter.engine.scanner import Kind, Scan
+from micromegas_jupyter.engine.trial_rows import trial_rows
+from micromegas_jupyter.errors import InternalError, QueryError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame, Expr
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_CONDITION_BYTES: Final = 16384
+_OTHER_ROWS: Final = frozenset({"select", "values", "table", "with"})
+# These give one value for a whole statement.
+_STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
+_NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
+
+
+class Conditions:
+    """Knows which conditions fit which columns. What it keeps is bounded and safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._problem = functools.lru_cache(maxsize=1024)(_find_problem)
+        self._problem_together = functools.lru_cache(maxsize=1024)(_find_problem_together)
+
+    def problem(self, condition: str, schema: pa.Schema) -> str | None:
+        """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
+        return self._problem(condition, schema)
+
+    def apply(self, rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
+        """Return the rows that meet one of `conditions`.
+
+        Raises:
+            InternalError: A condition does not fit; the log has the table and the reason.
+        """
+        schema = rows.schema()
+        for condition in conditions:
+            problem = self._problem(condition, schema)
+            if problem is not None:
+                raise _unusable(table, problem)
+        if len(conditions) > 1 and (problem := self._problem_together(conditions, schema)) is not None:
+            raise _unusable(table, problem)
+        try:
+            return rows.filter(_either(rows, conditions))
+        except BaseException as error:
+            if not is_engine_failure(error):
+                raise
+            raise _unusable(table, "it cannot be planned") from None
+
+
+def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
+    """Return the expression that is true for a row that meets one of `conditions`.
+
+    Each of several is made two-valued: DataFusion 55 simplifies `x NOT IN (1, 2) OR x NOT IN (3, 4)` to true, for rows
+    where x is null too. One condition stays as it is, so that the files' statistics can answer it.
+    """
+    if len(conditions) == 1:
+        return rows.parse_sql_expr(conditions[0])
+    # The line break ends a comment that a condition may end with.
+    known = [rows.parse_sql_expr(f"({condition}\n) IS TRUE") for condition in conditions]
+    return functools.reduce(operator.or_, known)
+
+
+def _unusable(table: str, problem: str) -> InternalError:
+    _log.error("a condition on the rows of a table cannot be used", extra={"table": table, "problem": problem})
+    return InternalError(
+        "Which rows of a table you may read cannot be decided, so the statement is not run.",
+        remedy="Tell the server's administrator; the server's log names the table.",
+    )
+
+
+def _find_problem(condition: str, schema: pa.Schema) -> str | None:
+    try:
+        scanned = check_statement(condition, max_bytes=_LONGEST_CONDITION_BYTES)
+    except QueryError:
+        return "it is empty, too long, too deeply nested or more than one expression"
+    return _problem_of_tokens(scanned) or _problem_of_plan(condition, schema)
+
+
+def _problem_of_tokens(scanned: Scan) -> str | None:
+    if not scanned.is_certain or any(token.kind in {Kind.SEMICOLON, Kind.PLACEHOLDER} for token in scanned.tokens):
+        return "it holds a placeholder, a semicolon or a quote that does not belong there"
+    for token, following in zip(scanned.tokens, (*scanned.tokens[1:], None), strict=True):
+        if token.kind is Kind.WORD and token.name in _OTHER_ROWS:
+            return "it holds a subquery"
+        is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
+        if is_call and token.name.lower() in _changing_functions():
+            return f"it calls {token.name.lower()}, whose result changes"
+    return None
+
+
+def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
+    sample = trial_rows(schema)
+    try:
+        kept = _filtered(SessionContext(), sample, condition)
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return _reason(str(error))
+    found = _evaluated(kept)
+    if found is None:
+        return (
+            "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division or an aggregate"
+        )
+    # DataFusion 54 and 55 make `false` of `x IN (1) AND x IN (2)`, which under a NOT shows rows where x is null.
+    as_written = _evaluated(_filtered(_literal_minded(), sample, condition))
+    if as_written is not None and as_written != found:
+        return "the engine simplifies it to something that is true for other rows; write it in another way"
+    return None
+
+
+def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> str | None:
+    """Return why conditions that fit one by one show other rows when one of them is enough, or None."""
+    sample = trial_rows(schema)
+    rows = SessionContext().read_batch(sample)
+    found = _evaluated(rows.filter(_either(rows, conditions)))
+    shown = [_evaluated(_filtered(_literal_minded(), sample, condition)) for condition in conditions]
+    some = {row for one in shown if one is not None for row in one}
+    if found is None or None in shown or found != [row for row in map(str, sample.to_pylist()) if row in some]:
+        return "together with the other conditions the engine makes it true for other rows; write it in another way"
+    return None
+
+
+def _literal_minded() -> SessionContext:
+    """Return a session that evaluates expressions as they are written."""
+    context = SessionContext()
+    context.remove_optimizer_rule("simplify_expressions")
+    return context
+
+
+def _filtered(context: SessionContext, rows: pa.RecordBatch, condition: str) -> DataFrame:
+    frame = context.read_batch(rows)
+    return frame.filter(frame.parse_sql_expr(condition))
+
+
+def _evaluated(kept: DataFrame) -> list[str] | None:
+    """Return the rows as text (NaN equals NaN there); None when a row makes the evaluation fail."""
+    try:
+        return [str(row) for batch in kept.collect() for row in batch.to_pylist()]
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return None
+
+
+def _reason(text: str) -> str:
+    if found := _NO_FIELD.search(text):
+        return f"it names {found[1][:80]}, which is no column of the table"
+    if "non-boolean" in text:
+        return "it is not true or false"
+    if "SQL error" in text:
+        return "it is not one SQL expression"
+    return "its operators, functions and types do not fit together"
+
+
+@functools.cache
+def _changing_functions() -> frozenset[str]:
+    """Return the names of functions whose result is not decided by their arguments."""
+    context = SessionContext(SessionConfig().with_information_schema(True))
+    found = context.sql(
+        "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
+    ).to_pylist()
+    return frozenset(row["routine_name"] for row in found) - _STABLE_FUNCTIONS

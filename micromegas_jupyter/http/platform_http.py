@@ -1,0 +1,237 @@
+"""`PlatformHttp`: asks the platform that a program runs on who the program is.
+
+Metadata services speak plain http at addresses inside the machine, which no identity provider may; the rest is as
+strict as for providers. What an answer means is for the caller to say.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.http.answers import parse_date
+from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
+from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
+from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from micromegas_jupyter.http.answers import RawAnswer
+
+DEFAULT_TIMEOUT_SECONDS = 5.0
+MAX_ANSWER_BYTES = 128 * 1024
+MAX_URL_CHARACTERS = 8192
+MAX_RUNNING_CALLS = 4
+
+# Names that mean this machine, or the metadata service at Google, which is at a link-local address.
+_PLAIN_HTTP_NAMES = frozenset({"localhost", "metadata.google.internal"})
+_SUCCESS = range(200, 300)
+_REDIRECTS = range(300, 400)
+_SERVER_ERRORS = range(500, 600)
+_TOO_MANY_REQUESTS = 429
+_HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "micromegas_jupyter"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformAnswer:
+    """A platform's answer.
+
+    Attributes:
+        status: 2xx, or 4xx other than 429.
+        headers: By name in lower case.
+        body: At most `MAX_ANSWER_BYTES`.
+        date: The platform's own clock (the Date header) as aware UTC; None when absent or unreadable.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    date: datetime | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of success."""
+        return self.status in _SUCCESS
+
+    def json_object(self) -> SecretObject:
+        """Return the body as a JSON object that shows nothing; an empty one when it is anything else."""
+        try:
+            value = decode_strict_json(self.body.decode("utf-8"))
+        except (UnicodeDecodeError, JsonError):
+            value = None
+        return secret_object(value) or SecretObject()
+
+    def text(self) -> str:
+        """Return the body as text; empty when it is not UTF-8."""
+        try:
+            return self.body.decode("utf-8")
+        except UnicodeDecodeError:
+            return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """How errors speak of a platform.
+
+    Attributes:
+        name: Its name, as a sentence begins with it.
+        setting: The setting or variable that leads there.
+        remedy: What to do when it does not answer, or not like this platform.
+    """
+
+    name: str
+    setting: str
+    remedy: str
+
+
+class PlatformCalls(Protocol):
+    """What callers need of `PlatformHttp`; a test may stand in for it."""
+
+    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> PlatformAnswer:
+        """Ask the platform."""
+        ...
+
+
+class PlatformHttp:
+    """Calls platforms; safe to use from several threads.
+
+    Every call ends within `timeout_seconds`. Neither proxies nor redirects, cookies or `.netrc` are used: a metadata
+    service's answer is for this machine only.
+
+    Args:
+        timeout_seconds: The total deadline of each call.
+        extra_ca_bundle: A PEM file of certificates to trust besides the usual ones, for platforms of one's own
+            organisation; read at once.
+
+    Raises:
+        ConfigurationError: The file of certificates cannot be used.
+    """
+
+    def __init__(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
+        self._free_places = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
+
+    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> PlatformAnswer:
+        """Ask the platform.
+
+        Args:
+            url: Where; https, or http to this machine and its metadata services.
+            headers: What the platform wants to see; secrets are revealed only on the thread that sends them.
+            platform: Named in errors.
+
+        Raises:
+            ConfigurationError: The URL is not one that may be called, or the environment's CA bundle does not exist.
+            ProviderUnavailable: No answer in time, 5xx or 429.
+            ProviderMisbehaved: A redirect, or an encoded or oversized body.
+        """
+        is_plain = check_platform_url(url, platform)
+        raw = self._exchange(url, headers, platform)
+        if is_plain and not raw.reached_private:
+            # The name led out of this network: whoever answers there is no metadata service.
+            raise ProviderMisbehaved(
+                f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
+            )
+        return _judged(raw, platform)
+
+    def _exchange(self, url: str, headers: Mapping[str, str | Secret], platform: Platform) -> RawAnswer:
+        deadline = SYSTEM_CLOCK.monotonic() + self._timeout_seconds
+        authorities = environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
+        if not self._free_places.acquire(timeout=self._timeout_seconds):
+            raise ProviderUnavailable(
+                f"Too many calls to {platform.name} are still waiting for an answer.", remedy=platform.remedy
+            )
+        exchange = Exchange(
+            lambda: requests.Request("GET", url, headers={**_HEADERS, **_revealed(headers)}).prepare(),
+            # The exchange's deadline bounds the call; this one only frees a thread that could not be cut off.
+            settings={"timeout": 2 * self._timeout_seconds, "verify": authorities, "proxies": {}},
+            max_bytes=MAX_ANSWER_BYTES,
+            on_end=self._free_places.release,
+            extra_certificates=self._extra_certificates,
+        )
+        try:
+            raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
+        except ExchangeFailed as failure:
+            raise ProviderUnavailable(
+                f"{platform.name} could not be reached: {failure}.", remedy=platform.remedy
+            ) from None
+        if raw is None:
+            raise ProviderUnavailable(
+                f"{platform.name} did not answer in full within {self._timeout_seconds:g} seconds.",
+                remedy=platform.remedy,
+            )
+        return raw
+
+
+def check_platform_url(url: str, platform: Platform) -> bool:
+    """Check that a platform may be called there; True when it is plain http.
+
+    Raises:
+        ConfigurationError: It is neither https, nor http to a loopback or link-local address or a known metadata
+            service, or it has a user or a fragment. The address is not shown: it may hold a secret.
+    """
+    is_readable = (
+        len(url) <= MAX_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
+    )
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host or not is_readable or "@" in parts.netloc or parts.fragment:
+        raise ConfigurationError(
+            f"The address of {platform.name} cannot be used.", key=platform.setting, remedy=platform.remedy
+        )
+    if parts.scheme == "https":
+        return False
+    if parts.scheme == "http" and (host in _PLAIN_HTTP_NAMES or _is_inside_machine(host)):
+        return True
+    raise ConfigurationError(
+        f"The address of {platform.name} is neither https nor inside this machine.",
+        key=platform.setting,
+        remedy=platform.remedy,
+    )
+
+
+def _is_inside_machine(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_link_local
+
+
+def _judged(raw: RawAnswer, platform: Platform) -> PlatformAnswer:
+    if raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS:
+        raise ProviderUnavailable(f"{platform.name} answered with status {raw.status}.")
+    if raw.status in _REDIRECTS:
+        raise ProviderMisbehaved(
+            f"{platform.name} answered with a redirect, which is not followed.", remedy=platform.remedy
+        )
+    if len(raw.body) > MAX_ANSWER_BYTES:
+        raise ProviderMisbehaved(f"{platform.name} sent more than {MAX_ANSWER_BYTES} bytes.", remedy=platform.remedy)
+    if raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
+        raise ProviderMisbehaved(
+            f"{platform.name} sent a compressed body, which was not asked for.", remedy=platform.remedy
+        )
+    date = parse_date(raw.headers.get("date"))
+    return PlatformAnswer(status=raw.status, headers=raw.headers, body=raw.body, date=date)
+
+
+def _revealed(headers: Mapping[str, str | Secret]) -> dict[str, str]:
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in headers.items()}

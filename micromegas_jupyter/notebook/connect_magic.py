@@ -1,0 +1,172 @@
+"""`%micromegas_connect`: which server the cells use, and names for `--connection`.
+
+Signing in is `identity_magics`' job; nothing is sent to a server here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from IPython.core.magic import Magics, magics_class
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.arguments import answers_help, parse_words
+from micromegas_jupyter.notebook.error_lines import errors_as_lines
+from micromegas_jupyter.notebook.ipython_names import argument, line_magic, no_var_expand, with_arguments
+from micromegas_jupyter.notebook.text_table import TextTable
+from micromegas_jupyter.notebook.words import host_text, printable
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.notebook.named_connections import NamedConnections
+    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.settings_choice import SettingsChoice
+    from micromegas_jupyter.settings import ClientSettings
+
+_IN_USE = "●"
+_API_KEY = "API key"
+
+
+@magics_class
+class ConnectMagic(Magics):
+    """The magic that chooses and names connections.
+
+    Args:
+        shell: Where it runs.
+        session: The notebook's sign-in, whose settings are chosen.
+        named: The names.
+    """
+
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
+        super().__init__(shell)
+        self._session = session
+        self._named = named
+
+    @answers_help
+    @no_var_expand
+    @with_arguments()
+    @argument("server", metavar="URI", nargs="?", help="grpc+tls://host:port, or the name of a connection")
+    @argument(
+        "--profile", metavar="NAME", help="a profile of config.json: its server, unless there is a URI, and sign-in"
+    )
+    @argument("--as", dest="name", metavar="NAME", help="name it for --connection; what later cells use stays as it is")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_connect(self, line: str) -> TextTable | None:
+        """Choose the server that later cells use, or name one for %%sql --connection.
+
+        Without arguments it lists the connections that have a name and the one in use. Nothing is sent.
+        """
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_words(self.micromegas_connect, line)
+            if arguments.server is None and arguments.profile is None and arguments.name is None:
+                return self._list()
+            if self._session.parts.is_wrapped():
+                raise UsageError(
+                    "A wrapper module makes the client, whatever is chosen here.",
+                    remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and start the kernel again.",
+                )
+            choice = self._choice(arguments.server, arguments.profile)
+            settings = choice.read(self._session.parts.load_settings)
+            _check_server(settings)
+            if arguments.name is None:
+                self._session.choice = choice
+                said = f"Later cells use {_place(settings)}."
+            else:
+                again = " now" if self._named.put(arguments.name, choice, settings) else ""
+                said = f"--connection {arguments.name}{again} means {_place(settings)}."
+            print(f"{said} {self._whose_tokens(choice, settings)}")  # noqa: T201 - the magic's output
+            return None
+
+    def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
+        if server is None:
+            return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
+        if "://" in server:
+            _parse_server(server)
+            return self._session.choice.with_server(server, profile=profile)
+        if server not in self._named and (":" in server or "." in server):
+            _parse_server(server)
+        if profile is not None:
+            raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
+        return self._named.choice(server)
+
+    def _whose_tokens(self, choice: SettingsChoice, settings: ClientSettings) -> str:
+        """Say what goes to that server, and that it is not the configured one when that is so."""
+        if self._session.is_lent(settings):
+            return "It takes calls of this notebook only."
+        tokens = _tokens(settings)
+        if tokens is None:
+            return "No sign-in is configured: it is asked without a token."
+        server = host_text(settings.uri)
+        if choice.uri is None:
+            return f"{tokens} go there."
+        configured = choice.with_server(None, profile=choice.profile).read(self._session.parts.load_settings)
+        elsewhere = host_text(configured.uri)
+        if elsewhere == server:
+            return f"{tokens} go there."
+        return f"⚠ {tokens} go to {server}, as you said; the settings have them for {elsewhere}."
+
+    def _list(self) -> TextTable:
+        in_use = self._session.settings()
+        named = self._named.all()
+        rows = [(name, settings) for name, settings in named.items()]
+        if in_use not in named.values():
+            rows.insert(0, ("", in_use))
+        return TextTable(
+            head=("", "name", "server", "profile", "sign-in"),
+            rows=[
+                (
+                    _IN_USE if settings == in_use else "",
+                    name,
+                    host_text(settings.uri),
+                    printable(settings.profile or ""),
+                    "this notebook only" if self._session.is_lent(settings) else _sign_in(settings) or "none",
+                )
+                for name, settings in rows
+            ],
+            note=f"{_IN_USE} in use" if named else "%micromegas_connect URI --as NAME names a connection.",
+        )
+
+
+def _parse_server(uri: str) -> None:
+    from micromegas_jupyter.client.address import parse_address
+
+    parse_address(uri)
+
+
+def _check_server(settings: ClientSettings) -> None:
+    """Check the address, and that no token would be readable on the way to it.
+
+    Raises:
+        UsageError: One of the two is not so.
+    """
+    from micromegas_jupyter.client.address import parse_address
+
+    address = parse_address(settings.uri)
+    if _tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
+        raise UsageError(
+            f"The connection to {address.name} is not encrypted: anybody on the way could read the token.",
+            remedy=f"Use grpc+tls://{address.name}.",
+        )
+
+
+def _place(settings: ClientSettings) -> str:
+    profile = "" if settings.profile is None else f" (profile {printable(settings.profile)})"
+    return f"{host_text(settings.uri)}{profile}"
+
+
+def _tokens(settings: ClientSettings) -> str | None:
+    """Return what a server gets that shows who asks, in the plural; None when it gets nothing."""
+    sign_in = _sign_in(settings)
+    return None if sign_in is None else "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
+
+
+def _sign_in(settings: ClientSettings) -> str | None:
+    if settings.api_key_file is not None:
+        return _API_KEY
+    if settings.service_account_file is not None:
+        return "the service account"
+    if settings.workload is not None:
+        return "this workload"
+    return None if settings.issuer is None else host_text(settings.issuer)

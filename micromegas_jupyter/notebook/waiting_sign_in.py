@@ -1,0 +1,185 @@
+"""The one sign-in of a notebook that goes on: begun, waited for, replaced, overtaken by one in another program, ended.
+
+How a person signs in is other rooms' job; the connections and what else is shown are the session's.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
+
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.notebook.session_states import (
+    failed_login_state,
+    signed_out_state,
+    started_state,
+    waiting_state,
+)
+from micromegas_jupyter.notebook.sign_in_elsewhere import stored_meanwhile, watch_for_sign_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.notebook.connections import Connections
+    from micromegas_jupyter.notebook.identity_state import IdentityState
+    from micromegas_jupyter.notebook.parts import Login, Parts
+    from micromegas_jupyter.notebook.shown_state import ShownState
+    from micromegas_jupyter.settings import ClientSettings, Flow
+
+# After the person came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
+_COMPLETION_SECONDS = 90.0
+
+
+class AfterSignIn(Protocol):
+    """What the session does with a sign-in's end."""
+
+    def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
+        """Return what is shown of a provider that has just given a token."""
+        ...
+
+    def ask_server_later(self, settings: ClientSettings) -> None:
+        """Have the server asked whom it takes the caller for; returns at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Pending:
+    settings: ClientSettings
+    login: Login
+    on_signed_in: Callable[[], None]
+
+
+class WaitingSignIn:
+    """The sign-in that goes on, if there is one.
+
+    `_lock` guards `_pending` and `_overtaken` and is free while anybody waits.
+
+    Args:
+        parts: Begins sign-ins and reads stored ones.
+        shown: Is told how it stands.
+        connections: Takes what it gives.
+        after: What follows.
+    """
+
+    def __init__(self, parts: Parts, *, shown: ShownState, connections: Connections, after: AfterSignIn) -> None:
+        self._parts = parts
+        self._shown = shown
+        self._connections = connections
+        self._after = after
+        self._lock = Lock()
+        self._pending: _Pending | None = None
+        self._overtaken: Login | None = None
+
+    @property
+    def login(self) -> Login | None:
+        """The sign-in that goes on; None when there is none."""
+        with self._lock:
+            return None if self._pending is None else self._pending.login
+
+    def begin(self, settings: ClientSettings, flow: Flow, *, reason: str, on_signed_in: Callable[[], None]) -> Login:
+        """Start a sign-in in place of one that may be going on; returns at once. Raises as `Parts.begin_login` does."""
+        self.cancel()
+        login = self._parts.begin_login(settings, flow)
+        pending = _Pending(settings=settings, login=login, on_signed_in=on_signed_in)
+        with self._lock:
+            self._pending = pending
+        self._shown.show(settings, waiting_state(settings, login, reason=reason))
+        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
+        context = contextvars.copy_context()
+        login.on_done(lambda *_: context.run(self._finish_alone, pending))
+        started = contextvars.copy_context()
+        login.on_started(lambda redirect_uri: started.run(self._note_started, pending, redirect_uri))
+        if stored_meanwhile(self._parts, settings) is None:  # or the person wants another one than there is
+            watch_for_sign_in(login, lambda: self._overtake(pending))
+        return login
+
+    def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None) -> None:
+        """Wait for the sign-in of these settings; returns at once when none goes on. Raises as the sign-in failed."""
+        with self._lock:
+            pending = self._pending
+        if pending is not None and pending.settings == settings:
+            if on_wait is not None and not pending.login.done:
+                on_wait(pending.login)
+            self._finish(pending)
+
+    def finish(self, login: Login) -> None:
+        """Wait for the end of a sign-in that was begun here. Raises as it failed."""
+        with self._lock:
+            pending = self._pending
+        if pending is not None and pending.login is login:
+            self._finish(pending)
+        elif not self._is_overtaken(login):
+            login.result(0.0)  # it has ended already; a failure is still news to the caller
+
+    def cancel(self) -> None:
+        """End the sign-in that goes on, if there is one, and show that it is over."""
+        with self._lock:
+            pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.login.cancel()
+            self._shown.show(pending.settings, signed_out_state(pending.settings))
+
+    def _note_started(self, pending: _Pending, redirect_uri: str) -> None:
+        """Say which address the provider has to know: one that does not says so to the browser, and never here."""
+        with self._lock:
+            is_current = self._pending is pending
+        if is_current:
+            self._shown.change(pending.settings, lambda state: started_state(state, redirect_uri))
+
+    def _finish_alone(self, pending: _Pending) -> None:
+        """Take what the sign-in gave, on its own thread: nobody is there to be told of an error but the widget."""
+        try:
+            self._finish(pending)
+        except MicromegasError:
+            return
+        self._after.ask_server_later(pending.settings)
+
+    def _finish(self, pending: _Pending) -> None:
+        """Wait for the end of a sign-in; the first of the waiting cell and the sign-in's thread takes what it gave."""
+        remaining_seconds = (pending.login.expires_at - self._parts.clock.now()).total_seconds()
+        try:
+            provider = pending.login.result(max(remaining_seconds, 0.0) + _COMPLETION_SECONDS)
+        except MicromegasError as error:
+            if self._is_overtaken(pending.login):
+                return
+            if self._take(pending):
+                self._shown.show(pending.settings, failed_login_state(pending.settings, error))
+            raise
+        with self._lock:
+            is_current = self._pending is pending
+            if is_current:
+                # Put before the sign-in counts as over, so that no cell makes a second connection meanwhile.
+                self._connections.put(pending.settings, provider)
+                self._pending = None
+        if is_current:
+            self._shown.show(pending.settings, self._after.state_of(pending.settings, provider))
+            pending.on_signed_in()
+
+    def _overtake(self, pending: _Pending) -> bool:
+        """Take a sign-in that another program of this person has stored meanwhile; whether the look-out is over."""
+        provider = None if pending.login.done else stored_meanwhile(self._parts, pending.settings)
+        if provider is None:
+            return pending.login.done
+        with self._lock:
+            if self._pending is not pending:
+                return True
+            self._connections.put(pending.settings, provider)
+            self._pending, self._overtaken = None, pending.login
+        pending.login.cancel()
+        self._shown.show(pending.settings, self._after.state_of(pending.settings, provider))
+        self._after.ask_server_later(pending.settings)
+        return True
+
+    def _is_overtaken(self, login: Login) -> bool:
+        with self._lock:
+            return self._overtaken is login
+
+    def _take(self, pending: _Pending) -> bool:
+        with self._lock:
+            is_current = self._pending is pending
+            if is_current:
+                self._pending = None
+        return is_current

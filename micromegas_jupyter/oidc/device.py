@@ -1,0 +1,171 @@
+"""The device flow: a person signs in on any device with a short code, while the program asks until they have.
+
+Asking, waiting between two questions, and showing the code are left to others. Source: RFC 8628.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
+from micromegas_jupyter.oidc.authorization import complete_scope
+from micromegas_jupyter.oidc.endpoints import check_endpoint_url
+from micromegas_jupyter.oidc.resource import resource_fields
+from micromegas_jupyter.oidc.secret_object import secret_object
+from micromegas_jupyter.oidc.token import read_lifetime, read_token
+from micromegas_jupyter.settings import is_loopback_url
+
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+DEFAULT_INTERVAL_SECONDS = 5.0
+MIN_INTERVAL_SECONDS = 1.0
+MAX_LIFETIME_SECONDS = 3600.0
+MAX_USER_CODE_CHARACTERS = 64
+
+_ANSWER = "device answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAuthorization:
+    """One started sign-in of this kind: what the person is shown and what the program asks with.
+
+    Attributes:
+        device_code: What the program asks with; never shown.
+        user_code: What the person types, fit to be printed.
+        verification_uri: Where they type it: https, or http at a provider on loopback.
+        verification_uri_complete: The same with the code in it, where the provider gives one that may be shown.
+        expires_at: When the codes end, by this machine's clock (aware UTC).
+        interval_seconds: How long to wait before each question.
+        resource: The API that was asked for (RFC 8707).
+    """
+
+    device_code: Secret
+    user_code: str = field(repr=False)
+    verification_uri: str
+    verification_uri_complete: str | None = field(default=None, repr=False)
+    expires_at: datetime
+    interval_seconds: float = DEFAULT_INTERVAL_SECONDS
+    resource: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePending:
+    """The person is not done yet.
+
+    Attributes:
+        slow_down: Whether this and every further wait has to be five seconds longer (RFC 8628 section 3.5).
+    """
+
+    slow_down: bool = False
+
+
+def build_device_request(
+    *, client_id: str, scope: str, audience: str | None, resource: str | None
+) -> dict[str, str | Secret]:
+    """Return the fields that start a sign-in.
+
+    The application is named whichever way it proves itself: not every provider (Google) reads a header for it here.
+    Source: RFC 8628 section 3.1; RFC 8707; `audience` as Auth0 has it.
+
+    Raises:
+        UsageError: Scope or resource are malformed.
+    """
+    fields: dict[str, str | Secret] = {
+        "client_id": client_id,
+        "scope": complete_scope(scope),
+        **resource_fields(resource),
+    }
+    if audience:
+        fields["audience"] = audience
+    return fields
+
+
+def parse_device_answer(
+    body: object, *, issuer: str, now: datetime, resource: str | None = None
+) -> DeviceAuthorization:
+    """Read the provider's answer to a start.
+
+    The address may be called `verification_url`, as Google does. One with the code in it that may not be shown is left
+    out. Source: RFC 8628 sections 3.2, 3.3.1 and 5.3.
+
+    Args:
+        body: The decoded JSON.
+        issuer: The provider; only one on loopback may name an address that is not https.
+        now: This machine's time.
+        resource: The API that was asked for.
+
+    Raises:
+        ProviderMisbehaved: A member is missing or malformed, or the address may not be shown.
+    """
+    body = secret_object(body)
+    if body is None:
+        raise ProviderMisbehaved("The identity provider's device answer is not a JSON object.")
+    device_code = read_token(body, "device_code", answer=_ANSWER)
+    lifetime_seconds = read_lifetime(body.get("expires_in"), answer=_ANSWER)
+    if device_code is None or not lifetime_seconds:
+        raise ProviderMisbehaved("The identity provider's device answer lacks a code or its life.")
+    lifetime_seconds = min(lifetime_seconds, MAX_LIFETIME_SECONDS)
+    interval_seconds = read_lifetime(body.get("interval"), answer=_ANSWER, name="interval")
+    if interval_seconds is None:
+        interval_seconds = DEFAULT_INTERVAL_SECONDS
+    return DeviceAuthorization(
+        device_code=device_code,
+        user_code=_user_code(body.get("user_code")),
+        verification_uri=_shown_address(body.get("verification_uri", body.get("verification_url")), issuer),
+        verification_uri_complete=_complete_address(body.get("verification_uri_complete"), issuer),
+        expires_at=now + timedelta(seconds=lifetime_seconds),
+        interval_seconds=min(max(interval_seconds, MIN_INTERVAL_SECONDS), lifetime_seconds),
+        resource=resource or None,
+    )
+
+
+def build_device_token_request(authorization: DeviceAuthorization) -> dict[str, str | Secret]:
+    """Return the fields that ask whether the person is done. Source: RFC 8628 section 3.4; RFC 8707 section 2.2."""
+    return {
+        "grant_type": DEVICE_GRANT,
+        "device_code": authorization.device_code,
+        **resource_fields(authorization.resource),
+    }
+
+
+def parse_device_token_error(body: object) -> DevicePending | LoginRefused | LoginTimedOut | None:
+    """Return what a refused question means in this flow; None for an error that any token request can have.
+
+    Source: RFC 8628 section 3.5.
+    """
+    match body.get("error") if isinstance(body, dict) else None:
+        case "authorization_pending":
+            return DevicePending()
+        case "slow_down":
+            return DevicePending(slow_down=True)
+        case "access_denied":
+            return LoginRefused("The sign-in was refused.")
+        case "expired_token":
+            return LoginTimedOut("The code was not used in time.")
+        case _:
+            return None
+
+
+def _user_code(value: object) -> str:
+    cleaned = _without_controls(value).strip()
+    if not 0 < len(cleaned) <= MAX_USER_CODE_CHARACTERS:
+        raise ProviderMisbehaved("The identity provider's device answer has no code that a person could type.")
+    return cleaned
+
+
+def _shown_address(value: object, issuer: str) -> str:
+    address = _without_controls(value)
+    check_endpoint_url(address)
+    if address.lower().startswith("http:") and not is_loopback_url(issuer):
+        raise ProviderMisbehaved("The identity provider's device answer names an address that is not https.")
+    return address
+
+
+def _complete_address(value: object, issuer: str) -> str | None:
+    try:
+        return None if value is None else _shown_address(value, issuer)
+    except ProviderMisbehaved:
+        return None
+
+
+def _without_controls(value: object) -> str:
+    return "".join(c for c in value if c.isprintable()) if isinstance(value, str) else ""

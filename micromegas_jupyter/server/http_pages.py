@@ -1,0 +1,154 @@
+"""The pages of the HTTP endpoint: `/metrics` for whoever has a credential, `/health` for anybody.
+
+Listening, limits on connections and time are `http_endpoint`'s job; who may come in is `authentication`'s.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from tornado.iostream import IOStream
+from tornado.web import HTTPError, RequestHandler
+
+from micromegas_jupyter.access.call_facts import CallFacts
+from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
+from micromegas_jupyter.server.authentication import Authenticator
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_COLLECT_SECONDS: Final = 10.0
+_REALM: Final = 'Bearer realm="micromegas"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """What the pages show.
+
+    Attributes:
+        authenticator: Tells who asks for the metrics.
+        registries: The metrics, one registry after the other.
+        is_serving: Whether the server answers calls.
+        threads: Where numbers are collected.
+        busy: The connections whose request is being answered.
+    """
+
+    authenticator: Authenticator
+    registries: Sequence[CollectorRegistry]
+    is_serving: Callable[[], bool]
+    threads: Executor
+    busy: set[IOStream]
+
+
+class Page(RequestHandler):
+    """A page that is read; on its own the answer to a path that is not there."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD")
+
+    def initialize(self, pages: Pages) -> None:
+        """Take over what the pages show."""
+        self.pages = pages
+
+    def set_default_headers(self) -> None:
+        """Send no version, and let nobody store or interpret the answer."""
+        self.set_header("Server", "micromegas")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+    def prepare(self) -> None:
+        """Note that the connection is no longer idle."""
+        stream = self._stream()
+        if stream is not None:
+            self.pages.busy.add(stream)
+
+    def on_finish(self) -> None:
+        """Note that the answer is on its way."""
+        stream = self._stream()
+        if stream is not None:
+            self.pages.busy.discard(stream)
+
+    def compute_etag(self) -> None:
+        """Nothing here is worth comparing with an earlier answer."""
+
+    async def get(self) -> None:
+        """Answer that there is no such page."""
+        self._say(HTTPStatus.NOT_FOUND)
+
+    async def head(self) -> None:
+        """Answer as for GET; Tornado leaves the body out."""
+        await self.get()
+
+    def write_error(self, status_code: int, **_details: object) -> None:
+        """Say no more than the status's standard phrase."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
+        self._say(HTTPStatus(status_code))
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Log defects; what a client did wrong is its own affair."""
+        if typ is not None and value is not None and not isinstance(value, HTTPError):
+            _LOG.error("a page could not be made", exc_info=(typ, value, tb))
+
+    def _say(self, status: HTTPStatus) -> None:
+        self.set_status(status.value)
+        self.finish(f"{status.phrase}\n")
+
+    def _stream(self) -> IOStream | None:
+        stream: object = getattr(self.request.connection, "stream", None)
+        return stream if isinstance(stream, IOStream) else None
+
+
+class HealthPage(Page):
+    """Tells anybody whether the server answers calls."""
+
+    async def get(self) -> None:
+        """Answer 200 or 503."""
+        self._say(HTTPStatus.OK if self.pages.is_serving() else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class MetricsPage(Page):
+    """Shows the metrics in the Prometheus text format."""
+
+    async def get(self) -> None:
+        """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
+        headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
+        try:
+            await self.pages.authenticator.authenticate(headers, self._describe)
+        except Rejected:
+            self.set_header(
+                "WWW-Authenticate",
+                f'{_REALM}, error="invalid_token"' if headers["authorization"] else _REALM,
+            )
+            self._say(HTTPStatus.UNAUTHORIZED)
+            return
+        except ResourcesExhausted as error:
+            self.set_header("Retry-After", str(math.ceil(error.retry_after_seconds or 1)))
+            self._say(HTTPStatus.TOO_MANY_REQUESTS)
+            return
+        except Unavailable:
+            self.set_header("Retry-After", "1")
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        collect = asyncio.get_running_loop().run_in_executor(self.pages.threads, self._collect)
+        body = await asyncio.wait_for(collect, _COLLECT_SECONDS)
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(body)
+
+    def _collect(self) -> bytes:
+        return b"".join(generate_latest(registry) for registry in self.pages.registries)
+
+    def _describe(self) -> CallFacts:
+        return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.request.remote_ip)

@@ -1,0 +1,240 @@
+"""Reads the client half's settings from variables and `config.json`.
+
+What a single value must look like is said in `client_values`; what a provider's preset adds, in `client_presets`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from types import MappingProxyType
+
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings.client import (
+    DEFAULT_PROVIDER_TIMEOUT_SECONDS,
+    DEFAULT_SCOPE,
+    DEFAULT_URI,
+    ClientSettings,
+)
+from micromegas_jupyter.settings.client_presets import CLIENT_PRESETS, NO_PRESET, fill_in
+from micromegas_jupyter.settings.client_profile import Part, Profile, parse_profile, part_of
+from micromegas_jupyter.settings.client_proofs import check_proofs_of_file, same_application, without_proofs
+from micromegas_jupyter.settings.client_reader import SettingReader
+from micromegas_jupyter.settings.client_values import (
+    as_algorithm,
+    as_assertion_audience,
+    as_authorize_params,
+    as_bearer,
+    as_exchange,
+    as_flow,
+    as_issuer,
+    as_path,
+    as_platform,
+    as_preset_name,
+    as_proxy,
+    as_redirect_uri,
+    as_resource,
+    as_scope,
+    as_secret,
+    as_storage,
+    as_timeout_seconds,
+)
+from micromegas_jupyter.settings.decoding import as_text
+from micromegas_jupyter.settings.sign_in import (
+    AssertionAudience,
+    Bearer,
+    PrivateKeySetting,
+    TokenStorage,
+    WorkloadExchange,
+    WorkloadPlatform,
+    WorkloadSetting,
+)
+
+WORKLOAD_MEMBERS = frozenset({"platform", "exchange", "audience", "token_file", "client_id"})
+
+_PROOFS_OF_APPLICATION = ("client_secret", "client_secret_file", "private_key")
+_WAYS_WITHOUT_A_PERSON = ("service_account_file", "workload")
+
+
+def parse_client_settings(
+    environ: Mapping[str, str],
+    *,
+    config_text: str | None = None,
+    profile: str | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> ClientSettings:
+    """Combine the environment with `config.json`; a variable that is set wins over the profile's value.
+
+    Args:
+        environ: The process environment.
+        config_text: The content of `config.json`, None when there is no such file.
+        profile: A profile asked for by argument; wins over `MICROMEGAS_PROFILE` and `default_profile`.
+        options: Variables that a command's options stand in for. When they name another application or provider
+            than the configured one, nothing that proves the configured one is used: it would go to a stranger.
+
+    Raises:
+        ConfigurationError: The file or a variable is malformed, the profile does not exist, or two settings
+            contradict each other.
+    """
+    chosen = parse_profile(environ, config_text=config_text, asked_for=profile)
+    configured = _combine(environ, chosen)
+    settings = _combine({**environ, **options}, chosen) if options else configured
+    if not same_application(settings, configured):
+        return without_proofs(settings)
+    check_proofs_of_file(settings, issuer_of_file=chosen.issuer.values.get("issuer"))
+    return settings
+
+
+def _combine(environ: Mapping[str, str], chosen: Profile) -> ClientSettings:
+    reader = SettingReader(environ)
+    if chosen.name is not None:
+        reader.origins["profile"] = chosen.origin
+    preset = reader.read(
+        "preset",
+        partial(as_preset_name, names=frozenset({*CLIENT_PRESETS, NO_PRESET})),
+        variable="MICROMEGAS_OIDC_PRESET",
+        part=chosen.issuer,
+    )
+    settings = replace(_read(reader, chosen), origins=tuple(sorted(reader.origins.items())))
+    settings = fill_in(settings, named=preset)
+    _check_contradictions(settings)
+    return settings
+
+
+def _read(reader: SettingReader, chosen: Profile) -> ClientSettings:
+    members, issuer, read = chosen.members, chosen.issuer, reader.read
+    return ClientSettings(
+        profile=chosen.name,
+        uri=read("uri", as_text, variable="MICROMEGAS_ANALYTICS_URI", part=members) or DEFAULT_URI,
+        issuer=read("issuer", as_issuer, variable="MICROMEGAS_OIDC_ISSUER", part=issuer),
+        client_id=read("client_id", as_text, variable="MICROMEGAS_OIDC_CLIENT_ID", part=members),
+        client_secret=read("client_secret", as_secret, variable="MICROMEGAS_OIDC_CLIENT_SECRET"),
+        client_secret_file=read(
+            "client_secret_file", as_path, variable="MICROMEGAS_OIDC_CLIENT_SECRET_FILE", part=members
+        ),
+        private_key=_private_key(reader, members),
+        api_key_file=read("api_key_file", as_path, part=members),
+        service_account_file=read(
+            "service_account_file", as_path, variable="MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", part=members
+        ),
+        workload=_workload(reader, members),
+        audience=read("audience", as_text, variable="MICROMEGAS_OIDC_AUDIENCE", part=issuer),
+        resource=read("resource", as_resource, variable="MICROMEGAS_OIDC_RESOURCE", part=issuer),
+        scope=read("scope", as_scope, variable="MICROMEGAS_OIDC_SCOPE", part=issuer) or DEFAULT_SCOPE,
+        bearer=read("bearer", as_bearer, variable="MICROMEGAS_OIDC_BEARER", part=issuer) or Bearer.ID_TOKEN,
+        redirect_uri=read("redirect_uri", as_redirect_uri, variable="MICROMEGAS_OIDC_REDIRECT_URI", part=issuer),
+        authorize_params=read("authorize_params", as_authorize_params, part=issuer) or (),
+        flow=read("flow", as_flow, variable="MICROMEGAS_OIDC_FLOW", part=members),
+        storage=read("storage", as_storage, variable="MICROMEGAS_TOKEN_STORAGE", part=members, member="token_storage")
+        or TokenStorage.FILE,
+        ca_bundle=read("ca_bundle", as_path, variable="MICROMEGAS_CA_BUNDLE", part=members),
+        proxy=read("proxy", as_proxy, variable="MICROMEGAS_OIDC_PROXY", part=members),
+        provider_timeout_seconds=read(
+            "provider_timeout_seconds",
+            as_timeout_seconds,
+            variable="MICROMEGAS_OIDC_TIMEOUT_SECONDS",
+            part=members,
+            member="timeout_seconds",
+        )
+        or DEFAULT_PROVIDER_TIMEOUT_SECONDS,
+    )
+
+
+def _private_key(reader: SettingReader, members: Part) -> PrivateKeySetting | None:
+    read = reader.read
+    file = read(
+        "private_key", as_path, variable="MICROMEGAS_OIDC_PRIVATE_KEY_FILE", part=members, member="private_key_file"
+    )
+    key_id = read(
+        "private_key.key_id", as_text, variable="MICROMEGAS_OIDC_PRIVATE_KEY_ID", part=members, member="private_key_id"
+    )
+    algorithm = read(
+        "private_key.algorithm",
+        as_algorithm,
+        variable="MICROMEGAS_OIDC_PRIVATE_KEY_ALGORITHM",
+        part=members,
+        member="private_key_algorithm",
+    )
+    audience = read(
+        "private_key.audience",
+        as_assertion_audience,
+        variable="MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE",
+        part=members,
+        member="private_key_audience",
+    )
+    if file is not None:
+        return PrivateKeySetting(
+            file=file,
+            key_id=key_id,
+            algorithm=algorithm,
+            audience=audience or AssertionAudience.TOKEN_ENDPOINT,
+        )
+    _refuse_details(reader, "private_key", needed="MICROMEGAS_OIDC_PRIVATE_KEY_FILE or private_key_file")
+    return None
+
+
+def _workload(reader: SettingReader, members: Part) -> WorkloadSetting | None:
+    part, read = None, reader.read
+    if "workload" in members.values:
+        part = part_of(members.values["workload"], f"{members.place}workload", known=WORKLOAD_MEMBERS)
+    prefix = "MICROMEGAS_OIDC_WORKLOAD"
+    platform = read("workload", as_platform, variable=prefix, part=part, member="platform")
+    exchange = read("workload.exchange", as_exchange, variable=f"{prefix}_EXCHANGE", part=part, member="exchange")
+    audience = read("workload.audience", as_text, variable=f"{prefix}_AUDIENCE", part=part, member="audience")
+    token_file = read("workload.token_file", as_path, variable=f"{prefix}_TOKEN_FILE", part=part, member="token_file")
+    client_id = read("workload.client_id", as_text, variable=f"{prefix}_CLIENT_ID", part=part, member="client_id")
+    if platform is None:
+        _refuse_details(reader, "workload", needed=f"{prefix} or workload.platform")
+        return None
+    for name, value, only in (
+        ("workload.token_file", token_file, WorkloadPlatform.KUBERNETES),
+        ("workload.client_id", client_id, WorkloadPlatform.AZURE),
+    ):
+        if value is not None and platform is not only:
+            origin = reader.origins[name]
+            raise ConfigurationError(
+                f"{origin} is set, which is for {only} only, and {reader.origins['workload']} is {platform}.",
+                key=origin,
+                remedy=f"Remove {origin}, or name the platform {only}.",
+            )
+    return WorkloadSetting(
+        platform=platform,
+        exchange=exchange or WorkloadExchange.NONE,
+        audience=audience,
+        token_file=token_file,
+        managed_identity_client_id=client_id,
+    )
+
+
+def _refuse_details(reader: SettingReader, field: str, *, needed: str) -> None:
+    """Refuse settings that say more about something that is not set itself."""
+    for name, origin in sorted(reader.origins.items()):
+        if name.startswith(f"{field}."):
+            raise ConfigurationError(
+                f"{origin} is set, but what it belongs to is not.",
+                key=origin,
+                remedy=f"Set {needed} as well, or remove {origin}.",
+            )
+
+
+def _check_contradictions(settings: ClientSettings) -> None:
+    origins = dict(settings.origins)
+    if "api_key_file" in origins and settings.issuer and settings.client_id:
+        raise ConfigurationError(
+            f"Both {origins['api_key_file']} and an OpenID provider ({origins['issuer']}) are set.",
+            key="api_key_file",
+            remedy="Keep one of the two.",
+        )
+    pairs = [
+        *combinations(_PROOFS_OF_APPLICATION, 2),
+        *combinations(_WAYS_WITHOUT_A_PERSON, 2),
+        *(("api_key_file", other) for other in (*_PROOFS_OF_APPLICATION, *_WAYS_WITHOUT_A_PERSON)),
+    ]
+    if settings.workload is not None and settings.workload.exchange is WorkloadExchange.CLIENT_ASSERTION:
+        # The platform's token is the proof then.
+        pairs += [("workload.exchange", other) for other in _PROOFS_OF_APPLICATION]
+    for one, other in pairs:
+        if one in origins and other in origins:
+            raise ConfigurationError(
+                f"Both {origins[one]} and {origins[other]} are set.", key=origins[other], remedy="Keep one of the two."
+            )

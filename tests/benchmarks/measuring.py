@@ -1,0 +1,141 @@
+"""Runs `query_child` for the benchmarks, over one server and one file of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from micromegas_jupyter.assembly.local_server import LocalServer
+from micromegas_jupyter.lakehouse import ParquetFolder
+from tests.benchmarks.query_child import Cost, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TABLE = "events"
+ROWS = 1_000_000
+WAIT_SECONDS = 600
+_ROW_GROUP = 120_000
+_MEMORY_MIB = 1024
+
+
+def write_rows(folder: Path) -> Path:
+    """Write the rows that all are asked for: numbers, nulls, few and many different texts, a time, words."""
+    numbers = np.arange(ROWS)
+    names = [None if number % 13 == 0 else f"name-{number % 5000}" for number in range(ROWS)]
+    words = pa.DictionaryArray.from_arrays(pa.array((numbers % 6).astype("int32")), pa.array([*"abcdef"]))
+    table = pa.table(
+        {
+            "id": numbers,
+            "part": pa.array(numbers % 1000, mask=numbers % 17 == 0),
+            "amount": pa.array(numbers / 3, mask=numbers % 11 == 0),
+            "name": names,
+            "time": pa.array(numbers * 1_000_000_007).cast(pa.timestamp("ns", "UTC")),
+            "word": words,
+            "message": [f"request {number} was answered" for number in range(ROWS)],
+        }
+    )
+    path = folder / f"{TABLE}.parquet"
+    pq.write_table(table, path, row_group_size=_ROW_GROUP)
+    return path
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server over the rows, and a folder for what the children need.
+
+    Attributes:
+        uri: The server.
+        key: Its API key.
+        rows: The file that it serves.
+        folder: For frames and configuration.
+    """
+
+    uri: str
+    key: str
+    rows: Path
+    folder: Path
+
+    def run(self, way: str, sql: str, *, warm_up: str | None = None, kept_at: str = "") -> Cost:
+        """Run a query in a process of its own."""
+        task = Task(
+            way=way,
+            sql=sql,
+            warm_up=f"{sql} LIMIT 1000" if warm_up is None else warm_up,
+            uri=self.uri,
+            key=self.key,
+            kept_at=kept_at,
+        )
+        environ = {
+            **os.environ,
+            "MICROMEGAS_CONFIG_DIR": str(self.folder),
+            "IPYTHONDIR": str(self.folder),
+            "PLOOMBER_STATS_ENABLED": "false",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.query_child"],
+            input=json.dumps(asdict(task)),
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+            env=environ,
+            cwd=Path(__file__).parents[2],
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return Cost(**json.loads(done.stdout.splitlines()[-1]))  # DuckDB shows how far it is before that
+
+    def compare(self, statements: dict[str, str], *, tries: int) -> tuple[dict[str, Cost], dict[str, pd.DataFrame]]:
+        """Run the statement of each way in turn, `tries` times over; return the medians and the last frames.
+
+        The frames are in the order of `id`, as the server's partitions run side by side.
+        """
+        costs: dict[str, list[Cost]] = {way: [] for way in statements}
+        paths = {way: self.folder / f"frame-{number}" for number, way in enumerate(statements)}
+        for last in (False,) * (tries - 1) + (True,):
+            for way, sql in statements.items():
+                costs[way].append(self.run(way, sql, kept_at=str(paths[way]) if last else ""))
+        frames = {way: pd.read_pickle(path).sort_values("id", ignore_index=True) for way, path in paths.items()}
+        return {way: median(found) for way, found in costs.items()}, frames
+
+
+def median(costs: list[Cost]) -> Cost:
+    names = asdict(costs[0])
+    return Cost(**{name: statistics.median(getattr(cost, name) for cost in costs) for name in names})
+
+
+@contextmanager
+def bench(folder: Path) -> Iterator[Bench]:
+    """Serve the rows from this process, with a key, until the block ends."""
+    served, own = folder / "served", folder / "own"
+    served.mkdir()
+    own.mkdir(mode=0o700)
+    rows = write_rows(served)
+    key = secrets.token_hex(32)
+    key_file = own / "key"
+    key_file.touch(mode=0o600)
+    key_file.write_text(key, encoding="ascii")
+    digest = hashlib.sha256(key.encode()).digest()
+    with LocalServer(ParquetFolder(served), key_sha256=digest, memory_mib=_MEMORY_MIB) as server:
+        configuration = {"uri": server.uri, "api_key_file": str(key_file)}
+        (own / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
+        yield Bench(uri=server.uri, key=key, rows=rows, folder=own)
+
+
+def load_text() -> str:
+    """Return how busy the machine is, without which times say little."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"

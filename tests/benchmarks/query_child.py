@@ -1,0 +1,198 @@
+"""A program that runs one query and tells what it cost; one process for each measurement, so that none helps the next.
+
+It reads a `Task` as JSON from standard input and writes a `Cost` as JSON to standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to run.
+
+    Attributes:
+        way: A name of `WAYS`.
+        sql: The statement.
+        warm_up: A statement with the same columns and few rows, run before anything is measured.
+        uri: The Flight SQL server.
+        key: The API key for it.
+        kept_at: Where the frame is written after the measurement; empty for nowhere.
+    """
+
+    way: str
+    sql: str
+    warm_up: str
+    uri: str = ""
+    key: str = ""
+    kept_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a query took.
+
+    Attributes:
+        wall_seconds: From the call to its result.
+        cpu_seconds: Of all threads of the process, in the kernel too.
+        peak_mib: By how much the process's memory grew meanwhile, at the most.
+        rows: How many rows came.
+    """
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    rows: int
+
+
+def ours(task: Task, *, preserve_dictionary: bool = False, **arguments: Any) -> Callable[[str], Any]:
+    from micromegas_jupyter import FlightSQLClient
+    from micromegas_jupyter.auth import StaticTokenAuthProvider
+
+    provider = StaticTokenAuthProvider(task.key)
+    client = FlightSQLClient(task.uri, preserve_dictionary=preserve_dictionary, auth_provider=provider)
+    return lambda sql: client.query(sql, **arguments)
+
+
+def upstream(task: Task, *, preserve_dictionary: bool = False) -> Callable[[str], Any]:
+    from micromegas.auth import StaticTokenAuthProvider
+    from micromegas.flightsql.client import FlightSQLClient
+
+    provider = StaticTokenAuthProvider(task.key)
+    client = FlightSQLClient(task.uri, auth_provider=provider, preserve_dictionary=preserve_dictionary)
+    return client.query
+
+
+def new_shell() -> Any:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    return InteractiveShell.instance()
+
+
+def magic(task: Task, line: str = "frame <<") -> Callable[[str], Any]:
+    """`%%sql` in IPython; the server and its key are those of `config.json`."""
+    shell = new_shell()
+    shell.run_line_magic("load_ext", "micromegas_jupyter")
+
+    def run(sql: str) -> Any:
+        shell.run_cell_magic("sql", line, sql)
+        return shell.user_ns.pop("frame")
+
+    return run
+
+
+def magic_reader(task: Task) -> Callable[[str], int]:
+    read = magic(task, "frame << --format reader")
+    return lambda sql: sum(batch.num_rows for batch in read(sql))
+
+
+def jupysql(address: str, **settings: bool) -> Callable[[str], Any]:
+    shell = new_shell()
+    shell.run_line_magic("load_ext", "sql")
+    for name, value in {"feedback": 0, "displaycon": False, **settings}.items():
+        shell.run_line_magic("config", f"SqlMagic.{name} = {value}")
+    shell.run_line_magic("sql", f"{address} --alias lake")
+
+    def run(sql: str) -> Any:
+        shell.run_cell_magic("sql", "frame <<", sql)
+        return shell.user_ns.pop("frame")
+
+    return run
+
+
+def jupysql_rows(_task: Task) -> Callable[[str], Any]:
+    """The defaults: SQLAlchemy gives rows, of which a DataFrame is made."""
+    import pandas as pd
+
+    run = jupysql("duckdb://")
+
+    def make(sql: str) -> Any:
+        rows = run(sql)
+        return pd.DataFrame([tuple(row) for row in rows], columns=rows.keys)
+
+    return make
+
+
+def jupysql_autopandas(_task: Task) -> Callable[[str], Any]:
+    return jupysql("duckdb://", autopandas=True)
+
+
+def jupysql_native(_task: Task) -> Callable[[str], Any]:
+    import duckdb
+
+    new_shell().user_ns["connection"] = duckdb.connect()
+    return jupysql("connection", autopandas=True)
+
+
+WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
+    "ours": ours,
+    "ours, ArrowDtype": lambda task: ours(task, dtype_backend="pyarrow"),
+    "ours, dictionaries kept": lambda task: ours(task, preserve_dictionary=True),
+    "ours, dictionaries kept, ArrowDtype": lambda task: ours(task, preserve_dictionary=True, dtype_backend="pyarrow"),
+    "upstream": upstream,
+    "upstream, dictionaries kept": lambda task: upstream(task, preserve_dictionary=True),
+    "%%sql": magic,
+    "%%sql --dtype pyarrow": lambda task: magic(task, "frame << --dtype pyarrow"),
+    "%%sql --format reader": magic_reader,
+    "jupysql, rows": jupysql_rows,
+    "jupysql, autopandas": jupysql_autopandas,
+    "jupysql, autopandas, native": jupysql_native,
+}
+
+
+def memory_mib(name: str) -> float:
+    """Return `VmRSS` or `VmHWM` of this process (proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def measure(run: Callable[[str], Any], task: Task) -> Cost:
+    # From here on the peak is a new one (proc_pid_clear_refs(5)).
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = memory_mib("VmRSS")
+    wall, cpu = SYSTEM_CLOCK.monotonic(), cpu_seconds()
+    result = run(task.sql)
+    cost = Cost(
+        wall_seconds=SYSTEM_CLOCK.monotonic() - wall,
+        cpu_seconds=cpu_seconds() - cpu,
+        peak_mib=memory_mib("VmHWM") - before,
+        rows=result if isinstance(result, int) else len(result),
+    )
+    if task.kept_at:
+        result.to_pickle(task.kept_at)
+    return cost
+
+
+def cpu_seconds() -> float:
+    """Return what all threads of this process have used, in user mode and for it in the kernel."""
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    return spent.ru_utime + spent.ru_stime
+
+
+def main() -> None:
+    task = Task(**json.load(sys.stdin))
+    answer = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        run = WAYS[task.way](task)
+        run(task.warm_up)
+        cost = measure(run, task)
+    answer.write(json.dumps(asdict(cost)))
+    answer.flush()
+    os._exit(0)  # jupysql's farewell needs a shell that is gone by then
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What a DataFrame of a million rows costs, beside upstream's client and beside jupysql; printed, never judged."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pytest
+from pandas.testing import assert_frame_equal
+
+from tests.benchmarks.measuring import ROWS, TABLE, Bench, bench, load_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from tests.benchmarks.query_child import Cost
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process's memory as Linux tells it"),
+]
+
+COLUMNS = "id, part, amount, name, time, word"
+SQL = f"SELECT {COLUMNS} FROM {TABLE}"
+ALL_DIFFERENT = f"SELECT id, part, amount, message, time, word FROM {TABLE}"
+KEPT = ", dictionaries kept"
+LONG_TRIES = 9
+MADE = """
+SELECT value AS id, value % 1000 AS part, CAST(value AS DOUBLE) / 3 AS amount, concat('name-', value % 5000) AS name,
+       to_timestamp(value) AS time, value % 7 = 0 AS flag
+FROM generate_series(1, {rows})
+"""
+# All 5M rows take twice as much.
+FEW_BATCHES_MIB = 100
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with bench(tmp_path_factory.mktemp("bench")) as serving:
+        yield serving
+
+
+@pytest.fixture
+def tries(request: pytest.FixtureRequest) -> int:
+    return LONG_TRIES if request.config.getoption("--long") else 1
+
+
+def beside(title: str, costs: dict[str, Cost], of: str) -> str:
+    """Return a line for each way: its medians, and their ratios to those of the way `of`."""
+    base = costs[of]
+    lines = [
+        f"  {way}: CPU {cost.cpu_seconds * 1e3:.0f} ms ({cost.cpu_seconds / base.cpu_seconds:.2f}), "
+        f"peak {cost.peak_mib:.0f} MiB ({cost.peak_mib / base.peak_mib:.2f}), wall {cost.wall_seconds * 1e3:.0f} ms "
+        f"({cost.wall_seconds / base.wall_seconds:.2f})"
+        for way, cost in costs.items()
+    ]
+    return "\n".join([f"\n{title}, {load_text()}; in brackets the ratio to {of}:", *lines])
+
+
+@pytest.mark.parametrize(
+    ("sql", "suffix"),
+    [(SQL, ""), (SQL, KEPT), (ALL_DIFFERENT, "")],
+    ids=["defaults", "dictionaries", "texts"],
+)
+def test_a_large_frame_beside_upstreams_client(
+    running: Bench, tries: int, capsys: pytest.CaptureFixture[str], sql: str, suffix: str
+) -> None:
+    ways = [f"upstream{suffix}", f"ours{suffix}", f"ours{suffix}, ArrowDtype"]
+    if not suffix:
+        ways += ["%%sql", "%%sql --dtype pyarrow"]
+
+    costs, frames = running.compare(dict.fromkeys(ways, sql), tries=tries)
+
+    expected = frames.pop(ways[0])
+    for way, found in frames.items():
+        if "rrow" in way:
+            assert_same_values(found, expected)
+        else:
+            assert_frame_equal(found, expected)
+            assert found.equals(expected)
+    with capsys.disabled():
+        print(beside(f"1M rows x 6 columns, {sql}", costs, ways[0]))
+
+
+def assert_same_values(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
+    assert frame.columns.tolist() == expected.columns.tolist()
+    for name in expected:
+        nulls = expected[name].isna()
+        assert frame[name].isna().equals(nulls), name
+        present = frame[name][~nulls].to_numpy(dtype=object), expected[name][~nulls].to_numpy(dtype=object)
+        assert (present[0] == present[1]).all(), name
+
+
+def test_the_magic_beside_jupysql_over_duckdb(running: Bench, tries: int, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = f"SELECT {COLUMNS} FROM '{running.rows}'"
+    statements = {
+        "%%sql": SQL,
+        "jupysql, rows": theirs,
+        "jupysql, autopandas": theirs,
+        "jupysql, autopandas, native": theirs,
+    }
+
+    costs, frames = running.compare(statements, tries=1 if tries < LONG_TRIES else 3)
+
+    for frame in frames.values():
+        assert len(frame) == ROWS
+        assert frame["name"].equals(frames["%%sql"]["name"])
+    with capsys.disabled():
+        versions = ", ".join(f"{name} {version(name)}" for name in ("jupysql", "duckdb", "duckdb-engine", "sqlalchemy"))
+        print(beside(f"1M rows x 6 columns through the magic, auth on; {versions}", costs, "%%sql"))
+
+
+def test_a_reader_holds_a_few_batches_whatever_the_size(
+    request: pytest.FixtureRequest, running: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 50_000_000 if request.config.getoption("--long") else 5_000_000
+    made = MADE.format(rows=rows)
+
+    cost = running.run("%%sql --format reader", made)
+
+    assert cost.rows == rows
+    assert cost.peak_mib < FEW_BATCHES_MIB
+    with capsys.disabled():
+        print(
+            f"\n{rows / 1e6:.0f}M rows x 6 columns through %%sql --format reader, {load_text()}: memory grew by "
+            f"{cost.peak_mib:.0f} MiB at the most, in {cost.wall_seconds:.1f} s"
+        )

@@ -1,0 +1,245 @@
+"""How long sign-ins, renewals and commands take beside the provider and the bare libraries; printed, never judged."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from micromegas_jupyter import assembly
+from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
+from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
+from micromegas_jupyter.auth.system_keyring import SystemKeyring
+from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
+from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.keyring_backend import MemoryKeyring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from micromegas_jupyter.auth.sign_in_store import SignInStore
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ROUNDS = 10
+PROCESS_SECONDS = 60
+DOCUMENTS = ("/.well-known/openid-configuration", "/jwks")
+
+FLOOR = """
+import sys, grpc
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    assert list(channel.unary_stream("/grpc.health.v1.Health/Check")(b"", timeout=10))
+"""
+FIRST_TOKEN = """
+import time
+started = time.perf_counter()
+from micromegas_jupyter import assembly
+assert assembly.stored_provider(assembly.load_client_settings()).get_token()
+print(time.perf_counter() - started)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How long one process took."""
+
+    seconds: float
+    cpu_seconds: float
+    output: str
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        yield running
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print a line that is seen in any case."""
+
+    def show(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n{line}", end="")
+
+    return show
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return how long one call takes."""
+    started = SYSTEM_CLOCK.monotonic()
+    call()
+    return SYSTEM_CLOCK.monotonic() - started
+
+
+def in_milliseconds(found: Sequence[float]) -> str:
+    """Return the median and the shortest."""
+    return f"{statistics.median(found) * 1e3:.1f} ms (shortest {min(found) * 1e3:.1f})"
+
+
+def ask(url: str, fields: dict[str, str] | None = None) -> bytes:
+    """Call a provider with nothing between it and the socket."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    if fields is None:
+        connection.request("GET", path)
+    else:
+        connection.request("POST", path, urlencode(fields), {"Content-Type": "application/x-www-form-urlencoded"})
+    body = connection.getresponse().read()
+    connection.close()
+    return body
+
+
+def stored_at(store: SignInStore, stack: DemoStack) -> OidcAuthProvider:
+    """Sign a person in."""
+    provider = stack.provider
+    pending = OidcAuthProvider.begin_login(provider.issuer, provider.client_id, store=store)
+    sign_in(pending.start_url or "")
+    return pending.result(timeout_seconds=30)
+
+
+def test_a_sign_in_without_the_persons_own_time(stack: DemoStack, tmp_path: Path, say: Callable[[str], None]) -> None:
+    totals, beginnings, endings = [], [], []
+    for number in range(ROUNDS + 1):
+        store = TokenStore(tmp_path / f"{number}.json")
+        started = SYSTEM_CLOCK.monotonic()
+        pending = OidcAuthProvider.begin_login(stack.provider.issuer, stack.provider.client_id, store=store)
+        begun = SYSTEM_CLOCK.monotonic()
+        callback = sign_in(pending.start_url or "", visit_callback=False)
+        came_back = SYSTEM_CLOCK.monotonic()
+        ask(callback)
+        provider = pending.result(timeout_seconds=30)
+        ended = SYSTEM_CLOCK.monotonic()
+        assert provider.get_token()
+        pending.wait_closed(10)
+        beginnings.append(begun - started)
+        endings.append(ended - came_back)
+        totals.append(beginnings[-1] + endings[-1])
+
+    first, *totals = totals
+    say(
+        f"sign-in without the person: {in_milliseconds(totals)}; up to the page {in_milliseconds(beginnings[1:])}, "
+        f"from the callback on {in_milliseconds(endings[1:])}; the first of a process {first * 1e3:.0f} ms"
+    )
+
+
+def test_a_renewal_beside_the_providers_own_time(stack: DemoStack, tmp_path: Path, say: Callable[[str], None]) -> None:
+    issuer, client_id = stack.provider.issuer, stack.provider.client_id
+    path, raw_path = tmp_path / "tokens.json", tmp_path / "raw.json"
+    stored_at(TokenStore(path), stack)
+    stored_at(TokenStore(raw_path), stack)
+    raw_token = json.loads(raw_path.read_text())["token"]["refresh_token"]
+    renewals, whole_renewals, raw_renewals, raw_documents = [], [], [], []
+
+    for _ in range(ROUNDS + 1):
+        for found, is_prepared in ((renewals, True), (whole_renewals, False)):
+            provider = OidcAuthProvider.from_file(path)
+            if is_prepared:
+                provider._connection.keys()
+            before = provider.get_token()
+            provider.invalidate(before)
+            found.append(seconds_of(provider.get_token))
+            assert provider.get_token() != before
+        fields = {"grant_type": "refresh_token", "client_id": client_id, "refresh_token": raw_token}
+        started = SYSTEM_CLOCK.monotonic()
+        answer = ask(f"{issuer}/token", fields)
+        raw_renewals.append(SYSTEM_CLOCK.monotonic() - started)
+        raw_token = json.loads(answer)["refresh_token"]
+        raw_documents.append(sum(seconds_of(lambda path=path: ask(issuer + path)) for path in DOCUMENTS))
+
+    own, documents = statistics.median(raw_renewals), statistics.median(raw_documents)
+    beyond = statistics.median(renewals[1:]) - own
+    whole_beyond = statistics.median(whole_renewals[1:]) - own - documents
+    say(
+        f"renewal: {in_milliseconds(renewals[1:])}, the provider's own {in_milliseconds(raw_renewals)}, beyond it "
+        f"{beyond * 1e3:.1f} ms; with its documents {in_milliseconds(whole_renewals[1:])}, beyond them "
+        f"{whole_beyond * 1e3:.1f} ms"
+    )
+
+
+@pytest.mark.parametrize("kind", ["file", "keyring", "service account"])
+def test_a_fresh_token(kind: str, stack: DemoStack, tmp_path: Path, say: Callable[[str], None]) -> None:
+    provider: OidcAuthProvider | OidcClientCredentialsProvider
+    if kind == "service account":
+        provider = OidcClientCredentialsProvider.from_env(stack.service_environment())
+    else:
+        path = tmp_path / "tokens.json"
+        in_keyring = KeyringTokenStore(path, SystemKeyring(MemoryKeyring()))
+        provider = stored_at(TokenStore(path) if kind == "file" else in_keyring, stack)
+    token = provider.get_token()
+    calls = 2_000
+
+    def many() -> None:
+        for _ in range(calls):
+            provider.get_token()
+
+    found = [seconds_of(many) / calls * 1e6 for _ in range(7)]
+
+    assert provider.get_token() == token
+    say(f"get_token(), fresh, {kind}: {statistics.median(found):.1f} us (shortest {min(found):.1f})")
+
+
+@pytest.fixture
+def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
+    """The environment of a person who is signed in, in which compiled modules are kept from run to run."""
+    own = stack.process_environment()
+    own |= {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)
+    with ScriptedPerson() as browser:
+        assembly.login(assembly.load_client_settings(environ=own), browser=browser, environ=own)
+    return own
+
+
+def run(command: Sequence[str], environ: dict[str, str]) -> Run:
+    """Run a program to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = SYSTEM_CLOCK.monotonic()
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PROCESS_SECONDS)
+    seconds = SYSTEM_CLOCK.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stdout + result.stderr
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds=seconds, cpu_seconds=cpu_seconds, output=result.stdout)
+
+
+def test_whole_processes_beside_what_python_and_grpc_take(
+    stack: DemoStack, environ: dict[str, str], say: Callable[[str], None]
+) -> None:
+    micromegas = [str(Path(sys.executable).with_name("micromegas"))]
+    programs = {
+        "python, nothing else": [sys.executable, "-c", "pass"],
+        "python with grpc and one call": [sys.executable, "-c", FLOOR, stack.server.uri.removeprefix("grpc://")],
+        "python, first get_token()": [sys.executable, "-c", FIRST_TOKEN],
+        "micromegas whoami": [*micromegas, "whoami"],
+        "micromegas doctor": [*micromegas, "doctor"],
+        'micromegas query "SELECT 1"': [*micromegas, "query", "SELECT 1"],
+    }
+    for command in programs.values():
+        run(command, environ)  # so that all is compiled
+    runs: dict[str, list[Run]] = {name: [] for name in programs}
+    load_before = os.getloadavg()[0]
+
+    for _ in range(ROUNDS):
+        for name, command in programs.items():
+            runs[name].append(run(command, environ))
+
+    assert "knows you as alice@example.com" in runs["micromegas whoami"][0].output
+    say(f"whole processes, {ROUNDS} rounds, load {load_before:.1f} to {os.getloadavg()[0]:.1f}:")
+    for name, found in runs.items():
+        wall = in_milliseconds([each.seconds for each in found])
+        say(f"  {name}: {wall}, processor {statistics.median(each.cpu_seconds for each in found) * 1e3:.0f} ms")
+    inside = [float(each.output) for each in runs["python, first get_token()"]]
+    say(f"  the first get_token() itself, with what it imports: {in_milliseconds(inside)}")

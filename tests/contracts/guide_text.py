@@ -1,0 +1,91 @@
+"""Reads the administrator guide as its parts: tables, fenced blocks, headings, links."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+GUIDE = ("access.md", "access-providers.md", "access-reasons.md")
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One fenced block.
+
+    Attributes:
+        place: Page and line of its fence.
+        language: What stands behind the fence.
+        text: What it holds.
+        announced_by: The last line before it that is not empty.
+    """
+
+    place: str
+    language: str
+    text: str
+    announced_by: str
+
+
+def read_page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def read_guide() -> str:
+    return "\n".join(read_page(name) for name in GUIDE)
+
+
+def blocks(*names: str) -> list[Block]:
+    """Return the fenced blocks of the pages."""
+    found: list[Block] = []
+    for name in names:
+        text = read_page(name)
+        for fence in _FENCE.finditer(text):
+            before = text[: fence.start()]
+            lines = [line for line in before.split("\n") if line.strip()]
+            found.append(
+                Block(
+                    place=f"{name}:{before.count(chr(10)) + 1}",
+                    language=fence[1],
+                    text=fence[2],
+                    announced_by=lines[-1] if lines else "",
+                )
+            )
+    return found
+
+
+def table_rows(text: str) -> list[tuple[str, ...]]:
+    """Return the cells of every row of every table; `\\|` stays within a cell."""
+    lines = [line.strip() for line in text.split("\n") if line.startswith("|")]
+    return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#{1,6} (.+)$", _FENCE.sub("", text), flags=re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of the headings, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(text)}
+
+
+def links(text: str) -> list[str]:
+    return _LINK.findall(_FENCE.sub("", text))
+
+
+def dangling_links(page: str) -> list[str]:
+    """Return the links of a page below docs, or at `../README.md`, whose file or heading is not there."""
+    text = read_page(page)
+    return [link for link in links(text) if "://" not in link and not _leads_somewhere(page, text, link)]
+
+
+def _leads_somewhere(page: str, text: str, link: str) -> bool:
+    target, _, anchor = link.partition("#")
+    path = (DOCS / page).parent / target
+    if not target:
+        return anchor in anchors(text)
+    return path.is_file() and (not anchor or anchor in anchors(path.read_text(encoding="utf-8")))

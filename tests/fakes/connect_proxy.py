@@ -1,0 +1,98 @@
+"""A proxy that carries TLS to other hosts (CONNECT, RFC 9110 section 9.3.6), with a password if a test wants one."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import ssl
+
+_CHUNK_BYTES = 65536
+_WAIT_SECONDS = 10
+
+
+class ConnectProxy:
+    """A context manager; carries what is sent to it to the host that was asked for.
+
+    Args:
+        credentials: `user:password` that it wants to see; None accepts everybody.
+        tls: How it speaks TLS itself; None for plain http.
+        leads_to: Where everything is carried, whatever was asked for.
+
+    Attributes:
+        targets: The hosts that were asked for, with their ports.
+        address: Its host and port.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        leads_to: tuple[str, int] | None = None,
+    ) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._wanted = None if credentials is None else base64.b64encode(credentials.encode()).decode()
+        self._tls = tls
+        self._leads_to = leads_to
+        self.targets: list[str] = []
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.settimeout(_WAIT_SECONDS)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with suppress(OSError, ValueError), plain:
+            connection = plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
+            with connection:
+                head = _read_head(connection)
+                method, target, _ = head.split("\r\n")[0].split(" ")
+                if method != "CONNECT":
+                    connection.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+                    return
+                if self._wanted is not None and f"Proxy-Authorization: Basic {self._wanted}" not in head:
+                    connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                    return
+                self.targets.append(target)
+                host, _, port = target.rpartition(":")
+                with socket.create_connection(self._leads_to or (host, int(port)), _WAIT_SECONDS) as other:
+                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    back = threading.Thread(target=_carry, args=(other, connection), daemon=True)
+                    back.start()
+                    _carry(connection, other)
+                    back.join(_WAIT_SECONDS)
+
+
+def _read_head(connection: socket.socket) -> str:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        chunk = connection.recv(_CHUNK_BYTES)
+        if not chunk:
+            raise ValueError("the request ended early")
+        head += chunk
+    return head.decode("latin-1")
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while chunk := source.recv(_CHUNK_BYTES):
+            sink.sendall(chunk)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,254 @@
+"""A scripted provider whose answers are spoilt on their way, down to single bytes.
+
+A fault spends nothing: what it spoils is a good answer, made without using up the code or refresh token that was sent
+for it. So a client that takes the answer all the same is found out, and one that does not has lost nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self, TypeAlias
+from urllib.parse import urlencode, urlsplit
+
+from tests.fakes.mint import SigningKey, encode_json, mint_raw
+from tests.fakes.scripted_http import Reply, ScriptedHandler, Seen, flat_query
+from tests.fakes.scripted_provider import ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ELSEWHERE = "/elsewhere"
+# The pause between two bytes is shorter than any time-out of a single read, and all bytes take longer than any call.
+TRICKLE_PAUSE_SECONDS = 0.05
+LONG_BODY_BYTES = 400
+LONGEST_STALL_SECONDS = 20.0
+OVERSIZED_BYTES = 1_000_001
+
+_SECRET_MEMBERS = ("access_token", "refresh_token", "id_token", "device_code")
+_SECRET_FIELDS = ("code", "code_verifier", "refresh_token", "device_code", "token", "client_secret")
+_UNSPENT_GRANTS = ("refresh_token", "urn:ietf:params:oauth:grant-type:device_code")
+
+
+class Wire:
+    """One connection on which a fault answers.
+
+    Attributes:
+        provider: Who answers.
+        request: What was asked.
+    """
+
+    def __init__(self, handler: FaultyHandler, request: Seen) -> None:
+        self._handler = handler
+        self.provider = handler.provider
+        self.request = request
+
+    def send(self, data: bytes) -> None:
+        self._handler.wfile.write(data)
+        self._handler.wfile.flush()
+
+    def send_head(self, status: int, headers: Mapping[str, str], *, length: int) -> None:
+        self._handler.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self._handler.send_header(name, value)
+        self._handler.end_headers()
+
+    def send_reply(self, reply: Reply, content: bytes | None = None) -> None:
+        body = reply.content if content is None else content
+        self.send_head(reply.status, reply.all_headers, length=len(body))
+        self.send(body)
+
+
+Fault: TypeAlias = "Callable[[Wire, Reply], None]"
+
+
+class FaultyProvider(ScriptedProvider):
+    """A scripted provider with a fault at some paths.
+
+    Attributes:
+        faults: What spoils the answers of each path, until the test takes it away.
+        stopping: Set when the test is over.
+        secrets: Every token, code and secret that was sent by either side.
+    """
+
+    poll_seconds = 0.005
+
+    def __init__(self, **options: object) -> None:
+        self.faults: dict[str, Fault] = {}
+        self.stopping = threading.Event()
+        self.secrets: set[str] = set()
+        super().__init__(**options)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        assert self._server is not None
+        self._server.RequestHandlerClass = FaultyHandler
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stopping.set()
+        super().__exit__(*error)
+
+    def issue(self, **options: str | None) -> dict[str, object]:
+        answer = super().issue(**options)
+        self._note(answer, _SECRET_MEMBERS)
+        return answer
+
+    def handle(self, seen: Seen) -> Reply:
+        self._note(seen.form, _SECRET_FIELDS)
+        reply = super().handle(seen)
+        self._note(reply.body, _SECRET_MEMBERS)
+        return reply
+
+    def unspent(self, seen: Seen) -> Reply:
+        """Make the answer that a fault spoils."""
+        if seen.path == "/revoke":
+            self.handle(seen)
+            return Reply(text="")  # to access tokens, too
+        if seen.path != "/token" or seen.form.get("grant_type") not in _UNSPENT_GRANTS:
+            return self.handle(seen)
+        with self._lock:
+            self.requests.append(seen)
+            self._note(seen.form, _SECRET_FIELDS)
+            return Reply(body=self.issue())
+
+    def _note(self, members: object, names: tuple[str, ...]) -> None:
+        if isinstance(members, dict):
+            self.secrets.update(str(members[name]) for name in names if members.get(name))
+
+
+class FaultyHandler(ScriptedHandler):
+    """Answers one request, with the fault that lies at its path."""
+
+    @property
+    def provider(self) -> FaultyProvider:
+        assert isinstance(self.server.provider, FaultyProvider)
+        return self.server.provider
+
+    def _answer(self, form: dict[str, str]) -> None:
+        parts = urlsplit(self.path)
+        fault = self.provider.faults.get(parts.path)
+        if fault is None:
+            super()._answer(form)
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        seen = Seen(method=self.command, path=parts.path, query=flat_query(parts.query), form=form, headers=headers)
+        self.close_connection = True
+        with suppress(OSError):  # the client hung up, as it should
+            fault(Wire(self, seen), self.provider.unspent(seen))
+
+
+def hang(wire: Wire, _reply: Reply) -> None:
+    """Say nothing."""
+    wire.provider.stopping.wait(LONGEST_STALL_SECONDS)
+
+
+def trickle(wire: Wire, reply: Reply) -> None:
+    """Say everything, a byte at a time."""
+    content = _long(reply)
+    wire.send_head(reply.status, reply.all_headers, length=len(content))
+    for byte in content:
+        wire.send(bytes([byte]))
+        if wire.provider.stopping.wait(TRICKLE_PAUSE_SECONDS):
+            return
+
+
+def cut(wire: Wire, reply: Reply) -> None:
+    """Hang up in the middle of the body."""
+    content = _long(reply)
+    wire.send_head(reply.status, reply.all_headers, length=len(content))
+    wire.send(content[: len(content) // 2])
+
+
+def server_error(wire: Wire, reply: Reply) -> None:
+    wire.send_reply(replace(reply, status=500))
+
+
+def too_many_requests(wire: Wire, reply: Reply) -> None:
+    wire.send_reply(replace(reply, status=429, headers={**reply.headers, "Retry-After": "1"}))
+
+
+def malformed_json(wire: Wire, reply: Reply) -> None:
+    wire.send_reply(reply, reply.content[:-1] or b"{")
+
+
+def oversized(wire: Wire, reply: Reply) -> None:
+    """Send a good document with more blanks behind it than anybody should read."""
+    wire.send_reply(reply, reply.content + b" " * OVERSIZED_BYTES)
+
+
+def compressed(wire: Wire, reply: Reply) -> None:
+    packed = gzip.compress(reply.content)
+    wire.send_reply(replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"}), packed)
+
+
+def redirect(wire: Wire, reply: Reply) -> None:
+    """Send the client elsewhere with everything that it sent (307 repeats the form)."""
+    wire.send_reply(replace(reply, status=307, headers={**reply.headers, "Location": wire.provider.base + ELSEWHERE}))
+
+
+def wrong_content_type(wire: Wire, reply: Reply) -> None:
+    wire.send_reply(replace(reply, headers={**reply.headers, "Content-Type": "text/html"}))
+
+
+def not_an_object(wire: Wire, reply: Reply) -> None:
+    wire.send_reply(Reply(body=[reply.body]))
+
+
+def refuse(code: str) -> Fault:
+    """Return a fault that refuses as OAuth does, and repeats all that was sent."""
+
+    def fault(wire: Wire, _reply: Reply) -> None:
+        sent = urlencode(wire.request.form)
+        wire.send_reply(Reply(status=400, body={"error": code, "error_description": f"no: {sent}"}))
+
+    return fault
+
+
+def change(**members: object) -> Fault:
+    """Return a fault that replaces members of the answer; None leaves one out."""
+
+    def fault(wire: Wire, reply: Reply) -> None:
+        assert isinstance(reply.body, dict)
+        body = {name: value for name, value in {**reply.body, **members}.items() if value is not None}
+        wire.send_reply(replace(reply, body=body))
+
+    return fault
+
+
+def forge(*, key: SigningKey | None = None, **claims: object) -> Fault:
+    """Return a fault that changes claims of the ID token, and signs it with the provider's key or another one."""
+
+    def fault(wire: Wire, reply: Reply) -> None:
+        payload = json.dumps({**_claims(reply), **claims}).encode()
+        change(id_token=mint_raw(payload, key=key or wire.provider.signing_key))(wire, reply)
+
+    return fault
+
+
+def unsigned(wire: Wire, reply: Reply) -> None:
+    """Send the ID token without a signature."""
+    change(id_token=f"{encode_json({'alg': 'none'})}.{encode_json(_claims(reply))}.")(wire, reply)
+
+
+def another_issuer_in_callback(wire: Wire, reply: Reply) -> None:
+    """Send the browser back with the name of another provider (RFC 9207)."""
+    location = reply.headers["Location"].replace(urlencode({"iss": wire.provider.issuer}), "iss=https%3A%2F%2Fevil")
+    wire.send_reply(replace(reply, headers={"Location": location}))
+
+
+def _claims(reply: Reply) -> dict[str, object]:
+    assert isinstance(reply.body, dict)
+    payload = str(reply.body["id_token"]).split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert isinstance(claims, dict)
+    return claims
+
+
+def _long(reply: Reply) -> bytes:
+    # Blanks behind a document change nothing in it.
+    return json.dumps(reply.body).encode().ljust(LONG_BODY_BYTES) if reply.body else b" " * LONG_BODY_BYTES

@@ -1,0 +1,41 @@
+"""A pause between two questions that takes no time: the clock is moved instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.fakes.clock import FakeClock
+
+
+class FakePause:
+    """Implements `auth.device_login.StopSignal`.
+
+    Attributes:
+        waited: How long each wait was.
+        meanwhile: What happens during a wait, by its number from 1.
+
+    Args:
+        clock: Is moved by each wait.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.waited: list[float] = []
+        self.meanwhile: dict[int, Callable[[], None]] = {}
+        self._clock = clock
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, timeout: float) -> bool:
+        assert len(self.waited) < 1000, "the pauses do not end"
+        self.waited.append(timeout)
+        self._clock.advance(timeout)
+        self.meanwhile.get(len(self.waited), lambda: None)()
+        return self._is_set

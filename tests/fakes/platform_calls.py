@@ -1,0 +1,47 @@
+"""A platform without sockets: what it answers is set, what was asked is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.http.platform_http import Platform, PlatformAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request."""
+
+    url: str
+    headers: Mapping[str, str]
+    platform: Platform
+
+
+class PlatformScript:
+    """Implements `http.platform_http.PlatformCalls`; gives its answers in turn and repeats the last one."""
+
+    def __init__(self, *answers: PlatformAnswer | Exception) -> None:
+        self.asked: list[Asked] = []
+        self._answers = list(answers)
+
+    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> PlatformAnswer:
+        shown = {name: value.reveal() if isinstance(value, Secret) else value for name, value in headers.items()}
+        self.asked.append(Asked(url=url, headers=shown, platform=platform))
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def answer(
+    body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, date: datetime | None = None
+) -> PlatformAnswer:
+    """Make an answer; text and bytes are sent as they are, anything else as JSON."""
+    content = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else json.dumps(body).encode()
+    return PlatformAnswer(status=status, headers=headers or {}, body=content, date=date)

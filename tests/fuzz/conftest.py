@@ -1,0 +1,61 @@
+"""How much is tried: a little in every run, the stated sizes in the long one; and what the worst case cost."""
+
+from __future__ import annotations
+
+import logging
+import random
+import resource
+from dataclasses import dataclass, field
+from time import thread_time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLOWEST_ALLOWED_SECONDS = 1.0
+GROWTH_ALLOWED_KIB = 256 * 1024
+
+
+@dataclass
+class Fuzzing:
+    """One run: its randomness, and bounds on the time and memory of what is tried."""
+
+    random: random.Random
+    tries: int
+    slowest_seconds: float = 0.0
+    _start_kib: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    def attempt(self, action: Callable[[], object]) -> object:
+        """Run one case and remember how long it kept the processor, whatever else the machine does meanwhile."""
+        started = thread_time()
+        try:
+            return action()
+        finally:
+            self.slowest_seconds = max(self.slowest_seconds, thread_time() - started)
+
+    def check_bounds(self) -> None:
+        """Fail when a case took long or memory grew."""
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._start_kib
+        print(f"{self.tries} cases, slowest {self.slowest_seconds * 1000:.1f} ms, memory grew {grown // 1024} MiB")
+        assert self.slowest_seconds < SLOWEST_ALLOWED_SECONDS
+        assert grown < GROWTH_ALLOWED_KIB
+
+
+@pytest.fixture
+def fuzzing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fuzzing:
+    """The run's seed is fixed in short runs, so that a failure comes again, and new in long ones."""
+    # Lines are made and then dropped: pytest would keep each of them, and that memory would count.
+    for name in ("micromegas_jupyter.access", "micromegas_jupyter.audit.access"):
+        monkeypatch.setattr(logging.getLogger(name), "filters", [lambda _record: False])
+    short, long = request.param
+    is_long = request.config.getoption("--long")
+    seed = random.SystemRandom().getrandbits(64) if is_long else 20261124
+    print(f"seed {seed}")
+    return Fuzzing(random=random.Random(seed), tries=long if is_long else short)
+
+
+def sizes(*, short: int, long: int) -> pytest.MarkDecorator:
+    """Say how many cases a test tries."""
+    return pytest.mark.parametrize("fuzzing", [(short, long)], indirect=True, ids=["cases"])

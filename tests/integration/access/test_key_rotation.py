@@ -1,0 +1,128 @@
+"""A validator under load while a provider of another make changes its keys."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.access import Rejected, Unavailable
+from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.raw_client import header_of
+from tests.integration.access.parts import CountedHttp, Minter, validator_of
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.access import OidcValidator
+    from tests.integration.other_provider.running import OtherProvider
+
+pytestmark = pytest.mark.integration
+
+COOL_DOWN_SECONDS = 2
+CALLERS = 4
+CALLS_PER_SECOND = 200
+# When the provider changes its keys: pairs, so that the second change falls into the first one's cool-down.
+ROTATIONS_AT_SECONDS = (1.0, 1.6, 4.5, 5.1)
+LENGTH_SECONDS = 8.0
+
+
+class Load:
+    """Calls the validator at a steady rate, with the token that is the newest at the time and the one before."""
+
+    def __init__(self, validator: OidcValidator, token: str) -> None:
+        self._validator = validator
+        self._lock = threading.Lock()
+        self.tokens = [token]
+        self.stopping = threading.Event()
+        self.accepted = 0
+        self.unavailable = 0
+        self.refused_at: dict[str, list[float]] = defaultdict(list)
+        self.accepted_at: dict[str, list[float]] = defaultdict(list)
+        self.reasons: set[str] = set()
+
+    def run(self, first_at: float, period_seconds: float) -> None:
+        due, number = first_at, 0
+        while not self.stopping.wait(max(0.0, due - time.monotonic())):
+            with self._lock:
+                token = self.tokens[-1 - number % min(2, len(self.tokens))]
+            self._call(token)
+            due, number = due + period_seconds, number + 1
+
+    def offer(self, token: str) -> None:
+        with self._lock:
+            self.tokens.append(token)
+
+    def _call(self, token: str) -> None:
+        key_id = str(header_of(token)["kid"])
+        try:
+            self._validator.validate_token(token)
+        except Rejected as refused:
+            with self._lock:
+                self.refused_at[key_id].append(time.monotonic())
+                self.reasons.add(refused.reason)
+        except Unavailable:
+            with self._lock:
+                self.unavailable += 1
+        else:
+            with self._lock:
+                self.accepted += 1
+                self.accepted_at[key_id].append(time.monotonic())
+
+    def refused_count(self) -> int:
+        return sum(map(len, self.refused_at.values()))
+
+    def longest_gap_seconds(self) -> float:
+        """The longest time from a key's first refusal to its first acceptance after it."""
+        gaps = [0.0]
+        for key_id, refusals in self.refused_at.items():
+            later = [moment for moment in self.accepted_at[key_id] if moment > max(refusals)]
+            gaps.append(min(later) - min(refusals) if later else float("inf"))
+        return max(gaps)
+
+
+def test_no_valid_token_is_refused_for_longer_than_the_cool_down(
+    own_provider: OtherProvider, record_property: pytest.RecordProperty
+) -> None:
+    minter, http = Minter(own_provider), ProviderHttp()
+    counted = CountedHttp(http, SYSTEM_CLOCK)
+    # One remembered token: nearly every call verifies a signature.
+    validator = validator_of(own_provider, counted, SYSTEM_CLOCK, cool_down_seconds=COOL_DOWN_SECONDS, cache_size=1)
+    load = Load(validator, minter.token())
+    started = time.monotonic()
+    threads = [
+        threading.Thread(target=load.run, args=(started + number / CALLS_PER_SECOND, CALLERS / CALLS_PER_SECOND))
+        for number in range(CALLERS)
+    ]
+    for thread in threads:
+        thread.start()
+
+    for at_seconds in ROTATIONS_AT_SECONDS:
+        load.stopping.wait(max(0.0, started + at_seconds - time.monotonic()))
+        own_provider.rotate(keep=len(ROTATIONS_AT_SECONDS))
+        load.offer(minter.token())
+    load.stopping.wait(max(0.0, started + LENGTH_SECONDS - time.monotonic()))
+    load.stopping.set()
+    for thread in threads:
+        thread.join(10)
+    taken_seconds = time.monotonic() - started
+    http.close()
+
+    calls = load.accepted + load.unavailable + load.refused_count()
+    figures = (
+        f"{calls} calls in {taken_seconds:.1f} s, {len(ROTATIONS_AT_SECONDS)} rotations: {load.accepted} accepted, "
+        f"{load.refused_count()} refused, {load.unavailable} undecided; longest gap "
+        f"{load.longest_gap_seconds():.2f} s of {COOL_DOWN_SECONDS} s; {len(counted.began)} fetches"
+    )
+    print(figures)
+    record_property("figures", figures)
+    assert calls >= 0.9 * CALLS_PER_SECOND * LENGTH_SECONDS
+    assert len({header_of(token)["kid"] for token in load.tokens}) == len(ROTATIONS_AT_SECONDS) + 1
+    assert all(load.accepted_at[str(header_of(token)["kid"])] for token in load.tokens)
+    assert load.reasons <= {"unknown_key"}
+    assert load.unavailable == 0
+    # What a fetch and a thread's turn take comes on top.
+    assert load.longest_gap_seconds() <= COOL_DOWN_SECONDS + 0.5
+    assert len(counted.began) <= 2 + len(ROTATIONS_AT_SECONDS)

@@ -1,0 +1,130 @@
+"""Keys behind certificates and a token of their own, as a cluster's API server publishes them."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.access import Unavailable
+from micromegas_jupyter.access.key_policy import KeyPolicy
+from micromegas_jupyter.access.key_sources import KeySources
+from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.settings import IssuerSetting
+from tests.fakes.mint import ec_key
+from tests.fakes.tls_provider import TlsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.fakes.clock import FakeClock
+
+pytestmark = pytest.mark.integration
+
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+
+
+class Cluster(ThreadingHTTPServer):
+    """Shows its documents over TLS to whoever brings the token."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ca_file = folder / "certificate.pem"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.ca_file, folder / "key.pem")
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.base = f"https://127.0.0.1:{self.server_port}"
+        self.token = "sesame"
+        self.documents = {
+            "/.well-known/openid-configuration": {"issuer": ISSUER, "jwks_uri": f"{self.base}/openid/v1/jwks"},
+            "/openid/v1/jwks": {"keys": [ec_key().jwk()]},
+        }
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers from the server's documents."""
+
+    server: Cluster
+
+    def do_GET(self) -> None:
+        is_allowed = self.headers["Authorization"] == f"Bearer {self.server.token}"
+        body = json.dumps(self.server.documents[self.path] if is_allowed else {"kind": "Status"}).encode()
+        self.send_response(200 if is_allowed else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    # It comes for its certificate, which vouches for this machine and for nothing else.
+    with TlsProvider(tmp_path), Cluster(tmp_path) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.fixture
+def sources(clock: FakeClock) -> Iterator[KeySources]:
+    http = ProviderHttp()
+    made = KeySources(http=http, clock=clock)
+    yield made
+    made.close()
+    http.close()
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("sesame\n")
+    return path
+
+
+def setting_of(cluster: Cluster, **changes: str | None) -> IssuerSetting:
+    members: dict[str, str | None] = {
+        "discovery_url": f"{cluster.base}/.well-known/openid-configuration",
+        "ca_file": str(cluster.ca_file),
+        **changes,
+    }
+    return IssuerSetting(issuer=ISSUER, **members)  # type: ignore[arg-type]
+
+
+def test_keys_come_with_the_certificates_and_the_token(cluster: Cluster, sources: KeySources, token_file: Path) -> None:
+    source = sources.source_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
+
+    assert [key.key_id for key in source.current().keys] == ["ec"]
+
+
+def test_a_token_that_changes_is_followed(
+    cluster: Cluster, sources: KeySources, token_file: Path, clock: FakeClock
+) -> None:
+    source = sources.source_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
+    first = source.current()
+    cluster.token = "renewed"
+    token_file.write_text("renewed")
+    clock.advance(3600)
+
+    assert source.current() is not first
+
+
+@pytest.mark.parametrize("missing", ["bearer_token_file", "ca_file"])
+def test_without_either_there_are_no_keys(
+    cluster: Cluster, sources: KeySources, token_file: Path, missing: str
+) -> None:
+    setting = setting_of(cluster, **{"bearer_token_file": str(token_file), missing: None})
+
+    with pytest.raises(Unavailable):
+        sources.source_of(setting, KeyPolicy()).current()

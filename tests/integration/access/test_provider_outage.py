@@ -1,0 +1,158 @@
+"""A validator while a provider of another make is stopped: an hour of clock time, over real connections."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
+from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.clock import FakeClock
+from tests.fakes.counting_listener import CountingListener
+from tests.integration.access.parts import CountedHttp, Minter, unknown_key_token, validator_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.other_provider.running import OtherProvider
+
+pytestmark = pytest.mark.integration
+
+HOUR_SECONDS = 3600
+COOL_DOWN_SECONDS = 30
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The real time, but it moves only when told: the provider's own clock cannot be set."""
+    return FakeClock(SYSTEM_CLOCK.now())
+
+
+@pytest.fixture
+def http(clock: FakeClock) -> Iterator[CountedHttp]:
+    network = ProviderHttp()
+    yield CountedHttp(network, clock)
+    network.close()
+
+
+@pytest.fixture
+def validator(own_provider: OtherProvider, http: CountedHttp, clock: FakeClock) -> OidcValidator:
+    return validator_of(own_provider, http, clock, cool_down_seconds=COOL_DOWN_SECONDS)
+
+
+def port_of(provider: OtherProvider) -> int:
+    port = urlsplit(provider.issuer).port
+    assert port is not None
+    return port
+
+
+def outcome_of(validator: OidcValidator, token: str) -> str:
+    try:
+        validator.validate_token(token)
+    except Rejected as refused:
+        return refused.reason
+    except Unavailable:
+        return "undecided"
+    return "accepted"
+
+
+def outcome_when_settled(validator: OidcValidator, token: str) -> str:
+    """The outcome when a fetch in the background has ended, ten seconds from now at the latest."""
+    pause, outcome = threading.Event(), "undecided"
+    for _ in range(200):
+        outcome = outcome_of(validator, token)
+        if outcome != "undecided":
+            break
+        pause.wait(0.05)
+    return outcome
+
+
+def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
+    own_provider: OtherProvider,
+    validator: OidcValidator,
+    http: CountedHttp,
+    clock: FakeClock,
+    record_property: pytest.RecordProperty,
+) -> None:
+    minter = Minter(own_provider)
+    known, spare = minter.token(), [minter.token() for _ in range(20)]
+    validator.validate_token(known)
+    own_provider.rotate()
+    of_new_key = minter.token()
+    own_provider.stop()
+    asked_before = len(http.began)
+    flood = 2000
+
+    with CountingListener(port_of(own_provider)) as listener:
+        outcomes: dict[str, set[str]] = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
+        for number in range(flood):
+            outcomes["unknown"].add(outcome_of(validator, unknown_key_token(own_provider, clock, number)))
+            if number % 100 == 0:
+                outcomes["known"].add(outcome_of(validator, known))
+                outcomes["spare"].add(outcome_of(validator, spare[number // 100]))
+                outcomes["new"].add(outcome_of(validator, of_new_key))
+            clock.advance(HOUR_SECONDS / flood)
+        for thread in threading.enumerate():
+            if thread.name == "micromegas-key-refresh":
+                thread.join(20)
+        connections = listener.connection_count
+    moments = sorted(moment for moment, _url in http.began[asked_before:])
+    own_provider.start()
+    clock.advance(COOL_DOWN_SECONDS)
+    first_after = outcome_of(validator, of_new_key)
+    after = outcome_when_settled(validator, of_new_key)
+
+    shortest = min(later - earlier for earlier, later in itertools.pairwise(moments))
+    figures = (
+        f"{flood} unknown key ids in an hour: {len(moments)} fetches, {connections} connections at the provider's "
+        f"port, never closer than {shortest:.1f} s"
+    )
+    print(figures)
+    record_property("figures", figures)
+    assert outcomes == {"unknown": {"undecided"}, "known": {"accepted"}, "spare": {"accepted"}, "new": {"undecided"}}
+    assert shortest >= COOL_DOWN_SECONDS
+    assert len(moments) <= HOUR_SECONDS / COOL_DOWN_SECONDS
+    assert connections == len(moments)
+    assert len(moments) > HOUR_SECONDS / COOL_DOWN_SECONDS / 2, "the provider was hardly asked at all"
+    # The first one to ask starts the fetch; nobody waits for it while the provider is known to be down.
+    assert first_after in {"undecided", "accepted"}
+    assert after == "accepted"
+
+
+def test_a_server_that_starts_while_the_provider_is_down_accepts_tokens_when_it_is_back(
+    own_provider: OtherProvider, validator: OidcValidator, clock: FakeClock
+) -> None:
+    token = Minter(own_provider).token()
+    own_provider.stop()
+    while_down = outcome_of(validator, token)
+    own_provider.start()
+    clock.advance(COOL_DOWN_SECONDS)
+
+    assert (while_down, outcome_of(validator, token)) == ("undecided", "accepted")
+
+
+def test_a_thousand_callers_with_an_empty_cache_share_one_fetch(
+    own_provider: OtherProvider, validator: OidcValidator, http: CountedHttp
+) -> None:
+    token = Minter(own_provider).token()
+    barrier = threading.Barrier(1001)
+    outcomes: list[str] = []
+
+    def call() -> None:
+        barrier.wait(60)
+        outcomes.append(outcome_of(validator, token))
+
+    threads = [threading.Thread(target=call) for _ in range(1000)]
+    for thread in threads:
+        thread.start()
+    barrier.wait(60)
+    for thread in threads:
+        thread.join(60)
+
+    assert outcomes == ["accepted"] * 1000
+    assert len(http.began) == 2

@@ -1,0 +1,1 @@
+"""Reload of keys and configuration with real files, threads and processes."""

@@ -1,0 +1,162 @@
+"""Files that change while callers call: no call fails that should pass, and changes take effect in time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.access import Rejected, validator_from_environment
+from micromegas_jupyter.access.key_file import KeyFile, make_api_key
+from micromegas_jupyter.access.reloading import ReloadingValidator
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from tests.fakes.mint import ISSUER, ec_key, mint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from micromegas_jupyter.access import TokenValidator
+    from micromegas_jupyter.access.key_file import NewApiKey
+
+pytestmark = pytest.mark.integration
+
+VERSIONS = 50
+CALLERS = 4
+REVOCATION_SECONDS = 3.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def add_key(path: Path, name: str) -> NewApiKey:
+    made = make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset({"read"}))
+    KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
+    return made
+
+
+def is_accepted(validator: TokenValidator, token: str) -> bool:
+    if validator.cached_context(token) is not None:
+        return True
+    try:
+        validator.validate_token(token)
+    except Rejected:
+        return False
+    return True
+
+
+def wait_for_refusal(validator: TokenValidator, token: str, *, seconds: float) -> float:
+    """Ask until the token is refused, and return how long that took."""
+    started, pause = SYSTEM_CLOCK.monotonic(), threading.Event()
+    while is_accepted(validator, token):
+        assert SYSTEM_CLOCK.monotonic() - started < seconds, "the token is still accepted"
+        pause.wait(0.01)
+    return SYSTEM_CLOCK.monotonic() - started
+
+
+@pytest.mark.slow
+def test_no_call_fails_while_files_are_replaced_fifty_times(path: Path, tmp_path: Path) -> None:
+    lasting, fixed = add_key(path, "lasting").secret.reveal(), mint(key=ec_key(), exp=4_000_000_000, iat=0)
+    keys, config = tmp_path / "jwks.json", tmp_path / "access.json"
+    keys.write_text(json.dumps({"keys": [ec_key().jwk()]}))
+    content = {
+        "api_key_file": str(path),
+        "oidc": {"issuers": [{"issuer": ISSUER, "audience": "lake", "jwks_file": str(keys)}]},
+    }
+    config.write_text(json.dumps(content))
+    validator = ReloadingValidator({"MICROMEGAS_ACCESS_CONFIG": str(config)}, watch_interval_seconds=0.02)
+    stopping, outcomes, lock = threading.Event(), Counter[str](), threading.Lock()
+
+    def call(token: str) -> None:
+        own = Counter[str]()
+        while not stopping.is_set():
+            try:
+                validator.cached_context(token) or validator.validate_token(token)
+                own["accepted"] += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and fails the test
+                own[type(error).__name__] += 1
+        with lock:
+            outcomes.update(own)
+
+    callers = [threading.Thread(target=call, args=(token,)) for token in (lasting, fixed) * (CALLERS // 2)]
+    for caller in callers:
+        caller.start()
+    settle_seconds = []
+    for version in range(VERSIONS):
+        passing = add_key(path, f"passing-{version}").secret.reveal()
+        wait_for(lambda token=passing: is_accepted(validator, token))
+        if version % 5 == 0:
+            config.write_text(json.dumps({**content, "denied": [f"api_key|passing-{version}"]}))
+            settle_seconds.append(wait_for_refusal(validator, passing, seconds=30))
+    stopping.set()
+    for caller in callers:
+        caller.join(30)
+    validator.close()
+
+    print(
+        f"\n{outcomes['accepted']} calls over {VERSIONS} versions of the key file, slowest {max(settle_seconds):.2f} s"
+    )
+    assert set(outcomes) == {"accepted"}
+    assert outcomes["accepted"] > 1000
+
+
+def wait_for(condition: object) -> None:
+    deadline, pause = SYSTEM_CLOCK.monotonic() + 30, threading.Event()
+    while not condition():  # type: ignore[operator]
+        assert SYSTEM_CLOCK.monotonic() < deadline, "it never happened"
+        pause.wait(0.005)
+
+
+def test_a_key_that_is_revoked_in_the_file_is_refused_within_three_seconds(path: Path) -> None:
+    made, other = add_key(path, "report"), add_key(path, "other")
+    validator = validator_from_environment({"MICROMEGAS_API_KEY_FILE": str(path)})
+    assert is_accepted(validator, made.secret.reveal())
+
+    KeyFile(path).change(
+        lambda keys: tuple(replace(key, revoked_at=SYSTEM_CLOCK.now()) if key.name == "report" else key for key in keys)
+    )
+    seconds = wait_for_refusal(validator, made.secret.reveal(), seconds=REVOCATION_SECONDS)
+
+    print(f"\nrevoked key refused after {seconds:.2f} s")
+    with pytest.raises(Rejected) as caught:
+        validator.validate_token(made.secret.reveal())
+    assert caught.value.reason == "api_key_revoked"
+    assert is_accepted(validator, other.secret.reveal())
+    validator.close()
+
+
+def test_a_file_that_is_written_in_place_bit_by_bit_never_shuts_anybody_out(path: Path, caplog) -> None:
+    made = add_key(path, "report")
+    validator = ReloadingValidator({"MICROMEGAS_API_KEY_FILE": str(path)}, watch_interval_seconds=0.01)
+    content, pause = path.read_text(), threading.Event()
+
+    with caplog.at_level(logging.ERROR, "micromegas_jupyter.access"):
+        with path.open("w") as file:
+            for character in content.replace("report", "altered"):
+                file.write(character)
+                file.flush()
+                pause.wait(0.002)
+                assert is_accepted(validator, made.secret.reveal())
+        wait_for(lambda: validator.settings.api_keys[0].name == "altered")
+
+    assert caplog.records, "no unfinished version was seen, so nothing was tested"
+    assert is_accepted(validator, made.secret.reveal())
+    validator.close()
+
+
+def test_watching_does_not_keep_a_process_alive(path: Path) -> None:
+    add_key(path, "report")
+    program = (
+        "from micromegas_jupyter.access import validator_from_environment; "
+        f"validator_from_environment({{'MICROMEGAS_API_KEY_FILE': {str(path)!r}}})"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

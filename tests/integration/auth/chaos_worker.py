@@ -1,0 +1,155 @@
+"""A program of a chaos run: four threads that ask for a token all the time, until the process is killed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.auth.sign_in_store import LOCK_WAIT_SECONDS
+from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.errors import LoginRequired, MicromegasError
+from micromegas_jupyter.http import ProviderHttp
+from tests.fakes.rotating_provider import RECEIVER_HEADER
+from tests.integration.auth.chaos_board import THREAD_COUNT, Board, BoardClock, Phase, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from micromegas_jupyter.auth.private_files import FileMark
+    from micromegas_jupyter.auth.token_format import StoredLogin
+    from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.http import HttpAnswer
+
+PAUSE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a program is told when it is started."""
+
+    worker: int
+    name: str
+    issuer: str
+    token_path: str
+    board_path: str
+
+
+def read_id_token(token: str) -> tuple[int, datetime]:
+    """Return a token's generation and its end."""
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims["generation"], datetime.fromtimestamp(claims["exp"], UTC)
+
+
+def run(plan: Plan) -> None:
+    """Ask for tokens for ever."""
+    worker = _Worker(plan)
+    for thread in range(1, THREAD_COUNT):
+        threading.Thread(target=worker.ask_forever, args=(thread,), daemon=True).start()
+    worker.ask_forever(0)
+
+
+class _Worker:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._board = Board(Path(plan.board_path))
+        self._clock = BoardClock(self._board)
+        self._provider = OidcAuthProvider(
+            plan.issuer,
+            "notebook",
+            store=_MortalStore(plan, self._board),
+            http=_MortalCalls(plan, self._board),
+            clock=self._clock,
+        )
+
+    def ask_forever(self, thread: int) -> None:
+        never, board, worker = threading.Event(), self._board, self._plan.worker
+        while not never.wait(PAUSE_SECONDS):
+            began_at = self._clock.now()
+            try:
+                generation, ends_at = read_id_token(self._provider.get_token())
+            except LoginRequired:
+                board.add(worker, thread, Seen.LOGOUTS)
+            except MicromegasError:
+                board.add(worker, thread, Seen.FAILURES)
+            else:
+                if ends_at <= began_at:
+                    board.add(worker, thread, Seen.ENDED)
+                board.set(worker, thread, Seen.GENERATION, generation)
+            board.add(worker, thread, Seen.CALLS)
+
+
+def _die_if_told(board: Board, phase: Phase) -> None:
+    # Each phase is reached under the store's lock, so no two programs get here at once.
+    if board.dies_at is phase:
+        board.dies_at = Phase.NONE
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _MortalCalls(ProviderHttp):
+    """Says who calls, and dies around the call when it is told to.
+
+    The time of an answer is left out: the test's clock jumps while calls are on their way, which no real one does.
+    """
+
+    def __init__(self, plan: Plan, board: Board) -> None:
+        super().__init__()
+        self._plan = plan
+        self._board = board
+
+    def fetch_json(
+        self, url: str, *, headers: Mapping[str, str | Secret] | None = None, refuses_private: bool = False
+    ) -> HttpAnswer:
+        return replace(super().fetch_json(url, headers=headers, refuses_private=refuses_private), date=None)
+
+    def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str | Secret],
+        *,
+        headers: Mapping[str, str | Secret] | None = None,
+        needs_body: bool = True,
+    ) -> HttpAnswer:
+        _die_if_told(self._board, Phase.SENDING)
+        named = {**(headers or {}), RECEIVER_HEADER: self._plan.name}
+        answer = super().post_form(url, fields, headers=named, needs_body=needs_body)
+        _die_if_told(self._board, Phase.ANSWERED)
+        return replace(answer, date=None)
+
+
+class _MortalStore(TokenStore):
+    """Dies under the lock, while writing or after it when it is told to."""
+
+    def __init__(self, plan: Plan, board: Board) -> None:
+        super().__init__(plan.token_path)
+        self._plan = plan
+        self._board = board
+        self._fsync = os.fsync
+        os.fsync = self._sync  # type: ignore[assignment] # this process writes nothing but the token file
+
+    @contextmanager
+    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+        with super().locked(wait_seconds=wait_seconds):
+            _die_if_told(self._board, Phase.LOCKED)
+            yield
+
+    def save(self, login: StoredLogin) -> FileMark:
+        mark = super().save(login)
+        if login.tokens.id_token is not None:
+            generation, _ = read_id_token(login.tokens.id_token.reveal())
+            self._board.set(self._plan.worker, 0, Seen.SAVED, generation)
+        _die_if_told(self._board, Phase.SAVED)
+        return mark
+
+    def _sync(self, descriptor: int) -> None:
+        _die_if_told(self._board, Phase.WRITING)
+        self._fsync(descriptor)

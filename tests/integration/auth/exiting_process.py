@@ -1,0 +1,25 @@
+"""A process of its own that ends while its token is being renewed in the background: `python … FILE`.
+
+It ends when it reads a line; until then it does nothing but renew.
+"""
+
+import sys
+
+from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+
+def main() -> None:
+    provider = OidcAuthProvider.from_file(sys.argv[1])
+    BACKGROUND.append(BackgroundRenewal(provider, clock=SYSTEM_CLOCK))
+    PROVIDERS.append(provider)
+    BACKGROUND[0].start()
+    sys.stdin.readline()
+
+
+# Still referred to when the program ends, as in a notebook.
+BACKGROUND: list[BackgroundRenewal] = []
+PROVIDERS: list[OidcAuthProvider] = []
+
+main()

@@ -1,0 +1,107 @@
+"""Sign-ins that go on by themselves while the caller does something else."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
+from tests.fakes.scripted_browser import ScriptedBrowser
+
+if TYPE_CHECKING:
+    from tests.fakes.scripted_provider import ScriptedProvider
+
+pytestmark = pytest.mark.integration
+
+
+def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
+    return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})  # type: ignore[arg-type]
+
+
+def test_a_begun_login_returns_at_once_and_goes_on_by_itself(idp: ScriptedProvider) -> None:
+    pending = begin(idp)
+    before = pending.done
+    with pytest.raises(LoginTimedOut):
+        pending.result(timeout_seconds=0)
+
+    ScriptedBrowser().open(pending.start_url)
+
+    assert pending.result(10).identity().subject == "alice-1"
+    assert (before, pending.done) == (False, True)
+    assert pending.wait_closed(5)
+
+
+def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp: ScriptedProvider) -> None:
+    cell = contextvars.ContextVar("cell", default="none")
+    told: list[tuple[bool, str]] = []
+    ended = threading.Event()
+    cell.set("seven")
+    pending = begin(idp)
+
+    def broken(_pending: PendingLogin) -> None:
+        raise RuntimeError("a widget that is gone")
+
+    def note(login: PendingLogin) -> None:
+        told.append((login.done, cell.get()))
+        ended.set()
+
+    pending.on_done(broken)
+    pending.on_done(note)
+    ScriptedBrowser().open(pending.start_url)
+
+    assert ended.wait(10)
+    pending.on_done(note)
+    assert told == [(True, "seven"), (True, "seven")]
+    pending.wait_closed(5)
+
+
+def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp: ScriptedProvider) -> None:
+    pending = begin(idp)
+
+    pending.cancel()
+    pending.cancel()
+
+    with pytest.raises(LoginFailed) as caught:
+        pending.result(5)
+    assert type(caught.value) is LoginFailed
+    assert pending.wait_closed(5)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(pending.start_url, timeout=5)
+
+
+def test_two_sign_ins_at_once_do_not_mix(idp: ScriptedProvider) -> None:
+    first, second = begin(idp), begin(idp)
+    states = {}
+
+    def swap(url: str) -> str:
+        # The callback of the second sign-in is carried to the listener of the first.
+        if "/callback?" in url and "swapped" not in states:
+            states["swapped"] = True
+            target = first.start_url.partition("/start/")[0]
+            return f"{target}/callback?{url.partition('?')[2]}"
+        return url
+
+    attacker = ScriptedBrowser(swap)
+    attacker.open(second.start_url)
+    attacker.wait()
+    ScriptedBrowser().open(first.start_url)
+
+    assert attacker.statuses[-1] == 400
+    assert first.result(10).identity().subject == "alice-1"
+    assert not second.done
+    second.cancel()
+    for pending in (first, second):
+        assert pending.wait_closed(5)
+
+
+def test_a_login_that_is_waited_for_shows_nothing_secret_in_its_repr(idp: ScriptedProvider) -> None:
+    pending = begin(idp)
+
+    assert repr(pending) == f"PendingLogin(done=False, expires_at={pending.expires_at.isoformat()})"
+    pending.cancel()
+    assert pending.wait_closed(5)

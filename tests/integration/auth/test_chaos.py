@@ -1,0 +1,100 @@
+"""Eight programs with four threads each share one sign-in; tokens end, programs are killed, nobody is logged out."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes.rotating_provider import RotatingProvider
+from tests.integration.auth.chaos import RECOVERY_SECONDS, ChaosRun, Figures
+from tests.integration.auth.chaos_board import Board, BoardClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+# Real seconds; the clock that tokens end by is the test's.
+GRACE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is tried, and the seed: fixed in short runs, so that a failure comes again, and new in long ones."""
+
+    expiries: int
+    seed: int
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> Size:
+    if request.config.getoption("--long"):
+        return Size(expiries=500, seed=random.SystemRandom().getrandbits(64))
+    return Size(expiries=50, seed=20261124)
+
+
+@pytest.fixture
+def chaos(size: Size, tmp_path: Path) -> Callable[..., Figures]:
+    def let_tokens_end(*, kills: bool, grace_seconds: float = 0.0) -> Figures:
+        board = Board(tmp_path / "board")
+        print(f"seed {size.seed}")
+        with (
+            RotatingProvider(clock=BoardClock(board), grace_seconds=grace_seconds) as idp,
+            ChaosRun(idp, board, tmp_path, seed=size.seed, kills=kills) as run,
+        ):
+            for _ in range(size.expiries):
+                run.expire()
+            figures = run.count()
+        print(figures)
+        return figures
+
+    return let_tokens_end
+
+
+def check_always(figures: Figures) -> None:
+    """Check what holds whatever is killed."""
+    assert figures.unreadable_files == 0
+    assert figures.ended_tokens_seen == 0
+    assert figures.unexcused == []
+    assert figures.longest_recovery_seconds < RECOVERY_SECONDS
+    assert figures.calls > figures.expiries * 32
+
+
+def kills_that_lose_an_answer(figures: Figures) -> int:
+    """Return how many programs were killed while they had new tokens that were not in the file yet."""
+    return figures.kills["ANSWERED"] + figures.kills["WRITING"]
+
+
+def test_each_expiry_costs_exactly_one_refresh_and_nobody_is_logged_out(
+    chaos: Callable[..., Figures], size: Size
+) -> None:
+    figures = chaos(kills=False)
+
+    check_always(figures)
+    assert (figures.expiries, figures.refreshes, figures.repeated_refreshes) == (size.expiries, size.expiries, 0)
+    assert (figures.logouts_seen, figures.failures_seen) == (0, 0)
+
+
+def test_with_a_reuse_grace_a_kill_logs_nobody_out(chaos: Callable[..., Figures], size: Size) -> None:
+    figures = chaos(kills=True, grace_seconds=GRACE_SECONDS)
+
+    check_always(figures)
+    assert sum(figures.kills.values()) == size.expiries
+    assert figures.repeated_refreshes >= kills_that_lose_an_answer(figures) > 0
+    assert (figures.lost_answers, figures.late_requests) == (0, 0)
+    assert figures.logouts_seen == 0
+
+
+def test_without_a_grace_only_a_kill_between_the_answer_and_the_write_logs_out(
+    chaos: Callable[..., Figures], size: Size
+) -> None:
+    figures = chaos(kills=True)
+
+    check_always(figures)
+    assert sum(figures.kills.values()) == size.expiries
+    certain = kills_that_lose_an_answer(figures)
+    assert certain <= figures.lost_answers + figures.late_requests <= certain + figures.kills["ANY_TIME"]

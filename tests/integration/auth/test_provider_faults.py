@@ -1,0 +1,312 @@
+"""Every fault of a provider, wherever it can strike: an end in time, a class of its own, and nothing lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+)
+from tests.fakes import faulty_replies as faulty
+from tests.fakes.faulty_replies import ELSEWHERE, FaultyProvider
+from tests.fakes.mint import SigningKey, rsa_key
+from tests.integration.auth.fault_scene import (
+    DISCOVERY,
+    ENDING,
+    FRESH,
+    REVOKE,
+    STEPS,
+    Scene,
+    Stopwatch,
+    all_logged,
+    all_shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.fakes.clock import FakeClock
+
+pytestmark = pytest.mark.integration
+
+FAULTS = {
+    "hang": faulty.hang,
+    "trickle": faulty.trickle,
+    "cut": faulty.cut,
+    "server_error": faulty.server_error,
+    "too_many_requests": faulty.too_many_requests,
+    "malformed_json": faulty.malformed_json,
+    "not_an_object": faulty.not_an_object,
+    "oversized": faulty.oversized,
+    "compressed": faulty.compressed,
+    "wrong_content_type": faulty.wrong_content_type,
+    "redirect": faulty.redirect,
+    "wrong_issuer": faulty.change(issuer="https://evil.example"),
+    "wrong_iss": faulty.another_issuer_in_callback,
+    "wrong_nonce": faulty.forge(nonce="another"),
+    "unsigned": faulty.unsigned,
+    "foreign_issuer": faulty.forge(iss="https://evil.example"),
+    "foreign_audience": faulty.forge(aud="another"),
+    "foreign_key": faulty.forge(key=rsa_key("hidden")),
+    "forged_key": faulty.forge(
+        key=SigningKey(private=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256", kid="ec")
+    ),
+    "no_refresh_token": faulty.change(refresh_token=None),
+    "no_id_token": faulty.change(id_token=None),
+    "no_tokens_but_access": faulty.change(refresh_token=None, id_token=None),
+    "no_access_token": faulty.change(access_token=None),
+    "invalid_grant": faulty.refuse("invalid_grant"),
+    "invalid_client": faulty.refuse("invalid_client"),
+    "slow_down": faulty.refuse("slow_down"),
+}
+
+# U: ProviderUnavailable, M: ProviderMisbehaved, F: LoginFailed, R: LoginRequired, +: all goes well, .: cannot occur.
+CLASSES = {"U": ProviderUnavailable, "M": ProviderMisbehaved, "F": LoginFailed, "R": LoginRequired}
+GRID = """
+                    login                            refresh                device                       service
+                    discovery keys token callback    discovery keys token   discovery start keys poll    discovery token
+hang                    U      U     U      .            U      U     U         U       U     U    U         U       U
+trickle                 U      U     U      .            U      U     U         U       U     U    U         U       U
+cut                     U      U     U      .            U      U     U         U       U     U    U         U       U
+server_error            U      U     U      .            U      U     U         U       U     U    U         U       U
+too_many_requests       U      U     U      .            U      U     U         U       U     U    U         U       U
+malformed_json          M      M     M      .            M      M     M         M       M     M    M         M       M
+not_an_object           M      M     M      .            M      M     M         M       M     M    M         M       M
+oversized               M      M     M      .            M      M     M         M       M     M    M         M       M
+compressed              M      M     M      .            M      M     M         M       M     M    M         M       M
+wrong_content_type      M      M     M      .            M      M     M         M       M     M    M         M       M
+redirect                M      M     M      .            M      M     M         M       M     M    M         M       M
+wrong_issuer            M      .     .      .            M      .     .         M       .     .    .         M       .
+wrong_iss               .      .     .      M            .      .     .         .       .     .    .         .       .
+wrong_nonce             .      .     M      .            .      .     .         .       .     .    .         .       .
+unsigned                .      .     M      .            .      .     M         .       .     .    M         .       .
+foreign_issuer          .      .     M      .            .      .     M         .       .     .    M         .       .
+foreign_audience        .      .     M      .            .      .     M         .       .     .    M         .       .
+foreign_key             .      .     M      .            .      .     M         .       .     .    M         .       .
+forged_key              .      .     M      .            .      .     M         .       .     .    M         .       .
+no_refresh_token        .      .     +      .            .      .     +         .       .     .    +         .       .
+no_id_token             .      .     M      .            .      .     R         .       .     .    M         .       .
+no_tokens_but_access    .      .     M      .            .      .     R         .       .     .    M         .       .
+no_access_token         .      .     M      .            .      .     M         .       .     .    M         .       M
+invalid_grant           .      .     F      .            .      .     R         .       F     .    F         .       F
+invalid_client          .      .     F      .            .      .     F         .       F     .    F         .       F
+slow_down               .      .     U      .            .      .     U         .       U     .    +         .       U
+"""
+ROWS = {name: letters for name, *letters in (line.split() for line in GRID.splitlines()[3:])}
+CELLS = {
+    (fault, step): letter
+    for fault, letters in ROWS.items()
+    for step, letter in zip(STEPS, letters, strict=True)
+    if letter != "."
+}
+FAILING = [(fault, step, CLASSES[letter]) for (fault, step), letter in CELLS.items() if letter != "+"]
+# The provider says that the sign-in has ended, so that only a new one helps.
+ENDS_SIGN_IN = ("invalid_grant", "refresh_token", LoginRequired)
+RENEWALS = [(fault, step) for fault, step, _ in FAILING if step.startswith("refresh") and fault != "invalid_grant"]
+SERVICES = [(fault, step) for fault, step, _ in FAILING if step == "service_token"]
+PASSING_IN_POLLS = [
+    *(fault for fault, step, kind in FAILING if (step, kind) == ("device_poll", ProviderUnavailable)),
+    "slow_down",
+]
+PERMITTED = [cell for cell, letter in CELLS.items() if letter == "+" and cell[0] != "slow_down"]
+# U: the provider could not be reached, M: it did not do it, +: done; the body of a success means nothing there.
+LOGOUT_GRID = """
+                      discovery revocation
+hang                      U         U
+trickle                   U         U
+cut                       U         U
+server_error              U         U
+too_many_requests         U         U
+malformed_json            M         +
+not_an_object             M         +
+oversized                 M         +
+compressed                M         +
+wrong_content_type        M         +
+redirect                  M         M
+wrong_issuer              M         .
+invalid_grant             .         M
+invalid_client            .         M
+slow_down                 .         M
+"""
+LOGOUTS = [
+    (name, path, letter)
+    for name, *letters in (line.split() for line in LOGOUT_GRID.splitlines()[2:])
+    for path, letter in zip((DISCOVERY, REVOKE), letters, strict=True)
+    if letter != "."
+]
+# How long the next try may be put off: after a failure that could wait, and after an answer without an ID token.
+PAUSE_SECONDS = 31
+
+
+@pytest.fixture
+def idp(clock: FakeClock) -> Iterator[FaultyProvider]:
+    with FaultyProvider(clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+def build(idp: FaultyProvider, tmp_path: Path, clock: FakeClock) -> Callable[[float], Scene]:
+    """Makes the scene whose stored token ends in so many seconds."""
+    return lambda ends_in_seconds: Scene(idp, tmp_path / "t.json", clock, ends_in_seconds=ends_in_seconds)
+
+
+def meet(scene: Scene, fault: str, step: str, log: pytest.LogCaptureFixture) -> MicromegasError:
+    """Run into a fault and return the error, whose manners are checked."""
+    log.set_level("DEBUG", logger="micromegas_jupyter")
+    scene.strike(FAULTS[fault], STEPS[step].path)
+    watch = Stopwatch()
+    with pytest.raises(MicromegasError) as caught:
+        STEPS[step].act(scene)
+    assert watch.seconds < scene.deadline_seconds
+    assert caught.value.remedy
+    said = f"{all_shown(caught.value)} {all_logged(log.records)}"
+    assert not [secret for secret in scene.idp.secrets if secret in said]
+    assert scene.idp.seen(ELSEWHERE) == []
+    return caught.value
+
+
+def test_the_grid_has_a_row_for_each_fault() -> None:
+    assert list(ROWS) == list(FAULTS)
+
+
+@pytest.mark.parametrize(("fault", "step", "expected"), [cell for cell in FAILING if cell != ENDS_SIGN_IN])
+def test_a_fault_ends_in_time_in_its_own_class_and_costs_no_token(
+    fault: str,
+    step: str,
+    expected: type[MicromegasError],
+    build: Callable[[float], Scene],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = STEPS[step]
+    scene = build(place.ends_in_seconds)
+
+    error = meet(scene, fault, step, caplog)
+
+    assert type(error) is expected
+    if place.ends_in_seconds == FRESH:
+        assert scene.person.get_token() == scene.stored_token
+    scene.mend(after_seconds=max(PAUSE_SECONDS if expected is LoginRequired else 1, place.ends_in_seconds))
+    assert place.again(scene) != scene.stored_token
+
+
+def test_a_refresh_token_that_the_provider_has_ended_asks_for_a_new_sign_in(
+    build: Callable[[float], Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    fault, step, expected = ENDS_SIGN_IN
+    scene = build(STEPS[step].ends_in_seconds)
+
+    error = meet(scene, fault, step, caplog)
+
+    assert type(error) is expected
+    scene.mend()
+    with pytest.raises(LoginRequired):
+        scene.person.get_token()
+    assert len(scene.idp.refreshes()) == 1
+    scene.sign_in()
+    assert scene.person.get_token() != scene.stored_token
+
+
+@pytest.mark.parametrize(("fault", "step"), RENEWALS)
+def test_a_token_that_is_still_valid_serves_during_a_fault(
+    fault: str, step: str, build: Callable[[float], Scene]
+) -> None:
+    scene = build(ENDING)
+    scene.strike(FAULTS[fault], STEPS[step].path)
+    watch = Stopwatch()
+
+    served = scene.person.get_token()
+
+    assert watch.seconds < scene.deadline_seconds
+    assert served == scene.stored_token
+    scene.mend(after_seconds=PAUSE_SECONDS)
+    assert scene.person.get_token() != scene.stored_token
+
+
+def test_a_token_that_is_still_valid_serves_although_the_provider_has_ended_the_sign_in(
+    build: Callable[[float], Scene],
+) -> None:
+    scene = build(ENDING)
+    scene.strike(FAULTS["invalid_grant"], STEPS["refresh_token"].path)
+
+    served = scene.person.get_token()
+
+    assert served == scene.stored_token
+    scene.mend(after_seconds=ENDING - 1)
+    assert scene.person.get_token() == scene.stored_token
+    assert len(scene.idp.refreshes()) == 1
+
+
+@pytest.mark.parametrize(("fault", "step"), SERVICES)
+def test_a_service_token_that_is_still_valid_serves_during_a_fault(
+    fault: str, step: str, build: Callable[[float], Scene]
+) -> None:
+    scene = build(FRESH)
+    first = scene.serve()
+    scene.mend(after_seconds=FRESH - ENDING)
+    scene.strike(FAULTS[fault], STEPS[step].path)
+    watch = Stopwatch()
+
+    served = scene.serve()
+
+    assert watch.seconds < scene.deadline_seconds
+    assert served == first
+    scene.mend(after_seconds=PAUSE_SECONDS)
+    assert scene.serve() != first
+
+
+@pytest.mark.parametrize("fault", PASSING_IN_POLLS)
+def test_a_device_sign_in_goes_on_after_a_fault_that_passes(fault: str, build: Callable[[float], Scene]) -> None:
+    scene = build(FRESH)
+    scene.strike(FAULTS[fault], STEPS["device_poll"].path)
+
+    tokens = scene.sign_in_by_code(mends_before_question=2)
+
+    assert tokens is not None
+    assert tokens.id_token is not None
+
+
+@pytest.mark.parametrize(("fault", "step"), PERMITTED)
+def test_what_an_answer_may_leave_out_is_not_missed(fault: str, step: str, build: Callable[[float], Scene]) -> None:
+    scene = build(STEPS[step].ends_in_seconds)
+    scene.strike(FAULTS[fault], STEPS[step].path)
+
+    assert STEPS[step].act(scene) is not None
+
+
+def test_a_refresh_token_that_is_not_replaced_is_used_again(build: Callable[[float], Scene]) -> None:
+    scene = build(STEPS["refresh_token"].ends_in_seconds)
+    scene.strike(FAULTS["no_refresh_token"], STEPS["refresh_token"].path)
+    first = scene.person.get_token()
+
+    scene.mend(after_seconds=FRESH)
+
+    assert scene.person.get_token() != first
+
+
+@pytest.mark.parametrize(("fault", "path", "letter"), LOGOUTS)
+def test_a_logout_ends_in_time_and_ends_the_sign_in_here(
+    fault: str, path: str, letter: str, build: Callable[[float], Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="micromegas_jupyter")
+    scene = build(FRESH)
+    scene.strike(FAULTS[fault], path)
+    watch = Stopwatch()
+
+    report = scene.person.logout()
+
+    assert watch.seconds < scene.deadline_seconds
+    assert (report.provider_answered, report.problem is None) == (letter != "U", letter == "+")
+    assert (report.files_removed, report.refresh_token_revoked) == (1, letter == "+")
+    said = f"{report} {report!r} {all_logged(caplog.records)}"
+    assert not [secret for secret in scene.idp.secrets if secret in said]
+    assert scene.idp.seen(ELSEWHERE) == []
+    with pytest.raises(LoginRequired):
+        scene.person.get_token()

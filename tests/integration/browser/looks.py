@@ -1,0 +1,46 @@
+"""What a person does with JupyterLab itself, and how light a part of it is."""
+
+import re
+
+from axe_playwright_python.sync_playwright import Axe
+
+# Relative luminance of a page that is dark, and of one that is light.
+DARKEST, LIGHTEST = 0.3, 0.9
+
+
+def choose_theme(page, name):
+    """Choose one of JupyterLab's themes by its menu and wait until it has come."""
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).hover()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{name}$")).click()
+    page.wait_for_function(f"() => document.body.dataset.jpThemeName === {name!r}")
+    page.locator("#jupyterlab-splash").wait_for(state="detached")
+
+
+def luminance(locator):
+    """Return how light the background behind an element is, from 0 to 1."""
+    return locator.evaluate(
+        """element => {
+            let color = "rgba(0, 0, 0, 0)";
+            for (let each = element; each && /, 0\\)$/.test(color); each = each.parentElement)
+                color = getComputedStyle(each).backgroundColor;
+            const [red, green, blue] = color.match(/[\\d.]+/g).map(Number);
+            return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255;
+        }"""
+    )
+
+
+def check_accessible(page, selector, *, texts):
+    """Check a part of JupyterLab that is in sight with axe, which must have measured the contrast of so many texts."""
+    # JupyterLab's body has no height of its own, and what is in it counts as out of sight.
+    page.add_style_tag(content="body { height: 100vh; }")
+    found = Axe().run(page, context=selector, options={"resultTypes": ["violations", "passes"]}).response
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+    (contrast,) = [each for each in found["passes"] if each["id"] == "color-contrast"]
+    assert len(contrast["nodes"]) >= texts
+
+
+def save(page):
+    """Save the notebook by keyboard and wait until it is."""
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")

@@ -1,0 +1,185 @@
+"""The identity widget in JupyterLab: how every state looks and reads, and what its buttons do to a real sign-in."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
+from tests.integration.browser.looks import check_accessible, choose_theme, save
+from tests.integration.browser.widget_states import STATES
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
+
+expect.set_options(timeout=STATE_TIMEOUT_MILLISECONDS)
+
+REPOSITORY = Path(__file__).parents[3]
+WIDGET = ".micromegas-identity"
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
+THEMES = ("JupyterLab Light", "JupyterLab Dark")
+SIGN_IN = "%micromegas_login --flow browser"
+BLOCK = """import time
+deadline = time.monotonic() + 90
+while time.monotonic() < deadline and not go_on.exists():
+    time.sleep(0.05)
+"""
+
+
+def _sign_in(page):
+    widget = page.get_by_role("region", name="Micromegas sign-in")
+    link = widget.get_by_role("link", name=re.compile("^Sign in"))
+    link.wait_for()
+    sign_in(link.get_attribute("href"))
+    widget.get_by_text("Alice Martin").wait_for()
+    widget.get_by_text(re.compile(r"connected as alice@example.com, \d+ ms")).wait_for()
+    return widget
+
+
+def _tokens(tmp_path):
+    return json.loads((tmp_path / "config" / "tokens.json").read_text(encoding="utf-8"))["token"]
+
+
+def test_every_state_can_be_read_in_both_themes(open_notebook, tmp_path):
+    load = f"""import sys; sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.integration.browser.widget_states import show"""
+    page, _ = open_notebook("states", load, *(f"widget = show({name!r})" for name in STATES))
+    page.set_viewport_size({"width": 1000, "height": 5000})
+    expect(page.locator(WIDGET)).to_have_count(len(STATES))
+    page.wait_for_function("() => document.querySelector('.jp-WindowedPanel-outer').clientHeight > 4500")
+    page.wait_for_function("() => (document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0) === 0")
+    expect(page.locator(WIDGET).first).to_be_in_viewport()
+
+    for theme in THEMES:
+        choose_theme(page, theme)
+        page.screenshot(path=str(tmp_path / f"{theme}.png"))
+        check_accessible(page, WIDGET, texts=3 * len(STATES) + 1)
+
+    for more in page.locator(f"{WIDGET} button[aria-expanded]:visible").all():
+        more.click()
+    check_accessible(page, WIDGET, texts=4 * len(STATES) + 1)
+    page.screenshot(path=str(tmp_path / "unfolded.png"))
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    page.screenshot(path=str(tmp_path / "forced colors.png"))
+    relative = page.locator(f"{WIDGET} a[href*='micromegas/start/abc.def']")
+    assert (
+        relative.get_attribute("href")
+        == page.evaluate(
+            "() => location.origin + JSON.parse(document.getElementById('jupyter-config-data').textContent).baseUrl"
+        )
+        + "micromegas/start/abc.def"
+    )
+    assert (relative.get_attribute("target"), relative.get_attribute("rel")) == ("_blank", "noopener noreferrer")
+    marks = page.locator(f"{WIDGET} .micromegas-working, {WIDGET} .micromegas-mark")
+    assert set(marks.evaluate_all("marks => marks.map(each => getComputedStyle(each).animationName)")) == {"none"}
+
+
+def test_a_person_signs_in_renews_and_signs_out_with_the_keyboard_alone(open_notebook, tmp_path):
+    page, path = open_notebook("buttons", SIGN_IN)
+    widget = _sign_in(page)
+    before = _tokens(tmp_path)
+
+    widget.get_by_role("button", name=re.compile("admin · 2 groups")).focus()
+    page.keyboard.press("Enter")
+    assert widget.get_by_text("demo-alice").is_visible()
+    assert widget.get_by_text("lake-admins").is_visible()
+    page.keyboard.press("Tab")
+    expect(widget.get_by_role("button", name="Refresh")).to_be_focused()
+    page.keyboard.press("Enter")
+    widget.get_by_text("Token renewed, and the server asked again.").wait_for()
+    after = _tokens(tmp_path)
+    assert after["id_token"] != before["id_token"]
+    assert after["refresh_token"] != before["refresh_token"]
+    expect(widget.get_by_role("button", name="Refresh")).to_be_focused()
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    widget.get_by_text(re.compile("Signed out of 127.0.0.1:.*refresh token revoked")).wait_for()
+    assert not (tmp_path / "config" / "tokens.json").exists()
+    expect(widget.get_by_role("button", name="Sign in")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(widget.get_by_role("link", name=re.compile("^Sign in"))).to_be_focused()
+    widget.get_by_role("button", name="Show a code").click()
+    widget.locator("code").wait_for()
+    code = widget.locator("code").inner_text()
+    sign_in(f"{widget.get_by_role('link').get_attribute('href')}?user_code={code}")
+    widget.get_by_text("Alice Martin").wait_for()
+    save(page)
+    saved = path.read_text(encoding="utf-8")
+    assert not TOKEN.search(saved)
+    assert code not in saved
+
+
+def test_counting_down_says_nothing_to_the_kernel_and_a_page_that_is_loaded_again_goes_on(open_notebook):
+    page, _ = open_notebook("idle", SIGN_IN)
+    widget = _sign_in(page)
+    save(page)
+    frames = []
+
+    def listen(socket):
+        for kind in ("framesent", "framereceived"):
+            socket.on(kind, lambda frame: frames.append(frame if isinstance(frame, bytes) else frame.encode()))
+
+    page.on("websocket", listen)
+
+    page.reload()
+    widget.get_by_text(re.compile(r"connected as alice@example.com, \d+ ms")).wait_for()
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    assert any(b"comm_" in frame for frame in frames)
+    clock = widget.get_by_role("timer")
+
+    def said_in_a_second():
+        frames.clear()
+        page.wait_for_function(
+            "text => document.querySelector('[role=timer]').innerText !== text", arg=clock.inner_text()
+        )
+        return [frame for frame in frames if b"comm_" in frame]
+
+    # A page that has just been loaded still closes what the one before it had open.
+    assert any(not said_in_a_second() for _ in range(20))
+    seen, said = {clock.inner_text()}, []
+    for _ in range(4):
+        said += said_in_a_second()
+        seen.add(clock.inner_text())
+
+    assert len(seen) > 3
+    assert said == []
+    assert widget.get_by_role("button", name="Sign out").is_visible()
+
+
+def test_a_button_that_is_pressed_while_a_cell_runs_is_not_lost(open_notebook, tmp_path):
+    go_on = tmp_path / "go-on"
+    page, _ = open_notebook("busy", SIGN_IN, f"from pathlib import Path; go_on = Path({str(go_on)!r})", BLOCK)
+    widget = _sign_in(page)
+    page.locator(".jp-InputPrompt", has_text="[*]").wait_for()
+
+    widget.get_by_role("button", name="Sign out").click()
+    expect(widget).to_contain_text(re.compile("The kernel is busy|Signed out of"))
+    go_on.touch()
+    widget.get_by_text(re.compile("Signed out of")).wait_for()
+
+
+def test_a_widget_whose_kernel_has_crashed_or_restarted_says_so_until_its_cell_runs_again(open_notebook):
+    page, _ = open_notebook("crash", SIGN_IN, "import os; print('kernel', os.getpid())")
+    widget = _sign_in(page)
+    kernel = int(page.get_by_text(re.compile(r"^kernel \d+")).inner_text().split()[1])
+    lost = widget.get_by_text("No longer connected to the kernel.")
+
+    os.kill(kernel, signal.SIGKILL)
+    lost.wait_for()
+    assert page.get_by_text("Alice Martin").count() == 0
+    assert widget.get_by_role("button").count() == 0
+
+    page.locator(".jp-Dialog .jp-mod-accept").click()  # JupyterLab says, too, that the kernel died
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    widget.get_by_text("Alice Martin").wait_for()
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    lost.wait_for()

@@ -1,0 +1,78 @@
+"""SQL cells in JupyterLab: the editor's SQL mode, which comes with the package."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Locator, Page
+
+    Open = Callable[..., tuple[Page, Path]]
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+
+STATEMENT = "SELECT time, 'literal' AS quoted FROM log_entries -- newest"
+
+
+def editor(page: Page, text: str) -> Locator:
+    return page.locator(".jp-Notebook .cm-content").filter(has_text=text)
+
+
+def expect_mode(found: Locator, mode: str) -> None:
+    expect(found).to_have_attribute("data-language", mode)
+
+
+def look_of(found: Locator, word: str) -> str:
+    """Return the colour of a token, which it has only when the editor knows what it is."""
+    token = found.locator("span", has_text=word).first
+    token.wait_for()
+    return str(token.evaluate("element => getComputedStyle(element).color"))
+
+
+def test_cells_that_begin_with_the_magic_are_edited_as_sql(open_notebook: Open, tmp_path: Path) -> None:
+    page, _ = open_notebook(
+        "sql-mode",
+        f"%%sql errors << --begin 1h\n{STATEMENT}",
+        f"\n  %%micromegas_sql\n{STATEMENT} again",
+        "SELECT = 'python'  # %%sql",
+        "%%sqlish\nSELECT 1",
+    )
+
+    expect_mode(editor(page, "errors <<"), "sql")
+    expect_mode(editor(page, "%%micromegas_sql"), "sql")
+    expect_mode(editor(page, "'python'"), "python")
+    expect_mode(editor(page, "%%sqlish"), "python")
+    page.screenshot(path=str(tmp_path / "sql-mode.png"))
+    sql = editor(page, "errors <<")
+    assert len({look_of(sql, word) for word in ("SELECT", "'literal'", "newest")}) == 3
+    page.close()
+
+
+def test_a_cell_follows_what_is_typed_and_keeps_its_mode_when_the_kernel_restarts(open_notebook: Open) -> None:
+    page, _ = open_notebook("sql-typed", "first_cell = 1")
+    cell = editor(page, "first_cell")
+
+    cell.click()
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("%%sq ")
+    page.keyboard.press("ArrowLeft")
+    expect_mode(cell, "python")
+    page.keyboard.type("l")
+    expect_mode(cell, "sql")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    expect_mode(cell, "sql")
+    cell.click()
+    page.keyboard.press("Control+Home")
+    page.keyboard.press("Delete")
+    expect_mode(cell, "python")
+    page.close()

@@ -1,0 +1,159 @@
+"""What the server offers, in JupyterLab: the tables to search and to look into, and Tab in a SQL cell."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from micromegas_jupyter.notebook.tables_widget import TablesWidget
+from tests.integration.browser.conftest import notebook_opener
+from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible, choose_theme, luminance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
+
+SQL = "%%sql\nSELECT * FROM log"
+
+# The widget without a notebook: a model that keeps what it is sent.
+DRAW = """async ([source, traits]) => {
+  const { default: widget } = await import("data:text/javascript," + encodeURIComponent(source));
+  window.sent = [];
+  const model = { get: (name) => traits[name], on() {}, off() {}, send: (message) => window.sent.push(message) };
+  widget.render({ model, el: document.body });
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(browser, demo, tmp_path_factory) -> Iterator[Page]:
+    """A notebook in which somebody is signed in, with the tables and a SQL cell."""
+    with notebook_opener(browser, demo, tmp_path_factory.mktemp("config")) as open_notebook:
+        page, _ = open_notebook("tables", "%micromegas_login --flow device", "%micromegas_tables", SQL)
+        widget = page.get_by_role("region", name="Micromegas sign-in")
+        widget.locator("code").wait_for()
+        place = widget.get_by_role("link").get_attribute("href")
+        sign_in(f"{place}?user_code={widget.locator('code').inner_text()}")
+        page.get_by_role("region", name="Tables of").wait_for()
+        page.locator("text=/Python 3.*Idle/").first.wait_for()
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        assert "waiting for you" not in page.content()
+        yield page
+
+
+@pytest.fixture
+def tables(page: Page) -> Iterator[Locator]:
+    """The tables; the search is empty again at the end."""
+    found = page.get_by_role("region", name="Tables of")
+    yield found
+    found.get_by_role("searchbox").fill("")
+
+
+def part(tables: Locator, name: str) -> Locator:
+    return tables.locator("details").filter(has=tables.page.locator("summary code", has_text=name))
+
+
+def test_a_table_that_is_opened_shows_its_columns_and_what_it_holds(page: Page, tables: Locator) -> None:
+    logs = part(tables, "log_entries")
+    expect(tables.get_by_text("6 tables of 127.0.0.1")).to_be_visible()
+    expect(logs.locator("summary")).to_contain_text("What programs logged")
+
+    # By keyboard alone.
+    logs.locator("summary").focus()
+    page.keyboard.press("Enter")
+
+    expect(logs.get_by_role("row").filter(has_text="target")).to_contain_text("The module or logger")
+    expect(logs.get_by_role("status").filter(has_text=re.compile("Counting…|time from"))).to_be_visible()
+    expect(logs).to_contain_text("rows · time from 20", timeout=30_000)
+    logs.get_by_role("button", name="Copy target").click()
+    expect(tables.get_by_text("Copied target")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "target"
+    assert "rows · time from" not in logs.locator("summary").inner_text()
+    logs.locator("summary").click()
+    assert "rows · time from 20" in logs.locator("summary").inner_text()
+
+
+def test_the_search_finds_tables_and_columns_and_jupyterlab_takes_no_key_of_it(page: Page, tables: Locator) -> None:
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    search = tables.get_by_role("searchbox", name="Search tables and columns")
+
+    search.focus()
+    page.keyboard.type("add")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("realna")
+
+    expect(tables.get_by_text("2 of 6 tables match")).to_be_visible()
+    expect(tables.locator("details:visible summary code")).to_have_text(["processes", "__processes__partitions"])
+    expect(tables.locator("tbody tr:visible")).to_have_count(2)
+    # What a search opens is not counted: nobody asked for it.
+    expect(tables.get_by_text("Counting…")).to_have_count(0)
+    search.fill("")
+    expect(tables.locator("details:visible")).to_have_count(6)
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+
+
+def test_whatever_a_server_calls_its_tables_is_a_name_and_can_be_opened(browser: Browser) -> None:
+    names = ["constructor", "__proto__", "<img src=x onerror=document.title='run'>", "toString"]
+    traits = {
+        "server": "lake",
+        "title": "4 tables",
+        "search": "",
+        "tables": [{"name": name, "remarks": name, "columns": [[name, name, name]]} for name in names],
+        "facts": {"toString": "3 rows"},
+    }
+    page = browser.new_page()
+
+    page.evaluate(DRAW, [str(TablesWidget._esm), traits])
+    for summary in page.locator("summary").all():
+        summary.click()
+    shown = page.locator("summary code").all_text_contents()
+    facts = page.locator("[role=status]").all_text_contents()[1:]
+    sent = page.evaluate("window.sent")
+    images, title = page.locator("img").count(), page.title()
+    page.close()
+
+    assert (shown, facts, images, title) == (names, ["Counting…"] * 3 + ["3 rows"], 0, "")
+    assert sent == [{"open": name} for name in names[:3]]
+
+
+def test_it_suits_both_themes_and_everybody(page: Page, tables: Locator, tmp_path: Path) -> None:
+    part(tables, "measures").locator("summary").click()
+    expect(part(tables, "measures")).to_contain_text("rows", timeout=30_000)
+
+    for theme, is_right in (
+        ("JupyterLab Dark", lambda light: light < DARKEST),
+        ("JupyterLab Light", lambda light: light > LIGHTEST),
+    ):
+        choose_theme(page, theme)
+        tables.wait_for()
+        page.screenshot(path=str(tmp_path / f"tables-{theme.split()[-1].lower()}.png"))
+        assert is_right(luminance(tables))
+        check_accessible(page, ".micromegas-tables", texts=5)
+    part(tables, "measures").locator("summary").click()
+
+
+def test_tab_completes_a_table_and_then_its_columns(page: Page, tmp_path: Path) -> None:
+    cell = page.locator(".jp-Notebook .cm-content").filter(has_text="%%sql")
+    cell.click()
+    page.keyboard.press("Control+End")
+    offers = page.locator(".jp-Completer")
+
+    page.keyboard.press("Tab")
+    offers.get_by_text("log_entries", exact=True).wait_for()
+    page.keyboard.press("Enter")
+    expect(cell).to_contain_text("SELECT * FROM log_entries")
+    page.keyboard.type(" l WHERE l.")
+    page.keyboard.press("Tab")
+    offers.get_by_text("target", exact=True).wait_for()
+    page.screenshot(path=str(tmp_path / "tab.png"))
+    page.keyboard.type("lev")
+    page.keyboard.press("Enter")
+
+    expect(cell).to_contain_text("WHERE l.level")

@@ -1,0 +1,117 @@
+"""Every state of the identity widget by name, and a function with which a notebook's cell shows one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from IPython.display import display
+
+from micromegas_jupyter.notebook.identity_actions import IdentityAction
+from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
+from micromegas_jupyter.notebook.identity_widget import IdentityWidget
+from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.settings import Flow
+
+_NOW = SYSTEM_CLOCK.now()
+_NOBODY = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com:50051", issuer="id.example.com")
+_WAITING = replace(
+    _NOBODY,
+    status=IdentityStatus.WAITING,
+    offer=SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:9/start"),
+    ends_at=_NOW + timedelta(seconds=581),
+)
+_ALICE = replace(
+    _NOBODY,
+    status=IdentityStatus.SIGNED_IN,
+    name="Alice Martin",
+    email="alice@example.com",
+    subject="248289761001",
+    groups=("analysts", "lake-admins"),
+    group_count=2,
+    is_admin=True,
+    is_personal=True,
+    server_line="connected as alice@example.com, 14 ms",
+    ends_at=_NOW + timedelta(seconds=3492),
+    renews=True,
+    renews_at=_NOW + timedelta(seconds=3192),
+)
+
+STATES = {
+    "not configured": replace(_NOBODY, status=IdentityStatus.NOT_CONFIGURED, issuer=""),
+    "wrapped": replace(_NOBODY, status=IdentityStatus.WRAPPED, issuer=""),
+    "signed out": _NOBODY,
+    "sign-in failed": replace(
+        _NOBODY, detail="Nobody signed in within 600 seconds. Run %micromegas_login to try again."
+    ),
+    "waiting": _WAITING,
+    "waiting by redirect": replace(
+        _WAITING, offer=SignInOffer(flow=Flow.REDIRECT, address="/elsewhere/micromegas/start/abc.def")
+    ),
+    "waiting with a code": replace(
+        _WAITING,
+        offer=SignInOffer(
+            flow=Flow.DEVICE,
+            address="https://id.example.com/device",
+            user_code="WDJB-MJHT",
+            scan_address="https://id.example.com/device?user_code=WDJB-MJHT",
+        ),
+    ),
+    "waiting for an address": replace(
+        _WAITING, offer=SignInOffer(flow=Flow.PASTE, address="https://id.example.com/authorize?state=1")
+    ),
+    "signed in": _ALICE,
+    "working": _ALICE,
+    "action failed": _ALICE,
+    "many groups": replace(
+        _ALICE, groups=tuple(f"organisation-unit-{number:03}" for number in range(256)), group_count=256, is_admin=False
+    ),
+    "long name": replace(
+        _ALICE,
+        name="Wolfeschlegelsteinhausenbergerdorff the elder of the house of long names",
+        email="wolfeschlegelsteinhausenbergerdorff@departments.of.an.organisation.example.com",
+    ),
+    "service account": replace(
+        _NOBODY,
+        status=IdentityStatus.SIGNED_IN,
+        name="service account lake-notebooks",
+        server_line="connected as lake-notebooks, 9 ms",
+    ),
+    "unnamed": replace(_NOBODY, status=IdentityStatus.SIGNED_IN, is_personal=True),
+    "through the Hub": replace(_ALICE, through="JupyterHub"),
+    "renewing": replace(_ALICE, ends_at=_NOW + timedelta(seconds=299), renews_at=_NOW),
+    "ending": replace(_ALICE, ends_at=_NOW + timedelta(seconds=252), renews=False, renews_at=None),
+    "renewal failed": replace(
+        _ALICE,
+        status=IdentityStatus.RENEWAL_FAILED,
+        detail="Could not renew: id.example.com did not answer in 10 s.",
+        ends_at=_NOW + timedelta(seconds=723),
+    ),
+    "expired": replace(
+        _ALICE,
+        status=IdentityStatus.EXPIRED,
+        detail="The provider ended the session.",
+        ends_at=None,
+        renews=False,
+        server_line="",
+    ),
+    "offline": replace(
+        _ALICE,
+        status=IdentityStatus.OFFLINE,
+        detail="lake.example.com:50051 could not be reached: the connection was refused.",
+        server_line="",
+    ),
+}
+
+
+def show(name: str) -> IdentityWidget:
+    """Show the state of this name in the running cell."""
+    widget = IdentityWidget(clock=SYSTEM_CLOCK)
+    widget.apply(STATES[name])
+    if name == "working":
+        widget.begin_action(IdentityAction.REFRESH)
+    if name == "action failed":
+        widget.end_action(error="✗ The identity provider id.example.com did not answer. Try again later. · AVAIL002")
+    display(widget)
+    return widget

@@ -1,0 +1,192 @@
+"""How a call ends that gets no proper answer: in time, within its bounds, as an error that says what to do."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.http import ProviderHttp
+from tests.fakes.raw_server import RawServer
+
+pytestmark = pytest.mark.integration
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def hang(connection: socket.socket, server: RawServer) -> None:
+    server.stopping.wait(20)
+
+
+def trickle_headers(connection: socket.socket, server: RawServer) -> None:
+    connection.sendall(HEAD)
+    server.trickle(connection, b"X-Padding: a\r\n")
+
+
+def trickle_body(connection: socket.socket, server: RawServer) -> None:
+    connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+    server.trickle(connection, b" ")
+
+
+def trickle_chunks(connection: socket.socket, server: RawServer) -> None:
+    connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    server.trickle(connection, b"1\r\n \r\n")
+
+
+@pytest.mark.parametrize("talk", [hang, trickle_headers, trickle_body, trickle_chunks])
+def test_the_deadline_holds_against_every_way_to_stall(talk: object) -> None:
+    http = ProviderHttp(timeout_seconds=0.5)
+
+    with RawServer(talk) as server:  # type: ignore[arg-type]
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match=r"within 0\.5 seconds"):
+            http.fetch_json(server.url)
+        taken_seconds = time.monotonic() - started
+
+        assert taken_seconds < 2
+        if talk is not hang:
+            assert server.hung_up.wait(5), "the connection was left open after the deadline"
+
+
+def test_a_listener_that_never_accepts_does_not_hold_the_caller() -> None:
+    http = ProviderHttp(timeout_seconds=0.5)
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(url)
+
+        assert time.monotonic() - started < 2
+        for filler in fillers:
+            filler.close()
+
+
+def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
+    http = ProviderHttp(timeout_seconds=2)
+    failures: list[BaseException] = []
+    bound_reached = threading.Semaphore(0)
+
+    def call(url: str) -> None:
+        try:
+            http.fetch_json(url)
+        except ProviderUnavailable as error:
+            failures.append(error)
+
+    def hang_and_count(connection: socket.socket, server: RawServer) -> None:
+        bound_reached.release()
+        server.stopping.wait(20)
+
+    with RawServer(hang_and_count) as server:
+        threads = [threading.Thread(target=call, args=(server.url,)) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        reached = [bound_reached.acquire(timeout=1) for _ in range(16)]
+        one_more = bound_reached.acquire(timeout=0.3)
+        for thread in threads:
+            thread.join(10)
+
+    assert all(reached)
+    assert not one_more
+    assert len(failures) == 40
+
+
+def test_closing_cuts_running_calls_and_refuses_new_ones() -> None:
+    http = ProviderHttp(timeout_seconds=20)
+    began = threading.Event()
+
+    def hang_and_tell(connection: socket.socket, server: RawServer) -> None:
+        began.set()
+        server.stopping.wait(20)
+
+    with RawServer(hang_and_tell) as server:
+        closer = threading.Thread(target=lambda: (began.wait(5), http.close()))
+        closer.start()
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(server.url)
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(server.url)
+
+        assert time.monotonic() - started < 5
+        assert server.connection_count == 1
+        closer.join(5)
+
+
+def test_a_body_without_end_is_cut_at_the_cap() -> None:
+    def flood(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(HEAD + b"\r\n")
+        while not server.stopping.is_set():
+            connection.sendall(b" " * 65536)
+
+    with RawServer(flood) as server, pytest.raises(ProviderMisbehaved, match="more than 1000 bytes"):
+        ProviderHttp(max_bytes=1000).fetch_json(server.url)
+
+
+def test_a_refused_connection_is_unavailable_and_names_host_and_port_only() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+
+        with pytest.raises(ProviderUnavailable) as caught:
+            ProviderHttp().fetch_json(f"http://127.0.0.1:{port}/secret-path?token=sesame")
+
+    assert caught.value.what == (
+        f"The identity provider 127.0.0.1:{port} could not be reached: the connection was refused."
+    )
+    assert "that the provider runs" in caught.value.remedy
+
+
+def test_a_name_that_is_not_found_is_looked_for_in_the_issuer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(ProviderUnavailable, match=r"id\.invalid could .*its name was not found") as caught:
+        ProviderHttp().fetch_json("https://id.invalid/")
+
+    assert caught.value.remedy == "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network."
+
+
+@pytest.mark.parametrize(("url", "place"), [("https://[::1]:1/", "[::1]:1"), ("https://127.0.0.1:443/", "127.0.0.1")])
+def test_a_port_is_named_unless_it_is_the_usual_one(url: str, place: str) -> None:
+    with pytest.raises(ProviderUnavailable) as caught:
+        ProviderHttp(timeout_seconds=2).fetch_json(url)
+
+    assert f"The identity provider {place} " in caught.value.what
+
+
+def test_a_provider_without_tls_is_not_asked_to_be_tried_again() -> None:
+    def babble(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(HEAD + b"\r\n")
+
+    with RawServer(babble) as server, pytest.raises(ProviderUnavailable, match="TLS failed") as caught:
+        ProviderHttp().fetch_json(server.url.replace("http:", "https:"))
+
+    assert "speaks TLS" in caught.value.remedy
+    assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy
+
+
+def test_an_answer_that_is_not_http_is_unavailable() -> None:
+    def babble(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+    with RawServer(babble) as server, pytest.raises(ProviderUnavailable):
+        ProviderHttp().fetch_json(server.url)
+
+
+def test_the_deadline_holds_during_the_tls_handshake() -> None:
+    with RawServer(hang) as server:
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable):
+            ProviderHttp(timeout_seconds=0.5).fetch_json(server.url.replace("http:", "https:"))
+
+        assert time.monotonic() - started < 2

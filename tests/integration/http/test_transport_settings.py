@@ -1,0 +1,278 @@
+"""Further authorities to trust, and proxies: real TLS, a real CONNECT proxy."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from micromegas_jupyter.assembly import provider_http
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
+from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.settings import ClientSettings
+from tests.fakes.connect_proxy import ConnectProxy
+from tests.fakes.raw_server import RawServer
+from tests.fakes.scripted_provider import Reply, ScriptedProvider
+from tests.fakes.tls_provider import OTHER_HOST, TlsProvider, server_context
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+DOCUMENT = {"tls": True}
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[TlsProvider]:
+    """A provider on another host, as far as proxies are concerned."""
+    (tmp_path / "provider").mkdir()
+    with TlsProvider(tmp_path / "provider", host=OTHER_HOST) as running:
+        yield running
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[TlsProvider]:
+    (tmp_path / "other").mkdir()
+    with TlsProvider(tmp_path / "other") as running:
+        yield running
+
+
+def test_an_extra_authority_is_trusted(provider: TlsProvider) -> None:
+    http = ProviderHttp(extra_ca_bundle=provider.ca_file)
+
+    assert http.fetch_json(provider.url).body == DOCUMENT
+
+
+def test_an_extra_authority_adds_to_those_of_the_environment(
+    provider: TlsProvider, other: TlsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.ca_file))
+    http = ProviderHttp(extra_ca_bundle=provider.ca_file)
+
+    assert http.fetch_json(provider.url).body == DOCUMENT
+    assert http.fetch_json(other.url).body == DOCUMENT
+
+
+def test_an_extra_authority_adds_to_the_usual_ones(
+    provider: TlsProvider, other: TlsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(other.ca_file))
+    http = ProviderHttp(extra_ca_bundle=provider.ca_file)
+
+    assert http.fetch_json(provider.url).body == DOCUMENT
+    assert http.fetch_json(other.url).body == DOCUMENT
+
+
+def test_an_extra_authority_vouches_for_nobody_else(provider: TlsProvider, other: TlsProvider) -> None:
+    http = ProviderHttp(extra_ca_bundle=provider.ca_file)
+
+    with pytest.raises(ProviderUnavailable, match="certificate could not be verified"):
+        http.fetch_json(other.url)
+
+
+def test_an_extra_authority_is_trusted_by_its_own_connection_only(provider: TlsProvider) -> None:
+    ProviderHttp(extra_ca_bundle=provider.ca_file).fetch_json(provider.url)
+
+    with pytest.raises(ProviderUnavailable, match="certificate could not be verified"):
+        ProviderHttp().fetch_json(provider.url)
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(provider.url, timeout=5)
+
+
+def test_an_extra_authority_does_not_make_another_name_acceptable(provider: TlsProvider) -> None:
+    port = int(provider.url.rpartition(":")[2].partition("/")[0])
+
+    with ConnectProxy(leads_to=("127.0.0.1", port)) as proxy:
+        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
+        with pytest.raises(ProviderUnavailable, match="certificate could not be verified"):
+            http.fetch_json("https://id.example.com/document")
+
+    assert proxy.targets == ["id.example.com:443"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_file_of_authorities_that_cannot_be_used_is_refused_at_once(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError) as caught:
+        ProviderHttp(extra_ca_bundle=path)
+
+    assert caught.value.key == "ca_bundle"
+
+
+def test_calls_go_through_the_proxy_that_was_set(provider: TlsProvider) -> None:
+    with ConnectProxy() as proxy:
+        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
+
+        answer = http.fetch_json(provider.url)
+
+    assert answer.body == DOCUMENT
+    assert not answer.reached_private
+    assert proxy.targets == [provider.url.removeprefix("https://").removesuffix("/document")]
+
+
+def test_the_proxy_that_was_set_wins_over_the_environments(
+    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", NOBODY)
+
+    with ConnectProxy() as proxy:
+        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
+        http.fetch_json(provider.url)
+
+    assert len(proxy.targets) == 1
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+def test_without_a_setting_the_environments_proxy_is_used(
+    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with ConnectProxy(credentials="alice:s@same") as proxy:
+        monkeypatch.setenv(name, f"http://alice:s%40same@{proxy.address}")
+
+        ProviderHttp(extra_ca_bundle=provider.ca_file).fetch_json(provider.url)
+
+    assert len(proxy.targets) == 1
+
+
+@pytest.mark.parametrize("hosts", [OTHER_HOST, "*", "id.example.com, 127.0.0.0/8"])
+def test_no_proxy_counts_for_the_proxy_that_was_set(
+    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, hosts: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", hosts)
+
+    with ConnectProxy() as proxy:
+        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
+
+        assert http.fetch_json(provider.url).body == DOCUMENT
+    assert proxy.targets == []
+
+
+def test_this_machine_is_never_reached_through_the_proxy_that_was_set(other: TlsProvider) -> None:
+    http = ProviderHttp(extra_ca_bundle=other.ca_file, proxy=Secret(NOBODY))
+
+    with ScriptedProvider() as plain:
+        plain.reply_once("/document", Reply(body={"a": 1}))
+
+        assert http.fetch_json(f"{plain.base}/document").body == {"a": 1}
+    assert http.fetch_json(other.url).body == DOCUMENT
+
+
+def test_a_proxy_that_wants_a_password_gets_it(provider: TlsProvider) -> None:
+    with ConnectProxy(credentials="alice:s@same") as proxy:
+        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://alice:s%40same@{proxy.address}"))
+
+        assert http.fetch_json(provider.url).body == DOCUMENT
+
+
+def test_a_proxy_may_speak_tls_with_a_certificate_of_the_extra_authority(provider: TlsProvider, tmp_path: Path) -> None:
+    certificate, bundle = tmp_path / "proxy.pem", tmp_path / "bundle.pem"
+    context = server_context(certificate, tmp_path / "proxy.key", host="127.0.0.1")
+    bundle.write_bytes(provider.ca_file.read_bytes() + certificate.read_bytes())
+
+    with ConnectProxy(tls=context) as proxy:
+        http = ProviderHttp(extra_ca_bundle=bundle, proxy=Secret(f"https://{proxy.address}"))
+
+        assert http.fetch_json(provider.url).body == DOCUMENT
+
+
+def test_a_proxy_whose_certificate_nobody_vouches_for_is_not_used(provider: TlsProvider, tmp_path: Path) -> None:
+    context = server_context(tmp_path / "proxy.pem", tmp_path / "proxy.key", host="127.0.0.1")
+
+    with ConnectProxy(tls=context) as proxy:
+        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"https://{proxy.address}"))
+        with pytest.raises(ProviderUnavailable, match="proxy's TLS certificate could not be verified"):
+            http.fetch_json(provider.url)
+
+    assert proxy.targets == []
+
+
+def test_the_password_of_a_proxy_appears_nowhere(
+    provider: TlsProvider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    texts = []
+
+    with ConnectProxy(credentials="alice:another") as proxy:
+        address = f"http://alice:sesame@{proxy.address}"
+        for http in (ProviderHttp(proxy=Secret(address)), ProviderHttp()):
+            with pytest.raises(ProviderUnavailable, match="user name and password") as caught:
+                http.fetch_json(provider.url)
+            beyond_this_test = caught.value.__traceback__.tb_next if caught.value.__traceback__ else None
+            told = traceback.TracebackException(
+                ProviderUnavailable, caught.value, beyond_this_test, capture_locals=True
+            )
+            texts += [repr(http), "".join(told.format())]
+            monkeypatch.setenv("https_proxy", address)
+
+    assert not any("sesame" in text or "YWxpY2U6c2VzYW1l" in text for text in (*texts, caplog.text))
+
+
+@pytest.mark.parametrize(
+    "address", ["http://alice:sesame@", "http://alice:sesame@proxy:99999", "alice:sesame@", "http://alice:sesame@[::1"]
+)
+def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
+    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("https_proxy", address)
+
+    with pytest.raises(ConfigurationError) as caught:
+        ProviderHttp(timeout_seconds=5).fetch_json(provider.url)
+
+    assert caught.value.key == "https_proxy"
+    assert "sesame" not in str(caught.value)
+
+
+def test_the_deadline_holds_against_a_proxy_that_says_nothing(provider: TlsProvider) -> None:
+    def hang(connection: socket.socket, server: RawServer) -> None:
+        server.stopping.wait(20)
+
+    with RawServer(hang) as proxy:
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match=r"within 0\.5 seconds"):
+            ProviderHttp(timeout_seconds=0.5, proxy=Secret(proxy.url.removesuffix("/document"))).fetch_json(
+                provider.url
+            )
+
+        assert time.monotonic() - started < 2
+
+
+def test_the_settings_authority_and_proxy_are_used(provider: TlsProvider) -> None:
+    with ConnectProxy() as proxy:
+        settings = ClientSettings(ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
+
+        assert provider_http(settings).fetch_json(provider.url).body == DOCUMENT
+    assert len(proxy.targets) == 1
+
+
+def test_the_settings_deadline_is_used() -> None:
+    def hang(connection: socket.socket, server: RawServer) -> None:
+        server.stopping.wait(20)
+
+    with RawServer(hang) as server, pytest.raises(ProviderUnavailable, match="within 1 seconds"):
+        provider_http(ClientSettings(provider_timeout_seconds=1.0)).fetch_json(server.url)
+
+
+def test_a_settings_file_of_authorities_that_is_missing_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        provider_http(ClientSettings(ca_bundle=tmp_path / "nowhere.pem"))

@@ -1,0 +1,155 @@
+"""JupyterLab and Notebook 7 of one server below a base URL, in a real browser, and the demo's provider and server."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+from micromegas_jupyter.demo.lab import LabProcess
+from micromegas_jupyter.demo.stack import DemoStack
+from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import BrowserContext, Page
+
+__all__ = ["chromium"]
+
+BASE_URL = "/user/ann/"
+LONGEST_WAIT_MILLISECONDS = 60_000
+KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+
+
+@dataclass(frozen=True)
+class Jupyter:
+    """A running Jupyter server: where it is, and the folder of its notebooks."""
+
+    origin: str
+    query: str
+    notebooks: Path
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def jupyter(chromium: str, stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    folder = tmp_path_factory.mktemp("jupyter")
+    process = LabProcess(
+        folder,
+        stack.process_environment(),
+        job_environment=stack.job_environment(),
+        open_browser=False,
+        base_url=BASE_URL,
+    )
+    try:
+        address = urlsplit(process.wait_until_ready())
+        yield Jupyter(
+            origin=f"{address.scheme}://{address.netloc}", query=address.query, notebooks=folder / "notebooks"
+        )
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="module")
+def browser_context(chromium: str, jupyter: Jupyter) -> Iterator[BrowserContext]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
+        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        context.set_default_timeout(LONGEST_WAIT_MILLISECONDS)
+        yield context
+        browser.close()
+
+
+class Notebook:
+    """A notebook as a person has it open in one of the two applications."""
+
+    def __init__(self, context: BrowserContext, jupyter: Jupyter, app: str, path: Path) -> None:
+        self.path = path
+        self.app = app
+        self.page: Page = context.new_page()
+        place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
+        self.page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Wait until the notebook is there and its kernel does nothing."""
+        self.page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        self.page.locator(".jp-KernelName", has_text=re.compile("ipykernel")).first.wait_for()
+        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for()
+
+    def choose(self, menu: str, item: str) -> None:
+        """Choose a menu's item."""
+        self.page.get_by_role("menuitem", name=menu, exact=True).click()
+        self.page.get_by_role("menuitem", name=item, exact=True).first.click()
+
+    def run_all(self) -> None:
+        self.choose("Run", "Run All Cells")
+
+    @property
+    def widget(self):
+        """The widget that shows who is signed in."""
+        return self.page.get_by_role("region", name="Micromegas sign-in").first
+
+    def wait_for_person(self) -> None:
+        self.widget.get_by_text("Alice Martin").first.wait_for()
+
+    def sign_in(self) -> str:
+        """Follow the widget's link as Alice; returns the address that her browser ends at."""
+        link = self.widget.get_by_role("link", name=re.compile("^Sign in"))
+        link.wait_for()
+        with self.page.context.expect_page() as opened:
+            link.click()
+        provider_page = opened.value
+        # Within one browser the provider may know her already.
+        provider_page.get_by_role("button", name=re.compile("Alice|Allow")).or_(
+            provider_page.get_by_text("You are signed in")
+        ).first.wait_for()
+        for name in ("Alice", "Allow"):
+            button = provider_page.get_by_role("button", name=re.compile(name))
+            if button.count():
+                button.click()
+                provider_page.get_by_role("button", name="Allow").or_(
+                    provider_page.get_by_text("You are signed in")
+                ).first.wait_for()
+        provider_page.get_by_text("You are signed in").wait_for()
+        ended_at = provider_page.url
+        provider_page.close()
+        return ended_at
+
+    def save(self) -> str:
+        """Save and return what the file holds."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty, .jp-DirtyIndicator')")
+        return self.path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def open_notebook(browser_context, jupyter, stack, tmp_path):
+    """Open notebooks whose kernels keep their sign-in in this test's own folder."""
+    opened = []
+
+    def open_one(app, name, *sources):
+        first = [f"%env MICROMEGAS_CONFIG_DIR={tmp_path / 'config'}\n%load_ext micromegas_jupyter"]
+        path = jupyter.notebooks / f"{app}-{name}.ipynb"
+        cells = [nbformat.v4.new_code_cell(source) for source in (*first, *sources)]
+        made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC})
+        path.write_text(nbformat.writes(made), encoding="utf-8")
+        notebook = Notebook(browser_context, jupyter, app, path)
+        opened.append(notebook)
+        return notebook
+
+    yield open_one
+    for notebook in opened:
+        notebook.page.close()

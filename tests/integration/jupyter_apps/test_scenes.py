@@ -1,0 +1,90 @@
+"""A sign-in by redirect as people live through it, in JupyterLab and in Notebook 7 below a base URL."""
+
+import json
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
+
+APPS = ["lab", "notebook"]
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
+LONG_CELL = """
+import pathlib, time
+gate = pathlib.Path({gate!r})
+while not gate.exists():
+    time.sleep(0.05)
+print("the long cell", "is over")
+"""
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, tmp_path):
+    notebook = open_notebook(app, "run-all", "%micromegas_login", "%sql SELECT 1 AS one", "print('after', 'rows')")
+    notebook.run_all()
+
+    ended_at = notebook.sign_in()
+    notebook.page.get_by_text("after rows", exact=True).wait_for()
+
+    assert urlsplit(ended_at).path == "/user/ann/micromegas/done"
+    assert urlsplit(ended_at).query == ""
+    notebook.wait_for_person()
+    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()
+    saved = notebook.save()
+    tokens = json.loads((tmp_path / "config" / "tokens.json").read_text())["token"]
+    for secret in ("code=", "state=", "code_challenge", *(value for value in tokens.values() if len(str(value)) > 40)):
+        assert str(secret) not in saved
+    assert not TOKEN.search(saved)
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path):
+    gate = tmp_path / "gate"
+    notebook = open_notebook(app, "long-cell", "%micromegas_login", LONG_CELL.format(gate=str(gate)))
+    notebook.run_all()
+
+    notebook.sign_in()
+    notebook.wait_for_person()
+
+    running = notebook.page.locator(".jp-Notebook-ExecutionIndicator[data-status='busy']")
+    assert running.count() == 1
+    assert notebook.page.get_by_text("the long cell is over", exact=True).count() == 0
+    gate.touch()
+    notebook.page.get_by_text("the long cell is over", exact=True).wait_for()
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
+    notebook = open_notebook(app, "restart", "%micromegas_login", "%sql SELECT 1 AS one")
+    notebook.run_all()
+    notebook.sign_in()
+    notebook.wait_for_person()
+    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()
+    notebook.wait_until_idle()
+
+    notebook.save()
+    notebook.page.reload()
+    notebook.wait_until_idle()
+    notebook.wait_for_person()
+
+    notebook.choose("Kernel", "Restart Kernel and Run All Cells…")
+    notebook.page.get_by_role("button", name="Confirm Kernel Restart").click()
+    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for(state="detached")
+    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()
+    notebook.wait_for_person()
+    assert notebook.page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
+
+
+def test_two_notebooks_that_wait_at_once_share_one_sign_in(open_notebook):
+    in_lab = open_notebook("lab", "first-of-two", "%micromegas_login", "%sql SELECT 1 AS one")
+    in_notebook = open_notebook("notebook", "second-of-two", "%micromegas_login", "%sql SELECT 2 AS two")
+    for notebook in (in_lab, in_notebook):
+        notebook.run_all()
+        notebook.widget.get_by_role("link", name=re.compile("^Sign in")).wait_for()
+
+    in_lab.sign_in()
+
+    for notebook in (in_lab, in_notebook):
+        notebook.wait_for_person()
+        notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()

@@ -1,0 +1,143 @@
+"""Interrupts cells of a real kernel, times what follows, and looks at what the server made of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.lakehouse import ParquetFolder
+from micromegas_jupyter.server.audit import AUDIT_LOGGER
+from tests.integration.flight_harness import running_server
+from tests.integration.notebook.kernels import attended_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from micromegas_jupyter.engine import Engine
+    from tests.integration.notebook.kernels import AttendedKernel, Cell
+
+LOAD = "%load_ext micromegas_jupyter"
+FUNCTIONAL_BOUND_SECONDS = 15.0
+"""Far above what is aimed at (half a second), so that a busy machine fails no test; the figure itself is printed."""
+
+_AUDIT_SECONDS = 60.0
+
+
+class AuditLines(logging.Handler):
+    """Collects the audit lines of the servers of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+        self._records: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._changed:
+            self._records.append(json.loads(record.getMessage()))
+            self._changed.notify_all()
+
+    def of(self, sql: str) -> dict[str, Any]:
+        """Return the newest line of a statement whose text has `sql` in it; waits for it."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(self._matching(sql)), _AUDIT_SECONDS), f"no audit line of {sql}"
+            return self._matching(sql)[-1]
+
+    def _matching(self, sql: str) -> list[dict[str, Any]]:
+        return [record for record in self._records if sql in record.get("sql", "")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted:
+    """A cell that was interrupted.
+
+    Attributes:
+        cell: What it brought.
+        seconds: From the signal to the cell's error, by the machine's clock, which both processes read.
+    """
+
+    cell: Cell
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """The first line of what is shown in place of a traceback."""
+        (error,) = self.cell.of("error")
+        return str(error["traceback"][0])
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """Return what a message shows as text; empty for other messages."""
+    content = message["content"]
+    return str(content.get("data", {}).get("text/plain", "") or content.get("text", ""))
+
+
+def says(part: str) -> Callable[[dict[str, Any]], bool]:
+    """Return whether a message shows a text with `part` in it."""
+    return lambda message: message["msg_type"] in {"display_data", "update_display_data"} and part in text_of(message)
+
+
+RUNNING = says("· query ")
+"""Whether a message says that the server has begun to answer."""
+
+
+def interrupt(
+    kernel: AttendedKernel,
+    source: str,
+    *,
+    when: Callable[[dict[str, Any]], bool] = RUNNING,
+    answer: Callable[[dict[str, Any]], str | None] = lambda _: None,
+) -> Interrupted:
+    """Run a cell and interrupt the kernel once `when` says so of one of its messages."""
+    sent_at: list[datetime] = []
+
+    def look(message: dict[str, Any]) -> None:
+        if not sent_at and when(message):
+            sent_at.append(datetime.now(UTC))
+            kernel.interrupt()
+
+    cell = kernel.run(source, while_running=look, answer=answer)
+    assert sent_at, f"the cell ended before it could be interrupted: {cell}"
+    errors = [message for message in cell.messages if message["msg_type"] == "error"]
+    assert errors, f"the cell was not stopped: {cell}"
+    return Interrupted(cell=cell, seconds=(errors[0]["header"]["date"] - sent_at[0]).total_seconds())
+
+
+def check_stopped(found: Interrupted, *, name: str) -> None:
+    """Check that the cell ended with one line and no traceback, and print how long that took."""
+    (error,) = found.cell.of("error")
+    print(f"{name}: {found.seconds:.3f} s (goal: 0.5 s)")
+    assert error["ename"] == "QueryCancelled"
+    assert len(error["traceback"]) == 1
+    assert 0 <= found.seconds < FUNCTIONAL_BOUND_SECONDS
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[tuple[str, AuditLines]]:
+    """Serve what an engine answers to everybody; yields the address and the audit lines."""
+    audit = AuditLines()
+    logging.getLogger(AUDIT_LOGGER).addHandler(audit)
+    try:
+        with closing(engine), running_server(engine=engine, is_open=True) as harness:
+            yield harness.uri, audit
+    finally:
+        logging.getLogger(AUDIT_LOGGER).removeHandler(audit)
+
+
+def folder_engine(folder: Path) -> DataFusionEngine:
+    """Return an engine over a folder of Parquet files."""
+    return DataFusionEngine(ParquetFolder(folder), EngineSettings())
+
+
+@contextmanager
+def kernel_of(uri: str, home: Path, **variables: str) -> Iterator[AttendedKernel]:
+    """Run a kernel whose magics ask the server at `uri`."""
+    with attended_kernel({"MICROMEGAS_ANALYTICS_URI": uri, "HOME": str(home), **variables}) as kernel:
+        assert kernel.run(LOAD).reply["status"] == "ok"
+        yield kernel

@@ -1,0 +1,91 @@
+"""Completion of SQL in a real kernel: over a real server, one that hangs, and after another sign-in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.demo.stack import DemoStack
+from tests.fakes.silent_server import SilentServer
+from tests.integration.notebook.kernels import AttendedKernel, attended_kernel, widget_states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+LOAD = "%load_ext micromegas_jupyter"
+WAIT_UNTIL_ASKED = """
+session = get_ipython()._micromegas_extension.session
+session.schemas.wait(session.settings(), 60)
+"""
+WAS_ASKED = """
+schemas = get_ipython()._micromegas_extension.session.schemas
+bool(schemas._asking or schemas._entries)
+"""
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        yield running
+
+
+@pytest.fixture
+def kernel(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AttendedKernel]:
+    """A kernel with settings of its own, in which nobody is signed in."""
+    for name, value in {**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    with attended_kernel() as running:
+        running.run(LOAD)
+        yield running
+
+
+def sign_in(kernel: AttendedKernel, *, person: str) -> None:
+    with ScriptedPerson(person=person) as browser:
+        login = kernel.run("%micromegas_login --flow browser")
+        start_url = widget_states(login.messages)[-1]["start_url"]
+
+        def open_when_the_query_waits(message: dict[str, Any]) -> None:
+            if "waiting for you to sign in" in message["content"].get("data", {}).get("text/plain", ""):
+                browser.open(start_url)
+
+        assert kernel.run("%sql SELECT 1 AS one", while_running=open_when_the_query_waits).reply["status"] == "ok"
+
+
+def test_tables_columns_and_functions_come_from_the_server_of_whoever_is_signed_in(kernel: AttendedKernel) -> None:
+    signed_out = kernel.complete("%%sql\nSELECT * FROM |")
+    sign_in(kernel, person="alice")
+    kernel.complete("%%sql\nSELECT * FROM |")
+    kernel.run(WAIT_UNTIL_ASKED)
+
+    assert not [text for text, kind in signed_out if kind == "table"]
+    assert ("log_entries", "table") in kernel.complete("%%sql\nSELECT * FROM lo|")
+    assert ("target", "column") in kernel.complete("%%sql rows << --begin 1h\nSELECT l.ta| FROM log_entries l")
+    assert ("date_bin", "function") in kernel.complete("%sql SELECT date_b|")
+    assert ("getattr", "function") in kernel.complete("getat|")
+
+    kernel.run("%micromegas_logout")
+
+    assert ("log_entries", "table") not in kernel.complete("%%sql\nSELECT * FROM lo|")
+    assert "Traceback" not in str(kernel.all_messages)
+
+
+def test_typing_goes_on_while_the_server_hangs(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with SilentServer() as silent:
+        monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+        monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", f"grpc://127.0.0.1:{silent.port}")
+        with attended_kernel() as kernel:
+            kernel.run(LOAD)
+
+            # Each of these would last as long as a call's deadline, ten seconds, if it waited for the server.
+            offered = [kernel.complete("%%sql\nSELECT * FROM t WH|") for _ in range(20)]
+
+            assert offered == [[("WHERE", "keyword")]] * 20
+            assert kernel.run(WAS_ASKED).of("execute_result")[0]["data"]["text/plain"] == "True"
+            assert kernel.later_messages(0.2) == []

@@ -1,0 +1,121 @@
+"""Waits for a person or for an identity provider, interrupted in a real kernel."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from micromegas_jupyter.assembly import load_client_settings, token_file
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.silent_server import SilentServer
+from tests.integration.notebook.interrupting import LOAD, check_stopped, interrupt, says
+from tests.integration.notebook.kernels import attended_kernel, widget_states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.notebook.kernels import AttendedKernel
+
+pytestmark = pytest.mark.integration
+
+WAITING = says("interrupt to stop waiting")
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kernel(stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]:
+    home = tmp_path_factory.mktemp("home")
+    with attended_kernel({**stack.client_environment(), "HOME": str(home)}) as running:
+        assert running.run(LOAD).reply["status"] == "ok"
+        yield running
+
+
+def open_address(kernel: AttendedKernel, flow: str) -> str:
+    state = {name: value for state in widget_states(kernel.all_messages) for name, value in state.items()}
+    return state["start_url"] if flow == "browser" else f"{state['start_url']}?user_code={state['user_code']}"
+
+
+@pytest.mark.parametrize("flow", ["browser", "device"])
+def test_a_query_that_waits_for_a_sign_in_is_stopped_and_the_sign_in_goes_on(kernel: AttendedKernel, flow: str) -> None:
+    kernel.run(f"%micromegas_login --flow {flow}")
+
+    found = interrupt(kernel, "%sql SELECT 1 AS one", when=WAITING)
+    with ScriptedPerson(person="alice") as person:
+        person.open(open_address(kernel, flow))
+    again = kernel.run("%sql rows << SELECT 1 AS one")
+
+    check_stopped(found, name=f"waiting for a sign-in by {flow}")
+    assert "it stays open" in found.line
+    assert again.reply["status"] == "ok"
+    kernel.run("%micromegas_logout")
+
+
+def test_the_question_for_a_pasted_address_is_stopped(kernel: AttendedKernel) -> None:
+    def interrupt_instead(_question: dict[str, Any]) -> None:
+        kernel.interrupt()
+
+    cell = kernel.run("%micromegas_login --flow paste", answer=interrupt_instead)
+    kernel.run("%micromegas_login --flow device")
+    with ScriptedPerson(person="alice") as person:
+        person.open(open_address(kernel, "device"))
+    again = kernel.run("%sql rows << SELECT 1 AS one")
+
+    (error,) = cell.of("error")
+    assert error["ename"] == "QueryCancelled"
+    assert len(error["traceback"]) == 1
+    assert again.reply["status"] == "ok"
+    kernel.run("%micromegas_logout")
+
+
+def test_a_login_at_a_provider_that_never_answers_is_stopped(kernel: AttendedKernel) -> None:
+    with SilentServer() as silent:
+        source = f"%micromegas_login --issuer http://127.0.0.1:{silent.port}"
+
+        found = interrupt(kernel, source, when=lambda _: silent.was_called())
+
+    check_stopped(found, name="a sign-in at a silent provider")
+
+
+@pytest.mark.parametrize(("magic", "ends_in_seconds"), [("%sql SELECT 1", -60), ("%micromegas_whoami", 60)])
+def test_a_renewal_at_a_provider_that_never_answers_is_stopped(
+    stack: DemoStack, tmp_path: Path, magic: str, ends_in_seconds: float
+) -> None:
+    with SilentServer() as silent:
+        provider = ScriptedProvider(clock=SYSTEM_CLOCK)
+        provider.issuer = f"http://127.0.0.1:{silent.port}"
+        variables = {
+            "MICROMEGAS_ANALYTICS_URI": stack.server.uri,
+            "MICROMEGAS_OIDC_ISSUER": provider.issuer,
+            "MICROMEGAS_OIDC_CLIENT_ID": provider.client_id,
+            "MICROMEGAS_CONFIG_DIR": str(tmp_path),
+        }
+        file = token_file(load_client_settings(environ=variables), variables)
+        file.write_text(
+            json.dumps(
+                {
+                    "issuer": provider.issuer,
+                    "client_id": provider.client_id,
+                    "token": provider.stored_token(ends_in_seconds=ends_in_seconds),
+                }
+            )
+        )
+        file.chmod(0o600)
+        with attended_kernel(variables) as kernel:
+            kernel.run(LOAD)
+
+            found = interrupt(kernel, magic, when=lambda _: silent.was_called())
+            again = kernel.run("print('alive')")
+
+    check_stopped(found, name=f"{magic} while a token is renewed at a silent provider")
+    assert again.reply["status"] == "ok"

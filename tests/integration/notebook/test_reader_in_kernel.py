@@ -1,0 +1,128 @@
+"""`--format reader` in a real kernel, against a server that a test scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
+from tests.integration.notebook.kernels import AttendedKernel, attended_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.fakes.flight_server import SeenCall
+
+pytestmark = pytest.mark.integration
+
+WAIT_SECONDS = 30
+READ_AND_TELL = """
+import sys, threading, traceback
+def tell(reading=threading.get_ident(), pause=threading.Event()):
+    while "_take" not in [frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[reading])]:
+        pause.wait(0.01)
+    print("waiting", end="", flush=True)
+next(numbers)
+threading.Thread(target=tell).start()
+for batch in numbers: pass
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeFlightServer]:
+    running = FakeFlightServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def kernel(server: FakeFlightServer) -> Iterator[AttendedKernel]:
+    with pytest.MonkeyPatch.context() as patch, attended_kernel() as running:
+        patch.delenv("MICROMEGAS_OIDC_ISSUER", raising=False)
+        running.run(f"import os; os.environ.update(MICROMEGAS_ANALYTICS_URI={server.uri!r})")
+        running.run("%load_ext micromegas_jupyter")
+        yield running
+
+
+def endless(call: SeenCall) -> Iterator[bytes]:
+    """Answer with one batch after another until the caller goes away."""
+    encoder = FlightDataEncoder(SMALL_TABLE.schema)
+    yield encoder.encode_schema()
+    while not call.ended.is_set():
+        yield from encoder.encode_batch(SMALL_TABLE.to_batches()[0])
+
+
+def printed(cell: Any) -> str:
+    return cell.printed
+
+
+def test_later_cells_read_the_rows_and_the_line_of_the_first_follows(
+    kernel: AttendedKernel, server: FakeFlightServer
+) -> None:
+    server.answers["DoGet"] = lambda _call: rows(pa.concat_tables([SMALL_TABLE] * 3))
+
+    opened = kernel.run("%%sql numbers << --format reader\nSELECT n FROM t")
+    read = kernel.run("print(sum(batch.num_rows for batch in numbers))")
+
+    (line,) = opened.of("display_data")
+    assert line["data"]["text/plain"] == "▸ rows come as you iterate → numbers (reader)"
+    last = read.of("update_display_data")[-1]
+    assert last["transient"]["display_id"] == line["transient"]["display_id"]
+    assert last["data"]["text/plain"].startswith("✓ 9 rows in ")
+    assert printed(read) == "9\n"
+
+
+@pytest.mark.parametrize(
+    ("leave", "line"),
+    [
+        ("del numbers", "■ stopped"),
+        ("numbers.close()", "■ stopped"),
+        ("with numbers: next(numbers)", "■ stopped"),
+        ("%unload_ext micromegas_jupyter\n%load_ext micromegas_jupyter", None),
+    ],
+)
+def test_a_reader_that_is_left_is_cancelled_on_the_server(
+    kernel: AttendedKernel, server: FakeFlightServer, leave: str, line: str | None
+) -> None:
+    server.answers["DoGet"] = endless
+    kernel.run("%sql numbers << --format reader SELECT n FROM t")
+    kernel.run("next(numbers)\nNone")
+
+    before = len(kernel.all_messages)
+    kernel.run(leave)
+    kernel.later_messages(0.5)
+
+    assert server.calls[-1].ended.wait(WAIT_SECONDS)
+    updates = [
+        message["content"]["data"]["text/plain"]
+        for message in kernel.all_messages[before:]
+        if message["msg_type"] == "update_display_data"
+    ]
+    assert [text[:9] for text in updates[-1:]] == ([] if line is None else [line])
+
+
+def test_an_interrupt_of_the_cell_that_reads_stops_the_query_and_the_next_one_works(
+    kernel: AttendedKernel, server: FakeFlightServer
+) -> None:
+    batch = list(rows(SMALL_TABLE))
+    server.answers["DoGet"] = server.stall_after(*batch)
+    kernel.run("%sql numbers << --format reader SELECT n FROM t")
+
+    def interrupt_when_waiting(message: dict[str, Any]) -> None:
+        if message["content"].get("text") == "waiting":
+            kernel.interrupt()
+
+    read = kernel.run(READ_AND_TELL, while_running=interrupt_when_waiting)
+    again = kernel.run("next(numbers)")
+    server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)
+    other = kernel.run("%sql rows << SELECT n FROM t")
+
+    assert server.calls[-2].ended.wait(WAIT_SECONDS)
+    (error,) = read.of("error")
+    assert error["ename"] == "KeyboardInterrupt"
+    assert [line[:11] for line in error["traceback"]] == ["✗ cancelled"]
+    assert again.of("error")[0]["ename"] == "QueryCancelled"
+    assert other.reply["status"] == "ok"

@@ -1,0 +1,132 @@
+"""Calls that a real server does not answer with rows for want of a sign-in, in cells of a real kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.assembly import load_client_settings, service_account_provider
+from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.integration.notebook.interrupting import LOAD
+from tests.integration.notebook.kernels import REPOSITORY, attended_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.notebook.kernels import AttendedKernel
+
+pytestmark = pytest.mark.integration
+
+BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("config")
+
+
+@pytest.fixture(scope="module")
+def stack(folder: Path) -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        good = service_account_provider(load_client_settings(environ=running.service_environment())).get_token()
+        provider = ScriptedProvider(clock=SYSTEM_CLOCK)
+        provider.issuer = running.provider.issuer
+        tokens = {
+            "good": good,
+            "other": provider.mint_id_token(aud="other-app"),
+            "ended": provider.mint_id_token(exp=int(SYSTEM_CLOCK.now().timestamp()) - 3600),
+            "opaque": "not-a-key-that-anybody-knows",
+        }
+        profiles = {
+            "person": {
+                "uri": running.server.uri,
+                "issuers": [{"issuer": running.provider.issuer}],
+                "client_id": running.provider.client_id,
+            }
+        }
+        for name, token in tokens.items():
+            (folder / name).write_text(token)
+            (folder / name).chmod(0o600)
+            profiles[name] = {"uri": running.server.uri, "api_key_file": str(folder / name)}
+        (folder / "config.json").write_text(json.dumps({"profiles": profiles, "default_profile": "person"}))
+        (folder / "config.json").chmod(0o600)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kernel(stack: DemoStack, folder: Path) -> Iterator[AttendedKernel]:
+    with attended_kernel({"MICROMEGAS_CONFIG_DIR": str(folder), "HOME": str(folder)}) as running:
+        assert running.run(LOAD).reply["status"] == "ok"
+        yield running
+
+
+def lines(kernel: AttendedKernel, stack: DemoStack, source: str) -> list[str]:
+    """Run a cell that fails and return what is shown, with the stack's addresses by name and no query's id."""
+    cell = kernel.run(source)
+    (error,) = cell.of("error")
+    everything = str([message["content"] for message in cell.messages])
+    assert not BEARER_TOKEN.search(everything)
+    assert not re.search(r"Traceback|site-packages|\.py\b", everything)
+    assert str(REPOSITORY) not in everything
+    server, provider = stack.server.uri.removeprefix("grpc://"), stack.provider.issuer.removeprefix("http://")
+    text = "\n".join(error["traceback"]).replace(server, "SERVER").replace(provider, "PROVIDER")
+    return re.sub(r"query [0-9a-f]{8}", "query ID", text).split("\n")
+
+
+def test_nobody_is_signed_in(kernel: AttendedKernel, stack: DemoStack) -> None:
+    found = lines(kernel, stack, "%sql SELECT 1")
+
+    assert found == [
+        (
+            "✗ Not signed in at PROVIDER (for SERVER). Run %micromegas_login --profile person, or set "
+            "MICROMEGAS_OIDC_CLIENT_SECRET for a service account. · AUTH001"
+        )
+    ]
+
+
+def test_a_token_for_another_audience_is_explained_from_the_token(kernel: AttendedKernel, stack: DemoStack) -> None:
+    found = lines(kernel, stack, "%sql --profile other SELECT 1")
+
+    assert found == [
+        (
+            '✗ The server does not accept this credential. The token is for audience "other-app", from '
+            "http://PROVIDER. Sign in again, or ask the server's administrator which tokens it accepts."
+        ),
+        "  query ID · AUTH010 · docs/errors.md#auth010",
+    ]
+
+
+def test_a_token_that_has_ended_is_explained_from_the_token(kernel: AttendedKernel, stack: DemoStack) -> None:
+    found = lines(kernel, stack, "%sql --profile ended SELECT 1")
+
+    assert 'The token is for audience "notebook", from http://PROVIDER. It ended at 20' in found[0]
+    assert found[1] == "  query ID · AUTH010 · docs/errors.md#auth010"
+
+
+def test_a_key_that_the_server_does_not_know(kernel: AttendedKernel, stack: DemoStack) -> None:
+    found = lines(kernel, stack, "%sql --profile opaque SELECT 1")
+
+    assert found == [
+        (
+            "✗ The server does not accept this credential. If it is an API key, check the file that "
+            "api_key_file names or ask the server's administrator; else sign in again."
+        ),
+        "  query ID · AUTH010 · docs/errors.md#auth010",
+    ]
+
+
+def test_a_server_whose_provider_is_down_cannot_tell(kernel: AttendedKernel, stack: DemoStack) -> None:
+    stack.provider.stop()
+
+    found = lines(kernel, stack, "%sql --profile good SELECT 1")
+
+    assert found == [
+        ("✗ The server cannot check credentials at the moment. Your sign-in is not at fault. Try again in a moment."),
+        "  query ID · AVAIL001 · docs/errors.md#avail001",
+    ]

@@ -1,0 +1,113 @@
+"""A folder of Parquet files served to real kernels, each by a child of its own that ends with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.notebook.interrupting import LOAD
+from tests.integration.notebook.kernels import AttendedKernel, attended_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    data = tmp_path / "data"
+    data.mkdir()
+    pq.write_table(pa.table({"n": [1, 2, 3]}), data / "events.parquet")
+    pq.write_table(pa.table({"n": [4]}), data / "My Table.parquet")
+    (data / "broken.parquet").write_bytes(b"PAR1")
+    return data
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[AttendedKernel]:
+    with attended_kernel({"HOME": str(tmp_path)}) as running:
+        running.run(LOAD)
+        yield running
+
+
+def said(kernel: AttendedKernel, source: str) -> str:
+    """Run a cell that works and return what it printed."""
+    cell = kernel.run(source)
+    assert cell.reply["status"] == "ok", cell
+    return cell.printed
+
+
+def port_in(text: str) -> int:
+    found = re.search(r"127\.0\.0\.1:(\d+)", text)
+    assert found is not None, text
+    return int(found[1])
+
+
+def is_gone(port: int) -> bool:
+    """Return whether nobody listens there any more; waits for it."""
+    pause = threading.Event()
+    for _ in range(300):
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) != 0:
+                return True
+        pause.wait(0.1)
+    return False
+
+
+def count(kernel: AttendedKernel, table: str) -> str:
+    said(kernel, f"%%sql rows <<\nSELECT count(*) AS n FROM {table}")
+    return said(kernel, "print(int(rows['n'][0]), end='')")
+
+
+def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    pq.write_table(pa.table({"n": [1]}), other / "only.parquet")
+
+    first = said(kernel, f"%micromegas_serve {folder}")
+    counts = [count(kernel, "events"), count(kernel, '"My Table"')]
+    named = said(kernel, "%sql rows << --connection local SELECT 1 AS n")
+    chosen = said(kernel, "%micromegas_connect local")
+    failed = kernel.run(f"%micromegas_serve {tmp_path / 'nowhere'}").of("error")[0]["traceback"]
+    still = count(kernel, "events")
+    second = said(kernel, f"%micromegas_serve {other}")
+    replaced = count(kernel, "only")
+    stopped = said(kernel, "%micromegas_serve --stop")
+
+    assert first.startswith(f'✓ 2 tables of {folder}: "My Table", events\n')
+    assert "⚠ broken.parquet is left out: it cannot be read as a Parquet file." in first
+    assert counts == ["3", "1"]
+    assert named == ""
+    assert chosen.endswith("It takes calls of this notebook only.\n")
+    assert failed == ["✗ There is no such folder. Name a folder of Parquet files. · USE001"]
+    assert (still, replaced) == ("3", "1")
+    assert is_gone(port_in(first))
+    assert is_gone(port_in(second))
+    assert stopped.startswith("The local server has ended. Later cells use ")
+
+
+def test_a_killed_kernel_takes_its_server_along_and_leaves_that_of_another(
+    kernel: AttendedKernel, folder: Path, tmp_path: Path
+) -> None:
+    mine = port_in(said(kernel, f"%micromegas_serve {folder}"))
+    with attended_kernel({"HOME": str(tmp_path)}) as other:
+        other.run(LOAD)
+        theirs = port_in(said(other, f"%micromegas_serve {folder}"))
+        os.kill(int(said(other, "import os; print(os.getpid(), end='')")), signal.SIGKILL)
+
+        assert is_gone(theirs)
+
+    assert mine != theirs
+    assert count(kernel, "events") == "3"
+    kernel.shut_down()
+    assert is_gone(mine)

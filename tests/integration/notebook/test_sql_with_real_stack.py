@@ -1,0 +1,123 @@
+"""What `%%sql` offers besides running a statement, in a real kernel over the demo's real server."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.demo.stack import DemoStack
+from tests.integration.notebook.kernels import run_unattended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+LOAD = "%load_ext micromegas_jupyter"
+VALUES = """
+import enum, uuid, numpy as np, pandas as pd, pyarrow as pa
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+whole, real, yes, text, data = 7, 1.5, True, "it's {{not}} :this -- '", b"\\x00\\xff"
+exact, day, unknown = Decimal("0.10"), date(2026, 11, 24), None
+at, lasting = datetime(2026, 11, 24, 12, tzinfo=timezone.utc), timedelta(hours=1)
+small, stamp, key = np.int32(3), pd.Timestamp("2026-11-24T12:00:00.000000001Z"), uuid.UUID(int=5)
+ids, holes = pd.Series([1, 3, 99]), [2, None]
+"""
+TYPED = """%%sql typed << --format arrow
+SELECT :whole AS whole, :real AS real, :yes AS yes, :text AS text, :data AS data, :exact AS exact, :day AS day,
+  :unknown IS NULL AS unknown, :at AS at, :lasting AS lasting, :small AS small, :stamp AS stamp, :key AS key
+"""
+CHECK = """
+row = typed.to_pylist()[0]
+assert (row["whole"], row["real"], row["yes"], row["text"], row["data"]) == (whole, real, yes, text, data)
+assert (row["exact"], row["day"], row["unknown"], row["at"]) == (exact, day, True, at)
+assert (row["lasting"], row["small"], row["stamp"], row["key"]) == (pd.Timedelta(lasting), 3, stamp, str(key))
+assert found["value"].tolist() == [1, 2, 3], found
+print("as values")
+"""
+FORMATS = """
+import pandas, polars, pyarrow
+assert type(a) is pandas.DataFrame and type(b) is pyarrow.Table and type(c) is polars.DataFrame
+assert len(a) == b.num_rows == c.height == 300_000
+assert sum(batch.num_rows for batch in d) == 300_000
+print("in four formats")
+"""
+SERIES = "SELECT value FROM generate_series(1, 300000)"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[DemoStack]:
+    with DemoStack() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _environment(stack: DemoStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in stack.service_environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def test_values_formats_plans_connections_and_history_work_over_the_real_server(stack: DemoStack) -> None:
+    run = run_unattended(
+        LOAD,
+        VALUES,
+        TYPED,
+        "found = %sql --format pandas SELECT value FROM generate_series(1, 9) WHERE value IN :ids OR value IN :holes",
+        CHECK,
+        f"%sql a << {SERIES}",
+        f"%sql b << --format arrow {SERIES}",
+        f"%sql c << --format polars {SERIES}",
+        f"%sql d << --format reader {SERIES}",
+        FORMATS,
+        "%%sql --explain\nSELECT sum(value) FROM generate_series(1, 9) WHERE value > :whole",
+        "%%sql --dry-run\nSELECT value, arrow_typeof(value) AS kind FROM generate_series(1, 9) WHERE value IN :ids",
+        f"%micromegas_connect {stack.server.uri} --as here",
+        "%sql --connection here --limit 2 SELECT value FROM generate_series(1, 9)",
+        "%micromegas_queries",
+        "again = %micromegas_queries --rerun 2\nprint(again['value'].tolist())",
+        "%micromegas_queries --sql 1",
+        "from micromegas_jupyter import quote_identifier\nname = quote_identifier('an \"odd\" name')",
+        "get_ipython().run_line_magic('sql', f'odd << SELECT {name} FROM (SELECT 1 AS {name})')\nprint(list(odd))",
+    )
+
+    assert run.stopped_by is None
+    assert run.outputs(4)[0].text == "as values\n"
+    assert run.outputs(9)[-1].text == "in four formats\n"
+    plan, columns, listed = (shown_text(run, cell) for cell in (10, 11, 14))
+    assert plan.startswith("logical plan\n  ")
+    assert re.search(r"^value +int64 +never$", columns, flags=re.MULTILINE)
+    assert shown_text(run, 12).startswith("--connection here means 127.0.0.1:")
+    assert [line.split()[0] for line in listed.splitlines()[2:]] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert all(" done " in line for line in listed.splitlines()[2:])
+    assert run.outputs(15)[-1].text == "[1, 2, 3]\n"
+    assert shown_text(run, 16).startswith("%%sql typed << --format arrow\nSELECT :whole AS whole")
+    assert run.outputs(18)[-1].text == "['an \"odd\" name']\n"
+
+
+def shown_text(run: object, cell: int) -> str:
+    """Return the text of a cell's last output."""
+    last = run.outputs(cell)[-1]  # type: ignore[attr-defined]
+    return last.text if last.output_type == "stream" else last.data["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("%%sql --explain\nSELECT tagret\nFROM log_entries", ["    SELECT tagret", "           ^ line 1, column 8"]),
+        ("%%sql --dry-run\nSELECT 1,\n  tagret FROM log_entries", ["      tagret FROM", "      ^ line 2, column 3"]),
+        ("%%sql\nSELECT '{{x}}'", ["    SELECT '{{x}}'", "            ^ line 1, column 9"]),
+        ("%sql --formt arrow SELECT 1", ["Did you mean --format?"]),
+        ("%sql --connection nobody SELECT 1", ['No connection is called "nobody"']),
+    ],
+)  # fmt: skip
+def test_errors_are_lines_with_their_place_and_no_traceback(source: str, lines: list[str]) -> None:
+    run = run_unattended(LOAD, source)
+
+    (error,) = run.outputs(1)
+    shown = "\n".join(error.traceback)
+    assert shown.startswith("✗ ")
+    assert all(line in shown for line in lines)
+    assert "Traceback" not in shown

@@ -1,0 +1,145 @@
+"""Hostile texts as parameters of real `%%sql` cells over a real server: each arrives as the value that it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter import quote_identifier
+from micromegas_jupyter.notebook.extension import register, unregister
+from micromegas_jupyter.notebook.real_parts import real_parts
+from tests.integration.notebook.hostile_values import BYTES, TEXTS
+from tests.integration.notebook.interrupting import folder_engine, served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+pytestmark = pytest.mark.integration
+
+SECRET = "the other table's secret"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    numbers = pa.array(range(len(TEXTS)), pa.int64())
+    pq.write_table(pa.table({"id": numbers, "text": pa.array(TEXTS, pa.string())}), folder / "texts.parquet")
+    pq.write_table(pa.table({"id": range(len(BYTES)), "data": pa.array(BYTES, pa.binary())}), folder / "blobs.parquet")
+    pq.write_table(pa.table({"secret": [SECRET]}), folder / "secrets.parquet")
+    with served(folder_engine(folder)) as (uri, _audit):
+        yield uri
+
+
+@pytest.fixture
+def shell(uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", uri)
+    shell = InteractiveShell()
+    shell.history_manager.enabled = False
+    with shell.builtin_trap, shell.display_trap:
+        register(shell, real_parts())
+        yield shell
+    unregister(shell)
+    shell.history_manager.end_session()
+    shell.restore_sys_module_state()
+
+
+def rows(shell: InteractiveShell, sql: str, **variables: object) -> list[dict[str, Any]]:
+    """Run a cell with these variables and return its rows."""
+    shell.user_ns.update(variables)
+    table = shell.run_cell_magic("sql", "--format arrow", sql)
+    return list(table.to_pylist())
+
+
+def ids(shell: InteractiveShell, sql: str, **variables: object) -> list[int]:
+    """Run a cell with these variables and return the ids of its rows."""
+    return [row["id"] for row in rows(shell, sql, **variables)]
+
+
+def broken(found: Sequence[tuple[object, object]]) -> list[str]:
+    """Return the pairs that are not equal, shortened."""
+    return [f"{got!r:.80} instead of {wanted!r:.80}" for got, wanted in found if got != wanted]
+
+
+def test_there_are_hundreds_of_texts_and_none_twice() -> None:
+    assert len(TEXTS) > 400
+    assert len(set(TEXTS)) == len(TEXTS)
+
+
+def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(shell: InteractiveShell) -> None:
+    statement = "SELECT id, :value AS value FROM texts WHERE text = :value"
+
+    found = [(rows(shell, statement, value=text), [{"id": n, "value": text}]) for n, text in enumerate(TEXTS)]
+
+    assert broken(found) == []
+
+
+def test_a_list_holds_its_elements_and_nothing_else(shell: InteractiveShell) -> None:
+    statement = "SELECT id FROM texts WHERE text IN :values ORDER BY id"
+    chunks = [range(start, min(start + 37, len(TEXTS))) for start in range(0, len(TEXTS), 37)]
+
+    found = [(ids(shell, statement, values=[TEXTS[n] for n in chunk]), list(chunk)) for chunk in chunks]
+    alone = [(ids(shell, statement, values=(TEXTS[n],)), [n]) for n in range(0, len(TEXTS), 19)]
+
+    assert broken(found + alone) == []
+
+
+def test_a_pattern_is_only_ever_a_pattern(shell: InteractiveShell) -> None:
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+    statement = "SELECT id FROM texts WHERE text LIKE :value"
+    chosen = [n for n, text in enumerate(TEXTS) if len(text) < 1000 and (n % 7 == 0 or set(text) & set("%_\\"))]
+
+    found = [(ids(shell, statement, value=escaped(TEXTS[n])), [n]) for n in chosen]
+
+    assert broken(found) == []
+    assert len(ids(shell, statement, value="%")) == len(TEXTS)
+
+
+def test_bytes_come_back_and_equal_themselves(shell: InteractiveShell) -> None:
+    statement = "SELECT id, :value AS value FROM blobs WHERE data = :value"
+
+    found = [(rows(shell, statement, value=data), [{"id": n, "value": data}]) for n, data in enumerate(BYTES)]
+    listed = ids(shell, "SELECT id FROM blobs WHERE data IN :values ORDER BY id", values=list(BYTES[:40]))
+
+    assert broken(found) == []
+    assert listed == list(range(40))
+
+
+def test_a_text_stays_text_whatever_it_looks_like(shell: InteractiveShell) -> None:
+    looks = ["1", "1.5", "true", "null", "2026-11-25T12:00:00Z", "[1]"]
+
+    found = [(rows(shell, "SELECT arrow_typeof(:value) AS kind", value=text), [{"kind": "Utf8"}]) for text in looks]
+
+    assert broken(found) == []
+
+
+def test_what_only_looks_like_a_placeholder_is_left_alone(shell: InteractiveShell) -> None:
+    statement = """
+    SELECT ':other' AS "a:other", :value AS value, 'it''s :other' AS quoted, $$ :other $$ AS dollars -- :other
+    /* :other /* :other */ */
+    """
+
+    found = rows(shell, statement, value=":other")
+
+    assert found == [{"a:other": ":other", "value": ":other", "quoted": "it's :other", "dollars": " :other "}]
+
+
+def test_one_value_does_not_reach_into_another(shell: InteractiveShell) -> None:
+    statement = "SELECT :a AS a, :b AS b, :ab AS ab, :a AS again"
+
+    (row,) = rows(shell, statement, a=":b", b="$a", ab="' || :a || '")
+
+    assert row == {"a": ":b", "b": "$a", "ab": "' || :a || '", "again": ":b"}
+
+
+def test_a_quoted_name_is_that_name_and_nothing_else(shell: InteractiveShell) -> None:
+    names = [text for text in TEXTS if 0 < len(text) < 1000 and "\0" not in text and "{{" not in text]
+
+    found = [(rows(shell, f"SELECT 7 AS {quote_identifier(name)}"), [{name: 7}]) for name in names[::3]]
+
+    assert broken(found) == []

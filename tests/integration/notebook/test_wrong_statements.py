@@ -1,0 +1,235 @@
+"""Statements that are wrong, in cells of a real kernel: what a person reads, word for word, and no more than that."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.notebook.interrupting import folder_engine, kernel_of, served
+from tests.integration.notebook.kernels import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.notebook.kernels import AttendedKernel
+
+pytestmark = pytest.mark.integration
+
+QUERY = re.compile(r"  query [0-9a-f]{8} · ")
+READS_ONLY = (
+    "✗ The statement would change something, and this server only reads. "
+    "Only reading statements within the documented limits are accepted."
+)
+# By statement: the sentence, then the line of the statement and the caret below it, where there is a place.
+WRONG = {
+    "SELECT time, tagret, msg FROM log_entries": (
+        "✗ There is no column named tagret. Did you mean target?",
+        "    SELECT time, tagret, msg FROM log_entries",
+        "                 ^ line 1, column 14",
+    ),
+    "SELECT time\nFROM log_entires": (
+        "✗ There is no table named log_entires. Did you mean log_entries?",
+        "    FROM log_entires",
+        "         ^ line 2, column 6",
+    ),
+    "SELECT time FROM nothing_like_it": (
+        '✗ There is no table named nothing_like_it. Known here: "My Table", log_entries, processes.',
+        "    SELECT time FROM nothing_like_it",
+        "                     ^ line 1, column 18",
+    ),
+    "SELECT n FROM MyTable": (
+        '✗ There is no table named mytable. Did you mean "My Table"?',
+        "    SELECT n FROM MyTable",
+        "                  ^ line 1, column 15",
+    ),
+    "SELECT lengtn(msg) FROM log_entries": (
+        "✗ There is no function named lengtn. Did you mean length?",
+        "    SELECT lengtn(msg) FROM log_entries",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT time msg level FROM log_entries": (
+        "✗ Did not expect level here. Is a comma, an operator or a keyword missing or misspelt before it?",
+        "    SELECT time msg level FROM log_entries",
+        "                    ^ line 1, column 17",
+    ),
+    "SELECT 'abc FROM log_entries": (
+        "✗ The text that begins here is not closed. Close it with a single quote (').",
+        "    SELECT 'abc FROM log_entries",
+        "           ^ line 1, column 8",
+    ),
+    'SELECT "abc FROM log_entries': (
+        '✗ The name that begins here is not closed. Close it with ".',
+        '    SELECT "abc FROM log_entries',
+        "           ^ line 1, column 8",
+    ),
+    "SELECT (1, 2": (
+        "✗ The statement ends too early: ) is missing. Complete it.",
+        "    SELECT (1, 2",
+        "                ^ line 1, column 13",
+    ),
+    "SELEC 1": (
+        "✗ Expected an SQL statement here, not SELEC. Correct the statement.",
+        "    SELEC 1",
+        "    ^ line 1, column 1",
+    ),
+    "SELECT level + msg FROM log_entries": (
+        "✗ Int32 + Utf8 cannot be calculated. Convert one side, for example with CAST(x AS BIGINT).",
+    ),
+    "SELECT level / (level - 1) FROM log_entries": (
+        "✗ The statement divides by zero. Divide by NULLIF(divisor, 0), which gives NULL instead.",
+    ),
+    "SELECT CAST(msg AS INT) FROM log_entries": (
+        (
+            "✗ The statement failed on a value: Cannot cast string 'x' to value of Int32 type. "
+            "TRY_CAST gives NULL for what cannot be converted."
+        ),
+    ),
+    "SELECT level FROM log_entries, processes": (
+        (
+            "✗ The column level is in more than one of the tables. "
+            "Write the table's name or alias in front of it: t.level."
+        ),
+        "    SELECT level FROM log_entries, processes",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT l.msg FROM log_entries AS e": (
+        "✗ There is no table or alias named l. Known here: e.",
+        "    SELECT l.msg FROM log_entries AS e",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT msg FROM log_entries GROUP BY level": (
+        (
+            "✗ The column log_entries.msg is neither in GROUP BY nor inside an aggregate function. "
+            "Add it to GROUP BY, or take one of its values, for example max(msg)."
+        ),
+        "    SELECT msg FROM log_entries GROUP BY level",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT msg FROM log_entries WHERE msg": (
+        "✗ A condition must be true or false, and log_entries.msg is Utf8. Compare it with something.",
+        "    SELECT msg FROM log_entries WHERE msg",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT max(msg, level) FROM log_entries": (
+        (
+            "✗ The function max does not take these arguments: Utf8, Int32. "
+            "Give it other arguments, or convert them with CAST."
+        ),
+        "    SELECT max(msg, level) FROM log_entries",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT substr(msg) FROM log_entries": (
+        "✗ substr needs to know where to begin. Write substr(text, 1, 10).",
+        "    SELECT substr(msg) FROM log_entries",
+        "           ^ line 1, column 8",
+    ),
+    "SELECT regexp_match(msg, '(') FROM log_entries": (
+        "✗ A regular expression in the statement is not valid. Correct the statement.",
+    ),
+    'SELECT msg FROM log_entries WHERE msg = "x"': (
+        "✗ There is no column named x. Text stands in single quotes ('), names in double ones.",
+        '    SELECT msg FROM log_entries WHERE msg = "x"',
+        "                                            ^ line 1, column 41",
+    ),
+    "WITH a AS (SELECT 1 AS n)\n  SELECT m FROM a": (
+        "✗ There is no column named m. Known here: n.",
+        "      SELECT m FROM a",
+        "             ^ line 2, column 10",
+    ),
+    "SELECT\t\ttime,\ttagret\r\nFROM log_entries": (
+        "✗ There is no column named tagret. Did you mean target?",
+        "    SELECT  time, tagret",
+        "                  ^ line 1, column 15",
+    ),
+    "SELECT '日本語', tagret FROM log_entries": (
+        "✗ There is no column named tagret. Did you mean target?",
+        "    SELECT '日本語', tagret FROM log_entries",
+        "                     ^ line 1, column 15",
+    ),
+    "SELECT msg FROM log_entries -- tagret\nWHERE tagret = 1": (
+        "✗ There is no column named tagret. Did you mean target?",
+        "    WHERE tagret = 1",
+        "          ^ line 2, column 7",
+    ),
+    "SELECT msg FROM log_entries WHERE level = :level AND tagret = :word;": (
+        "✗ There is no column named tagret. Did you mean target?",
+        "    SELECT msg FROM log_entries WHERE level = :level AND tagret = :word;",
+        "                                                         ^ line 1, column 54",
+    ),
+    "SELECT 1; SELECT 2": ("✗ The text holds several statements. Send one statement at a time.",),
+    "DROP TABLE log_entries": (READS_ONLY,),
+    "INSERT INTO log_entries VALUES (1)": (READS_ONLY,),
+    f"SELECT '{'x' * 70_000}'": (
+        (
+            "✗ The statement is longer than the 65536 bytes that this server takes. "
+            "Only reading statements within the documented limits are accepted."
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]:
+    folder = tmp_path_factory.mktemp("served")
+    log_entries = {"time": pa.array([0], pa.timestamp("ns", "UTC")), "target": ["a"], "msg": ["x"]}
+    pq.write_table(pa.table({**log_entries, "level": pa.array([1], pa.int32())}), folder / "log_entries.parquet")
+    pq.write_table(pa.table({"exe": ["x"], "level": [1]}), folder / "processes.parquet")
+    pq.write_table(pa.table({"n": [1]}), folder / "My Table.parquet")
+    with (
+        served(folder_engine(folder)) as (uri, _audit),
+        kernel_of(uri, tmp_path_factory.mktemp("home")) as running,
+    ):
+        running.run("level, levels, word = 1, [1, 2, 3], 'x'")
+        yield running
+
+
+def shown(kernel: AttendedKernel, source: str) -> list[str]:
+    """Run a cell that fails and return the lines that stand in place of a traceback."""
+    (error,) = kernel.run(source).of("error")
+    return list(error["traceback"])
+
+
+@pytest.mark.parametrize("sql", WRONG, ids=lambda sql: sql[:60])
+def test_a_wrong_statement_is_answered_with_its_lines(kernel: AttendedKernel, sql: str) -> None:
+    *lines, last = shown(kernel, f"%%sql\n{sql}")
+
+    assert tuple(lines) == WRONG[sql]
+    assert QUERY.match(last)
+    assert re.fullmatch(r"SQL00[12] · docs/errors\.md#sql00[12]", QUERY.sub("", last))
+
+
+def test_what_begins_after_options_is_placed_by_the_statement(kernel: AttendedKernel) -> None:
+    lines = shown(kernel, "%sql rows << --limit 5 SELECT tagret FROM log_entries")
+
+    assert lines[0] == "✗ There is no column named tagret. Did you mean target?"
+    assert lines[1].index("tagret") == lines[2].index("^")
+
+
+def test_a_place_after_a_list_is_one_in_the_statement_as_it_was_written(kernel: AttendedKernel) -> None:
+    kernel.run("levels = [1, 2, 3]")
+
+    lines = shown(kernel, "%sql SELECT 1 FROM log_entries WHERE level IN :levels AND tagret = 'a'")
+
+    assert lines[0] == "✗ There is no column named tagret. Did you mean target?"
+    assert lines[1].index("tagret") == lines[2].index("^")
+
+
+def test_the_statement_is_answered_without_a_python_traceback_or_a_path(kernel: AttendedKernel) -> None:
+    cell = kernel.run("%%sql\nSELECT tagret FROM log_entries")
+
+    everything = str([message["content"] for message in cell.messages])
+    assert "Traceback" not in everything
+    assert not re.search(r"site-packages|\.py\b", everything)
+    assert str(REPOSITORY) not in everything
+
+
+def test_a_traceback_is_shown_to_whoever_asks_for_it(kernel: AttendedKernel) -> None:
+    lines = "\n".join(shown(kernel, "%%sql --traceback\nSELECT tagret FROM log_entries"))
+
+    assert "Traceback (most recent call last)" in lines
+    assert "InvalidStatement" in lines
+    assert "There is no column named tagret. Did you mean target?" in lines

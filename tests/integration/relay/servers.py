@@ -1,0 +1,230 @@
+"""Real Jupyter servers as child processes, browsers without a window, and the kernels that the servers start."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_server.auth.security import passwd
+
+from tests.integration.notebook.kernels import REPOSITORY, AttendedKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+START_SECONDS = 60
+TIMEOUT_SECONDS = 30
+TOKEN = "a-token-of-this-server"
+PASSWORD = "a password of this server"
+LOAD = "%load_ext micromegas_jupyter"
+
+_OTHER_EXTENSIONS = ("jupyter_lsp", "jupyter_server_terminals", "jupyterlab", "notebook_shim")
+# They take longer to start than all that is tested here.
+_WITHOUT_OTHER_EXTENSIONS = {"ServerApp": {"jpserver_extensions": dict.fromkeys(_OTHER_EXTENSIONS, False)}}
+# What kernels and servers log at their most talkative is what the tests look through.
+_TALKATIVE_KERNELS = "c = get_config()\nc.Application.log_level = 10\n"
+
+
+class Door(enum.Enum):
+    """How a server lets people in."""
+
+    TOKEN = "token"
+    PASSWORD = "password"
+    OPEN = "open"
+
+
+@dataclass(kw_only=True)
+class JupyterServer:
+    """A running server.
+
+    Attributes:
+        url: Its address with its base URL.
+        folder: What it was given to write in.
+        door: How it lets people in.
+        kernel_folders: Where its kernels' connection files may lie.
+    """
+
+    url: str
+    folder: Path
+    door: Door
+    kernel_folders: list[Path] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        """What it and its kernels have logged so far."""
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in self.folder.glob("*.log"))
+
+    def browser(self) -> requests.Session:
+        """Return a browser of somebody who has just signed in to this server; each is another person."""
+        session = requests.Session()
+        session.trust_env = False
+        if self.door is Door.TOKEN:
+            session.get(f"{self.url}login", params={"token": TOKEN}, timeout=TIMEOUT_SECONDS)
+        else:
+            session.get(f"{self.url}login", timeout=TIMEOUT_SECONDS)
+        if self.door is Door.PASSWORD:
+            form = {"password": PASSWORD, "_xsrf": session.cookies["_xsrf"]}
+            session.post(f"{self.url}login", data=form, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+        return session
+
+    def _api(self, method: str, path: str, **options: Any) -> requests.Response:
+        with self.browser() as session:
+            session.cookies.set("_xsrf", "0123456789abcdef")
+            headers = {"X-XSRFToken": "0123456789abcdef"}
+            answer = session.request(method, f"{self.url}{path}", headers=headers, timeout=START_SECONDS, **options)
+        answer.raise_for_status()
+        return answer
+
+    @contextmanager
+    def kernel(self) -> Iterator[ServerKernel]:
+        """Start a kernel through the server's own API, with the magics loaded."""
+        kernel_id = self._api("POST", "api/kernels", json={"name": "python3"}).json()["id"]
+        kernel = ServerKernel(self, kernel_id)
+        try:
+            kernel.run(LOAD)
+            yield kernel
+        finally:
+            kernel.close()
+            self._api("DELETE", f"api/kernels/{kernel_id}")
+
+    def restart(self, kernel: ServerKernel) -> None:
+        """Restart a kernel in place, as the button of a notebook does."""
+        self._api("POST", f"api/kernels/{kernel.kernel_id}/restart")
+
+    def connection_file(self, kernel_id: str) -> str:
+        """Return where a kernel says how it is reached."""
+        deadline = time.monotonic() + START_SECONDS
+        pause = threading.Event()
+        while time.monotonic() < deadline:
+            for folder in self.kernel_folders:
+                path = folder / f"kernel-{kernel_id}.json"
+                if path.exists():
+                    return str(path)
+            pause.wait(0.05)
+        raise AssertionError("the kernel has no connection file")
+
+    def raw(self, request: bytes) -> tuple[int, str]:
+        """Send bytes and return the answer's status and text; 0 when the server only hung up."""
+        parts = urlsplit(self.url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_SECONDS) as connection:
+            with suppress(ConnectionError):
+                connection.sendall(request)
+            answer = b""
+            with suppress(ConnectionError):
+                while chunk := connection.recv(65536):
+                    answer += chunk
+        found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
+        return int(found.group(1)) if found else 0, answer.decode("utf-8", "replace")
+
+
+class PatientClient(BlockingKernelClient):
+    """Waits for a kernel that another process started, however long that takes; Jupyter's own gives up early."""
+
+    def wait_for_ready(self, timeout: float | None = None) -> None:
+        self.kernel_info()
+        self.get_shell_msg(timeout=timeout)
+
+
+class ServerKernel(AttendedKernel):
+    """A kernel that a server started, driven as a front end with a person drives it."""
+
+    def __init__(self, server: JupyterServer, kernel_id: str) -> None:
+        self.server = server
+        self.kernel_id = kernel_id
+        super().__init__(self)
+
+    def client(self) -> PatientClient:
+        client = PatientClient(connection_file=self.server.connection_file(self.kernel_id))
+        client.load_connection_file()
+        return client
+
+    def start_url(self) -> str:
+        """Begin a sign-in in place of any other and return the address that the cell shows, as a browser has it."""
+        self.run("%micromegas_logout")
+        cell = self.run("%micromegas_login")
+        assert cell.reply["status"] == "ok", cell
+        text = cell.of("display_data")[-1]["data"]["text/plain"]
+        return urljoin(self.server.url, next(word for word in text.split() if "micromegas/start/" in word))
+
+    def whoami(self) -> str:
+        """Return what the kernel says about who is signed in; the Flight SQL server is none that runs."""
+        cell = self.run("%micromegas_whoami")
+        shown = [content["data"]["text/plain"] for content in cell.of("display_data")]
+        return "\n".join([*shown, *("\n".join(content["traceback"]) for content in cell.of("error"))])
+
+
+@contextmanager
+def jupyter_server(
+    folder: Path, *options: str, environ: Mapping[str, str], base_url: str = "/", door: Door = Door.TOKEN
+) -> Iterator[JupyterServer]:
+    """Run a Jupyter server that logs all that it can."""
+    runtime = folder / "runtime"
+    (folder / "config").mkdir()
+    (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(_WITHOUT_OTHER_EXTENSIONS))
+    (folder / "ipython" / "profile_default").mkdir(parents=True)
+    (folder / "ipython" / "profile_default" / "ipython_kernel_config.py").write_text(_TALKATIVE_KERNELS)
+    own = {
+        **environ,
+        "HOME": str(folder),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_TOKEN": TOKEN if door is Door.TOKEN else "",
+    }
+    command = [
+        sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.port=0",
+        "--ServerApp.ip=127.0.0.1", f"--ServerApp.base_url={base_url}", f"--ServerApp.root_dir={REPOSITORY}",
+        "--debug", *options,
+    ]  # fmt: skip
+    if door is Door.OPEN:
+        command.append("--IdentityProvider.token=")
+    if door is Door.PASSWORD:
+        # A cheap hash: the tests sign in often.
+        command.append(f"--PasswordIdentityProvider.hashed_password={passwd(PASSWORD, 'sha256')}")
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        url = _wait_for_address(runtime, process, folder)
+        yield JupyterServer(url=url, folder=folder, door=door, kernel_folders=[runtime])
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for_address(runtime: Path, process: subprocess.Popen[bytes], folder: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    pause = threading.Event()
+    while time.monotonic() < deadline and process.poll() is None:
+        for path in runtime.glob("jpserver-*.json"):
+            with suppress(ValueError, requests.ConnectionError):  # being written, or not listening yet
+                url = str(json.loads(path.read_text())["url"]).replace("localhost", "127.0.0.1")
+                requests.get(f"{url}api", timeout=TIMEOUT_SECONDS)
+                return url
+        pause.wait(0.05)
+    raise AssertionError((folder / "server.log").read_text()[-3000:])
+
+
+def kernel_environment(folder: Path, *, issuer: str, client_id: str) -> dict[str, str]:
+    """Return this process's variables and what a kernel needs to sign in."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "KERNEL_"))}
+    return {
+        **environ,
+        "MICROMEGAS_OIDC_ISSUER": issuer,
+        "MICROMEGAS_OIDC_CLIENT_ID": client_id,
+        "MICROMEGAS_CONFIG_DIR": str(folder / "micromegas"),
+        "MICROMEGAS_ANALYTICS_URI": "grpc://127.0.0.1:1",
+    }

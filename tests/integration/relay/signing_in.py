@@ -1,0 +1,63 @@
+"""One sign-in by redirect, step by step, in a browser without a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+from micromegas_jupyter.demo.provider import scripted_person
+from tests.integration.relay.servers import TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import requests
+
+    from tests.integration.relay.servers import ServerKernel
+
+
+class SignIn:
+    """A sign-in that a kernel waits for.
+
+    Attributes:
+        browser: The browser of the person whose notebook it is; signed in to the server.
+        start_url: What the notebook shows.
+        authorization_url: Where the server sends the browser; set by `start`.
+    """
+
+    def __init__(self, kernel: ServerKernel) -> None:
+        self.kernel = kernel
+        self.browser = kernel.server.browser()
+        self.start_url = kernel.start_url()
+        self.authorization_url = ""
+
+    @property
+    def state(self) -> str:
+        return parse_qs(urlsplit(self.authorization_url).query)["state"][0]
+
+    @property
+    def redirect_uri(self) -> str:
+        return parse_qs(urlsplit(self.authorization_url).query)["redirect_uri"][0]
+
+    def start(self, **options: object) -> requests.Response:
+        answer = self.get(self.start_url, **options)
+        self.authorization_url = answer.headers.get("Location", "")
+        return answer
+
+    def answer(self, sign_in: Callable[..., str] = scripted_person.sign_in, **options: object) -> str:
+        """Sign in at the provider and return the address that it sends the browser back to."""
+        self.start()
+        return sign_in(self.authorization_url, visit_callback=False, **options)
+
+    def get(self, url: str, **options: object) -> requests.Response:
+        return self.browser.get(url, **{"allow_redirects": False, "timeout": TIMEOUT_SECONDS, **options})
+
+    def come_back(self, callback: str) -> str:
+        """Open the callback and what it leads to, and return the last page's text."""
+        handed_over = self.get(callback)
+        assert handed_over.status_code == 303, handed_over.text
+        return self.get(urljoin(callback, handed_over.headers["Location"])).text
+
+    def still_works(self) -> bool:
+        """Whether the sign-in, whatever was tried before, comes to a good end now."""
+        return "Signed in as Alice Martin." in self.come_back(self.answer())

@@ -1,0 +1,82 @@
+"""Signing in by redirect in Chromium: at a page of a real Jupyter server, and what the browser remembers of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.integration.browser.conftest import CHROMIUM_OPTIONS, STATE_TIMEOUT_MILLISECONDS
+from tests.integration.relay.servers import TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import BrowserContext, Page
+
+    from tests.integration.relay.servers import JupyterServer, ServerKernel
+
+CODE = re.compile(r"[?&]code=")
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def context(chromium: str, server: JupyterServer) -> Iterator[BrowserContext]:
+    """A browser that is signed in to the server."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
+        made = launched.new_context()
+        made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+        made.new_page().goto(f"{server.url}login?token={TOKEN}")
+        yield made
+        launched.close()
+
+
+def sign_in_as_alice(page: Page) -> None:
+    alice, allow = page.get_by_role("button", name=re.compile("Alice")), page.get_by_role("button", name="Allow")
+    alice.or_(allow).first.wait_for()
+    if alice.is_visible():  # later she is signed in at the provider already
+        alice.click()
+    allow.click()
+
+
+def history_of(page: Page) -> list[str]:
+    """Return every address that the tab's back button could lead to."""
+    entries = page.context.new_cdp_session(page).send("Page.getNavigationHistory")["entries"]
+    return [str(entry[name]) for entry in entries for name in ("url", "userTypedURL")]
+
+
+def test_the_code_is_in_no_address_bar_and_no_history(context: BrowserContext, kernel: ServerKernel) -> None:
+    page = context.new_page()
+    page.goto(kernel.start_url())
+    sign_in_as_alice(page)
+
+    page.get_by_text("Signed in as Alice Martin.").wait_for()
+
+    assert urlsplit(page.url).path == "/team/x/micromegas/done"
+    assert urlsplit(page.url).query == ""
+    assert [url for url in history_of(page) if CODE.search(url)] == []
+    assert page.evaluate("() => document.referrer") == ""
+    assert page.evaluate("() => [localStorage.length, sessionStorage.length]") == [0, 0]
+    page.close()
+
+
+def test_a_server_with_strict_cookies_takes_the_answer_after_loading_the_page_itself(
+    context: BrowserContext, kernel: ServerKernel
+) -> None:
+    cookies = context.cookies()
+    strict = [{**cookie, "sameSite": "Strict"} for cookie in cookies if cookie["name"].startswith("username-")]
+    assert strict
+    context.add_cookies(strict)
+    page = context.new_page()
+    page.goto(kernel.start_url())
+    sign_in_as_alice(page)
+
+    page.get_by_text("Signed in as Alice Martin.").wait_for()
+
+    assert [url for url in history_of(page) if CODE.search(url)] == []
+    page.close()

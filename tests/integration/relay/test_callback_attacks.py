@@ -1,0 +1,312 @@
+"""What is tried against the callback of a sign-in by redirect: each is refused, none uses the sign-in up."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+
+from tests.integration.relay.servers import TIMEOUT_SECONDS
+from tests.integration.relay.signing_in import SignIn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.relay.servers import JupyterServer, ServerKernel
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+IDLE_CONNECTIONS = 60
+
+
+def callback_of(sign_in: SignIn, **parameters: str) -> str:
+    return f"{sign_in.redirect_uri}?{urlencode(parameters)}"
+
+
+def state_of_another_random(state: str) -> str:
+    return state[:-43] + "A" * 43
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda state: {"code": "c"},
+        lambda state: {"code": "c", "state": ""},
+        lambda state: {"code": "c", "state": state_of_another_random(state)},
+        lambda state: {"code": "c", "state": state.upper()},
+        lambda state: {"code": "c", "state": f"{state} "},
+        lambda state: {"code": "c", "state": "../../etc/passwd"},
+        lambda state: {"code": "c", "State": state},
+    ],
+    ids=["missing", "empty", "wrong", "case", "blank", "path", "name"],
+)
+def test_a_wrong_or_missing_state_is_refused(sign_in: SignIn, query: Callable[[str], dict[str, str]]) -> None:
+    sign_in.start()
+
+    refused = sign_in.get(callback_of(sign_in, **query(sign_in.state)))
+
+    assert refused.status_code == 400
+    assert "does not belong to a sign-in that was started in this browser" in refused.text
+    assert sign_in.still_works()
+
+
+def test_a_state_that_stands_twice_is_refused(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+
+    refused = sign_in.get(f"{callback}&state={sign_in.state}")
+
+    assert refused.status_code == 400
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_a_replayed_answer_is_refused_like_an_unknown_one(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    unknown = sign_in.get(callback_of(sign_in, code="c", state=state_of_another_random(sign_in.state)))
+    cookies = sign_in.browser.cookies.copy()
+    sign_in.come_back(callback)
+
+    replayed = sign_in.get(callback)
+    sign_in.browser.cookies = cookies  # as if the browser had kept the one that was taken away
+    replayed_with_cookie = sign_in.get(callback)
+
+    assert [answer.status_code for answer in (unknown, replayed, replayed_with_cookie)] == [400, 400, 400]
+    assert unknown.text == replayed.text == replayed_with_cookie.text
+
+
+def test_a_foreign_state_of_another_kernel_is_refused(server: JupyterServer, sign_in: SignIn) -> None:
+    sign_in.start()
+    with server.kernel() as other_kernel:
+        other_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'foreign'}")
+        foreign = SignIn(other_kernel)
+        foreign.start()
+
+        refused = sign_in.get(callback_of(sign_in, code="c", state=foreign.state))
+
+        assert refused.status_code == 400
+        assert foreign.still_works()
+    assert sign_in.still_works()
+
+
+def test_another_persons_browser_is_refused_with_its_own_cookies_and_with_stolen_ones(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    mallory = sign_in.kernel.server.browser()
+
+    without = mallory.get(callback, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+    for cookie in sign_in.browser.cookies:
+        if cookie.name.startswith("micromegas-login-"):
+            mallory.cookies.set_cookie(cookie)
+    with_stolen = mallory.get(callback, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+
+    assert (without.status_code, with_stolen.status_code) == (400, 400)
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_a_browser_without_any_cookie_is_refused_and_not_sent_to_the_log_in_page(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    cookies = sign_in.browser.cookies.copy()
+    sign_in.browser.cookies.clear()
+
+    refused = sign_in.get(callback)
+
+    # The log-in page's address would hold the code.
+    assert (refused.status_code, refused.headers.get("Location")) == (403, None)
+    sign_in.browser.cookies = cookies
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_a_jupyter_cookie_that_is_kept_back_arrives_with_a_second_load_of_the_same_page(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    cookies = sign_in.browser.cookies.copy()
+    for cookie in cookies:
+        if not cookie.name.startswith("micromegas-login-"):
+            sign_in.browser.cookies.clear(cookie.domain, cookie.path, cookie.name)
+
+    first = sign_in.get(callback, headers={"Sec-Fetch-Site": "cross-site"})
+    never_again = sign_in.get(callback, headers={"Sec-Fetch-Site": "same-origin"})
+
+    assert '<meta http-equiv="refresh" content="0">' in first.text
+    assert never_again.status_code == 403
+    sign_in.browser.cookies = cookies
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_login_csrf_nobody_is_signed_in_as_somebody_else(server: JupyterServer, sign_in: SignIn) -> None:
+    sign_in.start()
+    with server.kernel() as mallorys_kernel:
+        mallorys_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'mallory'}")
+        mallory = SignIn(mallorys_kernel)
+        # Mallory stops before the callback and gets the other person to open it.
+        planted = mallory.answer(person="bob")
+
+        refused = sign_in.get(planted)
+
+    assert refused.status_code == 400
+    assert "bob" not in sign_in.kernel.whoami()
+    assert sign_in.still_works()
+
+
+def test_a_code_of_another_sign_in_is_worth_nothing_with_ones_own_state(server: JupyterServer, sign_in: SignIn) -> None:
+    sign_in.start()
+    with server.kernel() as mallorys_kernel:
+        mallorys_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'injected'}")
+        stolen = parse_qs(urlsplit(SignIn(mallorys_kernel).answer(person="bob")).query)["code"][0]
+
+    page = sign_in.come_back(callback_of(sign_in, code=stolen, state=sign_in.state, iss=issuer_of(sign_in)))
+
+    assert "You are not signed in" in page
+    assert "Not signed in" in sign_in.kernel.whoami() or "not signed in" in sign_in.kernel.whoami()
+
+
+def issuer_of(sign_in: SignIn) -> str:
+    parts = urlsplit(sign_in.authorization_url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+@pytest.mark.parametrize("issuer", ["https://evil.example", "", None])
+def test_an_answer_of_another_provider_is_refused(sign_in: SignIn, issuer: str | None) -> None:
+    found = parse_qs(urlsplit(sign_in.answer()).query)
+    parameters = {"code": found["code"][0], "state": sign_in.state}
+
+    page = sign_in.come_back(callback_of(sign_in, **parameters, **({} if issuer is None else {"iss": issuer})))
+
+    assert "You are not signed in" in page
+    assert "another identity provider" in page
+
+
+@pytest.mark.parametrize("parameter", ["error", "error_description", "error_uri"])
+def test_markup_in_an_error_is_text(sign_in: SignIn, parameter: str) -> None:
+    sign_in.start()
+    parameters = {
+        "error": "invalid_scope",
+        "error_description": "No.",
+        "state": sign_in.state,
+        "iss": issuer_of(sign_in),
+    }
+
+    page = sign_in.come_back(callback_of(sign_in, **{**parameters, parameter: SCRIPT}))
+    sign_in.kernel.later_messages(0.5)
+
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "You are not signed in" in page
+    assert "<script>" not in _html_outputs(sign_in.kernel)
+
+
+def _html_outputs(kernel: ServerKernel) -> str:
+    contents = [message["content"] for message in kernel.all_messages]
+    return "".join(str(content["data"].get("text/html", "")) for content in contents if "data" in content)
+
+
+@pytest.mark.parametrize("size_characters", [17_000, 60_000])
+def test_an_oversized_query_is_refused(sign_in: SignIn, size_characters: int) -> None:
+    callback = sign_in.answer()
+
+    refused = sign_in.get(f"{callback}&padding={'x' * size_characters}")
+
+    assert refused.status_code == 414
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_too_many_parameters_are_refused(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+
+    refused = sign_in.get(callback + "&a=b" * 1000)
+
+    assert refused.status_code == 400
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_are_refused_and_use_nothing_up(sign_in: SignIn, method: str) -> None:
+    callback = sign_in.answer()
+
+    answers = [
+        sign_in.browser.request(method, url, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+        for url in (callback, sign_in.start_url)
+    ]
+
+    assert [(answer.status_code, answer.headers["Allow"]) for answer in answers] == [(405, "GET")] * 2
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+@pytest.mark.parametrize(
+    "path", ["callback/", "callback/x", "Callback", "callback.html", "callback;x", "oauth/callback", ""]
+)
+def test_stray_paths_find_nothing_and_use_nothing_up(sign_in: SignIn, path: str) -> None:
+    callback = sign_in.answer()
+    base, _, query = callback.partition("callback?")
+
+    stray = sign_in.get(f"{base}{path}?{query}")
+
+    assert stray.status_code == 404
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+@pytest.mark.parametrize("kind", ["iframe", "frame", "embed", "object", "image", "script", "empty", "style"])
+def test_only_a_page_in_a_tab_of_its_own_is_answered(sign_in: SignIn, kind: str) -> None:
+    callback = sign_in.answer()
+
+    answers = [sign_in.get(url, headers={"Sec-Fetch-Dest": kind}) for url in (callback, sign_in.start_url)]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_every_answer_forbids_frames_caches_referrers_and_scripts(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    refused, handed_over = sign_in.get(callback + "&state=x"), sign_in.get(callback)
+    base = callback.partition("callback?")[0]
+
+    for answer in (refused, handed_over, sign_in.get(f"{base}done"), sign_in.get(f"{base}stray"), sign_in.start()):
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+def test_two_cookies_of_one_name_are_refused(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    name = next(cookie.name for cookie in sign_in.browser.cookies if cookie.name.startswith("micromegas-login-"))
+    own = "; ".join(f"{cookie.name}={cookie.value}" for cookie in sign_in.browser.cookies)
+    cookies, sign_in.browser.cookies = sign_in.browser.cookies.copy(), type(sign_in.browser.cookies)()
+
+    answers = [sign_in.get(callback, headers={"Cookie": text}) for text in (f"{name}=x; {own}", f"{own}; {name}=x")]
+
+    assert [answer.status_code for answer in answers] == [400, 400]
+    sign_in.browser.cookies = cookies
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_cookies_that_only_look_like_ours_do_not_stop_a_start(sign_in: SignIn) -> None:
+    own = "; ".join(f"{cookie.name}={cookie.value}" for cookie in sign_in.browser.cookies)
+    # A neighbouring host may set cookies of any name for the whole domain.
+    foreign = "; ".join(f"micromegas-login-({number}) \t,=x" for number in range(30))
+
+    started = sign_in.start(headers={"Cookie": f"{own}; {foreign}"})
+
+    assert started.status_code == 302
+    assert sign_in.still_works()
+
+
+@pytest.fixture
+def idle_connections(server: JupyterServer) -> Iterator[list[socket.socket]]:
+    """Connections that have begun a request and never end it."""
+    parts = urlsplit(server.url)
+    opened = [socket.create_connection((parts.hostname, parts.port), TIMEOUT_SECONDS) for _ in range(IDLE_CONNECTIONS)]
+    for connection in opened:
+        connection.sendall(b"GET /team/x/micromegas/callback?code=")
+    yield opened
+    for connection in opened:
+        connection.close()
+
+
+def test_idle_connections_do_not_hold_a_sign_in_up(idle_connections: list[socket.socket], sign_in: SignIn) -> None:
+    assert len(idle_connections) == IDLE_CONNECTIONS
+    assert sign_in.still_works()

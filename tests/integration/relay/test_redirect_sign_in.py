@@ -1,0 +1,179 @@
+"""Signing in by redirect, as a browser without a window does it, at real Jupyter servers of each kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import pytest
+
+from tests.integration.relay.servers import Door, jupyter_server, kernel_environment
+from tests.integration.relay.signing_in import SignIn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from micromegas_jupyter.demo.provider import DemoProvider
+    from tests.integration.relay.servers import JupyterServer, ServerKernel
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+def test_a_person_signs_in_and_the_notebook_goes_on(kernel: ServerKernel, sign_in: SignIn) -> None:
+    started = sign_in.start()
+    callback = sign_in.answer()
+    handed_over = sign_in.get(callback)
+    last = sign_in.get(urljoin(callback, handed_over.headers["Location"]))
+    waited = kernel.run("%sql SELECT 1")
+
+    assert urlsplit(sign_in.start_url).path.startswith(f"/team/x/micromegas/start/{kernel.kernel_id}.")
+    assert (started.status_code, handed_over.status_code) == (302, 303)
+    assert handed_over.headers["Location"] == "/team/x/micromegas/done"
+    assert "Signed in as Alice Martin." in last.text
+    # Signed in, it gets as far as the server, which does not run here.
+    assert waited.of("error")[0]["ename"] == "ServerUnavailable"
+    assert "Signed in as Alice Martin" in kernel.saved()
+
+
+def test_nothing_of_the_request_is_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    saved_before = kernel.saved()
+    sign_in.come_back(callback)
+    kernel.later_messages(1.0)
+
+    query = parse_qs(urlsplit(sign_in.authorization_url).query)
+    secrets = [
+        query["state"][0],
+        query["nonce"][0],
+        query["code_challenge"][0],
+        parse_qs(urlsplit(callback).query)["code"][0],
+    ]
+    assert [secret for secret in secrets if secret in saved_before + kernel.saved()] == []
+    assert "micromegas/start/" not in kernel.saved()
+
+
+def test_the_sign_in_completes_while_a_cell_runs(kernel: ServerKernel, sign_in: SignIn) -> None:
+    done: list[str] = []
+
+    def come_back_while_running(message: dict[str, object]) -> None:
+        if message["msg_type"] == "stream" and not done:
+            done.append(sign_in.come_back(sign_in.answer()))
+
+    cell = kernel.run(
+        "session = get_ipython()._micromegas_extension.session\n"
+        "login = session.waiting_login\n"
+        "print('running', flush=True)\n"
+        "assert login.result(60).identity().name == 'Alice Martin'",
+        while_running=come_back_while_running,
+    )
+
+    assert cell.reply["status"] == "ok", cell
+    assert "Signed in as Alice Martin." in done[0]
+
+
+def test_a_query_that_runs_after_the_login_cell_waits_for_the_person(kernel: ServerKernel, sign_in: SignIn) -> None:
+    done: list[str] = []
+
+    def come_back_while_waiting(message: dict[str, object]) -> None:
+        if message["msg_type"] == "display_data" and not done:
+            done.append(sign_in.come_back(sign_in.answer()))
+
+    cell = kernel.run("%sql SELECT 1", while_running=come_back_while_waiting)
+
+    assert cell.of("display_data")[0]["data"]["text/plain"].startswith("⏳ waiting for you to sign in at 127.0.0.1")
+    assert cell.of("error")[0]["ename"] == "ServerUnavailable"
+
+
+def test_a_second_sign_in_takes_the_place_of_the_first(kernel: ServerKernel, sign_in: SignIn) -> None:
+    first_callback = sign_in.answer()
+
+    second = SignIn(kernel)
+    late_start, late_answer = sign_in.get(sign_in.start_url), sign_in.get(first_callback)
+
+    assert (late_start.status_code, late_answer.status_code) == (404, 400)
+    assert second.still_works()
+
+
+def test_the_link_can_be_opened_twice_and_the_first_tab_still_counts(sign_in: SignIn) -> None:
+    callback = sign_in.answer()
+    again = sign_in.start()
+
+    assert again.status_code == 302
+    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
+
+
+def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
+    page = sign_in.come_back(sign_in.answer(allow=False))
+    kernel.later_messages(1.0)
+
+    assert "You are not signed in" in page
+    assert "The sign-in was refused (access_denied" in page
+    assert "The sign-in was refused (access_denied" in kernel.saved()
+
+
+def test_a_restarted_kernel_is_told_from_a_slow_one_at_once(server: JupyterServer) -> None:
+    with server.kernel() as kernel:
+        waiting = SignIn(kernel)
+        callback = waiting.answer()
+        server.restart(kernel)
+        kernel.run("1 + 1")
+
+        start, answer = waiting.get(waiting.start_url), waiting.get(callback)
+
+    assert (start.status_code, answer.status_code) == (409, 409)
+    assert "it was restarted" in start.text
+    assert "run %micromegas_login again" in answer.text
+
+
+def test_a_kernel_that_has_gone_is_said_to_have(server: JupyterServer) -> None:
+    with server.kernel() as kernel:
+        waiting = SignIn(kernel)
+
+    gone = waiting.get(waiting.start_url)
+
+    assert gone.status_code == 409
+    assert "is not running any more" in gone.text
+
+
+def test_two_notebooks_sign_in_at_once_in_one_browser(server: JupyterServer, sign_in: SignIn) -> None:
+    with server.kernel() as other_kernel:
+        # A configuration folder of its own, so that it does not find the other one's sign-in.
+        other_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'other'}")
+        other = SignIn(other_kernel)
+        other.browser = sign_in.browser
+        callbacks = [sign_in.answer(), other.answer()]
+
+        pages = [other.come_back(callbacks[1]), sign_in.come_back(callbacks[0])]
+
+    assert all("Signed in as Alice Martin." in page for page in pages)
+
+
+def test_somebody_who_is_not_signed_in_to_jupyter_comes_back_to_the_start_after_that(
+    provider: DemoProvider, sign_in: SignIn
+) -> None:
+    server = sign_in.kernel.server
+    sign_in.browser.cookies.clear()
+
+    to_login = sign_in.start()
+    sign_in.browser.cookies.update(server.browser().cookies)
+    back = sign_in.get(urljoin(server.url, parse_qs(urlsplit(to_login.headers["Location"]).query)["next"][0]))
+
+    assert to_login.status_code == 302
+    assert urlsplit(to_login.headers["Location"]).path == "/team/x/login"
+    assert back.status_code == 302
+    assert back.headers["Location"].startswith(provider.issuer)
+
+
+@pytest.mark.parametrize("door", [Door.PASSWORD, Door.OPEN])
+def test_a_server_of_another_kind_works_as_well(door: Door, provider: DemoProvider, tmp_path: Path) -> None:
+    environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
+
+    with jupyter_server(tmp_path, environ=environ, door=door) as server, server.kernel() as kernel:
+        signed_in = SignIn(kernel).still_works()
+        somebody_else = SignIn(kernel)
+        somebody_else.start()
+        somebody_else.browser.cookies.clear()
+        refused = somebody_else.get(f"{somebody_else.redirect_uri}?code=c&state={somebody_else.state}")
+
+    assert signed_in
+    assert refused.status_code == (403 if door is Door.PASSWORD else 400)

@@ -1,0 +1,147 @@
+"""A Google service account's key file, against a stand-in of the token endpoint over real HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.http import ProviderHttp
+from tests.fakes.clock import FakeClock
+from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
+from tests.fakes.stand_in import PLATFORM_KEY, Reply, verified_claims
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def google(clock: FakeClock) -> Iterator[GoogleTokenEndpoint]:
+    with GoogleTokenEndpoint(clock=clock) as running:
+        yield running
+
+
+def provider(
+    google: GoogleTokenEndpoint, clock: FakeClock, *, audience: str | None = "lake", scope: str | None = None
+) -> GoogleServiceAccountProvider:
+    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
+    return GoogleServiceAccountProvider(key, audience=audience, scope=scope, http=ProviderHttp(), clock=clock)
+
+
+def test_an_id_token_for_the_audience_is_the_bearer_and_is_kept(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    account = provider(google, clock)
+
+    token = account.get_token()
+    again = account.get_token()
+
+    claims = verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)
+    assert claims is not None
+    assert claims["aud"] == "lake"
+    assert again == token
+    assert len(google.calls) == 1
+
+
+def test_an_id_token_is_renewed_five_minutes_before_it_ends(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    account = provider(google, clock)
+    first = account.get_token()
+    due_at = account.renewal_due_at()
+
+    clock.advance(3299)
+    still = account.get_token()
+    clock.advance(1)
+    second = account.get_token()
+
+    assert first == still != second
+    assert due_at == clock.now()
+
+
+def test_a_token_that_a_server_refused_is_fetched_anew(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    account = provider(google, clock)
+    first = account.get_token()
+
+    account.invalidate(first)
+
+    assert account.get_token() != first
+
+
+def test_a_scope_gets_an_access_token(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    account = provider(google, clock, audience=None, scope="https://www.googleapis.com/auth/cloud-platform")
+
+    assert account.get_token().startswith("ya29.")
+
+
+def test_a_wrong_clock_is_allowed_for(google: GoogleTokenEndpoint) -> None:
+    slow = FakeClock(google.clock.now())
+    slow.advance(-1800)
+    account = provider(google, slow)
+
+    first = account.get_token()
+    slow.advance(3310)
+    google.clock.advance(3310)  # type: ignore[attr-defined]
+    second = account.get_token()
+
+    assert first != second
+    assert len(google.calls) == 3, "one refusal to learn the difference, then one call for each token"
+
+
+def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    key = parse_service_account_key(
+        Secret(google.key_file(private_key_id="removed")), source_name="service_account_file"
+    )
+    account = GoogleServiceAccountProvider(key, audience="lake", http=ProviderHttp(), clock=clock)
+
+    with pytest.raises(LoginFailed) as caught:
+        account.get_token()
+
+    assert type(caught.value) is LoginFailed
+    assert "Invalid JWT Signature" in caught.value.what
+    assert "Keys" in caught.value.remedy
+
+
+def test_a_token_that_is_still_valid_serves_while_google_is_down(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    account = provider(google, clock)
+    first = account.get_token()
+    clock.advance(3400)
+    google.reply_once(Reply(status=503))
+
+    assert account.get_token() == first
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(status=503, body={}), ProviderUnavailable),
+        (Reply(status=302, headers={"Location": "http://127.0.0.1:1/"}), ProviderMisbehaved),
+        (Reply(text="<html>", headers={"Content-Type": "text/html"}), ProviderMisbehaved),
+        (Reply(text="{"), ProviderMisbehaved),
+        (Reply(text='{"id_token": "' + "x" * 1_100_000 + '"}'), ProviderMisbehaved),
+        (Reply(body={"id_token": "a.b.c"}), ProviderMisbehaved),
+        (Reply(body={"id_token": 7}), ProviderMisbehaved),
+        (Reply(body={}), ProviderMisbehaved),
+        (Reply(body=[]), ProviderMisbehaved),
+        (Reply(status=400, body={}), ProviderMisbehaved),
+    ],
+)
+def test_each_fault_ends_in_its_own_class_with_a_remedy(
+    google: GoogleTokenEndpoint, clock: FakeClock, reply: Reply, expected: type[Exception]
+) -> None:
+    google.reply_once(reply)
+
+    with pytest.raises(expected) as caught:
+        provider(google, clock).get_token()
+
+    assert type(caught.value) is expected
+    assert caught.value.remedy  # type: ignore[attr-defined]
+
+
+def test_a_token_for_somebody_else_is_refused(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+    other = google.mint(issuer="https://accounts.google.com", subject="1", audience="another")
+    google.reply_once(Reply(body={"id_token": other}))
+
+    with pytest.raises(ProviderMisbehaved, match="another audience"):
+        provider(google, clock).get_token()

@@ -1,0 +1,143 @@
+"""Nothing secret shows in what goes wrong: sentences, representations, and tracebacks with the values of variables."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.assembly import service_provider
+from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.settings import ClientSettings, WorkloadPlatform, WorkloadSetting
+from tests.fakes.clock import FakeClock
+from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
+from tests.fakes.platform_stand_ins import APP_HEADER, REQUEST_TOKEN, AzureApp, GithubRunner, GoogleMetadataServer
+from tests.fakes.stand_in import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+
+def full_traceback(call: Callable[[], object]) -> str:
+    """Return everything that a verbose traceback shows of the package's own frames."""
+    with pytest.raises(MicromegasError) as caught:
+        call()
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    # The tests' own frames hold what they look for.
+    own = [frame for frame in told.stack if "micromegas_jupyter" in frame.filename]
+    assert own
+    return "\n".join([repr(caught.value), str(caught.value), *(f"{frame.name} {frame.locals}" for frame in own)])
+
+
+def workload(platform: WorkloadPlatform, **members: object) -> ClientSettings:
+    return ClientSettings(audience="lake", workload=WorkloadSetting(platform=platform, **members))  # type: ignore[arg-type]
+
+
+def test_a_google_token_for_somebody_else_is_not_shown(clock: FakeClock) -> None:
+    with GoogleTokenEndpoint(clock=clock) as google:
+        token = google.mint(issuer="x", subject="y", audience="another")
+        google.reply_once(Reply(body={"id_token": token}))
+        key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
+        account = GoogleServiceAccountProvider(key, audience="lake", http=ProviderHttp(), clock=clock)
+
+        shown = full_traceback(account.get_token)
+
+        assert token not in shown
+        assert token.partition(".")[2] not in shown
+
+
+def test_a_refused_assertion_is_not_shown(clock: FakeClock) -> None:
+    with GoogleTokenEndpoint(clock=clock) as google:
+        key = parse_service_account_key(
+            Secret(google.key_file(private_key_id="gone")), source_name="service_account_file"
+        )
+        account = GoogleServiceAccountProvider(key, audience="lake", http=ProviderHttp(), clock=clock)
+
+        shown = full_traceback(account.get_token)
+
+        assert google.calls[0].form["assertion"] not in shown
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_neither_the_runners_secret_nor_a_token_is_shown(status: int) -> None:
+    with GithubRunner() as runner:
+        token = runner.mint(issuer="x", subject="y", audience="another")
+        runner.reply_once(Reply(status=status, body={"value": token}))
+        provider = service_provider(workload(WorkloadPlatform.GITHUB_ACTIONS), runner.environ())
+        assert provider is not None
+
+        shown = full_traceback(provider.get_token)
+
+        assert token not in shown
+        assert REQUEST_TOKEN not in shown
+
+
+def test_a_token_of_the_metadata_server_for_somebody_else_is_not_shown() -> None:
+    with GoogleMetadataServer() as server:
+        token = server.mint(issuer="x", subject="y", audience="another")
+        server.reply_once(Reply(text=token, headers={"Metadata-Flavor": "Google"}))
+        provider = service_provider(workload(WorkloadPlatform.GOOGLE), server.environ())
+        assert provider is not None
+
+        assert token not in full_traceback(provider.get_token)
+
+
+def test_the_header_of_an_app_is_not_shown() -> None:
+    with AzureApp() as app:
+        app.reply_once(Reply(status=503))
+        provider = service_provider(workload(WorkloadPlatform.AZURE), app.environ())
+        assert provider is not None
+
+        assert APP_HEADER not in full_traceback(provider.get_token)
+
+
+def test_a_token_in_a_file_that_has_ended_is_not_shown(tmp_path: Path) -> None:
+    with GoogleMetadataServer(clock=FakeClock()) as mint:
+        mint.lifetime_seconds = -1_000_000_000
+        token = mint.mint(issuer="x", subject="y", audience="lake")
+    file = tmp_path / "token"
+    file.write_text(token)
+    provider = service_provider(workload(WorkloadPlatform.KUBERNETES, token_file=file), {})
+    assert provider is not None
+
+    assert token not in full_traceback(provider.get_token)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mode"),
+    [({}, 0o644), ({"token_uri": None}, 0o600), ({"type": "other"}, 0o600), ({"token_uri": "http://x.example"}, 0o600)],
+)
+def test_a_key_that_cannot_be_used_is_not_shown(tmp_path: Path, changes: dict[str, object], mode: int) -> None:
+    with GoogleTokenEndpoint() as google:
+        file = tmp_path / "google.json"
+        file.write_text(google.key_file(**changes))
+        file.chmod(mode)
+        settings = ClientSettings(audience="lake", service_account_file=file)
+
+        assert "PRIVATE KEY" not in full_traceback(lambda: service_provider(settings, {}))
+
+
+@pytest.mark.parametrize(("content", "mode"), [("s3same", 0o644), ("s3same\ntwo", 0o600)])
+def test_a_secret_that_cannot_be_used_is_not_shown(tmp_path: Path, content: str, mode: int) -> None:
+    file = tmp_path / "secret"
+    file.write_text(content)
+    file.chmod(mode)
+    settings = ClientSettings(issuer="https://id.example.com", client_id="svc", client_secret_file=file)
+
+    assert "s3same" not in full_traceback(lambda: service_provider(settings, {}))
+
+
+def test_a_secret_in_undecodable_bytes_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"s3same\xff")
+    file.chmod(0o600)
+    settings = ClientSettings(issuer="https://id.example.com", client_id="svc", client_secret_file=file)
+
+    assert "s3same" not in full_traceback(lambda: service_provider(settings, {}))

@@ -1,0 +1,334 @@
+"""Workload identities from settings to bearer token, against stand-ins of the platforms over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.assembly import service_provider
+from micromegas_jupyter.contracts import AuthProvider, Secret
+from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.settings import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from tests.fakes.exchange_stand_ins import ExchangingProvider
+from tests.fakes.platform_stand_ins import (
+    IDENTITY_CLIENT_ID,
+    AzureApp,
+    AzureMachine,
+    GithubRunner,
+    GoogleMetadataServer,
+)
+from tests.fakes.silent_server import SilentServer
+from tests.fakes.stand_in import PLATFORM_KEY, Reply, StandIn, verified_claims
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+PLATFORMS = {
+    GithubRunner: WorkloadPlatform.GITHUB_ACTIONS,
+    GoogleMetadataServer: WorkloadPlatform.GOOGLE,
+    AzureMachine: WorkloadPlatform.AZURE,
+    AzureApp: WorkloadPlatform.AZURE,
+}
+EVERY_PLATFORM = pytest.mark.parametrize("kind", list(PLATFORMS))
+
+
+def settings_for(kind: type[StandIn], **changes: object) -> ClientSettings:
+    members: dict[str, object] = {"platform": PLATFORMS[kind], "audience": "lake", **changes}
+    return ClientSettings(workload=WorkloadSetting(**members))  # type: ignore[arg-type]
+
+
+def provider_of(settings: ClientSettings, platform: StandIn) -> AuthProvider:
+    provider = service_provider(settings, platform.environ())  # type: ignore[attr-defined]
+    assert provider is not None
+    return provider
+
+
+def claims_of(token: str) -> dict[str, object]:
+    claims = verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)
+    assert claims is not None
+    return claims
+
+
+@EVERY_PLATFORM
+def test_the_token_of_the_platform_is_the_bearer_and_is_kept(kind: type[StandIn]) -> None:
+    with kind() as platform:
+        provider = provider_of(settings_for(kind), platform)
+
+        token = provider.get_token()
+        again = provider.get_token()
+
+        assert claims_of(token)["aud"] == "lake"
+        assert again == token
+        assert len(platform.calls) == 1
+
+
+@EVERY_PLATFORM
+def test_a_token_that_a_server_refused_is_fetched_anew(kind: type[StandIn]) -> None:
+    with kind() as platform:
+        provider = provider_of(settings_for(kind), platform)
+        first = provider.get_token()
+
+        provider.invalidate(first)  # type: ignore[attr-defined]
+
+        assert provider.get_token() != first
+
+
+@EVERY_PLATFORM
+def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind: type[StandIn]) -> None:
+    with kind() as platform, ExchangingProvider() as idp:
+        settings = replace(
+            settings_for(kind, audience=None, exchange=WorkloadExchange.TOKEN_EXCHANGE),
+            issuer=idp.issuer,
+            client_id=idp.client_id,
+            audience="lake",
+        )
+        provider = provider_of(settings, platform)
+
+        claims = claims_of(provider.get_token())
+        provider.get_token()
+
+        assert (claims["iss"], claims["aud"]) == (idp.issuer, "lake")
+        assert len(idp.token_calls()) == 1
+
+
+@EVERY_PLATFORM
+def test_the_token_of_the_platform_proves_the_application(kind: type[StandIn]) -> None:
+    with kind() as platform, ExchangingProvider(trusted_audience="api://AzureADTokenExchange") as idp:
+        settings = replace(
+            settings_for(kind, audience=None, exchange=WorkloadExchange.CLIENT_ASSERTION),
+            issuer=idp.issuer,
+            client_id=idp.client_id,
+            scope="api://lake/.default",
+            preset="entra",
+        )
+
+        claims = claims_of(provider_of(settings, platform).get_token())
+
+        assert (claims["iss"], claims["sub"]) == (idp.issuer, idp.client_id)
+
+
+def test_a_confidential_application_proves_itself_in_the_exchange() -> None:
+    with GithubRunner() as platform, ExchangingProvider(client_secret="s3same") as idp:
+        settings = replace(
+            settings_for(GithubRunner, audience=None, exchange=WorkloadExchange.TOKEN_EXCHANGE),
+            issuer=idp.issuer,
+            client_id=idp.client_id,
+            client_secret=Secret("s3same"),
+            audience="lake",
+        )
+
+        assert claims_of(provider_of(settings, platform).get_token())["iss"] == idp.issuer
+
+
+def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login() -> None:
+    with GithubRunner() as platform, ExchangingProvider() as idp:
+        settings = replace(
+            settings_for(GithubRunner, audience="elsewhere", exchange=WorkloadExchange.TOKEN_EXCHANGE),
+            issuer=idp.issuer,
+            client_id=idp.client_id,
+            audience="lake",
+        )
+
+        with pytest.raises(LoginFailed, match="not acceptable"):
+            provider_of(settings, platform).get_token()
+
+
+def test_one_of_several_managed_identities_is_asked_for() -> None:
+    with AzureMachine() as platform:
+        settings = settings_for(AzureMachine, managed_identity_client_id=IDENTITY_CLIENT_ID)
+
+        provider_of(settings, platform).get_token()
+
+        assert platform.calls[0].query["client_id"] == IDENTITY_CLIENT_ID
+
+
+def test_an_identity_that_does_not_exist_is_a_failed_login() -> None:
+    with AzureMachine() as platform:
+        settings = settings_for(AzureMachine, managed_identity_client_id="another")
+
+        with pytest.raises(LoginFailed, match="Identity not found") as caught:
+            provider_of(settings, platform).get_token()
+
+        assert "MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID" in caught.value.remedy
+
+
+def test_a_machine_without_a_service_account_is_a_failed_login() -> None:
+    with GoogleMetadataServer() as platform:
+        platform.has_service_account = False
+
+        with pytest.raises(LoginFailed, match="status 404") as caught:
+            provider_of(settings_for(GoogleMetadataServer), platform).get_token()
+
+        assert "service account is attached" in caught.value.remedy
+
+
+@EVERY_PLATFORM
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(status=503, text=""), ProviderUnavailable),
+        (Reply(status=429, text=""), ProviderUnavailable),
+        (Reply(status=302, text="", headers={"Location": "http://127.0.0.1:1/"}), ProviderMisbehaved),
+        (Reply(status=403, text=""), LoginFailed),
+        (Reply(text=""), ProviderMisbehaved),
+        (Reply(text="{"), ProviderMisbehaved),
+        (Reply(text="x" * 200_000), ProviderMisbehaved),
+        (Reply(text="", headers={"Content-Encoding": "gzip"}), ProviderMisbehaved),
+    ],
+)
+def test_each_fault_ends_in_its_own_class_with_a_remedy(
+    kind: type[StandIn], reply: Reply, expected: type[Exception]
+) -> None:
+    with kind() as platform:
+        platform.reply_once(replace(reply, headers={"Metadata-Flavor": "Google", **reply.headers}))
+
+        with pytest.raises(expected) as caught:
+            provider_of(settings_for(kind), platform).get_token()
+
+        assert type(caught.value) is expected
+        assert caught.value.remedy  # type: ignore[attr-defined]
+
+
+def test_a_metadata_service_that_is_being_updated_is_unavailable() -> None:
+    with AzureMachine() as platform:
+        platform.reply_once(Reply(status=410, text=""))
+
+        with pytest.raises(ProviderUnavailable, match="410"):
+            provider_of(settings_for(AzureMachine), platform).get_token()
+
+
+def test_something_else_at_the_address_of_the_metadata_server_is_not_believed() -> None:
+    with GoogleMetadataServer() as platform:
+        platform.reply_once(Reply(text=platform.mint(issuer="x", subject="y", audience="lake")))
+
+        with pytest.raises(ProviderMisbehaved, match="not Google's metadata server"):
+            provider_of(settings_for(GoogleMetadataServer), platform).get_token()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "environ"),
+    [
+        (GoogleMetadataServer, {"GCE_METADATA_HOST": "127.0.0.1:{port}"}),
+        (AzureMachine, {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:{port}"}),
+    ],
+)
+def test_a_platform_that_says_nothing_is_given_up_after_five_seconds(
+    kind: type[StandIn], environ: dict[str, str]
+) -> None:
+    with SilentServer() as server:
+        provider = service_provider(
+            settings_for(kind), {name: value.format(port=server.port) for name, value in environ.items()}
+        )
+        assert provider is not None
+        started = time.monotonic()
+
+        with pytest.raises(ProviderUnavailable, match="within 5 seconds") as caught:
+            provider.get_token()
+
+        assert time.monotonic() - started < 7
+        assert "This works on" in caught.value.remedy
+
+
+def test_a_machine_where_nothing_listens_is_told_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        environ = {"GCE_METADATA_HOST": f"127.0.0.1:{unused.getsockname()[1]}"}
+        provider = service_provider(settings_for(GoogleMetadataServer), environ)
+        assert provider is not None
+
+        with pytest.raises(ProviderUnavailable, match="refused") as caught:
+            provider.get_token()
+
+    assert "Google Cloud only" in caught.value.remedy
+
+
+def test_a_machine_outside_github_is_told_before_any_call() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        service_provider(settings_for(GithubRunner), {})
+
+    assert caught.value.key == "ACTIONS_ID_TOKEN_REQUEST_URL"
+    assert "id-token: write" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "address"),
+    [
+        (GoogleMetadataServer, "GCE_METADATA_HOST", "metadata.example.com"),
+        (GoogleMetadataServer, "GCE_METADATA_HOST", "10.0.0.1"),
+        (AzureMachine, "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://192.168.0.1"),
+    ],
+)
+def test_plain_http_never_leaves_the_machine(kind: type[StandIn], variable: str, address: str) -> None:
+    provider = service_provider(settings_for(kind), {variable: address})
+    assert provider is not None
+
+    with pytest.raises(ConfigurationError, match="neither https nor inside this machine"):
+        provider.get_token()
+
+
+def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path: Path) -> None:
+    with ExchangingProvider() as idp:
+        token_file = tmp_path / "token"
+        token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-1", audience=idp.issuer))
+        settings = ClientSettings(
+            issuer=idp.issuer,
+            client_id=idp.client_id,
+            audience="lake",
+            workload=WorkloadSetting(
+                platform=WorkloadPlatform.KUBERNETES,
+                exchange=WorkloadExchange.TOKEN_EXCHANGE,
+                token_file=token_file,
+            ),
+        )
+        provider = service_provider(settings, {})
+        assert provider is not None
+        first = provider.get_token()
+        token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-2", audience=idp.issuer))
+
+        provider.invalidate(first)  # type: ignore[attr-defined]
+        second = provider.get_token()
+
+        assert [claims_of(token)["sub"] for token in (first, second)] == ["pod-1", "pod-2"]
+
+
+def test_a_pod_of_azure_proves_the_application_with_its_federated_token(tmp_path: Path) -> None:
+    audience = "api://AzureADTokenExchange"
+    with ExchangingProvider(trusted_audience=audience) as idp:
+        token_file = tmp_path / "azure-identity-token"
+        token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod", audience=audience))
+        settings = ClientSettings(
+            issuer=idp.issuer,
+            scope="api://lake/.default",
+            workload=WorkloadSetting(platform=WorkloadPlatform.AZURE, exchange=WorkloadExchange.CLIENT_ASSERTION),
+        )
+        environ = {"AZURE_FEDERATED_TOKEN_FILE": str(token_file), "AZURE_CLIENT_ID": idp.client_id}
+
+        provider = service_provider(settings, environ)
+
+        assert provider is not None
+        assert claims_of(provider.get_token())["sub"] == idp.client_id
+
+
+@EVERY_PLATFORM
+def test_no_secret_shows_in_a_provider_or_in_what_it_raises(kind: type[StandIn]) -> None:
+    with kind() as platform:
+        provider = provider_of(settings_for(kind), platform)
+        token = provider.get_token()
+        platform.reply_once(Reply(status=403, body={"error": "denied", "error_description": token}))
+        provider.invalidate(token)  # type: ignore[attr-defined]
+
+        with pytest.raises((LoginFailed, ProviderMisbehaved)) as caught:
+            provider.get_token()
+
+        shown = json.dumps([repr(provider), str(provider), str(caught.value), repr(caught.value)])
+        environ = platform.environ()  # type: ignore[attr-defined]
+        hidden = [token, *(environ[name] for name in environ if name.endswith(("TOKEN", "HEADER")))]
+        assert not [secret for secret in hidden if secret in shown]

@@ -1,0 +1,96 @@
+"""Gathers what programs left behind: the watches' notes, files, telemetry, and what this process logs meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter import assembly
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.telemetry import TABLES
+from tests.integration.system.escapes.scanner import Place, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from micromegas_jupyter.demo.stack import DemoStack
+
+# The provider runs in this process, too, and may know what it issued.
+_SERVER_ROOMS = tuple(f"micromegas_jupyter.{room}" for room in ("access", "assembly", "engine", "server"))
+
+
+def noted_texts(folder: Path) -> list[Text]:
+    """Return what the watches inside of the programs noted (`inside/sitecustomize.py`)."""
+    found = []
+    for notes in sorted(folder.glob("*.jsonl")):
+        for line in notes.read_text().splitlines():
+            note = json.loads(line)
+            assert note["place"] != "failure", f"the watch itself failed: {note}"
+            found.append(Text(place=Place(note["place"]), name=note["name"], text=note["text"], mode=note["mode"]))
+    return found
+
+
+def file_texts(folder: Path, *, leave_out: Collection[Path] = ()) -> list[Text]:
+    """Return every file below a folder; what shells and notebooks keep of a session is history."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and not set(leave_out) & set(path.parents):
+            place = Place.HISTORY if "history" in path.name else Place.FILE
+            text = path.read_bytes().decode("latin-1")
+            found.append(Text(place=place, name=str(path), text=text, mode=path.stat().st_mode & 0o777))
+    return found
+
+
+def telemetry_texts(stack: DemoStack) -> list[Text]:
+    """Return every row of every table of a running demo, as its administrator sees them."""
+    settings = assembly.load_client_settings(environ=stack.process_environment())
+    with ScriptedPerson(person="alice") as browser:
+        administrator = assembly.login(settings, browser=browser, store=False)
+    found = []
+    with assembly.open_client(settings, administrator) as client:
+        for table in TABLES:
+            rows = client.query_arrow(f"SELECT * FROM {table.name}").to_pylist()
+            found.append(Text(place=Place.TELEMETRY, name=table.name, text="\n".join(map(str, rows))))
+    return found
+
+
+def server_objects() -> list[Text]:
+    """Return the objects of the server's half in this process as text."""
+    found = []
+    for item in gc.get_objects():
+        if str(getattr(type(item), "__module__", "")).startswith(_SERVER_ROOMS):
+            with contextlib.suppress(Exception):  # another test's, half taken apart
+                found.append(Text(place=Place.REPR, name=f"server: {type(item).__qualname__}", text=repr(item)))
+    return found
+
+
+@contextlib.contextmanager
+def everything_logged(texts: list[Text]) -> Iterator[None]:
+    """Add to `texts` what this process logs meanwhile, from DEBUG on."""
+    handler = _KeepingHandler(texts)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+class _KeepingHandler(logging.Handler):
+    def __init__(self, texts: list[Text]) -> None:
+        super().__init__()
+        self._texts = texts
+        self._kept: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.getMessage()} {vars(record)!r}"
+        if text not in self._kept:
+            self._kept.add(text)
+            self._texts.append(Text(place=Place.LOG, name=f"server: {record.name}", text=text))

@@ -1,0 +1,199 @@
+"""Python loads this at the start of each process of the run. It writes down what may show a secret.
+
+That is: every log record from DEBUG on, the package's objects as text at moments when tokens are in use, tracebacks
+with the values of variables of every error that is shown, what child processes are given, and files that are about
+to go. Whether a secret is in it is the test's to find out.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+FOLDER_VARIABLE = "ESCAPES_FOLDER"
+PACKAGE = "micromegas_jupyter"
+
+_MAX_FILE_BYTES = 4_000_000
+_STANDARD = frozenset(vars(logging.makeLogRecord({})))
+
+
+class Notes:
+    """Appends lines to a file of this process's own; the same text is written once."""
+
+    def __init__(self, folder: str) -> None:
+        self._descriptor = os.open(
+            Path(folder) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        self._written: set[int] = set()
+
+    def add(self, place: str, name: str, text: str, *, mode: int | None = None) -> None:
+        """Note what stood somewhere."""
+        mark = hash((place, name, text, mode))
+        if mark not in self._written:
+            self._written.add(mark)
+            line = json.dumps({"place": place, "name": name, "text": text, "mode": mode})
+            os.write(self._descriptor, line.encode() + b"\n")
+
+
+class Everything(logging.Handler):
+    """Notes records with all that hangs on them, whoever would write them and however."""
+
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        extras = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        self._notes.add("log", record.name, f"{record.getMessage()} {record.args!r} {extras!r}")
+        if record.exc_info and record.exc_info[1] is not None:
+            self._notes.add("traceback", f"logged by {record.name}", traceback_text(record.exc_info[1]))
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return a traceback with the values of variables, without the program's own frames: they hold what they hold."""
+    told: traceback.TracebackException | None = traceback.TracebackException.from_exception(error, capture_locals=True)
+    lines = []
+    while told is not None:
+        lines += list(told.format_exception_only())
+        frames = [frame for frame in told.stack if shows(frame)]
+        lines += [f"{frame.filename}:{frame.lineno} {frame.name} {frame.locals}" for frame in frames]
+        told = told.__cause__ or (None if told.__suppress_context__ else told.__context__)
+    return "\n".join(lines)
+
+
+def shows(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of the package or of a library that it calls."""
+    package = str(Path(str(sys.modules[PACKAGE].__file__)).parent)
+    return "site-packages" in frame.filename or frame.filename.startswith(package)
+
+
+class Watch:
+    """Hears of what the process does (`sys.addaudithook`) and notes what goes with it."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._own = threading.local()
+        self._is_watched: dict[type, bool] = {}
+        self._handlers = {
+            "os.exec": lambda _path, arguments, environ: self._child(arguments, environ),
+            "os.posix_spawn": lambda _path, arguments, environ: self._child(arguments, environ),
+            "os.remove": self._file_goes,
+            "os.rename": lambda source, _target, folder, _other: self._file_goes(source, folder),
+            "os.system": lambda command: self._child([command], None),
+            "socket.connect": lambda *_: self.look_at_objects(),
+            "subprocess.Popen": lambda _program, arguments, _folder, environ: self._child(arguments, environ),
+        }
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Deal with one event."""
+        handler = self._handlers.get(event)
+        if handler is not None:
+            self.undisturbed(event, lambda: handler(*arguments))
+
+    def undisturbed(self, name: str, action: Any) -> None:
+        """Do something of the watch's own: it is not watched, and its failure is noted and nothing else."""
+        if getattr(self._own, "is_busy", False):
+            return
+        self._own.is_busy = True
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - the process must not notice
+            self._notes.add("failure", name, f"{type(error).__name__}: {error}")
+        finally:
+            self._own.is_busy = False
+
+    def look_at_objects(self) -> None:
+        """Note the package's objects as text."""
+        for item in gc.get_objects():
+            if self._is_of_interest(item):
+                for show in (repr,) if isinstance(item, str) else (repr, str):
+                    try:
+                        text = show(item)
+                    except Exception:  # noqa: BLE001 - it may be half made at this moment
+                        continue
+                    self._notes.add("repr", f"{type(item).__module__}.{type(item).__qualname__}", text)
+
+    def note_error(self, error: BaseException) -> None:
+        """Note an error that is shown."""
+        self.undisturbed("traceback", lambda: self._notes.add("traceback", type(error).__name__, traceback_text(error)))
+
+    def _is_of_interest(self, item: object) -> bool:
+        kind = type(item)
+        found = self._is_watched.get(kind)
+        if found is None:
+            module = str(getattr(kind, "__module__", ""))
+            found = module.partition(".")[0] in {PACKAGE, "_asyncio", "asyncio"} or kind is functools.partial
+            self._is_watched[kind] = found
+        return found
+
+    def _child(self, arguments: Any, environ: Any) -> None:
+        words = [arguments] if isinstance(arguments, str | bytes) else arguments
+        name = f"child of a program: {Path(os.fsdecode(words[0])).name}"
+        self._notes.add("process arguments", name, "\n".join(os.fsdecode(word) for word in words))
+        given = os.environ if environ is None else environ
+        told = "\n".join(f"{os.fsdecode(key)}={os.fsdecode(value)}" for key, value in dict(given).items())
+        self._notes.add("environment", name, told)
+        self.look_at_objects()
+
+    def _file_goes(self, path: Any, folder: int | None = None) -> None:
+        place = Path(os.fsdecode(path))
+        if folder not in {None, -1}:
+            place = Path(f"/proc/self/fd/{folder}").readlink() / place
+        if place.is_file() and place.stat().st_size <= _MAX_FILE_BYTES:
+            self._notes.add("file", str(place), place.read_bytes().decode("latin-1"), mode=place.stat().st_mode & 0o777)
+        self.look_at_objects()
+
+
+def watch_errors(watch: Watch) -> None:
+    """Note each error of the package when it is about to be shown: when its text is asked for."""
+    from micromegas_jupyter.errors import MicromegasError
+
+    text_of = MicromegasError.__str__
+
+    def noted_text(error: MicromegasError) -> str:
+        watch.note_error(error)
+        return text_of(error)
+
+    def noted_what(error: MicromegasError) -> str:
+        watch.note_error(error)
+        return str(vars(error)["what"])
+
+    def set_what(error: MicromegasError, what: str) -> None:
+        vars(error)["what"] = what
+
+    MicromegasError.__str__ = noted_text  # type: ignore[method-assign]
+    MicromegasError.what = property(noted_what, set_what)  # type: ignore[assignment]
+
+
+def start(folder: str) -> None:
+    """Begin to write into `folder`."""
+    import atexit
+
+    notes = Notes(folder)
+    watch = Watch(notes)
+    root = logging.getLogger()
+    root.addHandler(Everything(notes))
+    root.setLevel(logging.DEBUG)
+    show_thread_error = threading.excepthook
+
+    def note_thread_error(told: threading.ExceptHookArgs) -> None:
+        if told.exc_value is not None:
+            watch.note_error(told.exc_value)
+        show_thread_error(told)
+
+    threading.excepthook = note_thread_error
+    atexit.register(lambda: watch.undisturbed("exit", watch.look_at_objects))
+    watch_errors(watch)
+    sys.addaudithook(watch.hear)
+
+
+if os.environ.get(FOLDER_VARIABLE):
+    start(os.environ[FOLDER_VARIABLE])

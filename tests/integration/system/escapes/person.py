@@ -1,0 +1,72 @@
+"""What a person has and does outside the programs: files with secrets of theirs, a browser, typing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from tests.integration.system.escapes.terminal import ProgramAtTerminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_BROWSER = """#!{python} -I
+import sys
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+sign_in(sys.argv[1])
+"""
+
+
+def give(folder: Path, name: str, content: str) -> str:
+    """Write a file that only its owner can read and return its path."""
+    path = folder / name
+    path.touch(0o600)
+    path.write_text(content)
+    return str(path)
+
+
+def browser(path: Path) -> str:
+    """Make a browser that signs in by itself; it is a program of the person's and is not watched from inside."""
+    path.write_text(_BROWSER.format(python=sys.executable))
+    path.chmod(0o755)
+    return str(path)
+
+
+def sign_in_by_device(command: Sequence[str], *, environ: dict[str, str], folder: str) -> str:
+    """Type the code that a program shows into the provider's page; returns all that the program showed."""
+    terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
+    address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
+    sign_in(f"{address}?user_code={code}")
+    return terminal.finish()
+
+
+def sign_in_by_paste(
+    command: Sequence[str], *, environ: dict[str, str], folder: str, lines: Sequence[str] = (), prompt: str = ""
+) -> str:
+    """Open the address that a program shows, and type the one at which that ends; returns all that was shown.
+
+    Args:
+        command: The program.
+        environ: Its environment.
+        folder: Where it runs.
+        lines: What is typed at its prompt first; at the end it is told to leave.
+        prompt: What its prompt looks like.
+    """
+    terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
+    for line in lines:
+        terminal.wait_for(prompt)
+        terminal.type(line)
+    address = terminal.wait_for(r"[Oo]pen (http://\S+/authorize\S+)")[1]
+    end = sign_in(address, visit_callback=False)
+    terminal.wait_for("Paste the address")
+    terminal.type(end.replace("state=", "state=x"))
+    terminal.wait_for("not the address")
+    terminal.wait_for("Paste the address")
+    terminal.type(end)
+    terminal.wait_for("Signed in as")
+    if lines:
+        terminal.wait_for(prompt)
+        terminal.type("exit()")
+    return terminal.finish()

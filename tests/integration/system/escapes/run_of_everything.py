@@ -1,0 +1,277 @@
+"""Signs in, works and signs out in every way that there is, and gathers what that left in every place.
+
+What counts as a secret is noted by the providers; whether one is where it must not be is the test's to say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.manager import KernelManager
+
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from tests.integration.notebook.kernels import AttendedKernel, widget_states
+from tests.integration.system.escapes import person
+from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
+from tests.integration.system.escapes.scanner import Place, Text
+from tests.integration.system.escapes.secrets_in_play import Kind
+from tests.integration.system.escapes.terminal import ProgramAtTerminal
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.demo.stack import DemoStack
+    from tests.integration.system.escapes.processes import ProcessWatch
+    from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
+
+INSIDE = Path(__file__).parent / "inside"
+REPOSITORY = Path(__file__).parents[4]
+CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]
+COMMAND_SECONDS = 60
+API_KEY = "an-api-key-for-this-run-only-0123456789"
+
+_START_ADDRESS = re.compile(r"/start/([\w-]{20,})")
+
+
+class RunOfEverything:
+    """One person's day on one machine.
+
+    Args:
+        folder: Where all of it happens.
+        stack: The demo's provider, which notes what it issues, and its server.
+        secrets: Where secrets are noted.
+        processes: Looks at the processes whenever a provider is asked something.
+    """
+
+    def __init__(self, folder: Path, stack: DemoStack, secrets: SecretsInPlay, processes: ProcessWatch) -> None:
+        self.stack = stack
+        self.secrets = secrets
+        self.texts: list[Text] = []
+        self.folder = folder
+        self.given = folder / "given"
+        self._processes = processes
+        for name in ("given", "home", "notes", "tmp", "work"):
+            (folder / name).mkdir()
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{INSIDE}{os.pathsep}{REPOSITORY}",
+            "PYTHONUTF8": "1",
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "tmp"),
+            "ESCAPES_FOLDER": str(folder / "notes"),
+            "TERM": "xterm-256color",
+            "COLUMNS": "400",
+            "BROWSER": person.browser(folder / "my-browser"),
+            **stack.client_environment(),
+            "MICROMEGAS_CONFIG_DIR": str(folder / "config"),
+        }
+
+    @property
+    def work(self) -> str:
+        """The folder that programs run in."""
+        return str(self.folder / "work")
+
+    def add(self, place: Place, name: str, text: str) -> None:
+        """Keep what stood somewhere."""
+        self.texts.append(Text(place=place, name=name, text=text))
+
+    def command(self, *arguments: str, expect: int = 0, stdin: str | None = None, **environ: str) -> None:
+        """Run one command without a terminal."""
+        self.program([*CLI, *arguments], " ".join(arguments[:1]), expect=expect, stdin=stdin, **environ)
+
+    def program(
+        self, command: list[str], name: str, *, expect: int = 0, stdin: str | None = None, **environ: str
+    ) -> None:
+        """Run one program without a terminal."""
+        result = subprocess.run(
+            command, env={**self.environ, **environ}, cwd=self.work, input=stdin, capture_output=True, text=True,
+            check=False, timeout=COMMAND_SECONDS,
+        )  # fmt: skip
+        assert result.returncode == expect, f"{name}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        self.add(Place.OUTPUT, name, result.stdout + result.stderr)
+
+    def with_confidential_application(self, application: dict[str, str], secret: str) -> None:
+        """Sign in by browser as an application whose secret is in the environment."""
+        environ = {**self.environ, **application, "MICROMEGAS_OIDC_CLIENT_SECRET": secret}
+        terminal = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=environ, folder=self.work)
+        terminal.wait_for("Signed in as")
+        self.add(Place.OUTPUT, "login by browser", terminal.finish())
+        self.command("logout", **application, MICROMEGAS_OIDC_CLIENT_SECRET=secret)
+
+    def at_terminal(self) -> None:
+        """Sign in by browser, device and paste, look around each time, and sign out."""
+        browser = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=self.environ, folder=self.work)
+        browser.wait_for("Signed in as")
+        self.add(Place.OUTPUT, "login by browser", browser.finish())
+        for arguments in (["whoami"], ["doctor"], ["doctor", "--json"], ["query", "SELECT 1 AS one"], ["logout"]):
+            self.command(*arguments, GRPC_VERBOSITY="DEBUG")
+        keyring = {
+            "MICROMEGAS_TOKEN_STORAGE": "keyring",
+            "PYTHON_KEYRING_BACKEND": "persons_keyring.FileKeyring",
+            "PERSONS_KEYRING": str(self.folder / "persons-keyring.json"),
+        }
+        shown = person.sign_in_by_device(
+            [*CLI, "login", "--flow", "device"], environ={**self.environ, **keyring}, folder=self.work
+        )
+        self.add(Place.OUTPUT, "login by device", shown)
+        self.command("whoami", **keyring)
+        self.command("logout", "--end-session", **keyring)
+        shown = person.sign_in_by_paste([*CLI, "login", "--flow", "paste"], environ=self.environ, folder=self.work)
+        self.add(Place.OUTPUT, "login by paste", shown)
+
+    def with_service_account(self) -> None:
+        """Query by a secret in the environment, in a file, and by one that is wrong."""
+        account = self.stack.service_environment()
+        wrong = "a-secret-that-is-wrong-0123456789"
+        self.secrets.note(Kind.CLIENT_SECRET, wrong)
+        account["MICROMEGAS_CONFIG_DIR"] = self.environ["MICROMEGAS_CONFIG_DIR"]
+        in_file = {**account, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE": self.give("secret", self.service_secret)}
+        del in_file["MICROMEGAS_OIDC_CLIENT_SECRET"]
+        self.command("query", "SELECT 1 AS one", **account)
+        self.command("whoami", **in_file)
+        refused = {**account, "MICROMEGAS_OIDC_CLIENT_SECRET": wrong}
+        self.command("query", "SELECT 1 AS one", expect=3, **refused)
+        self.command("doctor", expect=3, **refused)
+        self.command("login", expect=3, **account)
+        self.command("whoami", expect=2, **{**account, "MICROMEGAS_OIDC_ISSUER": "http://id.example"})
+        proxy_password = "a-password-for-the-proxy-0123456789"
+        self.secrets.note(Kind.CLIENT_SECRET, proxy_password)
+        for proxy in (f"ftp://me:{proxy_password}@proxy.example", f"http://me:{proxy_password}@127.0.0.1:1"):
+            is_malformed = proxy.startswith("ftp")
+            self.command("whoami", expect=2 if is_malformed else 0, **{**account, "MICROMEGAS_OIDC_PROXY": proxy})
+
+    def with_api_key(self) -> None:
+        """Run a server with an API key and be accepted and refused by it."""
+        self.secrets.note(Kind.API_KEY, API_KEY)
+        keys = json.dumps([{"name": "robot", "key": API_KEY}])
+        errors = self.folder / "notes" / "serve.err"
+        with errors.open("w") as sink:
+            server = subprocess.Popen(
+                [*CLI, "serve", "--port", "0", "--ready-json", "--lake", str(self.folder / "lake")],
+                env={**self.environ, "MICROMEGAS_API_KEYS": keys}, cwd=self.work, stdout=subprocess.PIPE, stderr=sink,
+                text=True,
+            )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            uri = json.loads(server.stdout.readline())["uri"]
+            wrong = f"{API_KEY}-wrong"
+            profiles = {
+                name: {"uri": uri, "api_key_file": self.give(f"{name}.key", key)}
+                for name, key in (("robot", API_KEY), ("stranger", wrong))
+            }
+            config = self.folder / "config" / "config.json"
+            config.write_text(json.dumps({"profiles": profiles}))
+            own = {name: "" for name in self.environ if name.startswith("MICROMEGAS_O") or name.endswith("_URI")}
+            self.command("query", "SELECT 1", "--profile", "robot", **own)
+            self.command("whoami", "--profile", "stranger", expect=3, **own)
+            config.unlink()
+        finally:
+            server.terminate()
+            rest, _ = server.communicate(timeout=COMMAND_SECONDS)
+        self.add(Place.OUTPUT, "serve", rest + errors.read_text())
+
+    def in_library(self, told: dict[str, Any]) -> None:
+        """Run a program over the library; it needs the person's sign-in."""
+        program = str(Path(__file__).parent / "library_program.py")
+        told = {**told, "person": self.environ, "pickles": str(self.folder / "pickles")}
+        self.program([sys.executable, program], "library program", stdin=json.dumps(told))
+
+    def in_shells(self) -> None:
+        """Sign in by paste in IPython and in Python, both of which keep a history."""
+        ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
+        lines = ["%load_ext micromegas_jupyter", "%micromegas_login --flow paste"]
+        shown = person.sign_in_by_paste(
+            ipython, environ=self.environ, folder=self.work, lines=lines, prompt=r"In \[\d+\]: "
+        )
+        self.add(Place.OUTPUT, "IPython, paste", shown)
+        lines = [
+            "import os, sys; from micromegas_jupyter import assembly; from micromegas_jupyter.settings import Flow",
+            "from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal as T",
+            "t = T(sys.stderr, environ=os.environ); s = assembly.load_client_settings()",
+            "p = assembly.login(s, flow=Flow.PASTE, announce=t.announce, ask=t.ask); print('Signed in as', p)",
+        ]
+        shown = person.sign_in_by_paste(
+            [sys.executable, "-i", "-q"], environ=self.environ, folder=self.work, lines=lines, prompt=">>> "
+        )
+        self.add(Place.OUTPUT, "Python, paste", shown)
+        self.command("logout")
+
+    def in_notebook(self) -> None:
+        """Sign in by browser, code and address in a kernel, query, fail, renew and sign out."""
+        self.command("logout")
+        manager = KernelManager(kernel_name="python3")
+        with (self.folder / "notes" / "kernel.out").open("w+") as output:
+            manager.start_kernel(env=self.environ, cwd=self.work, stdout=output, stderr=output)
+            kernel = AttendedKernel(manager)
+            try:
+                self._run_cells(kernel)
+                self.add(Place.NOTEBOOK, "saved", kernel.saved())
+                kernel.shut_down()
+                self.add(Place.NOTEBOOK, "messages", str(kernel.all_messages))
+            finally:
+                kernel.close()
+                manager.shutdown_kernel(now=True)
+                manager.cleanup_resources()
+            output.seek(0)
+            self.add(Place.OUTPUT, "kernel", output.read())
+
+    def _run_cells(self, kernel: AttendedKernel) -> None:
+        def shown() -> dict[str, Any]:
+            return next(state for state in reversed(widget_states(kernel.all_messages)) if state.get("start_url"))
+
+        def start_url() -> str:
+            return str(shown()["start_url"])
+
+        def run(source: str, *, fails: bool = False, **options: Any) -> None:
+            cell = kernel.run(source, **options)
+            assert cell.reply["status"] == ("error" if fails else "ok"), cell.messages
+
+        run("%load_ext micromegas_jupyter")
+        run("%micromegas_login --flow browser")
+        sign_in(start_url())
+        run("%sql rows << SELECT 1 AS one")
+        run("%micromegas_whoami")
+        run("%micromegas_doctor")
+        run("from micromegas_jupyter import assembly, connect")
+        run("own = assembly.stored_provider(assembly.load_client_settings())")
+        run("own.invalidate(own.get_token())\nlen(own.get_token())")
+        run("[own, own.identity(), get_ipython().user_ns]")
+        run("%sql SELECT tagret FROM log_entries", fails=True)
+        run("%xmode Verbose")
+        run("connect('grpc://127.0.0.1:1').query('SELECT 1')", fails=True)
+        run("connect().query('SELECT tagret')", fails=True)
+        run("%micromegas_logout")
+        run("%micromegas_login --flow device")
+        sign_in(f"{start_url()}?user_code={shown()['user_code']}")
+        run("%sql rows << SELECT 1 AS one")
+        run("%micromegas_logout")
+        wrong = "http://127.0.0.1:1/callback?code=one&state=two"
+        answers = iter([lambda: wrong, lambda: sign_in(start_url(), visit_callback=False)])
+        run("%micromegas_login --flow paste", answer=lambda _: next(answers)())
+        run("%sql rows << SELECT 1 AS one")
+        run("%micromegas_logout --end-session")
+        kernel.later_messages(0.5)
+
+    @property
+    def service_secret(self) -> str:
+        """The secret of the demo's service account."""
+        return self.stack.provider.service_secret.reveal()
+
+    def give(self, name: str, content: str) -> str:
+        """Give the person a file."""
+        return person.give(self.given, name, content)
+
+    def gather(self) -> None:
+        """Add what was left behind; after this, nothing more is done."""
+        self.texts += noted_texts(self.folder / "notes")
+        self.texts += file_texts(self.folder, leave_out=[self.folder / "notes"])
+        self.texts += telemetry_texts(self.stack)
+        self.texts += server_objects()
+        self.texts += self._processes.texts()
+        for text in self.texts:
+            for start in _START_ADDRESS.findall(text.text):
+                self.secrets.note(Kind.START_ADDRESS, start)

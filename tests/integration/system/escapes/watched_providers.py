@@ -1,0 +1,127 @@
+"""Providers and platforms that note every secret they receive or issue, and say when a request comes."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from micromegas_jupyter.demo.provider import DemoProvider
+from tests.fakes import scripted_provider
+from tests.fakes.scripted_provider import ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    import flask
+
+    from tests.fakes.stand_in import Call, StandIn
+    from tests.fakes.stand_in import Reply as StandInReply
+    from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
+
+
+class WatchedDemoProvider(DemoProvider):
+    """The demo's provider.
+
+    Args:
+        secrets: Where secrets are noted.
+        on_request: Called for each request, while whoever sent it waits.
+    """
+
+    def __init__(self, *, secrets: SecretsInPlay, on_request: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._secrets = secrets
+        self._on_request = on_request
+
+    def _build_app(self) -> flask.Flask:
+        app = super()._build_app()
+        app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)  # type: ignore[method-assign]
+        return app
+
+
+class _WatchedApp:
+    def __init__(self, app: WSGIApplication, secrets: SecretsInPlay, on_request: Callable[[], None]) -> None:
+        self._app = app
+        self._secrets = secrets
+        self._on_request = on_request
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._on_request()
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        self._secrets.note_members(parse_qsl(body.decode()))
+        self._secrets.note_members(parse_qsl(environ.get("QUERY_STRING", "")))
+        self._secrets.note_headers({"authorization": environ.get("HTTP_AUTHORIZATION", "")})
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            for name, value in headers:
+                if name == "Location":
+                    self._secrets.note_address(value)
+            return start_response(status, headers, *rest)
+
+        answer = b"".join(self._app(environ, start))
+        if environ.get("PATH_INFO") in {"/token", "/device_authorization"}:
+            self._secrets.note_text(answer.decode())
+        return [answer]
+
+
+def watched(kind: type[StandIn], secrets: SecretsInPlay, on_request: Callable[[], None]) -> type[Any]:
+    """Return a stand-in's class whose instances note what they receive and issue."""
+
+    class Watched(kind):  # type: ignore[misc, valid-type]
+        def handle(self, call: Call) -> StandInReply:
+            on_request()
+            secrets.note_members(call.form.items())
+            secrets.note_headers(call.headers)
+            reply: StandInReply = super().handle(call)
+            secrets.note_text(json.dumps(reply.body) if reply.text is None else reply.text)
+            return reply
+
+    return Watched
+
+
+class EchoingProvider(ScriptedProvider):
+    """A provider that, told so, refuses and puts everything it was sent into what it answers.
+
+    Attributes:
+        manners: How the next answers of the token, revocation and device endpoints repeat the request, in turn:
+            "description", "error", "page", "redirect" or "honest"; honest when none is left.
+    """
+
+    def __init__(self, secrets: SecretsInPlay, on_request: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self.manners: list[str] = []
+        self._secrets = secrets
+        self._on_request = on_request
+
+    def handle(self, seen: scripted_provider.Seen) -> scripted_provider.Reply:
+        """Answer one request."""
+        self._on_request()
+        self._secrets.note_members([*seen.form.items(), *seen.query.items()])
+        self._secrets.note_headers(seen.headers)
+        is_asked_for_tokens = seen.path in {"/token", "/revoke", "/device_authorization"}
+        manner = self.manners.pop(0) if self.manners and is_asked_for_tokens else "honest"
+        reply = super().handle(seen) if manner == "honest" else _echo(seen, manner)
+        self._secrets.note_text(reply.content.decode())
+        self._secrets.note_address(reply.headers.get("Location", ""))
+        return reply
+
+
+def _echo(seen: scripted_provider.Seen, manner: str) -> scripted_provider.Reply:
+    sent = " ".join([*seen.form.values(), seen.headers.get("authorization", "")])
+    told = {"X-Request": sent, "WWW-Authenticate": f'Bearer error="{sent}"'}
+    match manner:
+        case "description":
+            body = {"error": "invalid_request", "error_description": sent, "error_uri": f"https://id.example/?{sent}"}
+            return scripted_provider.Reply(status=400, body=body, headers=told)
+        case "error":
+            return scripted_provider.Reply(status=401, body={"error": sent, "request": dict(seen.form)}, headers=told)
+        case "page":
+            page = {"Content-Type": "text/html", **told}
+            return scripted_provider.Reply(status=500, text=f"<html>{sent}</html>", headers=page)
+        case "redirect":
+            return scripted_provider.Reply(status=302, text=sent, headers={"Location": f"/?echo={sent}", **told})
+        case _:
+            raise ValueError(manner)

@@ -1,0 +1,106 @@
+"""`micromegas access explain` with tokens of the running provider."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from micromegas_jupyter.auth import OidcClientCredentialsProvider
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def environ(stack):
+    return {**stack.process_environment(), **stack.server_environment()}
+
+
+@pytest.fixture(scope="module")
+def token(stack):
+    settings = stack.service_environment()
+    provider = OidcClientCredentialsProvider(
+        settings["MICROMEGAS_OIDC_ISSUER"],
+        settings["MICROMEGAS_OIDC_CLIENT_ID"],
+        settings["MICROMEGAS_OIDC_CLIENT_SECRET"],
+        audience=settings["MICROMEGAS_OIDC_AUDIENCE"],
+    )
+    return provider.get_token()
+
+
+def explain(*arguments, environ, text=""):
+    return subprocess.run(
+        [sys.executable, "-m", "micromegas_jupyter.cli", "access", "explain", *arguments],
+        env=environ, input=text, capture_output=True, text=True, errors="surrogateescape", check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "Bearer ", "\n  "])
+def test_a_good_token_passes_each_step(environ, token, prefix):
+    result = explain("-", environ=environ, text=f"{prefix}{token}\n")
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("✓") == 15
+    assert "✓ accepted: subject " in result.stdout
+
+
+def test_a_token_in_a_file_for_another_server_is_refused_at_the_audience(environ, token, tmp_path):
+    (tmp_path / "token").write_text(token)
+    issuer = json.loads(environ["MICROMEGAS_OIDC_CONFIG"])["issuers"][0]["issuer"]
+    other = {"issuers": [{"issuer": issuer, "audience": "another-server"}]}
+
+    result = explain(
+        str(tmp_path / "token"),
+        environ={**environ, "MICROMEGAS_OIDC_CONFIG": json.dumps(other), "MICROMEGAS_ADMINS": ""},
+    )
+
+    assert result.returncode == 3
+    assert "✗ audience   aud micromegas-demo-lake, accepted: another-server" in result.stdout
+    assert "audience_mismatch" in result.stdout
+
+
+def test_with_the_provider_out_of_reach_nothing_is_decided(environ, token, unused_address):
+    moved = json.loads(environ["MICROMEGAS_OIDC_CONFIG"])
+    for issuer in moved["issuers"]:
+        issuer["discovery_url"] = f"http://{unused_address}/.well-known/openid-configuration"
+
+    result = explain(environ={**environ, "MICROMEGAS_OIDC_CONFIG": json.dumps(moved)}, text=token)
+
+    assert result.returncode == 4
+    assert "· key" in result.stdout
+    assert "keys_unavailable" in result.stdout
+
+
+def test_json_has_the_outcome_and_each_step(environ, token):
+    result = explain("--json", environ=environ, text=token)
+
+    found = json.loads(result.stdout)
+    assert found["outcome"].startswith("accepted: ")
+    assert found["accepted"]
+    assert found["scopes"] == ["read"]
+    assert all(step["passed"] for step in found["steps"])
+
+
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(environ, token):
+    result = explain(token, environ=environ)
+
+    assert result.returncode == 2
+    assert "never write it on the command line" in result.stderr
+    assert token[:30] not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("text", ["", " \n", "x" * 70_000, "\udcff"], ids=["nothing", "blank", "huge", "no text"])
+def test_what_is_no_token_is_a_usage_error(environ, text):
+    result = explain(environ=environ, text=text)
+
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_no_part_of_the_token_is_printed(environ, token):
+    damaged = token[:-10] + "AAAAAAAAAA"
+
+    for text in (token, damaged, token.replace(".", "", 1)):
+        result = explain(environ=environ, text=text)
+
+        assert all(part not in result.stdout + result.stderr for part in text.split(".") if part)

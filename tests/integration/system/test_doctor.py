@@ -1,0 +1,164 @@
+"""`micromegas doctor` on a running system: what it finds when all is well, and what to do when something is not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from micromegas_jupyter import assembly
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.settings import Flow
+
+pytestmark = pytest.mark.integration
+
+CHECKS = ["program", "settings", "sign-in", "store", "issuer", "clock", "token", "server"]
+
+
+def _sign_in(environ):
+    settings = assembly.load_client_settings(environ=environ)
+    with ScriptedPerson(person="alice") as browser:
+        return assembly.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
+
+
+def _findings(result):
+    return {check["check"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+def test_every_check_is_a_line_and_all_is_well_after_a_sign_in(stack, person, micromegas):
+    _sign_in(person)
+
+    result = micromegas("doctor", "--json", environ=person)
+
+    found = _findings(result)
+    assert list(found) == CHECKS
+    assert {name: check["outcome"] for name, check in found.items()} == dict.fromkeys(CHECKS, "ok")
+    assert result.returncode == 0
+    assert found["token"]["found"].startswith("of Alice Martin, valid for ")
+    assert found["server"]["facts"]["email"] == "alice@example.com"
+    assert found["server"]["facts"]["is_admin"] is True
+    assert found["issuer"]["facts"]["offers"]["device codes"] is True
+    assert found["clock"]["facts"]["offset_seconds"] == 0.0
+    assert found["store"]["facts"]["mode"] == "0600"
+
+
+def test_nothing_secret_is_in_what_it_says(stack, person, micromegas):
+    provider = _sign_in(person)
+    tokens = json.loads(provider.token_file.read_text())["token"]
+
+    texts = [micromegas("doctor", *more, environ=person) for more in ((), ("--json",))]
+
+    secrets = [tokens[name] for name in ("id_token", "access_token", "refresh_token")]
+    secrets += [part for token in secrets for part in token.split(".") if len(part) > 20]
+    assert not [secret for secret in secrets for text in texts if secret in text.stdout + text.stderr]
+
+
+def test_without_a_sign_in_it_leaves_with_3_and_the_remedy(stack, person, micromegas):
+    result = micromegas("doctor", "--json", environ=person)
+
+    found = _findings(result)
+    assert result.returncode == 3
+    assert (found["token"]["outcome"], found["token"]["code"]) == ("failed", "AUTH001")
+    assert "micromegas login" in found["token"]["remedy"]
+    assert found["server"]["found"].endswith("whom it takes you for is not known without a token")
+
+
+def test_a_server_that_is_down_is_one_failure_with_4(stack, person, micromegas, unused_address):
+    _sign_in(person)
+
+    result = micromegas("doctor", "--json", environ={**person, "MICROMEGAS_ANALYTICS_URI": f"grpc://{unused_address}"})
+
+    found = _findings(result)
+    assert result.returncode == 4
+    assert found["token"]["outcome"] == "ok"
+    assert (found["server"]["outcome"], found["server"]["code"]) == ("failed", "AVAIL003")
+
+
+def test_a_provider_that_is_down_is_said_and_the_server_is_asked_all_the_same(
+    stack, person, micromegas, unused_address
+):
+    environ = {**person, "MICROMEGAS_OIDC_ISSUER": f"http://{unused_address}"}
+
+    result = micromegas("doctor", environ=environ)
+
+    assert "✗ issuer: " in result.stdout
+    assert "AVAIL002" in result.stdout
+    assert f"The identity provider {unused_address} could not be reached" in result.stdout
+    assert "→ Check the address of the issuer" in result.stdout
+    assert "- clock: the provider does not answer properly" in result.stdout
+    assert "✓ server: " in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.fixture
+def nobody(person):
+    """The environment of a person for whom nothing is configured."""
+    return {
+        name: value
+        for name, value in person.items()
+        if not name.startswith("MICROMEGAS_") or name == "MICROMEGAS_CONFIG_DIR"
+    }
+
+
+def test_a_local_server_without_a_sign_in_is_in_order(nobody, micromegas, tmp_path):
+    with ServerStack(ServeOptions(lake=tmp_path / "lake", port=0, disable_auth=True, record=False)) as server:
+        result = micromegas("doctor", "--json", environ={**nobody, "MICROMEGAS_ANALYTICS_URI": server.uri})
+
+    found = _findings(result)
+    assert result.returncode == 0
+    assert [name for name, check in found.items() if check["outcome"] == "failed"] == []
+    assert found["server"]["outcome"] == "ok"
+    assert found["settings"]["details"][-1].startswith("no provider is configured: set MICROMEGAS_OIDC_ISSUER")
+
+
+def test_a_wrapper_module_is_named_once_and_nothing_is_claimed_of_it(person, micromegas):
+    result = micromegas("doctor", environ={**person, "MICROMEGAS_PYTHON_MODULE_WRAPPER": "json"})
+
+    assert result.returncode == 1
+    assert (result.stdout + result.stderr).count("deprecated") == 1
+    assert "FutureWarning" not in result.stdout + result.stderr
+    for check in ("sign-in", "store", "token", "server"):
+        assert f"- {check}: the wrapper's client is used" in result.stdout
+
+
+def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, micromegas):
+    token_file = _sign_in(person).token_file
+    token_file.write_text("{")
+
+    damaged = micromegas("doctor", "--json", environ=person)
+    micromegas("logout", environ=person)
+    mended = micromegas("doctor", "--json", environ=person)
+
+    assert _findings(damaged)["store"]["outcome"] == "failed"
+    assert "micromegas logout" in _findings(damaged)["store"]["remedy"]
+    assert _findings(mended)["store"]["outcome"] == "ok"
+
+
+def test_a_sign_in_with_another_scope_is_said(stack, person, micromegas):
+    _sign_in(person)
+
+    result = micromegas("doctor", "--json", environ={**person, "MICROMEGAS_OIDC_SCOPE": "openid"})
+
+    (detail,) = _findings(result)["store"]["details"]
+    assert detail.startswith("a sign-in with other settings (scope openid email profile offline_access) is kept in ")
+    assert detail.endswith("tokens.json")
+
+
+def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stack, person, micromegas):
+    result = micromegas("doctor", environ={**person, "MICROMEGAS_OIDC_ISSUER": "http://id.example.com"})
+
+    assert result.returncode == 2
+    assert "✗ settings: MICROMEGAS_OIDC_ISSUER names the issuer" in result.stdout
+    assert "- server: the settings cannot be read" in result.stdout
+
+
+def test_a_service_account_is_asked_for_a_token(stack, person, micromegas):
+    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
+
+    found = _findings(micromegas("doctor", "--json", environ=environ))
+
+    assert found["token"]["outcome"] == "ok"
+    assert found["token"]["found"].startswith("of a service account, valid for ")
+    assert {found[check]["found"] for check in ("sign-in", "store")} == {"not needed: a service account is used"}
+    assert found["server"]["outcome"] == "ok"

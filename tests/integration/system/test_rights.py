@@ -1,0 +1,281 @@
+"""Roles, row filters, keys and their reload, on a whole server over the lake of the running demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+from pyarrow import flight
+
+from micromegas_jupyter import FlightSQLClient, assembly
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, Rejected
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 20
+PLAIN_KEY = "a-plain-key-for-this-test-only"
+AUDITED = "SELECT count(*) AS n FROM log_entries WHERE target LIKE 'micromegas_jupyter.audit%'"
+
+
+class Server:
+    """`micromegas serve` over the demo's lake with one configuration file; its calls are retried by nobody."""
+
+    def __init__(self, folder: Path, stack, environ: dict[str, str]) -> None:
+        self.config, self.key_file = folder / "access.json", folder / "keys.json"
+        self.environ = {**environ, "MICROMEGAS_API_KEY_FILE": str(self.key_file)}
+        self._oidc = json.loads(stack.server_environment()["MICROMEGAS_OIDC_CONFIG"])
+        self._issuer = stack.provider.issuer
+        self.write()
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
+                 "--no-telemetry", "--lake", str(stack.folder / "lake"), "--access-config", str(self.config)],
+                env=self.environ, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        self.ready = json.loads(self._process.stdout.readline())
+
+    def write(self, **changes: object) -> None:
+        """Put another configuration in place, in one step."""
+        issuers = [
+            {**entry, "group_roles": {"analysts": "analyst"}, "admin_groups": ["lake-admins"]}
+            for entry in self._oidc["issuers"]
+        ]
+        content = {
+            "oidc": {"issuers": issuers},
+            "api_keys": [{"name": "old", "key": PLAIN_KEY, "roles": ["analyst"]}],
+            "roles": {
+                "analyst": {"tables": {"log_entries": "target NOT LIKE 'micromegas_jupyter.%'", "processes": None}},
+                "everything": {"tables": ["*"]},
+            },
+            **changes,
+        }
+        beside = self.config.with_suffix(".new")
+        beside.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+        beside.rename(self.config)
+
+    def denied(self, subject: str) -> str:
+        return f"{self._issuer}|{subject}"
+
+    def hang_up(self) -> None:
+        self._process.send_signal(signal.SIGHUP)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(DEADLINE_SECONDS) == 0
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(stack, tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "keys.json").write_text("[]")
+    (folder / "keys.json").chmod(0o600)
+    running = Server(folder, stack, {**os.environ, "HOME": str(folder)})
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client_of(server: Server, person: dict[str, str]) -> Iterator[Callable[[str], FlightSQLClient]]:
+    """Return a client of that server, signed in as somebody at the demo's provider."""
+    opened = []
+
+    def connect(name: str) -> FlightSQLClient:
+        environ = {**person, "MICROMEGAS_ANALYTICS_URI": server.ready["uri"]}
+        settings = assembly.load_client_settings(environ=environ)
+        with ScriptedPerson(person=name) as browser:
+            assembly.login(settings, browser=browser, environ=environ)
+        opened.append(assembly.connect(environ=environ))
+        return opened[-1]
+
+    yield connect
+    for client in opened:
+        client.close()
+
+
+def _with_key(server: Server, key: str) -> FlightSQLClient:
+    return FlightSQLClient(server.ready["uri"], auth_provider=StaticTokenAuthProvider(key))
+
+
+def _outcome(server: Server, key: str) -> str:
+    try:
+        with _with_key(server, key) as client:
+            client.query_arrow("SELECT 1")
+    except MicromegasError as error:
+        return type(error).__name__
+    return "answered"
+
+
+def _until(condition: Callable[[], bool]) -> float:
+    """Ask again until it holds; returns after how many seconds it did."""
+    started = SYSTEM_CLOCK.monotonic()
+    pause = threading.Event()
+    while not condition():
+        assert SYSTEM_CLOCK.monotonic() - started < DEADLINE_SECONDS
+        pause.wait(0.05)
+    return SYSTEM_CLOCK.monotonic() - started
+
+
+def test_a_member_of_the_admin_group_sees_everything(client_of):
+    alice = client_of("alice")
+
+    assert alice.whoami().is_admin
+    assert alice.query_arrow(AUDITED)["n"][0].as_py() > 0
+
+
+def test_a_role_shows_its_tables_and_rows_only(client_of):
+    bob = client_of("bob")
+
+    assert bob.query_arrow("SELECT count(*) AS n FROM processes")["n"][0].as_py() > 0
+    assert bob.query_arrow(AUDITED)["n"][0].as_py() == 0
+    assert bob.query_arrow("SHOW TABLES").column("table_name").to_pylist().count("measures") == 0
+
+
+def test_a_table_that_a_role_does_not_show_does_not_exist(client_of):
+    bob = client_of("bob")
+
+    with pytest.raises(InvalidStatement) as hidden:
+        bob.query_arrow("SELECT * FROM measures")
+    with pytest.raises(InvalidStatement) as absent:
+        bob.query_arrow("SELECT * FROM nowhere")
+
+    assert hidden.value.what == absent.value.what.replace("nowhere", "measures")
+
+
+def test_everybody_else_s_queries_are_hidden_without_roles(stack, person):
+    settings = assembly.load_client_settings(environ=person)
+    with ScriptedPerson(person="bob") as browser:
+        assembly.login(settings, browser=browser, environ=person)
+
+    with assembly.connect(environ=person) as bob:
+        assert bob.query_arrow(AUDITED)["n"][0].as_py() == 0
+        assert bob.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0
+
+
+def test_a_new_key_works_within_seconds_and_a_revoked_one_no_longer(server, micromegas):
+    made = micromegas("keys", "create", "robot", "--role", "everything", environ=server.environ)
+    key = made.stdout.strip()
+    assert made.returncode == 0, made.stderr
+    seconds_until_known = _until(lambda: _outcome(server, key) == "answered")
+
+    assert micromegas("keys", "revoke", "robot", environ=server.environ).returncode == 0
+    seconds_until_refused = _until(lambda: _outcome(server, key) == "Rejected")
+
+    print(
+        f"\nnew key known after {seconds_until_known:.1f} s, refused {seconds_until_refused:.1f} s after its revocation"
+    )
+    assert max(seconds_until_known, seconds_until_refused) < 5
+    assert key not in server.log()
+
+
+def test_a_key_for_ingestion_may_not_read(server, micromegas):
+    key = micromegas("keys", "create", "collector", "--scope", "ingest", environ=server.environ).stdout.strip()
+
+    _until(lambda: _outcome(server, key) != "Rejected")
+
+    assert _outcome(server, key) == PermissionDenied.__name__
+
+
+def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_nothing(server, client_of):
+    bob = client_of("bob")
+    subject = bob.whoami().subject
+    server.write(denied=[server.denied(subject)])
+    server.hang_up()
+
+    def is_shut_out() -> bool:
+        try:
+            bob.query_arrow("SELECT 1")
+        except Rejected:
+            return True
+        return False
+
+    seconds = _until(is_shut_out)
+    server.config.write_text('{"denied": [')
+    server.hang_up()
+    _until(lambda: "the old one stays in force" in server.log())
+
+    assert is_shut_out()
+    server.write()
+    _until(lambda: not is_shut_out())
+    print(f"\nshut out {seconds:.2f} s after the reload was asked for")
+
+
+@pytest.mark.parametrize("condition", ["no_such_column = 1", "target", "(SELECT true)", "random() > 0.5", "target ="])
+def test_a_role_with_an_unusable_condition_changes_nothing(server, condition):
+    before = server.log().count("stays in force")
+    server.write(roles={"analyst": {"tables": {"log_entries": condition}}})
+    server.hang_up()
+
+    _until(lambda: server.log().count("stays in force") > before)
+
+    assert _outcome(server, PLAIN_KEY) == "answered"
+    server.write()
+
+
+def test_a_plain_key_works_with_a_notice_to_its_bearer(server):
+    headers = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {PLAIN_KEY}".encode())], timeout=20)
+    notices: list[str] = []
+
+    class Middleware(flight.ClientMiddleware):
+        def received_headers(self, found) -> None:
+            notices.extend(found.get("x-micromegas-notice", []))
+
+    class Factory(flight.ClientMiddlewareFactory):
+        def start_call(self, _info) -> Middleware:
+            return Middleware()
+
+    with flight.connect(server.ready["uri"], middleware=[Factory()]) as client:
+        client.do_get(flight.Ticket(statement_ticket("SELECT 1")), headers).read_all()
+
+    assert len(notices) == 1
+    assert "administrator" in notices[0]
+
+
+def test_changed_rate_limits_count_without_a_restart(server):
+    server.write(rate_limits={"calls_per_second": 0.01, "burst_calls": 2})
+    server.hang_up()
+
+    _until(lambda: _outcome(server, PLAIN_KEY) == "ResourcesExhausted")
+
+    server.write()
+    server.hang_up()
+    _until(lambda: _outcome(server, PLAIN_KEY) == "answered")
+
+
+def test_metrics_need_a_credential_and_health_does_not(server):
+    http = server.ready["http"]
+
+    with urllib.request.urlopen(f"{http}/health", timeout=10) as health:
+        assert health.status == 200
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{http}/metrics", timeout=10)
+    asked = urllib.request.Request(f"{http}/metrics", headers={"Authorization": f"Bearer {PLAIN_KEY}"})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        text = answer.read().decode()
+
+    assert refused.value.code == 401
+    refused.value.close()
+    assert 'micromegas_access_decisions_total{outcome="accepted"' in text
+    assert "micromegas_access_key_set_age_seconds" in text

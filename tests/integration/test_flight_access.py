@@ -1,0 +1,333 @@
+"""What the server does with decisions: events, limits, scopes, notices and reloading, seen by a raw gRPC client."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    MicromegasError,
+    PermissionDenied,
+    Rejected,
+    ResourcesExhausted,
+    UsageError,
+)
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings, RateLimits
+from tests.fakes.clock import FakeClock
+from tests.fakes.mint import AUDIENCE, ISSUER, mint
+from tests.fakes.provider import FakeProvider
+from tests.fakes.validator import ReloadableFake
+from tests.integration.flight_harness import (
+    ALICE,
+    BOB,
+    FLIGHT,
+    Answer,
+    FlightHarness,
+    Metadata,
+    action_bytes,
+    descriptor_bytes,
+    running_server,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+AUDIT = "micromegas_jupyter.audit.access"
+COLLECTOR: Metadata = (("authorization", "Bearer collector"),)
+LATE: Metadata = (("authorization", "Bearer late"),)
+SERVICE: Metadata = (("authorization", "Bearer service"),)
+NOTICE = "This key ends soon.?Get a new one, Zo?."
+
+
+@pytest.fixture(scope="module")
+def flight() -> Iterator[FlightHarness]:
+    with running_server(validator=ReloadableFake()) as harness:
+        yield harness
+
+
+@pytest.fixture
+def validator(flight: FlightHarness) -> ReloadableFake:
+    flight.validator.reloads, flight.validator.failure = 0, None
+    found: ReloadableFake = flight.validator
+    return found
+
+
+def _bearer(token: str) -> Metadata:
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _oidc_validator() -> OidcValidator:
+    settings = OidcServerSettings(issuers=(IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,)),))
+    return OidcValidator(settings, http=FakeProvider(), clock=FakeClock())
+
+
+def _events(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    return [json.loads(record.getMessage()) for record in caplog.records if record.name == AUDIT]
+
+
+def _who_am_i(flight: FlightHarness, metadata: Metadata) -> Answer:
+    return flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=metadata)
+
+
+def _reload(flight: FlightHarness, metadata: Metadata) -> Answer:
+    return flight.call(FLIGHT + "DoAction", action_bytes("micromegas.access.reload"), metadata=metadata)
+
+
+def _actions(flight: FlightHarness, metadata: Metadata) -> list[str]:
+    answer = flight.call(FLIGHT + "ListActions", b"", metadata=metadata)
+    return [messages.ActionType.FromString(reply).type for reply in answer.replies]
+
+
+class TestEvents:
+    """One line for each decision, with the call that it belongs to."""
+
+    def test_a_refused_token_leaves_one_line_with_all_facts(self, caplog: pytest.LogCaptureFixture) -> None:
+        with running_server(validator=_oidc_validator()) as flight:
+            answer = flight.query("numbers", metadata=_bearer(mint(subject="mallory", audience="other")))
+
+        assert type(answer.error) is Rejected
+        (event,) = _events(caplog)
+        assert (event["outcome"], event["reason"], event["code"]) == ("refused", "audience_mismatch", "AUTH010")
+        assert (event["issuer"], event["subject"], event["kid"]) == (ISSUER, "mallory", "rsa")
+        assert (event["client_ip"], event["method"]) == ("127.0.0.1", FLIGHT + "DoGet")
+        assert event["query_id"] == answer.error.query_id
+
+    def test_a_known_token_leaves_one_line_in_all(self, caplog: pytest.LogCaptureFixture) -> None:
+        token = _bearer(mint())
+
+        with running_server(validator=_oidc_validator()) as flight:
+            codes = [_who_am_i(flight, token).code for _ in range(3)]
+
+        assert codes == [grpc.StatusCode.OK] * 3
+        assert [event["outcome"] for event in _events(caplog)] == ["accepted"]
+
+    def test_seventy_two_hostile_callers_leave_seventy_two_lines(self, caplog: pytest.LogCaptureFixture) -> None:
+        texts = ["a\nb", "\r", "\x1b[31m", "\u2028", "\u202e", "\0", '"}', "x" * 3000, "\U0001f600" * 200] * 8
+
+        with running_server(validator=_oidc_validator()) as flight:
+            for text in texts:
+                _who_am_i(flight, _bearer(mint(subject=text, audience="other")))
+
+        lines = [record.getMessage() for record in caplog.records if record.name == AUDIT]
+        assert len(lines) == 72
+        assert all(json.loads(line)["outcome"] == "refused" for line in lines)
+        assert all(" " <= character <= "~" for line in lines for character in line)
+
+    def test_no_line_holds_a_token(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        tokens = [mint(), mint(audience="other")]
+
+        with running_server(validator=_oidc_validator()) as flight:
+            for token in tokens:
+                _who_am_i(flight, _bearer(token))
+
+        everything = " ".join(str(vars(record)) for record in caplog.records)
+        assert not [part for token in tokens for part in token.split(".")[1:] if part in everything]
+
+    def test_a_trusted_proxy_names_the_client(self, caplog: pytest.LogCaptureFixture) -> None:
+        forwarded = (*_bearer("mallory"), ("x-forwarded-for", "203.0.113.9"))
+
+        with running_server(trusted_proxies=frozenset({"127.0.0.1"})) as flight:
+            _who_am_i(flight, forwarded)
+        with running_server() as flight:
+            _who_am_i(flight, forwarded)
+
+        assert [event["client_ip"] for event in _events(caplog)] == ["203.0.113.9", "127.0.0.1"]
+
+
+class TestLimits:
+    """Who comes too often is told when to come back."""
+
+    def test_an_identity_that_calls_too_often_gets_a_hint_that_clients_understand(self) -> None:
+        limits = RateLimits(calls_per_second=0.1, burst_calls=2)
+
+        with running_server(rate_limits=limits) as flight:
+            codes = [_who_am_i(flight, ALICE).code for _ in range(2)]
+            refused = _who_am_i(flight, ALICE)
+            other = _who_am_i(flight, BOB)
+
+        assert codes == [grpc.StatusCode.OK] * 2
+        assert (refused.code, other.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK)
+        assert isinstance(refused.error, ResourcesExhausted)
+        assert refused.error.retry_after_seconds is not None
+        assert 5 < refused.error.retry_after_seconds <= 10
+        assert refused.error.remedy == f"Try again in {refused.error.retry_after_seconds:g} seconds."
+        assert int(refused.trailing["grpc-retry-pushback-ms"]) == round(refused.error.retry_after_seconds * 1000)
+
+    def test_after_too_many_refusals_an_address_is_not_looked_at_but_known_callers_are(self) -> None:
+        limits = RateLimits(refusals_per_second=0.1, burst_refusals=3)
+
+        with running_server(rate_limits=limits, trusted_proxies=frozenset({"127.0.0.1"})) as flight:
+            flight.validator.cached["alice"] = flight.validator.known["alice"]
+            refused = [_who_am_i(flight, _bearer(f"bad{number}")).code for number in range(4)]
+            known = _who_am_i(flight, ALICE)
+            unknown_here = _who_am_i(flight, BOB)
+            elsewhere = _who_am_i(flight, (*BOB, ("x-forwarded-for", "203.0.113.9")))
+
+        assert refused == [grpc.StatusCode.UNAUTHENTICATED] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert (known.code, elsewhere.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
+        assert unknown_here.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "bad3" not in flight.validator.validated
+
+    def test_with_authentication_off_nobody_is_counted(self) -> None:
+        with running_server(is_open=True, rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as flight:
+            codes = [_who_am_i(flight, ()).code for _ in range(3)]
+
+        assert codes == [grpc.StatusCode.OK] * 3
+
+    def test_turned_away_calls_are_counted_in_the_validators_metrics(self) -> None:
+        validator = _oidc_validator()
+        validator.metrics = AccessMetrics()
+
+        with running_server(validator=validator, rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as flight:
+            for _ in range(3):
+                _who_am_i(flight, _bearer(mint()))
+
+        found = validator.metrics.registry.get_sample_value
+        assert found("micromegas_access_rate_limited_total", {"by": "identity"}) == 2
+        assert found("micromegas_access_decisions_total", {"outcome": "accepted", "reason": ""}) == 1
+
+
+class TestScopes:
+    """A key for ingestion reads nothing."""
+
+    @pytest.mark.parametrize(
+        ("method", "request_bytes"),
+        [
+            ("GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query="numbers"))),
+            ("GetSchema", descriptor_bytes(messages.CommandStatementQuery(query="numbers"))),
+            ("DoGet", b""),
+            ("DoPut", b""),
+            ("DoAction", action_bytes("CreatePreparedStatement")),
+            ("DoAction", action_bytes("ClosePreparedStatement")),
+        ],
+    )
+    def test_methods_that_read_need_the_scope_read(
+        self, flight: FlightHarness, method: str, request_bytes: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        answer = flight.call(FLIGHT + method, request_bytes, metadata=COLLECTOR)
+
+        assert answer.code is grpc.StatusCode.PERMISSION_DENIED
+        assert type(answer.error) is PermissionDenied
+        assert [(event["outcome"], event["reason"], event["subject"]) for event in _events(caplog)] == [
+            ("forbidden", "scope_missing", "collector")
+        ]
+
+    def test_who_one_is_can_be_asked_with_any_scope(self, flight: FlightHarness) -> None:
+        assert _who_am_i(flight, COLLECTOR).code is grpc.StatusCode.OK
+
+
+class TestNotices:
+    """What a caller should know about their credential is on every answer."""
+
+    @pytest.mark.parametrize(
+        ("method", "request_bytes", "code"),
+        [
+            ("DoAction", action_bytes("MicromegasWhoAmI"), grpc.StatusCode.OK),
+            ("DoAction", action_bytes("NoSuchAction"), grpc.StatusCode.UNIMPLEMENTED),
+            ("NoSuchMethod", b"", grpc.StatusCode.UNIMPLEMENTED),
+            ("DoGet", b"\xff", grpc.StatusCode.INVALID_ARGUMENT),
+            ("Handshake", b"", grpc.StatusCode.OK),
+        ],
+    )
+    def test_every_answer_carries_the_notice_in_printable_ascii(
+        self, flight: FlightHarness, method: str, request_bytes: bytes, code: grpc.StatusCode
+    ) -> None:
+        answer = flight.call(FLIGHT + method, request_bytes, metadata=LATE)
+
+        assert (answer.code, answer.trailing["x-micromegas-notice"]) == (code, NOTICE)
+
+    def test_a_result_and_a_failed_query_carry_it_too(self, flight: FlightHarness) -> None:
+        answers = [flight.query(sql, metadata=LATE) for sql in ("numbers", "wrong", "crash")]
+
+        assert [answer.trailing["x-micromegas-notice"] for answer in answers] == [NOTICE] * 3
+        assert answers[1].error is not None
+
+    def test_a_client_tells_it_once_whether_the_query_succeeds_or_not(self, flight: FlightHarness) -> None:
+        told: list[str] = []
+
+        with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider("late")) as client:
+            client.tell_notices(told.append)
+            with pytest.raises(MicromegasError):
+                client.query_arrow("wrong")
+            client.query_arrow("numbers")
+            client.whoami()
+
+        assert told == [NOTICE]
+
+    def test_others_get_none(self, flight: FlightHarness) -> None:
+        assert "x-micromegas-notice" not in flight.query("numbers").trailing
+
+
+class TestDelegation:
+    """Header values are names that can be shown, or the call is refused."""
+
+    @pytest.mark.parametrize("value", ["a%0Ab", "x" * 257, "%E2%80%AEtoor"])
+    def test_a_value_that_cannot_be_shown_is_refused(self, flight: FlightHarness, value: str) -> None:
+        answer = flight.query("numbers", metadata=(*SERVICE, ("x-user-id", value)))
+
+        assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert isinstance(answer.error, UsageError)
+        assert answer.error.what.startswith("The header x-user-id ")
+
+    def test_two_values_are_refused(self, flight: FlightHarness) -> None:
+        answer = flight.query("numbers", metadata=(*SERVICE, ("x-user-id", "carol"), ("x-user-id", "dave")))
+
+        assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+class TestReload:
+    """Administrators make the server read its access configuration again."""
+
+    def test_an_administrator_may(self, flight: FlightHarness, validator: ReloadableFake) -> None:
+        answer = _reload(flight, ALICE)
+
+        assert json.loads(messages.Result.FromString(answer.replies[0]).body) == {"reloaded": True}
+        assert validator.reloads == 1
+
+    def test_others_may_not(
+        self, flight: FlightHarness, validator: ReloadableFake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        answer = _reload(flight, BOB)
+
+        assert (answer.code, validator.reloads) == (grpc.StatusCode.PERMISSION_DENIED, 0)
+        assert [event["reason"] for event in _events(caplog)] == ["not_administrator"]
+
+    def test_a_malformed_configuration_is_a_failed_precondition_that_names_the_key(
+        self, flight: FlightHarness, validator: ReloadableFake
+    ) -> None:
+        validator.failure = ConfigurationError("Its entry has no audience.", key="oidc.issuers[0].audience")
+
+        answer = _reload(flight, ALICE)
+
+        assert answer.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert type(answer.error) is ConfigurationError
+        assert answer.error.what == "oidc.issuers[0].audience: Its entry has no audience."
+
+    def test_it_is_listed_for_administrators(self, flight: FlightHarness) -> None:
+        assert "micromegas.access.reload" in _actions(flight, ALICE)
+        assert "micromegas.access.reload" not in _actions(flight, BOB)
+
+    def test_a_server_that_cannot_says_so(self) -> None:
+        with running_server() as flight:
+            assert _reload(flight, ALICE).code is grpc.StatusCode.UNIMPLEMENTED
+            assert "micromegas.access.reload" not in _actions(flight, ALICE)
+
+
+def test_a_server_knows_whether_it_serves() -> None:
+    with running_server() as flight:
+        assert flight.server.is_serving
+
+    assert not flight.server.is_serving

@@ -1,0 +1,132 @@
+"""What is refused before the engine is asked, call by call, seen by a raw gRPC client."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from micromegas_jupyter.errors import ProviderUnavailable, Rejected, UnsupportedRequest, UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import pack_any
+from tests.integration.flight_harness import (
+    FLIGHT,
+    HEALTH,
+    FlightHarness,
+    Metadata,
+    action_bytes,
+    descriptor_bytes,
+    ticket_bytes,
+)
+
+pytestmark = pytest.mark.integration
+
+METHODS = [
+    FLIGHT + "Handshake",
+    FLIGHT + "ListFlights",
+    FLIGHT + "GetFlightInfo",
+    FLIGHT + "PollFlightInfo",
+    FLIGHT + "GetSchema",
+    FLIGHT + "DoGet",
+    FLIGHT + "DoPut",
+    FLIGHT + "DoExchange",
+    FLIGHT + "DoAction",
+    FLIGHT + "ListActions",
+    FLIGHT + "NoSuchMethod",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/x/health",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("authorization", "Bearer alice"), ("authorization", "Bearer alice")),
+        (("authorization", "Bearer mallory"),),
+        (("authorization", "alice"),),
+        (("x-auth-subject", "alice"), ("x-auth-is-admin", "true")),
+    ],
+    ids=["none", "two", "wrong", "no scheme", "identity headers"],
+)
+def test_no_method_answers_without_exactly_one_accepted_credential(
+    flight: FlightHarness, method: str, metadata: Metadata
+) -> None:
+    answer = flight.call(method, b"\xff not a message", metadata=metadata)
+
+    assert answer.code is grpc.StatusCode.UNAUTHENTICATED
+    assert type(answer.error) is Rejected
+    assert answer.replies == []
+
+
+def test_a_provider_that_is_down_is_not_a_refusal(flight: FlightHarness) -> None:
+    answer = flight.query("numbers", metadata=(("authorization", "Bearer outage"),))
+
+    assert answer.code is grpc.StatusCode.UNAVAILABLE
+    assert type(answer.error) is ProviderUnavailable
+
+
+def test_health_is_answered_to_anybody(flight: FlightHarness) -> None:
+    answers = [
+        flight.call(HEALTH, messages.HealthCheckRequest(service=service).SerializeToString(), metadata=())
+        for service in ("", "arrow.flight.protocol.FlightService")
+    ]
+    unknown = flight.call(HEALTH, messages.HealthCheckRequest(service="x").SerializeToString(), metadata=())
+
+    assert [messages.HealthCheckResponse.FromString(answer.replies[0]).status for answer in answers] == [1, 1]
+    assert unknown.code is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_health_check_without_its_message_is_refused(flight: FlightHarness) -> None:
+    assert flight.call(HEALTH, metadata=()).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("name", ["ListFlights", "PollFlightInfo", "DoExchange", "NoSuchMethod"])
+def test_methods_that_are_not_offered_say_so(flight: FlightHarness, name: str) -> None:
+    answer = flight.call(FLIGHT + name, b"")
+
+    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+    assert answer.error is not None
+    assert answer.error.what == f"This server does not offer /arrow.flight.protocol.FlightService/{name}."
+
+
+@pytest.mark.parametrize(
+    ("method", "request_bytes"),
+    [
+        ("GetFlightInfo", descriptor_bytes(messages.CommandStatementIngest(table="processes"))),
+        ("DoGet", ticket_bytes(pack_any(messages.CommandStatementIngest(table="processes")))),
+        ("DoAction", action_bytes("BeginTransaction")),
+        (
+            "DoPut",
+            messages.FlightData(
+                flight_descriptor=messages.FlightDescriptor.FromString(
+                    descriptor_bytes(messages.CommandStatementIngest(table="processes"))
+                )
+            ).SerializeToString(),
+        ),
+        (
+            "GetFlightInfo",
+            messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["../etc"]).SerializeToString(),
+        ),
+    ],
+)
+def test_commands_that_are_not_offered_say_so(flight: FlightHarness, method: str, request_bytes: bytes) -> None:
+    answer = flight.call(FLIGHT + method, request_bytes)
+
+    assert answer.code is grpc.StatusCode.UNIMPLEMENTED
+    assert type(answer.error) is UnsupportedRequest
+
+
+@pytest.mark.parametrize("method", ["GetFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction"])
+@pytest.mark.parametrize("request_bytes", [b"\xff\xff\xff", b"\x0a\x7f"])
+def test_noise_is_refused_cleanly(flight: FlightHarness, method: str, request_bytes: bytes) -> None:
+    answer = flight.call(FLIGHT + method, request_bytes)
+
+    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert type(answer.error) is UsageError
+
+
+@pytest.mark.parametrize("method", ["GetFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction", "ListActions"])
+def test_a_call_without_its_message_is_refused(flight: FlightHarness, method: str) -> None:
+    assert flight.call(FLIGHT + method).code is grpc.StatusCode.INVALID_ARGUMENT

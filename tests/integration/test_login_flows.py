@@ -1,0 +1,142 @@
+"""Device sign-ins over real sockets, with the faults that a provider and a network can have."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth.login_request import LoginRequest
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.settings import Flow
+from tests.fakes.clock import FakeClock
+from tests.fakes.pause import FakePause
+from tests.fakes.raw_server import RawServer
+from tests.fakes.scripted_provider import Reply, ScriptedProvider
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 10
+
+
+@pytest.fixture
+def idp() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as running:
+        running.device.interval_seconds = 1
+        yield running
+
+
+def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
+    return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"flow": Flow.DEVICE, **options})  # type: ignore[arg-type]
+
+
+def test_a_device_sign_in_goes_on_by_itself(idp: ScriptedProvider, tmp_path: Path) -> None:
+    told = threading.Event()
+    pending = begin(idp, token_file=tmp_path / "t.json", scope="openid lake", audience="api")
+    pending.on_done(lambda _pending: told.set())
+
+    idp.device.decide(pending.user_code)
+
+    assert told.wait(DEADLINE_SECONDS)
+    assert pending.result(0).identity().email == "alice@example.com"
+    stored = OidcAuthProvider.from_file(tmp_path / "t.json")
+    assert (stored.get_token(), stored.audience, stored.scope) == (pending.result(0).get_token(), "api", "openid lake")
+    assert pending.wait_closed(DEADLINE_SECONDS)
+
+
+def test_a_refused_device_keeps_nothing(idp: ScriptedProvider, tmp_path: Path) -> None:
+    pending = begin(idp, token_file=tmp_path / "t.json")
+
+    idp.device.decide(pending.user_code, allow=False)
+
+    with pytest.raises(LoginRefused):
+        pending.result(DEADLINE_SECONDS)
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
+    idp.device.interval_seconds = 300
+    pending = begin(idp)
+    started = time.monotonic()
+
+    pending.cancel()
+
+    with pytest.raises(LoginFailed, match="cancelled"):
+        pending.result(DEADLINE_SECONDS)
+    assert pending.wait_closed(DEADLINE_SECONDS)
+    assert time.monotonic() - started < 5
+    assert idp.seen("/token") == []
+
+
+def hang(connection: socket.socket, server: RawServer) -> None:
+    server.stopping.wait(20)
+
+
+def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(idp: ScriptedProvider) -> None:
+    clock = FakeClock(SYSTEM_CLOCK.now())
+    pause = FakePause(clock)
+    idp.device.interval_seconds, idp.device.lifetime_seconds = 5, 60
+    with RawServer(hang) as server:
+        idp.metadata_changes["token_endpoint"] = server.url
+        http = ProviderHttp(timeout_seconds=0.2)
+        connection = ProviderConnection(idp.issuer, "notebook", None, http=http, clock=clock)
+        login = start_login(
+            Flow.DEVICE, LoginRequest(), connection, clock=clock, randomness=SYSTEM_RANDOMNESS, device_stop=pause
+        )
+
+        with pytest.raises(ProviderUnavailable):
+            login.tokens()
+
+    assert [round(seconds) for seconds in pause.waited] == [5, 10, 20, 25]
+
+
+def test_a_provider_that_answers_with_something_else_ends_the_sign_in(idp: ScriptedProvider) -> None:
+    idp.reply_once("/token", Reply(body=["no", "tokens"]))
+
+    with pytest.raises(ProviderMisbehaved):
+        begin(idp).result(DEADLINE_SECONDS)
+
+
+def test_a_provider_that_refuses_to_start_is_known_before_anybody_is_asked(idp: ScriptedProvider) -> None:
+    idp.reply_once("/device_authorization", Reply(status=400, body={"error": "unauthorized_client"}))
+
+    with pytest.raises(LoginFailed):
+        begin(idp)
+    assert idp.seen("/token") == []
+
+
+def test_no_secret_of_a_device_sign_in_is_shown_or_logged_at_any_level(
+    idp: ScriptedProvider, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="micromegas_jupyter")
+    pending = begin(idp)
+    (device_code,) = idp.device.device_codes()
+    idp.device.decide(pending.user_code)
+
+    provider = pending.result(DEADLINE_SECONDS)
+
+    printed = capfd.readouterr()
+    records = "".join(repr(vars(record)) for record in caplog.records if "micro" in record.name)
+    said = f"{printed.out} {printed.err} {records} {pending!r} {vars(pending)!r} {provider!r} {vars(provider)!r}"
+    secrets = [device_code, provider.get_token(bearer="id_token"), provider.get_token(bearer="access_token")]
+    assert not [secret for secret in secrets if secret in said]
+
+
+@pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
+def test_a_flow_that_needs_a_server_cannot_be_begun_here(flow: Flow, idp: ScriptedProvider) -> None:
+    with pytest.raises(UsageError):
+        begin(idp, flow=flow)
+    assert idp.requests == []

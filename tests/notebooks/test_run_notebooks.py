@@ -1,0 +1,139 @@
+"""Each notebook runs from top to bottom against a demo; what must hold of its answers is said by its own cells."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+
+from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
+from micromegas_jupyter.demo.check import run_check
+from tests.contracts.guide_text import blocks
+from tests.notebooks.conftest import NOTEBOOKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from micromegas_jupyter.demo.stack import DemoStack
+    from tests.notebooks.conftest import RunNotebook
+
+pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.slow, pytest.mark.timeout(300)]
+
+BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
+
+
+def _as_alice(stack: DemoStack) -> dict[str, str]:
+    """Sign Alice in as the demo's own check does, over the provider's pages, and return her variables."""
+    run_check(stack, say=lambda _: None, show=lambda reader: sum(batch.num_rows for batch in reader))
+    return stack.client_environment()
+
+
+def _notebook(path: Path, *sources: str) -> Path:
+    path.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
+    return path
+
+
+ENVIRONMENTS: dict[str, Callable[[DemoStack], dict[str, str]]] = {
+    "quickstart": _as_alice,
+    "investigating-an-incident": lambda stack: stack.service_environment(),
+    "service-account": lambda stack: stack.job_environment(),
+}
+
+
+def test_every_notebook_is_run_here() -> None:
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_every_cell_of_a_notebook_works(name: str, stack: DemoStack, run_with_nbval: RunNotebook) -> None:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+    run = run_with_nbval(path, ENVIRONMENTS[name](stack))
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{len(cells)} passed" in run.stdout
+
+
+def test_every_cell_that_the_guide_shows_works(stack: DemoStack, tmp_path: Path, run_with_nbval: RunNotebook) -> None:
+    cells = [block.text for block in blocks("notebook-guide.md") if block.language in {"", "python"}]
+    sources = [text for text in cells if not text.startswith("✗")]
+    path = _notebook(tmp_path / "made" / "guide.ipynb", *sources)
+
+    run = run_with_nbval(path, stack.service_environment())
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{len(sources)} passed" in run.stdout
+
+
+def test_a_cell_that_fails_fails_the_run_and_shows_what_it_said(tmp_path: Path, run_with_nbval: RunNotebook) -> None:
+    path = _notebook(tmp_path / "made" / "failing.ipynb", "1 + 1", "assert 1 + 1 == 3, 'that does not hold'")
+
+    run = run_with_nbval(path, {})
+
+    assert run.returncode == 1
+    assert "1 failed, 1 passed" in run.stdout
+    assert "that does not hold" in run.stdout
+
+
+def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
+    stack: DemoStack, tmp_path: Path, run_with_nbconvert: RunNotebook
+) -> None:
+    variables = stack.job_environment()
+    notebook = nbformat.read(NOTEBOOKS / "service-account.ipynb", as_version=4)
+    (position,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
+    # What papermill does for `-p hours 24`.
+    notebook.cells.insert(position + 1, nbformat.v4.new_code_cell("hours = 24"))
+    nbformat.write(notebook, tmp_path / "job.ipynb")
+
+    run = run_with_nbconvert(tmp_path / "job.ipynb", variables)
+
+    assert run.returncode == 0, run.stderr
+    saved = (tmp_path / "report.ipynb").read_text(encoding="utf-8")
+    found = re.search(r"Since (\d{4}-\d\d-\d\d \d\d:\d\d) UTC: [1-9]", saved)
+    assert found is not None
+    assert datetime.now(UTC) - datetime.fromisoformat(f"{found[1]}+00:00") >= timedelta(hours=23, minutes=59)
+    assert "Signed in as service account micromegas-demo-service" in saved
+    assert not BEARER_TOKEN.search(saved)
+    assert stack.provider.service_secret.reveal() not in saved
+    assert str(stack.folder) not in saved
+
+
+def test_without_a_sign_in_the_quickstart_ends_at_once_with_the_remedy(
+    stack: DemoStack, tmp_path: Path, run_with_nbconvert: RunNotebook
+) -> None:
+    variables = {**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path / "config")}
+
+    run = run_with_nbconvert(NOTEBOOKS / "quickstart.ipynb", variables)
+
+    assert run.returncode == 1
+    assert f"nobody is here to sign in. {UNATTENDED_REMEDY} · AUTH001" in run.stderr
+    assert not (tmp_path / "report.ipynb").exists()
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+class TestSaved:
+    """What stands in the repository, and so in the wheel."""
+
+    def test_there_are_no_outputs(self, path: Path) -> None:
+        cells = nbformat.read(path, as_version=4).cells
+
+        assert all(not cell.outputs and cell.execution_count is None for cell in cells if cell.cell_type == "code")
+
+    def test_it_is_valid_and_names_the_usual_kernel(self, path: Path) -> None:
+        notebook = nbformat.read(path, as_version=4)
+
+        nbformat.validate(notebook)
+        assert notebook.metadata.kernelspec.name == "python3"
+        assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+    def test_every_link_leads_to_another_notebook(self, path: Path) -> None:
+        targets = re.findall(r"\]\(([^)]+)\)", json.dumps(nbformat.read(path, as_version=4)))
+
+        assert all((NOTEBOOKS / target).is_file() for target in targets)

@@ -1,0 +1,67 @@
+"""What a person may paste: any text is refused with a remedy, and only this sign-in's own answer is taken."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from micromegas_jupyter.auth.login_request import LoginRequest
+from micromegas_jupyter.auth.paste_login import PasteLogin
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.settings import Flow
+from tests.fakes.clock import FakeClock
+from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
+
+CLOCK = FakeClock(datetime(2026, 11, 24, 12, tzinfo=UTC))
+IDP = ScriptedProvider(clock=CLOCK)
+CONNECTION = ProviderConnection(IDP.issuer, "notebook", None, http=DirectCalls(IDP), clock=CLOCK)
+
+ADDRESS_LIKE = st.lists(
+    st.sampled_from(
+        ["http://127.0.0.1:48080/callback", "?", "&", "=", "#", "code", "state", "iss", "error", "%", " ", '"']
+    )
+    | st.text(max_size=5),
+    max_size=12,
+).map("".join)
+BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
+
+
+def start() -> PasteLogin:
+    login = start_login(Flow.PASTE, LoginRequest(), CONNECTION, clock=CLOCK, randomness=SYSTEM_RANDOMNESS)
+    assert isinstance(login, PasteLogin)
+    return login
+
+
+def address_of(login: PasteLogin, **further: str) -> str:
+    asked = dict(parse_qsl(urlsplit(login.prompt.start_url or "").query))
+    return f"{asked['redirect_uri']}?{urlencode({'code': 'c', 'state': asked['state'], 'iss': IDP.issuer, **further})}"
+
+
+@given(ADDRESS_LIKE | st.text(max_size=200))
+@example("?" * 20_000)
+@example("\ud800")
+def test_any_other_text_is_refused_with_a_remedy(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        start().submit(text)
+
+    assert "paste the whole address" in caught.value.remedy
+
+
+@given(BLANKS, BLANKS, st.integers(min_value=0, max_value=60), st.sampled_from(["", '"', "'", "`"]))
+def test_the_own_answer_is_taken_however_it_was_broken_or_quoted(
+    before: str, after: str, break_at: int, quote: str
+) -> None:
+    login = start()
+    address = address_of(login)
+
+    login.submit(f"{before}{quote}{address[:break_at]}\n{address[break_at:]}{quote}{after}")
+
+    with pytest.raises(UsageError, match="waits for no address"):
+        login.submit(address)

@@ -1,0 +1,90 @@
+"""The line of `%%sql`: whatever stands on it is taken apart without loss, or refused with this package's error."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.row_formats import RowFormat
+from micromegas_jupyter.notebook.sql_line import split_sql_line
+from micromegas_jupyter.notebook.sql_request import SqlRequest
+
+_WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format")
+_FLAGS = ("--explain", "--traceback")
+_PIECES = st.sampled_from(
+    [
+        "--begin",
+        "--limit=",
+        "--explain",
+        "--",
+        "-",
+        "<<",
+        "df",
+        "df <<",
+        "'",
+        '"',
+        "=",
+        " ",
+        "\t",
+        "1h",
+        ":a",
+        "SELECT 1",
+    ]
+)
+# As a request holds them: in the form in which Python reads names.
+_NAMES = (
+    st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True)
+    .map(lambda name: unicodedata.normalize("NFKC", name))
+    .filter(lambda name: re.fullmatch(r"\w+", name) and name.isidentifier() and not keyword.iskeyword(name))
+)
+_VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="'\""), min_size=1, max_size=12)
+_SQL = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).map("SELECT {}".format)
+
+
+def split(line: str, cell: str | None = None):
+    return split_sql_line(line, cell, options_with_value=_WITH_VALUE, flags=_FLAGS)
+
+
+@given(st.lists(_PIECES | st.text(max_size=5), max_size=12).map(" ".join), st.none() | _SQL)
+def test_any_line_is_taken_apart_or_refused(line: str, cell: str | None) -> None:
+    try:
+        parts = split(line, cell)
+    except UsageError:
+        return
+
+    assert parts.sql.strip()
+    assert line.endswith(parts.sql) if cell is None else parts.sql.endswith(cell)
+    assert all(word in {*_WITH_VALUE, *_FLAGS} for word in parts.arguments if word.startswith("--begin"))
+
+
+@given(_SQL)
+def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql: str) -> None:
+    assert split(sql).sql == sql.lstrip()
+    assert split("df << --limit 5", sql).sql == sql
+
+
+@given(
+    name=st.none() | _NAMES,
+    begin=st.none() | _VALUES,
+    limit=st.none() | st.integers(0, 10**9),
+    row_format=st.none() | st.sampled_from(RowFormat),
+    sql=_SQL.map(str.strip),
+)
+def test_the_cell_of_a_past_query_asks_for_the_same(
+    name: str | None, begin: str | None, limit: int | None, row_format: RowFormat | None, sql: str
+) -> None:
+    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, row_format=row_format)
+
+    first, _, body = request.cell_text().partition("\n")
+    parts = split(first.removeprefix("%%sql"), body)
+
+    wanted = [("--begin", begin), ("--limit", limit), ("--format", row_format)]
+    assert (parts.name, parts.sql) == (name, sql)
+    assert parts.arguments == tuple(
+        word for option, value in wanted if value is not None for word in (option, str(value))
+    )

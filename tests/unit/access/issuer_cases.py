@@ -1,0 +1,180 @@
+"""Tokens held against what one issuer's setting asks: applications, claims, tenants, subjects, aliases and the rest."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from micromegas_jupyter.settings import IssuerSetting
+from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint
+
+TENANT = "11111111-2222-3333-4444-555555555555"
+ALIAS = "id.example.com"
+
+
+def setting(**changes: object) -> IssuerSetting:
+    return IssuerSetting(**{"issuer": ISSUER, "audiences": (AUDIENCE, "second"), **changes})  # type: ignore[arg-type]
+
+
+def requiring(**required: tuple[str | int | bool, ...]) -> IssuerSetting:
+    return setting(required_claims=MappingProxyType(required))
+
+
+CLIENTS = setting(client_ids=("notebook", "job"))
+USE = requiring(token_use=("access",))
+TWO_CLAIMS = requiring(hd=("example.com", "example.org"), level=(2, 3))
+FLAG = requiring(is_member=(True,))
+LITERAL = requiring(**{"https://lake.example.com/roles": ("reader",), "a.b": ("c",)})
+TENANTED = setting(tenant=TENANT)
+OBJECT_ID = setting(subject_claim="oid")
+SUBJECTS = setting(subjects=("alice", "system:serviceaccount:obs:*", "repo:octo/lake*"))
+ALIASED = setting(aliases=(ALIAS, "https://old.example.com/"))
+NO_AUDIENCE = setting(
+    audiences=(), client_ids=("notebook",), required_claims=MappingProxyType({"token_use": ("access",)})
+)
+RSA_ONLY = setting(algorithms=frozenset({"RS256"}))
+STRICT_CLOCK = setting(leeway_seconds=0)
+SHORT_LEEWAY = setting(leeway_seconds=5)
+
+
+def without_audience(**changes: object) -> str:
+    claims: dict[str, object] = {"without": ["aud"], "client_id": "notebook", "token_use": "access", **changes}
+    return mint(**claims)  # type: ignore[arg-type]
+
+
+ACCEPTED = {
+    "client: azp": (CLIENTS, mint(azp="notebook")),
+    "client: client_id": (CLIENTS, mint(client_id="job")),
+    "client: appid": (CLIENTS, mint(appid="notebook")),
+    "client: cid": (CLIENTS, mint(cid="notebook")),
+    "client: two places, one application": (CLIENTS, mint(azp="job", client_id="job")),
+    "client: two places, two accepted applications": (CLIENTS, mint(azp="notebook", appid="job")),
+    "required: text": (USE, mint(token_use="access")),
+    "required: a list that holds it": (USE, mint(token_use=["x", "access"])),
+    "required: two claims": (TWO_CLAIMS, mint(hd="example.org", level=2)),
+    "required: number in a list": (TWO_CLAIMS, mint(hd="example.com", level=[1, 3])),
+    "required: true": (FLAG, mint(is_member=True)),
+    "required: names taken literally": (LITERAL, mint(**{"https://lake.example.com/roles": ["reader"], "a.b": "c"})),
+    "tenant": (TENANTED, mint(tid=TENANT)),
+    "subject: another claim": (OBJECT_ID, mint(oid="alice-1")),
+    "subject: another claim without sub": (OBJECT_ID, mint(oid="alice-1", without=["sub"])),
+    "subject: another claim, odd sub": (OBJECT_ID, mint(oid="alice-1", subject=5)),
+    "subject: listed": (SUBJECTS, mint()),
+    "subject: prefix": (SUBJECTS, mint(subject="system:serviceaccount:obs:reader")),
+    "subject: prefix and nothing more": (SUBJECTS, mint(subject="system:serviceaccount:obs:")),
+    "subject: prefix without a separator": (SUBJECTS, mint(subject="repo:octo/lakehouse:ref:refs/heads/main")),
+    "alias: the issuer itself": (ALIASED, mint()),
+    "alias: first": (ALIASED, mint(issuer=ALIAS)),
+    "alias: second": (ALIASED, mint(issuer="https://old.example.com/")),
+    "no audience": (NO_AUDIENCE, without_audience()),
+    "algorithm: the listed one": (RSA_ONLY, mint()),
+    "clock: to the second": (STRICT_CLOCK, mint(expires_in=1, nbf=NOW_SECONDS, iat=NOW_SECONDS)),
+    "clock: within a short leeway": (SHORT_LEEWAY, mint(expires_in=-4, nbf=NOW_SECONDS + 5, iat=NOW_SECONDS + 5)),
+}
+
+REFUSED = {
+    # client
+    "client: none": (CLIENTS, mint(), "client_not_allowed"),
+    "client: another": (CLIENTS, mint(azp="other"), "client_not_allowed"),
+    "client: in capitals": (CLIENTS, mint(azp="Notebook"), "client_not_allowed"),
+    "client: with a space": (CLIENTS, mint(azp="notebook "), "client_not_allowed"),
+    "client: cut short": (CLIENTS, mint(cid="note"), "client_not_allowed"),
+    "client: empty": (CLIENTS, mint(azp=""), "client_not_allowed"),
+    "client: null": (CLIENTS, mint(azp=None), "client_not_allowed"),
+    "client: a list": (CLIENTS, mint(azp=["notebook"]), "client_not_allowed"),
+    "client: an object": (CLIENTS, mint(azp={"notebook": 1}), "client_not_allowed"),
+    "client: a number": (CLIENTS, mint(azp=1), "client_not_allowed"),
+    "client: one of two places names another": (
+        CLIENTS,
+        mint(azp="notebook", client_id="other"),
+        "client_not_allowed",
+    ),
+    "client: the last of four places names another": (
+        CLIENTS,
+        mint(azp="job", client_id="job", appid="job", cid="other"),
+        "client_not_allowed",
+    ),
+    "client: one of two places is null": (CLIENTS, mint(azp="notebook", cid=None), "client_not_allowed"),
+    "client: only as the audience": (CLIENTS, mint(audience=[AUDIENCE, "notebook"]), "client_not_allowed"),
+    "client: in a claim of another name": (CLIENTS, mint(client="notebook"), "client_not_allowed"),
+    # required claims
+    "required: absent": (USE, mint(), "required_claim_missing"),
+    "required: name in capitals": (USE, mint(Token_Use="access"), "required_claim_missing"),
+    "required: another value": (USE, mint(token_use="id"), "required_claim_mismatch"),
+    "required: value in capitals": (USE, mint(token_use="Access"), "required_claim_mismatch"),
+    "required: null": (USE, mint(token_use=None), "required_claim_mismatch"),
+    "required: an empty list": (USE, mint(token_use=[]), "required_claim_mismatch"),
+    "required: a list in a list": (USE, mint(token_use=[["access"]]), "required_claim_mismatch"),
+    "required: an object": (USE, mint(token_use={"access": True}), "required_claim_mismatch"),
+    "required: several values in one text": (USE, mint(token_use="access id"), "required_claim_mismatch"),
+    "required: one of two absent": (TWO_CLAIMS, mint(hd="example.com"), "required_claim_missing"),
+    "required: one of two wrong": (TWO_CLAIMS, mint(hd="example.net", level=2), "required_claim_mismatch"),
+    "required: a number as text": (TWO_CLAIMS, mint(hd="example.com", level="2"), "required_claim_mismatch"),
+    "required: a number with a fraction": (TWO_CLAIMS, mint(hd="example.com", level=2.0), "required_claim_mismatch"),
+    "required: a domain with a suffix": (
+        TWO_CLAIMS,
+        mint(hd="example.com.evil.example", level=2),
+        "required_claim_mismatch",
+    ),
+    "required: 1 for true": (FLAG, mint(is_member=1), "required_claim_mismatch"),
+    "required: text for true": (FLAG, mint(is_member="true"), "required_claim_mismatch"),
+    "required: false for true": (FLAG, mint(is_member=False), "required_claim_mismatch"),
+    "required: true for 1": (requiring(level=(1,)), mint(level=True), "required_claim_mismatch"),
+    "required: false for 0": (requiring(level=(0,)), mint(level=[False]), "required_claim_mismatch"),
+    "required: a dot is no path": (LITERAL, mint(a={"b": "c"}), "required_claim_missing"),
+    # tenant
+    "tenant: absent": (TENANTED, mint(), "tenant_mismatch"),
+    "tenant: another": (TENANTED, mint(tid=TENANT.replace("1", "9")), "tenant_mismatch"),
+    "tenant: in a list": (TENANTED, mint(tid=[TENANT]), "tenant_mismatch"),
+    "tenant: null": (TENANTED, mint(tid=None), "tenant_mismatch"),
+    "tenant: with a space": (TENANTED, mint(tid=f"{TENANT} "), "tenant_mismatch"),
+    # subject
+    "subject: the other claim is absent": (OBJECT_ID, mint(), "subject_missing"),
+    "subject: the other claim is empty": (OBJECT_ID, mint(oid=""), "subject_malformed"),
+    "subject: the other claim is a number": (OBJECT_ID, mint(oid=5), "subject_malformed"),
+    "subject: the other claim is a list": (OBJECT_ID, mint(oid=["alice"]), "subject_malformed"),
+    "subject: the other claim is too long": (OBJECT_ID, mint(oid="s" * 256), "subject_malformed"),
+    "subject: the other claim has a line break": (OBJECT_ID, mint(oid="a\nb"), "subject_malformed"),
+    "subject: not listed": (SUBJECTS, mint(subject="bob"), "subject_not_allowed"),
+    "subject: in capitals": (SUBJECTS, mint(subject="Alice"), "subject_not_allowed"),
+    "subject: longer than the listed one": (SUBJECTS, mint(subject="alice2"), "subject_not_allowed"),
+    "subject: shorter than the prefix": (
+        SUBJECTS,
+        mint(subject="system:serviceaccount:obs"),
+        "subject_not_allowed",
+    ),
+    "subject: a neighbour of the prefix": (
+        SUBJECTS,
+        mint(subject="system:serviceaccount:obs2:reader"),
+        "subject_not_allowed",
+    ),
+    "subject: the prefix in the middle": (
+        SUBJECTS,
+        mint(subject="x:system:serviceaccount:obs:reader"),
+        "subject_not_allowed",
+    ),
+    "subject: the star itself": (SUBJECTS, mint(subject="*"), "subject_not_allowed"),
+    # alias
+    "alias: not of this issuer": (setting(), mint(issuer=ALIAS), "issuer_unknown"),
+    "alias: without its slash": (ALIASED, mint(issuer="https://old.example.com"), "issuer_unknown"),
+    "alias: in capitals": (ALIASED, mint(issuer=ALIAS.upper()), "issuer_unknown"),
+    "alias: the rules count": (ALIASED, mint(issuer=ALIAS, audience="other"), "audience_mismatch"),
+    # no audience
+    "no audience: one is stated": (NO_AUDIENCE, without_audience(without=[]), "audience_mismatch"),
+    "no audience: an empty one is stated": (NO_AUDIENCE, without_audience(without=[], aud=[]), "audience_mismatch"),
+    "no audience: null is stated": (NO_AUDIENCE, without_audience(without=[], aud=None), "audience_mismatch"),
+    "no audience: the application is": (NO_AUDIENCE, without_audience(without=[], aud="notebook"), "audience_mismatch"),
+    "no audience: an ID token": (NO_AUDIENCE, without_audience(token_use="id"), "required_claim_mismatch"),
+    "no audience: no use": (NO_AUDIENCE, without_audience(without=["aud", "token_use"]), "required_claim_missing"),
+    "no audience: another application": (NO_AUDIENCE, without_audience(client_id="other"), "client_not_allowed"),
+    "no audience: no application": (NO_AUDIENCE, without_audience(without=["aud", "client_id"]), "client_not_allowed"),
+    "audience: absent where one is wanted": (CLIENTS, without_audience(), "audience_missing"),
+    # algorithm
+    "algorithm: another accepted elsewhere": (RSA_ONLY, mint(key=ec_key()), "algorithm_not_allowed"),
+    "algorithm: another hash": (RSA_ONLY, mint(header={"alg": "RS512"}), "algorithm_not_allowed"),
+    # clock
+    "clock: ended this second": (STRICT_CLOCK, mint(expires_in=0), "expired"),
+    "clock: begins in a second": (STRICT_CLOCK, mint(nbf=NOW_SECONDS + 1), "not_yet_valid"),
+    "clock: issued in a second": (STRICT_CLOCK, mint(iat=NOW_SECONDS + 1), "issued_in_the_future"),
+    "clock: beyond a short leeway": (SHORT_LEEWAY, mint(expires_in=-5), "expired"),
+    "clock: before a short leeway": (SHORT_LEEWAY, mint(nbf=NOW_SECONDS + 6), "not_yet_valid"),
+}

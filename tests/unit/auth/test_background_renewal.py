@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import weakref
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
+from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.stored_sign_in import StoredSignIn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    import pytest
+
+    from tests.fakes.clock import FakeClock
+    from tests.fakes.scripted_provider import ScriptedProvider
+
+DEADLINE_SECONDS = 10
+
+
+class Renewable:
+    """A provider whose token is renewed for an hour at a time, unless `failures` come first."""
+
+    def __init__(self, clock: FakeClock, *, due_in_seconds: float | None = 3300) -> None:
+        self.clock = clock
+        self.due_at = None if due_in_seconds is None else clock.now() + timedelta(seconds=due_in_seconds)
+        self.failures: list[BaseException | None] = []
+        self.asked_at: list[float] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked = threading.Event()
+
+    def get_token(self) -> str:
+        self.asked_at.append(self.clock.monotonic())
+        self.asked.set()
+        assert self.gate.wait(DEADLINE_SECONDS), "the test never opened the gate"
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        if self.due_at is not None and self.due_at <= self.clock.now():
+            self.due_at = self.clock.now() + timedelta(seconds=3300)
+        return "token"
+
+    def renewal_due_at(self) -> datetime | None:
+        return self.due_at
+
+
+class Waiting:
+    """Moves the clock in place of waiting, and stops the renewal after so many waits."""
+
+    def __init__(self, clock: FakeClock, *, count: int, also_asleep_seconds: float = 0.0) -> None:
+        self.seconds: list[float] = []
+        self.done = threading.Event()
+        self._clock = clock
+        self._count = count
+        self._also_asleep_seconds = also_asleep_seconds
+
+    def __call__(self, seconds: float) -> bool:
+        self.seconds.append(seconds)
+        self._clock.advance(seconds + self._also_asleep_seconds)
+        if len(self.seconds) < self._count:
+            return False
+        self.done.set()
+        return True
+
+
+def run(
+    provider: Renewable, waiting: Waiting, on_change: Callable[[MicromegasError | None], None] | None = None
+) -> None:
+    """Let a background renewal work until its last wait."""
+    with BackgroundRenewal(provider, clock=provider.clock, on_change=on_change, wait=waiting):
+        assert waiting.done.wait(DEADLINE_SECONDS)
+
+
+def test_a_token_is_renewed_when_it_is_due_and_not_before(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=150)
+    began = clock.monotonic()
+
+    run(provider, Waiting(clock, count=4))
+
+    assert [asked_at - began for asked_at in provider.asked_at] == [150]
+
+
+def test_a_machine_that_slept_is_noticed_within_a_minute(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=3300)
+    waiting = Waiting(clock, count=2, also_asleep_seconds=8 * 3600)
+
+    run(provider, waiting)
+
+    assert waiting.seconds[0] == 60
+    assert len(provider.asked_at) == 1
+
+
+def test_failures_are_followed_by_longer_and_longer_pauses(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ProviderUnavailable("down")] * 6
+    waiting = Waiting(clock, count=7)
+
+    run(provider, waiting)
+
+    assert waiting.seconds == [5, 10, 20, 40, 60, 60, 60]
+
+
+def test_a_success_makes_the_pauses_short_again(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ProviderUnavailable("down"), ProviderUnavailable("down"), None, ProviderUnavailable("down")]
+    waiting = Waiting(clock, count=59)
+
+    run(provider, waiting)
+
+    assert [seconds for seconds in waiting.seconds if seconds != 60] == [5, 10, 5]
+
+
+def test_a_token_that_is_still_due_afterwards_counts_as_not_renewed(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.get_token = lambda: "the old one"  # type: ignore[method-assign]
+    waiting = Waiting(clock, count=3)
+    changes: list[MicromegasError | None] = []
+
+    run(provider, waiting, changes.append)
+
+    assert waiting.seconds == [5, 10, 20]
+    assert changes == []
+
+
+def test_the_listener_is_told_once_that_renewing_fails_and_once_that_it_works_again(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ProviderUnavailable("down"), ProviderUnavailable("down"), LoginRequired("ended")]
+    changes: list[MicromegasError | None] = []
+
+    run(provider, Waiting(clock, count=5), changes.append)
+
+    assert [type(change) for change in changes] == [ProviderUnavailable, LoginRequired, type(None)]
+
+
+def test_a_sign_in_that_is_not_there_is_reported_and_so_is_its_return(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=None)
+    provider.failures = [LoginRequired("nobody")]
+    changes: list[MicromegasError | None] = []
+
+    run(provider, Waiting(clock, count=3), changes.append)
+
+    assert [type(change) for change in changes] == [LoginRequired, type(None)]
+
+
+def test_a_defect_of_the_provider_does_not_end_the_thread(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ZeroDivisionError("secret-token")]
+    changes: list[MicromegasError | None] = []
+
+    with caplog.at_level(logging.DEBUG):
+        run(provider, Waiting(clock, count=3), changes.append)
+
+    assert [type(change) for change in changes] == [InternalError, type(None)]
+    assert "secret-token" not in caplog.text
+    assert "could not be renewed in the background" in caplog.text
+
+
+def test_a_listener_that_fails_does_not_end_the_thread(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ProviderUnavailable("down")]
+
+    def fail(_change: MicromegasError | None) -> None:
+        raise ZeroDivisionError
+
+    run(provider, Waiting(clock, count=3), fail)
+
+    assert len(provider.asked_at) == 2
+
+
+def test_stopping_ends_a_waiting_thread_at_once(clock: FakeClock) -> None:
+    renewal = BackgroundRenewal(Renewable(clock), clock=clock)
+    renewal.start()
+    began = SYSTEM_CLOCK.monotonic()
+
+    renewal.stop()
+
+    assert not renewal._thread.is_alive()
+    assert SYSTEM_CLOCK.monotonic() - began < 1
+
+
+def test_stopping_waits_for_a_renewal_that_is_on_its_way(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.gate.clear()
+    renewal = BackgroundRenewal(provider, clock=clock)
+    renewal.start()
+    assert provider.asked.wait(DEADLINE_SECONDS)
+    opener = threading.Timer(0.1, provider.gate.set)
+    opener.start()
+
+    renewal.stop()
+
+    assert provider.gate.is_set()
+    assert not renewal._thread.is_alive()
+
+
+def test_stopping_twice_or_before_the_start_is_harmless(clock: FakeClock) -> None:
+    renewal = BackgroundRenewal(Renewable(clock), clock=clock)
+
+    renewal.stop()
+    renewal.stop()
+
+    assert not renewal._thread.is_alive()
+
+
+def test_the_thread_ends_when_the_provider_is_forgotten(clock: FakeClock) -> None:
+    provider = Renewable(clock)
+    forgotten = weakref.ref(provider)
+    with BackgroundRenewal(provider, clock=clock) as renewal:
+        del provider
+        gc.collect()
+        renewal._thread.join(DEADLINE_SECONDS)
+
+        assert forgotten() is None
+        assert not renewal._thread.is_alive()
+
+
+def test_an_error_that_is_kept_does_not_keep_the_provider(clock: FakeClock) -> None:
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ProviderUnavailable("down")]
+    changes: list[MicromegasError | None] = []
+    forgotten = weakref.ref(provider)
+    run(provider, Waiting(clock, count=1), changes.append)
+
+    del provider
+    gc.collect()
+
+    assert len(changes) == 1
+    assert forgotten() is None
+
+
+def test_the_thread_ends_when_the_renewal_is_forgotten(clock: FakeClock) -> None:
+    provider = Renewable(clock)
+    renewal = BackgroundRenewal(provider, clock=clock)
+    renewal.start()
+    thread = renewal._thread
+
+    del renewal
+    gc.collect()
+    thread.join(DEADLINE_SECONDS)
+
+    assert not thread.is_alive()
+
+
+def test_a_whole_sign_in_is_renewed_in_the_background(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> None:
+    sign_in = StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
+    provider = sign_in.opened()
+    before = provider.get_token()
+    waiting = Waiting(clock, count=57)
+
+    with BackgroundRenewal(provider, clock=clock, wait=waiting):
+        assert waiting.done.wait(DEADLINE_SECONDS)
+
+    assert len(idp.refreshes()) == 1
+    assert provider.get_token() == sign_in.token()["id_token"] != before
+    assert len(idp.refreshes()) == 1
+
+
+def test_the_end_of_a_sign_in_is_reported_when_its_token_ends(
+    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
+) -> None:
+    provider = StoredSignIn(idp, tmp_path / "tokens.json", clock=clock).opened(refresh_token="dead")
+    changes: list[MicromegasError | None] = []
+    waiting = Waiting(clock, count=62)
+
+    with BackgroundRenewal(provider, clock=clock, on_change=changes.append, wait=waiting):
+        assert waiting.done.wait(DEADLINE_SECONDS)
+
+    assert [type(change) for change in changes] == [LoginRequired]
+    assert len(idp.refreshes()) == 1

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from micromegas_jupyter.auth.browser_login import BrowserLogin
+from micromegas_jupyter.auth.login_request import LoginRequest
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, UsageError
+from micromegas_jupyter.redirect import Ending
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.settings import Bearer, Flow
+from tests.fakes.scripted_browser import ScriptedBrowser
+from tests.fakes.scripted_provider import Reply, ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def idp() -> Iterator[ScriptedProvider]:
+    """A provider on a socket: a browser has to reach it."""
+    with ScriptedProvider() as running:
+        yield running
+
+
+class Starter:
+    """Starts sign-ins, and the browsers that come back to them."""
+
+    def __init__(self, idp: ScriptedProvider) -> None:
+        self._idp = idp
+        self._logins: list[BrowserLogin] = []
+        self._browsers: list[ScriptedBrowser] = []
+
+    def start(self, **options: object) -> BrowserLogin:
+        connection = ProviderConnection(self._idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
+        request = LoginRequest(**{"timeout_seconds": 10.0, **options})  # type: ignore[arg-type]
+        login = start_login(Flow.BROWSER, request, connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS)
+        assert isinstance(login, BrowserLogin)
+        self._logins.append(login)
+        return login
+
+    def come_back(self, login: BrowserLogin) -> ScriptedBrowser:
+        browser = ScriptedBrowser()
+        browser.open(login.prompt.start_url or "")
+        self._browsers.append(browser)
+        return browser
+
+    def close(self) -> None:
+        for login in self._logins:
+            login.show(Ending.signed_in(None))
+        for browser in self._browsers:
+            browser.wait()
+        for login in self._logins:
+            login.close()
+
+
+@pytest.fixture
+def starter(idp: ScriptedProvider) -> Iterator[Starter]:
+    starter = Starter(idp)
+    yield starter
+    starter.close()
+
+
+def test_a_browser_that_comes_back_brings_tokens_and_sees_the_last_page(starter: Starter) -> None:
+    login = starter.start()
+    browser = starter.come_back(login)
+
+    tokens = login.tokens()
+    login.show(Ending.signed_in("Alice Example"))
+
+    assert tokens is not None
+    assert tokens.id_token is not None
+    assert "Signed in as Alice Example." in browser.wait().last_page
+
+
+def test_nobody_coming_back_is_no_token(starter: Starter, idp: ScriptedProvider) -> None:
+    assert starter.start(timeout_seconds=0.05).tokens() is None
+    assert idp.seen("/token") == []
+
+
+def test_a_wait_that_was_stopped_is_no_token(starter: Starter, idp: ScriptedProvider) -> None:
+    login = starter.start()
+    login.stop()
+
+    assert login.tokens() is None
+    assert idp.seen("/token") == []
+
+
+def test_a_refusal_ends_it(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.callback_changes.update(code=None, error="access_denied")
+    login = starter.start()
+    starter.come_back(login)
+
+    with pytest.raises(LoginRefused):
+        login.tokens()
+
+
+def without_id_token(idp: ScriptedProvider) -> Reply:
+    answer = idp.issue()
+    del answer["id_token"]
+    return Reply(body=answer)
+
+
+def test_tokens_without_an_id_token_are_refused(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.reply_once("/token", without_id_token(idp))
+    login = starter.start()
+    starter.come_back(login)
+
+    with pytest.raises(ProviderMisbehaved):
+        login.tokens()
+
+
+def test_where_the_access_token_is_wanted_none_is_needed(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.reply_once("/token", without_id_token(idp))
+    login = starter.start(bearer=Bearer.ACCESS_TOKEN)
+    starter.come_back(login)
+
+    tokens = login.tokens()
+
+    assert tokens is not None
+    assert tokens.id_token is None
+
+
+def test_where_the_access_token_is_wanted_an_id_token_is_still_checked(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.id_token_changes["nonce"] = "other"
+    login = starter.start(bearer=Bearer.ACCESS_TOKEN)
+    starter.come_back(login)
+
+    with pytest.raises(ProviderMisbehaved):
+        login.tokens()
+
+
+def test_nothing_can_be_pasted(starter: Starter) -> None:
+    with pytest.raises(UsageError):
+        starter.start().submit("http://127.0.0.1/callback?code=c&state=s")
+
+
+def test_closing_ends_the_listener_and_may_be_done_twice(starter: Starter) -> None:
+    login = starter.start()
+
+    login.close(linger_seconds=60)  # nobody came, so there is nobody to linger for
+    login.close()
+
+    with pytest.raises(requests.ConnectionError):
+        requests.get(login.prompt.start_url or "", timeout=5)

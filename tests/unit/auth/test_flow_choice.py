@@ -1,0 +1,157 @@
+"""The table of ways to sign in, and what overrides it."""
+
+import pytest
+
+from micromegas_jupyter.auth.flow_choice import FLOW_TABLE, OFFERED_FLOWS, choose_flow, login_remedy, offered_flows
+from micromegas_jupyter.auth.surroundings import Facts, Surroundings
+from micromegas_jupyter.settings import Flow
+
+ALL = frozenset(Flow)
+NOBODY = (Surroundings.UNATTENDED, Surroundings.NO_TERMINAL)
+ATTENDED = [row for row in Surroundings if row not in NOBODY]
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "flows"),
+    [
+        (Surroundings.JUPYTER_WITH_REDIRECT, [Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.HUB_WITH_SERVICE, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.HUB, [Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.COLAB, [Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.VSCODE_REMOTE, [Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.VSCODE, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.REMOTE_JUPYTER, [Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.JUPYTER, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.TERMINAL, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.TERMINAL_WITHOUT_BROWSER, [Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.REMOTE_TERMINAL, [Flow.DEVICE, Flow.PASTE]),
+    ],
+)
+def test_the_best_flow_of_the_surroundings_comes_first(surroundings, flows):
+    choice = choose_flow(surroundings, can_device=True, available=ALL)
+
+    assert [choice.flow, *choice.fallbacks] == flows
+    assert (choice.origin, choice.skipped, choice.remedy) == ("surroundings", (), "")
+
+
+@pytest.mark.parametrize("surroundings", Surroundings)
+def test_every_row_says_why_in_one_sentence(surroundings):
+    reason = FLOW_TABLE[surroundings].reason
+
+    assert reason.endswith(".")
+    assert "\n" not in reason
+
+
+def test_a_flow_that_is_not_offered_is_skipped_and_said_so():
+    choice = choose_flow(Surroundings.JUPYTER_WITH_REDIRECT, can_device=True, available=OFFERED_FLOWS)
+
+    assert choice.flow is Flow.DEVICE
+    assert [(found.flow, found.reason) for found in choice.skipped] == [
+        (Flow.REDIRECT, "it cannot be carried out here")
+    ]
+
+
+def test_a_device_sign_in_that_the_provider_does_not_have_is_skipped_and_said_so():
+    choice = choose_flow(Surroundings.REMOTE_TERMINAL, can_device=False)
+
+    assert (choice.flow, choice.fallbacks) == (Flow.PASTE, ())
+    assert choice.skipped[0].reason == "the identity provider has no device sign-in"
+
+
+def test_a_device_sign_in_that_nobody_asked_the_provider_about_stays():
+    assert choose_flow(Surroundings.REMOTE_TERMINAL, can_device=None).flow is Flow.DEVICE
+
+
+def test_where_nothing_is_possible_there_is_a_remedy():
+    choice = choose_flow(Surroundings.HUB, can_device=False, available={Flow.BROWSER, Flow.DEVICE})
+
+    assert choice.flow is None
+    assert "micromegas login" in choice.remedy
+    assert [found.flow for found in choice.skipped] == [Flow.DEVICE, Flow.PASTE]
+
+
+@pytest.mark.parametrize("surroundings", ATTENDED)
+@pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW", "config.json: flow", "remembered"])
+def test_a_persons_choice_wins_over_the_table(surroundings, origin):
+    choice = choose_flow(surroundings, wanted=Flow.PASTE, origin=origin)
+
+    assert (choice.flow, choice.origin) == (Flow.PASTE, origin)
+
+
+def test_what_was_asked_for_just_now_is_exchanged_for_nothing_else():
+    assert choose_flow(Surroundings.TERMINAL, wanted=Flow.BROWSER, origin="argument").fallbacks == ()
+
+
+@pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "remembered"])
+def test_a_lasting_choice_that_fails_goes_on_as_the_table_says(origin):
+    choice = choose_flow(Surroundings.REMOTE_TERMINAL, wanted=Flow.BROWSER, origin=origin)
+
+    assert (choice.flow, choice.fallbacks) == (Flow.BROWSER, (Flow.DEVICE, Flow.PASTE))
+
+
+@pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW"])
+def test_a_choice_that_is_not_possible_says_who_made_it(origin):
+    choice = choose_flow(Surroundings.TERMINAL, wanted=Flow.DEVICE, origin=origin, can_device=False)
+
+    assert (choice.flow, choice.origin) == (None, origin)
+    assert f"device was chosen by {origin}, but the identity provider has no device sign-in" in choice.reason
+    assert choice.remedy
+
+
+def test_an_earlier_choice_that_is_not_possible_any_more_is_left():
+    choice = choose_flow(Surroundings.TERMINAL, wanted=Flow.DEVICE, origin="remembered", can_device=False)
+
+    assert (choice.flow, choice.origin, choice.fallbacks) == (Flow.BROWSER, "surroundings", (Flow.PASTE,))
+    assert [found.flow for found in choice.skipped] == [Flow.DEVICE]
+
+
+@pytest.mark.parametrize("surroundings", NOBODY)
+@pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "config.json: flow", "remembered"])
+def test_where_nobody_is_no_lasting_choice_makes_anything_wait(surroundings, origin):
+    choice = choose_flow(surroundings, wanted=Flow.BROWSER, origin=origin, can_device=True)
+
+    assert choice.flow is None
+    for way in ("CLIENT_SECRET", "PRIVATE_KEY_FILE", "WORKLOAD"):
+        assert f"MICROMEGAS_OIDC_{way}" in choice.remedy
+    assert "docs/service-accounts.md" in choice.remedy
+    assert "`micromegas login`" in choice.remedy
+
+
+def test_a_flow_that_an_argument_names_is_used_without_a_terminal():
+    assert choose_flow(Surroundings.NO_TERMINAL, wanted=Flow.DEVICE, origin="argument").flow is Flow.DEVICE
+
+
+def test_a_notebook_that_runs_by_itself_never_waits_for_a_person():
+    assert choose_flow(Surroundings.UNATTENDED, wanted=Flow.DEVICE, origin="argument", available=ALL).flow is None
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "profile", "expected"),
+    [
+        (Surroundings.TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
+        (Surroundings.REMOTE_TERMINAL, "work", "Run `micromegas login --profile work`, or"),
+        (Surroundings.JUPYTER, "work", "Run %micromegas_login --profile work, or"),
+        (Surroundings.NO_TERMINAL, "work", "run `micromegas login --profile work` on this machine beforehand"),
+    ],
+)
+def test_the_remedy_names_the_command_of_the_place(surroundings, profile, expected):
+    assert expected in login_remedy(surroundings, profile=profile)
+
+
+@pytest.mark.parametrize(
+    ("environ", "has_kernel", "is_offered"),
+    [
+        ({"KERNEL_MICROMEGAS_REDIRECT": "/"}, True, True),
+        ({"KERNEL_MICROMEGAS_REDIRECT": ""}, True, False),
+        ({}, True, False),
+        # A terminal of the lab inherits the variable.
+        ({"KERNEL_MICROMEGAS_REDIRECT": "/"}, False, False),
+    ],
+)
+def test_a_redirect_is_offered_to_kernels_whose_server_said_so(
+    environ: dict[str, str], has_kernel: bool, is_offered: bool
+) -> None:
+    offered = offered_flows(environ, Facts(has_kernel=has_kernel))
+
+    assert (Flow.REDIRECT in offered) is is_offered
+    assert offered >= OFFERED_FLOWS

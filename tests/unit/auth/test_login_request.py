@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from joserfc.jwk import RSAKey
+
+from micromegas_jupyter.auth.login_request import LoginRequest, client_proof, sign_in_store
+from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.settings import Bearer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def key() -> PrivateKey:
+    return PrivateKey(key=RSAKey.generate_key(2048), algorithm="RS256")
+
+
+@pytest.mark.parametrize(("bearer", "expected"), [(Bearer.ID_TOKEN, True), (Bearer.ACCESS_TOKEN, False)])
+def test_only_who_wants_the_id_token_needs_one(bearer: Bearer, expected: bool) -> None:
+    assert LoginRequest(bearer=bearer).needs_id_token is expected
+
+
+@pytest.mark.parametrize("secret", ["s3same", Secret("s3same")])
+def test_a_secret_proves_the_application(secret: str | Secret) -> None:
+    assert client_proof(secret, None) == Secret("s3same")
+
+
+def test_a_private_key_proves_the_application(key: PrivateKey) -> None:
+    assert client_proof(None, key) is key
+
+
+@pytest.mark.parametrize("secret", [None, "", Secret("")])
+def test_an_empty_secret_is_none(secret: str | Secret | None, key: PrivateKey) -> None:
+    assert client_proof(secret, None) is None
+    assert client_proof(secret, key) is key
+
+
+def test_a_secret_and_a_private_key_are_one_too_many(key: PrivateKey) -> None:
+    with pytest.raises(UsageError) as caught:
+        client_proof("s3same", key)
+
+    assert "s3same" not in str(caught.value)
+
+
+def test_a_token_file_is_a_store(tmp_path: Path) -> None:
+    store = sign_in_store(None, tmp_path / "t.json")
+
+    assert isinstance(store, TokenStore)
+    assert store.path == tmp_path / "t.json"
+
+
+def test_a_store_is_taken_as_it_is(tmp_path: Path) -> None:
+    store = TokenStore(tmp_path / "t.json")
+
+    assert sign_in_store(store, None) is store
+
+
+def test_without_a_place_a_sign_in_is_kept_in_memory() -> None:
+    assert sign_in_store(None, None) is None
+
+
+def test_two_places_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        sign_in_store(TokenStore(tmp_path / "a"), tmp_path / "b")

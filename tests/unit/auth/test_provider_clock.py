@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
+from micromegas_jupyter.http import HttpAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from micromegas_jupyter.contracts import Secret
+    from tests.fakes.clock import FakeClock
+
+
+class DatedCalls:
+    """Implements `http.ProviderCalls`: every answer takes `trip_seconds` and is dated halfway, in whole seconds."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.ahead_seconds = 0.0
+        self.trip_seconds = 0.0
+        self.status = 200
+        self.has_date = True
+        self._clock = clock
+
+    def fetch_json(self, url: str) -> HttpAnswer:
+        self._clock.advance(self.trip_seconds / 2)
+        told = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
+        self._clock.advance(self.trip_seconds / 2)
+        return HttpAnswer(status=self.status, body={}, date=told if self.has_date else None)
+
+    def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str | Secret],
+        *,
+        headers: Mapping[str, str | Secret] | None = None,
+        needs_body: bool = True,
+    ) -> HttpAnswer:
+        return self.fetch_json(url)
+
+
+@pytest.fixture
+def raw(clock: FakeClock) -> DatedCalls:
+    return DatedCalls(clock)
+
+
+@pytest.fixture
+def provider_clock(clock: FakeClock) -> ProviderClock:
+    return ProviderClock(clock)
+
+
+@pytest.fixture
+def timed(raw: DatedCalls, provider_clock: ProviderClock) -> TimedCalls:
+    return TimedCalls(raw, provider_clock=provider_clock)
+
+
+def post(timed: TimedCalls) -> None:
+    timed.post_form("https://id.example.com/token", {})
+
+
+def fetch(timed: TimedCalls) -> None:
+    timed.fetch_json("https://id.example.com/keys")
+
+
+def test_until_an_answer_was_seen_the_time_is_this_machine_s(provider_clock: ProviderClock, clock: FakeClock) -> None:
+    assert provider_clock.offset_seconds == 0.0
+    assert provider_clock.now() == clock.now()
+    assert provider_clock.remedy == "Check the clock of this machine."
+
+
+@pytest.mark.parametrize("ahead_seconds", [300, -300, 86_000, -86_000])
+@pytest.mark.parametrize("call", [fetch, post])
+def test_a_difference_is_measured_to_about_a_second(
+    call: Callable[[TimedCalls], None],
+    ahead_seconds: float,
+    *,
+    timed: TimedCalls,
+    raw: DatedCalls,
+    provider_clock: ProviderClock,
+    clock: FakeClock,
+) -> None:
+    raw.ahead_seconds = ahead_seconds
+
+    call(timed)
+
+    assert provider_clock.offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert provider_clock.now() == clock.now() + timedelta(seconds=provider_clock.offset_seconds)
+
+
+def test_half_the_round_trip_is_taken_into_account(
+    timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds, raw.trip_seconds = 300, 9
+
+    post(timed)
+
+    assert provider_clock.offset_seconds == pytest.approx(300, abs=1)
+
+
+@pytest.mark.parametrize("ahead_seconds", [0, 1.5, -1.5, 2, -2])
+@pytest.mark.parametrize("into_the_second", [0, 0.001, 0.5, 0.999])
+def test_a_difference_of_two_seconds_is_none(
+    ahead_seconds: float,
+    into_the_second: float,
+    *,
+    timed: TimedCalls,
+    raw: DatedCalls,
+    provider_clock: ProviderClock,
+    clock: FakeClock,
+) -> None:
+    clock.advance(into_the_second)
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+def test_a_slow_answer_does_not_pass_for_a_difference(
+    timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds, raw.trip_seconds = 5, 8
+
+    post(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+def test_measurements_that_agree_do_not_move_the_time_back_and_forth(
+    timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds = 300
+    post(timed)
+    first = provider_clock.offset_seconds
+
+    raw.ahead_seconds = 301
+    post(timed)
+
+    assert provider_clock.offset_seconds == first
+
+
+def test_a_clock_that_was_set_right_is_noticed_at_the_next_answer(
+    timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds = 300
+    post(timed)
+
+    raw.ahead_seconds = 0
+    post(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+@pytest.mark.parametrize("ahead_seconds", [90_000, -90_000])
+def test_a_difference_of_more_than_a_day_is_not_followed_but_said(
+    ahead_seconds: float, timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock, clock: FakeClock
+) -> None:
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+    assert provider_clock.now() == clock.now()
+    assert provider_clock.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert "about 25 hours" in provider_clock.remedy
+    assert "Set the clock" in provider_clock.remedy
+
+
+def test_what_was_not_measured_is_not_said_to_be(timed: TimedCalls, provider_clock: ProviderClock) -> None:
+    provider_clock.assume(300)
+    assumed = provider_clock.measured_offset_seconds
+
+    post(timed)
+
+    assert (assumed, provider_clock.measured_offset_seconds) == (None, 0.0)
+
+
+def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(
+    timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    post(timed)
+
+    raw.ahead_seconds = -3000
+    fetch(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+def test_the_answer_to_a_post_overrules_a_document(
+    timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds = -3000
+    fetch(timed)
+
+    raw.ahead_seconds = 0
+    post(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+@pytest.mark.parametrize(("status", "has_date"), [(400, True), (404, True), (200, False)])
+def test_failures_and_answers_without_a_date_say_nothing(
+    status: int, has_date: bool, timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds, raw.status, raw.has_date = 300, status, has_date
+
+    post(timed)
+
+    assert provider_clock.offset_seconds == 0.0
+    assert provider_clock.remedy == "Check the clock of this machine."
+
+
+@pytest.mark.parametrize(
+    ("ahead_seconds", "said"),
+    [
+        (100, "about 100 seconds behind"),
+        (-100, "about 100 seconds ahead of"),
+        (600, "about 10 minutes behind"),
+        (-10_800, "about 3 hours ahead of"),
+        (10 * 86_400, "about 10 days behind"),
+    ],
+)
+def test_the_remedy_says_how_far_the_clocks_differ(
+    ahead_seconds: float, said: str, timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
+) -> None:
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert said in provider_clock.remedy
+
+
+def test_the_remedy_does_not_send_anybody_to_a_clock_that_is_right(
+    timed: TimedCalls, provider_clock: ProviderClock
+) -> None:
+    post(timed)
+
+    assert "agree" in provider_clock.remedy
+    assert "Set the clock" not in provider_clock.remedy
+
+
+def test_a_difference_that_was_measured_earlier_counts_until_there_is_a_measurement(
+    timed: TimedCalls, provider_clock: ProviderClock
+) -> None:
+    provider_clock.assume(300)
+    before = provider_clock.offset_seconds
+
+    post(timed)
+
+    assert (before, provider_clock.offset_seconds) == (300, 0.0)
+
+
+def test_a_measurement_is_not_replaced_by_an_assumption(timed: TimedCalls, provider_clock: ProviderClock) -> None:
+    post(timed)
+
+    provider_clock.assume(300)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 86_401.0, -86_401.0])
+def test_an_impossible_assumption_is_ignored(seconds: float, provider_clock: ProviderClock) -> None:
+    provider_clock.assume(seconds)
+
+    assert provider_clock.offset_seconds == 0.0
+
+
+@pytest.mark.parametrize("date", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
+def test_the_ends_of_time_are_only_another_difference_that_is_not_followed(
+    date: datetime, provider_clock: ProviderClock, clock: FakeClock
+) -> None:
+    answer = HttpAnswer(status=200, body={}, date=date)
+
+    provider_clock.observe(answer, start=provider_clock.started(), was_post=True)
+
+    assert provider_clock.now() == clock.now()
+
+
+@pytest.mark.parametrize("seconds", [7200, -7200])
+def test_a_machine_that_slept_during_a_call_measures_nothing(
+    seconds: float, provider_clock: ProviderClock, clock: FakeClock
+) -> None:
+    start = provider_clock.started()
+    answer = HttpAnswer(status=200, body={}, date=clock.now())
+    clock.sleep_through(seconds)
+
+    provider_clock.observe(answer, start=start, was_post=True)
+
+    assert provider_clock.offset_seconds == 0.0
+    assert provider_clock.remedy == "Check the clock of this machine."

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.browser_login import BrowserLogin
+from micromegas_jupyter.auth.device_login import DeviceLogin
+from micromegas_jupyter.auth.login_request import LoginRequest
+from micromegas_jupyter.auth.paste_login import PasteLogin
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.settings import Flow
+from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micromegas_jupyter.auth.pending_login import RunningFlow
+    from tests.fakes.clock import FakeClock
+
+THREE_FLOWS = [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]
+
+
+class Starter:
+    """Starts flows and closes them when the test ends."""
+
+    def __init__(self, idp: ScriptedProvider, clock: FakeClock) -> None:
+        self.connection = ProviderConnection(idp.issuer, "notebook", None, http=DirectCalls(idp), clock=clock)
+        self.clock = clock
+        self.started: list[RunningFlow] = []
+
+    def start(self, flow: Flow, **options: object) -> RunningFlow:
+        request = LoginRequest(**options)  # type: ignore[arg-type]
+        running = start_login(flow, request, self.connection, clock=self.clock, randomness=SYSTEM_RANDOMNESS)
+        self.started.append(running)
+        return running
+
+
+@pytest.fixture
+def starter(idp: ScriptedProvider, clock: FakeClock) -> Iterator[Starter]:
+    starter = Starter(idp, clock)
+    yield starter
+    for running in starter.started:
+        running.close()
+
+
+@pytest.mark.parametrize(
+    ("flow", "kind", "usual_seconds"),
+    [(Flow.BROWSER, BrowserLogin, 300), (Flow.DEVICE, DeviceLogin, 600), (Flow.PASTE, PasteLogin, 600)],
+)
+def test_each_flow_waits_as_long_as_is_usual_for_it(
+    flow: Flow, kind: type[RunningFlow], usual_seconds: int, starter: Starter, clock: FakeClock
+) -> None:
+    running = starter.start(flow)
+
+    assert type(running) is kind
+    assert running.prompt.flow is flow
+    assert running.prompt.timeout_seconds == usual_seconds
+    assert (running.prompt.expires_at - clock.now()).total_seconds() == usual_seconds
+
+
+@pytest.mark.parametrize("flow", THREE_FLOWS)
+def test_a_caller_may_wait_for_less(flow: Flow, starter: Starter) -> None:
+    assert starter.start(flow, timeout_seconds=42.0).prompt.timeout_seconds == 42
+
+
+def test_a_code_that_lives_for_hours_is_not_waited_for_as_long(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.device.lifetime_seconds = 86_400
+
+    assert starter.start(Flow.DEVICE).prompt.timeout_seconds == 1800
+
+
+@pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
+def test_a_flow_that_needs_a_server_cannot_be_started(flow: Flow, starter: Starter, idp: ScriptedProvider) -> None:
+    with pytest.raises(UsageError, match=flow.value):
+        starter.start(flow)
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
+def test_a_redirect_uri_off_loopback_is_refused_before_the_provider_is_asked(
+    flow: Flow, starter: Starter, idp: ScriptedProvider
+) -> None:
+    with pytest.raises(UsageError):
+        starter.start(flow, redirect_uri="https://lake.example.com/callback")
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("flow", THREE_FLOWS)
+def test_a_provider_that_is_down_is_unavailable(flow: Flow, starter: Starter, idp: ScriptedProvider) -> None:
+    idp.is_down = True
+
+    with pytest.raises(ProviderUnavailable):
+        starter.start(flow)
+
+
+def test_a_fixed_port_that_is_taken_is_known_before_the_person_is_asked(starter: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(LoginFailed) as caught:
+            starter.start(Flow.BROWSER, redirect_uri=f"http://127.0.0.1:{port}/callback")
+
+    assert caught.value.remedy
+
+
+def test_a_request_that_cannot_be_built_leaves_no_port_taken(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.metadata_changes["code_challenge_methods_supported"] = ["plain"]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    with pytest.raises(ProviderMisbehaved):
+        starter.start(Flow.BROWSER, redirect_uri=f"http://127.0.0.1:{port}/callback")
+
+    with socket.create_server(("127.0.0.1", port)) as again:
+        assert again.getsockname()[1] == port
+
+
+def test_in_the_paste_flow_nobody_listens(starter: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = starter.start(Flow.PASTE, redirect_uri=f"http://127.0.0.1:{port}/callback")
+
+    assert f"127.0.0.1%3A{port}" in (running.prompt.start_url or "")
+
+
+@pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
+def test_resource_and_further_parameters_are_part_of_the_request(flow: Flow, starter: Starter) -> None:
+    running = starter.start(
+        flow, resource="https://lake.example.com", audience="api", authorize_params={"access_type": "offline"}
+    )
+
+    url = running._grant.request.url  # type: ignore[attr-defined]
+    assert "resource=https%3A%2F%2Flake.example.com" in url
+    assert "audience=api" in url
+    assert "access_type=offline" in url

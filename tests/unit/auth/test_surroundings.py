@@ -1,0 +1,150 @@
+"""Where a program runs, from its environment and what it can find out."""
+
+import sys
+import types
+
+import pytest
+
+from micromegas_jupyter.auth.surroundings import Facts, Surroundings, gather_facts, recognise
+
+KERNEL = Facts(has_kernel=True, allows_input=True)
+TERMINAL = Facts(has_terminal=True, has_browser=True)
+SSH = {"SSH_CONNECTION": "10.0.0.1 50000 10.0.0.2 22"}
+
+
+class ScriptedKernel:
+    """A kernel that was asked to run a cell by some front end."""
+
+    def __init__(self, request):
+        self._request = request
+
+    def get_parent(self, channel):
+        assert channel == "shell"
+        return self._request
+
+
+def _shell(request):
+    return types.SimpleNamespace(kernel=ScriptedKernel(request))
+
+
+@pytest.mark.parametrize(
+    ("environ", "facts", "expected"),
+    [
+        ({}, KERNEL, Surroundings.JUPYTER),
+        ({}, Facts(has_kernel=True), Surroundings.JUPYTER),
+        ({"KERNEL_MICROMEGAS_REDIRECT": "1"}, KERNEL, Surroundings.JUPYTER_WITH_REDIRECT),
+        ({"KERNEL_MICROMEGAS_REDIRECT": ""}, KERNEL, Surroundings.JUPYTER),
+        ({"KERNEL_MICROMEGAS_HUB": "1", "JUPYTERHUB_USER": "alice"}, KERNEL, Surroundings.HUB_WITH_SERVICE),
+        ({"JUPYTERHUB_USER": "alice"}, KERNEL, Surroundings.HUB),
+        ({"VSCODE_PID": "1"}, KERNEL, Surroundings.VSCODE),
+        ({"VSCODE_PID": "1", **SSH}, KERNEL, Surroundings.VSCODE_REMOTE),
+        ({"VSCODE_CWD": "/", "CODESPACES": "true"}, KERNEL, Surroundings.VSCODE_REMOTE),
+        ({"VSCODE_CWD": "/", "REMOTE_CONTAINERS": "true"}, KERNEL, Surroundings.VSCODE_REMOTE),
+        (SSH, KERNEL, Surroundings.REMOTE_JUPYTER),
+        ({}, Facts(has_kernel=True, allows_input=True, is_colab=True), Surroundings.COLAB),
+        ({}, Facts(has_kernel=True, allows_input=False), Surroundings.UNATTENDED),
+        ({}, TERMINAL, Surroundings.TERMINAL),
+        ({}, Facts(has_terminal=True), Surroundings.TERMINAL_WITHOUT_BROWSER),
+        (SSH, Facts(has_terminal=True), Surroundings.REMOTE_TERMINAL),
+        ({}, Facts(has_browser=True), Surroundings.NO_TERMINAL),
+        ({"CI": "true"}, TERMINAL, Surroundings.NO_TERMINAL),
+        ({"CI": "false"}, TERMINAL, Surroundings.TERMINAL),
+        ({"CI": ""}, TERMINAL, Surroundings.TERMINAL),
+    ],
+)
+def test_surroundings_are_recognised(environ, facts, expected):
+    assert recognise(environ, facts) is expected
+
+
+def test_a_hub_counts_before_a_redirect_of_its_users_own():
+    environ = {"JUPYTERHUB_API_TOKEN": "x", "KERNEL_MICROMEGAS_REDIRECT": "1"}
+
+    assert recognise(environ, KERNEL) is Surroundings.HUB
+
+
+@pytest.mark.parametrize("variable", ["KERNEL_MICROMEGAS_REDIRECT", "KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_USER"])
+def test_a_notebook_that_nobody_watches_is_unattended_wherever_it_runs(variable):
+    assert recognise({variable: "1"}, Facts(has_kernel=True, allows_input=False)) is Surroundings.UNATTENDED
+
+
+def test_a_redirect_counts_before_ssh():
+    assert recognise({"KERNEL_MICROMEGAS_REDIRECT": "1", **SSH}, KERNEL) is Surroundings.JUPYTER_WITH_REDIRECT
+
+
+def test_a_terminal_over_ssh_with_a_forwarded_display_has_its_browser():
+    assert recognise({**SSH, "DISPLAY": "localhost:10.0"}, TERMINAL) is Surroundings.TERMINAL
+
+
+@pytest.mark.parametrize(
+    ("request_of_front_end", "expected"),
+    [
+        ({"content": {"allow_stdin": True}}, True),
+        ({"content": {"allow_stdin": False}}, False),
+        ({"content": {}}, False),
+        ({}, None),
+    ],
+)
+def test_a_kernel_knows_whether_a_person_can_answer(request_of_front_end, expected):
+    facts = gather_facts(environ={}, shell=_shell(request_of_front_end))
+
+    assert (facts.has_kernel, facts.allows_input) == (True, expected)
+
+
+def test_a_shell_without_a_kernel_is_a_terminal():
+    assert not gather_facts(environ={}, shell=types.SimpleNamespace(kernel=None)).has_kernel
+
+
+def test_the_shell_of_this_process_is_found(monkeypatch):
+    module = types.ModuleType("IPython.core.getipython")
+    module.get_ipython = lambda: _shell({"content": {"allow_stdin": False}})
+    monkeypatch.setitem(sys.modules, "IPython.core.getipython", module)
+
+    facts = gather_facts(environ={})
+
+    assert (facts.has_kernel, facts.allows_input) == (True, False)
+
+
+def test_a_process_without_ipython_has_no_kernel(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
+
+    assert not gather_facts(environ={}).has_kernel
+
+
+def test_colab_is_known_by_its_package(monkeypatch, tmp_path):
+    (tmp_path / "google").mkdir()
+    (tmp_path / "google" / "colab.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "google", raising=False)
+
+    assert gather_facts(environ={}, shell=_shell({})).is_colab
+
+
+def test_another_package_of_google_is_not_colab():
+    assert not gather_facts(environ={}, shell=_shell({})).is_colab
+
+
+class _Stream:
+    def __init__(self, answer):
+        self._answer = answer
+
+    def isatty(self):
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stderr", "expected"),
+    [
+        (_Stream(True), _Stream(False), True),
+        (_Stream(False), _Stream(True), True),
+        (_Stream(False), _Stream(False), False),
+        (None, _Stream(ValueError("closed")), False),
+    ],
+)
+def test_one_of_two_streams_makes_a_terminal(monkeypatch, stdin, stderr, expected):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
+
+    assert gather_facts(environ={}).has_terminal is expected

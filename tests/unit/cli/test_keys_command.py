@@ -1,0 +1,262 @@
+"""Tests of `cli.keys_command`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.access import ApiKeyValidator
+from micromegas_jupyter.access.key_file import KeyFile
+from micromegas_jupyter.cli import keys_command
+from micromegas_jupyter.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 24, 12, 0, 30, 5, tzinfo=UTC)
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    keys_command.add_arguments(parser)
+    return keys_command.run(parser.parse_args(words))
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "keys.json"
+    monkeypatch.setenv("MICROMEGAS_API_KEY_FILE", str(path))
+    return path
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    capsys.readouterr()
+    run("list", "--json")
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_new_key_stands_alone_on_standard_output_and_works(path: Path, capsys) -> None:
+    run("create", "report")
+
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"mmk_[A-Za-z0-9_-]{43}\n", printed.out)
+    key = printed.out.strip()
+    assert key not in printed.err
+    assert ApiKeyValidator(KeyFile(path).load()).validate_token(key).subject == "report"
+
+
+def test_a_key_gets_what_was_asked_for(path: Path, capsys) -> None:
+    run("create", "report", "--scope", "read", "--scope", "ingest", "--role", "a", "--role", "b", "--role", "a")
+
+    entry = listed(capsys)[0]
+    assert entry["scopes"] == ["ingest", "read"]
+    assert entry["roles"] == ["a", "b"]
+    assert (entry["name"], entry["state"], entry["expires_at"]) == ("report", "valid", None)
+
+
+@pytest.mark.usefixtures("path")
+def test_without_a_scope_a_key_is_for_reading(capsys) -> None:
+    run("create", "report")
+
+    assert listed(capsys)[0]["scopes"] == ["read"]
+
+
+@pytest.mark.usefixtures("path")
+def test_an_end_is_kept_and_said(capsys) -> None:
+    run("create", "report", "--expires", "2999-01-31T12:00:00Z")
+
+    assert "valid until 2999-01-31T12:00:00Z" in capsys.readouterr().err
+    assert listed(capsys)[0]["expires_at"] == "2999-01-31T12:00:00Z"
+
+
+@pytest.mark.usefixtures("path")
+def test_a_second_key_of_one_name_is_made_and_the_first_is_pointed_out(capsys) -> None:
+    run("create", "report")
+    assert "other valid" not in capsys.readouterr().err
+
+    run("create", "report")
+
+    assert "1 other valid key of this name stays valid: revoke it" in capsys.readouterr().err
+    assert len(listed(capsys)) == 2
+
+    run("create", "report")
+
+    assert "2 other valid keys of this name stay valid: revoke them" in capsys.readouterr().err
+
+
+def test_the_option_wins_over_the_variable(path: Path, tmp_path: Path) -> None:
+    run("create", "report", "--file", str(tmp_path / "other.json"))
+
+    assert not path.exists()
+    assert len(KeyFile(tmp_path / "other.json").load()) == 1
+
+
+@pytest.mark.parametrize("words", [("create", "x"), ("list",), ("revoke", "x")], ids=lambda words: words[0])
+def test_without_a_file_the_error_says_what_to_give(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"--file FILE.*MICROMEGAS_API_KEY_FILE"):
+        run(*words)
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "x" * 256, "\x1b[31m"], ids=ascii)
+def test_a_name_that_cannot_be_shown_is_refused(path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="NAME"):
+        run("create", name)
+    assert not path.exists()
+
+
+def test_the_list_shows_everything_but_keys(path: Path, capsys) -> None:
+    run("create", "report", "--expires", "90d", "--role", "ops")
+    key = capsys.readouterr().out.strip()
+    entry = listed(capsys)[0]
+
+    run("list")
+
+    table = capsys.readouterr().out
+    assert table.split()[:8] == ["name", "id", "scopes", "roles", "created", "expires", "revoked", "state"]
+    for shown in ("report", entry["id"], "read", "ops", entry["created_at"], entry["expires_at"], "valid"):
+        assert str(shown) in table
+    assert key not in table
+
+
+def test_the_list_marks_keys_in_plain_text_and_does_not_show_them(path: Path, capsys) -> None:
+    path.write_text('[{"name": "old", "key": "a-plain-text-key"}]')
+
+    run("list")
+
+    table = capsys.readouterr().out
+    assert "valid, plain text" in table
+    assert "a-plain-text-key" not in table
+    assert listed(capsys)[0]["is_plain_text"] is True
+
+
+def test_what_a_hand_wrote_cannot_break_the_table(path: Path, capsys) -> None:
+    path.write_text(json.dumps([{"name": "evil\u202egnp", "key": "a-plain-text-key"}]))
+
+    with pytest.raises(ConfigurationError):
+        run("list")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("path")
+def test_revoking_a_name_revokes_all_its_keys_and_no_other(capsys) -> None:
+    for name in ("report", "report", "other"):
+        run("create", name)
+
+    run("revoke", "report")
+
+    assert [(entry["name"], entry["state"]) for entry in listed(capsys)] == [
+        ("other", "valid"),
+        ("report", "revoked"),
+        ("report", "revoked"),
+    ]
+
+
+@pytest.mark.usefixtures("path")
+def test_the_list_shows_when_a_key_was_revoked(capsys) -> None:
+    run("create", "report")
+    run("revoke", "report")
+    revoked_at = listed(capsys)[0]["revoked_at"]
+
+    run("list")
+
+    assert str(revoked_at) in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("path")
+def test_revoking_promises_only_what_the_command_knows(capsys) -> None:
+    run("create", "report")
+    key_id = str(listed(capsys)[0]["id"])
+
+    run("revoke", "report")
+
+    assert capsys.readouterr().err.splitlines() == [
+        f"key {key_id} of 'report' is revoked in the file",
+        "a running server reads the file within a few seconds and says so in its log",
+    ]
+
+
+@pytest.mark.usefixtures("path")
+def test_a_key_with_a_role_comes_with_what_a_role_needs(capsys) -> None:
+    run("create", "plain")
+    assert "role" not in capsys.readouterr().err
+
+    run("create", "report", "--role", "ops")
+
+    assert "1 role (ops): a role counts only where the server's configuration has it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("list",), ("revoke", "report")], ids=lambda words: words[0])
+def test_the_mode_of_the_file_stays_as_it_is(path: Path, words: tuple[str, ...]) -> None:
+    run("create", "report")
+    path.chmod(0o640)
+
+    run(*words)
+
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.usefixtures("path")
+def test_revoking_an_id_revokes_one_key(capsys) -> None:
+    run("create", "report")
+    first = str(listed(capsys)[0]["id"])
+    run("create", "report")
+
+    run("revoke", first)
+
+    assert {entry["id"] == first: entry["state"] for entry in listed(capsys)} == {True: "revoked", False: "valid"}
+
+
+@pytest.mark.usefixtures("path")
+def test_revoking_again_keeps_the_first_time(capsys) -> None:
+    run("create", "report")
+    run("revoke", "report")
+    before = listed(capsys)
+
+    run("revoke", "report")
+
+    assert "was revoked in the file already" in capsys.readouterr().err
+    assert listed(capsys) == before
+    assert before[0]["revoked_at"] is not None
+
+
+def test_revoking_what_is_not_there_changes_nothing(path: Path) -> None:
+    run("create", "report")
+    before = path.read_bytes()
+
+    with pytest.raises(UsageError, match="No key"):
+        run("revoke", "other")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90d", datetime(2027, 2, 22, 12, 0, 30, tzinfo=UTC)),
+        ("12h", datetime(2026, 11, 25, 0, 0, 30, tzinfo=UTC)),
+        ("30m", datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)),
+        ("2027-01-31T12:00:00Z", datetime(2027, 1, 31, 12, tzinfo=UTC)),
+        ("2027-01-31t12:00:00z", datetime(2027, 1, 31, 12, tzinfo=UTC)),
+        ("2027-01-31T12:00:00+02:00", datetime(2027, 1, 31, 12, tzinfo=timezone(timedelta(hours=2)))),
+        ("2027-01-31 12:00", datetime(2027, 1, 31, 12, tzinfo=UTC)),
+    ],
+)
+def test_an_end_is_so_long_from_now_or_a_moment(text: str, expected: datetime) -> None:
+    assert keys_command.parse_expiry(text, now=NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["", "90", "d", "-1d", "90w", "1.5d", "soon", "2027-13-01T00:00:00Z"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no time"):
+        keys_command.parse_expiry(text, now=NOW)
+
+
+@pytest.mark.parametrize("text", ["0d", "2026-11-24T12:00:30Z", "1999-01-01T00:00:00Z"])
+def test_an_end_that_is_not_in_the_future_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="future"):
+        keys_command.parse_expiry(text, now=NOW)

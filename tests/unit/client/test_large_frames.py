@@ -1,0 +1,199 @@
+"""Large answers become DataFrames while they arrive: equal to upstream's, without standing in memory twice."""
+
+from __future__ import annotations
+
+import decimal
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
+from pandas.testing import assert_frame_equal
+
+from micromegas_jupyter.client.frame_columns import compact
+from micromegas_jupyter.client.frames import build_frame, to_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROWS = 140_000
+LARGE_BYTES = 5 * 1024 * 1024
+BATCH_SIZES = (0, 8192, 1, 30_000)
+NUMBERS = np.arange(ROWS)
+# Where the nulls stand decides when a column of whole numbers stops being one.
+NULLS = {
+    "never": None,
+    "first": NUMBERS < 3,
+    "last": NUMBERS > ROWS - 3,
+    "often": NUMBERS % 7 == 0,
+    "always": NUMBERS >= 0,
+}
+FEW = [f"name-{number % 5000}" for number in range(ROWS)]
+DIFFERENT = [f"a message of number {number}" for number in range(ROWS)]
+
+
+def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Cut a table into batches of many sizes, each in one piece of memory as the wire gives them."""
+    start = 0
+    for size in itertools.cycle(BATCH_SIZES):
+        if start >= table.num_rows:
+            return
+        part = table.slice(start, size or 1).combine_chunks().to_batches()[0]
+        yield part if size else part.slice(0, 0)
+        start += size
+
+
+def with_padding(columns: dict[str, pa.Array]) -> pa.Table:
+    """Return the columns and enough others to make the answer a large one."""
+    rows = len(next(iter(columns.values())))
+    padding = pa.array(NUMBERS[:rows])
+    return pa.table({**columns, **{f"padding {index}": padding for index in range(LARGE_BYTES // padding.nbytes)}})
+
+
+def of_upstream(table: pa.Table) -> pd.DataFrame:
+    return UpstreamClient("grpc://localhost:1")._prepare_table_for_pandas(table).to_pandas()
+
+
+def assert_as_upstream(columns: dict[str, pa.Array]) -> pd.DataFrame:
+    table = with_padding(columns)
+
+    frame = build_frame(table.schema, batches_of(table))
+
+    expected = of_upstream(pa.Table.from_batches(batches_of(table)))
+    assert_frame_equal(frame, expected)
+    assert frame.equals(expected)
+    return frame
+
+
+@pytest.mark.parametrize("nulls", NULLS)
+@pytest.mark.parametrize(
+    "kind", ["int8", "int32", "int64", "uint16", "uint64", "float16", "float32", "float64", "bool"]
+)
+def test_numbers_and_truth_values_are_those_of_upstream(kind: str, nulls: str) -> None:
+    values = pa.array((NUMBERS % 100).astype(kind), mask=NULLS[nulls])
+
+    assert_as_upstream({"value": values})
+
+
+def test_whole_numbers_beyond_those_of_a_float_round_as_upstreams() -> None:
+    assert_as_upstream({"value": pa.array(2**62 + NUMBERS, mask=NULLS["last"])})
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_and_spans_are_those_of_upstream(unit: str) -> None:
+    values = pa.array(NUMBERS, mask=NULLS["often"])
+    zones = (None, "UTC", "+00:00", "Europe/Paris", "-03:30")
+    times = {f"time in {zone}": values.cast(pa.timestamp(unit, zone)) for zone in zones}
+
+    assert_as_upstream({**times, "span": values.cast(pa.duration(unit))})
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()], ids=str)
+@pytest.mark.parametrize("texts", [FEW, DIFFERENT], ids=["few", "different"])
+@pytest.mark.parametrize("nulls", ["never", "often", "always"])
+def test_texts_are_those_of_upstream(texts: list[str], kind: pa.DataType, nulls: str) -> None:
+    values = pa.array(np.array(texts, object), pa.string(), mask=NULLS[nulls]).cast(kind)
+
+    assert_as_upstream({"text": values})
+
+
+def test_other_types_are_those_of_upstream() -> None:
+    rows = 20_000
+    assert_as_upstream(
+        {
+            "date": pa.array(NUMBERS[:rows].astype("int32"), mask=NULLS["often"][:rows]).cast(pa.date32()),
+            "time": pa.array(NUMBERS[:rows]).cast(pa.time64("us")),
+            "decimal": pa.array([decimal.Decimal(number) for number in range(rows)], pa.decimal128(20, 2)),
+            "nothing": pa.nulls(rows),
+            "view": pa.array(FEW[:rows]).cast(pa.string_view()),
+            "list": pa.array([[number, 2 if number < rows - 1 else None] for number in range(rows)]),
+            "struct": pa.array([{"k": number} if number % 3 else None for number in range(rows)]),
+            "uuid": pa.array([bytes(16)] * rows, pa.uuid()),
+        }
+    )
+
+
+def test_dictionaries_are_those_of_upstream() -> None:
+    rows = 20_000
+    index = pa.array((NUMBERS[:rows] % 2).astype("int32"), mask=NULLS["often"][:rows])
+    frame = assert_as_upstream(
+        {
+            "word": pa.array(FEW[:rows]).dictionary_encode(),
+            "number": pa.array(NUMBERS[:rows] % 10).dictionary_encode(),
+            "lists": pa.DictionaryArray.from_arrays(index, pa.array([[1], [1, 2]])),
+            "structs": pa.DictionaryArray.from_arrays(index, pa.array([{"k": 1}, {"k": None}])),
+        }
+    )
+
+    assert isinstance(frame["word"].dtype, pd.CategoricalDtype)
+
+
+def test_names_may_occur_twice() -> None:
+    text = pa.array(FEW)
+    table = pa.table([text, text, pa.array(NUMBERS), pa.array(NUMBERS), text], names=["a", "a", "b", "b", "c"])
+
+    frame = build_frame(table.schema, batches_of(table))
+
+    assert_frame_equal(frame, table.to_pandas())
+
+
+def test_more_columns_than_a_frame_holds_apart_are_those_of_upstream() -> None:
+    table = pa.table({f"c{index}": pa.array(NUMBERS[:9000]) for index in range(70)})
+
+    assert_frame_equal(to_frame(table), of_upstream(table))
+
+
+def test_a_large_frame_can_be_written_to() -> None:
+    frame = to_frame(with_padding({"text": pa.array(FEW)}))
+
+    frame.loc[0, "text"] = "other"
+    frame.loc[0, "padding 0"] = 7
+
+    assert frame.loc[0, ["text", "padding 0"]].tolist() == ["other", 7]
+
+
+def test_equal_texts_of_all_batches_are_one_object() -> None:
+    frame = to_frame(with_padding({"text": pa.array(FEW)}))
+
+    assert len({id(text) for text in frame["text"]}) == 5000
+
+
+def test_texts_that_turn_out_to_repeat_become_one_object_again() -> None:
+    # All different at first, then the same ones over and over.
+    first = pa.array([f"text {number}" for number in range(150_000)])
+    text = pa.chunked_array([first] * 8)
+    table = pa.table({"text": text})
+
+    frame = to_frame(table)
+
+    assert frame["text"].tolist() == text.to_pylist()
+    assert len({id(value) for value in frame["text"]}) < 700_000
+
+
+def test_a_batch_is_let_go_before_the_next_comes() -> None:
+    before, held = pa.total_allocated_bytes(), []
+
+    def measured() -> Iterator[pa.RecordBatch]:
+        for start in range(0, 2_000_000, 50_000):
+            held.append(pa.total_allocated_bytes() - before)
+            numbers = pa.array(range(start, start + 50_000), pa.int64())
+            texts = pa.array([f"{number}" for number in range(50_000)])
+            yield pa.record_batch({"n": numbers, "text": texts})
+
+    frame = build_frame(pa.schema({"n": pa.int64(), "text": pa.string()}), measured())
+
+    assert len(frame) == 2_000_000
+    assert max(held) < 16 * 1024 * 1024
+
+
+def test_a_copy_of_an_array_holds_its_own_values_only() -> None:
+    whole = pa.array(FEW)
+    part = whole.slice(100, 10)
+
+    copied = compact(part)
+
+    assert copied.equals(part)
+    assert copied.get_total_buffer_size() < 2000

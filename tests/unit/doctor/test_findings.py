@@ -1,0 +1,96 @@
+"""Tests of `doctor.findings`: how findings read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from micromegas_jupyter.doctor.findings import (
+    Outcome,
+    complaint,
+    exit_code_of,
+    failed,
+    findings_as_json,
+    findings_as_lines,
+    found,
+    guarded,
+    skipped,
+)
+from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable
+
+FINE = found("flow", "browser: it opens here", details=["then device"], facts={"flow": "browser"})
+
+
+def test_a_check_is_a_line_with_its_details_below():
+    assert findings_as_lines([FINE]) == ["✓ flow: browser: it opens here", "    then device"]
+
+
+def test_a_failure_has_its_code_and_the_remedy_below():
+    lines = findings_as_lines([failed("token", LoginRequired("Nobody is signed in.", remedy="Sign in."))])
+
+    assert lines == ["✗ token: Nobody is signed in. · AUTH001", "    → Sign in."]
+
+
+def test_a_check_that_was_not_made_says_why():
+    assert findings_as_lines([skipped("server", "not asked")]) == ["- server: not asked"]
+
+
+def test_nothing_found_can_steer_a_terminal_or_break_a_line():
+    lines = findings_as_lines([found("issuer", "a\x1b[2Jb\nc")])
+
+    assert lines == ["✓ issuer: a\ufffd[2Jb c"]
+
+
+@pytest.mark.parametrize(
+    ("findings", "expected"),
+    [
+        ([FINE, skipped("a", "b")], 0),
+        ([FINE, complaint("clock", "late", remedy="Set it.")], 1),
+        ([failed("settings", ConfigurationError("Bad.", key="k")), failed("token", LoginRequired("x"))], 2),
+        ([failed("token", LoginRequired("x"))], 3),
+        ([FINE, failed("issuer", ProviderUnavailable("x")), failed("token", LoginRequired("x"))], 4),
+    ],
+)
+def test_the_exit_code_is_that_of_the_first_failure(findings, expected):
+    assert exit_code_of(findings) == expected
+
+
+def test_json_holds_the_same_for_programs():
+    document = json.loads(findings_as_json([FINE, failed("token", LoginRequired("Nobody.", remedy="Sign in."))]))
+
+    assert document["ok"] is False
+    assert document["checks"][0] == {
+        "check": "flow",
+        "outcome": "ok",
+        "found": "browser: it opens here",
+        "remedy": "",
+        "code": None,
+        "details": ["then device"],
+        "facts": {"flow": "browser"},
+    }
+    assert document["checks"][1]["code"] == "AUTH001"
+
+
+def test_json_says_when_all_is_well():
+    assert json.loads(findings_as_json([FINE, skipped("a", "b")]))["ok"] is True
+
+
+def test_a_defect_in_a_check_is_a_finding_without_its_text():
+    def look():
+        raise KeyError("sesame")
+
+    finding = guarded("store", look)
+
+    assert finding.outcome is Outcome.FAILED
+    assert "sesame" not in "".join(findings_as_lines([finding]))
+    assert finding.code == "INT001"
+
+
+def test_an_error_of_this_package_keeps_its_class():
+    def look():
+        raise ProviderUnavailable("It is down.", remedy="Wait.")
+
+    finding = guarded("issuer", look)
+
+    assert (finding.code, finding.exit_code, finding.remedy) == ("AVAIL002", 4, "Wait.")

@@ -1,0 +1,308 @@
+"""A caller who sees some rows of a table learns nothing about the others, whatever is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.contracts import AuthContext, TableAccess
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, TimeRange
+from micromegas_jupyter.engine.native_scan import DatasetReader
+from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
+from tests.fakes.fixed_tables import CALLER, NOON, FixedTables, write_ledger, write_log_entries, write_processes
+from tests.unit.engine.conftest import Asker
+from tests.unit.engine.telling_statements import TELLING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# The second is one that DataFusion does not evaluate inside the Parquet reader.
+CONDITIONS = ("shown", "array_has(tags, 1)", "id % 2 = 0 AND secret <> 'x'")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ledgers")
+
+
+@pytest.fixture(scope="module", params=["native, 1 partition", "native, 3 partitions", "dataset, 1 partition"])
+def everything(request: pytest.FixtureRequest, folder: Path) -> Iterator[Asker]:
+    """Small batches; `ledger` has rows to hide and `visible` holds only those that are left."""
+    tables = FixedTables(
+        [
+            write_ledger(folder, "ledger", with_hidden=True),
+            write_ledger(folder, "visible", with_hidden=False),
+            write_processes(folder),
+            write_log_entries(folder, 2),
+        ]
+    )
+    reader, _, partitions = request.param.partition(", ")
+    settings = EngineSettings(planning_threads=1, batch_rows=8, target_partitions=int(partitions[0]))
+    engine = DataFusionEngine(tables, settings)
+    if reader == "dataset":
+        engine._builder = replace(engine._builder, reader=DatasetReader())
+    yield Asker(engine, tables)
+    engine.close()
+
+
+def outcome(ask: Asker, sql: str) -> object:
+    """Return the rows in any order, or the class of the error."""
+    try:
+        return sorted(map(repr, ask.rows(sql)))
+    except MicromegasError as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("sql", TELLING)
+def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything: Asker, sql: str, condition: str) -> None:
+    expected = outcome(everything, sql.replace("ledger", "visible"))
+
+    found = outcome(everything.seeing({"ledger": (condition,)}), sql)
+
+    assert found == expected
+    assert isinstance(found, list)
+
+
+def test_the_statements_do_tell_without_a_filter(everything: Asker) -> None:
+    same = [sql for sql in TELLING if outcome(everything, sql) == outcome(everything, sql.replace("ledger", "visible"))]
+
+    # Distinct estimates and guarded CASE forms may come out the same; nearly all do not.
+    assert len(same) <= 4
+
+
+def test_a_row_is_visible_when_one_condition_holds(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("id = 3", "id BETWEEN 10 AND 11", "shown IS NULL AND id < 6")})
+
+    assert [row["id"] for row in ask.rows("SELECT id FROM ledger ORDER BY id")] == [1, 3, 5, 10, 11]
+
+
+def test_a_condition_that_is_not_known_to_be_true_hides_the_row(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("NOT shown",)})
+
+    assert {row["shown"] for row in ask.rows("SELECT shown FROM ledger")} == {False}
+
+
+@pytest.mark.parametrize("condition", ["false", "null", "1 = 2"])
+def test_a_condition_that_never_holds_hides_everything(everything: Asker, condition: str) -> None:
+    ask = everything.seeing({"ledger": (condition,)})
+
+    assert ask.rows("SELECT count(*) AS n, max(id) AS m FROM ledger") == [{"n": 0, "m": None}]
+    assert ask.rows("SELECT CAST(secret AS INT) FROM ledger") == []
+
+
+def test_a_table_without_a_condition_is_read_in_full(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": (), "visible": ("id = 0",)})
+
+    assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": 60}]
+    assert ask.rows("SELECT count(*) AS n FROM visible") == [{"n": 1}]
+
+
+def test_the_name_for_all_tables_brings_its_condition(everything: Asker) -> None:
+    ask = everything.seeing({"*": ("id < 4",), "visible": ()})
+
+    assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": 4}]
+    assert ask.rows("SELECT count(*) AS n FROM visible") == [{"n": 30}]
+
+
+def test_no_dictionary_carries_values_of_hidden_rows(everything: Asker) -> None:
+    found = everything.seeing({"ledger": ("shown",)}).table("SELECT word FROM ledger", preserve_dictionary=True)
+
+    assert found.schema.field("word").type == pa.string()
+    assert "hidden" not in str(found.column("word").combine_chunks().buffers()[2].to_pybytes())
+
+
+def test_a_time_range_and_a_condition_both_count(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("shown",)})
+    first_files = TimeRange(begin=NOON, end=NOON.replace(minute=9))
+
+    assert ask.rows("SELECT id FROM ledger ORDER BY id", time_range=first_files) == [{"id": n} for n in (0, 2, 4, 6, 8)]
+
+
+def test_a_row_limit_counts_visible_rows(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("shown",)})
+
+    assert ask.table("SELECT CAST(secret AS INT) FROM ledger", row_limit=7).num_rows == 7
+    assert ask.table("SELECT id FROM ledger", row_limit=7).num_rows == 7
+
+
+def test_parameters_bind_over_filtered_rows(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("shown",)})
+    row = pa.record_batch({"0": [7], "1": [20]})
+
+    found = ask.rows(
+        "SELECT id FROM ledger WHERE CAST(secret AS INT) = ? AND id < ? ORDER BY id LIMIT 2", parameters=row
+    )
+
+    assert found == [{"id": 0}, {"id": 2}]
+    assert ask.plan("SELECT id FROM ledger WHERE id = ?").parameter_schema.names == ["0"]
+
+
+def test_a_condition_on_a_merged_table_is_about_the_merged_rows(everything: Asker) -> None:
+    ask = everything.seeing({"processes": ("last_update_time > start_time",)})
+
+    assert [row["process_id"] for row in ask.rows("SELECT * FROM processes")] == ["p1"]
+    assert ask.rows("SELECT count(*) AS n, max(CAST(substr(process_id, 2) AS INT)) AS m FROM processes") == [
+        {"n": 1, "m": 1}
+    ]
+
+
+def test_a_time_range_does_not_show_a_merged_row_as_it_was_at_another_time(everything: Asker) -> None:
+    ask = everything.seeing({"processes": ("last_update_time = start_time",)})
+    # In this range lies the first state of p1 only, which would meet the condition.
+    first_hour = TimeRange(begin=NOON, end=NOON + timedelta(hours=1))
+
+    assert [row["process_id"] for row in ask.rows("SELECT * FROM processes", time_range=first_hour)] == ["p2"]
+
+
+def test_a_time_range_still_cuts_a_merged_table_with_a_condition(everything: Asker) -> None:
+    ask = everything.seeing({"processes": ("process_id LIKE 'p%'",)})
+    later = TimeRange(begin=NOON + timedelta(hours=2), end=NOON + timedelta(hours=4))
+
+    assert [row["process_id"] for row in ask.rows("SELECT * FROM processes", time_range=later)] == ["p1"]
+
+
+@pytest.mark.parametrize("name", ["__processes__partitions", '"__processes__partitions"', "__PROCESSES__PARTITIONS"])
+def test_the_raw_rows_of_a_filtered_table_do_not_exist(everything: Asker, name: str) -> None:
+    ask = everything.seeing({"processes": ("process_id = 'p1'",)})
+
+    with pytest.raises(InvalidStatement, match="no table named"):
+        ask.rows(f"SELECT * FROM {name}, processes")
+    assert {row["table_name"] for row in ask.rows("SHOW TABLES") if row["table_schema"] == "public"} == {"processes"}
+
+
+def test_the_raw_rows_of_a_table_without_a_condition_stay(everything: Asker) -> None:
+    ask = everything.seeing({"processes": ()})
+
+    assert ask.rows("SELECT count(*) AS n FROM __processes__partitions") == [{"n": 3}]
+
+
+def test_raw_rows_with_a_condition_of_their_own_do_not_exist(everything: Asker) -> None:
+    ask = everything.seeing({"*": (), "__processes__partitions": ("process_id = 'p1'",)})
+
+    with pytest.raises(InvalidStatement, match="no table named __processes__partitions"):
+        ask.rows("SELECT * FROM __processes__partitions")
+    assert ask.rows("SELECT count(*) AS n FROM processes") == [{"n": 2}]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPLAIN SELECT * FROM ledger",
+        "EXPLAIN ANALYZE SELECT count(*) FROM ledger",
+        "EXPLAIN VERBOSE SELECT 1 FROM LEDGER",
+        "EXPLAIN FORMAT TREE SELECT * FROM visible WHERE id IN (SELECT id FROM ledger)",
+        'EXPLAIN ANALYZE VERBOSE WITH l AS (SELECT * FROM "ledger") SELECT * FROM l',
+    ],
+)
+def test_how_a_filtered_table_is_read_is_not_described(everything: Asker, sql: str) -> None:
+    ask = everything.seeing({"ledger": ("shown",), "visible": ()})
+
+    with pytest.raises(StatementRefused, match="plan of this statement is not shown"):
+        ask.rows(sql)
+
+
+def test_how_other_tables_are_read_is_described(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("shown",), "visible": ()})
+
+    assert ask.rows("EXPLAIN ANALYZE SELECT count(*) FROM visible")
+    assert [row["column_name"] for row in ask.rows("DESCRIBE ledger")][:2] == ["id", "shown"]
+
+
+def test_an_error_on_a_visible_row_shows_no_value(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("id IN (0, 3)",)})
+
+    with pytest.raises(InvalidStatement) as caught:
+        ask.rows("SELECT CAST(secret AS INT) FROM ledger")
+
+    assert "hidden'" not in str(caught.value)
+    assert "cast" in caught.value.remedy
+
+
+def test_a_condition_that_fits_no_table_runs_nothing(everything: Asker, caplog: pytest.LogCaptureFixture) -> None:
+    ask = everything.seeing({"*": ("tenant = 'acme'",)})
+
+    with pytest.raises(InternalError) as caught:
+        ask.rows("SELECT count(*) FROM ledger")
+
+    assert "acme" not in str(caught.value)
+    assert "tenant" not in str(caught.value)
+    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.conditions"]
+    assert record.table == "ledger"  # type: ignore[attr-defined]
+    assert "acme" not in str(record.__dict__)
+    assert ask.rows("SELECT 1 AS one") == [{"one": 1}]
+
+
+def test_a_filtered_table_keeps_its_columns(everything: Asker) -> None:
+    ask = everything.seeing({"ledger": ("shown",)})
+
+    assert ask.plan("SELECT * FROM ledger").schema == everything.plan("SELECT * FROM ledger").schema
+    assert dict(ask.engine.tables(ask.caller))["ledger"] == everything.plan("SELECT * FROM ledger").schema
+
+
+@pytest.mark.parametrize("name", ["log_entries", "processes"])
+def test_the_rows_that_are_left_are_the_same(everything: Asker, name: str) -> None:
+    ask = everything.seeing({name: ("process_id LIKE 'p%'",)})
+
+    for sql in (f"SELECT * FROM {name}", f"SELECT *, concat(process_id, '!') AS c FROM {name}"):
+        assert sorted(map(repr, ask.rows(sql))) == sorted(map(repr, everything.rows(sql)))
+
+
+def default_engine(tables: FixedTables) -> DataFusionEngine:
+    conditions = {"ledger": "word NOT LIKE 'hid%'"}
+    return DataFusionEngine(tables, EngineSettings(planning_threads=1, default_conditions=conditions))
+
+
+@pytest.mark.parametrize(
+    ("caller", "rows"),
+    [
+        (CALLER, 30),
+        (replace(CALLER, is_admin=True), 60),
+        (replace(CALLER, table_access=TableAccess(filters={"*": ()})), 60),
+        (replace(CALLER, table_access=TableAccess(filters={"ledger": ("id < 5",)})), 5),
+    ],
+)
+def test_a_default_condition_is_for_callers_whom_nothing_else_limits(
+    everything: Asker, caller: AuthContext, rows: int
+) -> None:
+    engine = default_engine(everything.tables)
+
+    found = Asker(engine, everything.tables, caller).rows("SELECT count(*) AS n FROM ledger")
+
+    assert found == [{"n": rows}]
+    engine.close()
+
+
+def test_a_default_condition_leaves_other_tables_alone(everything: Asker) -> None:
+    engine = default_engine(everything.tables)
+    ask = Asker(engine, everything.tables)
+
+    assert ask.rows("SELECT count(*) AS n FROM visible, __processes__partitions") == [{"n": 90}]
+    assert ask.rows("EXPLAIN SELECT * FROM visible")
+    engine.close()
+
+
+def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(tmp_path: Path) -> None:
+    engine = DataFusionEngine(
+        FixedTables([write_log_entries(tmp_path, 1)]),
+        EngineSettings(planning_threads=1, default_conditions={"log_entries": "msg NOT LIKE 'error%'"}),
+    )
+
+    found: list[dict[str, Any]] = Asker(engine, FixedTables()).rows("SELECT msg FROM log_entries ORDER BY time")
+
+    assert found == [{"msg": "start 0"}, {"msg": "step 0"}]
+    engine.close()
+
+
+def test_filtered_statements_do_not_see_each_other(everything: Asker) -> None:
+    async def both() -> list[list[dict[str, Any]]]:
+        askers = (everything.seeing({"ledger": (f"id = {index}",)}) for index in range(12))
+        return await asyncio.gather(*(asyncio.to_thread(ask.rows, "SELECT id FROM ledger") for ask in askers))
+
+    assert asyncio.run(both()) == [[{"id": index}] for index in range(12)]

@@ -1,0 +1,13 @@
+"""Settings without a sign-in, and what a session shows."""
+
+from dataclasses import replace
+
+from micromegas_jupyter.notebook.identity_state import IdentityStatus
+from micromegas_jupyter.notebook.session import NotebookSession
+from tests.fakes.notebook_parts import SETTINGS
+
+WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)
+
+
+def shown(session: NotebookSession) -> IdentityStatus | None:
+    return None if session.state is None else session.state.status

@@ -1,0 +1,228 @@
+"""Tests of `notebook.identity_buttons`."""
+
+from threading import Event, current_thread
+
+import pytest
+
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, ServerUnavailable
+from micromegas_jupyter.notebook.identity_actions import IdentityAction
+from micromegas_jupyter.notebook.identity_buttons import TOO_LATE, IdentityButtons
+from micromegas_jupyter.notebook.identity_state import IdentityStatus
+from micromegas_jupyter.notebook.parts import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.settings import Flow
+from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
+from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
+from tests.unit.notebook.session_cases import shown
+
+WAIT_SECONDS = 20
+
+
+class FakeBoard:
+    """Implements `identity_buttons.Board`: notes what it is told."""
+
+    def __init__(self) -> None:
+        self.began: list[IdentityAction] = []
+        self.errors: list[str] = []
+        self.news: list[str] = []
+        self.ended = Event()
+        self.told = Event()
+
+    def begin_action(self, action: IdentityAction) -> None:
+        self.began.append(action)
+
+    def end_action(self, *, error: str = "") -> None:
+        self.errors.append(error)
+        self.ended.set()
+
+    def tell(self, news: str) -> None:
+        self.news.append(news)
+        self.told.set()
+
+
+@pytest.fixture
+def board() -> FakeBoard:
+    return FakeBoard()
+
+
+@pytest.fixture
+def buttons(session: NotebookSession) -> IdentityButtons:
+    return IdentityButtons(session)
+
+
+def press(buttons: IdentityButtons, action: IdentityAction, board: FakeBoard) -> None:
+    buttons.press(action, board)
+    assert board.ended.wait(WAIT_SECONDS)
+
+
+def test_refresh_renews_the_token_and_asks_the_server_again(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.signed_in(SETTINGS)
+
+    press(buttons, IdentityAction.REFRESH, board)
+
+    assert board.told.wait(WAIT_SECONDS)
+    assert (board.began, board.errors) == ([IdentityAction.REFRESH], [""])
+    assert board.news == ["Token renewed, and the server asked again."]
+    assert world.stored.renewal_count == 1
+    assert session.state is not None
+    assert session.state.server_line == "connected as alice@example.com, 14 ms"
+
+
+def test_a_refresh_that_fails_is_one_line_and_the_sign_in_is_what_it_was(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.signed_in(SETTINGS)
+    world.stored.renewal_failure = ProviderUnavailable("id.example.com did not answer.", remedy="Try later.")
+
+    press(buttons, IdentityAction.REFRESH, board)
+
+    assert board.errors == ["✗ id.example.com did not answer. Try later. · AVAIL002"]
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_a_server_that_is_down_is_found_by_a_refresh(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.signed_in(SETTINGS)
+    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.", remedy="Try later.")
+
+    press(buttons, IdentityAction.REFRESH, board)
+
+    assert board.errors == ["✗ lake.example.com does not answer. Try later. · AVAIL003"]
+    assert shown(session) is IdentityStatus.OFFLINE
+
+
+def test_sign_out_ends_the_sign_in_and_says_what_was_ended(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.signed_in(SETTINGS)
+
+    press(buttons, IdentityAction.SIGN_OUT, board)
+
+    assert world.logouts == [(SETTINGS, False)]
+    assert session.state is not None
+    assert (session.state.status, session.state.detail) == (IdentityStatus.SIGNED_OUT, "Signed out.")
+
+
+def test_sign_in_begins_a_sign_in_as_a_cell_would(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    world.stored = None
+    world.flow = FlowToUse(flow=Flow.BROWSER, reason="Because.")
+    session.logout(SETTINGS)
+
+    press(buttons, IdentityAction.SIGN_IN, board)
+
+    assert world.wishes == [FlowWish()]
+    assert session.state is not None
+    assert (session.state.status, session.state.detail) == (IdentityStatus.WAITING, "Because.")
+
+
+def test_whoever_has_signed_in_elsewhere_need_not_do_it_again(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.logout(SETTINGS)
+    world.stored = FakePersonalProvider()
+
+    press(buttons, IdentityAction.SIGN_IN, board)
+
+    assert world.logins == []
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_where_an_address_must_be_pasted_the_cell_is_named(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    session.logout(SETTINGS)
+
+    press(buttons, IdentityAction.SIGN_IN, board)
+
+    assert "Run %micromegas_login in a cell." in board.errors[0]
+    assert world.logins == []
+
+
+def test_a_code_takes_the_place_of_a_link_and_cancel_ends_it(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.begin_login(SETTINGS, Flow.BROWSER)
+
+    press(buttons, IdentityAction.SHOW_CODE, board)
+    offer = session.state and session.state.offer
+    board.ended.clear()
+    press(buttons, IdentityAction.CANCEL, board)
+
+    assert world.logins[0].is_cancelled
+    assert offer is not None
+    assert offer.flow is Flow.DEVICE
+    assert world.logins[1].is_cancelled
+    assert shown(session) is IdentityStatus.SIGNED_OUT
+
+
+def test_a_button_that_came_too_late_does_nothing_and_is_answered(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    buttons.press(IdentityAction.REFRESH, board)
+    session.logout(SETTINGS)
+    world.logouts.clear()
+
+    buttons.press(IdentityAction.SIGN_OUT, board)
+
+    assert (board.news, board.began, world.logouts) == ([TOO_LATE, TOO_LATE], [], [])
+
+
+def test_one_thing_is_done_at_a_time_and_beside_the_kernels_thread(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    began, go_on = Event(), Event()
+    threads: list[str] = []
+    session.signed_in(SETTINGS)
+
+    def slow() -> None:
+        threads.append(current_thread().name)
+        began.set()
+        assert go_on.wait(WAIT_SECONDS)
+
+    world.stored.renew = slow
+    buttons.press(IdentityAction.REFRESH, board)
+    assert began.wait(WAIT_SECONDS)
+    buttons.press(IdentityAction.SIGN_OUT, board)
+    go_on.set()
+
+    assert board.ended.wait(WAIT_SECONDS)
+    assert (board.began, world.logouts) == ([IdentityAction.REFRESH], [])
+    assert board.news[0] == TOO_LATE
+    assert threads == ["micromegas-refresh"]
+
+
+def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard, caplog
+) -> None:
+    def broken() -> None:
+        raise RuntimeError(SECRET_TOKEN)
+
+    session.signed_in(SETTINGS)
+    world.stored.renew = broken
+    press(buttons, IdentityAction.REFRESH, board)
+    board.ended.clear()
+    press(buttons, IdentityAction.SIGN_OUT, board)
+
+    assert board.errors[0].startswith("✗ That did not work.")
+    assert board.errors[1] == ""
+    assert SECRET_TOKEN not in caplog.text + str(board.errors)
+
+
+def test_a_sign_in_that_has_just_ended_begins_anew_from_its_page(
+    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
+) -> None:
+    session.signed_in(SETTINGS)
+    world.stored.failure = LoginRequired("The session has ended.")
+    session.note_failure(SETTINGS, world.stored.failure)
+
+    press(buttons, IdentityAction.SIGN_IN, board)
+
+    login: FakeLogin = world.logins[0]
+    login.succeed()
+    assert shown(session) is IdentityStatus.SIGNED_IN

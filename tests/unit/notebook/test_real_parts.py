@@ -1,0 +1,149 @@
+import warnings
+from pathlib import Path
+
+import pytest
+
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, FlowChoice, choose_flow
+from micromegas_jupyter.auth.surroundings import Surroundings
+from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+from micromegas_jupyter.errors import LoginRequired, UsageError
+from micromegas_jupyter.notebook.parts import FlowWish, PersonalProvider, Renewal
+from micromegas_jupyter.notebook.real_parts import flow_reason, real_parts
+from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+from tests.fakes.notebook_parts import SETTINGS
+
+
+@pytest.fixture(autouse=True)
+def config_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_variables_stand_in_for_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MICROMEGAS_OIDC_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", "lake-notebooks")
+
+    settings = real_parts().load_settings(None, {"MICROMEGAS_OIDC_ISSUER": "https://other.example.com"})
+
+    assert (settings.issuer, settings.client_id) == ("https://other.example.com", "lake-notebooks")
+
+
+def test_nobody_signed_in_is_told_what_to_do() -> None:
+    with pytest.raises(LoginRequired):
+        real_parts().stored_provider(SETTINGS)
+
+
+def test_a_wrapper_signs_in_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WRAPPER_VARIABLE, "corporate_wrapper")
+
+    assert real_parts().stored_provider(SETTINGS) is None
+
+
+def test_that_a_wrapper_is_deprecated_is_said_once_in_a_plain_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrapper_for_notebooks.py").write_text(
+        "import warnings\n"
+        "class Client:\n"
+        "    def query(self, sql, begin=None, end=None): ...\n"
+        "def connect():\n"
+        "    warnings.warn('the wrapper itself is old', FutureWarning)\n"
+        "    return Client()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(WRAPPER_VARIABLE, "wrapper_for_notebooks")
+    parts = real_parts()
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        parts.open_client(SETTINGS, None)
+        parts.open_client(SETTINGS, None)
+
+    assert parts.is_wrapped()
+    assert [str(warning.message) for warning in warned] == ["the wrapper itself is old"] * 2
+    assert capsys.readouterr() == (f"note: {DEPRECATION_NOTICE}\n", "")
+
+
+def test_a_terminal_that_nobody_sees_signs_nobody_in() -> None:
+    with pytest.raises(LoginRequired):
+        real_parts().choose_flow(SETTINGS, None, FlowWish())
+
+
+def test_a_way_that_nothing_here_can_do_is_refused_with_its_reason() -> None:
+    with pytest.raises(UsageError, match="hub was chosen by argument"):
+        real_parts().choose_flow(SETTINGS, None, FlowWish(flow=Flow.HUB))
+
+
+def test_a_way_is_remembered_and_forgotten(config_folder: Path) -> None:
+    from micromegas_jupyter.assembly import remembered_flow
+
+    parts = real_parts()
+
+    parts.remember_flow(SETTINGS, Flow.PASTE)
+    remembered = remembered_flow(SETTINGS)
+    parts.remember_flow(SETTINGS, None)
+
+    assert remembered is Flow.PASTE
+    assert remembered_flow(SETTINGS) is None
+    assert config_folder.exists()
+
+
+def test_logging_out_where_nobody_was_signed_in_says_so() -> None:
+    report = real_parts().logout(SETTINGS, False)
+
+    assert str(report) == "Nobody was signed in to id.example.com."
+
+
+def test_a_key_is_not_renewed() -> None:
+    assert real_parts().renewal(StaticTokenAuthProvider("key"), lambda _: None) is None
+
+
+def test_a_persons_sign_in_is_renewed() -> None:
+    from micromegas_jupyter.auth import OidcAuthProvider
+
+    provider = OidcAuthProvider("https://id.example.com", "lake-notebooks")
+
+    renewal: Renewal | None = real_parts().renewal(provider, lambda _: None)
+
+    assert renewal is not None
+    assert isinstance(provider, PersonalProvider)
+
+
+def test_a_client_knows_its_server() -> None:
+    with real_parts().open_client(ClientSettings(uri="grpc://127.0.0.1:1"), None) as client:
+        assert callable(client.open_query)
+
+
+def chosen(surroundings: Surroundings, *, can_device: bool = True, **wanted: object) -> FlowChoice:
+    return choose_flow(surroundings, can_device=can_device, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("choice", "has_kernel", "reason"),
+    [
+        (
+            chosen(Surroundings.JUPYTER),
+            True,
+            "Is the kernel on another machine than your browser? Run %micromegas_login --flow device.",
+        ),
+        (chosen(Surroundings.TERMINAL), False, ""),
+        (chosen(Surroundings.COLAB), True, "The kernel runs at Google, where no browser of yours can reach it."),
+        (
+            chosen(Surroundings.COLAB, can_device=False),
+            True,
+            "Not by device: the identity provider has no device sign-in.",
+        ),
+        (chosen(Surroundings.JUPYTER, wanted=Flow.DEVICE, origin=ARGUMENT), True, ""),
+        (
+            chosen(Surroundings.JUPYTER, wanted=Flow.DEVICE, origin=REMEMBERED),
+            True,
+            "It was chosen by an earlier sign-in of this profile.",
+        ),
+    ],
+)
+def test_why_one_signs_in_in_this_way_is_said_when_it_is_news(
+    choice: FlowChoice, has_kernel: bool, reason: str
+) -> None:
+    assert flow_reason(choice, has_kernel=has_kernel) == reason

@@ -1,0 +1,181 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from micromegas_jupyter.errors import ServerUnavailable
+from micromegas_jupyter.notebook.schema_cache import FRESH_SECONDS, KEPT_SECONDS, RETRY_SECONDS, SchemaCache
+from micromegas_jupyter.notebook.server_schema import ServerSchema
+from micromegas_jupyter.notebook.session import NotebookSession
+from tests.fakes.notebook_parts import SETTINGS, FakeWorld
+from tests.fakes.notebook_people import FakePersonalProvider
+
+WAIT_SECONDS = 60.0
+
+
+@pytest.fixture
+def session(session: NotebookSession, world: FakeWorld) -> Iterator[NotebookSession]:
+    yield session
+    world.tables.may_answer.set()
+    session.close()
+
+
+@pytest.fixture
+def cache(session: NotebookSession) -> SchemaCache:
+    return session.schemas
+
+
+@pytest.fixture
+def ask(cache: SchemaCache) -> Callable[[], ServerSchema | None]:
+    """Look up, and wait for what is asked in the background, if anything is."""
+
+    def ask_and_wait() -> ServerSchema | None:
+        cache.look_up(SETTINGS)
+        cache.wait(SETTINGS, WAIT_SECONDS)
+        return cache.known(SETTINGS)
+
+    return ask_and_wait
+
+
+def test_a_first_look_answers_at_once_and_a_later_one_knows_the_tables(cache: SchemaCache, world: FakeWorld) -> None:
+    world.tables.may_answer.clear()
+
+    first = cache.look_up(SETTINGS)
+    world.tables.may_answer.set()
+    cache.wait(SETTINGS, WAIT_SECONDS)
+
+    assert first is None
+    assert list(cache.look_up(SETTINGS).tables) == ["log_entries", "measures"]
+
+
+def test_a_server_that_is_near_answers_the_first_look_already(cache: SchemaCache) -> None:
+    assert list(cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS).tables) == ["log_entries", "measures"]
+
+
+def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(
+    cache: SchemaCache, world: FakeWorld
+) -> None:
+    world.tables.may_answer.clear()
+
+    looks = [cache.look_up(SETTINGS, wait_seconds=0.01)]
+    # Each of these would take a minute if it waited.
+    looks += [cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) for _ in range(20)]
+
+    assert looks == [None] * 21
+    assert world.tables.was_asked.wait(WAIT_SECONDS)
+    assert world.tables.asked_count == 1
+
+
+def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_background(
+    cache: SchemaCache, world: FakeWorld, ask: Callable[[], ServerSchema | None]
+) -> None:
+    ask()
+    world.clock.advance(FRESH_SECONDS - 10)
+    fresh = ask()
+    world.clock.advance(20)
+    world.tables.schemas = {}
+    world.tables.may_answer.clear()
+    old = cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS)
+    world.tables.may_answer.set()
+    cache.wait(SETTINGS, WAIT_SECONDS)
+
+    assert list(fresh.tables) == list(old.tables) == ["log_entries", "measures"]
+    assert list(cache.known(SETTINGS).tables) == []
+    assert world.tables.asked_count == 2
+
+
+def test_what_is_known_outlives_an_outage_for_a_bounded_time(
+    cache: SchemaCache, world: FakeWorld, ask: Callable[[], ServerSchema | None]
+) -> None:
+    ask()
+    world.tables.failure = ServerUnavailable("No.")
+    world.clock.advance(FRESH_SECONDS + 10)
+    during = ask()
+    world.clock.advance(KEPT_SECONDS)
+
+    assert during is not None
+    assert cache.known(SETTINGS) is None
+
+
+def test_a_server_that_could_not_be_asked_is_left_alone_for_a_while(
+    world: FakeWorld, ask: Callable[[], ServerSchema | None]
+) -> None:
+    world.tables.failure = ServerUnavailable("No.")
+    failed = [ask(), ask()]
+    asked_at_first = world.tables.asked_count
+    world.tables.failure = None
+    world.clock.advance(RETRY_SECONDS + 1)
+
+    assert failed == [None, None]
+    assert asked_at_first == 1
+    assert ask() is not None
+
+
+def test_nobody_signed_in_is_silent_and_a_sign_in_brings_the_tables(
+    session: NotebookSession, world: FakeWorld, ask: Callable[[], ServerSchema | None]
+) -> None:
+    world.stored = None
+    before = ask()
+
+    session._connections.put(SETTINGS, FakePersonalProvider())
+
+    assert before is None
+    assert list(ask().tables) == ["log_entries", "measures"]
+
+
+def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(
+    session: NotebookSession, world: FakeWorld, cache: SchemaCache, ask: Callable[[], ServerSchema | None]
+) -> None:
+    ask()
+    world.tables.schemas = {}
+
+    session._connections.put(SETTINGS, FakePersonalProvider())
+
+    assert cache.known(SETTINGS) is None
+    assert list(ask().tables) == []
+
+
+def test_an_answer_to_a_sign_in_that_has_ended_is_not_used(
+    session: NotebookSession, world: FakeWorld, cache: SchemaCache
+) -> None:
+    world.tables.may_answer.clear()
+    cache.look_up(SETTINGS)
+    assert world.tables.was_asked.wait(WAIT_SECONDS)
+
+    session._connections.put(SETTINGS, FakePersonalProvider())
+    world.tables.may_answer.set()
+    cache.wait(SETTINGS, WAIT_SECONDS)
+
+    assert cache.known(SETTINGS) is None
+
+
+def test_an_error_that_nobody_foresaw_is_silent_too(session: NotebookSession) -> None:
+    def fail(_client: object) -> ServerSchema:
+        raise ZeroDivisionError
+
+    cache = SchemaCache(session._connections, clock=session.parts.clock, fetch=fail)
+
+    assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
+
+
+def test_a_wrappers_client_is_not_made_behind_the_persons_back(session: NotebookSession, world: FakeWorld) -> None:
+    world.has_wrapper = True
+
+    assert session.schemas.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
+    session.connection(SETTINGS)
+    assert session.schemas.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is not None
+
+
+def test_the_number_of_servers_is_bounded(cache: SchemaCache, session: NotebookSession) -> None:
+    asked = [replace(SETTINGS, uri=f"grpc+tls://lake-{number}.example.com:50051") for number in range(10)]
+    for settings in asked:
+        assert cache.look_up(settings, wait_seconds=WAIT_SECONDS) is not None
+
+    assert sum(cache.known(settings) is not None for settings in asked) <= 8
+
+
+def test_a_closed_cache_asks_nobody(cache: SchemaCache, world: FakeWorld) -> None:
+    cache.close()
+
+    assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
+    assert world.tables.asked_count == 0

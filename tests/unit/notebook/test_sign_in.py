@@ -1,0 +1,332 @@
+"""Signing in from an IPython terminal; a kernel's side of it is tested in kernels."""
+
+from types import SimpleNamespace
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRefused,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    QueryCancelled,
+    Unavailable,
+    UsageError,
+)
+from micromegas_jupyter.notebook.parts import FlowToUse, FlowWish
+from micromegas_jupyter.redirect.terminal_qr import terminal_qr
+from micromegas_jupyter.settings import Flow
+from tests.fakes.notebook_parts import (
+    FITTING_ADDRESS,
+    PASTE_URL,
+    SCAN_URI,
+    SECRET_CHALLENGE,
+    SECRET_STATE,
+    START_URL,
+    USER_CODE,
+    VERIFICATION_URI,
+    FakeLogin,
+    FakeWorld,
+)
+from tests.fakes.notebook_people import FakePersonalProvider
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    """A world in which nobody is signed in."""
+    return FakeWorld(stored=None)
+
+
+def succeed_when_waited_for(world: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each sign-in succeed as soon as somebody waits for it."""
+    waiting = FakeLogin.result
+
+    def result(login: FakeLogin, timeout_seconds: float) -> object:
+        world.stored = FakePersonalProvider()
+        login.succeed(world.stored)
+        return waiting(login, timeout_seconds)
+
+    monkeypatch.setattr(FakeLogin, "result", result)
+
+
+def test_a_code_is_shown_and_waited_for(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.DEVICE, reason="Your browser runs on another machine than this terminal.")
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic("micromegas_login", "")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        (
+            f"Sign in at id.example.com: go to {VERIFICATION_URI} and type {USER_CODE} until 12:10 UTC. "
+            "Only type it if you started this. This notebook continues by itself."
+        ),
+        "Your browser runs on another machine than this terminal.",
+    ]
+    assert lines[2].startswith("Signed in as Alice Martin")
+    assert world.opened_pages == []
+
+
+def test_a_terminal_draws_the_code_that_a_camera_reads(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.DEVICE)
+    succeed_when_waited_for(world, monkeypatch)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    shell.run_line_magic("micromegas_login", "")
+
+    shown = capsys.readouterr().out
+    picture = "\n".join(terminal_qr(SCAN_URI, columns=100))
+    assert f"\nThe page to open, with the code filled in:\n{picture}\n" in shown
+    assert SCAN_URI not in shown
+
+
+def test_a_terminal_that_shows_no_colours_gets_no_picture(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.DEVICE)
+    succeed_when_waited_for(world, monkeypatch)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert "with the code filled in" not in capsys.readouterr().out
+
+
+def test_without_a_browser_the_next_way_is_announced(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.BROWSER, fallbacks=(Flow.DEVICE, Flow.PASTE))
+    world.has_browser = False
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert [login.flow for login in world.logins] == [Flow.BROWSER, Flow.DEVICE]
+    assert world.logins[0].is_cancelled
+    assert "\nNo browser opened here.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ProviderMisbehaved("It has no such page."), LoginFailed("It gave none.")])
+def test_a_way_that_cannot_begin_gives_way_to_the_next_with_a_word(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, error: MicromegasError
+) -> None:
+    world.flow = FlowToUse(flow=Flow.REDIRECT, fallbacks=(Flow.DEVICE,))
+    world.begin_failures[Flow.REDIRECT] = error
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert [login.flow for login in world.logins] == [Flow.DEVICE]
+
+
+def test_the_last_way_that_cannot_begin_says_why(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.begin_failures[Flow.BROWSER] = ProviderMisbehaved("It has no such page.")
+
+    with pytest.raises(ProviderMisbehaved, match="no such page"):
+        shell.run_line_magic("micromegas_login", "")
+
+
+def test_without_a_browser_and_another_way_the_address_is_still_good(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.has_browser = False
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert world.opened_pages == [START_URL]
+    assert len(world.logins) == 1
+
+
+def test_a_pasted_address_signs_in(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    world.stored = None
+    world.answers = [FITTING_ADDRESS]
+
+    shell.run_line_magic("micromegas_login", "")
+
+    shown = capsys.readouterr().out
+    assert world.prompts == ["Paste the address here (it is not shown): "]
+    assert f"open {PASTE_URL} until 12:10 UTC" in shown
+    assert "Signed in as Alice Martin" in shown
+    assert FITTING_ADDRESS not in shown
+
+
+def test_a_wrong_address_is_said_and_asked_for_again(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    world.answers = ["http://127.0.0.1:1/other?code=wrong", FITTING_ADDRESS]
+
+    shell.run_line_magic("micromegas_login", "")
+
+    shown = capsys.readouterr().out
+    assert (
+        "✗ The pasted text is not the address that this sign-in ended at. Try again. · USE001\n"
+        "Signed in as Alice Martin" in shown
+    )
+    assert "code=wrong" not in shown
+
+
+def test_five_wrong_addresses_end_the_sign_in(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    world.answers = ["wrong"] * 6
+
+    with pytest.raises(LoginFailed, match="None of the pasted addresses"):
+        shell.run_line_magic("micromegas_login", "")
+
+    assert world.logins[0].is_cancelled
+    assert world.answers == ["wrong"]
+
+
+def test_a_sign_in_that_was_refused_meanwhile_says_why(shell: InteractiveShell, world: FakeWorld) -> None:
+    def refuse() -> str:
+        world.logins[0].fail(LoginRefused("You said no."))
+        return FITTING_ADDRESS
+
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    world.answers = [refuse]
+
+    with pytest.raises(LoginRefused, match="You said no"):
+        shell.run_line_magic("micromegas_login", "")
+
+    assert world.logins[0].submitted == []
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), EOFError()], ids=["interrupt", "end of input"])
+def test_whoever_does_not_want_to_paste_ends_the_sign_in(
+    shell: InteractiveShell, world: FakeWorld, interruption: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    world.answers = [interruption]
+
+    done = shell.run_cell("%micromegas_login")
+
+    assert isinstance(done.error_in_exec, QueryCancelled)
+    assert world.logins[0].is_cancelled
+    assert capsys.readouterr().out.endswith("\n✗ The sign-in was cancelled.\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "wish"),
+    [
+        ("", FlowWish()),
+        ("--flow auto", FlowWish(is_automatic=True)),
+        ("--flow device", FlowWish(flow=Flow.DEVICE)),
+        ("--flow paste", FlowWish(flow=Flow.PASTE)),
+        ("--flow browser", FlowWish(flow=Flow.BROWSER)),
+    ],
+)
+def test_the_way_that_is_asked_for_is_passed_on(
+    shell: InteractiveShell, world: FakeWorld, option: str, wish: FlowWish
+) -> None:
+    world.flow_failure = UsageError("The identity provider has no device sign-in.")
+
+    with pytest.raises(UsageError, match="no device sign-in"):
+        shell.run_line_magic("micromegas_login", option)
+
+    assert world.wishes == [wish]
+    assert world.logins == []
+
+
+@pytest.mark.parametrize(
+    ("option", "remembered"),
+    [("", []), ("--flow auto", [None]), ("--flow device", [Flow.DEVICE])],
+)
+def test_the_way_that_worked_is_remembered(
+    shell: InteractiveShell,
+    world: FakeWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    remembered: list[Flow | None],
+) -> None:
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic("micromegas_login", option)
+
+    assert world.remembered == remembered
+
+
+def test_the_way_that_failed_is_not_remembered(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.answers = [KeyboardInterrupt()]
+
+    shell.run_cell("%micromegas_login --flow paste")
+
+    assert world.remembered == []
+
+
+def test_a_memory_that_cannot_be_written_fails_no_sign_in(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.remember_failure = Unavailable("Another program is writing the choices.")
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic("micromegas_login", "--flow device")
+
+    assert "Signed in as Alice Martin" in capsys.readouterr().out
+
+
+def test_an_unknown_way_is_refused(shell: InteractiveShell) -> None:
+    with pytest.raises(UsageError, match="invalid choice: 'smoke'"):
+        shell.run_line_magic("micromegas_login", "--flow smoke")
+
+
+@pytest.mark.parametrize("flow", ["auto", "browser", "device", "paste"])
+def test_a_run_that_nobody_watches_fails_at_once_whatever_way_is_named(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, flow: str
+) -> None:
+    unattended = SimpleNamespace(get_parent=lambda _channel: {"content": {"allow_stdin": False}})
+    monkeypatch.setattr(shell, "kernel", unattended, raising=False)
+
+    with pytest.raises(LoginRequired) as raised:
+        shell.run_line_magic("micromegas_login", f"--flow {flow}")
+
+    assert raised.value.what == (
+        "Not signed in at id.example.com (for lake.example.com:50051), and nobody is here to sign in."
+    )
+    assert raised.value.remedy == UNATTENDED_REMEDY
+    assert (world.wishes, world.logins, world.prompts) == ([], [], [])
+
+
+def test_options_choose_the_provider_for_later_cells_too(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    succeed_when_waited_for(world, monkeypatch)
+
+    shell.run_line_magic(
+        "micromegas_login",
+        "--issuer https://other.example.com --client-id app --scope 'openid email' --audience lake",
+    )
+
+    settings = shell._micromegas_extension.session.settings()
+    assert (settings.issuer, settings.client_id, settings.scope, settings.audience) == (
+        "https://other.example.com",
+        "app",
+        "openid email",
+        "lake",
+    )
+
+
+def test_nothing_of_a_pasted_sign_in_stays_behind(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.flow = FlowToUse(flow=Flow.PASTE)
+    world.answers = [FITTING_ADDRESS]
+
+    shell.run_line_magic("micromegas_login", "")
+
+    kept = repr(shell._micromegas_extension.session.state) + repr(shell._micromegas_extension.session)
+    assert SECRET_STATE not in kept
+    assert SECRET_CHALLENGE not in kept

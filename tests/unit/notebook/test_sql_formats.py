@@ -1,0 +1,154 @@
+"""`--format`: what the rows of a statement become."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import ServerUnavailable, UsageError
+from micromegas_jupyter.notebook import row_formats
+from micromegas_jupyter.notebook.row_reader import RowReader
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from tests.fakes.notebook_parts import FakeWorld
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "shown"),
+    [
+        ("", pd.DataFrame, "DataFrame"),
+        ("--format pandas", pd.DataFrame, "DataFrame"),
+        ("--format arrow", pa.Table, "pyarrow.Table"),
+        ("--format polars", pl.DataFrame, "polars.DataFrame"),
+    ],
+)
+def test_a_variable_takes_the_rows_in_the_format(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], option: str, kind: type, shown: str
+) -> None:
+    done = shell.run_cell(f"%%sql errors << {option}\nSELECT n, msg FROM t")
+
+    assert done.result is None
+    assert type(shell.user_ns["errors"]) is kind
+    assert list(shell.user_ns["errors"]["msg"].to_list() if kind is not pa.Table else ["a", "<b>", "c"]) == [
+        "a", "<b>", "c",
+    ]  # fmt: skip
+    assert f" → errors ({shown})\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("pandas", pd.DataFrame), ("arrow", pa.Table), ("polars", pl.DataFrame), ("reader", RowReader)],
+)
+def test_with_a_format_the_value_of_the_cell_is_of_that_type(shell: InteractiveShell, name: str, kind: type) -> None:
+    shell.run_cell(f"rows = %sql --format {name} SELECT n, msg FROM t")
+
+    assert type(shell.user_ns["rows"]) is kind
+
+
+def test_columns_can_be_of_arrows_types(shell: InteractiveShell) -> None:
+    shell.run_cell("%sql rows << --dtype pyarrow SELECT n, msg FROM t")
+
+    frame = shell.user_ns["rows"]
+    assert frame.dtypes.tolist() == [pd.ArrowDtype(pa.int64()), pd.ArrowDtype(pa.string())]
+    assert frame["msg"].tolist() == ["a", "<b>", "c"]
+
+
+def test_arrows_types_are_for_pandas_only(shell: InteractiveShell, world: FakeWorld) -> None:
+    with pytest.raises(UsageError, match="--dtype is for pandas DataFrames"):
+        shell.run_line_magic("sql", "--format arrow --dtype pyarrow SELECT 1")
+
+    assert world.asked == []
+
+
+def test_a_reader_fetches_nothing_before_it_is_asked(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = shell.run_cell("%%sql rows << --format reader --limit 7\nSELECT n, msg FROM t")
+    fetched = world.readers[0].rows
+    table = shell.user_ns["rows"].read_all()
+
+    assert done.result is None
+    assert fetched == 0
+    assert table.num_rows == 3
+    assert world.asked[0]["limit"] == 7
+    assert capsys.readouterr().out == (
+        "▸ rows come as you iterate · query 7f3a91c2 → rows (reader)\n"
+        "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → rows (reader)\n"
+    )
+
+
+def test_a_failure_while_a_later_cell_reads_is_shown_as_its_lines(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.script = [world.script[0], ServerUnavailable("lake.example.com does not answer.", remedy="")]
+    shell.run_cell("%sql rows << --format reader SELECT n FROM t")
+    capsys.readouterr()
+
+    done = shell.run_cell("for batch in rows: pass")
+
+    assert isinstance(done.error_in_exec, ServerUnavailable)
+    assert capsys.readouterr().out == (
+        "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)\n"
+        "✗ lake.example.com does not answer. · AVAIL003\n"
+    )
+
+
+def test_an_interrupt_while_a_later_cell_reads_has_no_traceback(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.script = [world.script[0], KeyboardInterrupt()]
+    shell.run_cell("%sql rows << --format reader SELECT n FROM t")
+
+    shell.run_cell("for batch in rows: pass")
+
+    assert "Traceback" not in capsys.readouterr().out
+
+
+def test_polars_that_is_not_installed_is_said_before_anything_is_sent(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_formats, "find_spec", lambda _name: None)
+
+    with pytest.raises(UsageError, match=r"Run %pip install 'micromegas_jupyter\[polars\]'"):
+        shell.run_line_magic("sql", "--format polars SELECT 1")
+
+    assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (pa.array([Decimal("1" * 50)]), 'The column "x" is of type decimal256'),
+        (pa.RunEndEncodedArray.from_arrays([1], [1]), r"polars cannot hold these columns \(run_end_encoded"),
+    ],
+    ids=["decimal256", "run-end encoded"],
+)
+def test_columns_that_polars_cannot_hold_are_refused_before_rows_are_fetched(
+    shell: InteractiveShell, world: FakeWorld, column: pa.Array, what: str
+) -> None:
+    world.script = [pa.record_batch({"x": column})]
+
+    with pytest.raises(UsageError, match=what):
+        shell.run_line_magic("sql", "--format polars SELECT x")
+
+    assert world.readers[0].is_closed
+    assert world.readers[0].rows == 0
+
+
+def test_two_columns_of_one_name_are_refused_for_polars(shell: InteractiveShell, world: FakeWorld) -> None:
+    world.script = [pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])]
+
+    with pytest.raises(UsageError, match="Two columns have the same name"):
+        shell.run_line_magic("sql", "--format polars SELECT a, a")
+
+
+def test_a_format_that_does_not_exist_is_refused_with_those_that_do(shell: InteractiveShell) -> None:
+    with pytest.raises(UsageError, match="choose from"):
+        shell.run_line_magic("sql", "--format arow SELECT 1")

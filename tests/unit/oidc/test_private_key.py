@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import ssl
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.keys import parse_key_set
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key, sign_jwt
+from micromegas_jupyter.oidc.signature import verify_signature
+from micromegas_jupyter.settings import AssertionAudience
+from tests.fakes.mint import NOW, SigningKey, ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
+from tests.fakes.tracebacks import traceback_with_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SOURCE = "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"
+KEYS: dict[str, Callable[[], SigningKey]] = {
+    "RS256": rsa_key,
+    "ES256": ec_key,
+    "ES384": lambda: ec_key("e384", "P-384"),
+    "ES512": lambda: ec_key("e521", "P-521"),
+    "EdDSA": ed25519_key,
+    "EdDSA of Ed448": ed448_key,
+}
+
+
+def pem_of(
+    private: object,
+    form: PrivateFormat = PrivateFormat.PKCS8,
+    encryption: KeySerializationEncryption = NoEncryption(),  # noqa: B008 - a value without state
+) -> str:
+    return private.private_bytes(Encoding.PEM, form, encryption).decode()  # type: ignore[attr-defined]
+
+
+def jwk_of(key: SigningKey, **changes: object) -> str:
+    members = {**key.jwk(), **_private_members(key), **changes}
+    return json.dumps({name: value for name, value in members.items() if value is not None})
+
+
+def _private_members(key: SigningKey) -> dict[str, object]:
+    private = key.private
+    if isinstance(private, rsa.RSAPrivateKey):
+        numbers = private.private_numbers()
+        values = {"d": numbers.d, "p": numbers.p, "q": numbers.q}
+        rest = {"dp": numbers.dmp1, "dq": numbers.dmq1, "qi": numbers.iqmp}
+        return {name: encode_number(value) for name, value in {**values, **rest}.items()}
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        return {"d": encode_number(private.private_numbers().private_value, (private.key_size + 7) // 8)}
+    return {"d": encode(private.private_bytes_raw())}
+
+
+def parse(text: str, *, key_id: str | None = None, algorithm: str | None = None) -> PrivateKey:
+    return parse_private_key(Secret(text), key_id=key_id, algorithm=algorithm, source_name=SOURCE)
+
+
+def refusal_of(text: str, *, key_id: str | None = None, algorithm: str | None = None) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, key_id=key_id, algorithm=algorithm)
+    assert caught.value.key == SOURCE
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_pem_key_signs_with_the_usual_algorithm_of_its_type(name: str) -> None:
+    key = KEYS[name]()
+
+    signed = parse_token(sign_jwt(parse(pem_of(key.private), key_id=key.kid), {"sub": "a"}).reveal())
+
+    assert dict(signed.header) == {"alg": key.algorithm, "typ": "JWT", "kid": key.kid}
+    assert dict(signed.claims) == {"sub": "a"}
+    verify_signature(signed, parse_key_set({"keys": [key.jwk()]}))
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_jwk_brings_its_own_id_and_algorithm(name: str) -> None:
+    key = KEYS[name]()
+
+    read = parse(jwk_of(key))
+
+    assert (read.key_id, read.algorithm) == (key.kid, key.algorithm)
+    verify_signature(parse_token(sign_jwt(read, {}).reveal()), parse_key_set({"keys": [key.jwk()]}))
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
+def test_an_rsa_key_signs_with_the_algorithm_that_is_chosen(algorithm: str) -> None:
+    key = rsa_key()
+
+    signed = parse_token(sign_jwt(parse(pem_of(key.private), algorithm=algorithm), {}).reveal())
+
+    assert signed.algorithm == algorithm
+    assert signed.key_id is None
+    verify_signature(signed, parse_key_set({"keys": [key.jwk(alg=algorithm)]}))
+
+
+def test_what_is_chosen_counts_more_than_what_the_jwk_says() -> None:
+    read = parse(jwk_of(rsa_key()), key_id="chosen", algorithm="PS256")
+
+    assert (read.key_id, read.algorithm) == ("chosen", "PS256")
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.TraditionalOpenSSL, PrivateFormat.PKCS8])
+@pytest.mark.parametrize("name", ["RS256", "ES256"])
+def test_older_and_newer_pem_forms_are_read(name: str, form: PrivateFormat) -> None:
+    assert parse(pem_of(KEYS[name]().private, form)).algorithm == name
+
+
+def test_space_around_a_key_does_not_matter() -> None:
+    assert parse(f"\n  {jwk_of(ec_key())}\n").algorithm == "ES256"
+    assert parse(f"\n{pem_of(ec_key().private)}\n\n").algorithm == "ES256"
+
+
+@pytest.mark.parametrize("name", ["RS256", "ES256", "EdDSA"])
+def test_a_public_key_is_refused(name: str) -> None:
+    key = KEYS[name]()
+    pem = key.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    assert "public key only" in str(refusal_of(pem))
+    assert "public key only" in str(refusal_of(json.dumps(key.jwk())))
+
+
+@pytest.mark.parametrize("is_jwk", [False, True])
+@pytest.mark.filterwarnings("ignore:Key size should be")
+def test_a_short_rsa_key_is_refused(is_jwk: bool) -> None:
+    key = rsa_key("short", bits=1024)
+
+    assert "2048" in str(refusal_of(jwk_of(key) if is_jwk else pem_of(key.private)))
+
+
+def test_an_encrypted_key_is_refused_with_its_remedy() -> None:
+    pem = pem_of(ec_key().private, encryption=BestAvailableEncryption(b"pass"))
+
+    assert "without a passphrase" in refusal_of(pem).remedy
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES384", "HS256", "none"])
+def test_an_algorithm_that_does_not_fit_the_key_is_refused_with_those_that_do(algorithm: str) -> None:
+    assert "ES256" in refusal_of(pem_of(ec_key().private), algorithm=algorithm).remedy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kty": "oct", "k": "c2VjcmV0"},
+        {"kty": 1},
+        {"use": "enc"},
+        {"key_ops": ["verify"]},
+        {"key_ops": "sign"},
+        {"crv": "secp256k1"},
+        {"crv": None},
+        {"d": 1},
+        {"d": "!"},
+        {"x": "AAAA"},
+        {"kid": 1},
+        {"kid": "a" * 1025},
+        {"kid": "a\nb"},
+        {"alg": 1},
+        {"alg": "RS256"},
+    ],
+)
+def test_a_jwk_that_is_not_a_sound_signing_key_is_refused(changes: dict[str, object]) -> None:
+    refusal_of(jwk_of(ec_key(), **changes))
+
+
+OTHER_KEYS = {
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "x25519": x25519.X25519PrivateKey.generate,
+    "dsa": lambda: dsa.generate_private_key(2048),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KEYS)
+def test_a_pem_key_of_a_kind_that_cannot_sign_here_is_refused(name: str) -> None:
+    refusal_of(pem_of(OTHER_KEYS[name]()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not a key",
+        "{",
+        "{}",
+        '{"keys": []}',
+        '["kty"]',
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+        "-----BEGIN PRIVATE KEY-----" + "A" * 70_000,
+    ],
+)
+def test_what_is_no_key_is_refused(text: str) -> None:
+    refusal_of(text)
+
+
+def test_a_refusal_shows_nothing_of_the_key() -> None:
+    damaged = jwk_of(ec_key(), d="s3cret-part!")
+
+    shown = refusal_of(damaged)
+
+    assert "s3cret" not in str(shown)
+    assert shown.__cause__ is None
+
+
+UNUSABLE_TEXTS = {
+    "a JWK with a wrong id": jwk_of(ec_key(), kid=1),
+    "a JWK on another curve": jwk_of(ec_key(), crv="secp256k1"),
+    "a damaged JWK": jwk_of(ec_key(), x="AAAA"),
+    "a damaged PEM key": pem_of(ec_key().private).replace("\n-----END", "AAAA\n-----END"),
+    "a PEM key that is called encrypted": pem_of(ec_key().private) + "ENCRYPTED",
+    "another text": "correct horse battery staple, correct horse battery staple",
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE_TEXTS)
+def test_a_refusal_shows_nothing_of_the_text_not_even_with_all_variables(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(UNUSABLE_TEXTS[name])
+
+    shown, middle = traceback_with_variables(caught.value), len(UNUSABLE_TEXTS[name]) // 2
+    assert "source_name = " in shown
+    assert UNUSABLE_TEXTS[name][middle - 5 : middle + 5] not in shown
+
+
+def test_a_key_that_does_not_fit_is_refused_without_a_trace_of_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(pem_of(ec_key().private), algorithm="RS256")
+
+    assert "BEGIN" not in traceback_with_variables(caught.value)
+
+
+def test_a_certificate_beside_the_key_is_named_by_its_sha_256_thumbprint() -> None:
+    own = certificate_of(rsa_key())
+
+    key = parse(f"{certificate_of(rsa_key('authority'))}{pem_of(rsa_key().private)}\nBag Attributes: é\n{own}")
+
+    thumbprint = encode(hashlib.sha256(ssl.PEM_cert_to_DER_cert(own)).digest())
+    assert dict(parse_token(sign_jwt(key, {}).reveal()).header) == {
+        "alg": "RS256",
+        "typ": "JWT",
+        "x5t#S256": thumbprint,
+    }
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----", None],
+)
+def test_a_certificate_that_is_damaged_or_another_key_s_is_refused(certificate: str | None) -> None:
+    beside = certificate_of(rsa_key("authority")) if certificate is None else certificate
+
+    assert "certificate" in refusal_of(pem_of(rsa_key().private) + beside).remedy
+
+
+def test_a_key_says_whom_its_assertions_are_for() -> None:
+    text = Secret(pem_of(ec_key().private))
+
+    key = parse_private_key(text, key_id=None, algorithm=None, source_name=SOURCE, audience=AssertionAudience.ISSUER)
+
+    assert key.audience is AssertionAudience.ISSUER
+    assert parse(text.reveal()).audience is AssertionAudience.TOKEN_ENDPOINT
+
+
+def certificate_of(key: SigningKey) -> str:
+    private = key.private
+    assert isinstance(private, rsa.RSAPrivateKey)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lake")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=1)).public_key(private.public_key())
+    return builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def test_a_private_key_is_neither_shown_nor_pickled() -> None:
+    key = parse(jwk_of(ec_key()))
+
+    assert str(json.loads(jwk_of(ec_key()))["d"]) not in repr(key)
+    with pytest.raises(TypeError):
+        pickle.dumps(key)

@@ -1,0 +1,298 @@
+"""Metrics for whoever has a credential, health for anybody, and no way to keep either from others."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.server import HttpEndpoint
+from micromegas_jupyter.settings import RateLimits
+from tests.fakes.validator import FakeValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micromegas_jupyter.contracts import AuthContext
+
+TIMEOUT_SECONDS = 10.0
+ALICE = {"Authorization": "Bearer alice"}
+
+
+@contextmanager
+def running(**changes: object) -> Iterator[int]:
+    registry = CollectorRegistry()
+    Counter("told", "A number.", registry=registry).inc(7)
+    options = {"validator": FakeValidator(), "registries": [registry], "is_serving": lambda: True, **changes}
+    endpoint = HttpEndpoint("127.0.0.1", 0, **options)  # type: ignore[arg-type]
+    port = endpoint.start()
+    try:
+        yield port
+    finally:
+        endpoint.stop()
+
+
+def ask(
+    port: int, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request(method, path, headers=headers or {})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def send(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as raw:
+        raw.sendall(data)
+        received = b""
+        while chunk := raw.recv(65536):
+            received += chunk
+        return received
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with running() as found:
+        yield found
+
+
+def test_metrics_are_shown_to_whoever_has_a_credential(port: int) -> None:
+    status, headers, body = ask(port, "/metrics", headers=ALICE)
+
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain; version=")
+    assert b"told_total 7.0" in body
+
+
+def test_all_registries_are_shown() -> None:
+    other = CollectorRegistry()
+    Counter("more", "Another number.", registry=other)
+
+    with running(registries=[CollectorRegistry(), other], validator=None) as port:
+        assert b"more_total 0.0" in ask(port, "/metrics")[2]
+
+
+def test_health_is_told_to_anybody(port: int) -> None:
+    assert ask(port, "/health")[0] == 200
+
+
+def test_a_server_that_does_not_serve_is_not_healthy() -> None:
+    with running(is_serving=lambda: False) as port:
+        assert ask(port, "/health")[0] == 503
+
+
+def test_without_a_validator_metrics_are_shown_to_anybody() -> None:
+    with running(validator=None) as port:
+        assert ask(port, "/metrics")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "challenge"),
+    [
+        ({}, 'Bearer realm="micromegas"'),
+        ({"Authorization": "Bearer mallory"}, 'Bearer realm="micromegas", error="invalid_token"'),
+        ({"Authorization": "Basic YTphbGljZQ=="}, 'Bearer realm="micromegas", error="invalid_token"'),
+        ({"Authorization": "Bearer alice, Bearer alice"}, 'Bearer realm="micromegas", error="invalid_token"'),
+    ],
+)
+def test_a_refusal_carries_the_challenge_of_rfc_6750(port: int, headers: dict[str, str], challenge: str) -> None:
+    status, answered, body = ask(port, "/metrics", headers=headers)
+
+    assert (status, answered["www-authenticate"], body) == (401, challenge, b"Unauthorized\n")
+
+
+def test_two_authorization_headers_are_refused(port: int) -> None:
+    answer = send(
+        port, b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\nAuthorization: Bearer alice\r\n\r\n"
+    )
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_provider_that_is_down_is_no_refusal(port: int) -> None:
+    status, headers, _body = ask(port, "/metrics", headers={"Authorization": "Bearer outage"})
+
+    assert (status, headers["retry-after"]) == (503, "1")
+
+
+def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+    with running(rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as port:
+        first, _headers, _body = ask(port, "/metrics", headers=ALICE)
+        second, headers, _body = ask(port, "/metrics", headers=ALICE)
+
+    assert (first, second) == (200, 429)
+    assert 1 <= int(headers["retry-after"]) <= 10
+
+
+def test_a_refusal_names_page_and_address_in_the_audit(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    ask(port, "/metrics", headers={"Authorization": "Bearer mallory"})
+
+    (event,) = [json.loads(record.message) for record in caplog.records if "audit" in record.name]
+    assert (event["outcome"], event["reason"]) == ("refused", "unknown")
+    assert (event["method"], event["client_ip"]) == ("GET /metrics", "127.0.0.1")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/health/x", "/../etc/passwd", "/favicon.ico", "/%00"])
+def test_other_paths_are_not_found(port: int, path: str) -> None:
+    assert ask(port, path)[0] == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "NONSENSE"])
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/"])
+def test_only_reading_methods_are_answered(port: int, method: str, path: str) -> None:
+    status, headers, body = ask(port, path, method=method, headers=ALICE)
+
+    assert (status, headers["allow"], body) == (405, "GET, HEAD", b"Method Not Allowed\n")
+
+
+def test_head_has_the_headers_and_no_body(port: int) -> None:
+    status, headers, body = ask(port, "/health", method="HEAD")
+
+    assert (status, headers["content-length"], body) == (200, "3", b"")
+
+
+def test_answers_name_no_version_and_are_not_stored(port: int) -> None:
+    for _status, headers, _body in (ask(port, "/health"), ask(port, "/nowhere"), ask(port, "/metrics")):
+        assert headers["server"] == "micromegas"
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "etag" not in headers
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000,
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"\r\n\r\n",
+    ],
+    ids=["TLS", "no path", "large header", "large body", "negative", "two lengths", "nothing"],
+)
+def test_what_is_no_small_request_is_turned_away_without_a_traceback(
+    port: int, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        answer = send(port, data)
+    except ConnectionResetError:
+        answer = b""
+
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert b"Traceback" not in answer
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert ask(port, "/health")[0] == 200
+
+
+def test_a_defect_is_a_bare_500_and_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> bool:
+        raise ZeroDivisionError("secret detail")
+
+    with running(is_serving=fail) as port:
+        status, _headers, body = ask(port, "/health")
+
+    assert (status, body) == (500, b"Internal Server Error\n")
+    assert [record.message for record in caplog.records] == ["a page could not be made"]
+
+
+def test_sixty_idle_connections_keep_nobody_out(port: int) -> None:
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) for _ in range(60)]
+    try:
+        for number, connection in enumerate(idle):
+            if number % 2:
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost:")
+
+        assert ask(port, "/health")[0] == 200
+        assert ask(port, "/metrics", headers=ALICE)[0] == 200
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_a_connection_that_sends_nothing_is_closed_after_five_seconds(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_at_most_sixteen_requests_are_answered_at_once() -> None:
+    started = threading.Semaphore(0)
+    release = threading.Event()
+
+    class SlowValidator(FakeValidator):
+        def cached_context(self, token: str) -> AuthContext | None:
+            started.release()
+            return super().cached_context(token)
+
+        def validate_token(self, token: str) -> AuthContext:
+            release.wait(TIMEOUT_SECONDS)
+            return super().validate_token(token)
+
+    with running(validator=SlowValidator()) as port:
+        request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\n\r\n"
+        busy = [socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) for _ in range(16)]
+        for connection in busy:
+            connection.sendall(request)
+        for _ in busy:
+            assert started.acquire(timeout=TIMEOUT_SECONDS)
+
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as one_more:
+            assert one_more.recv(1) == b""
+
+        release.set()
+        for connection in busy:
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            connection.close()
+
+
+def test_a_port_that_is_taken_is_a_configuration_error(port: int) -> None:
+    endpoint = HttpEndpoint("127.0.0.1", port, validator=None, registries=[], is_serving=lambda: True)
+
+    with pytest.raises(ConfigurationError) as caught:
+        endpoint.start()
+
+    assert caught.value.key == "http_port"
+
+
+def test_a_certificate_that_is_none_is_a_configuration_error(tmp_path) -> None:
+    file = tmp_path / "nothing.pem"
+    file.write_text("nothing")
+    endpoint = HttpEndpoint(
+        "127.0.0.1",
+        0,
+        validator=None,
+        registries=[],
+        is_serving=lambda: True,
+        certificate_file=file,
+        key_file=file,
+    )
+
+    with pytest.raises(ConfigurationError) as caught:
+        endpoint.start()
+
+    assert (caught.value.key, str(tmp_path) in str(caught.value)) == ("certificate_file", False)
+
+
+def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine() -> None:
+    endpoint = HttpEndpoint("127.0.0.1", 0, validator=None, registries=[], is_serving=lambda: True)
+    endpoint.stop()
+    port = endpoint.start()
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as idle:
+        endpoint.stop()
+        endpoint.stop()
+
+        assert idle.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
