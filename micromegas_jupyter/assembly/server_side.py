@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
+from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.lakehouse import Lake
@@ -82,11 +83,15 @@ class ServerStack:
     def __init__(self, options: ServeOptions, *, environ: Mapping[str, str] | None = None) -> None:
         check_exposure(options)
         self.options = options
+        server_limits = read_server_limits(process_variables(environ))
         self.lake = Lake(options.lake)
         self._engine = DataFusionEngine(
             self.lake,
-            EngineSettings(
-                memory_limit_bytes=options.memory_mib * 1024 * 1024, default_conditions=dict(OTHER_PEOPLES_ROWS)
+            limit_engine(
+                EngineSettings(
+                    memory_limit_bytes=options.memory_mib * 1024 * 1024, default_conditions=dict(OTHER_PEOPLES_ROWS)
+                ),
+                server_limits,
             ),
         )
         try:
@@ -103,13 +108,16 @@ class ServerStack:
         self._server = ServerThread(
             engine=self._engine,
             validator=self.validator,
-            settings=FlightServerSettings(
-                host=options.host,
-                port=options.port,
-                certificate_file=options.certificate_file,
-                key_file=options.key_file,
-                trusted_proxies=options.trusted_proxies,
-                rate_limits=limits,
+            settings=limit_flight(
+                FlightServerSettings(
+                    host=options.host,
+                    port=options.port,
+                    certificate_file=options.certificate_file,
+                    key_file=options.key_file,
+                    trusted_proxies=options.trusted_proxies,
+                    rate_limits=limits,
+                ),
+                server_limits,
             ),
             clock=SYSTEM_CLOCK,
         )

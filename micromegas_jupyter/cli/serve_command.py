@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.cli.access_command import access_environment
+from micromegas_jupyter.cli.limit_options import add_limit_arguments, limit_environment
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import AccessSettings, ApiKeySetting, LegacyApiKeys
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory for queries, in MiB")
     parser.add_argument("--no-telemetry", action="store_true", help="do not record the server's own logs and load")
+    add_limit_arguments(parser)
 
 
 def add_listening_arguments(parser: argparse.ArgumentParser, *, port: int) -> None:
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             memory_mib=arguments.memory_mib,
             record=not arguments.no_telemetry,
         ),
-        environ=access_environment(arguments),
+        environ=limit_environment(arguments, access_environment(arguments)),
     )
     stop = stop_event()
     with stack:

@@ -21,6 +21,9 @@ class FlightServerSettings:
         max_concurrent_calls: Calls of all kinds at once; over it the answer is RESOURCE_EXHAUSTED at once.
         max_concurrent_queries: Queries that plan or stream at once.
         max_queries_per_caller: Of these, those of one caller.
+        query_timeout_seconds: How long a query may take from its call to its last row; None for any time.
+        max_rows: Rows of one result; None for all.
+        max_result_bytes: Bytes of one result as it is sent; None for any number.
         admission_wait_seconds: How long a query waits for its turn before it is refused.
         token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
         stalled_write_seconds: How long a client may take no data before its query is given up.
@@ -44,7 +47,10 @@ class FlightServerSettings:
     max_concurrent_calls: int = 1000
     max_concurrent_queries: int = 32
     max_queries_per_caller: int = 16
-    admission_wait_seconds: float = 10.0
+    query_timeout_seconds: float | None = 1800.0
+    max_rows: int | None = None
+    max_result_bytes: int | None = None
+    admission_wait_seconds: float = 60.0
     token_check_seconds: float = 20.0
     stalled_write_seconds: float = 300.0
     prepared_idle_seconds: float = 600.0
@@ -66,12 +72,14 @@ class FlightServerSettings:
             self.max_queries_per_caller,
             self.max_prepared,
             self.max_prepared_per_caller,
+            *(limit for limit in (self.max_rows, self.max_result_bytes) if limit is not None),
         )
         waits = (
             self.admission_wait_seconds,
             self.token_check_seconds,
             self.stalled_write_seconds,
             self.prepared_idle_seconds,
+            *(limit for limit in (self.query_timeout_seconds,) if limit is not None),
         )
         if min(counts) < 1 or min(waits) <= 0:
             raise ValueError("limits are one or more, waits are longer than nothing")

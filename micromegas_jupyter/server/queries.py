@@ -19,6 +19,7 @@ from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import find_client_address, parse_client_tags, parse_query_options
+from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 
 _CLOSE_SECONDS: Final = 10.0
@@ -36,7 +37,7 @@ class QueryRunner:
     def __init__(self, engine: Engine, *, settings: FlightServerSettings, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._trusted_proxies = settings.trusted_proxies
+        self._settings = settings
         self._admission = Admission(
             max_queries=settings.max_concurrent_queries,
             max_per_caller=settings.max_queries_per_caller,
@@ -54,11 +55,11 @@ class QueryRunner:
         Raises:
             UsageError: A header cannot be read.
             PermissionDenied: The headers name another user.
-            QueryError: The statement cannot be planned.
+            QueryError: The statement cannot be planned, or not in time.
         """
         resolve_attribution(call.caller, call.headers)
         request = _build_request(call, sql, parameters)
-        async with self._admission.slot(call.caller_key):
+        async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
             return await self._engine.plan(request, call.caller)
 
     async def run(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> None:
@@ -67,16 +68,16 @@ class QueryRunner:
         Raises:
             UsageError: A header cannot be read.
             PermissionDenied: The headers name another user.
-            QueryError: The statement cannot be planned or fails.
+            QueryError: The statement cannot be planned or fails, or takes more time or gives more than it may.
         """
         request = _build_request(call, sql, parameters)
         audit = QueryAudit(self._gather_facts(call, request), self._clock)
         try:
-            async with self._admission.slot(call.caller_key):
+            async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
                 audit.mark_admitted()
                 planned = await self._engine.plan(request, call.caller)
                 audit.mark_planned()
-                await _send_rows(call, planned, audit)
+                await self._send_rows(call, planned, audit)
         except BaseException as error:
             if ends_task(error) or call.context.done():
                 audit.write("incomplete")
@@ -86,10 +87,30 @@ class QueryRunner:
             raise translated from error
         audit.write("ok")
 
+    async def _send_rows(self, call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
+        encoder = FlightDataEncoder(planned.schema)
+        size = ResultSize(max_rows=self._settings.max_rows, max_bytes=self._settings.max_result_bytes)
+        await call.write(encoder.encode_schema())
+        batches = planned.batches()
+        try:
+            async for batch in batches:
+                sent = size.fit(batch)
+                for message in encoder.encode_batch(sent):
+                    size.check_message(len(message))
+                    await call.write(message)
+                audit.output_rows += sent.num_rows
+                size.count_rows(sent.num_rows, of=batch.num_rows)
+        finally:
+            # Without this the engine would work on until the garbage collector finds the iterator.
+            close = getattr(batches, "aclose", None)
+            if close is not None:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await close()
+
     def _gather_facts(self, call: Call, request: StatementRequest) -> QueryFacts:
         return QueryFacts(
             query_id=call.query_id,
-            client_address=find_client_address(call.context.peer(), call.headers, self._trusted_proxies),
+            client_address=find_client_address(call.context.peer(), call.headers, self._settings.trusted_proxies),
             tags=parse_client_tags(call.headers),
             caller=call.caller,
             attribution=resolve_attribution(call.caller, call.headers),
@@ -107,20 +128,3 @@ def _build_request(call: Call, sql: str, parameters: pa.RecordBatch | None) -> S
         row_limit=options.row_limit,
         preserve_dictionary=options.preserve_dictionary,
     )
-
-
-async def _send_rows(call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
-    encoder = FlightDataEncoder(planned.schema)
-    await call.write(encoder.encode_schema())
-    batches = planned.batches()
-    try:
-        async for batch in batches:
-            for message in encoder.encode_batch(batch):
-                await call.write(message)
-            audit.output_rows += batch.num_rows
-    finally:
-        # Without this the engine would work on until the garbage collector finds the iterator.
-        close = getattr(batches, "aclose", None)
-        if close is not None:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await close()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         OidcServerSettings,
         RateLimits,
     )
+    from micromegas_jupyter.settings.server_limits import ServerLimits, parse_server_limits
     from micromegas_jupyter.settings.sign_in import (
         AssertionAudience,
         Bearer,
@@ -72,6 +73,7 @@ _HOME = {
     "RateLimits": "server",
     "RoleSetting": "roles",
     "SIGNATURE_ALGORITHMS": "issuers",
+    "ServerLimits": "server_limits",
     "TokenKind": "issuers",
     "TokenStorage": "sign_in",
     "WorkloadExchange": "sign_in",
@@ -85,6 +87,7 @@ _HOME = {
     "parse_access_settings": "access_config",
     "parse_api_keys": "api_keys",
     "parse_client_settings": "client_config",
+    "parse_server_limits": "server_limits",
     "render_api_keys": "api_keys",
     "same_application": "client_proofs",
     "without_proofs": "client_proofs",
@@ -117,6 +120,7 @@ __all__ = [
     "PrivateKeySetting",
     "RateLimits",
     "RoleSetting",
+    "ServerLimits",
     "TokenKind",
     "TokenStorage",
     "WorkloadExchange",
@@ -130,6 +134,7 @@ __all__ = [
     "parse_access_settings",
     "parse_api_keys",
     "parse_client_settings",
+    "parse_server_limits",
     "render_api_keys",
     "same_application",
     "without_proofs",

@@ -53,6 +53,9 @@ class FakeEngine:
         if make_error := _FAILURES.get(word):
             raise make_error()
         match word:
+            case "slow":
+                await asyncio.Event().wait()
+                return _fixed_rows(word)
             case "echo":
                 echoed = request.parameters or pa.record_batch({"0": pa.array([], pa.int64())})
                 return FakePlannedQuery(echoed.schema, lambda: _stream(echoed), pa.schema({"0": pa.int64()}))

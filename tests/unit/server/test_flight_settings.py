@@ -22,6 +22,9 @@ def test_the_defaults_listen_on_loopback() -> None:
         {"key_file": Path("server.key")},
         {"max_concurrent_queries": 0},
         {"admission_wait_seconds": 0.0},
+        {"query_timeout_seconds": 0.0},
+        {"max_rows": 0},
+        {"max_result_bytes": -1},
     ],
 )
 def test_other_values_are_refused(changes: dict[str, object]) -> None:

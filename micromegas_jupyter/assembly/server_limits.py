@@ -1,0 +1,58 @@
+"""Hands an administrator's limits to the parts that keep them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from micromegas_jupyter.engine import EngineSettings
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.server import FlightServerSettings
+from micromegas_jupyter.settings import ServerLimits, parse_server_limits
+from micromegas_jupyter.settings.server_limits import SPILL_DIRECTORY_VARIABLE
+
+_MIB = 1024 * 1024
+
+
+def read_server_limits(environ: Mapping[str, str]) -> ServerLimits:
+    """Return the limits that the variables set.
+
+    Raises:
+        ConfigurationError: One is malformed, or nothing can be written to the spill directory.
+    """
+    limits = parse_server_limits(environ)
+    folder = limits.spill_directory
+    if folder is not None and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise ConfigurationError(
+            "The spill directory is not a folder that this server may write to.",
+            key=SPILL_DIRECTORY_VARIABLE,
+            remedy="Make it, and let the server's user write to it.",
+        )
+    return limits
+
+
+def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> FlightServerSettings:
+    """Return `settings` with the limits of calls and queries."""
+    return replace(
+        settings,
+        query_timeout_seconds=float(limits.query_timeout_seconds) or None,
+        max_rows=limits.max_rows or None,
+        max_result_bytes=limits.max_result_mib * _MIB or None,
+        max_concurrent_queries=limits.max_queries,
+        max_queries_per_caller=limits.max_queries_per_caller,
+        admission_wait_seconds=float(limits.queue_seconds),
+        max_receive_bytes=limits.max_message_mib * _MIB,
+        max_metadata_bytes=limits.max_metadata_kib * 1024,
+        max_concurrent_calls=limits.max_calls,
+        stalled_write_seconds=float(limits.stalled_client_seconds),
+    )
+
+
+def limit_engine(settings: EngineSettings, limits: ServerLimits) -> EngineSettings:
+    """Return `settings` with the limits of spilling and of a statement's length."""
+    return replace(
+        settings,
+        spill_limit_bytes=limits.spill_mib * _MIB,
+        spill_directory=limits.spill_directory,
+        max_statement_bytes=limits.max_statement_bytes,
+    )

@@ -1,0 +1,189 @@
+"""How much a server gives its callers: time, rows, bytes, queries at once, room to spill; how much it takes from them.
+
+Each limit has a variable and an option of `micromegas serve`; what is done at a limit is the server's and the engine's
+job.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Final
+
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings.decoding import shown
+
+SPILL_DIRECTORY_VARIABLE: Final = "MICROMEGAS_SERVER_SPILL_DIRECTORY"
+
+_DAY_SECONDS: Final = 24 * 3600
+_MOST_ROWS: Final = 10**15
+_MOST_MIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What one server process allows; 0 stands for no limit where that is said.
+
+    Attributes:
+        query_timeout_seconds: How long a query may take, waiting and planning included; 0 for as long as it likes.
+        max_rows: Rows of one result; 0 for all.
+        max_result_mib: Size of one result as it is sent, in MiB; 0 for any.
+        max_queries: Queries that plan or run at once.
+        max_queries_per_caller: Of these, those of one caller.
+        queue_seconds: How long a query waits for its turn.
+        spill_mib: What one query may write to the spill directory, in MiB.
+        spill_directory: An existing folder for what does not fit into memory; None for the system's.
+        max_statement_bytes: The longest statement, in UTF-8 bytes.
+        max_message_mib: The largest message from a client, in MiB.
+        max_metadata_kib: The largest set of headers from a client, in KiB.
+        max_calls: Calls of all kinds at once.
+        stalled_client_seconds: How long a client may take no data before its query ends.
+    """
+
+    query_timeout_seconds: int = 1800
+    max_rows: int = 0
+    max_result_mib: int = 0
+    max_queries: int = 32
+    max_queries_per_caller: int = 16
+    queue_seconds: int = 60
+    spill_mib: int = 8192
+    spill_directory: str | None = field(default=None, repr=False)
+    max_statement_bytes: int = 65536
+    max_message_mib: int = 16
+    max_metadata_kib: int = 64
+    max_calls: int = 1000
+    stalled_client_seconds: int = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedLimit:
+    """A limit that is a whole number: a field of `ServerLimits`, its variable, its range."""
+
+    name: str
+    variable: str
+    meaning: str
+    least: int = 1
+    most: int
+
+
+COUNTED_LIMITS: Final = (
+    CountedLimit(
+        name="query_timeout_seconds",
+        variable="MICROMEGAS_SERVER_QUERY_TIMEOUT_SECONDS",
+        meaning="how long a query may take, in seconds; 0 for no limit",
+        least=0,
+        most=7 * _DAY_SECONDS,
+    ),
+    CountedLimit(
+        name="max_rows",
+        variable="MICROMEGAS_SERVER_MAX_ROWS",
+        meaning="rows of one result; 0 for no limit",
+        least=0,
+        most=_MOST_ROWS,
+    ),
+    CountedLimit(
+        name="max_result_mib",
+        variable="MICROMEGAS_SERVER_MAX_RESULT_MIB",
+        meaning="size of one result, in MiB; 0 for no limit",
+        least=0,
+        most=_MOST_MIB,
+    ),
+    CountedLimit(
+        name="max_queries",
+        variable="MICROMEGAS_SERVER_MAX_QUERIES",
+        meaning="queries that run at once",
+        most=10_000,
+    ),
+    CountedLimit(
+        name="max_queries_per_caller",
+        variable="MICROMEGAS_SERVER_MAX_QUERIES_PER_CALLER",
+        meaning="queries of one caller that run at once",
+        most=10_000,
+    ),
+    CountedLimit(
+        name="queue_seconds",
+        variable="MICROMEGAS_SERVER_QUEUE_SECONDS",
+        meaning="how long a query waits for its turn, in seconds",
+        most=3600,
+    ),
+    CountedLimit(
+        name="spill_mib",
+        variable="MICROMEGAS_SERVER_SPILL_MIB",
+        meaning="what one query may write to the spill directory, in MiB",
+        most=_MOST_MIB,
+    ),
+    CountedLimit(
+        name="max_statement_bytes",
+        variable="MICROMEGAS_SERVER_MAX_STATEMENT_BYTES",
+        meaning="the longest statement, in bytes",
+        most=65536,
+    ),
+    CountedLimit(
+        name="max_message_mib",
+        variable="MICROMEGAS_SERVER_MAX_MESSAGE_MIB",
+        meaning="the largest message from a client, in MiB",
+        most=1024,
+    ),
+    CountedLimit(
+        name="max_metadata_kib",
+        variable="MICROMEGAS_SERVER_MAX_METADATA_KIB",
+        meaning="the largest set of headers from a client, in KiB",
+        least=8,
+        most=1024,
+    ),
+    CountedLimit(
+        name="max_calls",
+        variable="MICROMEGAS_SERVER_MAX_CALLS",
+        meaning="calls of all kinds at once",
+        most=100_000,
+    ),
+    CountedLimit(
+        name="stalled_client_seconds",
+        variable="MICROMEGAS_SERVER_STALLED_CLIENT_SECONDS",
+        meaning="how long a client may take no data before its query ends, in seconds",
+        most=_DAY_SECONDS,
+    ),
+)
+
+
+def parse_server_limits(environ: Mapping[str, str], *, names: Mapping[str, str] | None = None) -> ServerLimits:
+    """Return the limits that the variables set; one that is left out or empty has its default.
+
+    Args:
+        environ: The variables.
+        names: What an error calls a variable, when somebody set it by another name, such as an option's.
+
+    Raises:
+        ConfigurationError: One is malformed, out of range or contradicts another; the error has its name.
+    """
+    called = names or {}
+    values: dict[str, Any] = {}
+    for limit in COUNTED_LIMITS:
+        if text := environ.get(limit.variable, ""):
+            values[limit.name] = _parse_count(text, limit, called.get(limit.variable, limit.variable))
+    if folder := environ.get(SPILL_DIRECTORY_VARIABLE, ""):
+        values["spill_directory"] = _parse_folder(
+            folder, called.get(SPILL_DIRECTORY_VARIABLE, SPILL_DIRECTORY_VARIABLE)
+        )
+    return ServerLimits(**values)
+
+
+def _parse_count(text: str, limit: CountedLimit, key: str) -> int:
+    # `isdecimal` alone takes digits of all scripts.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(limit.most))
+    if not is_number or not limit.least <= int(text) <= limit.most:
+        raise ConfigurationError(
+            f"{key} is {shown(text)}, which is not a number from {limit.least:,} to {limit.most:,}.",
+            key=key,
+            remedy=f"It says: {limit.meaning}.",
+        )
+    return int(text)
+
+
+def _parse_folder(text: str, key: str) -> str:
+    if "\0" in text or not PurePath(text).is_absolute():
+        raise ConfigurationError(
+            f"{key} is {shown(text)}, which is not the absolute path of a folder.",
+            key=key,
+            remedy="Name an existing folder on a disk with room for what does not fit into memory.",
+        )
+    return text

@@ -1,0 +1,61 @@
+"""Over a limit, a caller gets a status that says which one and what to do; the server goes on."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
+from micromegas_jupyter.flightsql import messages
+from tests.integration.flight_harness import FLIGHT, FlightHarness, descriptor_bytes, running_server
+
+pytestmark = pytest.mark.integration
+
+
+def _check_alive(flight: FlightHarness) -> None:
+    # No query: on a busy machine it could be over the small limits of these tests.
+    assert flight.call(FLIGHT + "ListActions", b"").code is grpc.StatusCode.OK
+
+
+def test_a_query_over_its_time_ends_with_its_id_and_stops_its_stream() -> None:
+    with running_server(query_timeout_seconds=0.2) as flight:
+        answer = flight.query("waiting")
+
+        assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert type(answer.error) is DeadlineExceeded
+        assert answer.error.query_id == answer.initial["x-micromegas-query-id"]
+        assert "longer than the 0.2 s" in answer.text
+        assert flight.engine.stream_closed.wait(30)
+        _check_alive(flight)
+
+
+def test_rows_come_up_to_the_limit() -> None:
+    with running_server(max_rows=2) as flight:
+        answer = flight.query("numbers")
+
+        assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert type(answer.error) is ResourcesExhausted
+        assert "more rows than the 2" in answer.text
+        assert "LIMIT" in answer.error.remedy
+        assert len(answer.replies) == 2  # schema and two rows
+        _check_alive(flight)
+
+
+def test_a_result_over_its_size_ends() -> None:
+    with running_server(max_result_bytes=3 << 20) as flight:
+        answer = flight.query("large")
+
+        assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than the 3 MiB" in answer.text
+        assert sum(map(len, answer.replies)) < 4 << 20
+        _check_alive(flight)
+
+
+def test_planning_counts_towards_the_time() -> None:
+    with running_server(query_timeout_seconds=0.2) as flight:
+        command = messages.CommandStatementQuery(query="slow")
+
+        answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command))
+
+        assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        _check_alive(flight)

@@ -1,0 +1,75 @@
+"""Limits reach the parts that keep them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
+from micromegas_jupyter.engine import EngineSettings
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.server import FlightServerSettings
+from micromegas_jupyter.settings import ServerLimits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_defaults_are_those_of_the_parts() -> None:
+    assert limit_flight(FlightServerSettings(), ServerLimits()) == FlightServerSettings()
+    assert limit_engine(EngineSettings(), ServerLimits()) == EngineSettings()
+
+
+def test_flight_gets_its_limits_in_its_own_units() -> None:
+    limits = ServerLimits(
+        query_timeout_seconds=0,
+        max_rows=7,
+        max_result_mib=2,
+        max_queries=5,
+        max_queries_per_caller=3,
+        queue_seconds=9,
+        max_message_mib=4,
+        max_metadata_kib=16,
+        max_calls=11,
+        stalled_client_seconds=13,
+    )
+
+    assert limit_flight(FlightServerSettings(port=1), limits) == FlightServerSettings(
+        port=1,
+        query_timeout_seconds=None,
+        max_rows=7,
+        max_result_bytes=2 << 20,
+        max_concurrent_queries=5,
+        max_queries_per_caller=3,
+        admission_wait_seconds=9.0,
+        max_receive_bytes=4 << 20,
+        max_metadata_bytes=16 << 10,
+        max_concurrent_calls=11,
+        stalled_write_seconds=13.0,
+    )
+
+
+def test_the_engine_gets_its_limits_in_its_own_units(tmp_path: Path) -> None:
+    limits = ServerLimits(spill_mib=3, spill_directory=str(tmp_path), max_statement_bytes=100)
+
+    assert limit_engine(EngineSettings(planning_threads=1), limits) == EngineSettings(
+        planning_threads=1, spill_limit_bytes=3 << 20, spill_directory=str(tmp_path), max_statement_bytes=100
+    )
+
+
+def test_a_spill_directory_that_is_not_there_stops_the_server(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+
+    for name in ("missing", "file"):
+        with pytest.raises(ConfigurationError) as caught:
+            read_server_limits({"MICROMEGAS_SERVER_SPILL_DIRECTORY": str(tmp_path / name)})
+
+        assert caught.value.key == "MICROMEGAS_SERVER_SPILL_DIRECTORY"
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_spill_directory_that_is_there_is_taken(tmp_path: Path) -> None:
+    found = read_server_limits({"MICROMEGAS_SERVER_SPILL_DIRECTORY": str(tmp_path)})
+
+    assert found.spill_directory == str(tmp_path)

@@ -1,0 +1,41 @@
+"""Options of `micromegas serve` stand for the variables of the limits."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from micromegas_jupyter.cli.limit_options import add_limit_arguments, limit_environment
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings import parse_server_limits
+
+
+def _parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_limit_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_an_option_wins_over_its_variable() -> None:
+    environ = {"MICROMEGAS_SERVER_MAX_ROWS": "5", "MICROMEGAS_SERVER_MAX_QUERIES": "7", "OTHER": "x"}
+
+    merged = limit_environment(_parse("--max-rows", "6", "--spill-directory", "/"), environ)
+
+    assert merged["OTHER"] == "x"
+    limits = parse_server_limits(merged)
+    assert (limits.max_rows, limits.max_queries, limits.spill_directory) == (6, 7, "/")
+
+
+def test_an_error_names_the_option_that_was_given() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        limit_environment(_parse("--max-rows", "all"), {})
+
+    assert caught.value.key == "--max-rows"
+
+
+def test_an_error_names_the_variable_when_no_option_was_given() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        limit_environment(_parse(), {"MICROMEGAS_SERVER_MAX_ROWS": "all"})
+
+    assert caught.value.key == "MICROMEGAS_SERVER_MAX_ROWS"
