@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
+from micromegas_jupyter.assembly.server_readiness import find_readiness
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lakehouse import Lake, make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, Recorder, ServerThread
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, NotReady, Recorder, ServerThread
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, AccessSettings, LegacyApiKeys, RateLimits
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class ServerStack:
             options.http_port,
             validator=self.validator,
             registries=() if self.validator is None else (self.validator.metrics.registry,),
-            is_serving=lambda: self._server.is_serving,
+            readiness=self.readiness,
             certificate_file=options.certificate_file,
             key_file=options.key_file,
             rate_limits=limits,
@@ -176,27 +177,33 @@ class ServerStack:
         host = f"[{self.options.http_host}]" if ":" in self.options.http_host else self.options.http_host
         return f"http{'s' if self.options.certificate_file else ''}://{host}:{self._http_port}"
 
+    def readiness(self) -> NotReady | None:
+        """Return why calls make no sense now, None when they do; may block as long as the storage does."""
+        return find_readiness(self.lake, self.options.lake, server=self._server)
+
     def start(self) -> None:
         """Start recording and serving; returns when the server answers.
 
         Raises:
             ConfigurationError: The address is taken or the certificate cannot be used.
+            Unavailable: The folder of the tables cannot be made.
         """
+        make_lake_folder(self.options.lake)
         if self._recorder is not None:
             self._recorder.start()
         try:
-            self._server.start()
             if self._http is not None:
                 self._http_port = self._http.start()
+            self._server.start()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice."""
+        self._server.stop()
         if self._http is not None:
             self._http.stop()
-        self._server.stop()
         if self._recorder is not None:
             self._recorder.stop()
         self._engine.close()

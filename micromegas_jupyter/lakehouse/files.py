@@ -46,6 +46,16 @@ def make_private_folder(folder: Path) -> None:
         missing.mkdir(mode=0o700, exist_ok=True)
 
 
+def make_lake_folder(root: Path) -> None:
+    """Make the folder of a lake when it is not there.
+
+    Raises:
+        Unavailable: It cannot be made.
+    """
+    with storage_errors("The folder of the tables cannot be made."):
+        make_private_folder(root)
+
+
 def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO], None]) -> None:
     """Make a file that is on disk in full before it has its name.
 

@@ -1,7 +1,7 @@
 """The door of the Flight service: every method, known or not, gets its caller first, and every error its status.
 
 What the methods do is in `flight_methods`. Messages are read as bytes after the caller is known, so bytes of
-somebody unknown are never parsed; only the standard health check is answered to anybody.
+somebody unknown are never parsed; only the standard health service is answered to anybody.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
-from micromegas_jupyter.server.health import FLIGHT_SERVICE, HEALTH_CHECK_METHOD, answer_health_check
+from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
 from micromegas_jupyter.server.identifiers import new_query_id
 from micromegas_jupyter.server.statuses import abort_call, translate_error
 
@@ -64,6 +64,8 @@ class FlightService(_GenericRpcHandler):
         self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
             f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.by_name().items()
         }
+        self._health = HealthService()
+        self._health_methods = self._health.methods
         self._authenticator = authenticator
         self._randomness = randomness
         self._settings = settings
@@ -73,6 +75,7 @@ class FlightService(_GenericRpcHandler):
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new calls, let running ones end for `grace_seconds`, then end them with a status that says why."""
         self._is_serving = False
+        self._health.stop_serving()
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
         for task in (ended := set(self._running)):
@@ -102,8 +105,9 @@ class FlightService(_GenericRpcHandler):
             await abort_call(context, translate_error(_stopping() if is_goodbye else raised, query_id))
 
     async def _answer(self, method: str, context: grpc.aio.ServicerContext[bytes, bytes], query_id: str) -> None:
-        if method == HEALTH_CHECK_METHOD:
-            await answer_health_check(context, is_serving=self._is_serving)
+        tell_health = self._health_methods.get(method)
+        if tell_health is not None:
+            await tell_health(context)
             return
         if not self._is_serving:
             raise _stopping()

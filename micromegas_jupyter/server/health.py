@@ -1,33 +1,96 @@
-"""The standard health check, the one call that is answered to anybody.
+"""The standard health service, which is answered to anybody: one answer, or one whenever it changes.
 
 Source: gRPC Health Checking Protocol, grpc.health.v1.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import grpc
 
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message
 
-HEALTH_CHECK_METHOD: Final = "/grpc.health.v1.Health/Check"
 FLIGHT_SERVICE: Final = "arrow.flight.protocol.FlightService"
+_HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
+_SERVICES: Final = frozenset({"", FLIGHT_SERVICE})
+# Nobody has to say who they are here, so these calls must not use up what others may call.
+_MAX_WATCHERS: Final = 64
+_REQUEST_SECONDS: Final = 10.0
+
+HealthMethod = Callable[[grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
 
 
-async def answer_health_check(context: grpc.aio.ServicerContext[bytes, bytes], *, is_serving: bool) -> None:
-    """Answer whether the server, or the Flight service, takes calls.
+class HealthService:
+    """Tells whether the server takes calls. Belongs to one event loop."""
 
-    Raises:
-        UsageError: The request cannot be read.
-        grpc.aio.AbortError: The request asks about a service that is not here (NOT_FOUND, as the protocol says).
-    """
-    message = await context.read()
+    def __init__(self) -> None:
+        self._is_draining = asyncio.Event()
+        self._watcher_count = 0
+
+    @property
+    def methods(self) -> Mapping[str, HealthMethod]:
+        """What answers each method, by its full name."""
+        return {f"{_HEALTH_SERVICE}/Check": self.check, f"{_HEALTH_SERVICE}/Watch": self.watch}
+
+    def stop_serving(self) -> None:
+        """Tell from now on that the server takes no calls."""
+        self._is_draining.set()
+
+    async def check(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Answer once.
+
+        Raises:
+            UsageError: The request cannot be read.
+            grpc.aio.AbortError: It asks about a service that is not here (NOT_FOUND, as the protocol says).
+        """
+        if await _asked_service(context) not in _SERVICES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
+        await context.write(_answer(self._status()))
+
+    async def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Answer now and when the server begins to stop, which ends the call.
+
+        Raises:
+            UsageError: The request cannot be read.
+            ResourcesExhausted: Too many watch already.
+            ServerUnavailable: The server is stopping.
+        """
+        if self._watcher_count >= _MAX_WATCHERS:
+            raise ResourcesExhausted(
+                f"{_MAX_WATCHERS} clients watch the health already.", remedy="Ask with Check instead of Watch."
+            )
+        self._watcher_count += 1
+        try:
+            is_known = await _asked_service(context) in _SERVICES
+            unknown = messages.HealthCheckResponse.SERVICE_UNKNOWN
+            await context.write(_answer(self._status() if is_known else unknown))
+            if not self._is_draining.is_set():
+                await self._is_draining.wait()
+                if is_known:
+                    await context.write(_answer(self._status()))
+        finally:
+            self._watcher_count -= 1
+        raise ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
+
+    def _status(self) -> int:
+        response = messages.HealthCheckResponse
+        return int(response.NOT_SERVING if self._is_draining.is_set() else response.SERVING)
+
+
+async def _asked_service(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+    try:
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            message = await context.read()
+    except TimeoutError:
+        raise DeadlineExceeded("The health check's message did not come in time.") from None
     if not isinstance(message, bytes):
         raise UsageError("The health check carries no message.")
-    request = parse_message(messages.HealthCheckRequest, message)
-    if request.service not in {"", FLIGHT_SERVICE}:
-        await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
-    response = messages.HealthCheckResponse
-    status = response.SERVING if is_serving else response.NOT_SERVING
-    await context.write(response(status=status).SerializeToString())
+    return str(parse_message(messages.HealthCheckRequest, message).service)
+
+
+def _answer(status: int) -> bytes:
+    data: bytes = messages.HealthCheckResponse(status=status).SerializeToString()
+    return data

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,8 @@ from micromegas_jupyter.contracts import TokenValidator
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
-from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, Pages
+from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, Pages, ReadyPage
+from micromegas_jupyter.server.readiness import Readiness, ReadinessProbe
 from micromegas_jupyter.settings import RateLimits
 
 _MAX_CONNECTIONS: Final = 16
@@ -39,7 +40,7 @@ _COLLECT_THREADS: Final = 2
 
 
 class HttpEndpoint:
-    """Answers `/metrics` and `/health` on a thread of its own.
+    """Answers `/metrics`, `/health` and `/ready` on a thread of its own.
 
     `start` and `stop` are for one thread at a time. The validator belongs to whoever passes it in.
 
@@ -48,11 +49,11 @@ class HttpEndpoint:
         port: The port, 0 for any free one.
         validator: Says who may see the metrics; None shows them to anybody.
         registries: The metrics.
-        is_serving: Whether the server answers calls.
+        readiness: Tells whether calls make sense now; may block.
         certificate_file: PEM file of the certificate chain; with `key_file` the endpoint speaks TLS.
         key_file: PEM file of the private key.
         rate_limits: How often somebody may ask, and be refused.
-        clock: Measures the rates.
+        clock: Measures the rates, and how old an answer about readiness is.
     """
 
     def __init__(  # noqa: PLR0913 - where it listens and what it shows
@@ -62,7 +63,7 @@ class HttpEndpoint:
         *,
         validator: TokenValidator | None,
         registries: Sequence[CollectorRegistry],
-        is_serving: Callable[[], bool],
+        readiness: Readiness,
         certificate_file: Path | None = None,
         key_file: Path | None = None,
         rate_limits: RateLimits | None = None,
@@ -71,7 +72,8 @@ class HttpEndpoint:
         self._address = (host, port)
         self._validator = validator
         self._registries = tuple(registries)
-        self._is_serving = is_serving
+        self._readiness = readiness
+        self._clock = clock
         self._tls_files = (certificate_file, key_file)
         self._limits = build_limits(validator, rate_limits or RateLimits(), clock=clock)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,7 +119,7 @@ class HttpEndpoint:
         pages = Pages(
             authenticator=authenticator,
             registries=self._registries,
-            is_serving=self._is_serving,
+            readiness=ReadinessProbe(self._readiness, clock=self._clock),
             threads=threads,
             busy=set(),
         )
@@ -181,7 +183,7 @@ async def _wind_up(server: HTTPServer) -> None:
 def _build_application(pages: Pages) -> Application:
     given = {"pages": pages}
     return Application(
-        [("/metrics", MetricsPage, given), ("/health", HealthPage, given)],
+        [("/metrics", MetricsPage, given), ("/health", HealthPage, given), ("/ready", ReadyPage, given)],
         default_handler_class=Page,
         default_handler_args=given,
         log_function=_log_nothing,

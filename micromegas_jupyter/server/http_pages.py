@@ -1,12 +1,13 @@
-"""The pages of the HTTP endpoint: `/metrics` for whoever has a credential, `/health` for anybody.
+"""The pages of the HTTP endpoint: `/metrics` for whoever has a credential, `/health` and `/ready` for anybody.
 
 Listening, limits on connections and time are `http_endpoint`'s job; who may come in is `authentication`'s.
 """
 
 import asyncio
+import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,6 +22,7 @@ from tornado.web import HTTPError, RequestHandler
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator
+from micromegas_jupyter.server.readiness import ReadinessProbe
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _COLLECT_SECONDS: Final = 10.0
@@ -34,14 +36,14 @@ class Pages:
     Attributes:
         authenticator: Tells who asks for the metrics.
         registries: The metrics, one registry after the other.
-        is_serving: Whether the server answers calls.
+        readiness: Tells whether calls make sense now.
         threads: Where numbers are collected.
         busy: The connections whose request is being answered.
     """
 
     authenticator: Authenticator
     registries: Sequence[CollectorRegistry]
-    is_serving: Callable[[], bool]
+    readiness: ReadinessProbe
     threads: Executor
     busy: set[IOStream]
 
@@ -112,11 +114,26 @@ class Page(RequestHandler):
 
 
 class HealthPage(Page):
-    """Tells anybody whether the server answers calls."""
+    """Tells anybody that the process is alive, by answering at all."""
 
     async def get(self) -> None:
-        """Answer 200 or 503."""
-        self._say(HTTPStatus.OK if self.pages.is_serving() else HTTPStatus.SERVICE_UNAVAILABLE)
+        """Answer 200."""
+        self._say(HTTPStatus.OK)
+
+
+class ReadyPage(Page):
+    """Tells anybody whether calls make sense now."""
+
+    async def get(self) -> None:
+        """Answer 200, or 503 with the reason, which is one of `readiness.NotReady`."""
+        reason = await self.pages.readiness.find_out()
+        self.set_header("Content-Type", "application/json")
+        if reason is None:
+            self.finish(json.dumps({"status": "ready"}) + "\n")
+            return
+        self.set_status(HTTPStatus.SERVICE_UNAVAILABLE.value)
+        self.set_header("Retry-After", "1")
+        self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
 
 
 class MetricsPage(Page):

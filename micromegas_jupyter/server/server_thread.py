@@ -56,6 +56,11 @@ class ServerThread:
         return f"{scheme}://{host}:{self._port}"
 
     @property
+    def has_started(self) -> bool:
+        """Whether the server answered calls at some time, or could not be started."""
+        return self._is_settled.is_set()
+
+    @property
     def is_serving(self) -> bool:
         """Whether the server answers calls."""
         is_running = self._thread is not None and self._thread.is_alive() and self._is_settled.is_set()

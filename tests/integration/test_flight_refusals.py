@@ -32,7 +32,7 @@ METHODS = [
     FLIGHT + "DoAction",
     FLIGHT + "ListActions",
     FLIGHT + "NoSuchMethod",
-    "/grpc.health.v1.Health/Watch",
+    "/grpc.health.v1.Health/Nonsense",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/x/health",
 ]

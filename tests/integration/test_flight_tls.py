@@ -110,7 +110,7 @@ def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobod
         0,
         validator=None,
         registries=[],
-        is_serving=lambda: True,
+        readiness=lambda: None,
         certificate_file=certificate_file,
         key_file=key_file,
     )

@@ -267,8 +267,9 @@ def test_changed_rate_limits_count_without_a_restart(server):
 def test_metrics_need_a_credential_and_health_does_not(server):
     http = server.ready["http"]
 
-    with urllib.request.urlopen(f"{http}/health", timeout=10) as health:
-        assert health.status == 200
+    for page in ("health", "ready"):
+        with urllib.request.urlopen(f"{http}/{page}", timeout=10) as told:
+            assert told.status == 200
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{http}/metrics", timeout=10)
     asked = urllib.request.Request(f"{http}/metrics", headers={"Authorization": f"Bearer {PLAIN_KEY}"})

@@ -14,12 +14,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.server import HttpEndpoint
+from micromegas_jupyter.server import HttpEndpoint, NotReady
 from micromegas_jupyter.settings import RateLimits
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from prometheus_client import Metric
 
     from micromegas_jupyter.contracts import AuthContext
 
@@ -31,7 +33,7 @@ ALICE = {"Authorization": "Bearer alice"}
 def running(**changes: object) -> Iterator[int]:
     registry = CollectorRegistry()
     Counter("told", "A number.", registry=registry).inc(7)
-    options = {"validator": FakeValidator(), "registries": [registry], "is_serving": lambda: True, **changes}
+    options = {"validator": FakeValidator(), "registries": [registry], "readiness": lambda: None, **changes}
     endpoint = HttpEndpoint("127.0.0.1", 0, **options)  # type: ignore[arg-type]
     port = endpoint.start()
     try:
@@ -87,9 +89,22 @@ def test_health_is_told_to_anybody(port: int) -> None:
     assert ask(port, "/health")[0] == 200
 
 
-def test_a_server_that_does_not_serve_is_not_healthy() -> None:
-    with running(is_serving=lambda: False) as port:
-        assert ask(port, "/health")[0] == 503
+def test_readiness_is_told_to_anybody(port: int) -> None:
+    status, headers, body = ask(port, "/ready")
+
+    assert (status, json.loads(body)) == (200, {"status": "ready"})
+    assert headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("reason", list(NotReady))
+def test_a_server_that_is_not_ready_says_why_and_is_alive(reason: NotReady) -> None:
+    with running(readiness=lambda: reason) as port:
+        status, headers, body = ask(port, "/ready")
+        alive = ask(port, "/health")[0]
+
+    assert (status, json.loads(body)) == (503, {"status": "not ready", "reason": reason.value})
+    assert headers["retry-after"] == "1"
+    assert alive == 200
 
 
 def test_without_a_validator_metrics_are_shown_to_anybody() -> None:
@@ -143,13 +158,13 @@ def test_a_refusal_names_page_and_address_in_the_audit(port: int, caplog: pytest
     assert (event["method"], event["client_ip"]) == ("GET /metrics", "127.0.0.1")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/health/x", "/../etc/passwd", "/favicon.ico", "/%00"])
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/health/x", "/ready/", "/../etc/passwd", "/favicon.ico", "/%00"])
 def test_other_paths_are_not_found(port: int, path: str) -> None:
     assert ask(port, path)[0] == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "NONSENSE"])
-@pytest.mark.parametrize("path", ["/metrics", "/health", "/"])
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/ready", "/"])
 def test_only_reading_methods_are_answered(port: int, method: str, path: str) -> None:
     status, headers, body = ask(port, path, method=method, headers=ALICE)
 
@@ -198,14 +213,26 @@ def test_what_is_no_small_request_is_turned_away_without_a_traceback(
 
 
 def test_a_defect_is_a_bare_500_and_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> bool:
-        raise ZeroDivisionError("secret detail")
+    class FailingRegistry(CollectorRegistry):
+        def collect(self) -> Iterator[Metric]:
+            raise ZeroDivisionError("secret detail")
 
-    with running(is_serving=fail) as port:
-        status, _headers, body = ask(port, "/health")
+    with running(registries=[FailingRegistry()], validator=None) as port:
+        status, _headers, body = ask(port, "/metrics")
 
     assert (status, body) == (500, b"Internal Server Error\n")
     assert [record.message for record in caplog.records] == ["a page could not be made"]
+
+
+def test_a_question_for_readiness_that_fails_is_not_ready_and_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> NotReady | None:
+        raise ZeroDivisionError("secret detail")
+
+    with running(readiness=fail) as port:
+        status, _headers, body = ask(port, "/ready")
+
+    assert (status, b"secret" in body) == (503, False)
+    assert [record.message for record in caplog.records] == ["whether the server is ready could not be found out"]
 
 
 def test_sixty_idle_connections_keep_nobody_out(port: int) -> None:
@@ -258,7 +285,7 @@ def test_at_most_sixteen_requests_are_answered_at_once() -> None:
 
 
 def test_a_port_that_is_taken_is_a_configuration_error(port: int) -> None:
-    endpoint = HttpEndpoint("127.0.0.1", port, validator=None, registries=[], is_serving=lambda: True)
+    endpoint = HttpEndpoint("127.0.0.1", port, validator=None, registries=[], readiness=lambda: None)
 
     with pytest.raises(ConfigurationError) as caught:
         endpoint.start()
@@ -274,7 +301,7 @@ def test_a_certificate_that_is_none_is_a_configuration_error(tmp_path) -> None:
         0,
         validator=None,
         registries=[],
-        is_serving=lambda: True,
+        readiness=lambda: None,
         certificate_file=file,
         key_file=file,
     )
@@ -286,7 +313,7 @@ def test_a_certificate_that_is_none_is_a_configuration_error(tmp_path) -> None:
 
 
 def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine() -> None:
-    endpoint = HttpEndpoint("127.0.0.1", 0, validator=None, registries=[], is_serving=lambda: True)
+    endpoint = HttpEndpoint("127.0.0.1", 0, validator=None, registries=[], readiness=lambda: None)
     endpoint.stop()
     port = endpoint.start()
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as idle:
