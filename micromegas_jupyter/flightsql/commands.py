@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError
 
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.metadata_commands import MetadataCommand, parse_metadata_command
+from micromegas_jupyter.flightsql.refusals import refuse_command, refuse_transaction
 
 _TYPE_PREFIX: Final = "arrow.flight.protocol.sql."
-_MAX_NAME_LENGTH: Final = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,43 +34,7 @@ class PreparedQuery:
     handle: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqlInfoQuery:
-    """Describe the server; `info_ids` empty asks for everything."""
-
-    info_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogsQuery:
-    """List the catalogs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DbSchemasQuery:
-    """List the schemas; `catalog` is exact, the pattern knows `%` and `_`, None means any."""
-
-    catalog: str | None
-    schema_pattern: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TablesQuery:
-    """List the tables; names are patterns with `%` and `_`, `table_types` empty means any."""
-
-    catalog: str | None
-    schema_pattern: str | None
-    table_pattern: str | None
-    table_types: tuple[str, ...]
-    include_schema: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableTypesQuery:
-    """List the kinds of table."""
-
-
-Command = StatementQuery | PreparedQuery | SqlInfoQuery | CatalogsQuery | DbSchemasQuery | TablesQuery | TableTypesQuery
+Command = StatementQuery | PreparedQuery | MetadataCommand
 
 
 def pack_any(message: Any) -> bytes:
@@ -130,8 +95,7 @@ def parse_message(message_class: Any, data: bytes) -> Any:
     try:
         return message_class.FromString(data)
     except DecodeError:
-        name = message_class.DESCRIPTOR.name
-        raise UsageError(f"The request is not a valid {name}.", remedy="Use a Flight SQL client.") from None
+        raise _not_valid(message_class.DESCRIPTOR.name) from None
 
 
 def parse_action_body(message_class: Any, body: bytes) -> Any:
@@ -163,7 +127,10 @@ def _parse_command(envelope: any_pb2.Any) -> Command:
     name = envelope.TypeName().removeprefix(_TYPE_PREFIX)
     match name:
         case "CommandStatementQuery":
-            return StatementQuery(sql=parse_message(messages.CommandStatementQuery, envelope.value).query)
+            statement = parse_message(messages.CommandStatementQuery, envelope.value)
+            if statement.transaction_id:
+                raise refuse_transaction()
+            return StatementQuery(sql=statement.query)
         case "TicketStatementQuery":
             ticket = parse_message(messages.TicketStatementQuery, envelope.value)
             return StatementQuery(sql=_decode_sql(ticket.statement_handle))
@@ -171,45 +138,17 @@ def _parse_command(envelope: any_pb2.Any) -> Command:
             command = parse_message(messages.CommandPreparedStatementQuery, envelope.value)
             return PreparedQuery(handle=command.prepared_statement_handle)
         case _:
-            return _parse_metadata_command(name, envelope.value)
+            return _parse_other_command(name, envelope.value)
 
 
-def _parse_metadata_command(name: str, data: bytes) -> Command:
-    match name:
-        case "CommandGetSqlInfo":
-            return SqlInfoQuery(info_ids=tuple(parse_message(messages.CommandGetSqlInfo, data).info))
-        case "CommandGetCatalogs":
-            return CatalogsQuery()
-        case "CommandGetTableTypes":
-            return TableTypesQuery()
-        case "CommandGetDbSchemas":
-            command = parse_message(messages.CommandGetDbSchemas, data)
-            return DbSchemasQuery(
-                catalog=_optional(command, "catalog"), schema_pattern=_optional(command, "db_schema_filter_pattern")
-            )
-        case "CommandGetTables":
-            command = parse_message(messages.CommandGetTables, data)
-            return TablesQuery(
-                catalog=_optional(command, "catalog"),
-                schema_pattern=_optional(command, "db_schema_filter_pattern"),
-                table_pattern=_optional(command, "table_name_filter_pattern"),
-                table_types=tuple(command.table_types),
-                include_schema=command.include_schema,
-            )
-        case _:
-            raise UnsupportedRequest(f"This server does not offer {printable_name(name)}.")
-
-
-def printable_name(name: str) -> str:
-    """Return a name that a caller sent so that it can stand in a sentence: short, printable ASCII."""
-    return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
-
-
-def _optional(message: Any, field: str) -> str | None:
-    if not message.HasField(field):
-        return None
-    value: str = getattr(message, field)
-    return value
+def _parse_other_command(name: str, data: bytes) -> MetadataCommand:
+    try:
+        command = parse_metadata_command(name, data)
+    except DecodeError:
+        raise _not_valid(name) from None
+    if command is None:
+        raise refuse_command(name)
+    return command
 
 
 def _decode_sql(handle: bytes) -> str:
@@ -217,3 +156,7 @@ def _decode_sql(handle: bytes) -> str:
         return handle.decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError("The statement is not UTF-8 text.", remedy="Send the SQL as UTF-8.") from None
+
+
+def _not_valid(name: str) -> UsageError:
+    return UsageError(f"The request is not a valid {name}.", remedy="Use a Flight SQL client.")

@@ -24,15 +24,16 @@ from micromegas_jupyter.flightsql.commands import (
     parse_message,
     parse_ticket,
     prepared_ticket,
-    printable_name,
     statement_ticket,
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.refusals import refuse_action, refuse_transaction
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
+from micromegas_jupyter.server.sql_info import ServerFacts
 from micromegas_jupyter.settings import READ_SCOPE
 
 _PARAMETER_LIMITS: Final = ParameterLimits()
@@ -55,15 +56,23 @@ class FlightMethods:
         queries: Plans and runs statements.
         prepared: Keeps prepared statements.
         access_reload: Reloads the access configuration.
+        facts: What the server tells about itself beyond what always holds.
     """
 
     def __init__(
-        self, *, engine: Engine, queries: QueryRunner, prepared: PreparedStatements, access_reload: AccessReload
+        self,
+        *,
+        engine: Engine,
+        queries: QueryRunner,
+        prepared: PreparedStatements,
+        access_reload: AccessReload,
+        facts: ServerFacts,
     ) -> None:
         self._engine = engine
         self._queries = queries
         self._prepared = prepared
         self._access_reload = access_reload
+        self._facts = facts
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
         """Return the methods that are offered, by their names in the Flight service."""
@@ -108,7 +117,7 @@ class FlightMethods:
                 await self._queries.run(call, statement.sql, statement.parameters)
             case _:
                 tables = await asyncio.to_thread(self._engine.tables, call.caller)
-                await _send_batch(call, build_metadata(command, tables))
+                await _send_batch(call, build_metadata(command, tables, self._facts))
 
     async def _do_put(self, call: Call) -> None:
         first = await call.read_only_message()
@@ -136,10 +145,12 @@ class FlightMethods:
             case name if name == RELOAD_ACTION:
                 await self._access_reload.run(call)
             case _:
-                raise UnsupportedRequest(f"This server does not offer the action {printable_name(action.type)}.")
+                raise refuse_action(action.type)
 
     async def _create_prepared_statement(self, call: Call, body: bytes) -> None:
         request = parse_action_body(messages.ActionCreatePreparedStatementRequest, body)
+        if request.transaction_id:
+            raise refuse_transaction()
         await call.announce_query_id()
         planned = await self._queries.plan(call, request.query, None)
         result = messages.ActionCreatePreparedStatementResult(

@@ -19,6 +19,7 @@ from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
+from micromegas_jupyter.server.sql_info import ServerFacts
 
 _METADATA_SLACK_BYTES: Final = 16 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 128
@@ -69,6 +70,7 @@ class FlightServer:
                 queries=self._queries,
                 prepared=prepared,
                 access_reload=AccessReload(validator, audit=self._authenticator.audit),
+                facts=ServerFacts(prepared_idle_seconds=settings.prepared_idle_seconds),
             ),
             authenticator=self._authenticator,
             settings=settings,

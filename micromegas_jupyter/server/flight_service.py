@@ -13,8 +13,8 @@ from micromegas_jupyter.access.audit import AccessEvent
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.contracts import AuthContext
-from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable, UnsupportedRequest
-from micromegas_jupyter.flightsql.commands import printable_name
+from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable
+from micromegas_jupyter.flightsql.refusals import refuse_method
 from micromegas_jupyter.seams import Randomness
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.calls import Call
@@ -124,7 +124,7 @@ class FlightService(_GenericRpcHandler):
         _add_notice(context, caller)
         answer = self._methods.get(method)
         if answer is None:
-            raise UnsupportedRequest(f"This server does not offer {printable_name(method)}.")
+            raise refuse_method(method)
         call = Call(
             context=context,
             headers=headers,

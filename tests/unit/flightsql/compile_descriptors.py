@@ -3,6 +3,7 @@
 Run it after a change to a `.proto` file; `test_messages` fails until the committed set fits the sources.
 """
 
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,9 +18,12 @@ DESCRIPTOR_SET = PROTO_FOLDER / "wire.binpb"
 def compile_descriptors() -> bytes:
     """Return the descriptor set of all `.proto` files, in the order of their names."""
     sources = sorted(path.name for path in PROTO_FOLDER.glob("*.proto"))
+    well_known = resources.files("grpc_tools").joinpath("_proto")
     with TemporaryDirectory() as folder:
         output = Path(folder) / "set.binpb"
-        status = protoc.main(["protoc", f"-I{PROTO_FOLDER}", f"--descriptor_set_out={output}", *sources])
+        status = protoc.main(
+            ["protoc", f"-I{PROTO_FOLDER}", f"-I{well_known}", f"--descriptor_set_out={output}", *sources]
+        )
         if status != 0:
             raise RuntimeError(f"protoc ended with status {status}")
         return output.read_bytes()

@@ -3,8 +3,9 @@
 import pytest
 from google.protobuf import any_pb2
 
-from micromegas_jupyter.errors import UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import commands, messages
+from micromegas_jupyter.flightsql import metadata_commands as metadata
 
 
 def _descriptor(message: object) -> object:
@@ -59,7 +60,7 @@ def test_a_tables_descriptor_tells_absent_from_empty() -> None:
         messages.CommandGetTables(catalog="", table_name_filter_pattern="log%", table_types=["table"])
     )
 
-    assert commands.parse_descriptor(descriptor) == commands.TablesQuery(
+    assert commands.parse_descriptor(descriptor) == metadata.TablesQuery(
         catalog="", schema_pattern=None, table_pattern="log%", table_types=("table",), include_schema=False
     )
 
@@ -73,15 +74,27 @@ def test_the_other_metadata_commands_are_read() -> None:
             messages.CommandGetDbSchemas(db_schema_filter_pattern="%"),
             messages.CommandGetTableTypes(),
             messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h"),
+            messages.CommandGetPrimaryKeys(table="t"),
+            messages.CommandGetExportedKeys(table="t"),
+            messages.CommandGetImportedKeys(table="t"),
+            messages.CommandGetCrossReference(pk_table="p", fk_table="f"),
+            messages.CommandGetXdbcTypeInfo(),
+            messages.CommandGetXdbcTypeInfo(data_type=0),
         )
     ]
 
     assert found == [
-        commands.SqlInfoQuery(info_ids=(8, 508)),
-        commands.CatalogsQuery(),
-        commands.DbSchemasQuery(catalog=None, schema_pattern="%"),
-        commands.TableTypesQuery(),
+        metadata.SqlInfoQuery(info_ids=(8, 508)),
+        metadata.CatalogsQuery(),
+        metadata.DbSchemasQuery(catalog=None, schema_pattern="%"),
+        metadata.TableTypesQuery(),
         commands.PreparedQuery(handle=b"h"),
+        metadata.PrimaryKeysQuery(table="t"),
+        metadata.ForeignKeysQuery(primary_table="t", foreign_table=None),
+        metadata.ForeignKeysQuery(primary_table=None, foreign_table="t"),
+        metadata.ForeignKeysQuery(primary_table="p", foreign_table="f"),
+        metadata.TypeInfoQuery(data_type=None),
+        metadata.TypeInfoQuery(data_type=0),
     ]
 
 
@@ -122,3 +135,33 @@ def test_an_action_body_must_hold_the_expected_message() -> None:
     assert read.query == "SELECT 1"
     with pytest.raises(UsageError):
         commands.parse_action_body(messages.ActionClosePreparedStatementRequest, body)
+
+
+def test_a_metadata_command_that_is_cut_off_is_refused() -> None:
+    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.CommandGetTables", value=b"\x0a\x7f")
+    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
+
+    with pytest.raises(UsageError, match="not a valid CommandGetTables"):
+        commands.parse_descriptor(descriptor)
+
+
+def test_a_statement_of_a_transaction_is_refused() -> None:
+    with pytest.raises(UnsupportedRequest, match="autocommit"):
+        commands.parse_descriptor(_descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")))
+
+
+@pytest.mark.parametrize("name", ["CommandStatementUpdate", "CommandPreparedStatementUpdate"])
+def test_an_update_is_refused_with_what_to_do(name: str) -> None:
+    envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}")
+    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
+
+    with pytest.raises(StatementRefused, match="Run a reading statement as a query"):
+        commands.parse_descriptor(descriptor)
+
+
+def test_a_substrait_plan_is_not_offered() -> None:
+    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.CommandStatementSubstraitPlan")
+    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
+
+    with pytest.raises(UnsupportedRequest, match="Send SQL"):
+        commands.parse_descriptor(descriptor)

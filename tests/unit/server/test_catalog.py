@@ -3,14 +3,19 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.flightsql.commands import (
+from micromegas_jupyter.flightsql.metadata_commands import (
     CatalogsQuery,
     DbSchemasQuery,
+    ForeignKeysQuery,
+    MetadataCommand,
+    PrimaryKeysQuery,
     SqlInfoQuery,
     TablesQuery,
     TableTypesQuery,
+    TypeInfoQuery,
 )
-from micromegas_jupyter.server.catalog import MetadataCommand, build_metadata, matches_pattern, metadata_schema
+from micromegas_jupyter.server.catalog import build_metadata, matches_pattern, metadata_schema
+from micromegas_jupyter.server.sql_info import ServerFacts
 
 LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})
 TABLES = [("processes", pa.schema({"exe": pa.string()})), ("log_entries", LOG_SCHEMA)]
@@ -34,19 +39,21 @@ def _tables(
 
 
 def _names(command: TablesQuery) -> list[str]:
-    names: list[str] = build_metadata(command, TABLES)["table_name"].to_pylist()
+    names: list[str] = build_metadata(command, TABLES, ServerFacts())["table_name"].to_pylist()
     return names
 
 
 def test_tables_are_listed_by_name() -> None:
-    assert build_metadata(_tables(), TABLES).to_pylist() == [
+    assert build_metadata(_tables(), TABLES, ServerFacts()).to_pylist() == [
         {"catalog_name": "", "db_schema_name": "", "table_name": "log_entries", "table_type": "table"},
         {"catalog_name": "", "db_schema_name": "", "table_name": "processes", "table_type": "table"},
     ]
 
 
 def test_a_tables_schema_comes_on_request() -> None:
-    (row,) = build_metadata(_tables(table_pattern="log_entries", include_schema=True), TABLES).to_pylist()
+    (row,) = build_metadata(
+        _tables(table_pattern="log_entries", include_schema=True), TABLES, ServerFacts()
+    ).to_pylist()
 
     assert pa.ipc.read_schema(pa.py_buffer(row["table_schema"])) == LOG_SCHEMA
 
@@ -68,12 +75,12 @@ def test_tables_are_filtered(command: TablesQuery, expected: list[str]) -> None:
 
 
 def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table() -> None:
-    assert build_metadata(CatalogsQuery(), TABLES).to_pylist() == [{"catalog_name": ""}]
-    assert build_metadata(DbSchemasQuery(catalog=None, schema_pattern=None), TABLES).to_pylist() == [
+    assert build_metadata(CatalogsQuery(), TABLES, ServerFacts()).to_pylist() == [{"catalog_name": ""}]
+    assert build_metadata(DbSchemasQuery(catalog=None, schema_pattern=None), TABLES, ServerFacts()).to_pylist() == [
         {"catalog_name": "", "db_schema_name": ""}
     ]
-    assert build_metadata(DbSchemasQuery(catalog="other", schema_pattern=None), TABLES).num_rows == 0
-    assert build_metadata(TableTypesQuery(), TABLES).to_pylist() == [{"table_type": "table"}]
+    assert build_metadata(DbSchemasQuery(catalog="other", schema_pattern=None), TABLES, ServerFacts()).num_rows == 0
+    assert build_metadata(TableTypesQuery(), TABLES, ServerFacts()).to_pylist() == [{"table_type": "table"}]
 
 
 @pytest.mark.parametrize(
@@ -85,10 +92,13 @@ def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table() -> None:
         _tables(include_schema=True),
         TableTypesQuery(),
         SqlInfoQuery(info_ids=()),
+        PrimaryKeysQuery(table="log_entries"),
+        ForeignKeysQuery(primary_table="log_entries", foreign_table=None),
+        TypeInfoQuery(data_type=None),
     ],
 )
 def test_an_answer_has_the_schema_that_was_announced(command: MetadataCommand) -> None:
-    assert build_metadata(command, TABLES).schema == metadata_schema(command)
+    assert build_metadata(command, TABLES, ServerFacts()).schema == metadata_schema(command)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +113,43 @@ def test_an_answer_has_the_schema_that_was_announced(command: MetadataCommand) -
         ("ab", "a[b]", False),
         ("", "%", True),
         ("LOG", "log", False),
+        ("log_entries", "log\\_entries", True),
+        ("logXentries", "log\\_entries", False),
+        ("100%", "100\\%", True),
+        ("100x", "100\\%", False),
+        ("a\\b", "a\\\\b", True),
+        ("a\\b", "a\\b", True),
+        ("a\\", "a\\", True),
     ],
 )
-def test_patterns_know_percent_and_underscore_only(text: str, pattern: str, expected: bool) -> None:
+def test_patterns_know_percent_underscore_and_backslash_only(text: str, pattern: str, expected: bool) -> None:
     assert matches_pattern(text, pattern) is expected
 
 
 @pytest.mark.timeout(10)
 def test_a_hostile_pattern_does_not_backtrack_without_end() -> None:
     assert not matches_pattern("a" * 200, "%a" * 100 + "b")
+
+
+@pytest.mark.parametrize(
+    ("command", "columns"),
+    [
+        (
+            PrimaryKeysQuery(table="log_entries"),
+            ["catalog_name", "db_schema_name", "table_name", "column_name", "key_name", "key_sequence"],
+        ),
+        (
+            ForeignKeysQuery(primary_table="log_entries", foreign_table="processes"),
+            [
+                *("pk_catalog_name", "pk_db_schema_name", "pk_table_name", "pk_column_name"),
+                *("fk_catalog_name", "fk_db_schema_name", "fk_table_name", "fk_column_name"),
+                *("key_sequence", "fk_key_name", "pk_key_name", "update_rule", "delete_rule"),
+            ],
+        ),
+    ],
+)
+def test_there_are_no_keys(command: MetadataCommand, columns: list[str]) -> None:
+    batch = build_metadata(command, TABLES, ServerFacts())
+
+    assert batch.num_rows == 0
+    assert batch.schema.names == columns
