@@ -1,0 +1,39 @@
+"""One server for each module of these tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from adbc_driver_flightsql.dbapi import Connection, Cursor
+
+    from tests.integration.clients.serving import ClientServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientServer]:
+    """A server with authentication on, over telemetry and plain Parquet."""
+    from tests.integration.clients.serving import running_client_server
+
+    with running_client_server(tmp_path_factory.mktemp("clients")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def connection(server: ClientServer) -> Iterator[Connection]:
+    """ADBC's connection of a person who is no administrator."""
+    from tests.integration.clients.adbc import adbc_connection
+
+    with adbc_connection(server) as connected:
+        yield connected
+
+
+@pytest.fixture
+def cursor(connection: Connection) -> Iterator[Cursor]:
+    """A cursor of its own for each test."""
+    with connection.cursor() as opened:
+        yield opened

@@ -1,0 +1,139 @@
+"""A server with authentication on, over real telemetry and plain Parquet, for clients of other make."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from micromegas_jupyter.access import validator_from_environment
+from micromegas_jupyter.access.key_file import make_api_key
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.settings.api_keys import render_api_keys
+from micromegas_jupyter.telemetry import (
+    BlockOrigin,
+    MeasureRow,
+    StreamInfo,
+    build_measure_batch,
+    build_stream_batch,
+)
+from tests.fakes.mint import ISSUER, ec_key, mint
+from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
+from tests.integration.clients.wide_rows import wide_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from micromegas_jupyter.contracts import TableSnapshot, TableSource
+
+PROCESS_ID = "11111111-1111-4111-8111-111111111111"
+STREAM_ID = "22222222-2222-4222-8222-222222222222"
+LOG_COUNT = 1000
+MANY_COUNT = 300_000
+_FAR_FUTURE = 4_000_000_000
+_KEYS = {"reader": {"read"}, "collector": {"ingest"}, "loader": {"read", "ingest"}}
+TABLE_NAMES = ["empty", "log_entries", "many", "measures", "processes", "streams", "underXscore", "under_score", "wide"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientServer:
+    """Where the server listens, and who may come in.
+
+    `tokens`: `reader`, `collector` (may only ingest) and `loader` (both) are API keys, `alice` (administrator) and
+    `bob` are people with a signed token.
+    """
+
+    host: str
+    port: int
+    tokens: dict[str, str]
+
+    @property
+    def uri(self) -> str:
+        return f"grpc://{self.host}:{self.port}"
+
+    def bearer(self, who: str = "bob") -> str:
+        return f"Bearer {self.tokens[who]}"
+
+
+class _Joined:
+    """Implements `contracts.TableSource` over several."""
+
+    def __init__(self, *sources: TableSource) -> None:
+        self._sources = sources
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        return [table for source in self._sources for table in source.snapshot()]
+
+
+@contextmanager
+def running_client_server(folder: Path) -> Iterator[ClientServer]:
+    """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables."""
+    lake, plain = Lake(folder / "lake"), folder / "plain"
+    _write_telemetry(lake)
+    _write_plain(plain)
+    keys = {name: _make_key(name, scopes) for name, scopes in _KEYS.items()}
+    tokens = {name: key.secret.reveal() for name, key in keys.items()}
+    tokens |= {name: mint(key=ec_key(), subject=name, iat=0, exp=_FAR_FUTURE) for name in ("alice", "bob")}
+    (folder / "jwks.json").write_text(json.dumps({"keys": [ec_key().jwk()]}))
+    issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(folder / "jwks.json")}
+    validator = validator_from_environment(
+        {
+            "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": [issuer]}),
+            "MICROMEGAS_ADMINS": json.dumps([f"{ISSUER}|alice"]),
+            "MICROMEGAS_API_KEYS": render_api_keys([key.setting for key in keys.values()]),
+        }
+    )
+    engine = DataFusionEngine(_Joined(lake, ParquetFolder(plain)), EngineSettings(memory_limit_bytes=512 * 1024 * 1024))
+    server = ServerThread(engine=engine, validator=validator, settings=FlightServerSettings(port=0))
+    try:
+        server.start()
+        yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)
+    finally:
+        server.stop(grace_seconds=0)
+        engine.close()
+        validator.close()
+
+
+def _make_key(name: str, scopes: set[str]) -> object:
+    return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset(scopes))
+
+
+def _write_telemetry(lake: Lake) -> None:
+    process = process_info(PROCESS_ID)
+    stream = StreamInfo(
+        stream_id=STREAM_ID, process_id=PROCESS_ID, tags=("log",), format="otlp/v1/logs", insert_time_ns=NOON_NS
+    )
+    origin = BlockOrigin(process=process, stream_id=STREAM_ID, block_id="block", insert_time_ns=NOON_NS)
+    measures = [
+        MeasureRow(time_ns=NOON_NS + n * 10**9, target="app", name="load", unit="percent", value=float(n))
+        for n in range(60)
+    ]
+    writer = lake.open_writer("clients")
+    writer.append("log_entries", log_batch(range(LOG_COUNT), writer="app"))
+    writer.append("measures", build_measure_batch(measures, origin))
+    writer.append("processes", process_state(PROCESS_ID, updated=60 * 10**9))
+    writer.append("streams", build_stream_batch(stream, last_update_time_ns=NOON_NS))
+    writer.close()
+
+
+def _write_plain(folder: Path) -> None:
+    folder.mkdir()
+    wide = wide_table()
+    tables = {
+        "wide": wide,
+        "empty": wide.schema.empty_table(),
+        "many": pa.table({"n": range(MANY_COUNT), "text": [f"row {n}" for n in range(MANY_COUNT)]}),
+        "under_score": pa.table({"a": [1]}),
+        "underXscore": pa.table({"b": ["x"]}),
+    }
+    for name, table in tables.items():
+        pa.parquet.write_table(table, folder / f"{name}.parquet", row_group_size=100_000)

@@ -1,0 +1,128 @@
+"""ADBC lists catalogs, schemas, tables and columns, at each depth and with each filter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import adbc_driver_manager
+import pyarrow as pa
+import pytest
+
+from tests.integration.clients.serving import TABLE_NAMES
+from tests.integration.clients.wide_rows import NAMES, sent_table
+
+if TYPE_CHECKING:
+    from adbc_driver_flightsql.dbapi import Connection
+
+pytestmark = pytest.mark.integration
+
+
+def objects(connection: Connection, **filters: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = connection.adbc_get_objects(**filters).read_all().to_pylist()
+    return rows
+
+
+def tables(connection: Connection, **filters: Any) -> list[dict[str, Any]]:
+    return [
+        table
+        for catalog in objects(connection, **filters)
+        for schema in catalog["catalog_db_schemas"]
+        for table in schema["db_schema_tables"] or []
+    ]
+
+
+def table_names(connection: Connection, **filters: Any) -> list[str]:
+    return sorted(table["table_name"] for table in tables(connection, **filters))
+
+
+def test_depth_catalogs(connection: Connection) -> None:
+    assert objects(connection, depth="catalogs") == [{"catalog_name": "", "catalog_db_schemas": None}]
+
+
+def test_depth_schemas(connection: Connection) -> None:
+    schemas = [{"db_schema_name": "", "db_schema_tables": None}]
+
+    assert objects(connection, depth="db_schemas") == [{"catalog_name": "", "catalog_db_schemas": schemas}]
+
+
+def test_depth_tables(connection: Connection) -> None:
+    found = tables(connection, depth="tables")
+
+    assert sorted(table["table_name"] for table in found if not table["table_name"].startswith("__")) == TABLE_NAMES
+    assert {table["table_type"] for table in found} == {"table"}
+    assert {table["table_columns"] for table in found} == {None}
+
+
+@pytest.mark.parametrize("depth", ["columns", "all"])
+def test_depth_columns(connection: Connection, depth: str) -> None:
+    (wide,) = [table for table in tables(connection, depth=depth) if table["table_name"] == "wide"]
+
+    assert [column["column_name"] for column in wide["table_columns"]] == ["id", *NAMES]
+    assert [column["ordinal_position"] for column in wide["table_columns"]] == list(range(1, len(NAMES) + 2))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("many", ["many"]),
+        ("under_score", ["underXscore", "under_score"]),
+        ("%score", ["underXscore", "under_score"]),
+        ("MANY", []),
+        ("nothing", []),
+        ("m*", []),
+        ("%", None),
+    ],
+)
+def test_tables_are_filtered_by_pattern(connection: Connection, pattern: str, expected: list[str] | None) -> None:
+    everything = table_names(connection, depth="tables")
+
+    found = table_names(connection, depth="tables", table_name_filter=pattern)
+
+    assert found == (everything if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_there"),
+    [
+        ({"catalog_filter": ""}, True),
+        ({"catalog_filter": "other"}, False),
+        ({"db_schema_filter": ""}, True),
+        ({"db_schema_filter": "%"}, True),
+        ({"db_schema_filter": "other"}, False),
+        ({"table_types_filter": ["table"]}, True),
+        ({"table_types_filter": ["view"]}, False),
+        ({"table_types_filter": ["view", "table"]}, True),
+    ],
+)
+def test_tables_are_filtered_by_catalog_schema_and_type(
+    connection: Connection, filters: dict[str, Any], is_there: bool
+) -> None:
+    assert ("many" in table_names(connection, depth="tables", **filters)) is is_there
+
+
+def test_columns_are_filtered_by_pattern(connection: Connection) -> None:
+    (wide,) = tables(connection, depth="columns", table_name_filter="wide", column_name_filter="u%")
+
+    assert [column["column_name"] for column in wide["table_columns"]] == [name for name in NAMES if name[0] == "u"]
+
+
+def test_a_table_tells_its_schema(connection: Connection) -> None:
+    assert connection.adbc_get_table_schema("wide").names == sent_table().column_names
+    assert connection.adbc_get_table_schema("under_score") == pa.schema({"a": pa.int64()})
+
+
+def test_a_table_tells_the_schema_that_its_rows_have(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM wide")
+        rows = cursor.fetch_arrow_table()
+
+    assert connection.adbc_get_table_schema("wide").types == rows.schema.types
+
+
+def test_a_table_that_is_not_there_has_no_schema(connection: Connection) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="NOT_FOUND"):
+        connection.adbc_get_table_schema("nothing")
+
+
+def test_tables_are_of_one_type(connection: Connection) -> None:
+    assert connection.adbc_get_table_types() == ["table"]

@@ -1,0 +1,102 @@
+"""ADBC's dbapi binds parameters: values of each type, several, and what is refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import adbc_driver_manager
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+if TYPE_CHECKING:
+    from adbc_driver_flightsql.dbapi import Cursor
+
+pytestmark = pytest.mark.integration
+
+NOON = dt.datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (0, "Int64"),
+        (-(2**63), "Int64"),
+        (1.5, "Float64"),
+        (float("inf"), "Float64"),
+        ("it's; DROP TABLE x -- naïve 日本語", "Utf8"),
+        ("", "Utf8"),
+        (b"\x00\xff", "Binary"),
+        (True, "Boolean"),
+        (dt.date(1969, 12, 31), "Date32"),
+        (dt.time(23, 59, 59, 1), "Time64(µs)"),
+        (dt.timedelta(days=-1, microseconds=1), "Duration(µs)"),
+        (Decimal("-1.25"), "Decimal128(3, 2)"),
+        (None, "Null"),
+        ([1, None], "List(Int64)"),
+    ],
+)
+def test_a_value_arrives_as_what_it_is(cursor: Cursor, value: object, kind: str) -> None:
+    cursor.execute("SELECT ? AS a, arrow_typeof(?) AS kind", (value, value))
+
+    assert cursor.fetchall() == [(value, kind)]
+
+
+@pytest.mark.parametrize("value", [NOON, NOON.replace(tzinfo=None)])
+def test_a_moment_arrives_as_what_it_is(cursor: Cursor, value: dt.datetime) -> None:
+    cursor.execute("SELECT ? AS a", (value,))
+
+    assert cursor.fetchone() == (pd.Timestamp(value),)
+
+
+def test_several_values_are_bound_in_their_order(cursor: Cursor) -> None:
+    cursor.execute("SELECT n, ? AS word FROM many WHERE n BETWEEN ? AND ? ORDER BY n", ("x", 5, 7))
+
+    assert cursor.fetchall() == [(5, "x"), (6, "x"), (7, "x")]
+
+
+def test_numbered_placeholders_may_be_used_twice(cursor: Cursor) -> None:
+    cursor.execute("SELECT $2 AS a, $1 AS b, $2 AS c", (1, "x"))
+
+    assert cursor.fetchall() == [("x", 1, "x")]
+
+
+def test_a_question_mark_in_text_or_a_name_is_no_placeholder(cursor: Cursor) -> None:
+    cursor.execute("""SELECT '?' AS "a?", ? AS b -- ?\n""", (1,))
+
+    assert cursor.fetchall() == [("?", 1)]
+
+
+def test_a_row_of_arrow_values_is_bound(cursor: Cursor) -> None:
+    cursor.execute("SELECT ? AS a, ? AS b", pa.record_batch({"0": pa.array([1], pa.int8()), "1": ["x"]}))
+
+    assert cursor.fetch_arrow_table().to_pydict() == {"a": [1], "b": ["x"]}
+
+
+def test_a_statement_runs_again_with_other_values(cursor: Cursor) -> None:
+    sql = "SELECT text FROM many WHERE n = ?"
+
+    assert [cursor.execute(sql, (n,)).fetchall() for n in (1, 2)] == [[("row 1",)], [("row 2",)]]
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "text"),
+    [
+        ("SELECT ? + 1 AS a", None, "parameter"),
+        ("SELECT ? AS a, ? AS b", (1,), "parameter"),
+        ("SELECT ? AS a", (1, 2), "parameter"),
+        ("SELECT n FROM many WHERE n = ?", ("not a number",), "SQL001"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    cursor: Cursor, sql: str, values: tuple[object, ...] | None, text: str
+) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=text):
+        cursor.execute(sql, values).fetchall()
+
+
+def test_many_rows_of_values_for_a_writing_statement_are_refused(cursor: Cursor) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"only reads.*SQL002"):
+        cursor.executemany("INSERT INTO many VALUES (?, ?)", [(1, "a"), (2, "b")])
