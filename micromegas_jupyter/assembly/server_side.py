@@ -15,6 +15,7 @@ from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.lakehouse import Lake, make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, NotReady, Recorder, ServerThread
+from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, AccessSettings, LegacyApiKeys, RateLimits
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class ServeOptions:
         insecure: Allow plain text, or no authentication, on an address that others can reach.
         certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
         key_file: PEM file of the private key.
+        client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
         memory_mib: Memory for queries, in MiB.
         record: Whether the server writes its own logs and measurements into the lake.
         program: The name under which it records itself.
@@ -68,10 +70,20 @@ class ServeOptions:
     insecure: bool = False
     certificate_file: Path | None = None
     key_file: Path | None = None
+    client_ca_file: Path | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     record: bool = True
     program: str = "micromegas serve"
     properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Where the parts of TLS are, None for plain text."""
+        if self.certificate_file is None or self.key_file is None:
+            return None
+        return TlsFiles(
+            certificate_file=self.certificate_file, key_file=self.key_file, client_ca_file=self.client_ca_file
+        )
 
 
 class ServerStack:
@@ -115,6 +127,7 @@ class ServerStack:
                     port=options.port,
                     certificate_file=options.certificate_file,
                     key_file=options.key_file,
+                    client_ca_file=options.client_ca_file,
                     trusted_proxies=options.trusted_proxies,
                     rate_limits=limits,
                 ),
@@ -142,8 +155,7 @@ class ServerStack:
             validator=self.validator,
             registries=() if self.validator is None else (self.validator.metrics.registry,),
             readiness=self.readiness,
-            certificate_file=options.certificate_file,
-            key_file=options.key_file,
+            tls_files=options.tls_files,
             rate_limits=limits,
         )
 
@@ -231,6 +243,12 @@ def check_exposure(options: ServeOptions) -> None:
             "TLS needs both a certificate and a key.",
             key="--tls-certificate",
             remedy="Give --tls-certificate and --tls-key.",
+        )
+    if options.client_ca_file is not None and options.certificate_file is None:
+        raise ConfigurationError(
+            "Clients can show certificates over TLS only.",
+            key="--tls-client-ca",
+            remedy="Give --tls-certificate and --tls-key as well.",
         )
     if options.insecure:
         return

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", help="allow plain text, or no login, beyond this machine")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file of the certificate chain")
     parser.add_argument("--tls-key", type=Path, help="PEM file of the private key")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, metavar="FILE", help="PEM file of the authorities of clients' certificates"
+    )
     parser.add_argument("--http-host", default="127.0.0.1", help="address for health and metrics over HTTP")
     parser.add_argument("--http-port", type=int, default=0, help="port for health and metrics over HTTP, 0 for any")
     parser.add_argument("--no-http", action="store_true", help="answer health and metrics not over HTTP at all")
@@ -95,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             insecure=arguments.insecure,
             certificate_file=arguments.tls_certificate,
             key_file=arguments.tls_key,
+            client_ca_file=arguments.tls_client_ca,
             memory_mib=arguments.memory_mib,
             record=not arguments.no_telemetry,
         ),

@@ -3,7 +3,6 @@
 What the calls mean is `flight_service`'s job; engine and validator belong to whoever passes them in.
 """
 
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -20,6 +19,7 @@ from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
 from micromegas_jupyter.server.sql_info import ServerFacts
+from micromegas_jupyter.server.tls import flight_credentials
 
 _METADATA_SLACK_BYTES: Final = 16 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 128
@@ -27,7 +27,6 @@ _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
 _SHORTEST_PING_INTERVAL_MILLISECONDS: Final = 10_000
-_MAX_PEM_BYTES: Final = 1024 * 1024
 
 
 class FlightServer:
@@ -77,6 +76,7 @@ class FlightServer:
             randomness=randomness,
         )
         self._server: grpc.aio.Server | None = None
+        self._credentials: grpc.ServerCredentials | None = None
 
     @property
     def running_query_count(self) -> int:
@@ -98,8 +98,9 @@ class FlightServer:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"{host}:{settings.port}"
         try:
-            if settings.certificate_file is not None and settings.key_file is not None:
-                port = server.add_secure_port(address, _read_credentials(settings.certificate_file, settings.key_file))
+            if settings.tls_files is not None:
+                self._credentials = flight_credentials(settings.tls_files)
+                port = server.add_secure_port(address, self._credentials)
             else:
                 port = server.add_insecure_port(address)
         except RuntimeError:
@@ -138,16 +139,3 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MILLISECONDS),
         ("grpc.http2.max_ping_strikes", 2),
     )
-
-
-def _read_credentials(certificate_file: Path, key_file: Path) -> grpc.ServerCredentials:
-    certificate = _read_pem(certificate_file, "certificate_file")
-    return grpc.ssl_server_credentials([(_read_pem(key_file, "key_file"), certificate)])
-
-
-def _read_pem(path: Path, key: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_PEM_BYTES)
-    except OSError as error:
-        raise ConfigurationError(f"The {key.replace('_', ' ')} cannot be read: {error.strerror}.", key=key) from None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import RateLimits
 
 
@@ -15,6 +16,7 @@ class FlightServerSettings:
         port: The port, 0 for any free one.
         certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
         key_file: PEM file of the private key.
+        client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
         share_port: Whether several server processes may listen on one port.
         max_receive_bytes: The largest message that is accepted from a client.
         max_metadata_bytes: The largest set of headers; a token that lists many groups is long.
@@ -41,6 +43,7 @@ class FlightServerSettings:
     port: int = 50051
     certificate_file: Path | None = field(default=None, repr=False)
     key_file: Path | None = field(default=None, repr=False)
+    client_ca_file: Path | None = field(default=None, repr=False)
     share_port: bool = False
     max_receive_bytes: int = 16 * 1024 * 1024
     max_metadata_bytes: int = 64 * 1024
@@ -62,6 +65,8 @@ class FlightServerSettings:
     def __post_init__(self) -> None:
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("TLS needs both a certificate file and a key file")
+        if self.client_ca_file is not None and self.certificate_file is None:
+            raise ValueError("clients can show certificates over TLS only")
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError("a port is between 0 and 65535")
         counts = (
@@ -83,3 +88,12 @@ class FlightServerSettings:
         )
         if min(counts) < 1 or min(waits) <= 0:
             raise ValueError("limits are one or more, waits are longer than nothing")
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Where the parts of TLS are, None for plain text."""
+        if self.certificate_file is None or self.key_file is None:
+            return None
+        return TlsFiles(
+            certificate_file=self.certificate_file, key_file=self.key_file, client_ca_file=self.client_ca_file
+        )

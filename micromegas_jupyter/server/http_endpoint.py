@@ -6,11 +6,9 @@ deadline and a size limit (the standard library's server has neither), and idle 
 
 import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -24,6 +22,8 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, Pages, ReadyPage
 from micromegas_jupyter.server.readiness import Readiness, ReadinessProbe
+from micromegas_jupyter.server.tls import HttpTls
+from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import RateLimits
 
 _MAX_CONNECTIONS: Final = 16
@@ -37,6 +37,7 @@ _MAX_BUFFER_BYTES: Final = 64 * 1024
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 10.0
 _COLLECT_THREADS: Final = 2
+_RENEW_SECONDS: Final = 1.0
 
 
 class HttpEndpoint:
@@ -50,8 +51,8 @@ class HttpEndpoint:
         validator: Says who may see the metrics; None shows them to anybody.
         registries: The metrics.
         readiness: Tells whether calls make sense now; may block.
-        certificate_file: PEM file of the certificate chain; with `key_file` the endpoint speaks TLS.
-        key_file: PEM file of the private key.
+        tls_files: The certificate and its key, with which the endpoint speaks TLS; None for plain text. With
+            authorities for clients, the metrics are shown to clients with a certificate only.
         rate_limits: How often somebody may ask, and be refused.
         clock: Measures the rates, and how old an answer about readiness is.
     """
@@ -64,8 +65,7 @@ class HttpEndpoint:
         validator: TokenValidator | None,
         registries: Sequence[CollectorRegistry],
         readiness: Readiness,
-        certificate_file: Path | None = None,
-        key_file: Path | None = None,
+        tls_files: TlsFiles | None = None,
         rate_limits: RateLimits | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -74,7 +74,7 @@ class HttpEndpoint:
         self._registries = tuple(registries)
         self._readiness = readiness
         self._clock = clock
-        self._tls_files = (certificate_file, key_file)
+        self._tls_files = tls_files
         self._limits = build_limits(validator, rate_limits or RateLimits(), clock=clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -85,7 +85,7 @@ class HttpEndpoint:
         Raises:
             ConfigurationError: The address, the certificate or the key cannot be used.
         """
-        tls = _read_tls(*self._tls_files)
+        tls = None if self._tls_files is None else HttpTls(self._tls_files)
         listening = _listen(*self._address)
         loop = asyncio.new_event_loop()
         is_ready = threading.Event()
@@ -110,7 +110,7 @@ class HttpEndpoint:
         self,
         loop: asyncio.AbstractEventLoop,
         listening: socket.socket,
-        tls: ssl.SSLContext | None,
+        tls: HttpTls | None,
         is_ready: threading.Event,
     ) -> None:
         asyncio.set_event_loop(loop)
@@ -118,13 +118,18 @@ class HttpEndpoint:
         threads = ThreadPoolExecutor(_COLLECT_THREADS, thread_name_prefix="metrics")
         pages = Pages(
             authenticator=authenticator,
-            registries=self._registries,
+            registries=self._registries if tls is None else (*self._registries, _registry_of(tls)),
+            needs_certificate=self._tls_files is not None and self._tls_files.client_ca_file is not None,
             readiness=ReadinessProbe(self._readiness, clock=self._clock),
             threads=threads,
             busy=set(),
         )
-        server = _BoundedServer(_build_application(pages), ssl_options=tls, busy=pages.busy)
+        server = _BoundedServer(
+            _build_application(pages), ssl_options=None if tls is None else tls.context, busy=pages.busy
+        )
         server.add_sockets([listening])
+        if tls is not None:
+            server.follow(tls, loop)
         loop.call_soon(is_ready.set)
         try:
             loop.run_forever()
@@ -171,6 +176,22 @@ class _BoundedServer(HTTPServer):
         asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, stream.close)
         super().handle_stream(stream, address)
 
+    def follow(self, tls: HttpTls, loop: asyncio.AbstractEventLoop) -> None:
+        """Have new connections use what the certificate's files hold, from now on."""
+        self._following = loop.create_task(self._follow(tls))
+
+    async def _follow(self, tls: HttpTls) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            if tls.renew():
+                self.ssl_options = tls.context
+
+
+def _registry_of(tls: HttpTls) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(tls)
+    return registry
+
 
 async def _wind_up(server: HTTPServer) -> None:
     await asyncio.wait_for(server.close_all_connections(), _STOP_SECONDS / 2)
@@ -207,18 +228,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
     listening.setblocking(False)
     return listening
-
-
-def _read_tls(certificate_file: Path | None, key_file: Path | None) -> ssl.SSLContext | None:
-    if certificate_file is None or key_file is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # Without a password OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(certificate_file, key_file, password="")
-    except (OSError, ssl.SSLError):
-        raise ConfigurationError(
-            "The HTTP endpoint's certificate and key cannot be read, or do not fit.", key="certificate_file"
-        ) from None
-    return context

@@ -37,6 +37,7 @@ class Pages:
         authenticator: Tells who asks for the metrics.
         registries: The metrics, one registry after the other.
         readiness: Tells whether calls make sense now.
+        needs_certificate: Whether the metrics are for clients with a certificate only.
         threads: Where numbers are collected.
         busy: The connections whose request is being answered.
     """
@@ -44,6 +45,7 @@ class Pages:
     authenticator: Authenticator
     registries: Sequence[CollectorRegistry]
     readiness: ReadinessProbe
+    needs_certificate: bool
     threads: Executor
     busy: set[IOStream]
 
@@ -141,6 +143,9 @@ class MetricsPage(Page):
 
     async def get(self) -> None:
         """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
+        if self.pages.needs_certificate and self.request.get_ssl_certificate(binary_form=True) is None:
+            self._say(HTTPStatus.FORBIDDEN)
+            return
         headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
         try:
             await self.pages.authenticator.authenticate(headers, self._describe)

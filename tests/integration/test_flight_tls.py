@@ -20,6 +20,7 @@ from micromegas_jupyter.client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
+from micromegas_jupyter.server.tls_files import TlsFiles
 from tests.fakes.engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobod
         validator=None,
         registries=[],
         readiness=lambda: None,
-        certificate_file=certificate_file,
-        key_file=key_file,
+        tls_files=TlsFiles(certificate_file=certificate_file, key_file=key_file),
     )
     port = endpoint.start()
     idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(60)]

@@ -35,6 +35,8 @@ def test_it_may_run(options):
         ({"certificate_file": Path("cert.pem")}, "--tls-certificate"),
         ({"key_file": Path("key.pem")}, "--tls-certificate"),
         ({"certificate_file": Path("cert.pem"), "insecure": True}, "--tls-certificate"),
+        ({"client_ca_file": Path("ca.pem")}, "--tls-client-ca"),
+        ({"client_ca_file": Path("ca.pem"), "insecure": True}, "--tls-client-ca"),
     ],
 )
 def test_it_may_not_run(options, key):

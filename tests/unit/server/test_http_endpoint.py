@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import HttpEndpoint, NotReady
+from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import RateLimits
 from tests.fakes.validator import FakeValidator
 
@@ -302,8 +303,7 @@ def test_a_certificate_that_is_none_is_a_configuration_error(tmp_path) -> None:
         validator=None,
         registries=[],
         readiness=lambda: None,
-        certificate_file=file,
-        key_file=file,
+        tls_files=TlsFiles(certificate_file=file, key_file=file),
     )
 
     with pytest.raises(ConfigurationError) as caught:

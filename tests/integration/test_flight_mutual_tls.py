@@ -1,0 +1,113 @@
+"""With authorities for clients, who shows no certificate is not heard, and the token is asked for all the same."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow.flight
+import pytest
+
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
+from micromegas_jupyter.server.tls_files import TlsFiles
+from tests.fakes.certificates import Authority, Pair
+from tests.fakes.engine import FakeEngine
+from tests.fakes.validator import FakeValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_SECONDS = 30.0
+ALICE = [(b"authorization", b"Bearer alice")]
+
+
+class Place(NamedTuple):
+    """A server that wants certificates of `clients`, and an HTTP endpoint that does so, too."""
+
+    server: ServerThread
+    http_port: int
+    authority: Authority
+    good: Pair
+    foreign: Pair
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority, clients, strangers = (Authority(folder, name) for name in ("servers", "clients", "strangers"))
+    own = authority.issue("server")
+    files = TlsFiles(certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=clients.ca_file)
+    settings = FlightServerSettings(
+        port=0, certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=clients.ca_file
+    )
+    server = ServerThread(engine=FakeEngine(), validator=FakeValidator(), settings=settings)
+    server.start()
+    endpoint = HttpEndpoint(
+        "127.0.0.1", 0, validator=FakeValidator(), registries=[], readiness=lambda: None, tls_files=files
+    )
+    port = endpoint.start()
+    yield Place(server, port, authority, clients.issue("good"), strangers.issue("foreign"))
+    endpoint.stop()
+    server.stop(grace_seconds=0)
+
+
+def _query(place: Place, pair: Pair | None, headers: list[tuple[bytes, bytes]]) -> list[int]:
+    options: dict[str, bytes] = {"tls_root_certs": place.authority.ca_file.read_bytes()}
+    if pair is not None:
+        options |= {"cert_chain": pair.certificate_file.read_bytes(), "private_key": pair.key_file.read_bytes()}
+    with pyarrow.flight.connect(place.server.uri, **options) as client:
+        call = pyarrow.flight.FlightCallOptions(timeout=TIMEOUT_SECONDS, headers=headers)
+        table = client.do_get(pyarrow.flight.Ticket(statement_ticket("numbers")), call).read_all()
+    found: list[int] = table["n"].to_pylist()
+    return found
+
+
+def test_a_client_with_certificate_and_token_is_served(place: Place) -> None:
+    assert _query(place, place.good, ALICE) == [1, 2, 3]
+
+
+def test_a_certificate_stands_for_no_token(place: Place) -> None:
+    with pytest.raises(pyarrow.flight.FlightUnauthenticatedError):
+        _query(place, place.good, [])
+
+
+@pytest.mark.parametrize("which", ["none", "foreign"])
+def test_a_token_stands_for_no_certificate(place: Place, which: str) -> None:
+    with pytest.raises(pyarrow.flight.FlightUnavailableError):
+        _query(place, place.foreign if which == "foreign" else None, ALICE)
+
+
+@pytest.mark.parametrize(
+    ("path", "has_certificate", "status"),
+    [
+        ("/health", False, 200),
+        ("/ready", False, 200),
+        ("/metrics", False, 403),
+        ("/metrics", True, 200),
+    ],
+)
+def test_over_http_the_metrics_need_a_certificate_and_probes_do_not(
+    place: Place, path: str, has_certificate: bool, status: int
+) -> None:
+    assert _ask(place, path, place.good if has_certificate else None) == status
+
+
+def test_over_http_a_certificate_of_strangers_is_refused(place: Place) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        _ask(place, "/health", place.foreign)
+
+
+def _ask(place: Place, path: str, pair: Pair | None) -> int:
+    context = ssl.create_default_context(cafile=str(place.authority.ca_file))
+    if pair is not None:
+        context.load_cert_chain(pair.certificate_file, pair.key_file)
+    connection = http.client.HTTPSConnection("127.0.0.1", place.http_port, timeout=TIMEOUT_SECONDS, context=context)
+    try:
+        connection.request("GET", path, headers={"Authorization": "Bearer alice"})
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -1,0 +1,165 @@
+"""A renewed certificate counts for new connections while calls run, and a broken one changes nothing."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import ssl
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+import pyarrow.flight
+import pytest
+
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
+from micromegas_jupyter.server.tls_files import TlsFiles, TlsSource
+from tests.fakes.certificates import Authority, Pair
+from tests.fakes.engine import FakeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 60.0
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def pair(authority: Authority) -> Pair:
+    return authority.issue("first")
+
+
+@pytest.fixture
+def server(pair: Pair) -> Iterator[ServerThread]:
+    settings = FlightServerSettings(port=0, certificate_file=pair.certificate_file, key_file=pair.key_file)
+    thread = ServerThread(engine=FakeEngine(), validator=None, settings=settings)
+    thread.start()
+    yield thread
+    thread.stop(grace_seconds=0)
+
+
+def _shown_name(port: int, authority: Authority) -> str:
+    """Return the common name of the certificate that a new connection is shown."""
+    trust = ssl.create_default_context(cafile=str(authority.ca_file))
+    trust.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as raw,
+        trust.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
+    ):
+        shown = connection.getpeercert()
+    assert shown is not None
+    return str(shown["subject"][0][0][1])
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
+    server: ServerThread, pair: Pair, authority: Authority
+) -> None:
+    with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
+        reader = client.do_get(pyarrow.flight.Ticket(statement_ticket("endless")))
+        before = reader.read_chunk().data.num_rows
+        first = _shown_name(server.port, authority)
+
+        pair.replace_by(authority.issue("second"))
+
+        second = _shown_name(server.port, authority)
+        after = reader.read_chunk().data.num_rows
+        reader.cancel()
+
+    assert (first, second) == ("first", "second")
+    assert before
+    assert after
+
+
+@pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
+def test_a_broken_renewal_changes_nothing_and_is_told_once(
+    server: ServerThread, pair: Pair, authority: Authority, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    _shown_name(server.port, authority)
+    match broken:
+        case "no certificate":
+            pair.certificate_file.write_text("not a certificate")
+        case "another key":
+            pair.key_file.write_bytes(authority.issue("other").key_file.read_bytes())
+        case _:
+            pair.certificate_file.unlink()
+
+    shown = [_shown_name(server.port, authority) for _ in range(3)]
+
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert shown == ["first"] * 3
+    assert [record.message for record in told] == ["The changed certificate cannot be used; the former stays."]
+    assert str(pair.key_file.parent) not in str(told[0].__dict__["why"])
+
+    pair.replace_by(authority.issue("second"))
+
+    assert _shown_name(server.port, authority) == "second"
+
+
+def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authority: Authority) -> None:
+    endpoint = HttpEndpoint(
+        "127.0.0.1",
+        0,
+        validator=None,
+        registries=[],
+        readiness=lambda: None,
+        tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
+    )
+    port = endpoint.start()
+    try:
+        first = _shown_name(port, authority)
+        pair.replace_by(authority.issue("second"))
+        _until(lambda: _shown_name(port, authority) == "second")
+        trust = ssl.create_default_context(cafile=str(authority.ca_file))
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS, context=trust)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+    finally:
+        endpoint.stop()
+
+    assert first == "first"
+    assert "micromegas_tls_renewals_total 1.0" in text
+    assert "micromegas_tls_certificate_expires_timestamp_seconds" in text
+
+
+def test_a_client_of_tls_1_1_is_turned_away(server: ServerThread, authority: Authority) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.load_verify_locations(authority.ca_file)
+    old.set_ciphers("DEFAULT@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_SECONDS) as raw,
+        pytest.raises((ssl.SSLError, ConnectionError)) as refused,
+    ):
+        old.wrap_socket(raw, server_hostname="127.0.0.1")
+
+    assert "NO_PROTOCOLS_AVAILABLE" not in str(refused.value)  # otherwise this client could not even ask
+
+
+def test_a_pair_that_does_not_fit_starts_nothing(pair: Pair, authority: Authority) -> None:
+    other = authority.issue("other")
+
+    with pytest.raises(ConfigurationError) as caught:
+        TlsSource(TlsFiles(certificate_file=pair.certificate_file, key_file=other.key_file))
+
+    assert caught.value.key == "key_file"
