@@ -5,6 +5,18 @@ Storage hands over file lists (`contracts.TableSource`); the wire is the server'
 
 from micromegas_jupyter.engine.contract import Engine, PlannedQuery, StatementRequest, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.figures import QueryFigures
+from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
 from micromegas_jupyter.engine.settings import EngineSettings
 
-__all__ = ["DataFusionEngine", "Engine", "EngineSettings", "PlannedQuery", "StatementRequest", "TimeRange"]
+__all__ = [
+    "DataFusionEngine",
+    "Engine",
+    "EngineSettings",
+    "PlannedQuery",
+    "QueryFigures",
+    "StatementRequest",
+    "TimeRange",
+    "fingerprints",
+    "sql_hash",
+]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.engine.figures import QueryFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,11 @@ class PlannedQuery(Protocol):
 
         A type that the plan does not tell is null.
         """
+        ...
+
+    @property
+    def figures(self) -> QueryFigures:
+        """Return what the query took so far; all of it once `batches` has ended, in whatever way."""
         ...
 
     def batches(self) -> AsyncIterator[pa.RecordBatch]:

@@ -30,6 +30,7 @@ from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, names_
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ class _Statement:
     placeholders: Placeholders
     values: dict[str, pa.Scalar] = field(repr=False)
     tables: list[VisibleTable] = field(repr=False)
+    init_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class _Planned:
 
     frame: DataFrame
     tables: list[VisibleTable]
+    init_seconds: float
     work: PlanWork | None = None
 
     @property
@@ -128,12 +131,15 @@ class DataFusionEngine:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_types(scanned)
         placeholders = find_placeholders(scanned)
+        values = placeholders.bind(request.parameters) if request.parameters is not None else {}
+        started = SYSTEM_CLOCK.monotonic()
         statement = _Statement(
             request=request,
             scanned=scanned,
             placeholders=placeholders,
-            values=placeholders.bind(request.parameters) if request.parameters is not None else {},
+            values=values,
             tables=self._visibility.tables(self._tables.snapshot(), caller),
+            init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
         context = Context(sql=placeholders.sql, tables=names_of(statement.tables))
         try:
@@ -148,6 +154,7 @@ class DataFusionEngine:
             raise _placed(translate(error, context), placeholders) from error
 
     def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
+        started = SYSTEM_CLOCK.monotonic()
         session = self._sessions.open()
         tables = self._builder.register(
             session,
@@ -156,12 +163,13 @@ class DataFusionEngine:
             time_range=statement.request.time_range,
             is_apart=is_apart,
         )
+        init_seconds = SYSTEM_CLOCK.monotonic() - started
         frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
         plan = frame.logical_plan()
         check_plan(plan)
         # Behind the barrier it is the same statement.
         work = None if is_apart else check_work(plan, statement.scanned)
-        return _Planned(frame=frame, tables=tables, work=work)
+        return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, work=work)
 
     def _kept_apart(self, planned: _Planned, statement: _Statement) -> _Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
@@ -208,6 +216,7 @@ class DataFusionEngine:
             ),
             pool=self._pool,
             context=context,
+            context_init_seconds=statement.init_seconds + planned.init_seconds,
         )
 
 

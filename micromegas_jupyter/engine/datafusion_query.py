@@ -9,14 +9,17 @@ expression over a huge string), and planning itself. Only ending the process sto
 from __future__ import annotations
 
 import asyncio
+import logging
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
+from micromegas_jupyter.engine.figures import PlanCounts, QueryFigures, count_plan
 from micromegas_jupyter.engine.placeholders import missing_parameter
 from micromegas_jupyter.engine.wire_schema import to_wire
 from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.engine.explain import PathScrubber
     from micromegas_jupyter.engine.pool import PlanningPool
+
+_log = logging.getLogger(__name__)
 
 # Converting fewer rows than these takes less time than handing them to another thread.
 _ROWS_WORTH_A_THREAD: Final = 2048
@@ -63,7 +68,7 @@ class Parameters:
 class DataFusionQuery:
     """A `PlannedQuery` of the embedded engine; its session lives as long as it does."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword, all of them parts of one plan
         self,
         frame: DataFrame,
         result: Result,
@@ -71,7 +76,9 @@ class DataFusionQuery:
         parameters: Parameters,
         pool: PlanningPool,
         context: Context,
+        context_init_seconds: float = 0.0,
     ) -> None:
+        self._figures = QueryFigures(context_init_seconds=context_init_seconds)
         self._frame: DataFrame | None = frame
         self._result = result
         self._parameters = parameters
@@ -87,6 +94,11 @@ class DataFusionQuery:
     def parameter_schema(self) -> pa.Schema:
         """Return one field per placeholder, in order."""
         return self._parameters.schema
+
+    @property
+    def figures(self) -> QueryFigures:
+        """Return what the query took so far."""
+        return self._figures
 
     async def batches(self) -> AsyncIterator[pa.RecordBatch]:
         """Run the query and yield its batches; can be called once.
@@ -107,7 +119,9 @@ class DataFusionQuery:
         remaining = self._result.row_limit
         try:
             # Making the stream plans physically and lists files: work for a thread that may block.
+            started = SYSTEM_CLOCK.monotonic()
             stream = await self._pool.run(frame.execute_stream)
+            self._figures = replace(self._figures, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
             async for found in stream:
                 batch = await self._convert(found.to_pyarrow())
                 if remaining is not None:
@@ -124,7 +138,26 @@ class DataFusionQuery:
             raise translate(error, self._context) from error
         finally:
             # A traceback keeps this frame alive; the work stops when the stream itself is let go.
-            stream = frame = None
+            is_started, stream = stream is not None, None
+            if is_started:
+                self._count(frame)
+            frame = None
+
+    def _count(self, frame: DataFrame) -> None:
+        try:
+            # The plan that ran, with its counters: DataFusion keeps it beside the frame.
+            counts = count_plan(frame.execution_plan())
+        except BaseException as error:
+            if not is_engine_failure(error):
+                raise
+            _log.warning("the engine's counters cannot be read", exc_info=error)
+            counts = PlanCounts()
+        self._figures = replace(
+            self._figures,
+            bytes_scanned=counts.bytes_scanned,
+            spilled_bytes=counts.spilled_bytes,
+            spill_count=counts.spill_count,
+        )
 
     async def _convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if batch.num_rows < _ROWS_WORTH_A_THREAD or batch.schema.equals(self._result.schema, check_metadata=True):

@@ -4,18 +4,19 @@ Calls that are not let in are told by `access.audit`, on a child of that logger.
 
 Where the lines go is decided by whoever configures logging; a handler that fails does not fail the query.
 
-Field names are upstream's, in upstream's order, and three more at the end: `issuer`, `credential` (as in
+Field names are upstream's, in upstream's order, and three more before the last: `issuer`, `credential` (as in
 `access.audit`) and `time`.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from micromegas_jupyter.access.audit_lines import encode_line, utc_text
 from micromegas_jupyter.access.credential import token_name
 from micromegas_jupyter.contracts import AuthContext, Secret
-from micromegas_jupyter.engine import StatementRequest
+from micromegas_jupyter.engine import QueryFigures, StatementRequest, sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import Attribution
@@ -52,15 +53,17 @@ class QueryAudit:
         self._admitted: float | None = None
         self._planned: float | None = None
         self._is_written = False
+        self._figures: Callable[[], QueryFigures] = QueryFigures
         self.output_rows = 0
 
     def mark_admitted(self) -> None:
         """Note that the query's turn has come and planning starts."""
         self._admitted = self._clock.monotonic()
 
-    def mark_planned(self) -> None:
-        """Note that the plan exists."""
+    def mark_planned(self, figures: Callable[[], QueryFigures] = QueryFigures) -> None:
+        """Note that the plan exists; `figures` says, when the line is written, what it took."""
         self._planned = self._clock.monotonic()
+        self._figures = figures
 
     def write(self, status: str, error: MicromegasError | None = None) -> None:
         """Write the line: `ok`, `error` with the error, or `incomplete` when the client left."""
@@ -95,25 +98,36 @@ class QueryAudit:
             record["range_end"] = request.time_range.end.isoformat()
         if request.row_limit is not None:
             record["limit"] = request.row_limit
-        record |= self._timings()
+        figures = self._figures()
+        record |= self._timings(figures)
         record["status"] = status
         if error is not None:
             record |= {"error": str(error), "error_class": classify_error(error)}
         if self._planned is not None:
             record["output_rows"] = self.output_rows
+        record |= {
+            "bytes_scanned": figures.bytes_scanned,
+            "peak_memory_bytes": figures.peak_memory_bytes,
+            "spilled_bytes": figures.spilled_bytes,
+            "spill_count": figures.spill_count,
+        }
         record["issuer"] = facts.caller.issuer
         if facts.credential is not None:
             record["credential"] = token_name(facts.credential.reveal())
         record["time"] = utc_text(self._clock.now())
+        record["sql_hash"] = sql_hash(request.sql)
         return record
 
-    def _timings(self) -> dict[str, object]:
+    def _timings(self, figures: QueryFigures) -> dict[str, object]:
         now = self._clock.monotonic()
         admitted = self._admitted if self._admitted is not None else now
         planned = self._planned if self._planned is not None else now
+        init = figures.context_init_seconds
         return {
-            "planning_ms": _milliseconds(planned - admitted if self._admitted is not None else 0.0),
-            "setup_ms": _milliseconds(planned - self._started),
+            "context_init_ms": _milliseconds(init),
+            "planning_ms": _milliseconds(max(0.0, planned - admitted - init)),
+            "execution_ms": _milliseconds(figures.execution_seconds),
+            "setup_ms": _milliseconds(planned - self._started + figures.execution_seconds),
             "total_ms": _milliseconds(now - self._started),
         }
 

@@ -76,7 +76,7 @@ class QueryRunner:
             async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
                 audit.mark_admitted()
                 planned = await self._engine.plan(request, call.caller)
-                audit.mark_planned()
+                audit.mark_planned(lambda: planned.figures)
                 await self._send_rows(call, planned, audit)
         except BaseException as error:
             if ends_task(error) or call.context.done():

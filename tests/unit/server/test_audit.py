@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.access.credential import token_name
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.engine import StatementRequest, TimeRange
+from micromegas_jupyter.engine import QueryFigures, StatementRequest, TimeRange, sql_hash
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -59,7 +59,14 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
     clock.advance(0.5)
     audit.mark_admitted()
     clock.advance(0.25)
-    audit.mark_planned()
+    figures = QueryFigures(
+        context_init_seconds=0.05,
+        execution_seconds=0.125,
+        bytes_scanned=4096,
+        spilled_bytes=2048,
+        spill_count=2,
+    )
+    audit.mark_planned(lambda: figures)
     clock.advance(1)
     audit.output_rows = 7
 
@@ -79,13 +86,20 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
         ("range_begin", "2026-01-01T00:00:00+00:00"),
         ("range_end", "2026-01-02T00:00:00+00:00"),
         ("limit", 10),
-        ("planning_ms", 250.0),
-        ("setup_ms", 750.0),
+        ("context_init_ms", 50.0),
+        ("planning_ms", 200.0),
+        ("execution_ms", 125.0),
+        ("setup_ms", 875.0),
         ("total_ms", 1750.0),
         ("status", "ok"),
         ("output_rows", 7),
+        ("bytes_scanned", 4096),
+        ("peak_memory_bytes", None),
+        ("spilled_bytes", 2048),
+        ("spill_count", 2),
         ("issuer", "https://id.example"),
         ("time", "2026-11-24T12:00:01.750Z"),
+        ("sql_hash", "e1c71d1661ae46e0"),
     ]
 
 
@@ -99,6 +113,8 @@ def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCapt
     assert record["error_class"] == "user"
     assert (record["planning_ms"], record["setup_ms"], record["total_ms"]) == (0.0, 500.0, 500.0)
     assert "output_rows" not in record
+    assert (record["bytes_scanned"], record["spill_count"], record["execution_ms"]) == (0, 0, 0.0)
+    assert record["sql_hash"] == sql_hash("SELECT 1")
 
 
 def test_a_delegated_query_names_both(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,7 +182,7 @@ def test_the_line_names_the_credential_as_the_audit_of_access_does(
 
     record = _write(audit, caplog, "ok")
 
-    assert list(record)[-3:] == ["issuer", "credential", "time"]
+    assert list(record)[-4:] == ["issuer", "credential", "time", "sql_hash"]
     assert record["credential"] == token_name("mmk_8c1f0a6de2b94b7f")
     assert "mmk_" not in caplog.text
 
