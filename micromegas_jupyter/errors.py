@@ -216,13 +216,14 @@ class QueryError(MicromegasError):
         column: Column in that line, from 1, when known.
         remedy: What to do next.
         query_id: The query's id.
+        limit: A fixed word for the limit that was reached, for the server's metrics; it is not sent.
     """
 
     code = "SQL000"
     grpc_code = "INVALID_ARGUMENT"
     http_status = 400
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what any query error may tell
         self,
         what: str,
         *,
@@ -230,10 +231,12 @@ class QueryError(MicromegasError):
         column: int | None = None,
         remedy: str | None = None,
         query_id: str | None = None,
+        limit: str | None = None,
     ) -> None:
         super().__init__(what, remedy=remedy, query_id=query_id)
         self.line = line
         self.column = column
+        self.limit = limit
 
 
 class InvalidStatement(QueryError):
@@ -268,6 +271,7 @@ class ResourcesExhausted(QueryError):
         remedy: What to do next.
         query_id: The query's id.
         retry_after_seconds: When the same call may work, if waiting helps.
+        limit: A fixed word for the limit that was reached, for the server's metrics; it is not sent.
     """
 
     code = "SQL004"
@@ -275,7 +279,7 @@ class ResourcesExhausted(QueryError):
     grpc_code = "RESOURCE_EXHAUSTED"
     http_status = 429
 
-    def __init__(  # noqa: PLR0913 - what every query error takes, and one more
+    def __init__(  # noqa: PLR0913 - what every query error takes, and two more
         self,
         what: str,
         *,
@@ -284,8 +288,9 @@ class ResourcesExhausted(QueryError):
         remedy: str | None = None,
         query_id: str | None = None,
         retry_after_seconds: float | None = None,
+        limit: str | None = None,
     ) -> None:
-        super().__init__(what, line=line, column=column, remedy=remedy, query_id=query_id)
+        super().__init__(what, line=line, column=column, remedy=remedy, query_id=query_id, limit=limit)
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -155,6 +155,7 @@ class CallLimits:
             what,
             remedy=f"Try again in {retry_after_seconds:g} seconds.",
             retry_after_seconds=retry_after_seconds,
+            limit="call_rate",
         )
 
 

@@ -14,7 +14,14 @@ from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.lakehouse import Lake, make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, NotReady, Recorder, ServerThread
+from micromegas_jupyter.server import (
+    FlightServerSettings,
+    HttpEndpoint,
+    NotReady,
+    Recorder,
+    ServerMetrics,
+    ServerThread,
+)
 from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, AccessSettings, LegacyApiKeys, RateLimits
 
@@ -117,6 +124,7 @@ class ServerStack:
             if options.record
             else None
         )
+        self.metrics = ServerMetrics()
         limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._server = ServerThread(
             engine=self._engine,
@@ -134,6 +142,7 @@ class ServerStack:
                 server_limits,
             ),
             clock=SYSTEM_CLOCK,
+            metrics=self.metrics,
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None
@@ -153,7 +162,7 @@ class ServerStack:
             options.http_host,
             options.http_port,
             validator=self.validator,
-            registries=() if self.validator is None else (self.validator.metrics.registry,),
+            registries=(self.metrics.registry, *(() if self.validator is None else (self.validator.metrics.registry,))),
             readiness=self.readiness,
             tls_files=options.tls_files,
             rate_limits=limits,

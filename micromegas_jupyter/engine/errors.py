@@ -164,7 +164,7 @@ def _classify(root: str, parts: list[str], context: Context) -> MicromegasError 
     if _is_about_resources(root):
         # What follows names expressions of the statement, which is the caller's own business.
         _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
-        return ResourcesExhausted(_MORE_MEMORY)
+        return ResourcesExhausted(_MORE_MEMORY, limit="memory")
     if root.startswith("External error: ") and (_REGEX.match(root) or parts[-2:-1] == ["Invalid regex"]):
         return InvalidStatement("A regular expression in the statement is not valid.")
     kind, rest = _split(root)

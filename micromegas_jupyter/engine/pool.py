@@ -70,7 +70,7 @@ class PlanningPool:
             self._waiting.put_nowait((future, function))  # type: ignore[arg-type]  # a Future of _T holds an object
         except queue.Full as error:
             raise ResourcesExhausted(
-                "Too many statements wait to be planned.", remedy="Try again in a moment."
+                "Too many statements wait to be planned.", remedy="Try again in a moment.", limit="planning"
             ) from error
         return future
 

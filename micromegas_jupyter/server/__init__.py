@@ -6,8 +6,17 @@ Engine, validator and lake are passed in; joining them to a running system is as
 from micromegas_jupyter.server.flight_server import FlightServer
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.readiness import NotReady
 from micromegas_jupyter.server.recorder import Recorder
 from micromegas_jupyter.server.server_thread import ServerThread
 
-__all__ = ["FlightServer", "FlightServerSettings", "HttpEndpoint", "NotReady", "Recorder", "ServerThread"]
+__all__ = [
+    "FlightServer",
+    "FlightServerSettings",
+    "HttpEndpoint",
+    "NotReady",
+    "Recorder",
+    "ServerMetrics",
+    "ServerThread",
+]

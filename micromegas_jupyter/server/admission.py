@@ -39,12 +39,18 @@ class Admission:
         self._max_per_caller = max_per_caller
         self._wait_seconds = wait_seconds
         self._running: Counter[CallerKey] = Counter()
+        self._running_count = 0
         self._waiters: list[_Waiter] = []
 
     @property
     def running_count(self) -> int:
-        """How many slots are taken."""
-        return self._running.total()
+        """How many slots are taken; may be read from any thread."""
+        return self._running_count
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait for a slot; may be read from any thread."""
+        return len(self._waiters)
 
     @asynccontextmanager
     async def slot(self, caller: CallerKey) -> AsyncIterator[None]:
@@ -54,7 +60,7 @@ class Admission:
             ResourcesExhausted: No slot came free in time, or too many wait already.
         """
         if self._is_free(caller):
-            self._running[caller] += 1
+            self._take(caller)
         else:
             await self._wait_for_turn(caller)
         try:
@@ -80,15 +86,20 @@ class Admission:
             raise
 
     def _is_free(self, caller: CallerKey) -> bool:
-        return self._running.total() < self._max_queries and self._running[caller] < self._max_per_caller
+        return self._running_count < self._max_queries and self._running[caller] < self._max_per_caller
+
+    def _take(self, caller: CallerKey) -> None:
+        self._running[caller] += 1
+        self._running_count += 1
 
     def _give_back(self, caller: CallerKey) -> None:
         self._running[caller] -= 1
+        self._running_count -= 1
         if not self._running[caller]:
             del self._running[caller]
         for waiter in self._waiters:
             if not waiter.turn.done() and self._is_free(waiter.caller):
-                self._running[waiter.caller] += 1
+                self._take(waiter.caller)
                 self._waiters.remove(waiter)
                 waiter.turn.set_result(None)
                 return
@@ -96,5 +107,7 @@ class Admission:
 
 def _over_limit() -> ResourcesExhausted:
     return ResourcesExhausted(
-        "The server runs as many queries as it may, for you or in all.", remedy="Wait for some to end, then try again."
+        "The server runs as many queries as it may, for you or in all.",
+        remedy="Wait for some to end, then try again.",
+        limit="queue",
     )

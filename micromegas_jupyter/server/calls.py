@@ -76,7 +76,7 @@ class Call:
             async with asyncio.timeout(self.stalled_write_seconds):
                 await self.context.write(message)
         except TimeoutError:
-            raise DeadlineExceeded("The client did not take the result in time.") from None
+            raise DeadlineExceeded("The client did not take the result in time.", limit="stalled_client") from None
         except grpc.aio.BaseError:
             # The client is gone, and gRPC is about to cancel this task; to go on or to answer would be an error.
             await asyncio.sleep(_CANCELLATION_SECONDS)

@@ -15,6 +15,7 @@ from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
+from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
@@ -38,9 +39,10 @@ class FlightServer:
         settings: Where and within which limits.
         clock: Measures queries and idle statements.
         randomness: Makes query ids and handles.
+        metrics: Counts what happens; its own when left out.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a server is made of
         self,
         *,
         engine: Engine,
@@ -48,7 +50,9 @@ class FlightServer:
         settings: FlightServerSettings,
         clock: Clock,
         randomness: Randomness = SYSTEM_RANDOMNESS,
+        metrics: ServerMetrics | None = None,
     ) -> None:
+        metrics = metrics or ServerMetrics()
         self._settings = settings
         self._authenticator = Authenticator(
             validator,
@@ -62,7 +66,8 @@ class FlightServer:
             clock=clock,
             randomness=randomness,
         )
-        self._queries = QueryRunner(engine, settings=settings, clock=clock)
+        metrics.watch_prepared(lambda: len(prepared))
+        self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics)
         self._service = FlightService(
             methods=FlightMethods(
                 engine=engine,
@@ -74,6 +79,7 @@ class FlightServer:
             authenticator=self._authenticator,
             settings=settings,
             randomness=randomness,
+            metrics=metrics,
         )
         self._server: grpc.aio.Server | None = None
         self._credentials: grpc.ServerCredentials | None = None

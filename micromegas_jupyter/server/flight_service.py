@@ -23,7 +23,8 @@ from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
 from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
 from micromegas_jupyter.server.identifiers import new_query_id
-from micromegas_jupyter.server.statuses import abort_call, translate_error
+from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.statuses import abort_call, ends_task, translate_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ class FlightService(_GenericRpcHandler):
         authenticator: Tells who calls.
         randomness: Makes query ids.
         settings: Limits, and whose forwarding headers count.
+        metrics: Counts calls and how they end.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class FlightService(_GenericRpcHandler):
         authenticator: Authenticator,
         settings: FlightServerSettings,
         randomness: Randomness,
+        metrics: ServerMetrics,
     ) -> None:
         self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
             f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.by_name().items()
@@ -69,6 +72,7 @@ class FlightService(_GenericRpcHandler):
         self._authenticator = authenticator
         self._randomness = randomness
         self._settings = settings
+        self._metrics = metrics
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
 
@@ -98,11 +102,22 @@ class FlightService(_GenericRpcHandler):
         if task is not None:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        self._metrics.calls_open.inc()
         try:
             await self._answer(method, context, query_id)
-        except BaseException as raised:  # noqa: BLE001 - the one place where whatever went wrong becomes a status
+        except BaseException as raised:  # the one place where whatever went wrong becomes a status
             is_goodbye = isinstance(raised, asyncio.CancelledError) and not self._is_serving
-            await abort_call(context, translate_error(_stopping() if is_goodbye else raised, query_id))
+            if ends_task(raised) and not is_goodbye:
+                self._metrics.count_call(method, "CANCELLED")
+                raise
+            error = translate_error(_stopping() if is_goodbye else raised, query_id)
+            self._metrics.count_error(error)
+            self._metrics.count_call(method, error.grpc_code)
+            await abort_call(context, error)
+        else:
+            self._metrics.count_call(method, "OK")
+        finally:
+            self._metrics.calls_open.dec()
 
     async def _answer(self, method: str, context: grpc.aio.ServicerContext[bytes, bytes], query_id: str) -> None:
         tell_health = self._health_methods.get(method)

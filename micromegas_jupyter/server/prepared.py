@@ -73,7 +73,9 @@ class PreparedStatements:
         if len(own) >= self._max_per_caller:
             del self._statements[own[0]]
         elif len(self._statements) >= self._max_statements:
-            raise ResourcesExhausted("The server keeps as many prepared statements as it may.", remedy="Try later.")
+            raise ResourcesExhausted(
+                "The server keeps as many prepared statements as it may.", remedy="Try later.", limit="prepared"
+            )
         handle = new_statement_handle(sql, self._randomness)
         self._statements[handle] = PreparedStatement(caller=caller, sql=sql, last_used=self._clock.monotonic())
         return handle

@@ -19,6 +19,7 @@ from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import find_client_address, parse_client_tags, parse_query_options
+from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 
@@ -32,16 +33,23 @@ class QueryRunner:
         engine: Does the work; closed by its owner.
         settings: The limits.
         clock: Measures the phases of a query.
+        metrics: Counts queries and what they send.
     """
 
-    def __init__(self, engine: Engine, *, settings: FlightServerSettings, clock: Clock) -> None:
+    def __init__(self, engine: Engine, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics) -> None:
         self._engine = engine
         self._clock = clock
         self._settings = settings
+        self._metrics = metrics
         self._admission = Admission(
             max_queries=settings.max_concurrent_queries,
             max_per_caller=settings.max_queries_per_caller,
             wait_seconds=settings.admission_wait_seconds,
+        )
+        metrics.watch_queries(
+            "small",
+            running=lambda: self._admission.running_count,
+            waiting=lambda: self._admission.waiting_count,
         )
 
     @property
@@ -72,20 +80,29 @@ class QueryRunner:
         """
         request = _build_request(call, sql, parameters)
         audit = QueryAudit(self._gather_facts(call, request), self._clock)
+        measure = QueryMeasure(self._clock)
         try:
-            async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
+            async with (
+                query_deadline(self._settings.query_timeout_seconds),
+                measure.turn(self._admission.slot(call.caller_key)),
+            ):
                 audit.mark_admitted()
-                planned = await self._engine.plan(request, call.caller)
+                with measure.planning():
+                    planned = await self._engine.plan(request, call.caller)
                 audit.mark_planned(lambda: planned.figures)
+                measure.work_class = "small"
                 await self._send_rows(call, planned, audit)
         except BaseException as error:
             if ends_task(error) or call.context.done():
                 audit.write("incomplete")
+                self._metrics.count_query(measure, "incomplete")
                 raise
             translated = translate_error(error, call.query_id)
             audit.write("error", translated)
+            self._metrics.count_query(measure, "error", translated)
             raise translated from error
         audit.write("ok")
+        self._metrics.count_query(measure, "ok")
 
     async def _send_rows(self, call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
         encoder = FlightDataEncoder(planned.schema)
@@ -98,6 +115,8 @@ class QueryRunner:
                 for message in encoder.encode_batch(sent):
                     size.check_message(len(message))
                     await call.write(message)
+                    self._metrics.count_sent(rows=0, size=len(message))
+                self._metrics.count_sent(rows=sent.num_rows, size=0)
                 audit.output_rows += sent.num_rows
                 size.count_rows(sent.num_rows, of=batch.num_rows)
         finally:

@@ -34,6 +34,7 @@ async def query_deadline(seconds: float | None) -> AsyncIterator[None]:
         raise DeadlineExceeded(
             f"The query took longer than the {seconds:g} s that this server gives one query.",
             remedy="Ask for less at a time: a shorter time range, fewer columns, an aggregate instead of all rows.",
+            limit="query_timeout",
         ) from None
 
 
@@ -70,7 +71,8 @@ class ResultSize:
         if self._max_bytes is not None and self.bytes + size > self._max_bytes:
             raise ResourcesExhausted(
                 f"The result is larger than the {self._max_bytes / _MIB:,g} MiB that this server sends for one query; "
-                f"at least {self.rows:,} rows came."
+                f"at least {self.rows:,} rows came.",
+                limit="result_bytes",
             )
         self.bytes += size
 
@@ -84,5 +86,6 @@ class ResultSize:
         if sent < of:
             raise ResourcesExhausted(
                 f"The result has more rows than the {self._max_rows:,} that this server sends for one query; "
-                f"{self.rows:,} rows came."
+                f"{self.rows:,} rows came.",
+                limit="rows",
             )

@@ -10,6 +10,7 @@ from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.server.flight_server import FlightServer
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
+from micromegas_jupyter.server.metrics import ServerMetrics
 
 _START_SECONDS: Final = 30.0
 _STOP_SLACK_SECONDS: Final = 10.0
@@ -30,11 +31,13 @@ class ServerThread:
         validator: TokenValidator | None,
         settings: FlightServerSettings,
         clock: Clock = SYSTEM_CLOCK,
+        metrics: ServerMetrics | None = None,
     ) -> None:
         self._engine = engine
         self._validator = validator
         self._settings = settings
         self._clock = clock
+        self.metrics = metrics or ServerMetrics()
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
@@ -99,7 +102,11 @@ class ServerThread:
 
     async def _serve(self) -> None:
         server = FlightServer(
-            engine=self._engine, validator=self._validator, settings=self._settings, clock=self._clock
+            engine=self._engine,
+            validator=self._validator,
+            settings=self._settings,
+            clock=self._clock,
+            metrics=self.metrics,
         )
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()

@@ -59,3 +59,27 @@ def test_planning_counts_towards_the_time() -> None:
 
         assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
         _check_alive(flight)
+
+
+def _value(flight: FlightHarness, name: str, **labels: str) -> float | None:
+    return flight.server.metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
+
+
+def test_calls_and_queries_are_counted_as_they_end() -> None:
+    with running_server(max_rows=2) as flight:
+        flight.query("empty")
+        flight.query("numbers")
+        flight.query("wrong")
+        flight.call(FLIGHT + "NoSuchMethod", b"")
+
+        assert _value(flight, "queries_total", work_class="small", status="ok", error="") == 1
+        assert _value(flight, "queries_total", work_class="small", status="error", error="SQL004") == 1
+        assert _value(flight, "queries_total", work_class="unplanned", status="error", error="SQL001") == 1
+        assert _value(flight, "calls_total", method="DoGet", status="RESOURCE_EXHAUSTED") == 1
+        assert _value(flight, "calls_total", method="other", status="UNIMPLEMENTED") == 1
+        assert _value(flight, "limits_reached_total", limit="rows") == 1
+        assert _value(flight, "rows_sent_total") == 2
+        assert (_value(flight, "bytes_sent_total") or 0) > 0
+        assert _value(flight, "query_seconds_count", work_class="small") == 2
+        assert _value(flight, "queries_running", work_class="small") == 0
+        assert _value(flight, "queries_waiting", work_class="small") == 0
