@@ -9,6 +9,7 @@ import socket
 from itertools import count
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.fakes.clock import FakeClock
@@ -27,6 +28,20 @@ _real_connect_ex = socket.socket.connect_ex
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # No time limit for an example: what takes long on a busy machine is no defect. The long run tries new examples.
+    is_long = config.getoption("--long")
+    hypothesis.settings.register_profile(
+        "micromegas_jupyter",
+        derandomize=not is_long,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("micromegas_jupyter")
 
 
 def pytest_collection(session: pytest.Session) -> None:

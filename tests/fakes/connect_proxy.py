@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import ssl
 
 _CHUNK_BYTES = 65536
-_WAIT_SECONDS = 10
+_WAIT_SECONDS = 60
 
 
 class ConnectProxy:

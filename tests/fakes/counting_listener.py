@@ -24,7 +24,7 @@ class CountingListener:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _accept(self) -> None:
         with suppress(OSError):

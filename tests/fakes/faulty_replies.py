@@ -26,7 +26,7 @@ ELSEWHERE = "/elsewhere"
 # The pause between two bytes is shorter than any time-out of a single read, and all bytes take longer than any call.
 TRICKLE_PAUSE_SECONDS = 0.05
 LONG_BODY_BYTES = 400
-LONGEST_STALL_SECONDS = 20.0
+LONGEST_STALL_SECONDS = 60.0
 OVERSIZED_BYTES = 1_000_001
 
 _SECRET_MEMBERS = ("access_token", "refresh_token", "id_token", "device_code")

@@ -76,7 +76,7 @@ class FakeProvider:
             self.requested.append(url)
             self.requests.append(Request(url=url, headers=dict(headers or {}), refuses_private=refuses_private))
         self.arrived.set()
-        assert self.gate.wait(10), "the test never opened the gate"
+        assert self.gate.wait(30), "the test never opened the gate"
         if self.failure is not None:
             raise self.failure
         is_private = self.private_urls is None or url in self.private_urls

@@ -37,7 +37,7 @@ class ScriptedBrowser:
     def wait(self) -> ScriptedBrowser:
         """Wait until it came to rest."""
         assert self._thread is not None
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         return self
 

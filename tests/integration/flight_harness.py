@@ -27,7 +27,7 @@ FLIGHT = "/arrow.flight.protocol.FlightService/"
 HEALTH = "/grpc.health.v1.Health/Check"
 ALICE = (("authorization", "Bearer alice"),)
 BOB = (("authorization", "Bearer bob"),)
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 

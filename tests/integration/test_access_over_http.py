@@ -60,7 +60,7 @@ def provider() -> Iterator[Provider]:
     thread.start()
     yield server
     server.shutdown()
-    thread.join(10)
+    thread.join(60)
     server.server_close()
 
 

@@ -115,7 +115,7 @@ def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobod
         tls_files=TlsFiles(certificate_file=certificate_file, key_file=key_file),
     )
     port = endpoint.start()
-    idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(60)]
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
     trust = ssl.create_default_context(cafile=str(certificate_file))
 
     try:

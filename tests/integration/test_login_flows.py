@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -77,12 +77,12 @@ def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
     with pytest.raises(LoginFailed, match="cancelled"):
         pending.result(DEADLINE_SECONDS)
     assert pending.wait_closed(DEADLINE_SECONDS)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
     assert idp.seen("/token") == []
 
 
 def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(20)
+    server.stopping.wait(60)
 
 
 def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(idp: ScriptedProvider) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

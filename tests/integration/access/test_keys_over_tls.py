@@ -74,7 +74,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
             clock.advance(HOUR_SECONDS / flood)
         for thread in threading.enumerate():
             if thread.name == "micromegas-key-refresh":
-                thread.join(20)
+                thread.join(60)
         connections = listener.connection_count
     moments = sorted(moment for moment, _url in http.began[asked_before:])
     own_provider.start()

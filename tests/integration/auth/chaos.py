@@ -93,7 +93,7 @@ class ChaosRun:
         for _, process in self._workers:
             process.kill()
         for _, process in self._workers:
-            process.join(10)
+            process.join(60)
 
     def expire(self) -> None:
         """Let the tokens end once, and wait until each thread of each program has the next ones."""

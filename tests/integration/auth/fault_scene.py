@@ -7,6 +7,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
@@ -37,29 +38,36 @@ STALLS = (hang, trickle)
 STALL_TIMEOUT_SECONDS = 0.15
 # Faults that answer at once, and a provider that is well, get time: a busy machine is not taken for one that hangs.
 USUAL_TIMEOUT_SECONDS = 10.0
-MARGIN_SECONDS = 3.0
+MARGIN_SECONDS = 8.0
 CLIENT_SECRET = "s3cret of the service"
 # How long a stored token still lives: it has ended, it is to be renewed but serves, or it is fresh.
 ENDED, ENDING, FRESH = -10, 120, 3600
 
 
 class SwitchedCalls:
-    """Implements `http.ProviderCalls`: real calls, whose deadline is a short one while the provider stalls."""
+    """Implements `http.ProviderCalls`: real calls, whose deadline is a short one where the provider stalls.
+
+    Attributes:
+        stalling: The path at which the provider stalls; nothing when it does not.
+    """
 
     def __init__(self) -> None:
-        self.timeout_seconds = USUAL_TIMEOUT_SECONDS
+        self.stalling = ""
         self._http = {
             timeout_seconds: ProviderHttp(timeout_seconds=timeout_seconds)
             for timeout_seconds in (STALL_TIMEOUT_SECONDS, USUAL_TIMEOUT_SECONDS)
         }
 
     def fetch_json(self, url: str) -> HttpAnswer:
-        return self._http[self.timeout_seconds].fetch_json(url)
+        return self._http[self.timeout_seconds(url)].fetch_json(url)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
-        return self._http[self.timeout_seconds].post_form(url, fields, headers=headers, needs_body=needs_body)
+        return self._http[self.timeout_seconds(url)].post_form(url, fields, headers=headers, needs_body=needs_body)
+
+    def timeout_seconds(self, url: str) -> float:
+        return STALL_TIMEOUT_SECONDS if self.stalling and urlsplit(url).path == self.stalling else USUAL_TIMEOUT_SECONDS
 
 
 class Scene:
@@ -92,13 +100,13 @@ class Scene:
     def strike(self, fault: Fault, path: str) -> None:
         """Let the fault begin."""
         self.idp.faults[path] = fault
-        self._calls.timeout_seconds = STALL_TIMEOUT_SECONDS if fault in STALLS else USUAL_TIMEOUT_SECONDS
-        self.deadline_seconds = self._calls.timeout_seconds + MARGIN_SECONDS
+        self._calls.stalling = path if fault in STALLS else ""
+        self.deadline_seconds = self._calls.timeout_seconds(self.idp.issuer + path) + MARGIN_SECONDS
 
     def mend(self, *, after_seconds: float = 1) -> None:
         """Let the provider be well again, after the pause that follows a failure."""
         self.idp.faults.clear()
-        self._calls.timeout_seconds = USUAL_TIMEOUT_SECONDS
+        self._calls.stalling = ""
         self._clock.advance(after_seconds)
 
     def serve(self) -> str:

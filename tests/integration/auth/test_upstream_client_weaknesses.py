@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 60
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_c17_a_token_endpoint_that_stalls_is_given_up_in_time(
     with pytest.raises(ProviderUnavailable):
         ask(idp, ProviderHttp(timeout_seconds=0.5))
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "grpc+tcp", "http"])

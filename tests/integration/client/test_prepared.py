@@ -107,7 +107,7 @@ def test_a_bound_query_follows_the_protocol_and_the_servers_new_handle(
 
     frame = client.query("SELECT :a", begin="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z", params={"a": 1})
 
-    assert closed_on_server.wait(10)
+    assert closed_on_server.wait(30)
     planned, fetched, closed = fake_server.calls[2:]
     assert frame["n"].tolist() == [1, 2, 3]
     assert [call.method for call in fake_server.calls] == ["DoAction", "DoPut", "GetFlightInfo", "DoGet", "DoAction"]

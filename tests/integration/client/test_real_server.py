@@ -184,7 +184,7 @@ def test_a_cancelled_query_stops_on_the_server() -> None:
         next(reader)
         reader.close()
 
-        assert harness.engine.stream_closed.wait(10)
+        assert harness.engine.stream_closed.wait(30)
         assert client.query("numbers")["n"].tolist() == [1, 2, 3]
 
 

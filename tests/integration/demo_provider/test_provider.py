@@ -62,7 +62,7 @@ def test_a_stopped_provider_answers_nobody() -> None:
     provider.stop()
 
     with pytest.raises(requests.ConnectionError):
-        requests.get(provider.issuer, timeout=10)
+        requests.get(provider.issuer, timeout=30)
 
 
 def test_nothing_secret_is_logged_at_any_level(

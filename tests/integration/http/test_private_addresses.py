@@ -56,7 +56,7 @@ def test_a_private_address_that_is_refused_sees_no_byte() -> None:
         with pytest.raises(ProviderUnavailable, match="its address is a private one, which this call does not accept"):
             ProviderHttp().fetch_json(url, refuses_private=True)
 
-        assert ended.wait(5)
+        assert ended.wait(30)
     assert received == [b""]
 
 

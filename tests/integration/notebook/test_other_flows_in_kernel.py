@@ -162,7 +162,7 @@ def test_a_kernel_that_is_shut_down_leaves_nothing_in_the_notebook(kernel: Atten
 def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKernel) -> None:
     kernel.run("world.stored = __import__('tests.fakes.notebook_parts').fakes.notebook_parts.FakePersonalProvider()")
     kernel.run("%micromegas_login")
-    kernel.run("assert world.was_asked_whoami.wait(10)")
+    kernel.run("assert world.was_asked_whoami.wait(30)")
     kernel.later_messages(0.5)
     kernel.run(
         "from micromegas_jupyter.errors import ProviderUnavailable\n"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 READ_AND_TELL = """
 import sys, threading, traceback
 def tell(reading=threading.get_ident(), pause=threading.Event()):

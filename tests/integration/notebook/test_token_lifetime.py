@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-QUERY_TOKEN_SECONDS = 3
+QUERY_TOKEN_SECONDS = 4
 RENEWED_TOKEN_SECONDS = 6
 ROWS = 8_000_000
 

@@ -11,7 +11,7 @@ import requests
 from micromegas_jupyter.demo.provider.forms import HtmlForm, parse_forms
 
 _MAX_STEPS = 30
-_TIMEOUT_SECONDS = 10
+_TIMEOUT_SECONDS = 60
 _LOOPBACK = {"127.0.0.1", "localhost"}
 
 

@@ -19,7 +19,7 @@ from tests.integration.other_provider.installing import OtherProviderMissing, fi
 if TYPE_CHECKING:
     from pathlib import Path
 
-_READY_TIMEOUT_SECONDS = 30
+_READY_TIMEOUT_SECONDS = 60
 _STOP_TIMEOUT_SECONDS = 10
 
 

@@ -52,7 +52,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
     pause = threading.Event()
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(requests.ConnectionError):
-            requests.get(f"{url}/api", timeout=10)
+            requests.get(f"{url}/api", timeout=30)
             return
         pause.wait(0.05)
     raise AssertionError((folder / "gateway.log").read_text()[-3000:])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_SECONDS = 60
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 60
 TOKEN = "a-token-of-this-server"
 PASSWORD = "a password of this server"
 LOAD = "%load_ext micromegas_jupyter"

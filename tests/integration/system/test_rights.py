@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 PLAIN_KEY = "a-plain-key-for-this-test-only"
 AUDITED = "SELECT count(*) AS n FROM log_entries WHERE target LIKE 'micromegas_jupyter.audit%'"
 

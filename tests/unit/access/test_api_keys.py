@@ -298,6 +298,6 @@ class TestLegacyKeys:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
 
         assert warnings_of(caplog) == ["grafana"]

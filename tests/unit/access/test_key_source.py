@@ -164,12 +164,12 @@ def test_callers_without_any_keys_wait_for_the_one_fetch_and_share_its_failure(s
 
     threads = [threading.Thread(target=call) for _ in range(2)]
     threads[0].start()
-    assert provider.arrived.wait(10)
+    assert provider.arrived.wait(30)
     threads[1].start()
-    assert waiting.wait(10)
+    assert waiting.wait(30)
     provider.gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert provider.requested == [DISCOVERY_URL]
     assert len(failures) == 2
@@ -201,12 +201,12 @@ def test_nobody_waits_for_ever_for_somebody_elses_newer_set(source, provider, mo
     provider.gate.clear()
     fetching = threading.Thread(target=source.newer_than, args=(first,))
     fetching.start()
-    assert provider.arrived.wait(10)
+    assert provider.arrived.wait(30)
 
     with pytest.raises(Unavailable):
         source.newer_than(first)
     provider.gate.set()
-    fetching.join(10)
+    fetching.join(60)
 
     assert source.newer_than(first) is not first
     assert len(provider.requested) == 3
@@ -217,12 +217,12 @@ def test_nobody_waits_for_ever_for_somebody_elses_fetch(source, provider, monkey
     provider.gate.clear()
     fetching = threading.Thread(target=source.current)
     fetching.start()
-    assert provider.arrived.wait(10)
+    assert provider.arrived.wait(30)
 
     with pytest.raises(Unavailable):
         source.current()
     provider.gate.set()
-    fetching.join(10)
+    fetching.join(60)
     assert key_names(source) == ["rsa"]
 
 
@@ -294,7 +294,7 @@ class TestRefreshAhead:
         sharing.start()
 
         background.run()
-        sharing.join(10)
+        sharing.join(60)
 
         assert provider.requested[2:] == [DISCOVERY_URL, JWKS_URL]
 
@@ -319,7 +319,7 @@ class TestRefreshAhead:
         clock.advance(2880)
 
         assert source.current() is first
-        assert provider.arrived.wait(10)
+        assert provider.arrived.wait(30)
         newer = source.newer_than(first)
 
         assert [key.key_id for key in newer.keys] == ["ec"]

@@ -101,14 +101,14 @@ class TestTheSameSource:
         found: list[object] = []
 
         def ask() -> None:
-            barrier.wait(10)
+            barrier.wait(30)
             found.append(sources.source_of(SETTING, POLICY))
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
         assert len(found) == 8
         assert len({id(source) for source in found}) == 1

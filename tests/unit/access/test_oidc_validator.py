@@ -261,10 +261,10 @@ def test_sixty_four_callers_share_one_fetch(clock, provider):
     for thread in threads:
         thread.start()
     start.wait(10)
-    assert provider.arrived.wait(10)
+    assert provider.arrived.wait(30)
     provider.gate.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert sorted(subjects) == sorted(f"user{number}" for number in range(64))
     assert len(provider.requested) == 2
@@ -285,7 +285,7 @@ def test_sixty_four_callers_with_an_unknown_key_share_one_fetch(validator, provi
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert len(subjects) == 64
     assert len(provider.requested) == 3
@@ -300,10 +300,10 @@ def test_a_cached_token_is_answered_while_a_fetch_is_under_way(provider):
     provider.gate.clear()
     waiting = threading.Thread(target=lambda: reason_of(validator, mint(header={"kid": "unknown"})))
     waiting.start()
-    assert provider.arrived.wait(10)
+    assert provider.arrived.wait(30)
 
     context = validator.validate_token(known)
     provider.gate.set()
-    waiting.join(10)
+    waiting.join(60)
 
     assert context.subject == "alice"

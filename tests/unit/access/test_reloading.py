@@ -107,7 +107,7 @@ class TestReload:
 
         validator.reload()
         go_on.set()
-        caller.join(30)
+        caller.join(60)
 
         assert [context.subject for context in found] == ["old"]
         assert not is_accepted(validator, OLD)

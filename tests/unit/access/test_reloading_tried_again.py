@@ -118,7 +118,7 @@ class TestAlone:
         assert begun.wait(30)
         yield validator
         go_on.set()
-        other.join(30)
+        other.join(60)
 
     def test_another_reload_ends_as_unavailable(self, busy, monkeypatch) -> None:
         monkeypatch.setattr(reloading, "RELOAD_WAIT_SECONDS", 0.01)

@@ -135,7 +135,7 @@ def test_s7_a_provider_that_never_answers_is_given_up_in_time(clock):
         with pytest.raises(Unavailable):
             OidcValidator(settings, http=http, clock=clock).validate_token(mint(issuer=issuer))
 
-        assert SYSTEM_CLOCK.monotonic() - started < 5
+        assert SYSTEM_CLOCK.monotonic() - started < 9
         http.close()
 
 

@@ -143,7 +143,7 @@ def test_no_choice_of_writers_at_the_same_time_is_lost(environ):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert all(remembered_flow(settings, environ) is Flow.PASTE for settings in profiles)
 

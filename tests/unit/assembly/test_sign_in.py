@@ -21,7 +21,7 @@ class NoBrowser:
 
 def _browse(url):
     """Follow the provider's page to the address that a person would copy."""
-    return requests.get(url, allow_redirects=False, timeout=10).headers["Location"]
+    return requests.get(url, allow_redirects=False, timeout=30).headers["Location"]
 
 
 class Person:

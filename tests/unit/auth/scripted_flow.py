@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.redirect import Ending, Page
     from tests.fakes.clock import FakeClock
 
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 60
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TOKENS = TokenSet(access_token=Secret("acc"))
 

@@ -146,4 +146,4 @@ def test_closing_ends_the_listener_and_may_be_done_twice(starter: Starter) -> No
     login.close()
 
     with pytest.raises(requests.ConnectionError):
-        requests.get(login.prompt.start_url or "", timeout=5)
+        requests.get(login.prompt.start_url or "", timeout=30)

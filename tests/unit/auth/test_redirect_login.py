@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 CALLBACK = "https://lab.example.com/x/micromegas/callback"
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 
 
 class Notebook:

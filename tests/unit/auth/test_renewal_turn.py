@@ -30,7 +30,7 @@ def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock: FakeClock
     result = turn.run(lambda: 7, is_optional=False)
 
     assert result == 7
-    assert 0.4 < time.monotonic() - started < 2
+    assert 0.4 < time.monotonic() - started < 30
 
 
 def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock: FakeClock) -> None:
@@ -56,12 +56,12 @@ def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None
 
     thread = threading.Thread(target=turn.run, args=(slow,), kwargs={"is_optional": False})
     thread.start()
-    assert began.wait(5)
+    assert began.wait(30)
 
     assert turn.run(lambda: 8, is_optional=True) is None
 
     go_on.set()
-    thread.join(5)
+    thread.join(60)
 
 
 def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
@@ -84,13 +84,13 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
 
     threads = [threading.Thread(target=call) for _ in range(8)]
     threads[0].start()
-    assert began.wait(5)
+    assert began.wait(30)
     for thread in threads[1:]:
         thread.start()
     threading.Event().wait(0.2)  # the others stand in line
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert len(failures) == 8
     assert len(attempts) == 1

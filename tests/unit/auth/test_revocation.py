@@ -72,7 +72,7 @@ def test_a_provider_that_never_answers_is_waited_for_until_the_time_is_over(cloc
         calls.call("https://id.example.com", never.wait)
 
     assert not caught.value.provider_answered
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
     never.set()
 
 

@@ -214,7 +214,7 @@ def test_threads_that_need_a_token_at_once_fetch_one(kept: KeptServiceToken, fet
     def call_while_another_fetches() -> None:
         barrier = fetches.everyone_calls
         assert barrier is not None
-        barrier.wait(5)
+        barrier.wait(30)
         found.append(kept.get_token())
 
     first = threading.Thread(target=lambda: found.append(kept.get_token()))
@@ -222,7 +222,7 @@ def test_threads_that_need_a_token_at_once_fetch_one(kept: KeptServiceToken, fet
     for thread in (first, *others):
         thread.start()
     for thread in (first, *others):
-        thread.join(10)
+        thread.join(60)
 
     assert found == ["token-1"] * 16
     assert fetches.count == 1

@@ -80,7 +80,7 @@ def test_threads_that_were_refused_the_same_token_renew_it_once(sign_in: StoredS
     found: list[str] = []
 
     def call() -> None:
-        barrier.wait(5)
+        barrier.wait(30)
         provider.invalidate(refused)
         found.append(provider.get_token())
 
@@ -88,7 +88,7 @@ def test_threads_that_were_refused_the_same_token_renew_it_once(sign_in: StoredS
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert len(found) == 8
     assert set(found) == {sign_in.token()["id_token"]} != {refused}
@@ -170,7 +170,7 @@ def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun
     def slow(seen: Seen) -> Reply:
         if seen.path == "/token":
             began.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
         return handle(seen)
 
     idp.handle = slow  # type: ignore[method-assign]
@@ -178,11 +178,11 @@ def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(provider.get_token())) for _ in range(2)]
     threads[0].start()
-    assert began.wait(5)
+    assert began.wait(30)
     threads[1].start()
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert set(found) == {sign_in.token()["id_token"]} != {refused}
     assert len(idp.refreshes()) == 1

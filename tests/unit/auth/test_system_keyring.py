@@ -61,7 +61,7 @@ def test_a_keyring_that_waits_for_a_person_is_given_up_in_time() -> None:
     with pytest.raises(TokenStoreError, match="does not answer"):
         SystemKeyring(LockedKeyring(), call_seconds=0.1).read("name")
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
     LockedKeyring.release.set()
     _until_it_answers()
 
@@ -140,7 +140,7 @@ def test_a_bus_that_never_answers_is_given_up_in_time(monkeypatch: pytest.Monkey
         found = usable_keyring({"DBUS_SESSION_BUS_ADDRESS": address}, unlock_seconds=0.2)
 
     assert isinstance(found, KeyringUnusable)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
     _until_it_answers()
 
 

@@ -42,7 +42,7 @@ def test_once_an_overdue_call_has_ended_calls_are_made_again() -> None:
     with pytest.raises(CallTookTooLong):
         calls.run(slow, timeout_seconds=0.05)
     release.set()
-    assert ended.wait(10)
-    ended.thread.join(10)  # type: ignore[attr-defined]
+    assert ended.wait(30)
+    ended.thread.join(60)  # type: ignore[attr-defined]
 
     assert calls.run(lambda: 7, timeout_seconds=10) == 7

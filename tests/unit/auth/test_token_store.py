@@ -107,15 +107,15 @@ def test_the_lock_is_waited_for_a_bounded_time(store: TokenStore) -> None:
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(5)
+    assert held.wait(30)
     started = time.monotonic()
     with pytest.raises(Unavailable) as caught, store.locked(wait_seconds=0.2):
         pytest.fail("two hold the lock")
 
     assert type(caught.value) is Unavailable
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 9
     done.set()
-    holder.join(5)
+    holder.join(60)
     with store.locked(wait_seconds=1):
         pass
 
@@ -240,7 +240,7 @@ def test_what_is_no_token_file_is_refused_at_once(store: TokenStore, make: Calla
     with pytest.raises((LoginRequired, TokenStoreError)):
         store.load()
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9
 
 
 def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(

@@ -115,7 +115,7 @@ def test_a_pasted_text_that_does_not_fit_is_not_shown(text: str, online_idp: Scr
         shown = verbose_traceback(lambda: pending.submit(text))
 
         pending.cancel()
-        pending.wait_closed(10)
+        pending.wait_closed(30)
     assert HIDDEN not in shown
 
 
@@ -141,7 +141,7 @@ def test_a_code_that_came_back_in_vain_is_not_shown(
         shown = verbose_traceback(lambda: pending.result(timeout_seconds=20))
 
         browser.wait()
-        pending.wait_closed(10)
+        pending.wait_closed(30)
     assert HIDDEN not in shown
 
 

@@ -33,7 +33,7 @@ def test_the_line_is_shown_at_once_and_taken_away_at_the_end(clock):
     countdown = Countdown(terminal, expires_at=clock.now() + timedelta(seconds=90), clock=clock)
 
     countdown.start()
-    assert terminal.written.wait(10)
+    assert terminal.written.wait(30)
     countdown.stop()
 
     assert "1:30 left." in terminal.getvalue()

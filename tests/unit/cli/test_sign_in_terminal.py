@@ -28,13 +28,13 @@ def begin(settings, environ):
     yield begin
     for pending in started:
         pending.cancel()
-        pending.wait_closed(10)
+        pending.wait_closed(30)
 
 
 def _shown(stream, environ, pending):
     SignInTerminal(stream, source=io.StringIO(), environ=environ).show(pending)
     pending.cancel()
-    pending.wait_closed(10)
+    pending.wait_closed(30)
     return stream.getvalue()
 
 
@@ -115,7 +115,7 @@ class PastingTerminal(Terminal):
     def write(self, text):
         found = re.search(r"Open (\S+) in a browser", text)
         if found:
-            end = requests.get(found[1], allow_redirects=False, timeout=10).headers["Location"]
+            end = requests.get(found[1], allow_redirects=False, timeout=30).headers["Location"]
             self._person.write(f"{end}\n")
             self._person.flush()
         return super().write(text)

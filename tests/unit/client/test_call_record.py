@@ -36,7 +36,7 @@ def test_a_call_writes_to_the_record_of_the_thread_that_makes_it() -> None:
     with recorder.recording(mine):
         thread = threading.Thread(target=call_elsewhere)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         started = recorder.start_call(None)
     started.received_headers({"x-micromegas-query-id": ["mine"]})
     recorder.start_call(None).received_headers({"x-micromegas-query-id": ["nobody's"]})

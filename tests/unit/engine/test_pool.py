@@ -62,8 +62,8 @@ def test_a_cancelled_wait_never_begins(pool: PlanningPool) -> None:
     second.cancel()
     release.set()
 
-    assert first.result(10) is True
-    assert pool.submit(lambda: list(began)).result(10) == []
+    assert first.result(30) is True
+    assert pool.submit(lambda: list(began)).result(30) == []
 
 
 def test_too_many_waiting_functions_are_refused(pool: PlanningPool) -> None:
@@ -75,14 +75,14 @@ def test_too_many_waiting_functions_are_refused(pool: PlanningPool) -> None:
         return release.wait(10)
 
     pool.submit(wait)
-    assert running.wait(10)
+    assert running.wait(30)
     waiting = [pool.submit(lambda: None) for _ in range(64)]
 
     with pytest.raises(ResourcesExhausted, match="Too many"):
         pool.submit(lambda: None)
 
     release.set()
-    assert [future.result(10) for future in waiting] == [None] * 64
+    assert [future.result(30) for future in waiting] == [None] * 64
 
 
 def test_a_closed_pool_refuses_and_cancels() -> None:
@@ -95,14 +95,14 @@ def test_a_closed_pool_refuses_and_cancels() -> None:
         return release.wait(10)
 
     first = pool.submit(wait)
-    assert running.wait(10)
+    assert running.wait(30)
     second = pool.submit(lambda: None)
 
     pool.close()
     pool.close()
     release.set()
 
-    assert first.result(10) is True
+    assert first.result(30) is True
     assert second.cancelled()
     with pytest.raises(ResourcesExhausted, match="closed"):
         pool.submit(lambda: None)

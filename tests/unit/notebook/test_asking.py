@@ -8,7 +8,7 @@ from micromegas_jupyter.notebook.asking import WaitEnded, ask_until
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import FakeLogin
 
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = "file-wNuMG1XJNcsT3-Cf"
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture

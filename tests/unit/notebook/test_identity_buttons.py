@@ -15,7 +15,7 @@ from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
 from tests.unit.notebook.session_cases import shown
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 class FakeBoard:

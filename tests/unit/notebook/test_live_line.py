@@ -113,7 +113,7 @@ def test_a_ticker_rewrites_until_its_block_ends() -> None:
     line = Recorded()
 
     with LineTicker(line, lambda: "working", pause_seconds=0.001):
-        assert line.rewritten_twice.wait(10)
+        assert line.rewritten_twice.wait(30)
     count = len(line.texts)
 
     assert set(line.texts) == {"working"}

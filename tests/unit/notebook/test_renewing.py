@@ -123,7 +123,7 @@ def test_a_renewal_runs_from_start_to_stop(
 
     renewal.start()
 
-    assert ended.wait(10)
+    assert ended.wait(30)
     renewal.stop()
     renewal.stop()
     assert [type(error) for error in told] == [LoginRequired]

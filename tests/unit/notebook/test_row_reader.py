@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCHES = ROWS.to_batches(max_chunksize=2)
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 class Line:

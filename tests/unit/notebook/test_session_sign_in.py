@@ -32,7 +32,7 @@ def test_a_sign_in_that_ends_by_itself_is_shown_and_kept(world: FakeWorld, sessi
     login = session.begin_login(SETTINGS, Flow.BROWSER)
 
     login.succeed()
-    assert world.was_asked_whoami.wait(10)
+    assert world.was_asked_whoami.wait(30)
 
     assert [state.status for state in waiting[:2]] == [IdentityStatus.WAITING, IdentityStatus.SIGNED_IN]
     assert (waiting[0].offer, waiting[1].offer) == (SignInOffer(flow=Flow.BROWSER, address=START_URL), None)

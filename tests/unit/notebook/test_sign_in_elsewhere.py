@@ -16,7 +16,7 @@ from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, Fake
 from tests.unit.notebook.session_cases import shown
 
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 ALICE = {"Authorization": "Bearer alice"}
 
 

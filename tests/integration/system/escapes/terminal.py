@@ -14,7 +14,7 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

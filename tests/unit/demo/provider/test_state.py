@@ -38,7 +38,7 @@ def test_of_many_threads_one_gets_the_code_and_the_grant_ends(state: ProviderSta
     barrier = threading.Barrier(8)
 
     def take(_: int) -> bool:
-        barrier.wait(10)
+        barrier.wait(30)
         return state.take_code("code", client_id="app") is not None
 
     with ThreadPoolExecutor(8) as pool:
@@ -55,7 +55,7 @@ def test_of_many_threads_one_uses_the_refresh_token(state: ProviderState, grant:
     barrier = threading.Barrier(8)
 
     def use(_: int) -> bool:
-        barrier.wait(10)
+        barrier.wait(30)
         return state.use_refresh(token)
 
     with ThreadPoolExecutor(8) as pool:
