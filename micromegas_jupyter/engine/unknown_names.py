@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.engine.explanations import listed, suggested
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
+from micromegas_jupyter.engine.upstream_names import find_upstream_remedy
 from micromegas_jupyter.errors import InvalidStatement
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def unknown_name(what: str, name: str, candidates: Iterable[str], sql: str) -> I
     line, column = find_name(last, sql)
     # DataFusion suggests one function out of hundreds: worth a guess, not a list.
     is_listed = not what.endswith("function")
-    remedy = _remedy_for(last, known, is_quoted=_is_quoted(sql, line, column), is_listed=is_listed)
+    remedy = find_upstream_remedy(what, last) or _remedy_for(
+        last, known, is_quoted=_is_quoted(sql, line, column), is_listed=is_listed
+    )
     return InvalidStatement(f"{what} named {shown}.", remedy=remedy, line=line, column=column)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from adbc_driver_flightsql.dbapi import Connection, Cursor
 
@@ -37,3 +39,16 @@ def cursor(connection: Connection) -> Iterator[Cursor]:
     """A cursor of its own for each test."""
     with connection.cursor() as opened:
         yield opened
+
+
+@pytest.fixture
+def upstream_profile(server: ClientServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a profile in upstream's configuration: this server, and an API key in a file."""
+    import micromegas.cli.config
+
+    (tmp_path / "reader.key").write_text(server.tokens["reader"])
+    profile = {"uri": server.uri, "api_key_file": str(tmp_path / "reader.key")}
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"profiles": {"lab": profile}, "default_profile": "lab"}))
+    monkeypatch.setattr(micromegas.cli.config, "CONFIG_PATH", config)
+    return "lab"

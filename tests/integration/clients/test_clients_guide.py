@@ -1,0 +1,31 @@
+"""The examples of docs/clients.md run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contracts.guide_text import Block, blocks, dangling_links
+
+if TYPE_CHECKING:
+    from tests.integration.clients.serving import ClientServer
+
+pytestmark = pytest.mark.integration
+
+EXAMPLES = [block for block in blocks("clients.md") if block.language == "python"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.place)
+def test_an_example_runs(server: ClientServer, example: Block) -> None:
+    code = compile(example.text, example.place, "exec")
+
+    exec(code, {"uri": server.uri, "token": server.tokens["reader"]})
+
+
+def test_the_page_has_examples() -> None:
+    assert len(EXAMPLES) >= 5
+
+
+def test_its_links_lead_somewhere() -> None:
+    assert dangling_links("clients.md") == []

@@ -1,0 +1,214 @@
+"""Upstream's unmodified client: each of its methods, against this server with authentication on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import micromegas
+import micromegas.admin
+import micromegas.perfetto
+import pandas as pd
+import pyarrow as pa
+import pyarrow.flight
+import pytest
+from micromegas.auth import StaticTokenAuthProvider
+from micromegas.flightsql.client import FlightSQLClient
+
+from tests.integration.clients.serving import LOG_COUNT, MANY_COUNT, PROCESS_ID, STREAM_ID
+from tests.integration.clients.wide_rows import sent_table, wide_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.clients.serving import ClientServer
+
+pytestmark = pytest.mark.integration
+
+NOON = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
+LATER = NOON + dt.timedelta(seconds=1)
+COUNT_MEASURES = "SELECT count(*) AS n FROM measures"
+
+
+def connect(server: ClientServer, who: str = "bob", **arguments: object) -> FlightSQLClient:
+    return FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens[who]), **arguments)
+
+
+@pytest.fixture(scope="module")
+def client(server: ClientServer) -> FlightSQLClient:
+    return connect(server)
+
+
+@pytest.fixture(scope="module")
+def administrator(server: ClientServer) -> FlightSQLClient:
+    return connect(server, "alice")
+
+
+def test_query_gives_a_frame_of_every_type(client: FlightSQLClient) -> None:
+    frame = client.query("\n    SELECT * FROM wide ORDER BY id ;  \n")
+
+    pd.testing.assert_frame_equal(frame, sent_table().to_pandas())
+
+
+def test_query_arrow_gives_a_table(client: FlightSQLClient) -> None:
+    table = client.query_arrow("SELECT * FROM wide ORDER BY id")
+
+    assert table.schema.types == sent_table().schema.types
+    assert table.to_pylist() == sent_table().to_pylist()
+
+
+def test_query_stream_gives_batches(client: FlightSQLClient) -> None:
+    batches = list(client.query_stream("SELECT n FROM many"))
+
+    assert len(batches) > 1
+    assert sum(batch.num_rows for batch in batches) == MANY_COUNT
+
+
+def test_a_stream_may_be_left_in_the_middle(client: FlightSQLClient) -> None:
+    stream = client.query_stream("SELECT value FROM generate_series(1, 100000000000)")
+    assert next(stream).num_rows > 0
+    stream.close()
+
+    assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
+
+
+def test_dictionaries_are_kept_on_request(server: ClientServer) -> None:
+    client = connect(server, preserve_dictionary=True)
+    kind = wide_table().schema.field("level").type
+
+    assert client.query_arrow("SELECT level FROM wide ORDER BY id").schema.field("level").type == kind
+    assert client.query("SELECT level FROM wide WHERE id < 3 ORDER BY id")["level"].tolist() == ["info", "warn"]
+    assert client.query_arrow("SELECT target FROM log_entries").schema.field("target").type == kind
+    assert client.query("SELECT properties FROM log_entries LIMIT 1").shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "count"),
+    [
+        (NOON, LATER, 2),
+        ("2026-11-24T12:00:00Z", "2026-11-24T12:00:01z", 2),
+        ("2026-11-24T13:00:00.5+01:00", "2026-11-24T13:00:01+01:00", 1),
+        (pd.Timestamp(NOON), pd.Timestamp(LATER), 2),
+        (NOON, None, 60),
+        (None, LATER, 60),
+        (None, None, 60),
+    ],
+)
+def test_times_of_each_kind_cut_what_is_read(client: FlightSQLClient, begin: object, end: object, count: int) -> None:
+    assert client.query(COUNT_MEASURES, begin, end)["n"].tolist() == [count]
+
+
+def test_a_time_without_a_zone_that_the_client_lets_through_is_refused(client: FlightSQLClient) -> None:
+    with pytest.raises(pa.ArrowInvalid, match=r"query_range_begin is not a time.*USE001"):
+        client.query(COUNT_MEASURES, pd.Timestamp("2026-11-24"), pd.Timestamp("2026-11-25"))
+
+
+def test_a_range_that_ends_before_it_begins_is_refused(client: FlightSQLClient) -> None:
+    with pytest.raises(pa.ArrowInvalid, match=r"ends before it begins.*USE001"):
+        client.query(COUNT_MEASURES, LATER, NOON)
+
+
+def test_a_prepared_statement_tells_its_schema_and_runs(client: FlightSQLClient) -> None:
+    statement = client.prepare_statement("SELECT n, text FROM many WHERE n < 3 ORDER BY n")
+
+    assert (statement.dataset_schema.names, statement.dataset_schema.types) == (["n", "text"], [pa.int64(), pa.utf8()])
+    assert statement.query.startswith("SELECT n, text FROM many WHERE n < 3 ORDER BY n")
+    (batch,) = client.prepared_statement_stream(statement)
+    assert batch.column("n").to_pylist() == [0, 1, 2]
+
+
+def test_a_process_is_found(client: FlightSQLClient) -> None:
+    frame = client.find_process(PROCESS_ID)
+
+    assert frame[["process_id", "exe", "computer"]].to_numpy().tolist() == [[PROCESS_ID, "test", "lab"]]
+    assert client.find_process("00000000-0000-4000-8000-000000000000").empty
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [({}, 1), ({"process_id": PROCESS_ID}, 1), ({"tag_filter": "log"}, 1), ({"tag_filter": "cpu"}, 0)],
+)
+def test_streams_are_listed(client: FlightSQLClient, arguments: dict[str, str], count: int) -> None:
+    frame = client.query_streams(NOON, LATER, 10, **arguments)
+
+    assert frame["stream_id"].tolist() == [STREAM_ID] * count
+
+
+def test_logs_are_read(client: FlightSQLClient) -> None:
+    frame = client.query("SELECT time, level, target, msg FROM log_entries ORDER BY time", NOON, LATER)
+
+    assert frame["msg"].tolist() == [f"app:{n}" for n in range(LOG_COUNT)]
+    assert frame["time"].dt.tz is not None
+
+
+def test_callers_are_recognised_by_what_the_client_says_of_itself(
+    server: ClientServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICROMEGAS_CLIENT_AGENT", "robot")
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+
+    connect(server, client_entrypoint="report").query("SELECT 1", NOON, LATER)
+
+    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
+    assert (line["client"], line["agent"], line["entrypoint"], line["user"]) == ("python", "robot", "report", "bob")
+    assert len(line["session"]) == 36
+
+
+def test_what_the_server_says_of_an_error_arrives(client: FlightSQLClient, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in (client.query, client.query_arrow, client.prepare_statement, lambda sql: list(client.query_stream(sql))):
+        with pytest.raises(pa.ArrowInvalid, match=r"no column named nope.*SQL001.*line 1, column 8.*query_id="):
+            run("SELECT nope FROM many")
+
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_without_an_acceptable_credential_nothing_is_read(server: ClientServer) -> None:
+    with pytest.raises(pyarrow.flight.FlightUnauthenticatedError, match="AUTH010"):
+        micromegas.connect(server.uri).query("SELECT 1")
+    with pytest.raises(pyarrow.flight.FlightUnauthenticatedError, match="AUTH010"):
+        FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider("wrong")).query("SELECT 1")
+    with pytest.raises(pyarrow.flight.FlightUnauthorizedError, match="AUTH020"):
+        connect(server, "collector").query("SELECT 1")
+
+
+def test_fixed_headers_still_let_in(server: ClientServer) -> None:
+    with pytest.warns(DeprecationWarning, match="headers"):
+        client = FlightSQLClient(server.uri, headers={"authorization": server.bearer()})
+
+    assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
+
+
+def test_a_profile_of_upstream_lets_in(upstream_profile: str) -> None:
+    client = micromegas.connect_with_profile(upstream_profile)
+
+    assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
+
+
+# What this server does not have: a clear refusal, listed in docs/migration.md.
+NOT_OFFERED: dict[str, Callable[[FlightSQLClient], object]] = {
+    "blocks": lambda client: client.query_blocks(NOON, LATER, 10, STREAM_ID),
+    "view_instance": lambda client: client.query_spans(NOON, LATER, 10, STREAM_ID),
+    "retire_partitions": lambda client: client.retire_partitions("log_entries", "global", NOON, LATER),
+    "materialize_partitions": lambda client: client.materialize_partitions("log_entries", NOON, LATER, 60),
+    "regenerate_partitions": lambda client: client.regenerate_partitions("log_entries", NOON, LATER, 60),
+    "list_partitions": micromegas.admin.list_incompatible_partitions,
+    "perfetto_trace_chunks": lambda client: micromegas.perfetto.write_process_trace(
+        client, PROCESS_ID, NOON, LATER, "trace"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OFFERED)
+def test_what_this_server_does_not_have_is_refused_with_a_way_out(administrator: FlightSQLClient, name: str) -> None:
+    with pytest.raises(pa.ArrowInvalid, match=rf"There is no (function|table) named {name}\. .*SQL001") as caught:
+        NOT_OFFERED[name](administrator)
+
+    assert "Correct the statement" not in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_retiring_incompatible_partitions_stops_before_it_retires_anything(administrator: FlightSQLClient) -> None:
+    with pytest.raises(pa.ArrowInvalid, match="list_partitions"):
+        micromegas.admin.retire_incompatible_partitions(administrator)
