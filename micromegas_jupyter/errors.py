@@ -304,10 +304,13 @@ class DeadlineExceeded(QueryError):
 
 
 class QueryCancelled(QueryError):
-    """The caller stopped the query. Never sent by a server as its own decision."""
+    """The caller stopped the query. Never sent by a server as its own decision.
+
+    A server that was asked by another call says so with ABORTED: on CANCELLED some clients end their process.
+    """
 
     code = "SQL006"
-    grpc_code = "CANCELLED"
+    grpc_code = "ABORTED"
     http_status = 499
 
 

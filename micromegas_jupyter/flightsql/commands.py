@@ -6,6 +6,7 @@ Every `parse_` function raises `UsageError` for bytes that are not the message t
 `UnsupportedRequest` for a well-formed request that nobody here answers.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from micromegas_jupyter.flightsql.metadata_commands import MetadataCommand, pars
 from micromegas_jupyter.flightsql.refusals import refuse_command, refuse_transaction
 
 _TYPE_PREFIX: Final = "arrow.flight.protocol.sql."
+# No text in UTF-8 holds the first byte, so SQL is never taken for an issued ticket.
+_ISSUED_PREFIX: Final = b"\xffmicromegas-ticket-1:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,15 @@ class PreparedQuery:
     handle: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedQuery:
+    """Run what a ticket stands for that a server of this package has issued; only the server can read `sealed`."""
+
+    sealed: bytes
+
+
 Command = StatementQuery | PreparedQuery | MetadataCommand
+TicketCommand = Command | IssuedQuery
 
 
 def pack_any(message: Any) -> bytes:
@@ -54,7 +65,12 @@ def prepared_ticket(handle: bytes) -> bytes:
     return pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
 
 
-def parse_ticket(data: bytes) -> Command:
+def issued_ticket(sealed: bytes) -> bytes:
+    """Return a ticket of the server's own: `TicketStatementQuery` in `Any`, its handle for the server alone."""
+    return pack_any(messages.TicketStatementQuery(statement_handle=_ISSUED_PREFIX + sealed))
+
+
+def parse_ticket(data: bytes) -> TicketCommand:
     """Read the bytes of a `Ticket`: any command in `Any`, or a bare `TicketStatementQuery`.
 
     Raises:
@@ -62,13 +78,16 @@ def parse_ticket(data: bytes) -> Command:
         UnsupportedRequest: A command that is not read here.
     """
     envelope = _flight_sql_envelope(data)
-    if envelope is not None:
+    if envelope is not None and envelope.TypeName() != messages.TicketStatementQuery.DESCRIPTOR.full_name:
         return _parse_command(envelope)
-    ticket = parse_message(messages.TicketStatementQuery, data)
+    ticket = parse_message(messages.TicketStatementQuery, data if envelope is None else envelope.value)
     ticket.DiscardUnknownFields()
-    if not ticket.statement_handle or ticket.ByteSize() != len(data):
+    if not ticket.statement_handle or (envelope is None and ticket.ByteSize() != len(data)):
         raise UsageError("The ticket is not a Flight SQL ticket.", remedy="Use a ticket from GetFlightInfo.")
-    return StatementQuery(sql=_decode_sql(ticket.statement_handle))
+    handle: bytes = ticket.statement_handle
+    if handle.startswith(_ISSUED_PREFIX):
+        return IssuedQuery(sealed=handle.removeprefix(_ISSUED_PREFIX))
+    return StatementQuery(sql=_decode_sql(handle))
 
 
 def parse_descriptor(descriptor: Any) -> Command:
@@ -111,6 +130,19 @@ def parse_action_body(message_class: Any, body: bytes) -> Any:
     return parse_message(message_class, envelope.value)
 
 
+def parse_plain_body(message_class: Any, body: bytes) -> Any:
+    """Decode the body of one of Flight's own actions: the given message, or that message in `Any`.
+
+    Raises:
+        UsageError: The body is not such a message.
+    """
+    with suppress(DecodeError):
+        envelope = any_pb2.Any.FromString(body)
+        if envelope.TypeName() == message_class.DESCRIPTOR.full_name:
+            body = envelope.value
+    return parse_message(message_class, body)
+
+
 def _flight_sql_envelope(data: bytes) -> any_pb2.Any | None:
     """Return `data` as an `Any` around a Flight SQL message, else None.
 
@@ -131,9 +163,6 @@ def _parse_command(envelope: any_pb2.Any) -> Command:
             if statement.transaction_id:
                 raise refuse_transaction()
             return StatementQuery(sql=statement.query)
-        case "TicketStatementQuery":
-            ticket = parse_message(messages.TicketStatementQuery, envelope.value)
-            return StatementQuery(sql=_decode_sql(ticket.statement_handle))
         case "CommandPreparedStatementQuery":
             command = parse_message(messages.CommandPreparedStatementQuery, envelope.value)
             return PreparedQuery(handle=command.prepared_statement_handle)

@@ -1,4 +1,4 @@
-"""The message classes of Flight, Flight SQL and gRPC health, in a descriptor pool of their own.
+"""The message classes of Flight, Flight SQL, gRPC health and issued tickets, in a descriptor pool of their own.
 
 What the messages mean is in `commands` and `framing`.
 
@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 _FLIGHT: Final = "arrow.flight.protocol"
 _FLIGHT_SQL: Final = "arrow.flight.protocol.sql"
 _HEALTH: Final = "grpc.health.v1"
+_OWN: Final = "micromegas_jupyter"
 
 
 def descriptor_set_bytes() -> bytes:
@@ -85,3 +86,5 @@ DoPutUpdateResult = _message_class(_FLIGHT_SQL, "DoPutUpdateResult")
 
 HealthCheckRequest = _message_class(_HEALTH, "HealthCheckRequest")
 HealthCheckResponse = _message_class(_HEALTH, "HealthCheckResponse")
+
+IssuedStatement = _message_class(_OWN, "IssuedStatement")

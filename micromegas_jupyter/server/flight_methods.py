@@ -4,9 +4,7 @@ Who calls is known when a method starts; running queries is `queries`' job, desc
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import accumulate
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,36 +14,27 @@ from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     Command,
+    IssuedQuery,
     PreparedQuery,
     StatementQuery,
-    pack_any,
-    parse_action_body,
     parse_descriptor,
     parse_message,
     parse_ticket,
     prepared_ticket,
-    statement_ticket,
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
-from micromegas_jupyter.flightsql.refusals import refuse_action, refuse_transaction
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
+from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
-from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
+from micromegas_jupyter.server.running_queries import RunningQueries, query_key
 from micromegas_jupyter.server.sql_info import ServerFacts
+from micromegas_jupyter.server.tickets import Tickets, write_endpoint
 from micromegas_jupyter.settings import READ_SCOPE
 
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
-# A client takes an answer of 16 kB.
-_MAX_GROUPS_BYTES: Final = 4 * 1024
-_ACTIONS: Final = {
-    "CreatePreparedStatement": "Prepare a statement: ActionCreatePreparedStatementRequest to its Result.",
-    "ClosePreparedStatement": "Forget a prepared statement: ActionClosePreparedStatementRequest, no result.",
-    "MicromegasWhoAmI": "Tell who the caller is: no body, one JSON object.",
-}
-_RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
 
 
 class FlightMethods:
@@ -55,23 +44,29 @@ class FlightMethods:
         engine: Knows the tables.
         queries: Plans and runs statements.
         prepared: Keeps prepared statements.
-        access_reload: Reloads the access configuration.
+        tickets: Issues tickets and reads them.
+        running: Lets running queries be cancelled.
+        actions: Answers actions.
         facts: What the server tells about itself beyond what always holds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a server
         self,
         *,
         engine: Engine,
         queries: QueryRunner,
         prepared: PreparedStatements,
-        access_reload: AccessReload,
+        tickets: Tickets,
+        running: RunningQueries,
+        actions: FlightActions,
         facts: ServerFacts,
     ) -> None:
         self._engine = engine
         self._queries = queries
         self._prepared = prepared
-        self._access_reload = access_reload
+        self._tickets = tickets
+        self._running = running
+        self._actions = actions
         self._facts = facts
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
@@ -81,22 +76,21 @@ class FlightMethods:
             "GetSchema": _reading(self._get_schema),
             "DoGet": _reading(self._do_get),
             "DoPut": _reading(self._do_put),
-            "DoAction": self._do_action,
-            "ListActions": self._list_actions,
+            "DoAction": self._actions.do_action,
+            "ListActions": self._actions.list_actions,
         }
 
     async def _get_flight_info(self, call: Call) -> None:
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
         await call.announce_query_id()
-        schema = await self._find_schema(call, command)
-        ticket = messages.Ticket(ticket=_build_ticket(command, descriptor.cmd))
         info = messages.FlightInfo(
-            schema=schema.serialize().to_pybytes(),
+            schema=(await self._find_schema(call, command)).serialize().to_pybytes(),
             flight_descriptor=descriptor,
-            endpoint=[messages.FlightEndpoint(ticket=ticket)],
+            endpoint=[self._build_endpoint(call, command, descriptor.cmd)],
             total_records=_UNKNOWN_SIZE,
             total_bytes=_UNKNOWN_SIZE,
+            ordered=True,
         )
         await call.write(info.SerializeToString())
 
@@ -107,17 +101,25 @@ class FlightMethods:
         await call.write(messages.SchemaResult(schema=schema.serialize().to_pybytes()).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
-        command = parse_ticket(parse_message(messages.Ticket, await call.read_only_message()).ticket)
+        ticket = parse_message(messages.Ticket, await call.read_only_message()).ticket
+        command = parse_ticket(ticket)
         await call.announce_query_id()
         match command:
+            case IssuedQuery():
+                content = self._tickets.read(command.sealed, call.caller_key)
+                await self._run(call, content.id, content.sql, None)
             case StatementQuery():
-                await self._queries.run(call, command.sql, None)
+                await self._run(call, ticket, command.sql, None)
             case PreparedQuery():
                 statement = self._prepared.get(command.handle, call.caller_key)
-                await self._queries.run(call, statement.sql, statement.parameters)
+                await self._run(call, ticket, statement.sql, statement.parameters)
             case _:
                 tables = await asyncio.to_thread(self._engine.tables, call.caller)
                 await _send_batch(call, build_metadata(command, tables, self._facts))
+
+    async def _run(self, call: Call, name: bytes, sql: str, parameters: pa.RecordBatch | None) -> None:
+        async with self._running.running(query_key(call.caller_key, name)):
+            await self._queries.run(call, sql, parameters)
 
     async def _do_put(self, call: Call) -> None:
         first = await call.read_only_message()
@@ -130,44 +132,6 @@ class FlightMethods:
         result = messages.DoPutPreparedStatementResult(prepared_statement_handle=command.handle)
         await call.write(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
-    async def _do_action(self, call: Call) -> None:
-        action = parse_message(messages.Action, await call.read_only_message())
-        match action.type:
-            case "CreatePreparedStatement":
-                call.require_scope(READ_SCOPE)
-                await self._create_prepared_statement(call, action.body)
-            case "ClosePreparedStatement":
-                call.require_scope(READ_SCOPE)
-                request = parse_action_body(messages.ActionClosePreparedStatementRequest, action.body)
-                self._prepared.close(request.prepared_statement_handle, call.caller_key)
-            case "MicromegasWhoAmI":
-                await call.write(messages.Result(body=_describe_caller(call)).SerializeToString())
-            case name if name == RELOAD_ACTION:
-                await self._access_reload.run(call)
-            case _:
-                raise refuse_action(action.type)
-
-    async def _create_prepared_statement(self, call: Call, body: bytes) -> None:
-        request = parse_action_body(messages.ActionCreatePreparedStatementRequest, body)
-        if request.transaction_id:
-            raise refuse_transaction()
-        await call.announce_query_id()
-        planned = await self._queries.plan(call, request.query, None)
-        result = messages.ActionCreatePreparedStatementResult(
-            prepared_statement_handle=self._prepared.add(request.query, call.caller_key),
-            dataset_schema=planned.schema.serialize().to_pybytes(),
-            parameter_schema=planned.parameter_schema.serialize().to_pybytes(),
-        )
-        await call.write(messages.Result(body=pack_any(result)).SerializeToString())
-
-    async def _list_actions(self, call: Call) -> None:
-        await call.read_only_message()
-        offered = dict(_ACTIONS)
-        if self._access_reload.is_offered_to(call.caller):
-            offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
-        for name, description in offered.items():
-            await call.write(messages.ActionType(type=name, description=description).SerializeToString())
-
     async def _find_schema(self, call: Call, command: Command) -> pa.Schema:
         """Return the exact schema of a command's rows: some clients refuse rows of another schema than announced."""
         match command:
@@ -179,6 +143,16 @@ class FlightMethods:
             case _:
                 return metadata_schema(command)
 
+    def _build_endpoint(self, call: Call, command: Command, packed: bytes) -> Any:
+        match command:
+            case StatementQuery():
+                return write_endpoint(self._tickets.issue(command.sql, call.caller_key))
+            case PreparedQuery():
+                packed = prepared_ticket(command.handle)
+            case _:
+                pass
+        return messages.FlightEndpoint(ticket=messages.Ticket(ticket=packed))
+
 
 def _reading(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awaitable[None]]:
     """Return the method for callers who may read."""
@@ -188,16 +162,6 @@ def _reading(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awai
         await method(call)
 
     return answer
-
-
-def _build_ticket(command: Command, packed: bytes) -> bytes:
-    match command:
-        case StatementQuery():
-            return statement_ticket(command.sql)
-        case PreparedQuery():
-            return prepared_ticket(command.handle)
-        case _:
-            return packed
 
 
 async def _send_batch(call: Call, batch: pa.RecordBatch) -> None:
@@ -216,25 +180,3 @@ async def _read_frames(call: Call, first: bytes) -> list[bytes]:
         if size > _PARAMETER_LIMITS.max_bytes or len(frames) > _PARAMETER_LIMITS.max_messages:
             raise ResourcesExhausted("The parameters are larger than this server takes.", remedy="Bind fewer values.")
     return frames
-
-
-def _describe_caller(call: Call) -> bytes:
-    caller = call.caller
-    described: dict[str, Any] = {
-        "subject": caller.subject,
-        "name": caller.name,
-        "email": caller.email,
-        "issuer": caller.issuer,
-        "auth_type": caller.auth_type.value,
-        "is_admin": caller.is_admin,
-        "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
-        "groups": _first_names(caller.groups),
-        "group_count": len(caller.groups),
-    }
-    return json.dumps(described).encode()
-
-
-def _first_names(names: Sequence[str]) -> list[str]:
-    """Return the first of the names, as many as a client reads in one answer."""
-    sizes = accumulate(len(json.dumps(name)) for name in names)
-    return [name for name, size in zip(names, sizes, strict=True) if size <= _MAX_GROUPS_BYTES]

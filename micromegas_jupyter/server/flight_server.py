@@ -12,6 +12,7 @@ from micromegas_jupyter.engine import Engine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
+from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
@@ -19,7 +20,10 @@ from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
+from micromegas_jupyter.server.running_queries import CancelElsewhere, CancelStatus, RunningQueries
+from micromegas_jupyter.server.seals import SHORTEST_KEY, Seals
 from micromegas_jupyter.server.sql_info import ServerFacts
+from micromegas_jupyter.server.tickets import Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 
 _METADATA_SLACK_BYTES: Final = 16 * 1024
@@ -40,6 +44,12 @@ class FlightServer:
         clock: Measures queries and idle statements.
         randomness: Makes query ids and handles.
         metrics: Counts what happens; its own when left out.
+        ticket_key: Marks the tickets that are issued, at least 32 bytes; processes that share a port share the key.
+            None for a new one, with which older tickets are worth nothing.
+        cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
+
+    Raises:
+        ValueError: The ticket key is too short.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that a server is made of
@@ -51,6 +61,8 @@ class FlightServer:
         clock: Clock,
         randomness: Randomness = SYSTEM_RANDOMNESS,
         metrics: ServerMetrics | None = None,
+        ticket_key: bytes | None = None,
+        cancel_elsewhere: CancelElsewhere | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
@@ -68,12 +80,28 @@ class FlightServer:
         )
         metrics.watch_prepared(lambda: len(prepared))
         self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics)
+        self._running = RunningQueries(cancel_elsewhere)
+        tickets = Tickets(
+            Seals(ticket_key or randomness.token_urlsafe(SHORTEST_KEY).encode()),
+            life_seconds=settings.ticket_life_seconds,
+            clock=clock,
+            randomness=randomness,
+        )
+        actions = FlightActions(
+            queries=self._queries,
+            prepared=prepared,
+            tickets=tickets,
+            running=self._running,
+            access_reload=AccessReload(validator, audit=self._authenticator.audit),
+        )
         self._service = FlightService(
             methods=FlightMethods(
                 engine=engine,
                 queries=self._queries,
                 prepared=prepared,
-                access_reload=AccessReload(validator, audit=self._authenticator.audit),
+                tickets=tickets,
+                running=self._running,
+                actions=actions,
                 facts=ServerFacts(prepared_idle_seconds=settings.prepared_idle_seconds),
             ),
             authenticator=self._authenticator,
@@ -88,6 +116,10 @@ class FlightServer:
     def running_query_count(self) -> int:
         """How many queries plan or stream now."""
         return self._queries.running_count
+
+    async def cancel_query(self, key: bytes) -> CancelStatus:
+        """Cancel a query in this process for another one that shares the port, by the key that it was given."""
+        return await self._running.cancel_here(key)
 
     async def start(self) -> int:
         """Start to listen and return the port.

@@ -29,6 +29,7 @@ class FlightServerSettings:
         admission_wait_seconds: How long a query waits for its turn before it is refused.
         token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
         stalled_write_seconds: How long a client may take no data before its query is given up.
+        ticket_life_seconds: How long a ticket from GetFlightInfo can be used.
         prepared_idle_seconds: How long an unused prepared statement is kept.
         max_prepared: Prepared statements of all callers.
         max_prepared_per_caller: Of these, those of one caller; a new one replaces the longest unused.
@@ -56,6 +57,7 @@ class FlightServerSettings:
     admission_wait_seconds: float = 60.0
     token_check_seconds: float = 20.0
     stalled_write_seconds: float = 300.0
+    ticket_life_seconds: float = 600.0
     prepared_idle_seconds: float = 600.0
     max_prepared: int = 4096
     max_prepared_per_caller: int = 64
@@ -83,6 +85,7 @@ class FlightServerSettings:
             self.admission_wait_seconds,
             self.token_check_seconds,
             self.stalled_write_seconds,
+            self.ticket_life_seconds,
             self.prepared_idle_seconds,
             *(limit for limit in (self.query_timeout_seconds,) if limit is not None),
         )

@@ -40,8 +40,7 @@ def translate_error(error: BaseException, query_id: str) -> MicromegasError:
     """
     if ends_task(error):
         raise error
-    if not isinstance(error, MicromegasError) or error.grpc_code == "CANCELLED":
-        # CANCELLED is the client's own decision; some clients end their process over it.
+    if not isinstance(error, MicromegasError):
         _LOG.error("a call failed unexpectedly, query_id=%s", query_id, exc_info=error)
         return InternalError("The server failed to answer.", query_id=query_id)
     if error.query_id is None:

@@ -85,5 +85,6 @@ def test_only_what_may_work_later_is_retryable():
     }
 
 
-def test_cancelled_is_the_callers_own_decision_only():
-    assert [found for found in OWN_CLASSES if found.grpc_code == "CANCELLED"] == [QueryCancelled]
+def test_no_status_of_a_server_ends_a_clients_process():
+    assert [found for found in OWN_CLASSES if found.grpc_code == "CANCELLED"] == []
+    assert QueryCancelled.grpc_code == "ABORTED"

@@ -24,6 +24,7 @@ def test_the_defaults_listen_on_loopback() -> None:
         {"admission_wait_seconds": 0.0},
         {"query_timeout_seconds": 0.0},
         {"max_rows": 0},
+        {"ticket_life_seconds": 0.0},
         {"max_result_bytes": -1},
     ],
 )

@@ -44,8 +44,11 @@ def test_anything_else_is_a_defect_whose_words_stay_in_the_log(
     assert "q-1" in caplog.text
 
 
-def test_the_server_never_says_cancelled_by_itself() -> None:
-    assert type(translate_error(QueryCancelled("Stopped."), "q-1")) is InternalError
+def test_a_query_that_its_caller_cancelled_by_another_call_is_told_so() -> None:
+    error = QueryCancelled("The query was cancelled, as you asked.")
+
+    assert translate_error(error, "q-1") is error
+    assert error.grpc_code == "ABORTED"
 
 
 def test_a_part_that_raises_cancelled_error_has_failed() -> None:

@@ -1,0 +1,171 @@
+"""The actions of the Flight service: what `DoAction` offers, and the list of it.
+
+Queries and their rows are `flight_methods`' job.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import (
+    IssuedQuery,
+    pack_any,
+    parse_action_body,
+    parse_message,
+    parse_plain_body,
+    parse_ticket,
+)
+from micromegas_jupyter.flightsql.refusals import refuse_action, refuse_transaction
+from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.prepared import PreparedStatements
+from micromegas_jupyter.server.queries import QueryRunner
+from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
+from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
+from micromegas_jupyter.server.tickets import Tickets, write_endpoint
+from micromegas_jupyter.settings import READ_SCOPE
+
+# A client takes an answer of 16 kB.
+_MAX_GROUPS_BYTES: Final = 4 * 1024
+_MAX_ENDPOINTS: Final = 16
+_DESCRIPTIONS: Final = {
+    "CreatePreparedStatement": "Prepare a statement: ActionCreatePreparedStatementRequest to its Result.",
+    "ClosePreparedStatement": "Forget a prepared statement: ActionClosePreparedStatementRequest, no result.",
+    "CancelFlightInfo": "Cancel the running query of a flight: CancelFlightInfoRequest to CancelFlightInfoResult.",
+    "CancelQuery": "The older form of CancelFlightInfo: ActionCancelQueryRequest to ActionCancelQueryResult.",
+    "RenewFlightEndpoint": "Give a ticket a full life again: RenewFlightEndpointRequest to FlightEndpoint.",
+    "MicromegasWhoAmI": "Tell who the caller is: no body, one JSON object.",
+}
+_RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
+
+
+class FlightActions:
+    """Answers actions of known callers.
+
+    Args:
+        queries: Plans statements.
+        prepared: Keeps prepared statements.
+        tickets: Issues tickets and reads them.
+        running: Knows the queries that run.
+        access_reload: Reloads the access configuration.
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: QueryRunner,
+        prepared: PreparedStatements,
+        tickets: Tickets,
+        running: RunningQueries,
+        access_reload: AccessReload,
+    ) -> None:
+        self._queries = queries
+        self._prepared = prepared
+        self._tickets = tickets
+        self._running = running
+        self._access_reload = access_reload
+        self._readers: dict[str, Callable[[Call, bytes], Awaitable[None]]] = {
+            "CreatePreparedStatement": self._create_prepared_statement,
+            "ClosePreparedStatement": self._close_prepared_statement,
+            "CancelFlightInfo": self._cancel_flight_info,
+            "CancelQuery": self._cancel_query,
+            "RenewFlightEndpoint": self._renew_flight_endpoint,
+        }
+
+    async def do_action(self, call: Call) -> None:
+        """Answer `DoAction`."""
+        action = parse_message(messages.Action, await call.read_only_message())
+        if action.type == "MicromegasWhoAmI":
+            await _reply(call, _describe_caller(call))
+        elif action.type == RELOAD_ACTION:
+            await self._access_reload.run(call)
+        elif (answer := self._readers.get(action.type)) is not None:
+            call.require_scope(READ_SCOPE)
+            await answer(call, action.body)
+        else:
+            raise refuse_action(action.type)
+
+    async def list_actions(self, call: Call) -> None:
+        """Answer `ListActions`."""
+        await call.read_only_message()
+        offered = dict(_DESCRIPTIONS)
+        if self._access_reload.is_offered_to(call.caller):
+            offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
+        for name, description in offered.items():
+            await call.write(messages.ActionType(type=name, description=description).SerializeToString())
+
+    async def _create_prepared_statement(self, call: Call, body: bytes) -> None:
+        request = parse_action_body(messages.ActionCreatePreparedStatementRequest, body)
+        if request.transaction_id:
+            raise refuse_transaction()
+        await call.announce_query_id()
+        planned = await self._queries.plan(call, request.query, None)
+        result = messages.ActionCreatePreparedStatementResult(
+            prepared_statement_handle=self._prepared.add(request.query, call.caller_key),
+            dataset_schema=planned.schema.serialize().to_pybytes(),
+            parameter_schema=planned.parameter_schema.serialize().to_pybytes(),
+        )
+        await _reply(call, pack_any(result))
+
+    async def _close_prepared_statement(self, call: Call, body: bytes) -> None:
+        request = parse_action_body(messages.ActionClosePreparedStatementRequest, body)
+        self._prepared.close(request.prepared_statement_handle, call.caller_key)
+
+    async def _cancel_flight_info(self, call: Call, body: bytes) -> None:
+        request = parse_plain_body(messages.CancelFlightInfoRequest, body)
+        status = await self._cancel(call, request.info)
+        await _reply(call, messages.CancelFlightInfoResult(status=status).SerializeToString())
+
+    async def _cancel_query(self, call: Call, body: bytes) -> None:
+        request = parse_action_body(messages.ActionCancelQueryRequest, body)
+        status = await self._cancel(call, parse_message(messages.FlightInfo, request.info))
+        await _reply(call, pack_any(messages.ActionCancelQueryResult(result=status)))
+
+    async def _cancel(self, call: Call, info: Any) -> CancelStatus:
+        """Cancel what reads the endpoints of a flight; one that nobody reads cannot be cancelled."""
+        if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
+            raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo gave.")
+        keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
+        return join_statuses([await self._running.cancel(key) for key in keys])
+
+    def _find_key(self, call: Call, ticket: bytes) -> bytes:
+        command = parse_ticket(ticket)
+        if isinstance(command, IssuedQuery):
+            ticket = self._tickets.read(command.sealed, call.caller_key, or_expired=True).id
+        return query_key(call.caller_key, ticket)
+
+    async def _renew_flight_endpoint(self, call: Call, body: bytes) -> None:
+        endpoint = parse_plain_body(messages.RenewFlightEndpointRequest, body).endpoint
+        command = parse_ticket(endpoint.ticket.ticket)
+        if isinstance(command, IssuedQuery):
+            endpoint = write_endpoint(self._tickets.renew(command.sealed, call.caller_key))
+        # A ticket of another kind has no end, so its endpoint stays as it is.
+        await _reply(call, endpoint.SerializeToString())
+
+
+async def _reply(call: Call, body: bytes) -> None:
+    await call.write(messages.Result(body=body).SerializeToString())
+
+
+def _describe_caller(call: Call) -> bytes:
+    caller = call.caller
+    described: dict[str, Any] = {
+        "subject": caller.subject,
+        "name": caller.name,
+        "email": caller.email,
+        "issuer": caller.issuer,
+        "auth_type": caller.auth_type.value,
+        "is_admin": caller.is_admin,
+        "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
+        "groups": _first_names(caller.groups),
+        "group_count": len(caller.groups),
+    }
+    return json.dumps(described).encode()
+
+
+def _first_names(names: Sequence[str]) -> list[str]:
+    """Return the first of the names, as many as a client reads in one answer."""
+    sizes = accumulate(len(json.dumps(name)) for name in names)
+    return [name for name, size in zip(names, sizes, strict=True) if size <= _MAX_GROUPS_BYTES]

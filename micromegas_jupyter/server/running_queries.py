@@ -1,0 +1,124 @@
+"""The queries that give rows now, so that their callers can stop them with another call.
+
+A query is known by a key made of its caller and its ticket, so nobody can name another caller's. The queries of other
+processes of the server are reached through `cancel_elsewhere`; how to get there is for whoever starts the processes.
+"""
+
+import asyncio
+import enum
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from micromegas_jupyter.errors import QueryCancelled
+from micromegas_jupyter.server.admission import CallerKey
+from micromegas_jupyter.server.seals import join_parts
+
+_END_SECONDS: Final = 2.0
+_ELSEWHERE_SECONDS: Final = 5.0
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+
+
+class CancelStatus(enum.IntEnum):
+    """How far a cancellation has come, in the numbers of Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
+
+    CANCELLED = 1
+    CANCELLING = 2
+    NOT_CANCELLABLE = 3
+
+
+CancelElsewhere = Callable[[bytes], Awaitable[CancelStatus]]
+"""Cancels the queries with this key in the server's other processes."""
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    scope: asyncio.Timeout
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class RunningQueries:
+    """Knows the queries that run in this process. Belongs to one event loop.
+
+    Args:
+        cancel_elsewhere: Reaches the server's other processes; None when there are none.
+    """
+
+    def __init__(self, cancel_elsewhere: CancelElsewhere | None = None) -> None:
+        self._cancel_elsewhere = cancel_elsewhere
+        self._running: dict[bytes, set[_Running]] = {}
+
+    @asynccontextmanager
+    async def running(self, key: bytes) -> AsyncIterator[None]:
+        """Let the query in the body be cancelled by its key.
+
+        Raises:
+            QueryCancelled: It was.
+        """
+        try:
+            async with asyncio.timeout(None) as scope:
+                entry = _Running(scope)
+                self._running.setdefault(key, set()).add(entry)
+                try:
+                    yield
+                finally:
+                    self._forget(key, entry)
+        except TimeoutError:
+            if not scope.expired():
+                raise  # somebody else's clock
+            raise QueryCancelled("The query was cancelled, as you asked.") from None
+
+    async def cancel(self, key: bytes) -> CancelStatus:
+        """Cancel the queries with this key in all processes of the server."""
+        here, elsewhere = await asyncio.gather(self.cancel_here(key), self._ask_elsewhere(key))
+        return join_statuses({here, elsewhere})
+
+    async def cancel_here(self, key: bytes) -> CancelStatus:
+        """Cancel the queries with this key in this process, and wait a moment until they have ended."""
+        entries = tuple(self._running.get(key, ()))
+        if not entries:
+            return CancelStatus.NOT_CANCELLABLE
+        now = asyncio.get_running_loop().time()
+        for entry in entries:
+            if not entry.scope.expired():
+                entry.scope.reschedule(now)
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                for entry in entries:
+                    await entry.has_ended.wait()
+        except TimeoutError:
+            return CancelStatus.CANCELLING
+        return CancelStatus.CANCELLED
+
+    async def _ask_elsewhere(self, key: bytes) -> CancelStatus:
+        if self._cancel_elsewhere is None:
+            return CancelStatus.NOT_CANCELLABLE
+        try:
+            async with asyncio.timeout(_ELSEWHERE_SECONDS):
+                return await self._cancel_elsewhere(key)
+        except Exception:  # noqa: BLE001 - whatever the way to other processes does wrong, the answer is the same
+            _LOG.exception("the server's other processes could not be asked to cancel a query")
+            return CancelStatus.CANCELLING  # nobody knows; the caller may ask again
+
+    def _forget(self, key: bytes, entry: _Running) -> None:
+        entry.has_ended.set()
+        entries = self._running[key]
+        entries.discard(entry)
+        if not entries:
+            del self._running[key]
+
+
+def join_statuses(found: Collection[CancelStatus]) -> CancelStatus:
+    """Return the status of several cancellations as one: not done until all are, and done if there was one to do."""
+    for status in (CancelStatus.CANCELLING, CancelStatus.CANCELLED):
+        if status in found:
+            return status
+    return CancelStatus.NOT_CANCELLABLE
+
+
+def query_key(caller: CallerKey, name: bytes) -> bytes:
+    """Return the key of a caller's query; `name` is its ticket, or the id of a ticket that the server issued."""
+    return hashlib.sha256(join_parts(*map(str.encode, caller), name)).digest()

@@ -1,0 +1,102 @@
+"""The tickets that `GetFlightInfo` hands out: for one caller, one statement and a short time.
+
+A ticket can be taken to any process of the server. Tickets that clients make themselves, with SQL in them, are read by
+`flightsql.commands`; they give no more than the caller could ask for anyway.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
+from micromegas_jupyter.seams import Clock, Randomness
+from micromegas_jupyter.server.admission import CallerKey
+from micromegas_jupyter.server.seals import MARK_BYTES, Seals
+
+_ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
+_PURPOSE: Final = b"ticket"
+_ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A ticket as it goes to the client; `expires_at` is aware, in UTC."""
+
+    data: bytes = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketContent:
+    """What a ticket stands for; `id` is the same after a renewal."""
+
+    id: bytes
+    sql: str = field(repr=False)
+    expires_at: datetime
+
+
+class Tickets:
+    """Issues tickets and reads them again.
+
+    Args:
+        seals: Marks them.
+        life_seconds: How long a ticket can be used.
+        clock: Tells the time of day.
+        randomness: Tells one ticket from another.
+    """
+
+    def __init__(self, seals: Seals, *, life_seconds: float, clock: Clock, randomness: Randomness) -> None:
+        self._seals = seals
+        self._life = timedelta(seconds=life_seconds)
+        self._clock = clock
+        self._randomness = randomness
+
+    def issue(self, sql: str, caller: CallerKey) -> Ticket:
+        """Return a new ticket for a statement."""
+        return self._write(self._randomness.token_urlsafe(_ID_BYTES).encode(), sql, caller)
+
+    def renew(self, sealed: bytes, caller: CallerKey) -> Ticket:
+        """Return a ticket for the same flight with a full life.
+
+        Raises:
+            UsageError: As in `read`.
+        """
+        content = self.read(sealed, caller)
+        return self._write(content.id, content.sql, caller)
+
+    def read(self, sealed: bytes, caller: CallerKey, *, or_expired: bool = False) -> TicketContent:
+        """Return what a caller's own ticket stands for.
+
+        Args:
+            sealed: The ticket's content, as `flightsql.commands` finds it.
+            caller: Who brings the ticket.
+            or_expired: Whether a ticket whose time is over is read all the same.
+
+        Raises:
+            UsageError: The ticket was not issued to this caller, or its time is over.
+        """
+        mark, data = sealed[:MARK_BYTES], sealed[MARK_BYTES:]
+        if not self._seals.is_mark(mark, _PURPOSE, caller, data):
+            raise UsageError(
+                "The ticket was not issued to you, or the server has been started again since.", remedy=_ASK_AGAIN
+            )
+        found = parse_message(messages.IssuedStatement, data)
+        expires_at = datetime.fromtimestamp(found.expires_at, UTC)
+        if self._clock.now() >= expires_at and not or_expired:
+            raise UsageError("The ticket has expired.", remedy=_ASK_AGAIN)
+        return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at)
+
+    def _write(self, flight_id: bytes, sql: str, caller: CallerKey) -> Ticket:
+        expires_at = (self._clock.now() + self._life).replace(microsecond=0)
+        found = messages.IssuedStatement(id=flight_id, sql=sql, expires_at=int(expires_at.timestamp()))
+        data: bytes = found.SerializeToString()
+        return Ticket(data=issued_ticket(self._seals.mark(_PURPOSE, caller, data) + data), expires_at=expires_at)
+
+
+def write_endpoint(ticket: Ticket) -> Any:
+    """Return the endpoint of a flight with this ticket; it may be read several times until the ticket expires."""
+    endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket.data))
+    endpoint.expiration_time.seconds = int(ticket.expires_at.timestamp())
+    return endpoint

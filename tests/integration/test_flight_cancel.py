@@ -1,0 +1,205 @@
+"""Tickets of GetFlightInfo, and what can be done with a flight while it runs, seen by raw and by real clients."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import grpc
+import pyarrow.flight
+import pytest
+from google.protobuf import any_pb2
+
+from micromegas_jupyter.errors import QueryCancelled, UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import issued_ticket, pack_any, prepared_ticket, statement_ticket
+from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from tests.integration.flight_harness import (
+    ALICE,
+    BOB,
+    FLIGHT,
+    Answer,
+    FlightHarness,
+    Metadata,
+    action_bytes,
+    descriptor_bytes,
+    prepare,
+    ticket_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+CANCELLED, NOT_CANCELLABLE = 1, 3
+
+
+def _info(flight: FlightHarness, sql: str, metadata: Metadata = ALICE) -> messages.FlightInfo:
+    command = messages.CommandStatementQuery(query=sql)
+    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command), metadata=metadata)
+    return messages.FlightInfo.FromString(answer.replies[0])
+
+
+def _info_of(ticket: bytes) -> messages.FlightInfo:
+    return messages.FlightInfo(endpoint=[messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket))])
+
+
+def _cancel(flight: FlightHarness, info: messages.FlightInfo, metadata: Metadata = ALICE) -> Answer:
+    body = messages.CancelFlightInfoRequest(info=info).SerializeToString()
+    return flight.call(FLIGHT + "DoAction", action_bytes("CancelFlightInfo", body), metadata=metadata)
+
+
+def _status(answer: Answer) -> int:
+    assert answer.code is grpc.StatusCode.OK, answer.text
+    status: int = messages.CancelFlightInfoResult.FromString(messages.Result.FromString(answer.replies[0]).body).status
+    return status
+
+
+class Reading:
+    """A call that reads an endless query on a thread of its own, and how it ended."""
+
+    def __init__(self, flight: FlightHarness, ticket: bytes) -> None:
+        self.has_rows = threading.Event()
+        self.call = flight.channel.unary_stream(FLIGHT + "DoGet")(ticket_bytes(ticket), metadata=ALICE, timeout=60)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        assert self.has_rows.wait(30)
+
+    def _read(self) -> None:
+        try:
+            for number, _ in enumerate(self.call):
+                if number:
+                    self.has_rows.set()
+        except grpc.RpcError:
+            pass
+
+    def end(self) -> tuple[grpc.StatusCode, type | None]:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        details = dict(self.call.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
+        return self.call.code(), type(decode_error(details)) if isinstance(details, bytes) else None
+
+
+@pytest.fixture
+def reading(flight: FlightHarness) -> Iterator[list[Reading]]:
+    started: list[Reading] = []
+    yield started
+    for found in started:
+        found.call.cancel()
+        found.end()
+
+
+def test_a_flights_ticket_runs_it_and_tells_its_end(flight: FlightHarness) -> None:
+    info = _info(flight, "numbers")
+    (endpoint,) = info.endpoint
+
+    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket))
+
+    assert answer.code is grpc.StatusCode.OK
+    assert len(answer.replies) == 2
+    assert endpoint.expiration_time.seconds > 0
+    assert info.ordered
+
+
+@pytest.mark.parametrize("kind", ["another caller", "forged", "cut off"])
+def test_a_ticket_that_is_not_the_callers_is_refused(flight: FlightHarness, kind: str) -> None:
+    ticket = _info(flight, "numbers").endpoint[0].ticket.ticket
+    ticket = {"another caller": ticket, "forged": issued_ticket(bytes(100)), "cut off": issued_ticket(b"")}[kind]
+    metadata = BOB if kind == "another caller" else ALICE
+
+    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(ticket), metadata=metadata)
+
+    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert type(answer.error) is UsageError
+    assert answer.error.remedy == "Ask for a new ticket with GetFlightInfo."
+
+
+def test_a_running_flight_is_cancelled_by_its_caller_alone(flight: FlightHarness, reading: list[Reading]) -> None:
+    info = _info(flight, "waiting")
+    flight.engine.stream_closed.clear()
+    reading.append(Reading(flight, info.endpoint[0].ticket.ticket))
+
+    by_another = _cancel(flight, info, BOB)
+    still_runs = not flight.engine.stream_closed.is_set()
+    status = _status(_cancel(flight, info))
+
+    assert by_another.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert still_runs
+    assert status == CANCELLED
+    assert flight.engine.stream_closed.is_set()
+    assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
+    assert _status(_cancel(flight, info)) == NOT_CANCELLABLE
+
+
+@pytest.mark.parametrize("kind", ["statement", "prepared"])
+def test_a_flight_by_a_ticket_of_the_client_is_cancelled(
+    flight: FlightHarness, reading: list[Reading], kind: str
+) -> None:
+    ticket = statement_ticket("endless") if kind == "statement" else prepared_ticket(prepare(flight, "endless"))
+    reading.append(Reading(flight, ticket))
+
+    by_another = _status(_cancel(flight, _info_of(ticket), BOB))
+    status = _status(_cancel(flight, _info_of(ticket)))
+
+    assert (by_another, status) == (NOT_CANCELLABLE, CANCELLED)
+    assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
+
+
+def test_the_older_action_cancels_too(flight: FlightHarness, reading: list[Reading]) -> None:
+    info = _info(flight, "waiting")
+    reading.append(Reading(flight, info.endpoint[0].ticket.ticket))
+    body = pack_any(messages.ActionCancelQueryRequest(info=info.SerializeToString()))
+
+    answer = flight.call(FLIGHT + "DoAction", action_bytes("CancelQuery", body))
+
+    envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
+    assert messages.ActionCancelQueryResult.FromString(envelope.value).result == CANCELLED
+    assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
+
+
+def test_a_flight_without_endpoints_is_refused(flight: FlightHarness) -> None:
+    answer = _cancel(flight, messages.FlightInfo())
+
+    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert type(answer.error) is UsageError
+
+
+def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
+    endpoint = _info(flight, "numbers").endpoint[0]
+    plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket("numbers")))
+
+    renewed, kept = (
+        messages.FlightEndpoint.FromString(
+            messages.Result.FromString(
+                flight.call(
+                    FLIGHT + "DoAction",
+                    action_bytes(
+                        "RenewFlightEndpoint",
+                        messages.RenewFlightEndpointRequest(endpoint=found).SerializeToString(),
+                    ),
+                ).replies[0]
+            ).body
+        )
+        for found in (endpoint, plain)
+    )
+
+    assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
+    assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
+    assert kept == plain
+
+
+def test_pyarrow_cancels_a_flight(flight: FlightHarness) -> None:
+    options = pyarrow.flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")], timeout=60)
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query="waiting")))
+
+    with pyarrow.flight.connect(flight.uri) as client:
+        info = client.get_flight_info(descriptor, options)
+        reader = client.do_get(info.endpoints[0].ticket, options)
+        reader.read_chunk()
+        body = messages.CancelFlightInfoRequest(info=messages.FlightInfo.FromString(info.serialize()))
+        (result,) = client.do_action(("CancelFlightInfo", body.SerializeToString()), options)
+        with pytest.raises(pyarrow.flight.FlightInternalError, match="SQL006"):
+            reader.read_chunk()
+
+    assert messages.CancelFlightInfoResult.FromString(result.body.to_pybytes()).status == CANCELLED
