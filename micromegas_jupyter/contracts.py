@@ -203,3 +203,75 @@ class TableSource(Protocol):
     def snapshot(self) -> Sequence[TableSnapshot]:
         """Return all tables as they stand now; cheap enough to call for every query."""
         ...
+
+
+class WriteMode(enum.Enum):
+    """What a write does about the table that it names."""
+
+    APPEND = "append"
+    """Add to a table that is there."""
+    CREATE = "create"
+    """Make a table that is not there yet."""
+    CREATE_OR_APPEND = "create_append"
+    """Add to the table, and make it first when it is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRequest:
+    """One write of rows into one table.
+
+    Attributes:
+        table: The table's name in SQL.
+        mode: What to do about the table.
+        write_id: Names this write among all others, as lower-case hexadecimal digits: a second write with the same id
+            into the same table stores nothing more. None when the caller gave no such name.
+        is_trusted: Whether the rows may claim to be what the server itself records about its callers.
+    """
+
+    table: str
+    mode: WriteMode
+    write_id: str | None = None
+    is_trusted: bool = False
+
+
+class TableWrite(Protocol):
+    """One write under way. Each method blocks; one thread at a time. Ends with `commit` or `abandon`."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take rows of the schema that the write was opened with; nobody sees them before `commit`.
+
+        Raises:
+            UsageError: The rows do not fit the table.
+            ResourcesExhausted: There is no room for them.
+            Unavailable: They cannot be stored now.
+        """
+        ...
+
+    def commit(self) -> int:
+        """Make all rows durable and visible at once and return how many were written.
+
+        Raises:
+            UsageError: The table has come to be, changed or gone meanwhile, or the write's id was used for other rows.
+            ResourcesExhausted: There is no room for them; none is stored.
+            Unavailable: They cannot be stored now; none is stored.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Forget the rows; does nothing after a `commit`, and never raises."""
+        ...
+
+
+@runtime_checkable
+class TableSink(Protocol):
+    """Where a server puts rows that callers send."""
+
+    def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
+        """Begin a write of rows with `schema`; blocks.
+
+        Raises:
+            UsageError: There is no such table, there is one already, or the columns do not fit it.
+            ResourcesExhausted: There are as many tables as there may be.
+            Unavailable: The storage cannot be used now.
+        """
+        ...

@@ -143,6 +143,7 @@ class ServerStack:
             ),
             clock=SYSTEM_CLOCK,
             metrics=self.metrics,
+            sink=self.lake.sink(),
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None

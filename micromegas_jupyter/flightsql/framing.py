@@ -10,19 +10,14 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import parse_message
-from micromegas_jupyter.flightsql.ipc_header import HeaderKind, read_header
+from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.flightsql.decoding import DecodeLimits, StreamDecoder
 
 # A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
-_CONTINUATION: Final = b"\xff\xff\xff\xff"  # Arrow IPC, encapsulated message format
-_END_OF_STREAM: Final = _CONTINUATION + b"\0\0\0\0"
-_ALIGNMENT: Final = 8
 
 
 class _Pieces(io.RawIOBase):
@@ -123,8 +118,6 @@ class ParameterLimits:
 def decode_parameters(frames: Sequence[bytes], *, limits: ParameterLimits) -> pa.RecordBatch | None:
     """Read the parameter values of a `DoPut` stream: schema first, then batches, joined into one.
 
-    The bytes are hostile until checked: sizes before Arrow sees them, contents (offsets, dictionaries, text) after.
-
     Args:
         frames: Serialised `FlightData` messages in the order of arrival.
         limits: What is accepted.
@@ -138,60 +131,16 @@ def decode_parameters(frames: Sequence[bytes], *, limits: ParameterLimits) -> pa
         ResourcesExhausted: Over a limit.
     """
     _check_size(sum(len(frame) for frame in frames) <= limits.max_bytes and len(frames) <= limits.max_messages)
-    stream = b"".join(_encapsulate(frame) for frame in frames)
-    if not stream:
-        return None
-    try:
-        with pa.ipc.open_stream(stream + _END_OF_STREAM) as reader:
-            _check_types(reader.schema, limits)
-            batches = _read_batches(reader, limits)
-            if not batches:
-                return None
-            return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UsageError("The parameters are not valid Arrow data.", remedy="Use a Flight SQL client.") from error
-
-
-def _read_batches(reader: pa.RecordBatchReader, limits: ParameterLimits) -> list[pa.RecordBatch]:
-    batches: list[pa.RecordBatch] = []
-    row_count = 0
-    for batch in reader:
-        row_count += batch.num_rows
-        _check_size(row_count <= limits.max_rows)
-        batch.validate(full=True)
-        if batch.num_rows:
-            batches.append(batch)
-    return batches
-
-
-def _encapsulate(frame: bytes) -> bytes:
-    data = parse_message(messages.FlightData, frame)
-    header, body = data.data_header, data.data_body
-    if not header:
-        return b""  # descriptor or application metadata only
-    found = read_header(header)
-    if found.kind is not HeaderKind.SCHEMA and found.is_compressed:
-        raise UnsupportedRequest("Compressed parameters are not accepted.", remedy="Send them uncompressed.")
-    if found.body_length != len(body):
-        raise UsageError("The parameters are not valid Arrow data.", remedy="Use a Flight SQL client.")
-    padding = -len(header) % _ALIGNMENT
-    size = (len(header) + padding).to_bytes(4, "little")
-    return b"".join((_CONTINUATION, size, header, bytes(padding), body))
+    decoder = StreamDecoder(
+        DecodeLimits(
+            max_columns=limits.max_columns, max_batch_rows=limits.max_rows, max_dictionary_bytes=limits.max_bytes
+        )
+    )
+    batches = [batch for batch in map(decoder.decode, frames) if batch is not None and batch.num_rows]
+    _check_size(sum(batch.num_rows for batch in batches) <= limits.max_rows)
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0] if batches else None
 
 
 def _check_size(within: bool) -> None:  # noqa: FBT001 - a guard reads best with its condition in place
     if not within:
         raise ResourcesExhausted("The parameters are larger than this server takes.", remedy="Bind fewer values.")
-
-
-def _check_types(schema: pa.Schema, limits: ParameterLimits) -> None:
-    _check_size(len(schema) <= limits.max_columns)
-    for field in schema:
-        _check_type(field.type)
-
-
-def _check_type(data_type: pa.DataType) -> None:
-    if isinstance(data_type, pa.BaseExtensionType):
-        raise UnsupportedRequest("Parameters of extension types are not accepted.", remedy="Bind plain values.")
-    for index in range(data_type.num_fields):
-        _check_type(data_type.field(index).type)

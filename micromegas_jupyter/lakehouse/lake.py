@@ -14,6 +14,7 @@ from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lakehouse.compaction import Stopping
 from micromegas_jupyter.lakehouse.files import list_segments, storage_errors
+from micromegas_jupyter.lakehouse.ingest import LakeSink
 from micromegas_jupyter.lakehouse.limits import LakeLimits, LakeSetup
 from micromegas_jupyter.lakehouse.maintenance import Maintenance, MaintenanceReport
 from micromegas_jupyter.lakehouse.segment_writer import SegmentWriter
@@ -80,6 +81,10 @@ class Lake:
         except BaseException:
             lock.release()
             raise
+
+    def sink(self) -> LakeSink:
+        """Return the way to store rows that callers send."""
+        return LakeSink(self._setup)
 
     def _table_snapshot(self, definition: TableDefinition) -> TableSnapshot:
         folder = self._setup.folder(definition)

@@ -23,9 +23,11 @@ from micromegas_jupyter.flightsql.commands import (
     prepared_ticket,
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_actions import FlightActions
+from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.running_queries import RunningQueries, query_key
@@ -47,6 +49,7 @@ class FlightMethods:
         tickets: Issues tickets and reads them.
         running: Lets running queries be cancelled.
         actions: Answers actions.
+        ingests: Takes rows.
         facts: What the server tells about itself beyond what always holds.
     """
 
@@ -59,6 +62,7 @@ class FlightMethods:
         tickets: Tickets,
         running: RunningQueries,
         actions: FlightActions,
+        ingests: IngestRunner,
         facts: ServerFacts,
     ) -> None:
         self._engine = engine
@@ -67,6 +71,7 @@ class FlightMethods:
         self._tickets = tickets
         self._running = running
         self._actions = actions
+        self._ingests = ingests
         self._facts = facts
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
@@ -75,7 +80,7 @@ class FlightMethods:
             "GetFlightInfo": _reading(self._get_flight_info),
             "GetSchema": _reading(self._get_schema),
             "DoGet": _reading(self._do_get),
-            "DoPut": _reading(self._do_put),
+            "DoPut": self._do_put,
             "DoAction": self._actions.do_action,
             "ListActions": self._actions.list_actions,
         }
@@ -123,7 +128,13 @@ class FlightMethods:
 
     async def _do_put(self, call: Call) -> None:
         first = await call.read_only_message()
-        command = parse_descriptor(parse_message(messages.FlightData, first).flight_descriptor)
+        descriptor = parse_message(messages.FlightData, first).flight_descriptor
+        ingest = parse_ingest_descriptor(descriptor)
+        if ingest is not None:
+            await self._ingests.run(call, ingest, first)
+            return
+        call.require_scope(READ_SCOPE)
+        command = parse_descriptor(descriptor)
         if not isinstance(command, PreparedQuery):
             raise UnsupportedRequest("Data is accepted only as the parameters of a prepared statement.")
         self._prepared.get(command.handle, call.caller_key)

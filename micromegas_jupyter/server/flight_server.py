@@ -7,7 +7,7 @@ from typing import Final
 
 import grpc
 
-from micromegas_jupyter.contracts import TokenValidator
+from micromegas_jupyter.contracts import TableSink, TokenValidator
 from micromegas_jupyter.engine import Engine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
@@ -16,6 +16,7 @@ from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
+from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
@@ -43,6 +44,7 @@ class FlightServer:
         settings: Where and within which limits.
         clock: Measures queries and idle statements.
         randomness: Makes query ids and handles.
+        sink: Takes the rows that callers send; None where the server only reads. Its owner closes it.
         metrics: Counts what happens; its own when left out.
         ticket_key: Marks the tickets that are issued, at least 32 bytes; processes that share a port share the key.
             None for a new one, with which older tickets are worth nothing.
@@ -63,6 +65,7 @@ class FlightServer:
         metrics: ServerMetrics | None = None,
         ticket_key: bytes | None = None,
         cancel_elsewhere: CancelElsewhere | None = None,
+        sink: TableSink | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
@@ -80,6 +83,9 @@ class FlightServer:
         )
         metrics.watch_prepared(lambda: len(prepared))
         self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics)
+        self._ingests = IngestRunner(
+            sink, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock
+        )
         self._running = RunningQueries(cancel_elsewhere)
         tickets = Tickets(
             Seals(ticket_key or randomness.token_urlsafe(SHORTEST_KEY).encode()),
@@ -102,7 +108,8 @@ class FlightServer:
                 tickets=tickets,
                 running=self._running,
                 actions=actions,
-                facts=ServerFacts(prepared_idle_seconds=settings.prepared_idle_seconds),
+                ingests=self._ingests,
+                facts=ServerFacts(takes_rows=sink is not None, prepared_idle_seconds=settings.prepared_idle_seconds),
             ),
             authenticator=self._authenticator,
             settings=settings,
@@ -158,6 +165,7 @@ class FlightServer:
             await self._service.drain(grace_seconds)
             await self._server.stop(0)
             self._server = None
+        self._ingests.close()
         self._authenticator.close()
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import RateLimits
 
@@ -35,6 +36,7 @@ class FlightServerSettings:
         max_prepared_per_caller: Of these, those of one caller; a new one replaces the longest unused.
         trusted_proxies: Peer addresses whose forwarding headers name the real client.
         rate_limits: How often an identity may call, and how often an address may be refused.
+        ingest: How much a caller may send into the tables.
 
     Raises:
         ValueError: A number is out of its range, or only one of the TLS files is given.
@@ -63,6 +65,7 @@ class FlightServerSettings:
     max_prepared_per_caller: int = 64
     trusted_proxies: frozenset[str] = frozenset()
     rate_limits: RateLimits = field(default_factory=RateLimits)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
 
     def __post_init__(self) -> None:
         if (self.certificate_file is None) != (self.key_file is None):

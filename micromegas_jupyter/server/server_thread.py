@@ -4,7 +4,7 @@ import asyncio
 import threading
 from typing import Final
 
-from micromegas_jupyter.contracts import TokenValidator
+from micromegas_jupyter.contracts import TableSink, TokenValidator
 from micromegas_jupyter.engine import Engine
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
@@ -21,10 +21,10 @@ class ServerThread:
     """Runs one `FlightServer`; `start` returns when it answers, `stop` when it no longer does.
 
     `start` and `stop` are for one thread at a time; what the server's own thread hands over is ordered by
-    `_is_settled`. Engine and validator belong to whoever passes them in.
+    `_is_settled`. Engine, validator and sink belong to whoever passes them in.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a server is made of
         self,
         *,
         engine: Engine,
@@ -32,12 +32,14 @@ class ServerThread:
         settings: FlightServerSettings,
         clock: Clock = SYSTEM_CLOCK,
         metrics: ServerMetrics | None = None,
+        sink: TableSink | None = None,
     ) -> None:
         self._engine = engine
         self._validator = validator
         self._settings = settings
         self._clock = clock
         self.metrics = metrics or ServerMetrics()
+        self._sink = sink
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
@@ -107,6 +109,7 @@ class ServerThread:
             settings=self._settings,
             clock=self._clock,
             metrics=self.metrics,
+            sink=self._sink,
         )
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()

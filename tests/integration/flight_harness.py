@@ -19,7 +19,7 @@ from tests.fakes.validator import FakeValidator
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from micromegas_jupyter.contracts import TokenValidator
+    from micromegas_jupyter.contracts import TableSink, TokenValidator
     from micromegas_jupyter.engine import Engine
     from micromegas_jupyter.errors import MicromegasError
 
@@ -108,13 +108,16 @@ def running_server(
     engine: Engine | None = None,
     validator: TokenValidator | None = None,
     is_open: bool = False,
+    sink: TableSink | None = None,
     channel_options: Sequence[tuple[str, int]] = (),
     **settings: Any,
 ) -> Iterator[FlightHarness]:
     """Run a server on a free port; `is_open` leaves authentication out."""
     engine = engine or FakeEngine()
     validator = None if is_open else validator or FakeValidator()
-    server = ServerThread(engine=engine, validator=validator, settings=FlightServerSettings(port=0, **settings))
+    server = ServerThread(
+        engine=engine, validator=validator, settings=FlightServerSettings(port=0, **settings), sink=sink
+    )
     server.start()
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=list(channel_options))
     try:

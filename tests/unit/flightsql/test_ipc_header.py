@@ -20,8 +20,8 @@ def test_plain_messages_are_told_apart() -> None:
 
     assert found == [
         IpcHeader(kind=HeaderKind.SCHEMA, body_length=0, is_compressed=False),
-        IpcHeader(kind=HeaderKind.DICTIONARY_BATCH, body_length=24, is_compressed=False),
-        IpcHeader(kind=HeaderKind.RECORD_BATCH, body_length=8, is_compressed=False),
+        IpcHeader(kind=HeaderKind.DICTIONARY_BATCH, body_length=24, is_compressed=False, row_count=2),
+        IpcHeader(kind=HeaderKind.RECORD_BATCH, body_length=8, is_compressed=False, row_count=2),
     ]
 
 

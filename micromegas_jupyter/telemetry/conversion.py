@@ -1,0 +1,200 @@
+"""Rows that others send for the tables of the data model, made into the columns that are stored.
+
+Senders differ in how they write text (plain, large, views, dictionaries), times (unit, with or without a zone) and
+properties (maps, lists of key and value, dictionaries of those, binary JSON). All of it is accepted where nothing is
+lost. Where the rows go is the lakehouse's job.
+
+Source of what upstream sends: its replication of `processes` and `streams`.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.telemetry.columns import (
+    DICTIONARY,
+    PROPERTIES,
+    TIMESTAMP,
+    build_constant_properties,
+    build_properties,
+)
+from micromegas_jupyter.telemetry.jsonb import parse_properties
+from micromegas_jupyter.telemetry.tables import TableDefinition
+
+# What the sender may leave out, by the column that then stands for it.
+_STAND_INS: Final = {
+    ("processes", "last_update_time"): "insert_time",
+    ("streams", "last_update_time"): "insert_time",
+}
+_LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), ("processes", "last_block_end_time")})
+# Newer senders name an audience; there is none here.
+_IGNORED: Final = frozenset({("processes", "audience"), ("streams", "audience")})
+_MAX_NAME_LENGTH: Final = 80
+
+
+def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
+    """Check that columns of these names and types can be made into the table's.
+
+    Raises:
+        UsageError: They cannot; the error names the column.
+    """
+    known = set(definition.schema.names)
+    table = definition.name
+    for name in schema.names:
+        if name not in known and (table, name) not in _IGNORED:
+            raise UsageError(
+                f"The table {table} has no column {_shown(name)}.",
+                remedy=f"Send the columns {', '.join(definition.schema.names)}.",
+            )
+    for field in definition.schema:
+        if field.name not in schema.names:
+            if (table, field.name) not in _STAND_INS and (table, field.name) not in _LEFT_TO_THE_SERVER:
+                raise UsageError(
+                    f"The column {field.name} of {table} is missing.", remedy=f"Send it, as {_wanted(field)}."
+                )
+        elif not _is_convertible(schema.field(field.name).type, field.type):
+            raise _mismatch(field, schema.field(field.name).type)
+
+
+def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.RecordBatch:
+    """Return rows, whose columns `check_columns` accepted, with the table's columns.
+
+    Raises:
+        UsageError: A value does not fit, or one is missing; the error names the column.
+    """
+    columns = []
+    for field in definition.schema:
+        name = field.name
+        if name not in rows.schema.names:
+            name = _STAND_INS.get((definition.name, name), name)
+        if name not in rows.schema.names:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        try:
+            column = _convert(rows.column(name), field.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise UsageError(
+                f"The column {field.name} holds a value that does not fit {_wanted(field)}.",
+                remedy="Correct the value.",
+            ) from error
+        if column.null_count and not field.nullable:
+            raise UsageError(f"The column {field.name} lacks a value.", remedy="Each row needs one there.")
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=definition.schema)
+
+
+def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_null(found):
+        return True  # whether the table takes rows without a value is seen row by row
+    if wanted == PROPERTIES:
+        return _is_properties(found)
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_list(wanted):
+        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return is_list and _is_convertible(found.value_type, wanted.value_type)
+    if wanted in {DICTIONARY, pa.utf8()}:
+        return _is_text(found)
+    return _is_bytes(found) if pa.types.is_binary(wanted) else _is_number(found, wanted)
+
+
+def _is_number(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_timestamp(wanted):
+        return bool(pa.types.is_timestamp(found))
+    is_real = pa.types.is_floating(found) and pa.types.is_floating(wanted)
+    return bool(pa.types.is_integer(found) or is_real)
+
+
+def _is_properties(found: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        return _is_properties(found.value_type)
+    if pa.types.is_map(found):
+        return _is_text(found.key_type) and _is_text(found.item_type)
+    if pa.types.is_list(found) or pa.types.is_large_list(found):
+        pair = found.value_type
+        names = [field.name for field in pair] if pa.types.is_struct(pair) else []
+        return names == ["key", "value"] and all(_is_text(field.type) for field in pair)
+    return _is_bytes(found)
+
+
+def _is_text(found: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found))
+
+
+def _is_bytes(found: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_binary_view(found))
+
+
+def _convert(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_null(column.type):
+        return build_constant_properties({}, len(column)) if wanted == PROPERTIES else pa.nulls(len(column), wanted)
+    if wanted == PROPERTIES:
+        return _convert_properties(column)
+    if pa.types.is_list(wanted):
+        flat = _convert(column.flatten(), wanted.value_type)
+        return pa.ListArray.from_arrays(_offsets(column), flat, type=wanted, mask=column.is_null())
+    if wanted == DICTIONARY:
+        return _plain(column).cast(pa.utf8()).dictionary_encode()
+    if wanted == TIMESTAMP and column.type.tz is None:
+        # A time without a zone counts as UTC, as upstream stores it.
+        return column.cast(pa.timestamp(column.type.unit, "UTC")).cast(TIMESTAMP)
+    return _plain(column).cast(wanted)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _convert_properties(column: pa.Array) -> pa.Array:
+    """Return property sets; a row without one has an empty one."""
+    if pa.types.is_dictionary(column.type):
+        sets = _convert_properties(column.dictionary)
+        without = build_properties([{}])
+        indices = pc.fill_null(column.indices.cast(pa.int64()), len(sets))
+        return pa.concat_arrays([sets, without]).take(indices)
+    if _is_bytes(column.type):
+        distinct = column.cast(pa.binary()).dictionary_encode()
+        sets = build_properties(
+            parse_properties(value.as_py()) if value.is_valid else {} for value in distinct.dictionary
+        )
+        return _convert_properties(pa.DictionaryArray.from_arrays(distinct.indices, sets))
+    lists = _as_list(column) if pa.types.is_map(column.type) else column
+    pairs = lists.flatten()
+    keys, values = (_plain(pc.struct_field(pairs, index)).cast(pa.utf8()) for index in (0, 1))
+    return pa.MapArray.from_arrays(_offsets(lists), keys, values)
+
+
+def _as_list(column: pa.MapArray) -> pa.ListArray:
+    """Return the same rows as lists of structs, over the same buffers."""
+    pairs = pa.StructArray.from_arrays([column.keys, column.items], ["key", "value"])
+    return pa.Array.from_buffers(
+        pa.list_(pairs.type), len(column), column.buffers()[:2], offset=column.offset, children=[pairs]
+    )
+
+
+def _offsets(column: pa.Array) -> pa.Array:
+    """Return the offsets of `column.flatten()`, which leaves out what null lists point at."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths.cast(pa.int64()))]).cast(pa.int32())
+
+
+def _mismatch(field: pa.Field, found: pa.DataType) -> UsageError:
+    return UsageError(
+        f"The column {field.name} has the type {str(found)[:_MAX_NAME_LENGTH]}.", remedy=f"Send {_wanted(field)}."
+    )
+
+
+def _wanted(field: pa.Field) -> str:
+    if field.type == PROPERTIES:
+        return "properties as a map, as a list of structs of key and value, or as JSONB"
+    if field.type == DICTIONARY:
+        return "text, plain or as a dictionary"
+    return {pa.utf8(): "text, plain or as a dictionary", TIMESTAMP: "a timestamp"}.get(field.type, str(field.type))
+
+
+def _shown(name: str) -> str:
+    return repr(name[:_MAX_NAME_LENGTH])
