@@ -57,7 +57,8 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and (arguments.command != "query" or stream is sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # a sentence is never lost for one of its characters
-    log_to_terminal(logging.INFO if arguments.command == "serve" else logging.WARNING)
+    if arguments.command != "serve":  # which logs as its own options say
+        log_to_terminal(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter import __version__
 from micromegas_jupyter.cli.access_command import access_environment
 from micromegas_jupyter.cli.limit_options import add_limit_arguments, limit_environment
+from micromegas_jupyter.cli.server_log import add_log_arguments, log_as_arguments_say, tell
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import AccessSettings, ApiKeySetting, LegacyApiKeys
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trusted-proxy", action="append", default=[], metavar="ADDRESS", help="proxy that names the real client"
     )
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory for queries, in MiB")
+    add_log_arguments(parser)
     parser.add_argument("--no-telemetry", action="store_true", help="do not record the server's own logs and load")
     add_limit_arguments(parser)
 
@@ -76,6 +77,7 @@ def check_listening_arguments(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the access configuration again."""
+    log_as_arguments_say(arguments)
     check_listening_arguments(arguments)
     if not 0 <= arguments.http_port <= _HIGHEST_PORT:
         raise UsageError("--http-port is a number from 0 to 65535.")
@@ -113,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
             issuer = settings.oidc.issuers[0].issuer if settings.oidc else None
             print_ready(uri=stack.uri, issuer=issuer, client_id=None, http=stack.http_url)
         stop.wait()
-        print("stopping: running queries may finish", file=sys.stderr)
+        tell("stopping: running queries may finish")
     return 0
 
 
@@ -175,7 +177,8 @@ def _print_start(stack: "ServerStack", arguments: argparse.Namespace, seconds: f
         f"admins: {_administrators(settings)} · roles: {len(settings.roles or {})} · lake: {arguments.lake}",
         f"ready in {seconds:.1f} s{http} · Ctrl-C to stop",
     )
-    print("\n".join(lines), file=sys.stderr)
+    for line in lines:
+        tell(line)
 
 
 def _administrators(settings: AccessSettings) -> str:
