@@ -24,6 +24,7 @@ from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
 from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
+from micromegas_jupyter.server.session_options import close_session, get_options, set_options
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
 from micromegas_jupyter.settings import READ_SCOPE
 
@@ -36,6 +37,9 @@ _DESCRIPTIONS: Final = {
     "CancelFlightInfo": "Cancel the running query of a flight: CancelFlightInfoRequest to CancelFlightInfoResult.",
     "CancelQuery": "The older form of CancelFlightInfo: ActionCancelQueryRequest to ActionCancelQueryResult.",
     "RenewFlightEndpoint": "Give a ticket a full life again: RenewFlightEndpointRequest to FlightEndpoint.",
+    "GetSessionOptions": "Tell what holds for every call: GetSessionOptionsRequest to GetSessionOptionsResult.",
+    "SetSessionOptions": "Nothing can be set: SetSessionOptionsRequest to SetSessionOptionsResult with errors.",
+    "CloseSession": "No session is kept: CloseSessionRequest to CloseSessionResult.",
     "MicromegasWhoAmI": "Tell who the caller is: no body, one JSON object.",
 }
 _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
@@ -72,6 +76,9 @@ class FlightActions:
             "CancelFlightInfo": self._cancel_flight_info,
             "CancelQuery": self._cancel_query,
             "RenewFlightEndpoint": self._renew_flight_endpoint,
+            "GetSessionOptions": _answering(messages.GetSessionOptionsRequest, get_options),
+            "SetSessionOptions": _answering(messages.SetSessionOptionsRequest, set_options),
+            "CloseSession": _answering(messages.CloseSessionRequest, close_session),
         }
 
     async def do_action(self, call: Call) -> None:
@@ -143,6 +150,15 @@ class FlightActions:
             endpoint = write_endpoint(self._tickets.renew(command.sealed, call.caller_key))
         # A ticket of another kind has no end, so its endpoint stays as it is.
         await _reply(call, endpoint.SerializeToString())
+
+
+def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[None]]:
+    """Return the reader of one of Flight's own actions that needs nothing but its request."""
+
+    async def read(call: Call, body: bytes) -> None:
+        await _reply(call, answer(parse_plain_body(request_class, body)).SerializeToString())
+
+    return read
 
 
 async def _reply(call: Call, body: bytes) -> None:

@@ -78,6 +78,7 @@ class FlightMethods:
         """Return the methods that are offered, by their names in the Flight service."""
         return {
             "GetFlightInfo": _reading(self._get_flight_info),
+            "PollFlightInfo": _reading(self._poll_flight_info),
             "GetSchema": _reading(self._get_schema),
             "DoGet": _reading(self._do_get),
             "DoPut": self._do_put,
@@ -86,10 +87,18 @@ class FlightMethods:
         }
 
     async def _get_flight_info(self, call: Call) -> None:
+        await call.write((await self._build_flight_info(call)).SerializeToString())
+
+    async def _poll_flight_info(self, call: Call) -> None:
+        """Answer `PollFlightInfo`: a query starts when its rows are read, so there is never anything to wait for."""
+        info = await self._build_flight_info(call)
+        await call.write(messages.PollInfo(info=info, progress=1.0).SerializeToString())
+
+    async def _build_flight_info(self, call: Call) -> Any:
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
         await call.announce_query_id()
-        info = messages.FlightInfo(
+        return messages.FlightInfo(
             schema=(await self._find_schema(call, command)).serialize().to_pybytes(),
             flight_descriptor=descriptor,
             endpoint=[self._build_endpoint(call, command, descriptor.cmd)],
@@ -97,7 +106,6 @@ class FlightMethods:
             total_bytes=_UNKNOWN_SIZE,
             ordered=True,
         )
-        await call.write(info.SerializeToString())
 
     async def _get_schema(self, call: Call) -> None:
         command = parse_descriptor(parse_message(messages.FlightDescriptor, await call.read_only_message()))

@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import prepared_ticket
+from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import (
     ALICE,
@@ -88,6 +88,37 @@ def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flig
     )
     assert (info.total_records, info.total_bytes) == (-1, -1)
     assert UUID.fullmatch(str(answer.initial["x-micromegas-query-id"]))
+
+
+def test_polling_a_flight_finds_it_complete(flight: FlightHarness) -> None:
+    answer = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query="numbers")))
+
+    found = messages.PollInfo.FromString(answer.replies[0])
+    assert (found.HasField("flight_descriptor"), found.progress) == (False, 1.0)
+    assert pa.ipc.read_schema(pa.py_buffer(found.info.schema)) == pa.schema({"n": pa.int64()})
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_session_options_are_answered_bare_and_in_any(flight: FlightHarness, is_packed: bool) -> None:
+    request = messages.SetSessionOptionsRequest(
+        session_options={"catalog": messages.SessionOptionValue(string_value="other")}
+    )
+    body = pack_any(request) if is_packed else request.SerializeToString()
+
+    answer = flight.call(FLIGHT + "DoAction", action_bytes("SetSessionOptions", body))
+
+    result = messages.SetSessionOptionsResult.FromString(messages.Result.FromString(answer.replies[0]).body)
+    assert {name: error.value for name, error in result.errors.items()} == {"catalog": 2}
+
+
+def test_a_session_can_be_read_and_closed(flight: FlightHarness) -> None:
+    options, closed = (
+        messages.Result.FromString(flight.call(FLIGHT + "DoAction", action_bytes(name)).replies[0]).body
+        for name in ("GetSessionOptions", "CloseSession")
+    )
+
+    assert messages.GetSessionOptionsResult.FromString(options).session_options["timezone"].string_value == "UTC"
+    assert messages.CloseSessionResult.FromString(closed).status == messages.CloseSessionResult.CLOSED
 
 
 def test_get_schema_is_exact(flight: FlightHarness) -> None:
@@ -215,6 +246,9 @@ def test_actions_are_listed(flight: FlightHarness) -> None:
         "CancelFlightInfo",
         "CancelQuery",
         "RenewFlightEndpoint",
+        "GetSessionOptions",
+        "SetSessionOptions",
+        "CloseSession",
         "MicromegasWhoAmI",
     ]
 
