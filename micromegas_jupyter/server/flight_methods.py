@@ -24,6 +24,7 @@ from micromegas_jupyter.flightsql.commands import (
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
+from micromegas_jupyter.server.bound_values import pack_values, unpack_values
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_actions import FlightActions
@@ -120,7 +121,7 @@ class FlightMethods:
         match command:
             case IssuedQuery():
                 content = self._tickets.read(command.sealed, call.caller_key)
-                await self._run(call, content.id, content.sql, None)
+                await self._run(call, content.id, content.sql, unpack_values(content.parameters))
             case StatementQuery():
                 await self._run(call, ticket, command.sql, None)
             case PreparedQuery():
@@ -147,8 +148,9 @@ class FlightMethods:
             raise UnsupportedRequest("Data is accepted only as the parameters of a prepared statement.")
         self._prepared.get(command.handle, call.caller_key)
         frames = await _read_frames(call, first)
-        self._prepared.bind(command.handle, decode_parameters(frames, limits=_PARAMETER_LIMITS), call.caller_key)
-        result = messages.DoPutPreparedStatementResult(prepared_statement_handle=command.handle)
+        parameters = decode_parameters(frames, limits=_PARAMETER_LIMITS)
+        handle = self._prepared.bind(command.handle, parameters, call.caller_key)
+        result = messages.DoPutPreparedStatementResult(prepared_statement_handle=handle)
         await call.write(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
     async def _find_schema(self, call: Call, command: Command) -> pa.Schema:
@@ -167,7 +169,11 @@ class FlightMethods:
             case StatementQuery():
                 return write_endpoint(self._tickets.issue(command.sql, call.caller_key))
             case PreparedQuery():
-                packed = prepared_ticket(command.handle)
+                statement = self._prepared.get(command.handle, call.caller_key)
+                values = b"" if statement.parameters is None else pack_values(statement.parameters)
+                if values is not None:
+                    return write_endpoint(self._tickets.issue(statement.sql, call.caller_key, values))
+                packed = prepared_ticket(command.handle)  # the values stay where they are kept
             case _:
                 pass
         return messages.FlightEndpoint(ticket=messages.Ticket(ticket=packed))

@@ -46,8 +46,8 @@ class FlightServer:
         randomness: Makes query ids and handles.
         sink: Takes the rows that callers send; None where the server only reads. Its owner closes it.
         metrics: Counts what happens; its own when left out.
-        ticket_key: Marks the tickets that are issued, at least 32 bytes; processes that share a port share the key.
-            None for a new one, with which older tickets are worth nothing.
+        ticket_key: Marks the tickets and handles that are issued, at least 32 bytes; processes that share a port
+            share the key. None for a new one, with which older tickets are worth nothing.
         cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
 
     Raises:
@@ -74,7 +74,9 @@ class FlightServer:
             check_seconds=settings.token_check_seconds,
             limits=build_limits(validator, settings.rate_limits, clock=clock),
         )
+        seals = Seals(ticket_key or randomness.token_urlsafe(SHORTEST_KEY).encode())
         prepared = PreparedStatements(
+            seals,
             max_statements=settings.max_prepared,
             max_per_caller=settings.max_prepared_per_caller,
             idle_seconds=settings.prepared_idle_seconds,
@@ -88,7 +90,7 @@ class FlightServer:
         )
         self._running = RunningQueries(cancel_elsewhere)
         tickets = Tickets(
-            Seals(ticket_key or randomness.token_urlsafe(SHORTEST_KEY).encode()),
+            seals,
             life_seconds=settings.ticket_life_seconds,
             clock=clock,
             randomness=randomness,

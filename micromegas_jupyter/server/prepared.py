@@ -1,6 +1,8 @@
-"""Prepared statements that wait to be run: who made them, their SQL and the parameters bound to them.
+"""Prepared statements: made for a caller, found by their handles, with the parameters bound to them.
 
-Planning and running them is `queries`' job.
+A handle says all that is needed, so that each process of the server can go on with it; what is kept here are the
+parameters of clients that use a statement's first handle throughout, and which statements have ended. Planning and
+running them is `queries`' job.
 """
 
 from collections import OrderedDict
@@ -12,39 +14,51 @@ import pyarrow as pa
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.seams import Clock, Randomness
 from micromegas_jupyter.server.admission import CallerKey
-from micromegas_jupyter.server.identifiers import new_statement_handle
+from micromegas_jupyter.server.bound_values import pack_values, unpack_values
+from micromegas_jupyter.server.handles import Handle, read_handle, unknown_statement, write_handle
+from micromegas_jupyter.server.seals import Seals
 
 _MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
+_MAX_ENDED: Final = 16 * 1024
+_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedStatement:
-    """One prepared statement; `last_used` is monotonic seconds."""
+    """A prepared statement as it can be run."""
+
+    sql: str = field(repr=False)
+    parameters: pa.RecordBatch | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What this process keeps of a statement; `last_used` is monotonic seconds."""
 
     caller: CallerKey
-    sql: str = field(repr=False)
     parameters: pa.RecordBatch | None = field(default=None, repr=False)
     last_used: float
 
     @property
     def size_bytes(self) -> int:
-        """What the statement takes in memory, roughly."""
-        return len(self.sql) + (self.parameters.get_total_buffer_size() if self.parameters is not None else 0)
+        return 0 if self.parameters is None else int(self.parameters.get_total_buffer_size())
 
 
 class PreparedStatements:
-    """Keeps prepared statements, each for the caller who made it. Belongs to one event loop.
+    """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
 
     Args:
+        seals: Marks handles; with the same key in all processes of the server.
         max_statements: How many in all.
         max_per_caller: How many of one caller; a new one replaces the longest unused.
         idle_seconds: How long an unused one is kept.
         clock: Tells how long a statement has been unused.
-        randomness: Makes handles unguessable.
+        randomness: Tells one statement from another.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - limits, and what they are measured with
         self,
+        seals: Seals,
         *,
         max_statements: int,
         max_per_caller: int,
@@ -52,82 +66,111 @@ class PreparedStatements:
         clock: Clock,
         randomness: Randomness,
     ) -> None:
+        self._seals = seals
         self._max_statements = max_statements
         self._max_per_caller = max_per_caller
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._randomness = randomness
-        self._statements: OrderedDict[bytes, PreparedStatement] = OrderedDict()  # the longest unused first
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()  # by id, the longest unused first
+        self._ended: OrderedDict[bytes, None] = OrderedDict()  # ids, the oldest first
 
     def __len__(self) -> int:
-        return len(self._statements)
+        return len(self._kept)
 
     def add(self, sql: str, caller: CallerKey) -> bytes:
-        """Keep a statement and return its handle.
+        """Make a statement and return its handle.
 
         Raises:
             ResourcesExhausted: Other callers' statements fill the store.
         """
-        self._expire()
-        own = [handle for handle, kept in self._statements.items() if kept.caller == caller]
-        if len(own) >= self._max_per_caller:
-            del self._statements[own[0]]
-        elif len(self._statements) >= self._max_statements:
-            raise ResourcesExhausted(
-                "The server keeps as many prepared statements as it may.", remedy="Try later.", limit="prepared"
-            )
-        handle = new_statement_handle(sql, self._randomness)
-        self._statements[handle] = PreparedStatement(caller=caller, sql=sql, last_used=self._clock.monotonic())
-        return handle
+        statement_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
+        self._take_up(statement_id, caller)
+        expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
+        return write_handle(Handle(id=statement_id, sql=sql, expires_at=expires_at), self._seals, caller)
 
     def get(self, handle: bytes, caller: CallerKey) -> PreparedStatement:
         """Return a caller's own statement.
 
         Raises:
-            UsageError: There is none with this handle; another caller's counts as none.
+            UsageError: There is none with this handle (another caller's counts as none), or another process has its
+                parameters.
+            ResourcesExhausted: Other callers' statements fill the store.
         """
-        self._expire()
-        kept = self._statements.get(handle)
-        if kept is None or kept.caller != caller:
+        found, kept = self._find(handle, caller)
+        parameters = unpack_values(found.parameters) if found.parameters else kept.parameters
+        if parameters is None and found.has_kept_parameters:
             raise UsageError(
-                "The prepared statement is not known: it was closed, or was not used for too long.",
-                remedy="Prepare the statement again.",
+                "The statement's parameters were bound in another process of the server.", remedy="Bind them again."
             )
-        return self._store(handle, kept)
+        return PreparedStatement(sql=found.sql, parameters=parameters)
 
-    def bind(self, handle: bytes, parameters: pa.RecordBatch | None, caller: CallerKey) -> None:
+    def bind(self, handle: bytes, parameters: pa.RecordBatch | None, caller: CallerKey) -> bytes:
         """Bind parameters to a caller's own statement, in place of those bound before.
+
+        Returns:
+            The handle that stands for the statement with these parameters, in each process of the server unless they
+            are large. Those clients that go on with the handle they had are served by this process.
 
         Raises:
             UsageError: There is no such statement.
-            ResourcesExhausted: The caller's statements hold too much.
+            ResourcesExhausted: The caller's statements hold too much, or other callers' fill the store.
         """
-        bound = replace(self.get(handle, caller), parameters=parameters)
+        found, kept = self._find(handle, caller)
+        bound = replace(kept, parameters=parameters)
         others = sum(
-            kept.size_bytes for key, kept in self._statements.items() if kept.caller == caller and key != handle
+            other.size_bytes for key, other in self._kept.items() if other.caller == caller and key != found.id
         )
         if others + bound.size_bytes > _MAX_BYTES_PER_CALLER:
             raise ResourcesExhausted(
                 "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
             )
-        self._store(handle, bound)
+        self._kept[found.id] = bound
+        packed = b"" if parameters is None else pack_values(parameters)
+        renewed = replace(found, parameters=packed or b"", has_kept_parameters=packed is None)
+        return write_handle(renewed, self._seals, caller)
 
     def close(self, handle: bytes, caller: CallerKey) -> None:
         """Forget a caller's own statement; one that is not there is as good as closed."""
-        kept = self._statements.get(handle)
-        if kept is not None and kept.caller == caller:
-            del self._statements[handle]
+        try:
+            found = read_handle(handle, self._seals, caller)
+        except UsageError:
+            return
+        self._end(found.id)
 
-    def _store(self, handle: bytes, statement: PreparedStatement) -> PreparedStatement:
-        used = replace(statement, last_used=self._clock.monotonic())
-        self._statements[handle] = used
-        self._statements.move_to_end(handle)
-        return used
+    def _find(self, handle: bytes, caller: CallerKey) -> tuple[Handle, _Kept]:
+        """Return what a handle says and what is kept of its statement, taking it up if another process made it."""
+        self._expire()
+        found = read_handle(handle, self._seals, caller)
+        kept = self._kept.get(found.id)
+        if kept is None:
+            if found.id in self._ended or self._clock.now().timestamp() >= found.expires_at:
+                raise unknown_statement()
+            return found, self._take_up(found.id, caller)
+        used = self._kept[found.id] = replace(kept, last_used=self._clock.monotonic())
+        self._kept.move_to_end(found.id)
+        return found, used
+
+    def _take_up(self, statement_id: bytes, caller: CallerKey) -> _Kept:
+        self._expire()
+        own = [key for key, kept in self._kept.items() if kept.caller == caller]
+        if len(own) >= self._max_per_caller:
+            self._end(own[0])
+        elif len(self._kept) >= self._max_statements:
+            raise ResourcesExhausted("The server keeps as many prepared statements as it may.", remedy="Try later.")
+        kept = self._kept[statement_id] = _Kept(caller=caller, last_used=self._clock.monotonic())
+        return kept
+
+    def _end(self, statement_id: bytes) -> None:
+        self._kept.pop(statement_id, None)
+        self._ended[statement_id] = None
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
 
     def _expire(self) -> None:
         oldest_allowed = self._clock.monotonic() - self._idle_seconds
-        while self._statements:
-            handle, kept = next(iter(self._statements.items()))
+        while self._kept:
+            statement_id, kept = next(iter(self._kept.items()))
             if kept.last_used >= oldest_allowed:
                 return
-            del self._statements[handle]
+            self._end(statement_id)

@@ -20,6 +20,7 @@ from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import find_client_address, parse_client_tags, parse_query_options
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
+from micromegas_jupyter.server.parameter_rows import plan_rows
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 
@@ -68,7 +69,7 @@ class QueryRunner:
         resolve_attribution(call.caller, call.headers)
         request = _build_request(call, sql, parameters)
         async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
-            return await self._engine.plan(request, call.caller)
+            return await plan_rows(self._engine, request, call.caller)
 
     async def run(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> None:
         """Run a statement and send its rows; writes the audit line however it ends.
@@ -88,7 +89,7 @@ class QueryRunner:
             ):
                 audit.mark_admitted()
                 with measure.planning():
-                    planned = await self._engine.plan(request, call.caller)
+                    planned = await plan_rows(self._engine, request, call.caller)
                 audit.mark_planned(lambda: planned.figures)
                 measure.work_class = "small"
                 await self._send_rows(call, planned, audit)

@@ -30,11 +30,12 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketContent:
-    """What a ticket stands for; `id` is the same after a renewal."""
+    """What a ticket stands for; `id` is the same after a renewal, `parameters` are packed values, empty for none."""
 
     id: bytes
     sql: str = field(repr=False)
     expires_at: datetime
+    parameters: bytes = field(default=b"", repr=False)
 
 
 class Tickets:
@@ -53,9 +54,10 @@ class Tickets:
         self._clock = clock
         self._randomness = randomness
 
-    def issue(self, sql: str, caller: CallerKey) -> Ticket:
-        """Return a new ticket for a statement."""
-        return self._write(self._randomness.token_urlsafe(_ID_BYTES).encode(), sql, caller)
+    def issue(self, sql: str, caller: CallerKey, parameters: bytes = b"") -> Ticket:
+        """Return a new ticket for a statement with packed values."""
+        flight_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
+        return self._write(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
     def renew(self, sealed: bytes, caller: CallerKey) -> Ticket:
         """Return a ticket for the same flight with a full life.
@@ -63,8 +65,8 @@ class Tickets:
         Raises:
             UsageError: As in `read`.
         """
-        content = self.read(sealed, caller)
-        return self._write(content.id, content.sql, caller)
+        found = self.read(sealed, caller)
+        return self._write(messages.IssuedStatement(id=found.id, sql=found.sql, parameters=found.parameters), caller)
 
     def read(self, sealed: bytes, caller: CallerKey, *, or_expired: bool = False) -> TicketContent:
         """Return what a caller's own ticket stands for.
@@ -86,11 +88,11 @@ class Tickets:
         expires_at = datetime.fromtimestamp(found.expires_at, UTC)
         if self._clock.now() >= expires_at and not or_expired:
             raise UsageError("The ticket has expired.", remedy=_ASK_AGAIN)
-        return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at)
+        return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at, parameters=found.parameters)
 
-    def _write(self, flight_id: bytes, sql: str, caller: CallerKey) -> Ticket:
+    def _write(self, found: Any, caller: CallerKey) -> Ticket:
         expires_at = (self._clock.now() + self._life).replace(microsecond=0)
-        found = messages.IssuedStatement(id=flight_id, sql=sql, expires_at=int(expires_at.timestamp()))
+        found.expires_at = int(expires_at.timestamp())
         data: bytes = found.SerializeToString()
         return Ticket(data=issued_ticket(self._seals.mark(_PURPOSE, caller, data) + data), expires_at=expires_at)
 

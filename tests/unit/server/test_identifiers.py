@@ -1,8 +1,8 @@
-"""Query ids are UUIDs; handles are the SQL with an unguessable comment."""
+"""Query ids are UUIDs."""
 
 import uuid
 
-from micromegas_jupyter.server.identifiers import new_query_id, new_statement_handle
+from micromegas_jupyter.server.identifiers import new_query_id
 
 
 class FixedRandomness:
@@ -17,9 +17,3 @@ def test_a_query_id_is_a_random_uuid() -> None:
 
     assert query_id == "00000000-0000-4000-8000-000000000000"
     assert uuid.UUID(query_id).version == 4
-
-
-def test_a_handle_still_reads_as_its_statement() -> None:
-    handle = new_statement_handle("SELECT 1 -- one", FixedRandomness())
-
-    assert handle == b"SELECT 1 -- one\n-- prepared AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"

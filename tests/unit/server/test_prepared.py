@@ -1,19 +1,26 @@
 """Prepared statements belong to their caller, end when unused, and are bounded."""
 
+import re
+
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from micromegas_jupyter.server.prepared import PreparedStatements
+from micromegas_jupyter.server.seals import Seals
 from tests.fakes.clock import FakeClock
 
 ALICE = ("https://id.example", "alice")
+KEY = bytes(range(32))
 BOB = ("https://id.example", "bob")
 
 
-def _store(clock: FakeClock, *, max_statements: int = 10, max_per_caller: int = 5) -> PreparedStatements:
+def _store(
+    clock: FakeClock, *, max_statements: int = 10, max_per_caller: int = 5, key: bytes = KEY
+) -> PreparedStatements:
     return PreparedStatements(
+        Seals(key),
         max_statements=max_statements,
         max_per_caller=max_per_caller,
         idle_seconds=600,
@@ -70,6 +77,99 @@ def test_bound_parameters_replace_earlier_ones(clock: FakeClock) -> None:
     store.bind(handle, pa.record_batch({"0": [2]}), ALICE)
 
     assert store.get(handle, ALICE).parameters == pa.record_batch({"0": [2]})
+
+
+def test_the_handle_that_binding_gives_stands_for_the_statement_with_its_values(clock: FakeClock) -> None:
+    store = _store(clock)
+    first = store.add("SELECT ?", ALICE)
+
+    one = store.bind(first, pa.record_batch({"0": [1]}), ALICE)
+    two = store.bind(one, pa.record_batch({"0": pa.array([2], pa.int8())}), ALICE)
+
+    assert store.get(one, ALICE).parameters == pa.record_batch({"0": [1]})
+    assert store.get(two, ALICE).parameters == pa.record_batch({"0": pa.array([2], pa.int8())})
+
+
+def test_a_handle_reads_as_its_statement(clock: FakeClock) -> None:
+    handle = _store(clock).add("SELECT 'é' -- one", ALICE)
+
+    assert re.fullmatch(r"SELECT 'é' -- one\n-- prepared [A-Za-z0-9_-]+", handle.decode())
+
+
+def test_another_process_with_the_same_key_goes_on_with_a_handle_and_its_values(clock: FakeClock) -> None:
+    here, there = _store(clock), _store(clock)
+    handle = here.add("SELECT ?", ALICE)
+    bound = here.bind(handle, pa.record_batch({"0": [1]}), ALICE)
+
+    assert there.get(handle, ALICE).parameters is None
+    assert there.get(bound, ALICE).parameters == pa.record_batch({"0": [1]})
+    assert there.get(bound, ALICE).sql == "SELECT ?"
+    with pytest.raises(UsageError):
+        there.get(bound, BOB)
+    with pytest.raises(UsageError):
+        _store(clock, key=bytes(32)).get(handle, ALICE)
+
+
+def test_values_that_are_too_large_to_travel_stay_where_they_were_bound(clock: FakeClock) -> None:
+    here, there = _store(clock), _store(clock)
+    large = pa.record_batch({"0": [bytes(100_000)]})
+
+    bound = here.bind(here.add("SELECT ?", ALICE), large, ALICE)
+
+    assert len(bound) < 1000
+    assert here.get(bound, ALICE).parameters == large
+    with pytest.raises(UsageError, match="another process"):
+        there.get(bound, ALICE)
+
+
+def test_another_process_takes_up_a_handle_for_a_while_only(clock: FakeClock) -> None:
+    here, there = _store(clock), _store(clock)
+    handle = here.add("SELECT 1", ALICE)
+    clock.advance(599)
+    here.get(handle, ALICE)
+    clock.advance(2)
+
+    assert here.get(handle, ALICE).sql == "SELECT 1"
+    with pytest.raises(UsageError):
+        there.get(handle, ALICE)
+
+
+def test_statements_of_other_processes_count_among_those_of_their_caller(clock: FakeClock) -> None:
+    here, there = _store(clock), _store(clock, max_per_caller=2)
+
+    for number in range(5):
+        there.get(here.add(f"SELECT {number}", ALICE), ALICE)
+
+    assert len(there) == 2
+
+
+def test_a_closed_statement_is_gone_by_all_its_handles(clock: FakeClock) -> None:
+    store = _store(clock)
+    handle = store.add("SELECT ?", ALICE)
+    bound = store.bind(handle, pa.record_batch({"0": [1]}), ALICE)
+
+    store.close(bound, ALICE)
+
+    for found in (handle, bound):
+        with pytest.raises(UsageError):
+            store.get(found, ALICE)
+
+
+@pytest.mark.parametrize("handle", [b"", b"SELECT 1", b"SELECT 1\n-- prepared ", b"\n-- prepared \xff", b"\xff" * 99])
+def test_other_bytes_are_no_handle(clock: FakeClock, handle: bytes) -> None:
+    store = _store(clock)
+
+    store.close(handle, ALICE)
+    with pytest.raises(UsageError, match="not known"):
+        store.get(handle, ALICE)
+
+
+def test_a_handle_with_other_sql_is_refused(clock: FakeClock) -> None:
+    store = _store(clock)
+    handle = store.add("SELECT 1", ALICE)
+
+    with pytest.raises(UsageError):
+        store.get(handle.replace(b"SELECT 1", b"SELECT 2"), ALICE)
 
 
 def test_an_unused_statement_ends_and_a_used_one_does_not(clock: FakeClock) -> None:
