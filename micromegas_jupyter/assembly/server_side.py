@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
+from micromegas_jupyter.assembly.served_tables import describe_tables, open_tables
 from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
 from micromegas_jupyter.assembly.server_readiness import find_readiness
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.lakehouse import Lake, make_lake_folder
+from micromegas_jupyter.lakehouse import make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.server import (
     FlightServerSettings,
@@ -104,12 +105,14 @@ class ServerStack:
         check_exposure(options)
         self.options = options
         server_limits = read_server_limits(process_variables(environ))
-        self.lake = Lake(options.lake)
+        self._tables = open_tables(options.lake)
+        self.lake = self._tables.lake
         self._engine = DataFusionEngine(
-            self.lake,
+            self._tables.source,
             limit_engine(
                 EngineSettings(
-                    memory_limit_bytes=options.memory_mib * 1024 * 1024, default_conditions=dict(OTHER_PEOPLES_ROWS)
+                    memory_limit_bytes=options.memory_mib * 1024 * 1024,
+                    default_conditions={} if self.lake is None else dict(OTHER_PEOPLES_ROWS),
                 ),
                 server_limits,
             ),
@@ -121,7 +124,7 @@ class ServerStack:
             raise
         self._recorder = (
             Recorder(self.lake, exe=options.program, clock=SYSTEM_CLOCK, properties=options.properties)
-            if options.record
+            if options.record and self.lake is not None
             else None
         )
         self.metrics = ServerMetrics()
@@ -143,7 +146,7 @@ class ServerStack:
             ),
             clock=SYSTEM_CLOCK,
             metrics=self.metrics,
-            sink=self.lake.sink(),
+            sink=None if self.lake is None else self.lake.sink(),
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None
@@ -186,6 +189,10 @@ class ServerStack:
             # Each condition is checked again when it is used, and then fails closed.
             _LOG.warning("the roles' conditions could not be held against the tables: %s", error.what)
 
+    def described_tables(self) -> str:
+        """Return what is served, for people."""
+        return describe_tables(self._tables, self.options.lake)
+
     @property
     def uri(self) -> str:
         """The server's address, once it runs."""
@@ -201,7 +208,7 @@ class ServerStack:
 
     def readiness(self) -> NotReady | None:
         """Return why calls make no sense now, None when they do; may block as long as the storage does."""
-        return find_readiness(self.lake, self.options.lake, server=self._server)
+        return find_readiness(self._tables.source, self.options.lake, server=self._server)
 
     def start(self) -> None:
         """Start recording and serving; returns when the server answers.
@@ -210,7 +217,8 @@ class ServerStack:
             ConfigurationError: The address is taken or the certificate cannot be used.
             Unavailable: The folder of the tables cannot be made.
         """
-        make_lake_folder(self.options.lake)
+        if self.lake is not None:
+            make_lake_folder(self.options.lake)
         if self._recorder is not None:
             self._recorder.start()
         try:

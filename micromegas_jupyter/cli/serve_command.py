@@ -174,7 +174,8 @@ def _print_start(stack: "ServerStack", arguments: argparse.Namespace, seconds: f
         f"tokens: {_accepted(settings)}"
         if stack.validator is not None
         else "tokens: not asked for: everyone is administrator (--disable-auth)",
-        f"admins: {_administrators(settings)} · roles: {len(settings.roles or {})} · lake: {arguments.lake}",
+        f"admins: {_administrators(settings)} · roles: {len(settings.roles or {})}",
+        stack.described_tables(),
         f"ready in {seconds:.1f} s{http} · Ctrl-C to stop",
     )
     for line in lines:

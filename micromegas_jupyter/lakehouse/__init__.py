@@ -4,9 +4,21 @@ What the tables are is `telemetry`'s, running queries over them is `engine`'s.
 """
 
 from micromegas_jupyter.lakehouse.files import make_lake_folder
+from micromegas_jupyter.lakehouse.folder_kind import FolderKind, find_folder_kind
+from micromegas_jupyter.lakehouse.kept_listing import KeptListing
 from micromegas_jupyter.lakehouse.lake import Lake, LakeWriter
 from micromegas_jupyter.lakehouse.limits import LakeLimits
 from micromegas_jupyter.lakehouse.maintenance import MaintenanceReport
 from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
 
-__all__ = ["Lake", "LakeLimits", "LakeWriter", "MaintenanceReport", "ParquetFolder", "make_lake_folder"]
+__all__ = [
+    "FolderKind",
+    "KeptListing",
+    "Lake",
+    "LakeLimits",
+    "LakeWriter",
+    "MaintenanceReport",
+    "ParquetFolder",
+    "find_folder_kind",
+    "make_lake_folder",
+]

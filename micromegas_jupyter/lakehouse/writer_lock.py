@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lakehouse.files import make_private_folder, storage_errors
 
-_FOLDER = ".writers"
+WRITERS_FOLDER = ".writers"
 _NAME = re.compile(r"([A-Za-z0-9]{1,64})\.lock", re.ASCII)
 
 
@@ -24,7 +24,7 @@ def hold_writer(root: Path, writer_id: str) -> FileLock:
         Unavailable: The lock cannot be made, or another process writes under this id.
     """
     with storage_errors("The recording's folder cannot be used."):
-        make_private_folder(root / _FOLDER)
+        make_private_folder(root / WRITERS_FOLDER)
         lock = _lock(root, writer_id)
         try:
             lock.acquire()
@@ -37,7 +37,7 @@ def hold_writer(root: Path, writer_id: str) -> FileLock:
 
 def try_adopt_writer(root: Path, writer_id: str) -> FileLock | None:
     """Take the lock of a writer that is dead; None when it lives or cannot be told. The caller releases it."""
-    if not (root / _FOLDER / f"{writer_id}.lock").exists():
+    if not (root / WRITERS_FOLDER / f"{writer_id}.lock").exists():
         return None
     lock = _lock(root, writer_id)
     try:
@@ -49,7 +49,7 @@ def try_adopt_writer(root: Path, writer_id: str) -> FileLock | None:
 
 def list_writers(root: Path, *, modified_before: float) -> Iterator[str]:
     """Yield the writers whose lock file is older than `modified_before`."""
-    for path in (root / _FOLDER).glob("*.lock"):
+    for path in (root / WRITERS_FOLDER).glob("*.lock"):
         match = _NAME.fullmatch(path.name)
         if match is not None and path.stat().st_mtime < modified_before:
             yield match.group(1)
@@ -57,10 +57,10 @@ def list_writers(root: Path, *, modified_before: float) -> Iterator[str]:
 
 def forget_writer(root: Path, writer_id: str) -> None:
     """Remove the lock file of a dead writer that has no files left; the caller holds the lock."""
-    (root / _FOLDER / f"{writer_id}.lock").unlink(missing_ok=True)
+    (root / WRITERS_FOLDER / f"{writer_id}.lock").unlink(missing_ok=True)
 
 
 def _lock(root: Path, writer_id: str) -> FileLock:
-    path = root / _FOLDER / f"{writer_id}.lock"
+    path = root / WRITERS_FOLDER / f"{writer_id}.lock"
     # Taken on one thread and released on another, so the lock belongs to the process.
     return FileLock(path, timeout=0, mode=0o600, thread_local=False)

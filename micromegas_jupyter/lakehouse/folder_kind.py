@@ -1,0 +1,51 @@
+"""What a folder holds: a lake that this package wrote, plain Parquet files of somebody else, or nothing yet."""
+
+import enum
+import os
+from pathlib import Path
+
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lakehouse.segments import parse_segment
+from micromegas_jupyter.lakehouse.writer_lock import WRITERS_FOLDER
+
+_PASSED_OVER = (".", "_", "lost+found")  # the last is there on each new file system
+
+
+class FolderKind(enum.Enum):
+    """What a folder holds.
+
+    Attributes:
+        LAKE: Tables that this package wrote, or nothing yet.
+        OTHER: Something else; Parquet files perhaps.
+    """
+
+    LAKE = "lake"
+    OTHER = "other"
+
+
+def find_folder_kind(root: Path) -> FolderKind:
+    """Return what a folder holds; one that is not there holds nothing yet.
+
+    Raises:
+        Unavailable: It cannot be listed.
+    """
+    try:
+        if (root / WRITERS_FOLDER).is_dir():
+            return FolderKind.LAKE
+        entries = [entry for entry in root.iterdir() if not entry.name.startswith(_PASSED_OVER)]
+    except FileNotFoundError:
+        return FolderKind.LAKE
+    except OSError as error:
+        raise Unavailable(
+            f"The folder of the tables cannot be read: {os.strerror(error.errno or 0)}.",
+            remedy="Name a folder that this account may read.",
+        ) from None
+    return FolderKind.LAKE if not entries or any(map(_holds_segment, entries)) else FolderKind.OTHER
+
+
+def _holds_segment(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(parse_segment(entry.name) is not None for entry in entries)
+    except OSError:
+        return False

@@ -1,0 +1,131 @@
+"""`micromegas serve --lake` on plain Parquet files: served as they are, new ones without a restart, never written to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.assembly.served_tables import open_tables
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 60.0
+
+
+class Place(NamedTuple):
+    """A folder and the server over it."""
+
+    folder: Path
+    ready: dict[str, str]
+    log: Path
+
+
+def _write(path: Path, values: list[int]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_suffix(".new")
+    pyarrow.parquet.write_table(pa.table({"id": values}), beside)
+    beside.rename(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("parquet")
+    _write(folder / "orders.parquet", [1, 2])
+    _write(folder / "log_entries" / "2026.parquet", [3])
+    (folder / "broken.parquet").write_bytes(b"not Parquet")
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [*command, "--disable-auth", "--ready-json"],
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as server,
+    ):
+        assert server.stdout is not None
+        try:
+            yield Place(folder, json.loads(server.stdout.readline()), log)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(DEADLINE_SECONDS)
+
+
+def test_its_tables_are_served_without_conditions_that_are_for_telemetry(place: Place) -> None:
+    with FlightSQLClient(place.ready["uri"]) as client:
+        orders = client.query("SELECT sum(id) AS total FROM orders")
+        entries = client.query("SELECT id FROM log_entries")
+
+    assert orders["total"].tolist() == [3]
+    assert entries["id"].tolist() == [3]
+
+
+def test_the_start_says_what_is_served_and_what_is_left_out(place: Place) -> None:
+    said = place.log.read_text()
+
+    assert "read only, without telemetry · tables: log_entries, orders" in said
+    assert "broken.parquet is left out" in said
+
+
+def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(place: Place) -> None:
+    before = sorted(entry.name for entry in place.folder.rglob("*"))
+    with FlightSQLClient(place.ready["uri"]) as client:
+        with pytest.raises(InvalidStatement):
+            client.query("SELECT * FROM later")
+        _write(place.folder / "later.parquet", [4])
+        frame = _query_until_it_is_there(client)
+
+    assert frame == [4]
+    assert sorted(entry.name for entry in place.folder.rglob("*")) == sorted([*before, "later.parquet"])
+
+
+def _query_until_it_is_there(client: FlightSQLClient) -> list[int]:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            found: list[int] = client.query("SELECT id FROM later")["id"].tolist()
+        except InvalidStatement:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return found
+
+
+def test_rows_are_not_taken(place: Place) -> None:
+    with FlightSQLClient(place.ready["uri"]) as client, pytest.raises(MicromegasError):
+        client.bulk_ingest("orders", pa.table({"id": [5]}))
+
+    assert pyarrow.parquet.read_table(place.folder / "orders.parquet")["id"].to_pylist() == [1, 2]
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("hello")
+
+    with pytest.raises(ConfigurationError) as caught:
+        ServerStack(ServeOptions(lake=tmp_path, port=0, disable_auth=True), environ={})
+
+    assert caught.value.key == "--lake"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_empty_folder_becomes_a_lake(tmp_path: Path) -> None:
+    assert open_tables(tmp_path).lake is not None

@@ -1,0 +1,42 @@
+"""A folder is a lake when this package wrote it, or when it holds nothing yet; anything else is somebody else's."""
+
+import pytest
+
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lakehouse import FolderKind, find_folder_kind
+
+SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ([], FolderKind.LAKE),
+        ([".hidden", "lost+found/x", "_temporary/y"], FolderKind.LAKE),
+        ([".writers/a.lock"], FolderKind.LAKE),
+        ([f"log_entries/{SEGMENT}"], FolderKind.LAKE),
+        (["orders.parquet"], FolderKind.OTHER),
+        (["orders/2026.parquet"], FolderKind.OTHER),
+        (["notes.txt"], FolderKind.OTHER),
+    ],
+)
+def test_what_lies_in_it_decides(tmp_path, files, kind):
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    assert find_folder_kind(tmp_path) is kind
+
+
+def test_a_folder_that_is_not_there_is_a_lake_to_be(tmp_path):
+    assert find_folder_kind(tmp_path / "absent") is FolderKind.LAKE
+
+
+def test_what_is_no_folder_cannot_be_read(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Unavailable) as caught:
+        find_folder_kind(tmp_path / "file")
+
+    assert str(tmp_path) not in str(caught.value)
