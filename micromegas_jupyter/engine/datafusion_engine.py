@@ -21,6 +21,7 @@ from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.native_scan import choose_reader
+from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
 from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
 from micromegas_jupyter.engine.plan_checks import check_plan, check_types, check_work, is_explain, placeholder_types
 from micromegas_jupyter.engine.pool import PlanningPool
@@ -131,6 +132,7 @@ class DataFusionEngine:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_types(scanned)
         placeholders = find_placeholders(scanned)
+        request = with_plain_parameters(request, placeholders.columns)
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         statement = _Statement(

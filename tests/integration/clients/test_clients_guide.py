@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contracts.guide_text import Block, blocks, dangling_links
+from tests.contracts.guide_text import Block, dangling_links
+from tests.integration.clients.guide_examples import EXAMPLES
 
 if TYPE_CHECKING:
     from tests.integration.clients.serving import ClientServer
 
 pytestmark = pytest.mark.integration
-
-EXAMPLES = [block for block in blocks("clients.md") if block.language == "python"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.place)

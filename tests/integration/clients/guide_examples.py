@@ -1,0 +1,16 @@
+"""The Python examples of docs/clients.md, by where they can run."""
+
+from __future__ import annotations
+
+from tests.contracts.guide_text import Block, blocks
+
+_ALL = [block for block in blocks("clients.md") if block.language == "python"]
+
+
+def _needs_dbapi(block: Block) -> bool:
+    return "import flightsql" in block.text or "+flightsql" in block.text
+
+
+# These need `flightsql-dbapi`, which is not in the environment of the tests.
+DBAPI_EXAMPLES = [block for block in _ALL if _needs_dbapi(block)]
+EXAMPLES = [block for block in _ALL if not _needs_dbapi(block)]

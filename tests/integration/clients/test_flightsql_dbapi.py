@@ -1,0 +1,110 @@
+"""`flightsql-dbapi` and its SQLAlchemy dialect, in a process of their own, against this server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.clients.dbapi_install import NotInstalled, install_once
+from tests.integration.clients.guide_examples import DBAPI_EXAMPLES
+
+if TYPE_CHECKING:
+    from tests.contracts.guide_text import Block
+    from tests.integration.clients.serving import ClientServer
+
+pytestmark = pytest.mark.integration
+
+CHILD = Path(__file__).with_name("dbapi_child.py")
+TIMEOUT_SECONDS = 100
+
+
+@pytest.fixture(scope="module")
+def answers(
+    server: ClientServer, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What each step of the child gave."""
+    cache = getattr(pytestconfig, "cache", None)
+    try:
+        folder = install_once(cache.mkdir("flightsql_dbapi") if cache else tmp_path_factory.mktemp("flightsql_dbapi"))
+    except NotInstalled as problem:
+        pytest.fail(str(problem), pytrace=False)
+    tokens = (server.tokens["bob"], server.tokens["reader"])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", CHILD, server.host, str(server.port), *tokens],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        input=json.dumps({example.place: example.text for example in DBAPI_EXAMPLES}),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ("execute", [{"a": 1}]),
+        ("password", 1),
+        ("catalogs", [{"catalog_name": ""}]),
+        ("schemas", [{"catalog_name": "", "db_schema_name": ""}]),
+        ("tables", ["many", "measures"]),
+        ("table types", [{"table_type": "table"}]),
+        ("sql info", [{"info_name": 0, "value": "micromegas_jupyter"}, {"info_name": 3, "value": True}]),
+        ("primary keys", []),
+        ("foreign keys", []),
+        ("cross reference", []),
+        ("types", True),
+        ("prepare", [{"a": 42}]),
+        (
+            "rows",
+            [
+                [1, True, "naïve 日本語 \U0001f600", "1.25", "b'\\x00\\xff'", "2026-11-24 00:00:00", 0.1],
+                [2, False, "", "-9999999999.99", "b''", "1969-12-31 00:00:00", -1e300],
+            ],
+        ),
+        ("parts", [[0], [[1], [2]], [[3], [4]], ["n"]]),
+        ("parameters", [[1, 1.5, "it's", "b'x'", True]]),
+        ("condition", [[1], [3]]),
+        ("columns", ["n", "text"]),
+        ("engine text", [[0], [1]]),
+        ("engine table", [[5, "row 5"]]),
+        ("engine prepared", [[5, "row 5"]]),
+        ("engine schemas", [""]),
+        ("engine tables", ["log_entries", "many"]),
+        ("engine columns", [["n", "BIGINT"], ["text", "TEXT"]]),
+    ],
+)
+def test_a_step_gives_what_it_should(answers: dict[str, Any], step: str, expected: object) -> None:
+    assert answers[step] == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "code"),
+    [
+        ("wrong token", "FlightUnauthenticatedError", "AUTH010"),
+        ("wrong password", "FlightUnauthenticatedError", "AUTH010"),
+        ("update", "ArrowInvalid", "SQL002"),
+        ("wrong column", "ArrowInvalid", "SQL001"),
+    ],
+)
+def test_a_wrong_step_is_explained(answers: dict[str, Any], step: str, error: str, code: str) -> None:
+    assert answers[step].startswith(f"{error}: ")
+    assert f"[{code}]" in answers[step]
+
+
+@pytest.mark.parametrize("example", DBAPI_EXAMPLES, ids=lambda block: block.place)
+def test_an_example_of_the_guide_runs(answers: dict[str, Any], example: Block) -> None:
+    assert answers[example.place] == "ran"
+
+
+def test_the_guide_has_examples() -> None:
+    assert len(DBAPI_EXAMPLES) == 2
