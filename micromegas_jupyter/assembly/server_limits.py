@@ -45,6 +45,12 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
         max_metadata_bytes=limits.max_metadata_kib * 1024,
         max_concurrent_calls=limits.max_calls,
         stalled_write_seconds=float(limits.stalled_client_seconds),
+        ingest=replace(
+            settings.ingest,
+            max_bytes=limits.max_ingest_mib * _MIB,
+            max_concurrent=limits.max_ingests,
+            max_per_caller=limits.max_ingests_per_caller,
+        ),
     )
 
 

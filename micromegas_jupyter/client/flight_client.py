@@ -26,6 +26,7 @@ from micromegas_jupyter.client.headers import (
     build_tag_headers,
     parse_static_headers,
 )
+from micromegas_jupyter.client.ingest import build_ingest_command, build_ingest_headers, split_table
 from micromegas_jupyter.client.parameters import bind_named
 from micromegas_jupyter.client.prepared import CONTROL_TIMEOUT_SECONDS, PreparedStatement
 from micromegas_jupyter.client.pump import BatchStream
@@ -46,7 +47,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, parse_message, statement_ticket
+from micromegas_jupyter.flightsql.commands import parse_message, statement_ticket
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 _INGEST_TIMEOUT_SECONDS: Final = 600.0
@@ -221,23 +222,33 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
             raise InternalError("The server's answer to who you are cannot be read.")
         return parse_server_identity(results[0])
 
-    def bulk_ingest(self, table_name: str, table: pa.Table) -> Any:
-        """Add a table's rows to one of the server's tables; for administrators.
+    def bulk_ingest(
+        self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
+    ) -> Any:
+        """Add a table's rows to one of the server's tables; for administrators, and API keys that are for it.
+
+        Args:
+            table_name: The table.
+            table: The rows.
+            mode: `append` to a table that is there, `create` one that is not, or `create_append`.
+            ingest_id: Names this call, so that it can be made again when its end is not known: this project's server
+                stores the rows of one id once.
 
         Returns:
             A message with `record_count`, or None when the server does not say.
 
         Raises:
-            UsageError: `table` is not an Arrow table.
-            MicromegasError: The server did not take the rows.
+            UsageError: `table` is not an Arrow table, there is no such mode, or the id cannot be sent.
+            MicromegasError: The server did not take the rows; none is stored, unless the connection broke.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(f"bulk_ingest takes a pyarrow.Table, not {type(table).__name__}.")
-        command = pack_any(messages.CommandStatementIngest(table=_check_statement(table_name)))
+        command = build_ingest_command(_check_statement(table_name), mode)
+        headers = (*self._tag_headers(), *build_ingest_headers(table, ingest_id))
         transport = self._connection.transport
         answer = self._connection.run(
-            lambda call: transport.do_put(command, table.schema, table.to_batches(), call),
-            headers=self._tag_headers(),
+            lambda call: transport.do_put(command, table.schema, split_table(table), call),
+            headers=headers,
             timeout_seconds=self._timeout_seconds or _INGEST_TIMEOUT_SECONDS,
             may_repeat=False,
         )

@@ -44,6 +44,7 @@ def make_private_folder(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for this account only."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(missing.parent)
 
 
 def make_lake_folder(root: Path) -> None:
@@ -77,15 +78,45 @@ def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.rename(folder / name)
-        try:
-            sync_folder(folder)
-        except OSError:
-            (folder / name).unlink()
-            raise
+        rename_durably(temporary, folder / name)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        raise
+
+
+def name_once(temporary: Path, target: Path) -> bool:
+    """Give a finished file its name, unless another has it; return whether it has it now. It is on disk either way.
+
+    Raises:
+        OSError: The name could not be given.
+    """
+    try:
+        target.hardlink_to(temporary)  # unlike a rename it takes no other's place
+    except FileExistsError:
+        sync_folder(target.parent)  # whoever named the other may have ended before it came to that
+        return False
+    finally:
+        temporary.unlink()
+    _keep_name(target)
+    return True
+
+
+def rename_durably(temporary: Path, target: Path) -> None:
+    """Give a finished file a name that nobody else has.
+
+    Raises:
+        OSError: The name could not be given; there is no such file.
+    """
+    temporary.rename(target)
+    _keep_name(target)
+
+
+def _keep_name(target: Path) -> None:
+    try:
+        sync_folder(target.parent)
+    except OSError:
+        target.unlink()
         raise
 
 

@@ -4,19 +4,20 @@ Several processes may write into one lake at once. Who may write, and how much, 
 """
 
 from functools import partial
-from typing import Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.contracts import TableWrite, WriteMode, WriteRequest
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lakehouse.limits import LakeSetup
-from micromegas_jupyter.lakehouse.segment_write import SegmentWrite
+from micromegas_jupyter.lakehouse.segment_write import SegmentWrite, new_id
 from micromegas_jupyter.lakehouse.segment_writer import sort_rows
+from micromegas_jupyter.lakehouse.table_creation import CreatingWrite, exists_already
+from micromegas_jupyter.lakehouse.user_columns import check_fits, shown, stored_schema
+from micromegas_jupyter.lakehouse.user_columns import convert_rows as convert_user_rows
+from micromegas_jupyter.lakehouse.user_tables import MAX_TABLES, UserTable, UserTables, check_name
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Randomness
 from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
-
-_MAX_NAME_LENGTH: Final = 80
 
 
 class LakeSink:
@@ -24,11 +25,15 @@ class LakeSink:
 
     Args:
         setup: The lake.
+        user_tables: The tables that callers made in it.
         randomness: Draws names of files.
     """
 
-    def __init__(self, setup: LakeSetup, *, randomness: Randomness = SYSTEM_RANDOMNESS) -> None:
+    def __init__(
+        self, setup: LakeSetup, user_tables: UserTables, *, randomness: Randomness = SYSTEM_RANDOMNESS
+    ) -> None:
         self._setup = setup
+        self._user_tables = user_tables
         self._randomness = randomness
         self._definitions = {definition.name: definition for definition in setup.tables}
 
@@ -37,12 +42,14 @@ class LakeSink:
 
         Raises:
             UsageError: There is no such table, there is one already, or the columns do not fit it.
+            ResourcesExhausted: There are as many tables or columns as there may be.
+            Unavailable: The lake cannot be read.
         """
         definition = self._definitions.get(request.table)
         if definition is None:
-            raise _no_such_table(request.table)
+            return self._open_user_write(request, schema)
         if request.mode is WriteMode.CREATE:
-            raise _exists_already(request.table)
+            raise exists_already(request.table)
         check_columns(schema, definition)
         return SegmentWrite(
             self._setup.folder(definition),
@@ -53,15 +60,42 @@ class LakeSink:
             randomness=self._randomness,
         )
 
+    def _open_user_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
+        found = self._user_tables.find(request.table)
+        if found is None and request.mode is WriteMode.APPEND:
+            raise UsageError(
+                f"There is no table {shown(request.table)} to add rows to.",
+                remedy="Name a table that is there, or create it in the same call.",
+            )
+        if found is None:
+            return self._open_creation(request, schema)
+        is_repeated = request.write_id is not None and found.write_id == request.write_id
+        if request.mode is WriteMode.CREATE and not is_repeated:
+            raise exists_already(request.table)
+        check_fits(schema, found.schema)
+        return self._segment(found, request)
 
-def _no_such_table(name: str) -> UsageError:
-    return UsageError(
-        f"There is no table {name[:_MAX_NAME_LENGTH]!r} to add rows to.",
-        remedy="Name a table that is there, or create it in the same call.",
-    )
+    def _open_creation(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
+        check_name(request.table)
+        stored = stored_schema(schema)
+        if len(self._user_tables.list()) >= MAX_TABLES:
+            raise ResourcesExhausted(
+                f"There are {MAX_TABLES:,} tables, and no more are made.", remedy="Append to one of them."
+            )
+        folder = self._user_tables.rows_folder(new_id(self._randomness))
+        table = UserTable(name=request.table, schema=stored, folder=folder, write_id=request.write_id)
+        return CreatingWrite(self._user_tables, table, self._segment(table, request), request)
+
+    def _segment(self, table: UserTable, request: WriteRequest) -> SegmentWrite:
+        return SegmentWrite(
+            table.folder,
+            table.schema,
+            convert=partial(convert_user_rows, stored=table.schema),
+            arrange=_as_it_came,
+            write_id=request.write_id,
+            randomness=self._randomness,
+        )
 
 
-def _exists_already(name: str) -> UsageError:
-    return UsageError(
-        f"There is a table {name} already.", remedy='Append to it (mode "append"), or choose another name.'
-    )
+def _as_it_came(rows: pa.Table) -> pa.Table:
+    return rows

@@ -4,6 +4,8 @@ Several processes may read and write one lake at once; they share nothing but th
 the engine's job.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from micromegas_jupyter.lakehouse.limits import LakeLimits, LakeSetup
 from micromegas_jupyter.lakehouse.maintenance import Maintenance, MaintenanceReport
 from micromegas_jupyter.lakehouse.segment_writer import SegmentWriter
 from micromegas_jupyter.lakehouse.segments import is_writer_id, select_visible
+from micromegas_jupyter.lakehouse.user_tables import UserTables
 from micromegas_jupyter.lakehouse.writer_lock import hold_writer
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.telemetry import TABLES, TableDefinition
@@ -53,7 +56,8 @@ class Lake:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._setup = LakeSetup(root=root.absolute(), tables=tables, limits=limits or LakeLimits(), clock=clock)
-        self._listings: dict[str, _Listing] = {}
+        self._listings: dict[Path, _Listing] = {}
+        self._user_tables = UserTables(self._setup.root)
 
     def snapshot(self) -> tuple[TableSnapshot, ...]:
         """Return all tables as they stand now; the same object as before for a table that has not changed.
@@ -61,7 +65,12 @@ class Lake:
         Raises:
             Unavailable: The folder cannot be read.
         """
-        return tuple(self._table_snapshot(definition) for definition in self._setup.tables)
+        fixed = [
+            self._listed(self._setup.folder(definition), definition.name, partial(_build_snapshot, definition))
+            for definition in self._setup.tables
+        ]
+        made = [self._listed(table.folder, table.name, table.snapshot) for table in self._user_tables.list()]
+        return (*fixed, *made)
 
     def open_writer(self, writer_id: str) -> "LakeWriter":
         """Return the way to write, to be closed by the caller.
@@ -84,19 +93,18 @@ class Lake:
 
     def sink(self) -> LakeSink:
         """Return the way to store rows that callers send."""
-        return LakeSink(self._setup)
+        return LakeSink(self._setup, self._user_tables)
 
-    def _table_snapshot(self, definition: TableDefinition) -> TableSnapshot:
-        folder = self._setup.folder(definition)
+    def _listed(self, folder: Path, name: str, build: Callable[[tuple[str, ...]], TableSnapshot]) -> TableSnapshot:
         listed_at = self._setup.clock.monotonic()
         # Both are read before the folder, so that a change in between makes the entry stale, not wrong.
         now_ns = int(self._setup.clock.now().timestamp() * 1e9)
-        with storage_errors(f"The files of {definition.name} could not be listed."):
+        with storage_errors(f"The files of {name} could not be listed."):
             try:
                 changed_ns = folder.stat().st_mtime_ns
             except FileNotFoundError:
                 changed_ns = 0
-            known = self._listings.get(definition.name)
+            known = self._listings.get(folder)
             if (
                 known is not None
                 and known.changed_ns == changed_ns
@@ -106,12 +114,9 @@ class Lake:
                 return known.snapshot
             visible = select_visible(list_segments(folder))
         files = tuple(f"{folder}/{segment.file_name}" for segment in visible)
-        if known is not None and known.snapshot.files == files:
-            snapshot = known.snapshot
-        else:
-            snapshot = _build_snapshot(definition, files)
+        snapshot = known.snapshot if known is not None and known.snapshot.files == files else build(files)
         is_settled = now_ns - changed_ns > _SETTLE_NS
-        self._listings[definition.name] = _Listing(snapshot, changed_ns, is_settled, listed_at)
+        self._listings[folder] = _Listing(snapshot, changed_ns, is_settled, listed_at)
         return snapshot
 
 

@@ -28,6 +28,7 @@ from micromegas_jupyter.lakehouse.files import (
 from micromegas_jupyter.lakehouse.limits import LakeSetup
 from micromegas_jupyter.lakehouse.retention import drop_segment, remove_covered, select_expired
 from micromegas_jupyter.lakehouse.segment_writer import SegmentWriter
+from micromegas_jupyter.lakehouse.user_tables import UserTables
 from micromegas_jupyter.lakehouse.writer_lock import forget_writer, list_writers, try_adopt_writer
 from micromegas_jupyter.telemetry import TableDefinition
 
@@ -72,6 +73,7 @@ class Maintenance:
         self._writers = writers
         self._writer_id = writer_id
         self._retry_at: dict[tuple[str, Segment], float] = {}
+        self._user_tables = UserTables(setup.root)
 
     def run(self, is_stopping: Stopping) -> MaintenanceReport:
         """Do one round; ends early, with what is done so far, when `is_stopping` says so.
@@ -152,6 +154,8 @@ class Maintenance:
             removed += remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
             removed += remove_old_temporaries(folder, modified_before=now - self._setup.limits.temporary_age_seconds)
             alive.update(found.segment.writer_id for found in listing[definition.name])
+        leftover_before = now - self._setup.limits.temporary_age_seconds
+        removed += self._user_tables.remove_leftovers(modified_before=leftover_before)
         for writer_id in list_writers(self._setup.root, modified_before=now - self._setup.limits.temporary_age_seconds):
             self._forget_if_dead(writer_id, alive)
         return removed

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micromegas_jupyter.errors import InternalError, UsageError
+from micromegas_jupyter.lakehouse.files import make_private_folder, name_once
 from micromegas_jupyter.lakehouse.segments import Segment, is_writer_id
 from micromegas_jupyter.lakehouse.streamed_file import StreamedFile, write_errors
 from micromegas_jupyter.seams import Randomness
@@ -88,6 +89,17 @@ class SegmentWrite:
                     remedy="Use a new id for each call, and the same one only to repeat it.",
                 )
         return row_count
+
+    def move_to(self, folder: Path) -> None:
+        """Put rows that were committed into another table's folder, unless a write with this id did so before.
+
+        Raises:
+            OSError: They could not be moved.
+        """
+        if self._file.row_count:
+            make_private_folder(folder)
+            name = self._segment.file_name
+            name_once(self._folder / name, folder / name)
 
     def abandon(self) -> None:
         """Forget the rows; does nothing after a `commit`."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.lakehouse.files import make_private_folder, storage_errors, sync_folder
+from micromegas_jupyter.lakehouse.files import make_private_folder, name_once, rename_durably, storage_errors
 from micromegas_jupyter.lakehouse.segment_writer import COMPRESSION
 from micromegas_jupyter.lakehouse.segments import TEMPORARY_SUFFIX
 
@@ -101,21 +101,9 @@ class StreamedFile:
             os.fsync(stream.fileno())
             stream.close()
             target = self._folder / name
-            if not is_only_once:
-                self._temporary.rename(target)
-            else:
-                try:
-                    target.hardlink_to(self._temporary)  # unlike a rename it takes no other's place
-                except FileExistsError:
-                    self.discard()
-                    sync_folder(self._folder)  # its writer may have ended before it came to that
-                    return False
-                self._temporary.unlink()
-            try:
-                sync_folder(self._folder)
-            except OSError:
-                target.unlink()
-                raise
+            if is_only_once:
+                return name_once(self._temporary, target)
+            rename_durably(self._temporary, target)
         return True
 
     def discard(self) -> None:

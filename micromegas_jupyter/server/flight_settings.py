@@ -48,7 +48,7 @@ class FlightServerSettings:
     key_file: Path | None = field(default=None, repr=False)
     client_ca_file: Path | None = field(default=None, repr=False)
     share_port: bool = False
-    max_receive_bytes: int = 16 * 1024 * 1024
+    max_receive_bytes: int = 32 * 1024 * 1024
     max_metadata_bytes: int = 64 * 1024
     max_concurrent_calls: int = 1000
     max_concurrent_queries: int = 32

@@ -37,6 +37,9 @@ class ServerLimits:
         max_metadata_kib: The largest set of headers from a client, in KiB.
         max_calls: Calls of all kinds at once.
         stalled_client_seconds: How long a client may take no data before its query ends.
+        max_ingest_mib: What one call may send into a table, in MiB, also once it is unpacked.
+        max_ingests: Calls that send rows at once.
+        max_ingests_per_caller: Of these, those of one caller.
     """
 
     query_timeout_seconds: int = 1800
@@ -48,10 +51,13 @@ class ServerLimits:
     spill_mib: int = 8192
     spill_directory: str | None = field(default=None, repr=False)
     max_statement_bytes: int = 65536
-    max_message_mib: int = 16
+    max_message_mib: int = 32
     max_metadata_kib: int = 64
     max_calls: int = 1000
     stalled_client_seconds: int = 300
+    max_ingest_mib: int = 1024
+    max_ingests: int = 16
+    max_ingests_per_caller: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +147,24 @@ COUNTED_LIMITS: Final = (
         variable="MICROMEGAS_SERVER_STALLED_CLIENT_SECONDS",
         meaning="how long a client may take no data before its query ends, in seconds",
         most=_DAY_SECONDS,
+    ),
+    CountedLimit(
+        name="max_ingest_mib",
+        variable="MICROMEGAS_SERVER_MAX_INGEST_MIB",
+        meaning="what one call may send into a table, in MiB",
+        most=_MOST_MIB,
+    ),
+    CountedLimit(
+        name="max_ingests",
+        variable="MICROMEGAS_SERVER_MAX_INGESTS",
+        meaning="calls that send rows at once",
+        most=1000,
+    ),
+    CountedLimit(
+        name="max_ingests_per_caller",
+        variable="MICROMEGAS_SERVER_MAX_INGESTS_PER_CALLER",
+        meaning="calls of one caller that send rows at once",
+        most=1000,
     ),
 )
 

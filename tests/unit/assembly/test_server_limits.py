@@ -10,6 +10,7 @@ from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight
 from micromegas_jupyter.engine import EngineSettings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import FlightServerSettings
+from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.settings import ServerLimits
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_metadata_kib=16,
         max_calls=11,
         stalled_client_seconds=13,
+        max_ingest_mib=6,
+        max_ingests=12,
+        max_ingests_per_caller=2,
     )
 
     assert limit_flight(FlightServerSettings(port=1), limits) == FlightServerSettings(
@@ -47,6 +51,7 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_metadata_bytes=16 << 10,
         max_concurrent_calls=11,
         stalled_write_seconds=13.0,
+        ingest=IngestSettings(max_bytes=6 << 20, max_concurrent=12, max_per_caller=2),
     )
 
 
