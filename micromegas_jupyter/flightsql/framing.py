@@ -6,7 +6,7 @@ Which batches, and over which call, is decided by the server and client rooms.
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 
@@ -15,9 +15,14 @@ from micromegas_jupyter.flightsql.decoding import DecodeLimits, StreamDecoder
 
 # A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+# What cannot be cut (a row, a dictionary) may be larger, up to this.
+LARGEST_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
+
+
+Compression = Literal["lz4", "zstd"]
 
 
 class _Pieces(io.RawIOBase):
@@ -49,13 +54,20 @@ class FlightDataEncoder:
         schema: The schema of every batch of the stream.
         max_message_bytes: Batches are cut so that a message stays near this size; one row, and one dictionary, is
             never cut.
+        compression: How the bodies of messages are compressed (Arrow IPC, `BodyCompression`); None for not at all.
     """
 
-    def __init__(self, schema: pa.Schema, *, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        schema: pa.Schema,
+        *,
+        max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
+        compression: Compression | None = None,
+    ) -> None:
         self._schema = schema
         self._max_message_bytes = max_message_bytes
         self._pieces = _Pieces()
-        self._writer = pa.ipc.new_stream(self._pieces, schema)
+        self._writer = pa.ipc.new_stream(self._pieces, schema, options=pa.ipc.IpcWriteOptions(compression=compression))
 
     def encode_schema(self) -> bytes:
         """Return the message that opens the stream."""
@@ -66,12 +78,26 @@ class FlightDataEncoder:
 
         Raises:
             ValueError: The batch does not have the stream's schema.
+            ResourcesExhausted: One row, or one dictionary, is larger than any message.
         """
         for part in split_batch(batch, max_bytes=self._max_message_bytes):
+            if part.num_rows == 1:
+                _check_message_size(pa.ipc.get_record_batch_size(part))
             self._writer.write_batch(part)
             for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(self._pieces.take())):
                 if message.type != "schema":  # the writer repeats it before the first batch
+                    _check_message_size(message.metadata.size + message.body.size)
                     yield _frame(message)
+
+
+def _check_message_size(size: int) -> None:
+    if size > LARGEST_MESSAGE_BYTES:
+        mib = 1024 * 1024
+        raise ResourcesExhausted(
+            f"One row or dictionary of the result takes {size / mib:,.0f} MiB, more than the "
+            f"{LARGEST_MESSAGE_BYTES // mib} MiB that one message may have.",
+            remedy="Ask for a part of the value, such as substr(column, 1, 1000000), or for fewer columns.",
+        )
 
 
 def split_batch(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[pa.RecordBatch]:

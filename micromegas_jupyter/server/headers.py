@@ -13,6 +13,7 @@ from typing import Final
 
 from micromegas_jupyter.engine import TimeRange
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.flightsql.framing import Compression
 
 # RFC 3339 section 5.6; "any fraction" because clients send nanoseconds.
 _RFC3339: Final = re.compile(
@@ -23,6 +24,7 @@ _ADDRESS_WITH_PORT: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\](?::[0-9]{1,5})?
 _ROW_LIMIT: Final = re.compile(r"[0-9]{1,18}")
 
 Headers = Mapping[str, tuple[str, ...]]
+COMPRESSION_HEADER: Final = "x-micromegas-compression"
 UNKNOWN_ADDRESS: Final = "unknown"
 
 
@@ -84,6 +86,25 @@ def parse_query_options(headers: Headers) -> QueryOptions:
         row_limit=_parse_row_limit(first_value(headers, "limit")),
         preserve_dictionary=(first_value(headers, "preserve_dictionary") or "").lower() == "true",
     )
+
+
+def parse_compression(headers: Headers) -> Compression | None:
+    """Read `x-micromegas-compression`: how the rows are to be compressed; `none` and nothing are the same.
+
+    Raises:
+        UsageError: Another value.
+    """
+    match (first_value(headers, COMPRESSION_HEADER) or "none").lower():
+        case "none":
+            return None
+        case "lz4":
+            return "lz4"
+        case "zstd":
+            return "zstd"
+        case _:
+            raise UsageError(
+                f"The header {COMPRESSION_HEADER} is no compression.", remedy="Send lz4, zstd or none, or leave it out."
+            )
 
 
 def parse_client_tags(headers: Headers) -> ClientTags:

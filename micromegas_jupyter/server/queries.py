@@ -18,7 +18,12 @@ from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
 from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
-from micromegas_jupyter.server.headers import find_client_address, parse_client_tags, parse_query_options
+from micromegas_jupyter.server.headers import (
+    find_client_address,
+    parse_client_tags,
+    parse_compression,
+    parse_query_options,
+)
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.parameter_rows import plan_rows
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
@@ -106,14 +111,18 @@ class QueryRunner:
         self._metrics.count_query(measure, "ok")
 
     async def _send_rows(self, call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
-        encoder = FlightDataEncoder(planned.schema)
+        compression = parse_compression(call.headers)
+        encoder = FlightDataEncoder(planned.schema, compression=compression)
         size = ResultSize(max_rows=self._settings.max_rows, max_bytes=self._settings.max_result_bytes)
         await call.write(encoder.encode_schema())
         batches = planned.batches()
         try:
             async for batch in batches:
                 sent = size.fit(batch)
-                for message in encoder.encode_batch(sent):
+                encoded = encoder.encode_batch(sent)
+                if compression is not None:  # work that would hold up other calls
+                    encoded = iter(await asyncio.to_thread(list, encoded))
+                for message in encoded:
                     size.check_message(len(message))
                     await call.write(message)
                     self._metrics.count_sent(rows=0, size=len(message))

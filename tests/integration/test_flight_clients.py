@@ -96,6 +96,53 @@ def test_adbc_binds_parameters(adbc: adbc_driver_flightsql.dbapi.Connection) -> 
     assert table == pa.table({"0": [42]})
 
 
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_real_clients_read_compressed_rows(flight: FlightHarness, compression: str) -> None:
+    headers = [(b"authorization", b"Bearer alice"), (b"x-micromegas-compression", compression.encode())]
+    options = {
+        DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice",
+        f"{DatabaseOptions.RPC_CALL_HEADER_PREFIX.value}x-micromegas-compression": compression,
+    }
+
+    with pyarrow.flight.connect(flight.uri) as client:
+        call = pyarrow.flight.FlightCallOptions(headers=headers, timeout=60)
+        by_pyarrow = client.do_get(pyarrow.flight.Ticket(statement_ticket("large")), call).read_all()
+    with (
+        adbc_driver_flightsql.dbapi.connect(flight.uri, db_kwargs=options, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("large")
+        by_adbc = cursor.fetch_arrow_table()
+
+    assert by_pyarrow == by_adbc
+    assert by_adbc["n"].to_pylist() == list(range(1_000_000))
+
+
+def test_adbc_binds_several_rows(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    with adbc.cursor() as cursor:
+        cursor.execute("echo ?", pa.record_batch({"0": pa.array([1, 2, 3])}))
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+
+
+def test_adbc_reads_a_partition_after_its_statement_was_closed(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    with adbc.cursor() as cursor:
+        partitions, _ = cursor.adbc_execute_partitions("numbers")
+    with adbc.cursor() as cursor:
+        cursor.adbc_read_partition(partitions[0])
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+
+
+def test_adbc_is_told_what_to_do_instead_of_an_update(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    with adbc.cursor() as cursor, pytest.raises(adbc_driver_manager.ProgrammingError, match="not executemany"):
+        cursor.executemany("echo ?", [(1,), (2,)])
+
+
+def test_adbc_reads_session_options(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+    assert (adbc.adbc_current_catalog, adbc.adbc_current_db_schema) == ("", "")
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="invalid value"):
+        adbc.adbc_current_catalog = "other"
+
+
 def test_adbc_describes_the_database(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
     (catalog,) = adbc.adbc_get_objects(depth="tables").read_all().to_pylist()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql import framing, messages
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
     ParameterLimits,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LIMITS = ParameterLimits()
 
 
-def _encode(schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: int) -> list[bytes]:
+def _encode(schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: Any) -> list[bytes]:
     encoder = FlightDataEncoder(schema, **options)
     return [encoder.encode_schema()] + [frame for batch in batches for frame in encoder.encode_batch(batch)]
 
@@ -54,6 +54,37 @@ def test_batches_read_back_unchanged() -> None:
     table = _read_back(_encode(batch.schema, [batch, batch]))
 
     assert table == pa.Table.from_batches([batch, batch])
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_compressed_batches_read_back_unchanged_and_are_smaller(compression: str) -> None:
+    batch = pa.record_batch({"text": ["the same"] * 10_000, "word": pa.array(["a", "b"] * 5000).dictionary_encode()})
+
+    frames = _encode(batch.schema, [batch, batch], compression=compression)
+
+    assert _read_back(frames) == pa.Table.from_batches([batch, batch])
+    assert sum(map(len, frames)) < sum(map(len, _encode(batch.schema, [batch, batch]))) / 2
+
+
+@pytest.mark.parametrize("is_dictionary", [False, True], ids=["row", "dictionary"])
+def test_what_cannot_be_cut_and_is_larger_than_any_message_is_refused(
+    monkeypatch: pytest.MonkeyPatch, is_dictionary: bool
+) -> None:
+    monkeypatch.setattr(framing, "LARGEST_MESSAGE_BYTES", 3 * 1024 * 1024)
+    values = pa.array(["x" * 1024 * 1024 * 4, "y"])
+    batch = pa.record_batch({"text": values.dictionary_encode() if is_dictionary else values})
+
+    with pytest.raises(ResourcesExhausted, match="takes 4 MiB, more than the 3 MiB"):
+        _encode(batch.schema, [batch])
+
+
+def test_a_large_row_goes_in_a_message_of_its_own() -> None:
+    batch = pa.record_batch({"text": ["a", "x" * 1024 * 1024 * 5, "b"]})
+
+    frames = _encode(batch.schema, [batch])
+
+    assert _read_back(frames) == pa.Table.from_batches([batch])
+    assert [len(frame) > 1024 * 1024 for frame in frames[1:]] == [False, True, False]
 
 
 def test_a_stream_without_batches_still_has_its_schema() -> None:

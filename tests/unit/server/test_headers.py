@@ -12,6 +12,7 @@ from micromegas_jupyter.server.headers import (
     find_client_address,
     group_headers,
     parse_client_tags,
+    parse_compression,
     parse_query_options,
 )
 
@@ -102,6 +103,20 @@ def test_another_limit_is_refused(limit: str) -> None:
 @pytest.mark.parametrize(("value", "expected"), [("true", True), ("TRUE", True), ("false", False), ("1", False)])
 def test_dictionaries_are_kept_on_request(value: str, expected: bool) -> None:
     assert _options(preserve_dictionary=value).preserve_dictionary is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("lz4", "lz4"), ("ZSTD", "zstd"), ("none", None), ("", None), (None, None)]
+)
+def test_rows_are_compressed_on_request(value: str | None, expected: str | None) -> None:
+    headers = {} if value is None else {"x-micromegas-compression": (value,)}
+
+    assert parse_compression(headers) == expected
+
+
+def test_an_unknown_compression_is_refused() -> None:
+    with pytest.raises(UsageError, match="lz4, zstd or none"):
+        parse_compression({"x-micromegas-compression": ("gzip",)})
 
 
 def test_client_tags_default_to_unknown() -> None:
