@@ -25,6 +25,7 @@ terminal and a remote client. Turning an error into a cell line, a status or an 
     │   ├── StatementRefused      SQL002   the SQL is not allowed here
     │   ├── UnsupportedStatement  SQL003   the SQL is fine, this server cannot run it
     │   ├── ResourcesExhausted    SQL004   over a limit of memory, rows or rate
+    │   │   └── QueryDenied       SQL008   an administrator has denied this query
     │   ├── DeadlineExceeded      SQL005   took longer than allowed
     │   ├── QueryCancelled        SQL006   stopped by the caller
     │   └── UnsupportedRequest    SQL007   a call that this server does not offer
@@ -292,6 +293,14 @@ class ResourcesExhausted(QueryError):
     ) -> None:
         super().__init__(what, line=line, column=column, remedy=remedy, query_id=query_id, limit=limit)
         self.retry_after_seconds = retry_after_seconds
+
+
+class QueryDenied(ResourcesExhausted):
+    """An administrator has denied this query; the sentence names the rule and the reason."""
+
+    code = "SQL008"
+    default_remedy = "Change the query, or ask the server's administrator to lift the denial."
+    http_status = 403
 
 
 class DeadlineExceeded(QueryError):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
+from micromegas_jupyter.assembly.denials import open_deny_list
 from micromegas_jupyter.assembly.served_tables import describe_tables, open_tables
 from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
 from micromegas_jupyter.assembly.server_readiness import find_readiness
@@ -107,6 +108,12 @@ class ServerStack:
         server_limits = read_server_limits(process_variables(environ))
         self._tables = open_tables(options.lake)
         self.lake = self._tables.lake
+        self._recorder: Recorder | None = None
+        self._deny_list = open_deny_list(
+            process_variables(environ),
+            lake=None if self.lake is None else options.lake,
+            recorder=lambda: self._recorder,
+        )
         self._engine = DataFusionEngine(
             self._tables.source,
             limit_engine(
@@ -116,17 +123,15 @@ class ServerStack:
                 ),
                 server_limits,
             ),
+            denials=self._deny_list,
         )
         try:
             self.validator: ReloadingValidator | None = self._make_validator(process_variables(environ))
         except BaseException:
             self._engine.close()
             raise
-        self._recorder = (
-            Recorder(self.lake, exe=options.program, clock=SYSTEM_CLOCK, properties=options.properties)
-            if options.record and self.lake is not None
-            else None
-        )
+        if options.record and self.lake is not None:
+            self._recorder = Recorder(self.lake, exe=options.program, clock=SYSTEM_CLOCK, properties=options.properties)
         self.metrics = ServerMetrics()
         limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._server = ServerThread(
@@ -147,6 +152,7 @@ class ServerStack:
             clock=SYSTEM_CLOCK,
             metrics=self.metrics,
             sink=None if self.lake is None else self.lake.sink(),
+            deny_list=self._deny_list,
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None
@@ -234,6 +240,8 @@ class ServerStack:
         self._server.stop()
         if self._http is not None:
             self._http.stop()
+        if self._deny_list is not None:
+            self._deny_list.write_hits()
         if self._recorder is not None:
             self._recorder.stop()
         self._engine.close()

@@ -16,6 +16,7 @@ import pyarrow as pa
 from micromegas_jupyter.engine.barrier import barrier_holds
 from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
+from micromegas_jupyter.engine.denial_functions import register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
+    from micromegas_jupyter.engine.denials import Denials
     from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.scanner import Scan
     from micromegas_jupyter.engine.settings import EngineSettings
     from micromegas_jupyter.engine.visibility import VisibleTable
+    from micromegas_jupyter.errors import MicromegasError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +55,13 @@ class _Statement:
     """One request after its text was read, and the tables that its caller sees."""
 
     request: StatementRequest
+    caller: AuthContext
     scanned: Scan
     placeholders: Placeholders
     values: dict[str, pa.Scalar] = field(repr=False)
     tables: list[VisibleTable] = field(repr=False)
     init_seconds: float = 0.0
+    failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +84,8 @@ class DataFusionEngine:
     All methods are safe to call from several threads and event loops.
     """
 
-    def __init__(self, tables: TableSource, settings: EngineSettings) -> None:
+    def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: Denials | None = None) -> None:
+        self._denials = denials
         self._tables = tables
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
@@ -131,19 +137,22 @@ class DataFusionEngine:
     def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_types(scanned)
+        if self._denials is not None and caller.is_admin:
+            scanned = with_denial_as_rows(scanned)
         placeholders = find_placeholders(scanned)
         request = with_plain_parameters(request, placeholders.columns)
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         statement = _Statement(
             request=request,
+            caller=caller,
             scanned=scanned,
             placeholders=placeholders,
             values=values,
             tables=self._visibility.tables(self._tables.snapshot(), caller),
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
-        context = Context(sql=placeholders.sql, tables=names_of(statement.tables))
+        context = Context(sql=placeholders.sql, tables=names_of(statement.tables), own_errors=statement.failures)
         try:
             planned = self._planned(statement, is_apart=False)
             if planned.is_filtered:
@@ -158,10 +167,19 @@ class DataFusionEngine:
     def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
         started = SYSTEM_CLOCK.monotonic()
         session = self._sessions.open()
+        mentions = find_mentions(statement.scanned)
+        if self._denials is not None and statement.caller.is_admin:
+            register_denial_functions(
+                session,
+                self._denials,
+                caller=statement.caller,
+                mentions=mentions,
+                failures=statement.failures,
+            )
         tables = self._builder.register(
             session,
             statement.tables,
-            mentions=find_mentions(statement.scanned),
+            mentions=mentions,
             time_range=statement.request.time_range,
             is_apart=is_apart,
         )

@@ -84,11 +84,13 @@ class Context:
     Attributes:
         sql: The statement as DataFusion got it.
         tables: Names of the caller's tables.
+        own_errors: What the project's own functions raised while the statement ran; the last one is the cause.
         hides_values: Whether an error must show no value, since rows that the caller must not see were read.
     """
 
     sql: str = field(repr=False)
     tables: tuple[str, ...] = ()
+    own_errors: list[MicromegasError] = field(default_factory=list, repr=False)
     hides_values: bool = False
 
 
@@ -106,6 +108,8 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
     """Return the package's error for what DataFusion raised; an error of the package is returned as it is."""
     if isinstance(error, MicromegasError):
         return error
+    if context.own_errors:
+        return context.own_errors[-1]
     found = _found(error, context)
     return _without_values(found) if context.hides_values else found
 

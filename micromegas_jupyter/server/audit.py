@@ -17,7 +17,7 @@ from micromegas_jupyter.access.audit_lines import encode_line, utc_text
 from micromegas_jupyter.access.credential import token_name
 from micromegas_jupyter.contracts import AuthContext, Secret
 from micromegas_jupyter.engine import QueryFigures, StatementRequest, sql_hash
-from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.headers import ClientTags
@@ -135,6 +135,8 @@ class QueryAudit:
 def classify_error(error: MicromegasError) -> str:
     """Return upstream's class of an error: `user`, `resource`, `internal` or `denied`."""
     match error:
+        case QueryDenied():
+            return "denied"
         case ResourcesExhausted():
             return "resource"
         case InternalError():

@@ -12,6 +12,7 @@ from micromegas_jupyter.engine import Engine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
+from micromegas_jupyter.server.deny_list import DenyList
 from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
@@ -46,8 +47,14 @@ class FlightServer:
         randomness: Makes query ids and handles.
         sink: Takes the rows that callers send; None where the server only reads. Its owner closes it.
         metrics: Counts what happens; its own when left out.
+    <<<<<<< HEAD
         ticket_key: Marks the tickets and handles that are issued, at least 32 bytes; processes that share a port
             share the key. None for a new one, with which older tickets are worth nothing.
+    =======
+        deny_list: Refuses queries that an administrator has denied; None for no denials.
+        ticket_key: Marks the tickets that are issued, at least 32 bytes; processes that share a port share the key.
+            None for a new one, with which older tickets are worth nothing.
+    >>>>>>> 47804a9 (Let administrators deny queries while the server runs)
         cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
 
     Raises:
@@ -66,6 +73,7 @@ class FlightServer:
         ticket_key: bytes | None = None,
         cancel_elsewhere: CancelElsewhere | None = None,
         sink: TableSink | None = None,
+        deny_list: DenyList | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
@@ -84,7 +92,7 @@ class FlightServer:
             randomness=randomness,
         )
         metrics.watch_prepared(lambda: len(prepared))
-        self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics)
+        self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics, deny_list=deny_list)
         self._ingests = IngestRunner(
             sink, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock
         )

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest
+from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.admission import Admission
@@ -17,6 +18,7 @@ from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
 from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.deny_list import DenyList
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import (
     find_client_address,
@@ -40,9 +42,19 @@ class QueryRunner:
         settings: The limits.
         clock: Measures the phases of a query.
         metrics: Counts queries and what they send.
+        deny_list: Refuses what an administrator has denied.
     """
 
-    def __init__(self, engine: Engine, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        settings: FlightServerSettings,
+        clock: Clock,
+        metrics: ServerMetrics,
+        deny_list: DenyList | None = None,
+    ) -> None:
+        self._deny_list = deny_list
         self._engine = engine
         self._clock = clock
         self._settings = settings
@@ -69,10 +81,16 @@ class QueryRunner:
         Raises:
             UsageError: A header cannot be read.
             PermissionDenied: The headers name another user.
-            QueryError: The statement cannot be planned, or not in time.
+            QueryError: The statement is denied, or cannot be planned, or not in time.
         """
-        resolve_attribution(call.caller, call.headers)
         request = _build_request(call, sql, parameters)
+        facts = self._gather_facts(call, request)
+        try:
+            await self._check_denials(facts)
+        except QueryDenied as error:
+            # A client that is refused here never asks for the rows, and a denial belongs in the audit.
+            QueryAudit(facts, self._clock).write("error", error)
+            raise
         async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
             return await plan_rows(self._engine, request, call.caller)
 
@@ -85,9 +103,11 @@ class QueryRunner:
             QueryError: The statement cannot be planned or fails, or takes more time or gives more than it may.
         """
         request = _build_request(call, sql, parameters)
-        audit = QueryAudit(self._gather_facts(call, request), self._clock)
+        facts = self._gather_facts(call, request)
+        audit = QueryAudit(facts, self._clock)
         measure = QueryMeasure(self._clock)
         try:
+            await self._check_denials(facts)
             async with (
                 query_deadline(self._settings.query_timeout_seconds),
                 measure.turn(self._admission.slot(call.caller_key)),
@@ -109,6 +129,10 @@ class QueryRunner:
             raise translated from error
         audit.write("ok")
         self._metrics.count_query(measure, "ok")
+
+    async def _check_denials(self, facts: QueryFacts) -> None:
+        if self._deny_list is not None:
+            await self._deny_list.check(facts)
 
     async def _send_rows(self, call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
         compression = parse_compression(call.headers)

@@ -8,6 +8,7 @@ from micromegas_jupyter.contracts import TableSink, TokenValidator
 from micromegas_jupyter.engine import Engine
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.server.deny_list import DenyList
 from micromegas_jupyter.server.flight_server import FlightServer
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.metrics import ServerMetrics
@@ -33,7 +34,9 @@ class ServerThread:
         clock: Clock = SYSTEM_CLOCK,
         metrics: ServerMetrics | None = None,
         sink: TableSink | None = None,
+        deny_list: DenyList | None = None,
     ) -> None:
+        self._deny_list = deny_list
         self._engine = engine
         self._validator = validator
         self._settings = settings
@@ -110,6 +113,7 @@ class ServerThread:
             clock=self._clock,
             metrics=self.metrics,
             sink=self._sink,
+            deny_list=self._deny_list,
         )
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()

@@ -1,0 +1,110 @@
+"""An administrator denies a query, on a whole server: no way to ask for it is left, and the denial can be found."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+from adbc_driver_flightsql import dbapi
+from pyarrow import flight
+
+from micromegas_jupyter import FlightSQLClient
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.engine import sql_hash
+from micromegas_jupyter.errors import QueryDenied
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerStack]:
+    with ServerStack(ServeOptions(lake=tmp_path_factory.mktemp("lake"), port=0, disable_auth=True)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerStack) -> Iterator[FlightSQLClient]:
+    with FlightSQLClient(server.uri) as connected:
+        yield connected
+
+
+@pytest.fixture
+def denied(client: FlightSQLClient) -> Iterator[tuple[str, str]]:
+    """A statement of this test's own and the id of the rule that denies it."""
+    sql = f"SELECT 1 AS marker_{uuid.uuid4().hex}"
+    made = client.query(f"SELECT msg FROM deny_queries('sql_hash = ''{sql_hash(sql)}''', 'a test')")
+    rule_id = str(made["msg"][0])
+    yield sql, rule_id
+    client.query(f"SELECT remove_query_denial('{rule_id}')")
+
+
+def test_a_denied_query_is_refused_until_the_denial_is_lifted(client: FlightSQLClient, denied: tuple[str, str]) -> None:
+    sql, rule_id = denied
+
+    with pytest.raises(QueryDenied) as refused:
+        client.query(sql.replace(" 1 ", " /* one */ 2\n"))
+    others = client.query("SELECT 1 AS n")
+    listed = client.query(f"SELECT last_hit_at FROM list_query_denials() WHERE rule_id = '{rule_id}'")
+    lifted = client.query(f"SELECT remove_query_denial('{rule_id}') AS result")
+
+    assert rule_id in refused.value.what
+    assert "denied" in refused.value.what
+    assert refused.value.query_id
+    assert len(others) == 1
+    assert listed["last_hit_at"].notna().all()
+    assert lifted["result"][0].startswith("SUCCESS")
+    assert len(client.query(sql)) == 1
+
+
+def test_no_way_to_ask_is_left(server: ServerStack, client: FlightSQLClient) -> None:
+    sql = f"SELECT 1 AS marker_{uuid.uuid4().hex}"
+    descriptor = flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=sql)))
+    with flight.connect(server.uri) as raw, dbapi.connect(server.uri, autocommit=True) as adbc, adbc.cursor() as cursor:
+        ticket = raw.get_flight_info(descriptor).endpoints[0].ticket
+        cursor.adbc_prepare(sql)
+        made = client.query(f"SELECT msg FROM deny_queries('sql LIKE ''%{sql[-20:]}''', 'a test')")
+
+        for ask in (
+            lambda: raw.do_get(ticket).read_all(),
+            lambda: raw.get_flight_info(descriptor),
+            lambda: raw.get_schema(descriptor),
+        ):
+            with pytest.raises(pa.ArrowInvalid, match="denied by rule"):
+                ask()
+        with pytest.raises(dbapi.Error, match="denied by rule"):
+            cursor.execute(sql)
+
+        client.query(f"SELECT remove_query_denial('{made['msg'][0]}')")
+
+
+def test_a_denial_is_in_audit_log_and_measures(client: FlightSQLClient, denied: tuple[str, str]) -> None:
+    sql, rule_id = denied
+    with pytest.raises(QueryDenied):
+        client.query(sql)
+
+    def find() -> list[int]:
+        warned = f"SELECT msg FROM log_entries WHERE level <= 3 AND msg LIKE 'query denied%{rule_id}%'"
+        audited = (
+            "SELECT msg FROM log_entries WHERE target = 'micromegas_jupyter.audit' "
+            f'AND msg LIKE \'%"error_class":"denied"%{sql_hash(sql)}%\''
+        )
+        measured = "SELECT properties FROM measures WHERE name = 'query_denied'"
+        rows = client.query(measured)["properties"]
+        return [len(client.query(warned)), len(client.query(audited)), sum(rule_id in str(one) for one in rows)]
+
+    deadline = SYSTEM_CLOCK.monotonic() + DEADLINE_SECONDS
+    while 0 in find() and SYSTEM_CLOCK.monotonic() < deadline:
+        threading.Event().wait(0.2)
+
+    assert find() == [1, 1, 1]

@@ -1,0 +1,232 @@
+"""Denials outlive a restart, hold in every process that shares the file, and fail closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.engine import StatementRequest, sql_hash
+from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
+from micromegas_jupyter.server import DenyList
+from micromegas_jupyter.server.attribution import Attribution
+from micromegas_jupyter.server.audit import QueryFacts
+from micromegas_jupyter.server.headers import ClientTags
+from tests.fakes.validator import ALICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.fakes.clock import FakeClock
+
+SQL = "SELECT msg FROM log_entries WHERE level = 2"
+FACTS = QueryFacts(
+    query_id="q-1",
+    client_address="192.0.2.7",
+    tags=ClientTags(client="grafana", agent="none", entrypoint="panel", optional={"session": "s-1"}),
+    caller=ALICE,
+    attribution=Attribution(user="alice", email="alice@example.com"),
+    request=StatementRequest(sql=SQL),
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "query_denials.json"
+
+
+@pytest.fixture
+def open_list(path: Path, clock: FakeClock) -> Callable[..., DenyList]:
+    return lambda **options: DenyList(path, clock=clock, **options)
+
+
+def _check(deny_list: DenyList, sql: str = SQL, **changes: object) -> None:
+    facts = replace(FACTS, request=StatementRequest(sql=sql), **changes)  # type: ignore[arg-type]
+    asyncio.run(deny_list.check(facts))
+
+
+def test_a_denied_query_names_the_rule_and_the_reason(open_list: Callable[..., DenyList]) -> None:
+    deny_list = open_list()
+    rule_id = deny_list.add(f"sql_hash = '{sql_hash(SQL)}'", "it runs every second", created_by="root")
+
+    with pytest.raises(QueryDenied) as denied:
+        _check(deny_list, "select MSG from log_entries /* other */ where level = 3;")
+
+    assert denied.value.what == f"This query is denied by rule {rule_id}: it runs every second."
+    assert denied.value.grpc_code == "RESOURCE_EXHAUSTED"
+    assert not denied.value.retryable
+    _check(deny_list, "SELECT target FROM log_entries")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "user_id = 'alice'", "email = 'alice@example.com'", "service_account IS NULL", "client = 'grafana'",
+        "agent = 'none'", "entrypoint = 'panel'", "session = 's-1'", "notebook IS NULL", "cell IS NULL",
+        "client_ip LIKE '192.0.2.%'", "sql LIKE '%log_entries%'", "sql_hash IS NOT NULL",
+    ],
+)  # fmt: skip
+def test_every_column_is_known(open_list: Callable[..., DenyList], expression: str) -> None:
+    deny_list = open_list()
+    deny_list.add(expression, "a reason", created_by="root")
+
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+
+
+def test_an_administrator_can_lift_a_denial_of_everything(open_list: Callable[..., DenyList]) -> None:
+    deny_list = open_list()
+    deny_list.add("client = 'grafana'", "all of it", created_by="root")
+    lifting = "SELECT remove_query_denial('x')"
+
+    _check(deny_list, lifting, caller=replace(ALICE, is_admin=True))
+    with pytest.raises(QueryDenied):
+        _check(deny_list, lifting, caller=replace(ALICE, is_admin=False))
+    with pytest.raises(QueryDenied):
+        _check(deny_list, "SELECT 'remove_query_denial'", caller=replace(ALICE, is_admin=True))
+
+
+def test_another_process_sees_a_change_when_it_looks_again(
+    open_list: Callable[..., DenyList], clock: FakeClock
+) -> None:
+    other = open_list(check_seconds=1.0)
+    rule_id = open_list().add("client = 'grafana'", "a reason", created_by="root")
+
+    _check(other)
+    clock.advance(1.0)
+    with pytest.raises(QueryDenied):
+        _check(other)
+    open_list().remove(rule_id)
+    clock.advance(1.0)
+    _check(other)
+
+
+def test_rules_outlive_a_restart_in_a_file_of_their_owner(open_list: Callable[..., DenyList], path: Path) -> None:
+    open_list().add("client = 'grafana'", "a reason", created_by="root")
+
+    (rule,) = open_list().rules()
+
+    assert (rule.created_by, rule.reason, rule.match_expr, rule.last_hit_at) == (
+        "root", "a reason", "client = 'grafana'", None,
+    )  # fmt: skip
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_rules_that_are_made_at_once_are_all_kept(open_list: Callable[..., DenyList]) -> None:
+    lists = [open_list() for _ in range(4)]
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda n: lists[n % 4].add(f"client = '{n}'", "a reason", created_by="root"), range(12)))
+
+    assert {rule.rule_id for rule in open_list().rules()} == set(made)
+
+
+def test_the_last_hit_is_written_and_listed(open_list: Callable[..., DenyList], clock: FakeClock) -> None:
+    denied: list[str] = []
+    deny_list = open_list(on_denied=denied.append)
+    rule_id = deny_list.add("client = 'grafana'", "a reason", created_by="root")
+    clock.advance(60)
+
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+    at = clock.now()
+    clock.advance(1)
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+
+    assert denied == [rule_id, rule_id]
+    assert open_list().rules()[0].last_hit_at == at
+    assert deny_list.rules()[0].last_hit_at == clock.now()
+    deny_list.write_hits()
+    assert open_list().rules()[0].last_hit_at == clock.now()
+
+
+def test_a_denial_is_told_in_the_log(open_list: Callable[..., DenyList], caplog: pytest.LogCaptureFixture) -> None:
+    deny_list = open_list()
+    rule_id = deny_list.add("client = 'grafana'", "a reason", created_by="root")
+
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+
+    (line,) = [record for record in caplog.records if record.getMessage().startswith("query denied")]
+    assert (line.levelno, rule_id in line.getMessage()) == (logging.WARNING, True)
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 257, "two\nlines"])
+def test_a_rule_needs_a_reason_that_can_be_shown(open_list: Callable[..., DenyList], reason: str) -> None:
+    with pytest.raises(InvalidStatement, match="reason"):
+        open_list().add("client = 'x'", reason, created_by="root")
+
+
+def test_there_are_so_many_rules_at_most(open_list: Callable[..., DenyList]) -> None:
+    deny_list = open_list(max_rules=1)
+    deny_list.add("client = 'x'", "a reason", created_by="root")
+
+    with pytest.raises(InvalidStatement, match="as many as there may be"):
+        deny_list.add("client = 'y'", "a reason", created_by="root")
+
+
+_RULE = {
+    "rule_id": "r-1", "created_at": "2026-11-25T12:00:00+00:00", "created_by": "root", "reason": "a reason",
+    "match_expr": "client = 'grafana'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", '{"version": 2, "rules": []}', '{"version": 1, "rules": [1]}',
+        json.dumps({"version": 1, "rules": [{**_RULE, "reason": ""}]}),
+        json.dumps({"version": 1, "rules": [{**_RULE, "created_at": "yesterday"}]}),
+        json.dumps({"version": 1, "rules": [_RULE, _RULE]}),
+        json.dumps({"version": 1, "rules": [{**_RULE, "match_expr": "secret_word ="}]}),
+        json.dumps({"version": 1, "rules": [{**_RULE, "rule_id": f"r-{n}"} for n in range(101)]}),
+        " " * (1024 * 1024 + 1),
+    ],
+)  # fmt: skip
+def test_a_malformed_file_stops_the_start_and_later_changes_nothing(
+    open_list: Callable[..., DenyList], path: Path, clock: FakeClock, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    deny_list = open_list()
+    deny_list.add("client = 'grafana'", "a reason", created_by="root")
+    path.write_text(content)
+    clock.advance(1)
+
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+    clock.advance(1)
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+    with pytest.raises(ConfigurationError) as stopped:
+        open_list()
+
+    assert stopped.value.key == "query_denials.json"
+    assert str(path.parent) not in str(stopped.value)
+    assert caplog.text.count("stay in force") == 1
+
+
+def test_a_malformed_file_is_neither_listed_nor_written_over(open_list: Callable[..., DenyList], path: Path) -> None:
+    deny_list = open_list()
+    path.write_text("{")
+
+    with pytest.raises(Unavailable):
+        deny_list.rules()
+    with pytest.raises(Unavailable):
+        deny_list.add("client = 'x'", "a reason", created_by="root")
+
+    assert path.read_text() == "{"
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(open_list: Callable[..., DenyList], path: Path) -> None:
+    (path.parent / "elsewhere").write_text('{"version": 1, "rules": []}')
+    path.symlink_to(path.parent / "elsewhere")
+
+    with pytest.raises(ConfigurationError):
+        open_list()
