@@ -109,7 +109,14 @@ def open_client(
     wrapped = _wrapped_client(environ)
     if wrapped is not None:
         return wrapped
-    return FlightSQLClient(settings.uri, auth_provider=auth_provider, extra_ca_bundle=_ca_bundle(settings))
+    certificate_file, key_file = client_certificate_files(settings)
+    return FlightSQLClient(
+        settings.uri,
+        auth_provider=auth_provider,
+        extra_ca_bundle=_ca_bundle(settings),
+        client_certificate_file=certificate_file,
+        client_key_file=key_file,
+    )
 
 
 def connect(
@@ -146,12 +153,30 @@ def connect(
     environ = without_wrapper(environ)
     settings = load_client_settings(profile=profile, environ=environ)
     provider = stored_provider(settings, environ) if auth_provider is None else auth_provider
+    certificate_file, key_file = client_certificate_files(settings)
     return FlightSQLClient(
         uri or settings.uri,
         auth_provider=provider,
         preserve_dictionary=preserve_dictionary,
         extra_ca_bundle=_ca_bundle(settings),
+        client_certificate_file=certificate_file,
+        client_key_file=key_file,
     )
+
+
+def client_certificate_files(settings: ClientSettings) -> tuple[Path | None, Path | None]:
+    """Return the files of the client's certificate and key, None when none are set.
+
+    Raises:
+        ConfigurationError: The key's file cannot be read, or others can read it.
+    """
+    if settings.client_certificate_file is None or settings.client_key_file is None:
+        return None, None
+    from micromegas_jupyter.assembly.secret_files import read_secret_file
+
+    setting = settings.origin_of("client_key_file") or "client_key_file"
+    read_secret_file(settings.client_key_file, setting=setting)
+    return Path(settings.client_certificate_file), Path(settings.client_key_file)
 
 
 def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | None":

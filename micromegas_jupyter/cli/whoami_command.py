@@ -62,8 +62,8 @@ def _quick_answer(
     from micromegas_jupyter.assembly.provider_calls import ca_bundle_file
     from micromegas_jupyter.cli.identity_call import ask_identity
 
-    if assembly.is_wrapped(environ):
-        return None
+    if assembly.is_wrapped(environ) or settings.client_certificate_file is not None:
+        return None  # only the whole client can ask
     return ask_identity(settings.uri, provider, tell_notice=show_notice, extra_ca_bundle=ca_bundle_file(settings))
 
 

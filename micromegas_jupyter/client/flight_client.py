@@ -15,6 +15,7 @@ from micromegas_jupyter.client import prepared
 from micromegas_jupyter.client.address import parse_address
 from micromegas_jupyter.client.attribution import find_attribution
 from micromegas_jupyter.client.calls import Call
+from micromegas_jupyter.client.client_certificate import read_client_certificate
 from micromegas_jupyter.client.connection import Connection, check_timeout
 from micromegas_jupyter.client.credentials import CredentialSource, check_plaintext, check_provider
 from micromegas_jupyter.client.headers import (
@@ -71,6 +72,8 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         timeout_seconds: How long each call may last; without it, queries last as long as they take.
         ca_bundle: A PEM file of authorities in place of certifi's, for servers with private certificates.
         extra_ca_bundle: A PEM file of authorities to trust besides those.
+        client_certificate_file: A PEM file of the certificate that is shown to a server which asks for one, over TLS.
+        client_key_file: A PEM file of its key.
         allow_plaintext: Whether credentials may go over `grpc://` to another machine.
         environ: Stands in for the process environment.
         clock: Dates and measures calls.
@@ -90,6 +93,8 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         timeout_seconds: float | None = None,
         ca_bundle: str | Path | None = None,
         extra_ca_bundle: str | Path | None = None,
+        client_certificate_file: str | Path | None = None,
+        client_key_file: str | Path | None = None,
         allow_plaintext: bool = False,
         environ: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -112,7 +117,12 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._clock = clock
         self._connection = Connection(
-            Transport(address, ca_bundle=ca_bundle, extra_ca_bundle=extra_ca_bundle),
+            Transport(
+                address,
+                ca_bundle=ca_bundle,
+                extra_ca_bundle=extra_ca_bundle,
+                certificate=read_client_certificate(client_certificate_file, client_key_file),
+            ),
             address=address,
             credentials=credentials,
             clock=clock,

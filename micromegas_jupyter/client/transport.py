@@ -17,6 +17,7 @@ from pyarrow import flight
 from micromegas_jupyter.client.address import ServerAddress
 from micromegas_jupyter.client.call_record import CallRecorder
 from micromegas_jupyter.client.calls import Call
+from micromegas_jupyter.client.client_certificate import ClientCertificate
 from micromegas_jupyter.client.statuses import translate_failure
 from micromegas_jupyter.errors import InternalError, UsageError
 
@@ -100,6 +101,7 @@ class Transport:
         address: The server.
         ca_bundle: A PEM file of authorities in place of certifi's.
         extra_ca_bundle: A PEM file of authorities to trust besides those.
+        certificate: What is shown to a server that asks for a certificate.
 
     Raises:
         UsageError: A file of authorities cannot be used.
@@ -111,14 +113,18 @@ class Transport:
         *,
         ca_bundle: str | Path | None = None,
         extra_ca_bundle: str | Path | None = None,
+        certificate: ClientCertificate | None = None,
     ) -> None:
         self._recorder = CallRecorder()
         # Without it, gRPC writes its own log of lost connections to standard error.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         roots = _read_all_roots(ca_bundle, extra_ca_bundle) if address.is_encrypted else None
+        shows = certificate if address.is_encrypted else None
         self._client = flight.connect(
             address.location,
             tls_root_certs=roots,
+            cert_chain=None if shows is None else shows.chain,
+            private_key=None if shows is None else shows.key,
             middleware=[self._recorder],
             generic_options=_channel_options(address),
         )

@@ -42,6 +42,8 @@ class ClientSettings:
         workload: How the program signs in as its platform says, instead of a person.
         storage: Where a person's sign-in is kept.
         ca_bundle: A PEM file of authorities to trust besides the usual ones.
+        client_certificate_file: A PEM file of the certificate that is shown to a server which asks for one.
+        client_key_file: A PEM file of its key.
         proxy: The proxy to the identity provider, instead of the environment's; it may hold a password.
         provider_timeout_seconds: How long each call to the identity provider may take.
         secret_is_native: Whether the client secret belongs to an application that people sign in with, so that it
@@ -71,6 +73,8 @@ class ClientSettings:
     workload: WorkloadSetting | None = None
     storage: TokenStorage = TokenStorage.FILE
     ca_bundle: PurePath | None = None
+    client_certificate_file: PurePath | None = None
+    client_key_file: PurePath | None = None
     proxy: Secret | None = field(default=None, repr=False)
     provider_timeout_seconds: float = DEFAULT_PROVIDER_TIMEOUT_SECONDS
     secret_is_native: bool = False

@@ -6,7 +6,7 @@ What a single value must look like is said in `client_values`; what a provider's
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, permutations
 from types import MappingProxyType
 
 from micromegas_jupyter.errors import ConfigurationError
@@ -128,6 +128,10 @@ def _read(reader: SettingReader, chosen: Profile) -> ClientSettings:
         storage=read("storage", as_storage, variable="MICROMEGAS_TOKEN_STORAGE", part=members, member="token_storage")
         or TokenStorage.FILE,
         ca_bundle=read("ca_bundle", as_path, variable="MICROMEGAS_CA_BUNDLE", part=members),
+        client_certificate_file=read(
+            "client_certificate_file", as_path, variable="MICROMEGAS_CLIENT_CERTIFICATE_FILE", part=members
+        ),
+        client_key_file=read("client_key_file", as_path, variable="MICROMEGAS_CLIENT_KEY_FILE", part=members),
         proxy=read("proxy", as_proxy, variable="MICROMEGAS_OIDC_PROXY", part=members),
         provider_timeout_seconds=read(
             "provider_timeout_seconds",
@@ -225,6 +229,13 @@ def _check_contradictions(settings: ClientSettings) -> None:
             key="api_key_file",
             remedy="Keep one of the two.",
         )
+    for one, other in permutations(("client_certificate_file", "client_key_file")):
+        if one in origins and other not in origins:
+            raise ConfigurationError(
+                f"{origins[one]} is set, and {other} is not.",
+                key=origins[one],
+                remedy="A certificate and its key go together: set both, or neither.",
+            )
     pairs = [
         *combinations(_PROOFS_OF_APPLICATION, 2),
         *combinations(_WAYS_WITHOUT_A_PERSON, 2),

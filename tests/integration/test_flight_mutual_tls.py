@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow.flight
 import pytest
 
+from micromegas_jupyter.assembly import connect
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import ConfigurationError, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
 from micromegas_jupyter.server.tls_files import TlsFiles
@@ -18,6 +22,7 @@ from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -79,6 +84,50 @@ def test_a_certificate_stands_for_no_token(place: Place) -> None:
 def test_a_token_stands_for_no_certificate(place: Place, which: str) -> None:
     with pytest.raises(pyarrow.flight.FlightUnavailableError):
         _query(place, place.foreign if which == "foreign" else None, ALICE)
+
+
+def test_our_client_shows_the_certificate_that_its_settings_name(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.good.key_file.chmod(0o600)
+    variables = {
+        "MICROMEGAS_ANALYTICS_URI": place.server.uri,
+        "MICROMEGAS_CONFIG_DIR": str(tmp_path),
+        "MICROMEGAS_CA_BUNDLE": str(place.authority.ca_file),
+        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(place.good.certificate_file),
+        "MICROMEGAS_CLIENT_KEY_FILE": str(place.good.key_file),
+    }
+
+    with connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables) as client:
+        frame = client.query("numbers")
+
+    assert frame["n"].tolist() == [1, 2, 3]
+
+
+def test_a_key_that_others_can_read_is_not_used(place: Place, tmp_path: Path) -> None:
+    key_file = tmp_path / "open.key"
+    key_file.write_bytes(place.good.key_file.read_bytes())
+    key_file.chmod(0o644)
+    variables = {
+        "MICROMEGAS_CONFIG_DIR": str(tmp_path),
+        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(place.good.certificate_file),
+        "MICROMEGAS_CLIENT_KEY_FILE": str(key_file),
+    }
+
+    with pytest.raises(ConfigurationError) as caught:
+        connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables)
+
+    assert caught.value.key == "MICROMEGAS_CLIENT_KEY_FILE"
+
+
+@pytest.mark.parametrize("given", ["certificate", "other key"])
+def test_a_certificate_without_its_key_is_refused_at_once(place: Place, given: str) -> None:
+    with pytest.raises(UsageError):
+        FlightSQLClient(
+            place.server.uri,
+            client_certificate_file=place.good.certificate_file,
+            client_key_file=None if given == "certificate" else place.foreign.key_file,
+        )
 
 
 @pytest.mark.parametrize(

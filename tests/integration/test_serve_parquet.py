@@ -1,4 +1,4 @@
-"""`micromegas serve --lake` on plain Parquet files: served as they are, new ones without a restart, never written to."""
+"""`micromegas serve --lake` on plain Parquet files: served as they are, new ones too, and never written to."""
 
 from __future__ import annotations
 

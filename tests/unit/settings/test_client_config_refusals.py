@@ -128,3 +128,11 @@ def test_what_is_not_known_is_refused_by_its_place(config, key):
         parse(config)
 
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize("name", ["MICROMEGAS_CLIENT_CERTIFICATE_FILE", "MICROMEGAS_CLIENT_KEY_FILE"])
+def test_a_client_certificate_and_its_key_go_together(name):
+    with pytest.raises(ConfigurationError) as caught:
+        parse(**{name: "client.pem"})
+
+    assert caught.value.key == name
