@@ -5,13 +5,17 @@ A server for others, with sign-ins and telemetry, is `server_side`'s.
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from micromegas_jupyter.access import ApiKeyValidator
 from micromegas_jupyter.contracts import TableSource
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from micromegas_jupyter.settings import ApiKeySetting
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.server.neighbours import Neighbours
+    from micromegas_jupyter.server.running_queries import CancelStatus
 
 KEY_NAME: Final = "local"
 
@@ -23,15 +27,26 @@ class LocalServer:
         source: The tables; the bearer of the key reads all of them.
         key_sha256: The SHA-256 digest (32 bytes) of the one key that is accepted.
         memory_mib: Memory for queries, in MiB.
+        port: The port to listen on, 0 for any free one.
+        neighbours: The other processes on that port; None when it is this one's alone.
     """
 
-    def __init__(self, source: TableSource, *, key_sha256: bytes, memory_mib: int) -> None:
+    def __init__(
+        self,
+        source: TableSource,
+        *,
+        key_sha256: bytes,
+        memory_mib: int,
+        port: int = 0,
+        neighbours: "Neighbours | None" = None,
+    ) -> None:
         self._source = source
         self._engine = DataFusionEngine(source, EngineSettings(memory_limit_bytes=memory_mib * 1024 * 1024))
         self._server = ServerThread(
             engine=self._engine,
             validator=ApiKeyValidator([ApiKeySetting(name=KEY_NAME, sha256=key_sha256)]),
-            settings=FlightServerSettings(port=0),
+            settings=FlightServerSettings(port=port, share_port=neighbours is not None),
+            neighbours=neighbours,
         )
 
     @property
@@ -47,16 +62,36 @@ class LocalServer:
         """
         return tuple(snapshot.name for snapshot in self._source.snapshot())
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start serving; returns when the server answers.
+
+        Raises:
+            ConfigurationError: The address is taken.
+        """
         try:
             self._server.start()
         except BaseException:
             self._engine.close()
             raise
+
+    def cancel_query(self, key: bytes) -> "CancelStatus":
+        """Cancel a query of this process by its key, for another process on the same port."""
+        return self._server.cancel_query(key)
+
+    def has_turned(self) -> bool:
+        """Whether the server's event loop has turned since the last call."""
+        return self._server.has_turned()
+
+    def stop(self, grace_seconds: float = 0.0, *, why: str = "") -> None:
+        """End running calls after `grace_seconds`, telling them `why`, and release everything."""
+        self._server.stop(grace_seconds, why=why)
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.stop(grace_seconds=0)
-        self._engine.close()
+        self.stop()

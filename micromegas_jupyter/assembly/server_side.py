@@ -2,18 +2,17 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.assembly.denials import open_deny_list
+from micromegas_jupyter.assembly.serve_options import ServeOptions, check_exposure
 from micromegas_jupyter.assembly.served_tables import describe_tables, open_tables
 from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
 from micromegas_jupyter.assembly.server_readiness import find_readiness
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lakehouse import make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.server import (
@@ -24,14 +23,15 @@ from micromegas_jupyter.server import (
     ServerMetrics,
     ServerThread,
 )
-from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.settings import LOOPBACK_HOSTS, AccessSettings, LegacyApiKeys, RateLimits
+from micromegas_jupyter.settings import AccessSettings, RateLimits
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.reloading import ReloadingValidator
+    from prometheus_client import CollectorRegistry
 
-DEFAULT_PORT = 50051
-DEFAULT_MEMORY_MIB = 2048
+    from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.server.neighbours import Neighbours
+    from micromegas_jupyter.server.running_queries import CancelStatus
+
 # These loggers tell what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS = ("access", "audit", "engine", "server")
 OTHER_PEOPLES_ROWS = {
@@ -46,55 +46,6 @@ OTHER_PEOPLES_ROWS = {
 _LOG = logging.getLogger("micromegas_jupyter.server")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeOptions:
-    """How a server runs.
-
-    Attributes:
-        lake: The folder of its tables; made when missing.
-        host: The address it listens on.
-        port: The port, 0 for any free one.
-        http_host: The address on which health and metrics are answered over HTTP.
-        http_port: Its port, 0 for any free one; None for no HTTP.
-        disable_auth: Everyone is administrator.
-        legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
-        trusted_proxies: Addresses of proxies whose forwarding headers name the real client.
-        insecure: Allow plain text, or no authentication, on an address that others can reach.
-        certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
-        key_file: PEM file of the private key.
-        client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
-        memory_mib: Memory for queries, in MiB.
-        record: Whether the server writes its own logs and measurements into the lake.
-        program: The name under which it records itself.
-    """
-
-    lake: Path
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    http_host: str = "127.0.0.1"
-    http_port: int | None = None
-    disable_auth: bool = False
-    legacy_api_keys: LegacyApiKeys | None = None
-    trusted_proxies: frozenset[str] = frozenset()
-    insecure: bool = False
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-    client_ca_file: Path | None = None
-    memory_mib: int = DEFAULT_MEMORY_MIB
-    record: bool = True
-    program: str = "micromegas serve"
-    properties: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def tls_files(self) -> TlsFiles | None:
-        """Where the parts of TLS are, None for plain text."""
-        if self.certificate_file is None or self.key_file is None:
-            return None
-        return TlsFiles(
-            certificate_file=self.certificate_file, key_file=self.key_file, client_ca_file=self.client_ca_file
-        )
-
-
 class ServerStack:
     """A running server with its engine, lake and recorder; a context manager that starts and stops them.
 
@@ -102,7 +53,9 @@ class ServerStack:
         ConfigurationError: The options or the environment do not make a server that is safe to run.
     """
 
-    def __init__(self, options: ServeOptions, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, options: ServeOptions, *, environ: Mapping[str, str] | None = None, neighbours: "Neighbours | None" = None
+    ) -> None:
         check_exposure(options)
         self.options = options
         server_limits = read_server_limits(process_variables(environ))
@@ -146,6 +99,7 @@ class ServerStack:
                     client_ca_file=options.client_ca_file,
                     trusted_proxies=options.trusted_proxies,
                     rate_limits=limits,
+                    share_port=neighbours is not None,
                 ),
                 server_limits,
             ),
@@ -153,6 +107,7 @@ class ServerStack:
             metrics=self.metrics,
             sink=None if self.lake is None else self.lake.sink(),
             deny_list=self._deny_list,
+            neighbours=neighbours,
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None
@@ -172,7 +127,7 @@ class ServerStack:
             options.http_host,
             options.http_port,
             validator=self.validator,
-            registries=(self.metrics.registry, *(() if self.validator is None else (self.validator.metrics.registry,))),
+            registries=self.registries,
             readiness=self.readiness,
             tls_files=options.tls_files,
             rate_limits=limits,
@@ -200,6 +155,12 @@ class ServerStack:
         return describe_tables(self._tables, self.options.lake)
 
     @property
+    def registries(self) -> "tuple[CollectorRegistry, ...]":
+        """What this server counts."""
+        access = () if self.validator is None else (self.validator.metrics.registry,)
+        return (self.metrics.registry, *access)
+
+    @property
     def uri(self) -> str:
         """The server's address, once it runs."""
         return self._server.uri
@@ -215,6 +176,19 @@ class ServerStack:
     def readiness(self) -> NotReady | None:
         """Return why calls make no sense now, None when they do; may block as long as the storage does."""
         return find_readiness(self._tables.source, self.options.lake, server=self._server)
+
+    def reload(self) -> None:
+        """Read the access configuration again.
+
+        Raises:
+            ConfigurationError: It cannot be used; the one before stays.
+            Unavailable: It could not be read now.
+        """
+        if self.validator is not None:
+            self.validator.reload()
+
+    def kill(self) -> None:
+        """Nothing ends at once but by ending this process, which is its owner's decision."""
 
     def start(self) -> None:
         """Start recording and serving; returns when the server answers.
@@ -235,9 +209,22 @@ class ServerStack:
             self.stop()
             raise
 
-    def stop(self) -> None:
-        """Drain running calls, flush the recorder, release everything; safe to call twice."""
-        self._server.stop()
+    def cancel_query(self, key: bytes) -> "CancelStatus":
+        """Cancel a query of this process by its key, for another process on the same port."""
+        return self._server.cancel_query(key)
+
+    def has_turned(self) -> bool:
+        """Whether the server's event loop has turned since the last call."""
+        return self._server.has_turned()
+
+    def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
+        """Drain running calls, flush the recorder, release everything; safe to call twice.
+
+        Args:
+            grace_seconds: How long running calls may go on; the options' drain time when left out.
+            why: What calls that are ended are told; empty for a server that stops.
+        """
+        self._server.stop(self.options.drain_seconds if grace_seconds is None else grace_seconds, why=why)
         if self._http is not None:
             self._http.stop()
         if self._deny_list is not None:
@@ -256,45 +243,3 @@ class ServerStack:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def check_exposure(options: ServeOptions) -> None:
-    """Check that a server which others can reach is encrypted and asks who is calling.
-
-    Raises:
-        ConfigurationError: It is not, and `insecure` was not given.
-    """
-    if (options.certificate_file is None) != (options.key_file is None):
-        raise ConfigurationError(
-            "TLS needs both a certificate and a key.",
-            key="--tls-certificate",
-            remedy="Give --tls-certificate and --tls-key.",
-        )
-    if options.client_ca_file is not None and options.certificate_file is None:
-        raise ConfigurationError(
-            "Clients can show certificates over TLS only.",
-            key="--tls-client-ca",
-            remedy="Give --tls-certificate and --tls-key as well.",
-        )
-    if options.insecure:
-        return
-    if options.http_port is not None and options.http_host not in LOOPBACK_HOSTS and options.certificate_file is None:
-        raise ConfigurationError(
-            f"Tokens for the metrics would cross the network to {options.http_host} in plain text.",
-            key="--http-host",
-            remedy="Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy.",
-        )
-    if options.host in LOOPBACK_HOSTS:
-        return
-    if options.disable_auth:
-        raise ConfigurationError(
-            f"--disable-auth would let everyone who reaches {options.host} read everything.",
-            key="--disable-auth",
-            remedy="Listen on 127.0.0.1, or add --insecure if you really mean it.",
-        )
-    if options.certificate_file is None:
-        raise ConfigurationError(
-            f"Tokens would cross the network to {options.host} in plain text.",
-            key="--host",
-            remedy="Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy.",
-        )

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -21,10 +22,13 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import AccessSettings, ApiKeySetting, LegacyApiKeys
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.assembly import ServerStack
+    from micromegas_jupyter.assembly.serving import RunningServer
 
 _HIGHEST_PORT = 65535
 _SHOWN_ISSUERS = 5
+_MOST_WORKERS = 64
+_LONGEST_DRAIN_SECONDS = 3600
+_WORKER = "micromegas_jupyter.cli.serve_worker"
 _LOG = logging.getLogger(__name__)
 
 
@@ -54,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory for queries, in MiB")
     add_log_arguments(parser)
+    parser.add_argument(
+        "--workers", type=int, default=2, help="worker processes that answer calls; 0 for none, in this process"
+    )
+    parser.add_argument(
+        "--drain-seconds", type=float, default=25.0, help="how long running calls may go on when the server stops"
+    )
     parser.add_argument("--no-telemetry", action="store_true", help="do not record the server's own logs and load")
     add_limit_arguments(parser)
 
@@ -83,11 +93,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--http-port is a number from 0 to 65535.")
     if arguments.memory_mib < 64:  # noqa: PLR2004 - the engine needs some
         raise UsageError("--memory-mib is at least 64.")
+    if not 0 <= arguments.workers <= _MOST_WORKERS:
+        raise UsageError(f"--workers is a number from 0 to {_MOST_WORKERS}.")
+    if not 0 <= arguments.drain_seconds <= _LONGEST_DRAIN_SECONDS:
+        raise UsageError(f"--drain-seconds is a number from 0 to {_LONGEST_DRAIN_SECONDS}.")
     proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
     started = SYSTEM_CLOCK.monotonic()
-    from micromegas_jupyter.assembly import ServeOptions, ServerStack
+    from micromegas_jupyter.assembly import ServeOptions, open_server
 
-    stack = ServerStack(
+    stack = open_server(
         ServeOptions(
             lake=Path(arguments.lake),
             host=arguments.host,
@@ -103,10 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
             client_ca_file=arguments.tls_client_ca,
             memory_mib=arguments.memory_mib,
             record=not arguments.no_telemetry,
+            workers=arguments.workers,
+            drain_seconds=arguments.drain_seconds,
         ),
         environ=limit_environment(arguments, access_environment(arguments)),
+        program=_WORKER,
     )
-    stop = stop_event()
+    stop = stop_event(again=stack.kill)
     with stack:
         _reload_on_hangup(stack)
         _print_start(stack, arguments, SYSTEM_CLOCK.monotonic() - started)
@@ -124,11 +141,13 @@ def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: st
     print(json.dumps({"uri": uri, "issuer": issuer, "client_id": client_id, "http": http}), flush=True)
 
 
-def stop_event() -> threading.Event:
-    """Return an event that SIGINT and SIGTERM set."""
+def stop_event(*, again: Callable[[], None] | None = None) -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set; when one of them comes again, `again` is called."""
     event = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if event.is_set() and again is not None:
+            again()
         event.set()
 
     signal.signal(signal.SIGINT, on_signal)
@@ -143,15 +162,14 @@ def _address(text: str) -> str:
         raise UsageError("--trusted-proxy is an IP address.") from None
 
 
-def _reload_on_hangup(stack: "ServerStack") -> None:
+def _reload_on_hangup(stack: "RunningServer") -> None:
     """Let SIGHUP read the access configuration again, where there is such a signal."""
-    validator = stack.validator
-    if validator is None or not hasattr(signal, "SIGHUP"):
+    if stack.validator is None or not hasattr(signal, "SIGHUP"):
         return
 
     def reload() -> None:
         try:
-            validator.reload()
+            stack.reload()
         except MicromegasError as error:
             _LOG.debug("the reload was refused: %s", error.code)  # the validator has told the log why
 
@@ -166,11 +184,12 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _print_start(stack: "ServerStack", arguments: argparse.Namespace, seconds: float) -> None:
+def _print_start(stack: "RunningServer", arguments: argparse.Namespace, seconds: float) -> None:
     settings = AccessSettings() if stack.validator is None else stack.validator.settings
     http = "" if stack.http_url is None else f" · health {stack.http_url}/health · metrics {stack.http_url}/metrics"
     lines = (
-        f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri} · {arguments.memory_mib} MiB memory for queries",
+        f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri} · {arguments.memory_mib} MiB memory for queries"
+        + (f" · {_counted(stack.options.workers, 'worker')}" if stack.options.workers else ""),
         f"tokens: {_accepted(settings)}"
         if stack.validator is not None
         else "tokens: not asked for: everyone is administrator (--disable-auth)",

@@ -1,13 +1,30 @@
 """SQL to Arrow batches: the `Engine` protocol and the engine that is embedded in this process.
 
-Storage hands over file lists (`contracts.TableSource`); the wire is the server's.
+Storage hands over file lists (`contracts.TableSource`); the wire is the server's. Each name loads its parts when it is
+first used: what only speaks of queries loads no DataFusion.
 """
 
-from micromegas_jupyter.engine.contract import Engine, PlannedQuery, StatementRequest, TimeRange
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.engine.figures import QueryFigures
-from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
-from micromegas_jupyter.engine.settings import EngineSettings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.engine.contract import Engine, PlannedQuery, StatementRequest, TimeRange
+    from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+    from micromegas_jupyter.engine.figures import QueryFigures
+    from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
+    from micromegas_jupyter.engine.settings import EngineSettings
+
+_HOME = {
+    "DataFusionEngine": "datafusion_engine",
+    "Engine": "contract",
+    "EngineSettings": "settings",
+    "PlannedQuery": "contract",
+    "QueryFigures": "figures",
+    "StatementRequest": "contract",
+    "TimeRange": "contract",
+    "fingerprints": "fingerprint",
+    "sql_hash": "fingerprint",
+}
 
 __all__ = [
     "DataFusionEngine",
@@ -20,3 +37,9 @@ __all__ = [
     "fingerprints",
     "sql_hash",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

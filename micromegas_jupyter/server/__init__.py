@@ -1,16 +1,32 @@
 """The Flight SQL server: who may call, what is answered, within which limits.
 
-Engine, validator and lake are passed in; joining them to a running system is assembly's job.
+Engine, validator and lake are passed in; joining them to a running system is assembly's job. Each name loads its parts
+when it is first used, for a supervisor answers over HTTP only.
 """
 
-from micromegas_jupyter.server.deny_list import DenyList
-from micromegas_jupyter.server.flight_server import FlightServer
-from micromegas_jupyter.server.flight_settings import FlightServerSettings
-from micromegas_jupyter.server.http_endpoint import HttpEndpoint
-from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.readiness import NotReady
-from micromegas_jupyter.server.recorder import Recorder
-from micromegas_jupyter.server.server_thread import ServerThread
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.server.deny_list import DenyList
+    from micromegas_jupyter.server.flight_server import FlightServer
+    from micromegas_jupyter.server.flight_settings import FlightServerSettings
+    from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+    from micromegas_jupyter.server.metrics import ServerMetrics
+    from micromegas_jupyter.server.readiness import NotReady
+    from micromegas_jupyter.server.recorder import Recorder
+    from micromegas_jupyter.server.server_thread import ServerThread
+
+_HOME = {
+    "DenyList": "deny_list",
+    "FlightServer": "flight_server",
+    "FlightServerSettings": "flight_settings",
+    "HttpEndpoint": "http_endpoint",
+    "NotReady": "readiness",
+    "Recorder": "recorder",
+    "ServerMetrics": "metrics",
+    "ServerThread": "server_thread",
+}
 
 __all__ = [
     "DenyList",
@@ -22,3 +38,9 @@ __all__ = [
     "ServerMetrics",
     "ServerThread",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@
 What the calls mean is `flight_service`'s job; engine and validator belong to whoever passes them in.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -34,6 +36,7 @@ _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
 _SHORTEST_PING_INTERVAL_MILLISECONDS: Final = 10_000
+_CLOSE_SLACK_SECONDS: Final = 5.0
 
 
 class FlightServer:
@@ -47,15 +50,11 @@ class FlightServer:
         randomness: Makes query ids and handles.
         sink: Takes the rows that callers send; None where the server only reads. Its owner closes it.
         metrics: Counts what happens; its own when left out.
-    <<<<<<< HEAD
         ticket_key: Marks the tickets and handles that are issued, at least 32 bytes; processes that share a port
             share the key. None for a new one, with which older tickets are worth nothing.
-    =======
         deny_list: Refuses queries that an administrator has denied; None for no denials.
-        ticket_key: Marks the tickets that are issued, at least 32 bytes; processes that share a port share the key.
-            None for a new one, with which older tickets are worth nothing.
-    >>>>>>> 47804a9 (Let administrators deny queries while the server runs)
         cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
+        reload_others: Has these processes reload their access configuration, too; may block. None when there are none.
 
     Raises:
         ValueError: The ticket key is too short.
@@ -74,6 +73,7 @@ class FlightServer:
         cancel_elsewhere: CancelElsewhere | None = None,
         sink: TableSink | None = None,
         deny_list: DenyList | None = None,
+        reload_others: Callable[[], None] | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
@@ -108,7 +108,7 @@ class FlightServer:
             prepared=prepared,
             tickets=tickets,
             running=self._running,
-            access_reload=AccessReload(validator, audit=self._authenticator.audit),
+            access_reload=AccessReload(validator, audit=self._authenticator.audit, reload_others=reload_others),
         )
         self._service = FlightService(
             methods=FlightMethods(
@@ -169,12 +169,23 @@ class FlightServer:
         self._server = server
         return port
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Take no more calls, let running ones end for `grace_seconds`, then cancel them. May be called twice."""
+    async def stop(self, grace_seconds: float, *, why: str = "") -> None:
+        """Take no more calls, let running ones end for `grace_seconds`, then cancel them. May be called twice.
+
+        Args:
+            grace_seconds: How long running calls may go on.
+            why: What calls that are ended are told; empty for a server that stops.
+        """
         if self._server is not None:
-            await self._service.drain(grace_seconds)
-            await self._server.stop(0)
-            self._server = None
+            server, self._server = self._server, None
+            if self._settings.share_port:
+                # Other processes answer on this port: new connections go to them at once, those of this one end.
+                closing = asyncio.ensure_future(server.stop(grace_seconds + _CLOSE_SLACK_SECONDS))
+                await self._service.drain(grace_seconds, why=why)
+                closing.cancel()
+            else:
+                await self._service.drain(grace_seconds, why=why)
+            await server.stop(0)
         self._ingests.close()
         self._authenticator.close()
 

@@ -75,10 +75,12 @@ class FlightService(_GenericRpcHandler):
         self._metrics = metrics
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
+        self._why = ""
 
-    async def drain(self, grace_seconds: float) -> None:
+    async def drain(self, grace_seconds: float, *, why: str = "") -> None:
         """Refuse new calls, let running ones end for `grace_seconds`, then end them with a status that says why."""
         self._is_serving = False
+        self._why = why
         self._health.stop_serving()
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
@@ -110,7 +112,7 @@ class FlightService(_GenericRpcHandler):
             if ends_task(raised) and not is_goodbye:
                 self._metrics.count_call(method, "CANCELLED")
                 raise
-            error = translate_error(_stopping() if is_goodbye else raised, query_id)
+            error = translate_error(self._goodbye() if is_goodbye else raised, query_id)
             self._metrics.count_error(error)
             self._metrics.count_call(method, error.grpc_code)
             await abort_call(context, error)
@@ -125,7 +127,7 @@ class FlightService(_GenericRpcHandler):
             await tell_health(context)
             return
         if not self._is_serving:
-            raise _stopping()
+            raise self._goodbye()
         headers = group_headers(context.invocation_metadata())
 
         def describe() -> CallFacts:
@@ -156,6 +158,11 @@ class FlightService(_GenericRpcHandler):
             self._authenticator.record(event, describe())
             raise
 
+    def _goodbye(self) -> ServerUnavailable:
+        if self._why:
+            return ServerUnavailable(self._why, remedy="Try again; another process of the server answers.")
+        return ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
+
     async def _shake_hands(
         self, headers: Headers, context: grpc.aio.ServicerContext[bytes, bytes], describe: "Callable[[], CallFacts]"
     ) -> None:
@@ -171,7 +178,3 @@ def _add_notice(context: grpc.aio.ServicerContext[bytes, bytes], caller: AuthCon
         # Metadata is printable ASCII; gRPC would end the call over anything else.
         shown = "".join(character if " " <= character <= "~" else "?" for character in caller.notice)
         context.set_trailing_metadata(((NOTICE_TRAILER, shown[:_MAX_NOTICE_CHARACTERS]),))
-
-
-def _stopping() -> ServerUnavailable:
-    return ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")

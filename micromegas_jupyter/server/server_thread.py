@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Final
 
 from micromegas_jupyter.contracts import TableSink, TokenValidator
@@ -12,9 +13,12 @@ from micromegas_jupyter.server.deny_list import DenyList
 from micromegas_jupyter.server.flight_server import FlightServer
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.neighbours import Neighbours
+from micromegas_jupyter.server.running_queries import CancelStatus
 
 _START_SECONDS: Final = 30.0
 _STOP_SLACK_SECONDS: Final = 10.0
+_CANCEL_SECONDS: Final = 4.0
 _DEFAULT_GRACE_SECONDS: Final = 5.0
 
 
@@ -35,6 +39,7 @@ class ServerThread:
         metrics: ServerMetrics | None = None,
         sink: TableSink | None = None,
         deny_list: DenyList | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._deny_list = deny_list
         self._engine = engine
@@ -43,7 +48,11 @@ class ServerThread:
         self._clock = clock
         self.metrics = metrics or ServerMetrics()
         self._sink = sink
+        self._neighbours = neighbours
+        self._server: FlightServer | None = None
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
+        self._why = ""
+        self._has_turned = True
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
         self._port = 0
@@ -88,12 +97,38 @@ class ServerThread:
             self._thread.join()
             raise self._failure
 
-    def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS) -> None:
-        """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start."""
+    def cancel_query(self, key: bytes) -> CancelStatus:
+        """Cancel a query of this process by its key, for another process on the same port; waits for its end."""
+        if self._loop is None or self._server is None or not self.is_serving:
+            return CancelStatus.NOT_CANCELLABLE
+        found = asyncio.run_coroutine_threadsafe(self._server.cancel_query(key), self._loop)
+        try:
+            return found.result(_CANCEL_SECONDS)
+        except TimeoutError:
+            return CancelStatus.CANCELLING
+
+    def has_turned(self) -> bool:
+        """Whether the event loop has turned since the last call: a loop that does not turn answers nobody."""
+        turned, self._has_turned = self._has_turned, False
+        if self._loop is not None and not self._loop.is_closed():
+            with suppress(RuntimeError):  # it closed in this moment
+                self._loop.call_soon_threadsafe(self._note_turn)
+        return turned
+
+    def _note_turn(self) -> None:
+        self._has_turned = True
+
+    def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, why: str = "") -> None:
+        """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start.
+
+        Args:
+            grace_seconds: How long running calls may go on.
+            why: What calls that are ended are told; empty for a server that stops.
+        """
         if self._thread is None or not self._thread.is_alive():
             return
         if self._loop is not None and self._stop_asked is not None:
-            self._grace_seconds = grace_seconds
+            self._grace_seconds, self._why = grace_seconds, why
             self._loop.call_soon_threadsafe(self._stop_asked.set)
         self._thread.join(grace_seconds + _STOP_SLACK_SECONDS)
 
@@ -106,7 +141,8 @@ class ServerThread:
             self._is_settled.set()
 
     async def _serve(self) -> None:
-        server = FlightServer(
+        neighbours = self._neighbours
+        server = self._server = FlightServer(
             engine=self._engine,
             validator=self._validator,
             settings=self._settings,
@@ -114,6 +150,9 @@ class ServerThread:
             metrics=self.metrics,
             sink=self._sink,
             deny_list=self._deny_list,
+            ticket_key=None if neighbours is None else neighbours.ticket_key,
+            cancel_elsewhere=None if neighbours is None else neighbours.cancel,
+            reload_others=None if neighbours is None else neighbours.reload,
         )
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()
@@ -122,4 +161,4 @@ class ServerThread:
             self._is_settled.set()
             await self._stop_asked.wait()
         finally:
-            await server.stop(self._grace_seconds)
+            await server.stop(self._grace_seconds, why=self._why)

@@ -10,12 +10,13 @@ from typing import Final
 
 import grpc
 
-from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
 
 RETRY_PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_STOPPING_RETRY_MILLISECONDS: Final = 1000
 _NOT_ANSWERED: Final = (GeneratorExit, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)
 
 
@@ -55,9 +56,11 @@ async def abort_call(context: grpc.aio.ServicerContext[bytes, bytes], error: Mic
         grpc.aio.AbortError: Always; it ends the handler.
     """
     trailers = [*(context.trailing_metadata() or ()), (ERROR_DETAILS_KEY, encode_error(error))]
+    # Source: gRPC A6, "Pushback".
     if isinstance(error, ResourcesExhausted) and error.retry_after_seconds is not None:
-        # Source: gRPC A6, "Pushback".
         trailers.append((RETRY_PUSHBACK_TRAILER, str(math.ceil(error.retry_after_seconds * 1000))))
+    elif isinstance(error, ServerUnavailable):
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(_STOPPING_RETRY_MILLISECONDS)))
     await context.abort(
         grpc.StatusCode[error.grpc_code],
         details=status_text(error),

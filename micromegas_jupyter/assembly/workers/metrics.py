@@ -1,0 +1,70 @@
+"""The workers' metrics as one set: each worker's samples with a label that says whose they are."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from micromegas_jupyter.assembly.workers.supervisor import Supervisor
+
+LABEL: Final = "worker"
+_SUPERVISOR: Final = "supervisor"
+_ASK_SECONDS: Final = 3.0
+_LOG: Final = logging.getLogger("micromegas_jupyter.supervisor")
+
+
+class WorkerMetrics(Collector):
+    """Collects from all workers when asked; one that does not answer in time is left out.
+
+    Attributes:
+        registry: What an endpoint shows.
+
+    Args:
+        supervisor: Asks the workers.
+        own: What this process counts itself; its samples bear the label's value `supervisor`.
+    """
+
+    def __init__(self, supervisor: Supervisor, own: Sequence[CollectorRegistry]) -> None:
+        self._supervisor = supervisor
+        self._own = tuple(own)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: what the workers count is known when they answer."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the workers' metrics, and how the workers are."""
+        merged: dict[str, Metric] = {}
+        for number, answer in self._supervisor.ask_all("metrics", timeout_seconds=_ASK_SECONDS):
+            text = answer.get("text") if isinstance(answer, dict) else None
+            if isinstance(text, str):
+                _merge(merged, text_string_to_metric_families(text), str(number))
+            else:
+                _LOG.warning("A worker's metrics could not be had.", extra={"worker": number})
+        for registry in self._own:
+            _merge(merged, registry.collect(), _SUPERVISOR)
+        yield from merged.values()
+        yield from self._supervision()
+
+    def _supervision(self) -> Iterator[Metric]:
+        state = self._supervisor.state()
+        yield GaugeMetricFamily("micromegas_workers", "Worker processes that there should be.", state.workers)
+        yield GaugeMetricFamily("micromegas_workers_ready", "Worker processes that answer calls.", state.ready)
+        ended = CounterMetricFamily(
+            "micromegas_workers_replaced", "Worker processes that were replaced, by reason.", labels=("reason",)
+        )
+        for reason, count in sorted(self._supervisor.replaced.items()):
+            ended.add_metric((reason,), count)
+        yield ended
+
+
+def _merge(merged: dict[str, Metric], families: Iterable[Metric], worker: str) -> None:
+    for family in families:
+        into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+        into.samples += [sample._replace(labels={**sample.labels, LABEL: worker}) for sample in family.samples]

@@ -1,0 +1,132 @@
+"""The program of a worker: told what to serve, it serves until it is told to leave or its supervisor is gone.
+
+What is served is built in `served`; the supervisor's half is `process`.
+"""
+
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.assembly.workers.failures import describe_failure
+from micromegas_jupyter.assembly.workers.limits import limit_own_memory
+from micromegas_jupyter.assembly.workers.order import WorkerOrder
+from micromegas_jupyter.assembly.workers.peer import Facts, Peer
+from micromegas_jupyter.errors import InternalError, MicromegasError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BEAT_SECONDS: Final = 1.0
+_ASK_SECONDS: Final = 10.0
+_LAST_SECONDS: Final = 6.0
+_SUPERVISOR_GONE: Final = 1
+
+
+class Worker:
+    """This process as a worker; `run` returns when it is to end.
+
+    Args:
+        connection: Where the supervisor is heard and told.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._peer = Peer(connection, hears=self._hear, answers=self._answer)
+        self._may_listen = threading.Event()
+        self._retires = threading.Event()
+        self._retirement: tuple[float, str] = (0.0, "")
+        self._answers: dict[str, Callable[[Facts], Facts]] = {}
+
+    def run(self) -> None:
+        """Serve."""
+        first = self._peer.read()
+        if first is None:
+            return
+        order = WorkerOrder.from_json({name: value for name, value in first.items() if name != "is"})
+        limit_own_memory(order.hard_bytes)
+        threading.Thread(target=self._listen, name="supervisor-listener", daemon=True).start()
+        try:
+            self._serve(order)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor tells the person
+            self._peer.tell("failed", failure=describe_failure(error))
+
+    def retire(self, seconds: float, why: str) -> None:
+        """Have `run` end its calls within `seconds`, telling them `why`, and return; may be called from anywhere."""
+        self._retirement = (seconds, why)
+        self._retires.set()
+
+    def tell(self, what: str, **facts: object) -> None:
+        """Tell the supervisor something, if it is there."""
+        with suppress(Unavailable):
+            self._peer.tell(what, **facts)
+
+    def ask_others(self, what: str, **facts: object) -> list[Facts]:
+        """Return what the other workers answer to a question; those that do not answer are left out."""
+        with suppress(MicromegasError):
+            answers = self._peer.ask(what, timeout_seconds=_ASK_SECONDS, **facts).get("answers")
+            if isinstance(answers, list):
+                return [found for found in answers if isinstance(found, dict)]
+        return []
+
+    def _serve(self, order: WorkerOrder) -> None:
+        from micromegas_jupyter.assembly.workers.served import build_served
+
+        served = build_served(order, self)
+        self._answers = served.answers
+        if order.is_spare:
+            self._peer.tell("prepared")
+            while not self._may_listen.wait(_BEAT_SECONDS):
+                if self._retires.is_set():
+                    return
+        served.start()
+        self._peer.tell("ready", **served.facts())
+        while not self._retires.wait(_BEAT_SECONDS):
+            if served.has_turned():
+                self._peer.tell("beat")
+        seconds, why = self._retirement
+        last = threading.Timer(seconds + _LAST_SECONDS, os._exit, (_SUPERVISOR_GONE,))
+        last.daemon = True
+        last.start()
+        served.stop(seconds, why=why)
+
+    def _listen(self) -> None:
+        self._peer.listen()
+        # Whoever started this process is gone: nobody would replace or end it.
+        if not self._retires.is_set():
+            os._exit(_SUPERVISOR_GONE)
+
+    def _hear(self, facts: Facts) -> None:
+        match facts:
+            case {"is": "listen"}:
+                self._may_listen.set()
+            case {"is": "retire", "seconds": float() | int() as seconds, "why": str(why)}:
+                self.retire(float(seconds), why)
+
+    def _answer(self, question: Facts) -> Facts:
+        answer = self._answers.get(str(question.get("what")))
+        if answer is None:
+            raise InternalError("A worker process was asked something that it does not know.")
+        return answer(question)
+
+
+def main() -> None:
+    """Run this process as a worker, its supervisor at the other end of standard input."""
+    connection = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    # The supervisor decides about these; an init system may send them to every process of a server.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    try:
+        Worker(connection).run()
+    finally:
+        # Threads of a query that does not end would keep the process.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""What a worker serves: the whole server of `micromegas serve`, or the small one of a notebook."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from micromegas_jupyter.assembly.workers.order import WorkerOrder, read_serving
+from micromegas_jupyter.assembly.workers.peer import Facts
+from micromegas_jupyter.errors import InternalError, UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.assembly.server_side import ServerStack
+    from micromegas_jupyter.contracts import TableSource
+    from micromegas_jupyter.server.neighbours import Neighbours
+
+_NEEDED = "Name a folder of *.parquet files, or of folders of them."
+
+
+class Others(Protocol):
+    """What a server needs of the process that it runs in."""
+
+    def tell(self, what: str, **facts: object) -> None:
+        """Tell the supervisor something."""
+        ...
+
+    def ask_others(self, what: str, **facts: object) -> list[Facts]:
+        """Return what the other workers answer."""
+        ...
+
+    def retire(self, seconds: float, why: str) -> None:
+        """End the process, its calls first."""
+        ...
+
+
+class Server(Protocol):
+    """A server that can be started and stopped."""
+
+    def start(self) -> None:
+        """Start to answer calls."""
+        ...
+
+    def has_turned(self) -> bool:
+        """Whether its event loop has turned since the last call."""
+        ...
+
+    def cancel_query(self, key: bytes) -> int:
+        """Cancel a query of this process by its key; return a `CancelStatus`."""
+        ...
+
+    def stop(self, grace_seconds: float, *, why: str) -> None:
+        """End its calls and release everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A server in a worker.
+
+    Attributes:
+        server: The server.
+        facts: What the supervisor should know once it answers.
+        answers: What the supervisor, or another worker through it, may ask.
+    """
+
+    server: Server
+    facts: Callable[[], Facts] = dict
+    answers: dict[str, Callable[[Facts], Facts]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start to answer calls."""
+        self.server.start()
+
+    def has_turned(self) -> bool:
+        """Whether its event loop has turned since the last call."""
+        return self.server.has_turned()
+
+    def stop(self, grace_seconds: float, *, why: str) -> None:
+        """End its calls and release everything."""
+        self.server.stop(grace_seconds, why=why)
+
+
+def build_served(order: WorkerOrder, others: Others) -> Served:
+    """Return what the order asks for, not started.
+
+    Raises:
+        MicromegasError: It cannot be served.
+    """
+    match order.kind:
+        case "serve":
+            return _build_whole(order, others)
+        case "local":
+            return _build_local(order, others)
+        case _:
+            raise InternalError("A worker process was told to serve something that it does not know.")
+
+
+def _neighbours(order: WorkerOrder, others: Others) -> "Neighbours":
+    import asyncio
+
+    from micromegas_jupyter.server.neighbours import Neighbours
+    from micromegas_jupyter.server.running_queries import CancelStatus, join_statuses
+
+    async def cancel(key: bytes) -> CancelStatus:
+        answers = await asyncio.to_thread(others.ask_others, "cancel", key=key.hex())
+        return join_statuses({CancelStatus(int(str(answer["status"]))) for answer in answers})
+
+    def reload() -> None:
+        others.ask_others("reload")
+
+    return Neighbours(ticket_key=order.secret.encode(), cancel=cancel, reload=reload)
+
+
+def _cancel(server: Server, question: Facts) -> Facts:
+    return {"status": int(server.cancel_query(bytes.fromhex(str(question["key"]))))}
+
+
+def _build_whole(order: WorkerOrder, others: Others) -> Served:
+    from micromegas_jupyter.assembly.server_side import ServerStack
+
+    options, environ = read_serving(order)
+    stack = ServerStack(
+        replace(options, memory_mib=order.pool_bytes >> 20), environ=environ, neighbours=_neighbours(order, others)
+    )
+    return Served(
+        server=stack,
+        facts=lambda: {"described": stack.described_tables()},
+        answers={
+            "cancel": lambda question: _cancel(stack, question),
+            "metrics": lambda _question: _metrics(stack),
+            "readiness": lambda _question: {"reason": stack.readiness()},
+            "reload": lambda _question: _reload(stack),
+        },
+    )
+
+
+def _metrics(stack: "ServerStack") -> Facts:
+    from prometheus_client.exposition import generate_latest
+
+    return {"text": b"".join(generate_latest(registry) for registry in stack.registries).decode()}
+
+
+def _reload(stack: "ServerStack") -> Facts:
+    if stack.validator is not None:
+        stack.validator.reload()
+    return {}
+
+
+def _build_local(order: WorkerOrder, others: Others) -> Served:
+    from micromegas_jupyter.assembly.local_server import LocalServer
+
+    source, problems = _open_source(order)
+    key_sha256 = bytes.fromhex(str(order.task["key_sha256"]))
+    server = LocalServer(
+        source,
+        key_sha256=key_sha256,
+        memory_mib=order.pool_bytes >> 20,
+        port=order.port,
+        neighbours=_neighbours(order, others),
+    )
+    return Served(
+        server=server,
+        facts=lambda: {"tables": list(server.table_names()), "problems": list(problems)},
+        answers={"cancel": lambda question: _cancel(server, question)},
+    )
+
+
+def _open_source(order: WorkerOrder) -> "tuple[TableSource, tuple[str, ...]]":
+    folder = Path(str(order.task["folder"]))
+    if order.task["is_lake"]:
+        if not folder.is_dir():
+            raise UsageError("There is no such folder.", remedy="Name a folder that micromegas serve has written to.")
+        from micromegas_jupyter.lakehouse import Lake
+
+        return Lake(folder), ()
+    from micromegas_jupyter.lakehouse import ParquetFolder
+
+    parquet = ParquetFolder(folder)
+    if not parquet.snapshot():
+        found = f" {parquet.problems[0]}" if parquet.problems else ""
+        raise UsageError(f"The folder holds no Parquet file that can be read.{found}", remedy=_NEEDED)
+    return parquet, parquet.problems
