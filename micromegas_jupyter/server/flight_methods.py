@@ -29,6 +29,7 @@ from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.ingest import IngestRunner
+from micromegas_jupyter.server.late_refusals import refusing_late
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.running_queries import RunningQueries, query_key
@@ -82,7 +83,7 @@ class FlightMethods:
             "PollFlightInfo": _reading(self._poll_flight_info),
             "GetSchema": _reading(self._get_schema),
             "DoGet": _reading(self._do_get),
-            "DoPut": self._do_put,
+            "DoPut": refusing_late(self._do_put),
             "DoAction": self._actions.do_action,
             "ListActions": self._actions.list_actions,
         }

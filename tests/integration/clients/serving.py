@@ -93,7 +93,7 @@ def running_client_server(folder: Path) -> Iterator[ClientServer]:
         }
     )
     engine = DataFusionEngine(_Joined(lake, ParquetFolder(plain)), EngineSettings(memory_limit_bytes=512 * 1024 * 1024))
-    server = ServerThread(engine=engine, validator=validator, settings=FlightServerSettings(port=0))
+    server = ServerThread(engine=engine, validator=validator, settings=FlightServerSettings(port=0), sink=lake.sink())
     try:
         server.start()
         yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)

@@ -66,6 +66,7 @@ def test_depth_columns(connection: Connection, depth: str) -> None:
     [
         ("many", ["many"]),
         ("under_score", ["underXscore", "under_score"]),
+        (r"under\_score", ["under_score"]),
         ("%score", ["underXscore", "under_score"]),
         ("MANY", []),
         ("nothing", []),

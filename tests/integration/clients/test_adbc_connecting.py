@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
 import pytest
-from adbc_driver_flightsql import DatabaseOptions, StatementOptions
+from adbc_driver_flightsql import ConnectionOptions, DatabaseOptions, StatementOptions
 
 import micromegas_jupyter
 from tests.integration.clients.adbc import ENDLESS, adbc_connection, drain, fetch_rows
@@ -104,6 +105,16 @@ def test_without_autocommit_reading_works_and_commit_changes_nothing(server: Cli
         connection.commit()
         connection.rollback()
         assert fetch_rows(connection, "SELECT 2") == [(2,)]
+
+
+def test_the_session_has_fixed_options(connection: Connection) -> None:
+    options = connection.adbc_connection.get_option(ConnectionOptions.OPTION_SESSION_OPTIONS.value)
+
+    assert json.loads(options) == {"catalog": "", "schema": "", "timezone": "UTC"}
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="catalog"):
+        connection.adbc_current_catalog = "other"
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="schema"):
+        connection.adbc_current_db_schema = "other"
 
 
 def test_a_clone_of_a_connection_is_a_connection(connection: Connection) -> None:

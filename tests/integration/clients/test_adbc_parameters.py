@@ -97,6 +97,13 @@ def test_values_that_do_not_fit_are_refused(
         cursor.execute(sql, values).fetchall()
 
 
-def test_many_rows_of_values_for_a_writing_statement_are_refused(cursor: Cursor) -> None:
+def test_several_rows_of_values_run_a_statement_once_for_each(cursor: Cursor) -> None:
+    cursor.execute("SELECT n, text FROM many WHERE n = ?", pa.table({"0": [5, -1, 7]}))
+
+    assert cursor.fetchall() == [(5, "row 5"), (7, "row 7")]
+
+
+@pytest.mark.parametrize("sql", ["INSERT INTO many VALUES (?, ?)", "SELECT ?, ?"])
+def test_executemany_is_for_statements_that_write_and_refused(cursor: Cursor, sql: str) -> None:
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"only reads.*SQL002"):
-        cursor.executemany("INSERT INTO many VALUES (?, ?)", [(1, "a"), (2, "b")])
+        cursor.executemany(sql, [(1, "a"), (2, "b")])

@@ -183,6 +183,17 @@ def test_a_partition_is_read_by_another_connection_of_the_caller(server: ClientS
     assert rows == [(0,), (1,), (2,)]
 
 
+def test_a_partition_of_somebody_else_is_refused(server: ClientServer, cursor: Cursor) -> None:
+    (partition,), _schema = cursor.adbc_execute_partitions("SELECT 1 AS a")
+
+    with (
+        adbc_connection(server, "alice") as other,
+        other.cursor() as reader,
+        pytest.raises(adbc_driver_manager.ProgrammingError, match="not issued to you"),
+    ):
+        reader.adbc_read_partition(partition)
+
+
 def test_the_schema_is_told_without_running(cursor: Cursor) -> None:
     schema = cursor.adbc_execute_schema("SELECT n, text, 1 / 0 AS broken FROM many")
 

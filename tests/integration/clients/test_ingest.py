@@ -1,0 +1,142 @@
+"""Rows are sent by ADBC and by upstream's client, by those who may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import adbc_driver_manager
+import pyarrow as pa
+import pyarrow.flight
+import pytest
+from micromegas.auth import StaticTokenAuthProvider
+from micromegas.flightsql.client import FlightSQLClient
+
+from tests.fakes.telemetry_rows import log_batch, process_state
+from tests.integration.clients.adbc import adbc_connection, fetch_rows
+
+if TYPE_CHECKING:
+    from adbc_driver_flightsql.dbapi import Connection
+
+    from tests.integration.clients.serving import ClientServer
+
+pytestmark = pytest.mark.integration
+
+WRITERS = ["alice", "loader", "collector"]
+
+
+def rows_of(target: str, count: int = 3) -> pa.Table:
+    """Log entries that a test finds again by their target."""
+    return pa.Table.from_batches([log_batch(range(count), writer=target)])
+
+
+def stored(connection: Connection, target: str) -> int:
+    ((count,),) = fetch_rows(connection, f"SELECT count(*) FROM log_entries WHERE target = '{target}'")
+    assert isinstance(count, int)
+    return count
+
+
+def ingest(server: ClientServer, who: str, table: str, rows: Any, **options: Any) -> int:
+    with adbc_connection(server, who) as connection, connection.cursor() as cursor:
+        count: int = cursor.adbc_ingest(table, rows, **{"mode": "append", **options})
+        return count
+
+
+@pytest.mark.parametrize("who", WRITERS)
+@pytest.mark.parametrize("mode", ["append", "create_append"])
+def test_adbc_sends_rows_that_everybody_sees_at_once(
+    server: ClientServer, connection: Connection, who: str, mode: str
+) -> None:
+    target = f"{who}-{mode}"
+
+    assert ingest(server, who, "log_entries", rows_of(target), mode=mode) == 3
+    assert stored(connection, target) == 3
+
+
+def test_adbc_sends_a_stream_of_many_batches(server: ClientServer, connection: Connection) -> None:
+    batches = rows_of("stream", 20_000).to_batches(max_chunksize=1000)
+    reader = pa.RecordBatchReader.from_batches(batches[0].schema, iter(batches))
+
+    assert ingest(server, "loader", "log_entries", reader) == 20_000
+    assert stored(connection, "stream") == 20_000
+
+
+def test_rows_that_were_read_are_sent_back_as_they_are(server: ClientServer, connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM processes")
+        rows = cursor.fetch_arrow_table()
+
+    assert ingest(server, "loader", "processes", rows) == 1
+    assert fetch_rows(connection, "SELECT count(*) FROM processes") == [(1,)]
+
+
+@pytest.mark.parametrize("who", ["bob", "reader"])
+def test_others_may_not(server: ClientServer, connection: Connection, who: str) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="AUTH020") as caught:
+        ingest(server, who, "log_entries", rows_of("refused"))
+
+    assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.UNAUTHORIZED
+    assert stored(connection, "refused") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"mode": "replace"}, adbc_driver_manager.NotSupportedError, "never replaced.*SQL007"),
+        ({"mode": "create"}, adbc_driver_manager.ProgrammingError, "log_entries already.*USE001"),
+        ({"temporary": True}, adbc_driver_manager.NotSupportedError, "Temporary.*SQL007"),
+        ({"catalog_name": "other"}, adbc_driver_manager.NotSupportedError, "one catalog.*SQL007"),
+        ({"db_schema_name": "other"}, adbc_driver_manager.NotSupportedError, "one schema.*SQL007"),
+    ],
+)
+def test_what_would_take_rows_away_or_put_them_elsewhere_is_refused(
+    server: ClientServer, connection: Connection, options: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        ingest(server, "alice", "log_entries", rows_of("refused"), **options)
+
+    assert stored(connection, "refused") == 0
+
+
+def test_other_columns_are_refused_by_name(server: ClientServer) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"no column 'nope'.*USE001"):
+        ingest(server, "alice", "log_entries", rows_of("refused").append_column("nope", pa.array([1, 2, 3])))
+
+
+def test_after_a_refusal_the_connection_goes_on(server: ClientServer) -> None:
+    with adbc_connection(server, "loader") as connection:
+        with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.ProgrammingError, match="USE001"):
+            cursor.adbc_ingest("log_entries", pa.table({"nope": [1]}), mode="append")
+
+        assert fetch_rows(connection, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("who", WRITERS)
+def test_upstreams_client_sends_rows(server: ClientServer, connection: Connection, who: str) -> None:
+    client = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens[who]))
+
+    assert client.bulk_ingest("log_entries", rows_of(f"upstream-{who}")).record_count == 3
+    assert client.bulk_ingest("log_entries", rows_of(f"upstream-{who}", 0)).record_count == 0
+    assert stored(connection, f"upstream-{who}") == 3
+
+
+def test_upstreams_client_adds_a_process_and_finds_it(server: ClientServer) -> None:
+    client = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens["loader"]))
+
+    result = client.bulk_ingest("processes", pa.Table.from_batches([process_state("copied", updated=1)]))
+
+    assert result.record_count == 1
+    assert client.find_process("copied")["exe"].tolist() == ["test"]
+
+
+def test_upstreams_client_learns_why_rows_are_refused(server: ClientServer, capsys: pytest.CaptureFixture[str]) -> None:
+    bob = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens["bob"]))
+    alice = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens["alice"]))
+
+    with pytest.raises(pyarrow.flight.FlightUnauthorizedError, match="AUTH020"):
+        bob.bulk_ingest("log_entries", rows_of("refused"))
+    with pytest.raises(pa.ArrowInvalid, match=r"blocks.*USE001"):
+        alice.bulk_ingest("blocks", rows_of("refused"))
+    with pytest.raises(TypeError):
+        alice.bulk_ingest("log_entries", rows_of("refused").to_pandas())
+
+    assert "Traceback" not in capsys.readouterr().err
