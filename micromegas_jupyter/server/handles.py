@@ -49,7 +49,7 @@ def write_handle(handle: Handle, seals: Seals, caller: CallerKey) -> bytes:
     )
     sql, data = handle.sql.encode(), found.SerializeToString()
     mark = seals.mark(_PURPOSE, caller, join_parts(sql, data))
-    return sql + _COMMENT + base64.urlsafe_b64encode(mark + data).rstrip(b"=")
+    return sql + _COMMENT + _encode(mark + data)
 
 
 def read_handle(data: bytes, seals: Seals, caller: CallerKey) -> Handle:
@@ -63,6 +63,8 @@ def read_handle(data: bytes, seals: Seals, caller: CallerKey) -> Handle:
         sealed = base64.b64decode(token + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except binascii.Error:
         raise unknown_statement() from None
+    if _encode(sealed) != token:  # the last character has bits that decoding drops
+        raise unknown_statement()
     mark, inner = sealed[:MARK_BYTES], sealed[MARK_BYTES:]
     if not seals.is_mark(mark, _PURPOSE, caller, join_parts(sql, inner)):
         raise unknown_statement()
@@ -82,3 +84,7 @@ def unknown_statement() -> UsageError:
         "The prepared statement is not known: it was closed, or was not used for too long.",
         remedy="Prepare the statement again.",
     )
+
+
+def _encode(sealed: bytes) -> bytes:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=")

@@ -51,7 +51,7 @@ class FakeEngine:
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         self.requests.append(request)
         self.callers.append(caller)
-        word = request.sql.split()[0].lower()
+        word = next(iter(request.sql.lower().split()), "")
         if make_error := _FAILURES.get(word):
             raise make_error()
         match word:

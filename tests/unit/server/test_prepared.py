@@ -164,6 +164,19 @@ def test_other_bytes_are_no_handle(clock: FakeClock, handle: bytes) -> None:
         store.get(handle, ALICE)
 
 
+@pytest.mark.parametrize("sql", ["SELECT 1", "SELECT 12", "SELECT 123"])
+def test_no_other_spelling_of_a_handle_is_taken(clock: FakeClock, sql: str) -> None:
+    store = _store(clock)
+    handle = store.add(sql, ALICE)
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/="
+
+    for last in alphabet:
+        spelt = handle[:-1] + bytes([last])
+        if spelt != handle:
+            with pytest.raises(UsageError):
+                store.get(spelt, ALICE)
+
+
 def test_a_handle_with_other_sql_is_refused(clock: FakeClock) -> None:
     store = _store(clock)
     handle = store.add("SELECT 1", ALICE)

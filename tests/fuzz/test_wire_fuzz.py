@@ -1,0 +1,189 @@
+"""Damaged messages: only the project's errors come out of decoders, nothing forged goes through, nothing is slow."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import (
+    IssuedQuery,
+    parse_action_body,
+    parse_descriptor,
+    parse_message,
+    parse_plain_body,
+    parse_ticket,
+)
+from micromegas_jupyter.flightsql.error_details import decode_error, encode_error, parse_status_text
+from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
+from micromegas_jupyter.flightsql.ipc_header import read_header
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.server.prepared import PreparedStatements
+from micromegas_jupyter.server.seals import Seals
+from micromegas_jupyter.server.session_options import set_options
+from micromegas_jupyter.server.tickets import Tickets
+from tests.fakes.clock import FakeClock
+from tests.fuzz.conftest import Fuzzing, sizes
+from tests.fuzz.damage_bytes import damage_bytes
+from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS, VALUES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+ALICE = ("https://id.example", "alice")
+
+
+def _read_descriptor(data: bytes) -> object:
+    descriptor = parse_message(messages.FlightDescriptor, data)
+    if parse_ingest_descriptor(descriptor) is not None:
+        return None
+    return parse_descriptor(descriptor)
+
+
+def _read_cancel_query(body: bytes) -> object:
+    request = parse_action_body(messages.ActionCancelQueryRequest, body)
+    return _read_tickets(parse_message(messages.FlightInfo, request.info))
+
+
+def _read_tickets(info: Any) -> object:
+    return [parse_ticket(endpoint.ticket.ticket) for endpoint in info.endpoint]
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "CreatePreparedStatement": lambda body: parse_action_body(messages.ActionCreatePreparedStatementRequest, body),
+    "ClosePreparedStatement": lambda body: parse_action_body(messages.ActionClosePreparedStatementRequest, body),
+    "CancelQuery": _read_cancel_query,
+    "CancelFlightInfo": lambda body: _read_tickets(parse_plain_body(messages.CancelFlightInfoRequest, body).info),
+    "SetSessionOptions": lambda body: set_options(parse_plain_body(messages.SetSessionOptionsRequest, body)),
+    "RenewFlightEndpoint": lambda body: parse_plain_body(messages.RenewFlightEndpointRequest, body),
+}
+
+
+def _read_action(data: bytes) -> object:
+    action = parse_message(messages.Action, data)
+    read = READERS.get(action.type)
+    return None if read is None else read(action.body)
+
+
+def _actions() -> tuple[bytes, ...]:
+    return tuple(messages.Action(type=name, body=body).SerializeToString() for name, body in ACTIONS.items())
+
+
+@sizes(short=8_000, long=1_000_000)
+@pytest.mark.parametrize(
+    ("samples", "read"),
+    [(TICKETS, parse_ticket), (DESCRIPTORS, _read_descriptor), (_actions(), _read_action)],
+    ids=["tickets", "descriptors", "actions"],
+)
+def test_a_damaged_request_is_read_or_refused(
+    fuzzing: Fuzzing, samples: tuple[bytes, ...], read: Callable[[bytes], object]
+) -> None:
+    for _ in range(fuzzing.tries):
+        data = damage_bytes(fuzzing.random.choice(samples), fuzzing.random)
+
+        with suppress(MicromegasError):
+            fuzzing.attempt(lambda data=data: read(data))
+    fuzzing.check_bounds()
+
+
+@sizes(short=8_000, long=500_000)
+def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
+    tickets = Tickets(Seals(bytes(32)), life_seconds=600, clock=FakeClock(), randomness=SYSTEM_RANDOMNESS)
+    whole = tickets.issue("SELECT 1", ALICE, b"values").data
+    command = parse_ticket(whole)
+    assert isinstance(command, IssuedQuery)
+
+    for _ in range(fuzzing.tries):
+        sealed = damage_bytes(command.sealed, fuzzing.random)
+        if sealed == command.sealed:
+            continue
+
+        with pytest.raises(UsageError):
+            fuzzing.attempt(lambda sealed=sealed: tickets.read(sealed, ALICE))
+    fuzzing.check_bounds()
+
+
+@sizes(short=8_000, long=500_000)
+def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
+    store = PreparedStatements(
+        Seals(bytes(32)),
+        max_statements=10,
+        max_per_caller=10,
+        idle_seconds=600,
+        clock=FakeClock(),
+        randomness=SYSTEM_RANDOMNESS,
+    )
+    handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), pa.record_batch({"0": [1]}), ALICE)
+
+    for _ in range(fuzzing.tries):
+        damaged = damage_bytes(handle, fuzzing.random)
+        if damaged == handle:
+            continue
+
+        with pytest.raises(UsageError):
+            fuzzing.attempt(lambda damaged=damaged: store.get(damaged, ALICE))
+        fuzzing.attempt(lambda damaged=damaged: store.close(damaged, ALICE))
+    assert store.get(handle, ALICE).parameters == pa.record_batch({"0": [1]})
+    fuzzing.check_bounds()
+
+
+@sizes(short=3_000, long=500_000)
+def test_damaged_parameters_are_valid_or_refused(fuzzing: Fuzzing) -> None:
+    limits = ParameterLimits()
+    for _ in range(fuzzing.tries):
+        frames = list(FRAMES)
+        if fuzzing.random.random() < 0.2:
+            fuzzing.random.shuffle(frames)
+        place = fuzzing.random.randrange(len(frames))
+        frames[place] = damage_bytes(frames[place], fuzzing.random)
+
+        with suppress(MicromegasError):
+            found = fuzzing.attempt(lambda frames=frames: decode_parameters(frames, limits=limits))
+            if isinstance(found, pa.RecordBatch):
+                found.validate(full=True)
+                assert found.to_pylist() is not None
+    fuzzing.check_bounds()
+
+
+@sizes(short=8_000, long=500_000)
+def test_a_damaged_header_of_arrow_data_is_read_or_refused(fuzzing: Fuzzing) -> None:
+    headers = [messages.FlightData.FromString(frame).data_header for frame in FRAMES]
+    for _ in range(fuzzing.tries):
+        data = damage_bytes(fuzzing.random.choice(headers), fuzzing.random)
+
+        with suppress(MicromegasError):
+            fuzzing.attempt(lambda data=data: read_header(data))
+    fuzzing.check_bounds()
+
+
+@sizes(short=5_000, long=500_000)
+def test_damaged_error_details_are_an_error_or_nothing(fuzzing: Fuzzing) -> None:
+    error = UsageError("The ticket has expired.", remedy="Ask again.", query_id="q-1")
+    whole, text = encode_error(error), "The ticket has expired. [USE001] (query_id=q-1)"
+    for _ in range(fuzzing.tries):
+        data = damage_bytes(whole, fuzzing.random)
+        words = damage_bytes(text.encode(), fuzzing.random).decode("utf-8", "replace")
+
+        found = fuzzing.attempt(lambda data=data: decode_error(data))
+        told = fuzzing.attempt(lambda words=words: parse_status_text(words))
+
+        assert found is None or isinstance(found, MicromegasError)
+        assert told is None or isinstance(told, MicromegasError)
+    fuzzing.check_bounds()
+
+
+def test_the_samples_are_valid() -> None:
+    for ticket in TICKETS:
+        parse_ticket(ticket)
+    for descriptor in DESCRIPTORS:
+        _read_descriptor(descriptor)
+    for action in _actions():
+        _read_action(action)
+    assert decode_parameters(FRAMES, limits=ParameterLimits()) == VALUES
