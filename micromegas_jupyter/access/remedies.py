@@ -9,7 +9,7 @@ _REMEDIES: Final[tuple[tuple[AbstractSet[str], str], ...]] = (
     ({"legacy_api_key_refused"}, "Replace it with a key that `micromegas keys create` makes."),
     ({"denied"}, "Take the caller out of `denied`, if they may come in again."),
     ({"issuer_unknown"}, "Compare `iss` with the configured issuers character by character, a last slash included."),
-    ({"audience_mismatch", "audience_missing"}, "Ask the provider for a token for this server, or add its audience."),
+    ({"audience_mismatch", "audience_missing"}, "Sign in with `--audience` for this server, or add the audience."),
     ({"expired"}, "Sign in again; if fresh tokens are refused so, compare the clocks of server and provider."),
     ({"not_yet_valid", "issued_in_the_future"}, "The clock here is behind the provider's."),
     ({"unknown_key"}, "Is it a token of another environment? After a rotation it ends within the cool-down."),

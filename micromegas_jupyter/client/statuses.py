@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.token_facts import describe_token
+from micromegas_jupyter.client.token_facts import describe_token, has_ended
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -54,6 +54,10 @@ _UNREACHABLE: Final = re.compile(
 _DOTS_OF_A_JWT: Final = 2
 _KEY_REMEDY: Final = (
     "If it is an API key, check the file that api_key_file names or ask the server's administrator; else sign in again."
+)
+_AUDIENCE_REMEDY: Final = (
+    "If the server expects another audience, ask for a token with --audience NAME; its administrator knows the name. "
+    "Else sign in again."
 )
 _TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame|WRONG_VERSION_NUMBER", re.IGNORECASE)
 
@@ -163,6 +167,8 @@ def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
         error.remedy = _KEY_REMEDY
     if call.credential.token is not None and (facts := describe_token(call.credential.token, now=call.started_at)):
         error.what = f"{error.what} {facts}"
+        if not has_ended(call.credential.token, now=call.started_at):
+            error.remedy = _AUDIENCE_REMEDY
     return error
 
 

@@ -6,7 +6,7 @@ Nothing here is verified and nothing is decided by it; a token that is not a JWT
 import base64
 import binascii
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeGuard
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.flightsql.error_details import printable_text
@@ -25,9 +25,18 @@ def describe_token(token: Secret, *, now: datetime) -> str:
     facts = []
     if isinstance(audience, str) and isinstance(issuer, str):
         facts.append(f'The token is for audience "{_short(audience)}", from {_short(issuer)}.')
-    if type(ends) is int and 0 < ends <= int(now.timestamp()):
+    if _is_past(ends, now):
         facts.append(f"It ended at {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC.")
     return " ".join(facts)
+
+
+def has_ended(token: Secret, *, now: datetime) -> bool:
+    """Whether a JWT says that it ended; False when it is none."""
+    return _is_past(_read_claims(token.reveal()).get("exp"), now)
+
+
+def _is_past(ends: object, now: datetime) -> TypeGuard[int]:
+    return type(ends) is int and 0 < ends <= int(now.timestamp())
 
 
 def _read_claims(token: str) -> dict[str, object]:

@@ -96,7 +96,8 @@ def test_a_token_for_another_audience_is_explained_from_the_token(kernel: Attend
     assert found == [
         (
             '✗ The server does not accept this credential. The token is for audience "other-app", from '
-            "http://PROVIDER. Sign in again, or ask the server's administrator which tokens it accepts."
+            "http://PROVIDER. If the server expects another audience, ask for a token with --audience NAME; its "
+            "administrator knows the name. Else sign in again."
         ),
         "  query ID · AUTH010 · docs/errors.md#auth010",
     ]
