@@ -40,6 +40,7 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
         max_result_bytes=limits.max_result_mib * _MIB or None,
         max_concurrent_queries=limits.max_queries,
         max_queries_per_caller=limits.max_queries_per_caller,
+        max_heavy_queries=limits.max_heavy_queries or None,
         admission_wait_seconds=float(limits.queue_seconds),
         max_receive_bytes=limits.max_message_mib * _MIB,
         max_metadata_bytes=limits.max_metadata_kib * 1024,
@@ -58,6 +59,7 @@ def limit_engine(settings: EngineSettings, limits: ServerLimits) -> EngineSettin
     """Return `settings` with the limits of spilling and of a statement's length."""
     return replace(
         settings,
+        heavy_statements=limits.max_heavy_queries or None,
         spill_limit_bytes=limits.spill_mib * _MIB,
         spill_directory=limits.spill_directory,
         max_statement_bytes=limits.max_statement_bytes,

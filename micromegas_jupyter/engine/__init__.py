@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.figures import QueryFigures
     from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
     from micromegas_jupyter.engine.settings import EngineSettings
+    from micromegas_jupyter.engine.threads import default_heavy_statements
+    from micromegas_jupyter.engine.work_class import WorkClass
 
 _HOME = {
     "DataFusionEngine": "datafusion_engine",
@@ -22,6 +24,8 @@ _HOME = {
     "QueryFigures": "figures",
     "StatementRequest": "contract",
     "TimeRange": "contract",
+    "WorkClass": "work_class",
+    "default_heavy_statements": "threads",
     "fingerprints": "fingerprint",
     "sql_hash": "fingerprint",
 }
@@ -34,6 +38,8 @@ __all__ = [
     "QueryFigures",
     "StatementRequest",
     "TimeRange",
+    "WorkClass",
+    "default_heavy_statements",
     "fingerprints",
     "sql_hash",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext
     from micromegas_jupyter.engine.figures import QueryFigures
+    from micromegas_jupyter.engine.work_class import WorkClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,11 @@ class PlannedQuery(Protocol):
 
         A type that the plan does not tell is null.
         """
+        ...
+
+    @property
+    def work_class(self) -> WorkClass:
+        """Return whether the statement is likely to be heavy; an estimate."""
         ...
 
     @property

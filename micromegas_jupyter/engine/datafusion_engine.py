@@ -29,8 +29,10 @@ from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, names_of, visible_schemas
+from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
+from micromegas_jupyter.engine.work_class import estimate_work
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -85,6 +87,10 @@ class DataFusionEngine:
     """
 
     def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: Denials | None = None) -> None:
+        start_threads(
+            (settings.heavy_statements or default_heavy_statements())
+            * (settings.target_partitions or processor_count())
+        )
         self._denials = denials
         self._tables = tables
         self._settings = settings
@@ -237,6 +243,11 @@ class DataFusionEngine:
             pool=self._pool,
             context=context,
             context_init_seconds=statement.init_seconds + planned.init_seconds,
+            work_class=estimate_work(
+                plan.display_indent(),
+                statement.scanned,
+                (file for table in planned.tables for file in table.snapshot.files),
+            ),
         )
 
 

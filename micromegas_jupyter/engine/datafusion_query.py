@@ -18,6 +18,7 @@ from micromegas_jupyter.engine.errors import Context, is_engine_failure, transla
 from micromegas_jupyter.engine.figures import PlanCounts, QueryFigures, count_plan
 from micromegas_jupyter.engine.placeholders import missing_parameter
 from micromegas_jupyter.engine.wire_schema import to_wire
+from micromegas_jupyter.engine.work_class import WorkClass
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -77,7 +78,9 @@ class DataFusionQuery:
         pool: PlanningPool,
         context: Context,
         context_init_seconds: float = 0.0,
+        work_class: WorkClass = WorkClass.SMALL,
     ) -> None:
+        self._work_class = work_class
         self._figures = QueryFigures(context_init_seconds=context_init_seconds)
         self._frame: DataFrame | None = frame
         self._result = result
@@ -94,6 +97,11 @@ class DataFusionQuery:
     def parameter_schema(self) -> pa.Schema:
         """Return one field per placeholder, in order."""
         return self._parameters.schema
+
+    @property
+    def work_class(self) -> WorkClass:
+        """Return whether the statement is likely to be heavy."""
+        return self._work_class
 
     @property
     def figures(self) -> QueryFigures:

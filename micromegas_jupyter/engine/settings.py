@@ -28,6 +28,8 @@ class EngineSettings:
         spill_directory: An existing folder, below which the engine makes its own; None for the system's.
         max_statement_bytes: The longest statement, in UTF-8 bytes; at most the default, for which the other
             limits of a statement's shape were measured.
+        heavy_statements: How many heavy statements run at once; None for one for two processors. The server sees to it;
+            the engine has threads to spare beyond them.
         target_partitions: How many partitions a query runs in; None for one per processor.
         batch_rows: Rows in a batch, at most.
         planning_threads: How many statements are planned at once.
@@ -42,6 +44,7 @@ class EngineSettings:
     spill_limit_bytes: int = 8 << 30
     spill_directory: str | None = field(default=None, repr=False)
     max_statement_bytes: int = MOST_STATEMENT_BYTES
+    heavy_statements: int | None = None
     target_partitions: int | None = None
     batch_rows: int = 65536
     planning_threads: int = 2
@@ -49,7 +52,8 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         counts = (self.memory_limit_bytes, self.spill_limit_bytes, self.batch_rows, self.planning_threads)
-        if min(counts) < 1 or (self.target_partitions is not None and self.target_partitions < 1):
+        optional = (self.target_partitions, self.heavy_statements)
+        if min(counts) < 1 or any(number is not None and number < 1 for number in optional):
             raise ValueError("engine limits are one or more")
         if not 1 <= self.max_statement_bytes <= MOST_STATEMENT_BYTES:
             raise ValueError(f"max_statement_bytes is between 1 and {MOST_STATEMENT_BYTES}")

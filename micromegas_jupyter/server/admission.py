@@ -1,113 +1,177 @@
-"""How many queries run at once, over all and for each caller; the rest wait a bounded time.
+"""Whose query runs when: few heavy ones at once, and small ones beside them without waiting for them.
 
-What a query may use while it runs is the engine's business.
+A query gets a turn to be planned. When the plan is heavy, it hands that turn on and waits for one of the few heavy
+turns; when it is small, it keeps its turn, and if it then works for long, it counts as heavy as well. What a query may
+use while it runs is the engine's business.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.server.fair_slots import CallerKey, FairSlots, SlotLimits
 
+#: A query that works for longer counts as heavy, whatever its plan looked like.
+LONG_SECONDS: Final = 1.0
 _WAITING_PER_SLOT: Final = 4
 
-CallerKey = tuple[str, str]
+__all__ = ["LONG_SECONDS", "Admission", "AdmissionLimits", "CallerKey", "Turn"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiter:
-    caller: CallerKey
-    turn: asyncio.Future[None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionLimits:
+    """How many queries run at once.
+
+    Attributes:
+        max_queries: Queries that plan, or run and are small.
+        max_per_caller: Of these, those of one caller.
+        max_heavy: Heavy queries that run.
+        wait_seconds: How long a query waits for each turn.
+    """
+
+    max_queries: int
+    max_per_caller: int
+    max_heavy: int
+    wait_seconds: float
 
 
 class Admission:
-    """Gives out query slots, first come first served among those whose caller has one left.
+    """Gives out turns. Belongs to one event loop; the counts may be read from any thread."""
 
-    Belongs to one event loop.
-
-    Args:
-        max_queries: Slots in all.
-        max_per_caller: Slots of one caller.
-        wait_seconds: How long a query waits for a slot.
-    """
-
-    def __init__(self, *, max_queries: int, max_per_caller: int, wait_seconds: float) -> None:
-        self._max_queries = max_queries
-        self._max_per_caller = max_per_caller
-        self._wait_seconds = wait_seconds
-        self._running: Counter[CallerKey] = Counter()
-        self._running_count = 0
-        self._waiters: list[_Waiter] = []
+    def __init__(self, limits: AdmissionLimits) -> None:
+        waiting = _WAITING_PER_SLOT * limits.max_queries
+        self._ordinary = FairSlots(
+            SlotLimits(
+                slots=limits.max_queries,
+                per_caller=limits.max_per_caller,
+                waiting=waiting,
+                waiting_per_caller=waiting,
+                wait_seconds=limits.wait_seconds,
+            ),
+            limit="queue",
+        )
+        self._heavy = FairSlots(
+            SlotLimits(
+                slots=limits.max_heavy,
+                per_caller=limits.max_heavy,
+                waiting=waiting,
+                waiting_per_caller=limits.max_per_caller,
+                wait_seconds=limits.wait_seconds,
+            ),
+            limit="heavy_queue",
+        )
 
     @property
-    def running_count(self) -> int:
-        """How many slots are taken; may be read from any thread."""
-        return self._running_count
+    def small_count(self) -> int:
+        """How many queries plan, or run without being known as heavy before they ran."""
+        return self._ordinary.taken_count
+
+    @property
+    def heavy_count(self) -> int:
+        """How many heavy queries run and work, those among them that were taken for small."""
+        return self._heavy.taken_count
 
     @property
     def waiting_count(self) -> int:
-        """How many wait for a slot; may be read from any thread."""
-        return len(self._waiters)
+        """How many wait to be planned."""
+        return self._ordinary.waiting_count
+
+    @property
+    def waiting_heavy_count(self) -> int:
+        """How many heavy queries wait to run."""
+        return self._heavy.waiting_count
 
     @asynccontextmanager
-    async def slot(self, caller: CallerKey) -> AsyncIterator[None]:
-        """Hold a slot for the caller (issuer, subject).
+    async def turn(
+        self, caller: CallerKey, *, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> AsyncIterator["Turn"]:
+        """Wait for a turn, to plan and run a query in the body.
+
+        Args:
+            caller: Issuer and subject.
+            waiting: Makes what is around each wait, to measure it.
 
         Raises:
-            ResourcesExhausted: No slot came free in time, or too many wait already.
+            ResourcesExhausted: No turn came in time, or too many wait already.
         """
-        if self._is_free(caller):
-            self._take(caller)
-        else:
-            await self._wait_for_turn(caller)
+        with waiting():
+            await self._ordinary.take(caller)
+        turn = Turn(caller, ordinary=self._ordinary, heavy=self._heavy, waiting=waiting)
+        try:
+            yield turn
+        finally:
+            turn.end()
+
+
+class Turn:
+    """One query's turn. Belongs to one event loop; made by `Admission`."""
+
+    def __init__(
+        self,
+        caller: CallerKey,
+        *,
+        ordinary: FairSlots,
+        heavy: FairSlots,
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._caller = caller
+        self._ordinary = ordinary
+        self._heavy = heavy
+        self._waiting = waiting
+        self._has_ordinary = True
+        self._is_heavy = False
+        self._is_idle = False
+        self._has_heavy = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def become_heavy(self) -> None:
+        """Hand the turn on and wait for a heavy one.
+
+        Raises:
+            ResourcesExhausted: None came in time, or too many wait already.
+        """
+        self._has_ordinary = False
+        self._ordinary.give_back(self._caller)
+        with self._waiting():
+            await self._heavy.take(self._caller)
+        self._is_heavy = self._has_heavy = True
+
+    def become_small(self) -> None:
+        """Keep the turn; from `LONG_SECONDS` on the query counts as a heavy one too."""
+        self._timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._settle, True)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Let others have a heavy turn while the body waits for long: for a client that takes no data."""
+        timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._rest)
         try:
             yield
         finally:
-            self._give_back(caller)
+            timer.cancel()
+            self._is_idle = False
+            self._settle(is_heavy=self._is_heavy)
 
-    async def _wait_for_turn(self, caller: CallerKey) -> None:
-        if len(self._waiters) >= _WAITING_PER_SLOT * self._max_queries:
-            raise _over_limit()
-        waiter = _Waiter(caller, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                await waiter.turn
-        except BaseException as error:
-            if waiter.turn.done() and not waiter.turn.cancelled():
-                self._give_back(caller)  # the turn came in the moment that ended the wait
-            else:
-                self._waiters.remove(waiter)
-            if isinstance(error, TimeoutError):
-                raise _over_limit() from None
-            raise
+    def end(self) -> None:
+        """Give everything back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._settle(is_heavy=False)
+        if self._has_ordinary:
+            self._has_ordinary = False
+            self._ordinary.give_back(self._caller)
 
-    def _is_free(self, caller: CallerKey) -> bool:
-        return self._running_count < self._max_queries and self._running[caller] < self._max_per_caller
+    def _rest(self) -> None:
+        self._is_idle = True
+        self._settle(is_heavy=self._is_heavy)
 
-    def _take(self, caller: CallerKey) -> None:
-        self._running[caller] += 1
-        self._running_count += 1
-
-    def _give_back(self, caller: CallerKey) -> None:
-        self._running[caller] -= 1
-        self._running_count -= 1
-        if not self._running[caller]:
-            del self._running[caller]
-        for waiter in self._waiters:
-            if not waiter.turn.done() and self._is_free(waiter.caller):
-                self._take(waiter.caller)
-                self._waiters.remove(waiter)
-                waiter.turn.set_result(None)
-                return
-
-
-def _over_limit() -> ResourcesExhausted:
-    return ResourcesExhausted(
-        "The server runs as many queries as it may, for you or in all.",
-        remedy="Wait for some to end, then try again.",
-        limit="queue",
-    )
+    def _settle(self, is_heavy: bool) -> None:  # noqa: FBT001 - a timer calls it
+        """Hold a heavy turn exactly while the query is heavy and not idle."""
+        self._is_heavy = is_heavy
+        is_due = is_heavy and not self._is_idle
+        if is_due and not self._has_heavy:
+            self._heavy.force(self._caller)
+        elif self._has_heavy and not is_due:
+            self._heavy.give_back(self._caller)
+        self._has_heavy = is_due

@@ -24,6 +24,7 @@ class FlightServerSettings:
         max_concurrent_calls: Calls of all kinds at once; over it the answer is RESOURCE_EXHAUSTED at once.
         max_concurrent_queries: Queries that plan or stream at once.
         max_queries_per_caller: Of these, those of one caller.
+        max_heavy_queries: Heavy queries that run at once; None for one for two processors.
         query_timeout_seconds: How long a query may take from its call to its last row; None for any time.
         max_rows: Rows of one result; None for all.
         max_result_bytes: Bytes of one result as it is sent; None for any number.
@@ -53,6 +54,7 @@ class FlightServerSettings:
     max_concurrent_calls: int = 1000
     max_concurrent_queries: int = 32
     max_queries_per_caller: int = 16
+    max_heavy_queries: int | None = None
     query_timeout_seconds: float | None = 1800.0
     max_rows: int | None = None
     max_result_bytes: int | None = None
@@ -82,7 +84,7 @@ class FlightServerSettings:
             self.max_queries_per_caller,
             self.max_prepared,
             self.max_prepared_per_caller,
-            *(limit for limit in (self.max_rows, self.max_result_bytes) if limit is not None),
+            *(limit for limit in (self.max_rows, self.max_result_bytes, self.max_heavy_queries) if limit is not None),
         )
         waits = (
             self.admission_wait_seconds,

@@ -3,8 +3,8 @@
 Where the numbers are read is the HTTP endpoint's job; what the validators count, that of `access.metrics`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -24,8 +24,8 @@ _METHODS: Final = frozenset(
 )  # fmt: skip
 #: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _LIMITS: Final = (
-    "call_rate", "memory", "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "stalled_client",
-    _OTHER,
+    "call_rate", "heavy_queue", "memory", "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows",
+    "stalled_client", _OTHER,
 )  # fmt: skip
 _SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
@@ -40,6 +40,7 @@ class QueryMeasure:
         work_class: `small` or `heavy`, once the plan is known.
         waiting_seconds: How long it waited for its turns.
         planning_seconds: How long it was planned.
+        sending_seconds: How long it waited for the client to take rows.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -48,6 +49,7 @@ class QueryMeasure:
         self.work_class = UNPLANNED
         self.waiting_seconds = 0.0
         self.planning_seconds = 0.0
+        self.sending_seconds = 0.0
 
     @contextmanager
     def planning(self) -> Iterator[None]:
@@ -58,19 +60,27 @@ class QueryMeasure:
         finally:
             self.planning_seconds += self._clock.monotonic() - started
 
-    @asynccontextmanager
-    async def turn(self, slot: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-        """Enter `slot` for the body and measure the wait for it."""
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Measure the body as a wait for a turn."""
         started = self._clock.monotonic()
-        is_waiting = True
         try:
-            async with slot:
-                is_waiting = False
-                self.waiting_seconds += self._clock.monotonic() - started
-                yield
+            yield
         finally:
-            if is_waiting:
-                self.waiting_seconds += self._clock.monotonic() - started
+            self.waiting_seconds += self._clock.monotonic() - started
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Measure the body as a wait for the client."""
+        started = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self.sending_seconds += self._clock.monotonic() - started
+
+    def worked_seconds(self) -> float:
+        """Return for how long the engine works, so far, after planning."""
+        return self.total_seconds() - self.waiting_seconds - self.planning_seconds - self.sending_seconds
 
     def total_seconds(self) -> float:
         """Return how long the query takes so far."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from micromegas_jupyter.contracts import AuthContext
-from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest
+from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest, WorkClass
 from micromegas_jupyter.engine.figures import QueryFigures
 from micromegas_jupyter.errors import InvalidStatement
 
@@ -57,6 +57,10 @@ class _RowByRow:
     @property
     def parameter_schema(self) -> pa.Schema:
         return self._first.parameter_schema
+
+    @property
+    def work_class(self) -> WorkClass:
+        return self._first.work_class
 
     async def batches(self) -> AsyncIterator[pa.RecordBatch]:
         remaining = self._request.row_limit

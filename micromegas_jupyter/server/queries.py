@@ -3,35 +3,30 @@
 SQL is the engine's business; which call this is, `flight_service` has found.
 """
 
-import asyncio
-from typing import Final
-
 import pyarrow as pa
 
 from micromegas_jupyter.contracts import AuthType
-from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest
+from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest, WorkClass, default_heavy_statements
 from micromegas_jupyter.errors import QueryDenied
-from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.server.admission import Admission
+from micromegas_jupyter.server.admission import Admission, AdmissionLimits
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
 from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.deny_list import DenyList
+from micromegas_jupyter.server.experience import Experience
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import (
     find_client_address,
     parse_client_tags,
-    parse_compression,
     parse_query_options,
 )
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.parameter_rows import plan_rows
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
+from micromegas_jupyter.server.sending import Sending
 from micromegas_jupyter.server.statuses import ends_task, translate_error
-
-_CLOSE_SECONDS: Final = 10.0
 
 
 class QueryRunner:
@@ -59,21 +54,26 @@ class QueryRunner:
         self._clock = clock
         self._settings = settings
         self._metrics = metrics
-        self._admission = Admission(
-            max_queries=settings.max_concurrent_queries,
-            max_per_caller=settings.max_queries_per_caller,
-            wait_seconds=settings.admission_wait_seconds,
+        self._experience = Experience()
+        self._admission = admission = Admission(
+            AdmissionLimits(
+                max_queries=settings.max_concurrent_queries,
+                max_per_caller=settings.max_queries_per_caller,
+                max_heavy=settings.max_heavy_queries or default_heavy_statements(),
+                wait_seconds=settings.admission_wait_seconds,
+            )
         )
         metrics.watch_queries(
-            "small",
-            running=lambda: self._admission.running_count,
-            waiting=lambda: self._admission.waiting_count,
+            WorkClass.SMALL, running=lambda: admission.small_count, waiting=lambda: admission.waiting_count
+        )
+        metrics.watch_queries(
+            WorkClass.HEAVY, running=lambda: admission.heavy_count, waiting=lambda: admission.waiting_heavy_count
         )
 
     @property
     def running_count(self) -> int:
         """How many queries plan or stream now."""
-        return self._admission.running_count
+        return self._admission.small_count + self._admission.heavy_count
 
     async def plan(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> PlannedQuery:
         """Plan a statement without running it, as its caller would run it.
@@ -91,7 +91,7 @@ class QueryRunner:
             # A client that is refused here never asks for the rows, and a denial belongs in the audit.
             QueryAudit(facts, self._clock).write("error", error)
             raise
-        async with query_deadline(self._settings.query_timeout_seconds), self._admission.slot(call.caller_key):
+        async with query_deadline(self._settings.query_timeout_seconds), self._admission.turn(call.caller_key):
             return await plan_rows(self._engine, request, call.caller)
 
     async def run(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> None:
@@ -110,14 +110,27 @@ class QueryRunner:
             await self._check_denials(facts)
             async with (
                 query_deadline(self._settings.query_timeout_seconds),
-                measure.turn(self._admission.slot(call.caller_key)),
+                self._admission.turn(call.caller_key, waiting=measure.waiting) as turn,
             ):
                 audit.mark_admitted()
                 with measure.planning():
                     planned = await plan_rows(self._engine, request, call.caller)
                 audit.mark_planned(lambda: planned.figures)
-                measure.work_class = "small"
-                await self._send_rows(call, planned, audit)
+                measure.work_class = self._experience.correct(sql, planned.work_class)
+                if measure.work_class is WorkClass.HEAVY:
+                    await turn.become_heavy()
+                else:
+                    turn.become_small()
+                sending = Sending(
+                    call=call,
+                    turn=turn,
+                    size=ResultSize(max_rows=self._settings.max_rows, max_bytes=self._settings.max_result_bytes),
+                    audit=audit,
+                    measure=measure,
+                    metrics=self._metrics,
+                )
+                with self._experience.watch(sql, measure.worked_seconds):
+                    await sending.send(planned)
         except BaseException as error:
             if ends_task(error) or call.context.done():
                 audit.write("incomplete")
@@ -133,32 +146,6 @@ class QueryRunner:
     async def _check_denials(self, facts: QueryFacts) -> None:
         if self._deny_list is not None:
             await self._deny_list.check(facts)
-
-    async def _send_rows(self, call: Call, planned: PlannedQuery, audit: QueryAudit) -> None:
-        compression = parse_compression(call.headers)
-        encoder = FlightDataEncoder(planned.schema, compression=compression)
-        size = ResultSize(max_rows=self._settings.max_rows, max_bytes=self._settings.max_result_bytes)
-        await call.write(encoder.encode_schema())
-        batches = planned.batches()
-        try:
-            async for batch in batches:
-                sent = size.fit(batch)
-                encoded = encoder.encode_batch(sent)
-                if compression is not None:  # work that would hold up other calls
-                    encoded = iter(await asyncio.to_thread(list, encoded))
-                for message in encoded:
-                    size.check_message(len(message))
-                    await call.write(message)
-                    self._metrics.count_sent(rows=0, size=len(message))
-                self._metrics.count_sent(rows=sent.num_rows, size=0)
-                audit.output_rows += sent.num_rows
-                size.count_rows(sent.num_rows, of=batch.num_rows)
-        finally:
-            # Without this the engine would work on until the garbage collector finds the iterator.
-            close = getattr(batches, "aclose", None)
-            if close is not None:
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await close()
 
     def _gather_facts(self, call: Call, request: StatementRequest) -> QueryFacts:
         return QueryFacts(

@@ -27,8 +27,9 @@ class ServerLimits:
         query_timeout_seconds: How long a query may take, waiting and planning included; 0 for as long as it likes.
         max_rows: Rows of one result; 0 for all.
         max_result_mib: Size of one result as it is sent, in MiB; 0 for any.
-        max_queries: Queries that plan or run at once.
+        max_queries: Queries that plan, or run and are small, at once.
         max_queries_per_caller: Of these, those of one caller.
+        max_heavy_queries: Heavy queries that run at once; 0 for one for two processors.
         queue_seconds: How long a query waits for its turn.
         spill_mib: What one query may write to the spill directory, in MiB.
         spill_directory: An existing folder for what does not fit into memory; None for the system's.
@@ -47,6 +48,7 @@ class ServerLimits:
     max_result_mib: int = 0
     max_queries: int = 32
     max_queries_per_caller: int = 16
+    max_heavy_queries: int = 0
     queue_seconds: int = 60
     spill_mib: int = 8192
     spill_directory: str | None = field(default=None, repr=False)
@@ -96,13 +98,20 @@ COUNTED_LIMITS: Final = (
     CountedLimit(
         name="max_queries",
         variable="MICROMEGAS_SERVER_MAX_QUERIES",
-        meaning="queries that run at once",
+        meaning="queries that plan, or run and are small, at once",
         most=10_000,
     ),
     CountedLimit(
         name="max_queries_per_caller",
         variable="MICROMEGAS_SERVER_MAX_QUERIES_PER_CALLER",
-        meaning="queries of one caller that run at once",
+        meaning="of these, those of one caller",
+        most=10_000,
+    ),
+    CountedLimit(
+        name="max_heavy_queries",
+        variable="MICROMEGAS_SERVER_MAX_HEAVY_QUERIES",
+        meaning="heavy queries that run at once; 0 for one for two processors",
+        least=0,
         most=10_000,
     ),
     CountedLimit(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine import QueryFigures
+from micromegas_jupyter.engine import QueryFigures, WorkClass
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class FakePlannedQuery:
     schema: pa.Schema
     stream: Callable[[], AsyncIterator[pa.RecordBatch]]
     parameter_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    work_class: WorkClass = WorkClass.SMALL
     figures: QueryFigures = field(default_factory=lambda: QueryFigures(bytes_scanned=4096))
 
     def batches(self) -> AsyncIterator[pa.RecordBatch]:

@@ -29,6 +29,7 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_result_mib=2,
         max_queries=5,
         max_queries_per_caller=3,
+        max_heavy_queries=2,
         queue_seconds=9,
         max_message_mib=4,
         max_metadata_kib=16,
@@ -46,6 +47,7 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_result_bytes=2 << 20,
         max_concurrent_queries=5,
         max_queries_per_caller=3,
+        max_heavy_queries=2,
         admission_wait_seconds=9.0,
         max_receive_bytes=4 << 20,
         max_metadata_bytes=16 << 10,
@@ -56,10 +58,14 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
 
 
 def test_the_engine_gets_its_limits_in_its_own_units(tmp_path: Path) -> None:
-    limits = ServerLimits(spill_mib=3, spill_directory=str(tmp_path), max_statement_bytes=100)
+    limits = ServerLimits(max_heavy_queries=2, spill_mib=3, spill_directory=str(tmp_path), max_statement_bytes=100)
 
     assert limit_engine(EngineSettings(planning_threads=1), limits) == EngineSettings(
-        planning_threads=1, spill_limit_bytes=3 << 20, spill_directory=str(tmp_path), max_statement_bytes=100
+        planning_threads=1,
+        heavy_statements=2,
+        spill_limit_bytes=3 << 20,
+        spill_directory=str(tmp_path),
+        max_statement_bytes=100,
     )
 
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 def _value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
@@ -56,48 +49,23 @@ def test_a_limit_is_reported_before_anybody_reached_it() -> None:
 def test_the_phases_of_a_query_are_measured() -> None:
     clock = FakeClock()
     metrics = ServerMetrics()
+    measure = QueryMeasure(clock)
 
-    @asynccontextmanager
-    async def slot() -> AsyncIterator[None]:
+    with measure.waiting():
         clock.advance(2)
-        yield
-
-    async def scenario() -> QueryMeasure:
-        measure = QueryMeasure(clock)
-        async with measure.turn(slot()):
-            with measure.planning():
-                clock.advance(3)
-            measure.work_class = "small"
-            clock.advance(4)
-        return measure
-
-    metrics.count_query(asyncio.run(scenario()), "ok")
+    with measure.planning():
+        clock.advance(3)
+    measure.work_class = "small"
+    clock.advance(4)
+    with measure.sending():
+        clock.advance(5)
+    metrics.count_query(measure, "ok")
 
     assert _value(metrics, "queries_total", work_class="small", status="ok", error="") == 1
-    assert _value(metrics, "query_seconds_sum", work_class="small") == 9
+    assert _value(metrics, "query_seconds_sum", work_class="small") == 14
     assert _value(metrics, "query_waiting_seconds_sum") == 2
     assert _value(metrics, "query_planning_seconds_sum") == 3
-
-
-def test_a_turn_that_never_came_counts_as_waiting() -> None:
-    clock = FakeClock()
-
-    @asynccontextmanager
-    async def slot() -> AsyncIterator[None]:
-        clock.advance(2)
-        if clock.monotonic():
-            raise ResourcesExhausted("Full.", limit="queue")
-        yield
-
-    async def scenario(measure: QueryMeasure) -> None:
-        async with measure.turn(slot()):
-            pass
-
-    measure = QueryMeasure(clock)
-    with pytest.raises(ResourcesExhausted):
-        asyncio.run(scenario(measure))
-
-    assert measure.waiting_seconds == 2
+    assert measure.worked_seconds() == 4
 
 
 def test_gauges_ask_whoever_knows() -> None:
