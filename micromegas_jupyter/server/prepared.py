@@ -157,7 +157,9 @@ class PreparedStatements:
         if len(own) >= self._max_per_caller:
             self._end(own[0])
         elif len(self._kept) >= self._max_statements:
-            raise ResourcesExhausted("The server keeps as many prepared statements as it may.", remedy="Try later.")
+            raise ResourcesExhausted(
+                "The server keeps as many prepared statements as it may.", remedy="Try later.", limit="prepared"
+            )
         kept = self._kept[statement_id] = _Kept(caller=caller, last_used=self._clock.monotonic())
         return kept
 
