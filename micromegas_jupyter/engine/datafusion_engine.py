@@ -21,6 +21,7 @@ from micromegas_jupyter.engine.errors import Context, is_engine_failure, transla
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
+from micromegas_jupyter.engine.identity import register_identity_functions, with_identity_syntax
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
 from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
@@ -143,6 +144,7 @@ class DataFusionEngine:
     def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_types(scanned)
+        scanned = with_identity_syntax(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
         placeholders = find_placeholders(scanned)
@@ -182,6 +184,7 @@ class DataFusionEngine:
                 mentions=mentions,
                 failures=statement.failures,
             )
+        register_identity_functions(session, statement.caller, tables=statement.tables, mentions=mentions)
         tables = self._builder.register(
             session,
             statement.tables,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from micromegas_jupyter.engine.caller_facts import IDENTITY_FUNCTIONS
 from micromegas_jupyter.engine.errors import is_engine_failure
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _QUICK_EXPRESSIONS: Final = 2000
 #: What the optimiser computes of a constant call, however long it takes; these take no time.
 _QUICK_FUNCTIONS: Final = frozenset(
     {"now", "current_timestamp", "current_date", "current_time", "today", "to_timestamp", "date_trunc"}
+    | IDENTITY_FUNCTIONS
 )
 _MOST_VISITED: Final = 5000
 _OPERATORS: Final = frozenset(

@@ -7,8 +7,10 @@ composition's.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.flat_schema import flat_schema
 from micromegas_jupyter.engine.tables import visible_schema
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.conditions import Conditions
 
 _log = logging.getLogger(__name__)
+
+_SOMEBODY: Final = AuthContext(
+    subject="somebody",
+    issuer="https://id.example",
+    auth_type=AuthType.OIDC,
+    email="somebody@example.com",
+    email_verified=True,
+    groups=("a", "b"),
+    roles=("a", "b"),
+)
 
 
 def check_role_conditions(conditions: Conditions, tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
@@ -54,7 +66,7 @@ def _problem(conditions: Conditions, snapshot: TableSnapshot, own: Sequence[str]
     try:
         # A table without files has its columns too.
         schema = flat_schema(visible_schema(snapshot))
-        found = (conditions.problem(condition, schema) for condition in own)
+        found = (conditions.problem(with_caller_in_condition(one, _SOMEBODY), schema) for one in own)
         return next((problem for problem in found if problem is not None), None)
     except BaseException as error:
         if not is_engine_failure(error):

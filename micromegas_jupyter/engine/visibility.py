@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.contracts import TableAccess, TableSnapshot
+from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,11 +59,11 @@ class Visibility:
             access = self._default
         if access is None:
             return [VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name) for snapshot in snapshots]
-        return [_seen(snapshot, access) for snapshot in snapshots if access.may_read(snapshot.name)]
+        return [_seen(snapshot, access, caller) for snapshot in snapshots if access.may_read(snapshot.name)]
 
 
-def _seen(snapshot: TableSnapshot, access: TableAccess) -> VisibleTable:
-    conditions = access.conditions(snapshot.name)
+def _seen(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
+    conditions = tuple(with_caller_in_condition(one, caller) for one in access.conditions(snapshot.name))
     raw_name = snapshot.raw_name
     # A condition is about the merged rows: it would not mean the same on the states that they are made of.
     if conditions or (raw_name is not None and access.filters.get(raw_name)):

@@ -1,0 +1,179 @@
+"""SQL knows who calls, and shows each caller his own rights only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.contracts import AuthContext, AuthType, TableAccess
+from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
+from micromegas_jupyter.errors import ConfigurationError, InternalError, InvalidStatement
+from tests.unit.engine.conftest import Asker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ALICE = AuthContext(
+    subject="al'ice",
+    issuer="https://id.example",
+    auth_type=AuthType.OIDC,
+    email="alice@example.com",
+    email_verified=True,
+    name="Alice",
+    expires_at=datetime(2026, 11, 25, 12, tzinfo=UTC),
+    groups=("team-a", "it's"),
+    roles=("analyst",),
+)
+
+
+def _as(ask: Asker, caller: AuthContext, filters: Mapping[str, tuple[str, ...]] | None = None) -> Asker:
+    access = None if filters is None else TableAccess(filters=filters)
+    return Asker(ask.engine, ask.tables, replace(caller, table_access=access))
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("current_user", "al'ice"),
+        ("current_user()", "al'ice"),
+        ("CURRENT_USER ( )", "al'ice"),
+        ("session_user", "al'ice"),
+        ("user", "al'ice"),
+        ("current_email()", "alice@example.com"),
+        ("current_issuer()", "https://id.example"),
+        ("is_admin()", False),
+        ("current_groups()", ["team-a", "it's"]),
+        ("current_roles()", ["analyst"]),
+        ("array_has(current_roles(), 'analyst')", True),
+        ("upper(current_user())", "AL'ICE"),
+        ("'current_user()'", "current_user()"),
+    ],
+)
+def test_a_function_tells_the_callers_own_value(ask: Asker, expression: str, expected: object) -> None:
+    (row,) = _as(ask, ALICE).rows(f"SELECT {expression} AS found")
+
+    assert row == {"found": expected}
+
+
+def test_an_address_that_nobody_vouches_for_is_null(ask: Asker) -> None:
+    caller = replace(ALICE, email_verified=False)
+
+    assert _as(ask, caller).rows("SELECT current_email() AS found") == [{"found": None}]
+
+
+def test_one_engine_answers_each_caller_with_his_own_name(ask: Asker) -> None:
+    sql = "SELECT current_user() AS found"
+
+    found = [_as(ask, replace(ALICE, subject=name)).rows(sql) for name in ("ann", "bob", "ann")]
+
+    assert found == [[{"found": "ann"}], [{"found": "bob"}], [{"found": "ann"}]]
+
+
+def test_rows_can_be_compared_with_the_caller(ask: Asker) -> None:
+    caller = replace(ALICE, subject="web")
+    plan = _as(ask, caller).rows("EXPLAIN SELECT msg FROM log_entries WHERE exe = current_user()")[1]["plan"]
+
+    assert _as(ask, caller).rows("SELECT DISTINCT exe FROM log_entries WHERE exe = current_user()") == [{"exe": "web"}]
+    assert "pruning_predicate" in plan
+
+
+def test_a_place_in_a_message_is_that_of_the_statement_as_sent(ask: Asker) -> None:
+    with pytest.raises(InvalidStatement) as told:
+        _as(ask, ALICE).rows("SELECT current_user(), nobody FROM log_entries")
+
+    assert (told.value.line, told.value.column) == (1, 24)
+
+
+@pytest.mark.parametrize("sql", ["SHOW RIGHTS", "show rights ;", "SELECT * FROM my_rights()"])
+def test_rights_are_the_callers_own(ask: Asker, sql: str) -> None:
+    caller = _as(ask, ALICE, {"log_entries": ("level <= 2",)})
+
+    rows = [(row["kind"], row["name"], row["value"]) for row in caller.rows(sql)]
+
+    assert rows == [
+        ("identity", "user", "al'ice"),
+        ("identity", "issuer", "https://id.example"),
+        ("identity", "email", "alice@example.com"),
+        ("identity", "email_verified", "true"),
+        ("identity", "name", "Alice"),
+        ("identity", "credential", "oidc"),
+        ("identity", "expires_at", "2026-11-25T12:00:00+00:00"),
+        ("identity", "administrator", "false"),
+        ("scope", "read", None),
+        ("role", "analyst", None),
+        ("group", "team-a", None),
+        ("group", "it's", None),
+        ("table", "log_entries", "some rows"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SHOW TABLES",
+        "SELECT table_name FROM information_schema.tables",
+        "SELECT table_name FROM information_schema.columns",
+        "SELECT table_name FROM information_schema.views",
+        "SELECT value FROM my_rights() WHERE name = 'processes'",
+        "SELECT name AS table_name FROM my_rights()",
+    ],
+)
+def test_a_table_that_does_not_exist_for_a_caller_is_nowhere(ask: Asker, sql: str) -> None:
+    shown = str(_as(ask, ALICE, {"log_entries": ()}).rows(sql))
+
+    assert "processes" not in shown
+    assert sql.startswith("SELECT value") or "log_entries" in shown
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("exe = current_user()", "web"),
+        ("exe = user -- a comment", "web"),
+        ("array_has(current_groups(), exe)", "job"),
+        ("exe = 'web' AND NOT is_admin()", "web"),
+        ("exe IN (session_user, current_issuer(), current_email())", "web"),
+    ],
+)
+def test_a_condition_may_be_about_the_caller(ask: Asker, condition: str, expected: str) -> None:
+    caller = replace(ALICE, subject="web", groups=("job", "x"))
+    ask.engine.check_conditions({"log_entries": [condition]})
+
+    seen = _as(ask, caller, {"log_entries": (condition,)}).rows("SELECT DISTINCT exe FROM log_entries")
+
+    assert seen == [{"exe": expected}]
+
+
+@pytest.mark.parametrize("condition", ["exe = current_user()", "array_has(current_groups(), exe)"])
+def test_a_name_with_quotes_opens_nothing(ask: Asker, condition: str) -> None:
+    hostile = replace(ALICE, subject="x' OR 'a'='a", groups=("x', exe, 'y",))
+
+    assert _as(ask, hostile, {"log_entries": (condition,)}).rows("SELECT * FROM log_entries") == []
+
+
+def test_a_condition_about_the_caller_that_does_not_fit_is_refused_at_the_start(ask: Asker) -> None:
+    with pytest.raises(ConfigurationError, match="nope"):
+        ask.engine.check_conditions({"log_entries": ["nope = current_user()"]})
+
+
+def test_a_function_of_the_caller_with_arguments_hides_all_rows(ask: Asker) -> None:
+    with pytest.raises(InternalError):
+        _as(ask, ALICE, {"log_entries": ("is_admin(1)",)}).rows("SELECT * FROM log_entries")
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("owner = current_user()", "owner = 'al''ice'"),
+        ("t.user = 'x' OR \"user\" = user", "t.user = 'x' OR \"user\" = 'al''ice'"),
+        ("owner = 'current_user()'", "owner = 'current_user()'"),
+        ("is_admin ( ) AND level=1", "FALSE AND level=1"),
+        ("array_has(current_roles(),'x')", "array_has(make_array('analyst'),'x')"),
+        ("a = 1", "a = 1"),
+    ],
+)
+def test_only_functions_of_the_caller_become_literals(condition: str, expected: str) -> None:
+    assert with_caller_in_condition(condition, ALICE) == expected
