@@ -20,7 +20,7 @@ from tests.fakes.telemetry_rows import log_batch
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client import FlightSQLClient
-    from tests.integration.ingest.conftest import LakeServer
+    from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = [
     pytest.mark.integration,

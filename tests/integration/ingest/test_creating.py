@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from micromegas_jupyter.client import FlightSQLClient
-    from tests.integration.ingest.conftest import LakeServer
+    from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = [
     pytest.mark.integration,

@@ -1,0 +1,174 @@
+"""Acknowledged rows outlive a killed server; a client that left, or a full disk, leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.lakehouse import Lake
+from tests.integration.flight_harness import ALICE, FLIGHT
+from tests.integration.ingest.messages import create_command, ingest_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.ingest.lake_server import LakeServer
+
+pytestmark = pytest.mark.integration
+
+_TESTS = Path(__file__).parents[3]
+_WAIT_SECONDS = 60.0
+_WRITERS = 8
+_AUDIT = "micromegas_jupyter.audit"
+_EMPTY = pa.schema({"id": pa.string()}).empty_table()
+
+
+@contextmanager
+def _serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.integration.ingest.serving_child", str(root)]
+    child = subprocess.Popen(command, cwd=_TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child:
+        try:
+            yield child, child.stdout.readline().strip()
+        finally:
+            child.kill()
+
+
+def _client(uri: str) -> FlightSQLClient:
+    return FlightSQLClient(uri, auth_provider=StaticTokenAuthProvider("alice"), timeout_seconds=_WAIT_SECONDS)
+
+
+def _write_until_it_ends(uri: str, acknowledged: list[str], unsure: list[str], enough: threading.Event) -> None:
+    """Send one row after the other, each under its id; `enough` is set once some have been acknowledged."""
+    with closing(_client(uri)) as client:
+        while True:
+            row = str(uuid.uuid4())
+            try:
+                client.bulk_ingest("kept", pa.table({"id": [row]}), ingest_id=row)
+            except MicromegasError:
+                unsure.append(row)
+                return
+            acknowledged.append(row)
+            if len(acknowledged) >= 3 * _WRITERS:
+                enough.set()
+
+
+def _stored(root: Path) -> Counter[str]:
+    (table,) = [found for found in Lake(root).snapshot() if found.name == "kept"]
+    return Counter(row for file in table.files for row in pq.read_table(file)["id"].to_pylist())
+
+
+@pytest.mark.timeout(1800)
+def test_no_acknowledged_row_is_lost_or_doubled_when_the_server_is_killed(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    acknowledged: list[str] = []
+    unsure: list[str] = []
+    for _ in range(25 if pytestconfig.getoption("--long") else 2):
+        # All kills happen while eight writers are under way.
+        enough = threading.Event()
+        round_acknowledged: list[str] = []
+        with _serving(tmp_path) as (child, uri), ThreadPoolExecutor(_WRITERS) as threads:
+            with closing(_client(uri)) as client:
+                client.bulk_ingest("kept", _EMPTY, mode="create_append")
+                for row in unsure:  # what nobody could tell is sent again under its id
+                    client.bulk_ingest("kept", pa.table({"id": [row]}), ingest_id=row)
+            acknowledged, unsure = [*acknowledged, *unsure], []
+            for _ in range(_WRITERS):
+                threads.submit(_write_until_it_ends, uri, round_acknowledged, unsure, enough)
+            assert enough.wait(_WAIT_SECONDS)
+            child.kill()
+        acknowledged += round_acknowledged
+        stored = _stored(tmp_path)
+        assert set(acknowledged) <= stored.keys()
+        assert set(stored) <= {*acknowledged, *unsure}
+        assert max(stored.values()) == 1
+    print(
+        f"{len(acknowledged)} rows acknowledged, {len(stored)} stored, {len(unsure)} of them or not for nobody to tell"
+    )
+
+
+def test_a_full_disk_refuses_the_rows_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.integration.ingest.filling_child", str(tmp_path), str(1024 * 1024)]
+
+    child = subprocess.run(command, cwd=_TESTS, stdout=subprocess.PIPE, check=True, timeout=2 * _WAIT_SECONDS)
+
+    full = "SQL004 There is no room for the rows: the server's storage is full."
+    assert json.loads(child.stdout) == [
+        {"outcome": 1, "files": 2},
+        {"outcome": full, "files": 2},
+        {"outcome": full, "files": 2},
+        {"outcome": 1, "files": 3},
+    ]
+
+
+def _status(caplog: pytest.LogCaptureFixture, table: str) -> str:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        for record in caplog.records:
+            if (
+                record.name == "micromegas_jupyter.audit"
+                and (line := json.loads(record.getMessage()))["table"] == table
+            ):
+                return str(line["status"])
+        pause.wait(0.02)
+    raise AssertionError(f"no audit line for {table}")
+
+
+def test_a_client_that_is_killed_in_the_middle_stores_nothing(
+    server: LakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, _AUDIT)
+    table = "killed"
+    before = server.files()
+    command = [sys.executable, "-m", "tests.integration.ingest.sending_child", server.uri, "alice", table, "300"]
+
+    with subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "sent\n"
+        child.kill()
+    status = _status(caplog, table)
+
+    assert status == "incomplete"
+    assert server.files() == before
+    assert table not in server.column("SELECT table_name FROM information_schema.tables")
+
+
+def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(
+    server: LakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, _AUDIT)
+    before = server.files()
+    has_sent, may_go_on = threading.Event(), threading.Event()
+
+    def frames() -> Iterator[bytes]:
+        yield from ingest_frames(create_command("cancelled"), pa.table({"id": [1]}))
+        has_sent.set()
+        may_go_on.wait(_WAIT_SECONDS)
+
+    call = server.flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=_WAIT_SECONDS)
+    assert has_sent.wait(_WAIT_SECONDS)
+    call.cancel()
+    may_go_on.set()
+
+    assert _status(caplog, "cancelled") == "incomplete"
+    assert server.files() == before
