@@ -1,0 +1,105 @@
+"""What Grafana's two Flight SQL plugins send, message by message, and what they can read of the answers.
+
+Both are written in Go on Arrow 12: a query is GetFlightInfo and DoGet of its one endpoint; no message may exceed 4 MiB.
+The commands are encoded with upstream's messages, so that this project's own definitions are held against others.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pyarrow as pa
+from google.protobuf import any_pb2
+from micromegas.flightsql import FlightSql_pb2
+
+from micromegas_jupyter.flightsql import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SERVICE = "/arrow.flight.protocol.FlightService/"
+DEADLINE_SECONDS = 60.0
+GO_MESSAGE_LIMIT = 4 * 1024 * 1024
+TABLE_TYPES = ("BASE TABLE", "table")
+# Every other type leaves a column empty.
+SHOWN = (
+    pa.types.is_string,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    pa.types.is_timestamp,
+    pa.types.is_duration,
+    pa.types.is_union,
+)
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def can_show(kind: pa.DataType) -> bool:
+    """Tell whether the plugins show a column of this type."""
+    return any(shows(kind) for shows in SHOWN) and kind != pa.float16()
+
+
+class GrafanaClient:
+    """One data source: `metadata` goes with each call, as the plugins send it."""
+
+    def __init__(self, address: str, metadata: Metadata = ()) -> None:
+        self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", GO_MESSAGE_LIMIT)])
+        self.metadata = metadata
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def handshake(self, user: str, password: str) -> None:
+        """Exchange user and password for a bearer; Arrow's Go client leaves the padding of base64 out."""
+        credential = base64.b64encode(f"{user}:{password}".encode()).decode().rstrip("=")
+        call = self._channel.stream_stream(SERVICE + "Handshake")(
+            iter(()), metadata=(("authorization", f"Basic {credential}"),), timeout=DEADLINE_SECONDS
+        )
+        list(call)
+        (bearer,) = [value for key, value in call.initial_metadata() if key == "authorization"]
+        self.metadata = (*self.metadata, ("authorization", bearer))
+
+    def query(self, sql: str, *further: tuple[str, str]) -> pa.Table:
+        return self._read(FlightSql_pb2.CommandStatementQuery(query=sql), *further)
+
+    def sql_info(self) -> dict[int, Any]:
+        """Ask for every fact, and read numbers from column 0 and values from column 1."""
+        table = self._read(FlightSql_pb2.CommandGetSqlInfo())
+        return dict(zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True))
+
+    def tables(self) -> list[str]:
+        return list(self._read(FlightSql_pb2.CommandGetTables(table_types=TABLE_TYPES)).column(2).to_pylist())
+
+    def columns(self, table: str) -> pa.Schema:
+        command = FlightSql_pb2.CommandGetTables(table_name_filter_pattern=table, include_schema=True)
+        rows = self._read(command)
+        with pa.ipc.open_stream(rows["table_schema"][0].as_py()) as reader:
+            return reader.schema
+
+    def _read(self, command: Any, *further: tuple[str, str]) -> pa.Table:
+        metadata = (*self.metadata, *further)
+        envelope = any_pb2.Any()
+        envelope.Pack(command)
+        descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
+        reply = self._channel.unary_unary(SERVICE + "GetFlightInfo")(
+            descriptor.SerializeToString(), metadata=metadata, timeout=DEADLINE_SECONDS
+        )
+        (endpoint,) = messages.FlightInfo.FromString(reply).endpoint
+        frames = self._channel.unary_stream(SERVICE + "DoGet")(
+            endpoint.ticket.SerializeToString(), metadata=metadata, timeout=DEADLINE_SECONDS
+        )
+        return read_frames(list(frames))
+
+
+def read_frames(frames: Sequence[bytes]) -> pa.Table:
+    """Put the messages of a DoGet into one Arrow stream and read it."""
+    stream = bytearray()
+    for frame in frames:
+        data = messages.FlightData.FromString(frame)
+        header = data.data_header + bytes(-len(data.data_header) % 8)
+        stream += b"\xff\xff\xff\xff" + len(header).to_bytes(4, "little") + header + data.data_body
+    with pa.ipc.open_stream(bytes(stream)) as reader:
+        return reader.read_all()

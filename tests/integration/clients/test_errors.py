@@ -1,0 +1,111 @@
+"""Each error of the server, as each client raises it; docs/clients.md has the table that is held here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import adbc_driver_flightsql.dbapi
+import adbc_driver_manager
+import pyarrow as pa
+import pyarrow.flight
+import pytest
+from micromegas.auth import StaticTokenAuthProvider
+from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
+
+from micromegas_jupyter import FlightSQLClient
+from micromegas_jupyter.auth import StaticTokenAuthProvider as OwnTokenAuthProvider
+from micromegas_jupyter.errors import MicromegasError, error_classes
+from tests.contracts.guide_text import read_page, table_rows
+from tests.fakes.engine import FakeEngine
+from tests.integration.clients.adbc import fetch_rows
+from tests.integration.flight_harness import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from adbc_driver_flightsql.dbapi import Connection
+
+    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.engine import PlannedQuery, StatementRequest
+    from tests.integration.flight_harness import FlightHarness
+
+pytestmark = pytest.mark.integration
+
+_TITLE = "## What an error looks like"
+ROWS = [
+    tuple(cell.replace("`", "") for cell in row)
+    for row in table_rows(read_page("clients.md").partition(_TITLE)[2])
+    if row[0].strip("`") in error_classes()
+]
+WHAT = "It did not work, naïvely."
+
+
+class FailingEngine(FakeEngine):
+    """An engine that fails with the error whose code is the statement."""
+
+    async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
+        if (kind := error_classes().get(request.sql)) is not None:
+            raise kind(WHAT)
+        return await super().plan(request, caller)
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[FlightHarness]:
+    with running_server(engine=FailingEngine()) as harness:
+        yield harness
+
+
+@pytest.fixture(scope="module")
+def adbc(failing: FlightHarness) -> Iterator[Connection]:
+    options = {"adbc.flight.sql.authorization_header": "Bearer alice"}
+    with adbc_driver_flightsql.dbapi.connect(failing.uri, db_kwargs=options, autocommit=True) as connection:
+        yield connection
+
+
+def test_the_table_tells_every_error_of_a_statement() -> None:
+    told = {code for code, *_ in ROWS}
+
+    assert {"USE001", "AUTH010", "AUTH020", "AVAIL001", "INT001"} | {f"SQL00{n}" for n in range(1, 9)} <= told
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_status_is_the_one_in_the_table(failing: FlightHarness, row: tuple[str, ...]) -> None:
+    answer = failing.query(row[0])
+
+    assert answer.code.name == row[1]
+    assert WHAT in answer.text
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing: FlightHarness, row: tuple[str, ...]) -> None:
+    client = UpstreamClient(failing.uri, auth_provider=StaticTokenAuthProvider("alice"))
+
+    with pytest.raises(Exception, match=WHAT) as caught:
+        client.query(row[0])
+
+    assert type(caught.value) is (getattr(pa, row[2], None) or getattr(pyarrow.flight, row[2]))
+    assert f"[{row[0]}]" in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_adbc_raises_what_the_table_says(adbc: Connection, row: tuple[str, ...]) -> None:
+    with pytest.raises(adbc_driver_manager.Error, match=WHAT) as caught:
+        fetch_rows(adbc, row[0])
+
+    kind, _, status = row[3].partition(" ")
+    assert type(caught.value).__name__ == kind
+    assert caught.value.status_code.name == status.strip("()")
+    assert f"[{row[0]}]" in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_our_client_raises_what_the_table_says(failing: FlightHarness, row: tuple[str, ...]) -> None:
+    with (
+        FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice")) as client,
+        pytest.raises(MicromegasError, match=WHAT) as caught,
+    ):
+        client.query(row[0])
+
+    assert type(caught.value) is error_classes()[row[0]]
+    assert type(caught.value).__name__ == row[4]
+    assert caught.value.query_id is not None

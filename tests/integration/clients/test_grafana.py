@@ -1,0 +1,201 @@
+"""The calls of Grafana's two Flight SQL plugins: through the Go driver where it sends the same, else by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import adbc_driver_flightsql
+import adbc_driver_manager
+import grpc
+import pyarrow as pa
+import pytest
+from adbc_driver_flightsql import DatabaseOptions
+
+from tests.integration.clients.grafana import GO_MESSAGE_LIMIT, GrafanaClient, can_show
+from tests.integration.clients.serving import LOG_COUNT, MANY_COUNT, TABLE_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.clients.serving import ClientServer
+
+pytestmark = pytest.mark.integration
+
+FROM, TO = "2026-11-24T12:00:00Z", "2026-11-24T12:00:29.5Z"
+RANGE = (("query_range_begin", FROM), ("query_range_end", TO))
+ATTRIBUTION = (
+    ("x-client-type", "grafana"),
+    ("x-user-id", "zoe"),
+    ("x-user-email", "zoe%40example.com"),
+    ("x-user-name", "Zo%C3%AB"),
+    ("x-org-id", "1"),
+)
+# What the macros of the editor become, for a panel from `FROM` to `TO` with an interval of ten seconds.
+FILTER = f"time >= '{FROM}' AND time <= '{TO}'"
+BIN = "date_bin(interval '10 second', time, timestamp '1970-01-01T00:00:00Z')"
+GROUP = "datepart('year', time),datepart('month', time),datepart('day', time),datepart('hour', time)"
+
+
+def address(server: ClientServer) -> str:
+    return f"{server.host}:{server.port}"
+
+
+@pytest.fixture(scope="module")
+def grafana(server: ClientServer) -> Iterator[GrafanaClient]:
+    """A data source with an API key as its token."""
+    with closing(GrafanaClient(address(server), (("authorization", server.bearer("reader")),))) as client:
+        yield client
+
+
+def test_save_and_test(grafana: GrafanaClient) -> None:
+    assert grafana.query("select 1").columns[0].to_pylist() == [1]
+
+
+@pytest.mark.parametrize("who", ["reader", "bob"])
+def test_user_and_password(server: ClientServer, who: str) -> None:
+    with closing(GrafanaClient(address(server))) as client:
+        client.handshake("anybody", server.tokens[who])
+
+        assert client.query("select 1").num_rows == 1
+
+
+def test_a_wrong_password_and_no_credential(server: ClientServer) -> None:
+    with closing(GrafanaClient(address(server))) as client:
+        for call in (lambda: client.handshake("anybody", "wrong"), lambda: client.query("select 1"), client.sql_info):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_editor_completes_keywords_and_functions(grafana: GrafanaClient) -> None:
+    facts = grafana.sql_info()
+
+    lists = {number: facts[number] for number in range(508, 513)}
+    assert all(words and all(isinstance(word, str) for word in words) for words in lists.values())
+    assert ("SELECT" in lists[508], "date_bin" in lists[512]) == (True, True)
+
+
+def test_the_editor_lists_tables_and_columns(grafana: GrafanaClient) -> None:
+    assert [name for name in grafana.tables() if not name.startswith("__")] == TABLE_NAMES
+    assert grafana.columns("measures").names[-5:-2] == ["name", "unit", "value"]
+
+
+def test_a_panel_is_cut_to_its_range_and_its_width(grafana: GrafanaClient) -> None:
+    sql = "SELECT time, value FROM measures ORDER BY time"
+
+    assert grafana.query(sql).num_rows == 60
+    assert grafana.query(sql, *RANGE).num_rows == 30
+    assert grafana.query(sql, *RANGE, ("limit", "10"))["value"].to_pylist() == [float(n) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        (f"SELECT time, value FROM measures WHERE {FILTER}", 30),
+        (f"SELECT count(*) FROM measures WHERE time >= cast('{FROM}' as timestamp)", 1),
+        (f"SELECT {BIN} AS time, avg(value) FROM measures WHERE {FILTER} GROUP BY 1 ORDER BY 1", 3),
+        (f"SELECT {BIN} as time_binned, name, max(value) FROM measures GROUP BY {BIN}, name ORDER BY 1", 6),
+        (f"SELECT {GROUP}, count(*) FROM measures GROUP BY {GROUP}", 1),
+        ("SELECT datepart('year', time) as time_year, count(*) FROM measures GROUP BY datepart('year', time)", 1),
+        ("SELECT DISTINCT name FROM measures WHERE name IN ('load','it''s')", 1),
+        ("SELECT time, level, target, msg AS body FROM log_entries ORDER BY time DESC LIMIT 100", 100),
+    ],
+)
+def test_the_macros_of_the_editor(grafana: GrafanaClient, sql: str, rows: int) -> None:
+    table = grafana.query(sql)
+
+    assert table.num_rows == rows
+    assert [field.name for field in table.schema if not can_show(field.type)] == []
+
+
+def test_an_interval_of_nothing_is_explained(grafana: GrafanaClient) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        grafana.query("SELECT date_bin(interval '0 second', time) FROM measures")
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("table", ["log_entries", "measures", "processes", "streams"])
+def test_columns_of_telemetry_can_be_shown(grafana: GrafanaClient, table: str) -> None:
+    schema = grafana.query(f"SELECT * FROM {table}").schema
+
+    hidden = {"properties", "process_properties", "dependencies_metadata", "objects_metadata", "tags"}
+    assert {field.name for field in schema if not can_show(field.type)} <= hidden
+    assert {field.type.unit for field in schema if pa.types.is_timestamp(field.type)} == {"ns"}
+
+
+def test_what_an_expression_makes_of_a_dictionary_can_be_shown(grafana: GrafanaClient) -> None:
+    words = "upper(target) AS a, concat(target, '-', name) AS b, coalesce(unit, 'x') AS c"
+
+    schema = grafana.query(f"SELECT {words}, count(*) AS d FROM measures GROUP BY 1, 2, 3").schema
+
+    assert schema.types == [pa.string(), pa.string(), pa.string(), pa.int64()]
+
+
+def test_a_cast_shows_what_is_not_shown_as_it_is(grafana: GrafanaClient) -> None:
+    hidden = [field.name for field in grafana.query("SELECT * FROM wide").schema if not can_show(field.type)]
+
+    assert hidden == ["price", "long_word", "blob", "uuid", "day", "clock", "numbers", "pair", "tags"]
+    casts = "CAST(price AS DOUBLE), CAST(long_word AS VARCHAR), CAST(day AS VARCHAR), CAST(clock AS VARCHAR)"
+    parts = "encode(blob, 'hex'), array_to_string(numbers, ','), pair['b'], tags['k']"
+    shown = grafana.query(f"SELECT {casts}, {parts} FROM wide").schema
+    assert shown.types == [pa.float64(), *[pa.string()] * 7]
+
+
+def test_no_message_is_larger_than_go_takes(grafana: GrafanaClient) -> None:
+    table = grafana.query("SELECT n, repeat(text, 20) AS long FROM many")
+
+    assert table.nbytes > 5 * GO_MESSAGE_LIMIT
+    assert table.num_rows == MANY_COUNT
+
+
+def test_a_wrong_statement_is_told_at_once(grafana: GrafanaClient) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        grafana.query("SELECT nope FROM measures")
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no column named nope" in caught.value.details()
+
+
+def test_an_api_key_speaks_for_whoever_looks_at_the_panel(
+    grafana: GrafanaClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+
+    grafana.query("SELECT count(*) FROM log_entries", *RANGE, ("limit", "1000"), *ATTRIBUTION)
+
+    line = json.loads([record.message for record in caplog.records if record.name == "micromegas_jupyter.audit"][-1])
+    assert (line["client"], line["user"], line["email"], line["name"]) == ("grafana", "zoe", "zoe@example.com", "Zoë")
+    assert (line["service_account"], line["service_account_name"]) == (True, "reader")
+    assert dt.datetime.fromisoformat(line["range_end"]) == dt.datetime.fromisoformat(TO)
+    assert line["limit"] == 1000
+
+
+def test_a_person_s_token_speaks_for_nobody_else(server: ClientServer) -> None:
+    with closing(GrafanaClient(address(server), (("authorization", server.bearer("bob")),))) as client:
+        assert client.query("select 1", ("x-user-id", "bob")).num_rows == 1
+        with pytest.raises(grpc.RpcError) as caught:
+            client.query("select 1", *ATTRIBUTION)
+
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_the_go_driver_sends_the_same_sequence(server: ClientServer) -> None:
+    headers = {f"{DatabaseOptions.RPC_CALL_HEADER_PREFIX.value}{name}": text for name, text in (*RANGE, *ATTRIBUTION)}
+    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: server.bearer("reader"), **headers}
+
+    with (
+        adbc_driver_flightsql.connect(server.uri, options) as database,
+        adbc_driver_manager.AdbcConnection(database) as connection,
+        adbc_driver_manager.AdbcStatement(connection) as statement,
+    ):
+        statement.set_sql_query("SELECT msg FROM log_entries ORDER BY time")
+        stream, _rows = statement.execute_query()
+        with pa.RecordBatchReader._import_from_c(stream.address) as reader:
+            rows = reader.read_all().column(0).to_pylist()
+
+    assert rows == [f"app:{n}" for n in range(LOG_COUNT)]
