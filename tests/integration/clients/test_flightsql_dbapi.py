@@ -58,7 +58,7 @@ def answers(
         ("schemas", [{"catalog_name": "", "db_schema_name": ""}]),
         ("tables", ["many", "measures"]),
         ("table types", [{"table_type": "table"}]),
-        ("sql info", [{"info_name": 0, "value": "micromegas_jupyter"}, {"info_name": 3, "value": True}]),
+        ("sql info", [{"info_name": 0, "value": "micromegas_jupyter"}, {"info_name": 3, "value": False}]),
         ("primary keys", []),
         ("foreign keys", []),
         ("cross reference", []),
