@@ -4,6 +4,7 @@ Which batches, and over which call, is decided by the server and client rooms.
 """
 
 import io
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.flightsql.decoding import DecodeLimits, StreamDecoder
+from micromegas_jupyter.flightsql.ipc_header import HeaderKind, IpcHeader, read_header
 
 # A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
@@ -20,17 +22,18 @@ LARGEST_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
+_PREFIX_BYTES: Final = 8
 
 
 Compression = Literal["lz4", "zstd"]
 
 
 class _Pieces(io.RawIOBase):
-    """Takes what an IPC writer writes, without copying buffers that Arrow hands over whole."""
+    """Takes what an IPC writer writes, and gives it out again, without copying buffers that Arrow hands over whole."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: list[Any] = []
+        self._pieces: deque[Any] = deque()
 
     def writable(self) -> bool:
         return True
@@ -39,10 +42,31 @@ class _Pieces(io.RawIOBase):
         self._pieces.append(data)
         return len(data)
 
-    def take(self) -> bytes:
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def take(self, count: int) -> list[Any]:
+        """Return the next `count` bytes, which are there, as they came."""
+        taken: list[Any] = []
+        while count:
+            piece = self._pieces.popleft()
+            if len(piece) > count:
+                whole = memoryview(piece)
+                self._pieces.appendleft(whole[count:])
+                piece = whole[:count]
+            count -= len(piece)
+            taken.append(piece)
         return taken
+
+    def take_message(self) -> tuple[bytes, IpcHeader, list[Any]]:
+        """Return the next message: its metadata, what these say, its body.
+
+        Source: Arrow IPC, "Encapsulated message format": a continuation, the length of the metadata, metadata, body.
+        """
+        size = int.from_bytes(b"".join(self.take(_PREFIX_BYTES))[4:], "little")
+        metadata = b"".join(self.take(size))
+        header = read_header(metadata)
+        return metadata, header, self.take(header.body_length)
 
 
 class FlightDataEncoder:
@@ -71,7 +95,7 @@ class FlightDataEncoder:
 
     def encode_schema(self) -> bytes:
         """Return the message that opens the stream."""
-        return _frame(pa.ipc.read_message(self._schema.serialize()))
+        return _frame(pa.ipc.read_message(self._schema.serialize()).metadata.to_pybytes(), 0, [])
 
     def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
         """Yield the messages of one batch: dictionaries where the receiver lacks them, then the rows.
@@ -84,10 +108,11 @@ class FlightDataEncoder:
             if part.num_rows == 1:
                 _check_message_size(pa.ipc.get_record_batch_size(part))
             self._writer.write_batch(part)
-            for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(self._pieces.take())):
-                if message.type != "schema":  # the writer repeats it before the first batch
-                    _check_message_size(message.metadata.size + message.body.size)
-                    yield _frame(message)
+            while self._pieces:
+                metadata, header, body = self._pieces.take_message()
+                if header.kind is not HeaderKind.SCHEMA:  # the writer repeats it before the first batch
+                    _check_message_size(len(metadata) + header.body_length)
+                    yield _frame(metadata, header.body_length, body)
 
 
 def _check_message_size(size: int) -> None:
@@ -113,13 +138,12 @@ def split_batch(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[pa.RecordB
     yield from split_batch(batch.slice(middle), max_bytes=max_bytes)
 
 
-def _frame(message: pa.Message) -> bytes:
-    header = message.metadata
-    parts: list[Any] = [_DATA_HEADER_TAG, _varint(header.size), header]
-    body = message.body
-    if body is not None and body.size:
-        parts += [_DATA_BODY_TAG, _varint(body.size), body]
-    return b"".join(parts)
+def _frame(metadata: bytes, body_length: int, body: list[Any]) -> bytes:
+    """Return a `FlightData`; the one place where the rows are copied."""
+    head = [_DATA_HEADER_TAG, _varint(len(metadata)), metadata]
+    if body_length:
+        head += [_DATA_BODY_TAG, _varint(body_length)]
+    return b"".join(head + body)
 
 
 def _varint(number: int) -> bytes:

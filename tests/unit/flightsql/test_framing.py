@@ -87,6 +87,16 @@ def test_a_large_row_goes_in_a_message_of_its_own() -> None:
     assert [len(frame) > 1024 * 1024 for frame in frames[1:]] == [False, True, False]
 
 
+def test_pieces_are_given_out_by_any_count() -> None:
+    pieces = framing._Pieces()
+    for piece in (b"abc", pa.py_buffer(b"defg"), b"", b"h"):
+        pieces.write(piece)
+
+    taken = [b"".join(pieces.take(count)) for count in (1, 4, 0, 3)]
+
+    assert taken == [b"a", b"bcde", b"", b"fgh"]
+
+
 def test_a_stream_without_batches_still_has_its_schema() -> None:
     schema = pa.schema({"n": pa.int64()})
 
