@@ -14,6 +14,7 @@ from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from micromegas_jupyter.settings import ApiKeySetting
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.engine.leftovers import LeftoverEvents
     from micromegas_jupyter.server.neighbours import Neighbours
     from micromegas_jupyter.server.running_queries import CancelStatus
 
@@ -29,9 +30,10 @@ class LocalServer:
         memory_mib: Memory for queries, in MiB.
         port: The port to listen on, 0 for any free one.
         neighbours: The other processes on that port; None when it is this one's alone.
+        leftover_events: Told of cancelled work that goes on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a server is made of
         self,
         source: TableSource,
         *,
@@ -39,9 +41,12 @@ class LocalServer:
         memory_mib: int,
         port: int = 0,
         neighbours: "Neighbours | None" = None,
+        leftover_events: "LeftoverEvents | None" = None,
     ) -> None:
         self._source = source
-        self._engine = DataFusionEngine(source, EngineSettings(memory_limit_bytes=memory_mib * 1024 * 1024))
+        self._engine = DataFusionEngine(
+            source, EngineSettings(memory_limit_bytes=memory_mib * 1024 * 1024), leftover_events=leftover_events
+        )
         self._server = ServerThread(
             engine=self._engine,
             validator=ApiKeyValidator([ApiKeySetting(name=KEY_NAME, sha256=key_sha256)]),

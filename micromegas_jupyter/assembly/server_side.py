@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.engine.leftovers import LeftoverEvents
     from micromegas_jupyter.server.neighbours import Neighbours
     from micromegas_jupyter.server.running_queries import CancelStatus
 
@@ -54,7 +55,12 @@ class ServerStack:
     """
 
     def __init__(
-        self, options: ServeOptions, *, environ: Mapping[str, str] | None = None, neighbours: "Neighbours | None" = None
+        self,
+        options: ServeOptions,
+        *,
+        environ: Mapping[str, str] | None = None,
+        neighbours: "Neighbours | None" = None,
+        leftover_events: "LeftoverEvents | None" = None,
     ) -> None:
         check_exposure(options)
         self.options = options
@@ -77,6 +83,7 @@ class ServerStack:
                 server_limits,
             ),
             denials=self._deny_list,
+            leftover_events=leftover_events,
         )
         try:
             self.validator: ReloadingValidator | None = self._make_validator(process_variables(environ))

@@ -22,6 +22,7 @@ from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.identity import register_identity_functions, with_identity_syntax
+from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
 from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
     from micromegas_jupyter.engine.denials import Denials
+    from micromegas_jupyter.engine.leftovers import LeftoverEvents
     from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.scanner import Scan
     from micromegas_jupyter.engine.settings import EngineSettings
@@ -87,7 +89,14 @@ class DataFusionEngine:
     All methods are safe to call from several threads and event loops.
     """
 
-    def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: Denials | None = None) -> None:
+    def __init__(
+        self,
+        tables: TableSource,
+        settings: EngineSettings,
+        *,
+        denials: Denials | None = None,
+        leftover_events: LeftoverEvents | None = None,
+    ) -> None:
         start_threads(
             (settings.heavy_statements or default_heavy_statements())
             * (settings.target_partitions or processor_count())
@@ -100,6 +109,7 @@ class DataFusionEngine:
         self._conditions = Conditions()
         self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
         self._pool = PlanningPool(settings.planning_threads)
+        self._leftovers = None if leftover_events is None else Leftovers(self._pool, leftover_events)
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         """Check and plan `request` over what `caller` sees; nothing of it runs yet.
@@ -251,6 +261,7 @@ class DataFusionEngine:
                 statement.scanned,
                 (file for table in planned.tables for file in table.snapshot.files),
             ),
+            leftovers=self._leftovers,
         )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.figures import PlanCounts, QueryFigures, count_plan
+from micromegas_jupyter.engine.leftovers import goes_on_for_long
 from micromegas_jupyter.engine.placeholders import missing_parameter
 from micromegas_jupyter.engine.wire_schema import to_wire
 from micromegas_jupyter.engine.work_class import WorkClass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from datafusion import DataFrame
 
     from micromegas_jupyter.engine.explain import PathScrubber
+    from micromegas_jupyter.engine.leftovers import Leftovers
     from micromegas_jupyter.engine.pool import PlanningPool
 
 _log = logging.getLogger(__name__)
@@ -79,8 +81,10 @@ class DataFusionQuery:
         context: Context,
         context_init_seconds: float = 0.0,
         work_class: WorkClass = WorkClass.SMALL,
+        leftovers: Leftovers | None = None,
     ) -> None:
         self._work_class = work_class
+        self._leftovers = leftovers
         self._figures = QueryFigures(context_init_seconds=context_init_seconds)
         self._frame: DataFrame | None = frame
         self._result = result
@@ -125,6 +129,8 @@ class DataFusionQuery:
         if frame is None:
             raise InternalError("A planned query was run twice.")
         remaining = self._result.row_limit
+        is_whole = False
+        began = 0.0 if self._leftovers is None else self._leftovers.begin()
         try:
             # Making the stream plans physically and lists files: work for a thread that may block.
             started = SYSTEM_CLOCK.monotonic()
@@ -138,6 +144,7 @@ class DataFusionQuery:
                 yield batch
                 if remaining == 0:
                     return
+            is_whole = True
         except BaseException as error:
             # Whoever keeps this error (gRPC does) would keep the stream with it: the frames below hold it.
             traceback.clear_frames(error.__traceback__)
@@ -147,6 +154,9 @@ class DataFusionQuery:
         finally:
             # A traceback keeps this frame alive; the work stops when the stream itself is let go.
             is_started, stream = stream is not None, None
+            if self._leftovers is not None:
+                is_long = not is_whole and goes_on_for_long(frame.logical_plan().display_indent())
+                self._leftovers.end(began=began, is_given_up=not is_whole, is_long=is_long)
             if is_started:
                 self._count(frame)
             frame = None

@@ -11,9 +11,10 @@ import asyncio
 import queue
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,12 @@ class PlanningPool:
             threads * _WAITING_PER_THREAD
         )
         self._closed = threading.Event()
+        # Functions that run although nobody waits for them, and since when; covered by `_abandoned_lock`.
+        self._abandoned: dict[Future[Any], float] = {}
+        self._abandoned_lock = threading.Lock()
+        #: Called when there is one more of them, and when one of them has come to its end.
+        self.on_abandoned: Callable[[], None] | None = None
+        self.on_abandoned_end: Callable[[], None] | None = None
         self._threads = [
             threading.Thread(target=self._work, name=f"planning-{index}", daemon=True) for index in range(threads)
         ]
@@ -55,7 +62,31 @@ class PlanningPool:
         Raises:
             ResourcesExhausted: Too many functions wait already, or the pool is closed.
         """
-        return await asyncio.wrap_future(self.submit(function))
+        future = self.submit(function)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.running():
+                self._note_abandoned(future)
+            raise
+
+    def abandoned_since(self) -> float | None:
+        """Return since when, on the monotonic clock, a function runs that nobody waits for; None when none does."""
+        with self._abandoned_lock:
+            return min(self._abandoned.values(), default=None)
+
+    def _note_abandoned(self, future: Future[_T]) -> None:
+        with self._abandoned_lock:
+            self._abandoned[future] = SYSTEM_CLOCK.monotonic()
+        future.add_done_callback(self._forget_abandoned)
+        if self.on_abandoned is not None:
+            self.on_abandoned()
+
+    def _forget_abandoned(self, future: Future[_T]) -> None:
+        with self._abandoned_lock:
+            self._abandoned.pop(future, None)
+        if self.on_abandoned_end is not None:
+            self.on_abandoned_end()
 
     def submit(self, function: Callable[[], _T]) -> Future[_T]:
         """Queue `function` and return its future.

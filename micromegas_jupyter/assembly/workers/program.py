@@ -36,7 +36,7 @@ class Worker:
         self._peer = Peer(connection, hears=self._hear, answers=self._answer)
         self._may_listen = threading.Event()
         self._retires = threading.Event()
-        self._retirement: tuple[float, str] = (0.0, "")
+        self._retirement: tuple[float, str, float] = (0.0, "", _LAST_SECONDS)
         self._answers: dict[str, Callable[[Facts], Facts]] = {}
 
     def run(self) -> None:
@@ -52,10 +52,14 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor tells the person
             self._peer.tell("failed", failure=describe_failure(error))
 
-    def retire(self, seconds: float, why: str) -> None:
-        """Have `run` end its calls within `seconds`, telling them `why`, and return; may be called from anywhere."""
-        self._retirement = (seconds, why)
-        self._retires.set()
+    def retire(self, seconds: float, why: str, *, last_seconds: float = _LAST_SECONDS) -> None:
+        """Have `run` end its calls within `seconds`, telling them `why`, and return; may be called from anywhere.
+
+        What is not done `last_seconds` after that stays undone. Only the first call counts.
+        """
+        if not self._retires.is_set():
+            self._retirement = (seconds, why, last_seconds)
+            self._retires.set()
 
     def tell(self, what: str, **facts: object) -> None:
         """Tell the supervisor something, if it is there."""
@@ -85,8 +89,8 @@ class Worker:
         while not self._retires.wait(_BEAT_SECONDS):
             if served.has_turned():
                 self._peer.tell("beat")
-        seconds, why = self._retirement
-        last = threading.Timer(seconds + _LAST_SECONDS, os._exit, (_SUPERVISOR_GONE,))
+        seconds, why, last_seconds = self._retirement
+        last = threading.Timer(seconds + last_seconds, os._exit, (_SUPERVISOR_GONE,))
         last.daemon = True
         last.start()
         served.stop(seconds, why=why)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.contracts import TableSource
     from micromegas_jupyter.server.neighbours import Neighbours
 
+_STUCK_LAST_SECONDS = 0.7
 _NEEDED = "Name a folder of *.parquet files, or of folders of them."
 
 
@@ -28,7 +29,7 @@ class Others(Protocol):
         """Return what the other workers answer."""
         ...
 
-    def retire(self, seconds: float, why: str) -> None:
+    def retire(self, seconds: float, why: str, *, last_seconds: float) -> None:
         """End the process, its calls first."""
         ...
 
@@ -95,6 +96,23 @@ def build_served(order: WorkerOrder, others: Others) -> Served:
             raise InternalError("A worker process was told to serve something that it does not know.")
 
 
+@dataclass(frozen=True, slots=True)
+class _StuckWork:
+    """Has the process replaced when cancelled work does not stop; only its end stops that."""
+
+    others: Others
+
+    def suspect(self) -> None:
+        """Have a replacement made ready."""
+        self.others.tell("suspect")
+
+    def stuck(self, why: str) -> None:
+        """End the process."""
+        told = f"The process of the server that answered this call is replaced, because of another call. {why}"
+        self.others.retire(0.0, told, last_seconds=_STUCK_LAST_SECONDS)
+        self.others.tell("stuck", why=why)
+
+
 def _neighbours(order: WorkerOrder, others: Others) -> "Neighbours":
     import asyncio
 
@@ -120,7 +138,10 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
 
     options, environ = read_serving(order)
     stack = ServerStack(
-        replace(options, memory_mib=order.pool_bytes >> 20), environ=environ, neighbours=_neighbours(order, others)
+        replace(options, memory_mib=order.pool_bytes >> 20),
+        environ=environ,
+        neighbours=_neighbours(order, others),
+        leftover_events=_StuckWork(others),
     )
     return Served(
         server=stack,
@@ -157,6 +178,7 @@ def _build_local(order: WorkerOrder, others: Others) -> Served:
         memory_mib=order.pool_bytes >> 20,
         port=order.port,
         neighbours=_neighbours(order, others),
+        leftover_events=_StuckWork(others),
     )
     return Served(
         server=server,

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
+# A busy thread gets a share even of a machine that ten others want; an idle server's heartbeat takes next to nothing.
+_QUIET_SECONDS = 0.3
+_QUIET_LOOKS = 3
+_QUIET_SHARE = 0.05
+_SEEN: dict[int, float] = {}
 
 
 def until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
@@ -40,6 +45,31 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def cpu_seconds(pids: set[int]) -> float:
+    """Return the processor time of processes so far; one that has ended counts with what it was last seen to have."""
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            continue
+        _SEEN[pid] = max(_SEEN.get(pid, 0.0), times.user + times.system)
+    return sum(_SEEN.get(pid, 0.0) for pid in pids)
+
+
+def watch_until_quiet(pids: set[int]) -> float:
+    """Return how much processor time the processes used until they hardly used any."""
+    started = last = cpu_seconds(pids)
+    pause, deadline = threading.Event(), SYSTEM_CLOCK.monotonic() + DEADLINE_SECONDS
+    quiet = 0
+    while quiet < _QUIET_LOOKS:
+        assert SYSTEM_CLOCK.monotonic() < deadline, "it goes on"
+        pause.wait(_QUIET_SECONDS)
+        now = cpu_seconds(pids)
+        quiet = quiet + 1 if now - last < _QUIET_SHARE * _QUIET_SECONDS else 0
+        last = now
+    return last - started
+
+
 class Serving:
     """A server of its own; ended with everything that it started."""
 
@@ -57,6 +87,7 @@ class Serving:
         assert line, self.log()
         self.ready = json.loads(line)
         self.uri: str = self.ready["uri"]
+        self.address = self.uri.removeprefix("grpc://")
 
     def log(self) -> str:
         return self.log_file.read_text()
