@@ -165,7 +165,7 @@ class Leftovers:
                 continue
             is_alone = idle_seconds > seconds * _BUSY_SHARE
             if not is_alone:
-                self._probe.start()
+                self._probe.start(len(times))
             if is_alone or entry.is_long:
                 self._suspect()
             if seconds > GRACE_SECONDS and (is_alone or (entry.is_long and self._is_any_silent(culprits, entry))):

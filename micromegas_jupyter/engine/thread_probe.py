@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.seams import Clock
 
-_AT_ONCE: Final = 4
+# Threads that have nothing to do take every probe at once, so each probe keeps its thread for a moment and there are more
+# of them than threads: what is left waits for the busy ones.
+_FOR_EACH_THREAD: Final = 3
+_MOST_AT_ONCE: Final = 96
+_HOLD_SECONDS: Final = 0.02
 _PAUSE_SECONDS: Final = 0.05
 _ROUND_SECONDS: Final = 2.0
 
@@ -29,12 +33,15 @@ class ThreadProbe:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._is_wanted = threading.Event()
+        self._never = threading.Event()
+        self._count = _FOR_EACH_THREAD
         self._thread: threading.Thread | None = None
         #: By thread id, when it answered last, on the clock's monotonic seconds.
         self.answered_at: dict[int, float] = {}
 
-    def start(self) -> None:
-        """Send probes from now on; safe to call again."""
+    def start(self, threads: int) -> None:
+        """Send probes from now on, enough for this many threads; safe to call again."""
+        self._count = _FOR_EACH_THREAD * max(threads, 1)
         self._is_wanted.set()
         if self._thread is None:
             self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), name="thread-probe", daemon=True)
@@ -62,11 +69,12 @@ class ThreadProbe:
             self._is_wanted.wait()
             try:
                 async with asyncio.timeout(_ROUND_SECONDS):
-                    await asyncio.gather(*(probe() for _ in range(_AT_ONCE)))
+                    await asyncio.gather(*(probe() for _ in range(min(self._count, _MOST_AT_ONCE))))
             except TimeoutError:
                 continue
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _note(self, values: pa.Array) -> pa.Array:
         self.answered_at[threading.get_native_id()] = self._clock.monotonic()
+        self._never.wait(_HOLD_SECONDS)
         return values
