@@ -36,6 +36,7 @@ class _RowByRow:
         self._caller = caller
         self._first = first
         self._planned = [first]
+        self._schema = _with_nulls(first.schema)
 
     @property
     def figures(self) -> QueryFigures:
@@ -52,7 +53,7 @@ class _RowByRow:
 
     @property
     def schema(self) -> pa.Schema:
-        return self._first.schema
+        return self._schema
 
     @property
     def parameter_schema(self) -> pa.Schema:
@@ -74,7 +75,7 @@ class _RowByRow:
                 async for batch in inner:
                     if remaining is not None:
                         remaining -= batch.num_rows
-                    yield batch
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
             finally:
                 close = getattr(inner, "aclose", None)
                 if close is not None:
@@ -84,13 +85,18 @@ class _RowByRow:
         assert self._request.parameters is not None  # noqa: S101 - for the type checker; `plan_rows` looked
         row = self._request.parameters.slice(index, 1)
         planned = await self._engine.plan(replace(self._request, parameters=row, row_limit=remaining), self._caller)
-        if not planned.schema.equals(self.schema, check_metadata=True):
+        if not _with_nulls(planned.schema).equals(self._schema, check_metadata=True):
             raise InvalidStatement(
                 f"Row {index + 1} of the parameters gives other columns than the first.",
                 remedy="Run the statement for each row alone.",
             )
         self._planned.append(planned)
         return planned
+
+
+def _with_nulls(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with every column nullable: a value in one row may be null in the next."""
+    return pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)
 
 
 def _add(counts: Iterable[int | None]) -> int | None:

@@ -33,6 +33,28 @@ def test_each_row_is_run_in_order() -> None:
     assert [request.parameters.num_rows for request in engine.requests if request.parameters] == [1, 1, 1]
 
 
+def test_a_null_among_the_values_changes_no_columns() -> None:
+    async def scenario() -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        planned = await plan_rows(NullTelling(), StatementRequest(sql="echo ?", parameters=rows), CALLER)
+        return planned.schema, [batch async for batch in planned.batches()]
+
+    class NullTelling(FakeEngine):
+        """Says whether a column has nulls by the value, as DataFusion does."""
+
+        async def plan(self, request, caller):  # type: ignore[no-untyped-def]
+            values = request.parameters
+            field = pa.field("0", pa.int64(), nullable=values.column(0).null_count > 0)
+            batch = pa.RecordBatch.from_arrays(values.columns, schema=pa.schema([field]))
+            return await super().plan(replace(request, parameters=batch), caller)
+
+    rows = pa.record_batch({"0": pa.array([1, None], pa.int64())})
+
+    schema, batches = asyncio.run(scenario())
+
+    assert schema == rows.schema
+    assert pa.Table.from_batches(batches, schema)["0"].to_pylist() == [1, None]
+
+
 def test_a_limit_counts_over_all_rows() -> None:
     engine = FakeEngine()
 
