@@ -20,6 +20,7 @@ from micromegas_jupyter.flightsql.ipc_header import (
     read_header,
     unpacked_length,
 )
+from micromegas_jupyter.flightsql.views import clean_views, is_view, view_lengths
 
 _CONTINUATION: Final = b"\xff\xff\xff\xff"  # Arrow IPC, encapsulated message format
 _ALIGNMENT: Final = 8
@@ -42,6 +43,7 @@ class DecodeLimits:
         max_unpacked_bytes: What a compressed message may take once it is decompressed; 0 accepts no compression.
         max_ratio: How many times as large as its compressed body it may be.
         max_dictionary_bytes: All dictionaries that the stream has in use.
+        max_view_bytes: What one column of views of one batch takes.
     """
 
     max_columns: int
@@ -52,6 +54,7 @@ class DecodeLimits:
     max_unpacked_bytes: int = 0
     max_ratio: int = 1000
     max_dictionary_bytes: int
+    max_view_bytes: int = 64 * _MEBIBYTE
 
 
 class StreamDecoder:
@@ -110,8 +113,21 @@ class StreamDecoder:
             return None  # Arrow takes it together with the next rows
         self._waiting_bytes = 0
         batch = self._reader.read_next_batch()
+        batch.validate()
+        if any(is_view(kind) for kind in batch.schema.types):
+            columns = [self._safe_column(column) for column in batch.columns]
+            batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
         batch.validate(full=True)
         return batch
+
+    def _safe_column(self, column: pa.Array) -> pa.Array:
+        if not is_view(column.type):
+            return column
+        cleaned = clean_views(column)
+        # Views may all be of the same bytes, which are looked at for each of them.
+        if int(view_lengths(cleaned).clip(min=0).sum(dtype="int64")) > self._limits.max_view_bytes:
+            raise _too_large("A column of views takes more than", self._limits.max_view_bytes, "bytes")
+        return cleaned
 
     def _check_schema_header(self, header: bytes) -> None:
         if len(header) > self._limits.max_schema_bytes:
@@ -135,6 +151,10 @@ class StreamDecoder:
     def _count_fields(self, kind: pa.DataType, *, depth: int) -> int:
         if depth > self._limits.max_depth:
             raise _too_large("Types lie more than", self._limits.max_depth, "deep in each other")
+        if depth > 1 and is_view(kind):
+            raise UnsupportedRequest(
+                "View types are not accepted inside other types.", remedy="Send plain text or bytes there."
+            )
         inner = [kind.field(index).type for index in range(kind.num_fields)]
         if pa.types.is_dictionary(kind):
             inner.append(kind.value_type)

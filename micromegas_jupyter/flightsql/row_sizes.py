@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest
+from micromegas_jupyter.flightsql.views import view_lengths
 
 Sizes = npt.NDArray[np.int64]
-
-_VIEW_BYTES: Final = 16
 
 
 def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
@@ -128,10 +127,7 @@ def _list_sizes(array: pa.ListArray) -> Sizes:
 
 
 def _view_sizes(array: pa.Array) -> Sizes:
-    """Each view begins with its length. Source: Arrow columnar format, "Variable-size Binary View Layout"."""
-    views = array.buffers()[1]
-    lengths = np.frombuffer(views, np.int32).reshape(-1, _VIEW_BYTES // 4)[:, 0] if views is not None else np.zeros(0)
-    return _at_least_one(lengths[array.offset : array.offset + len(array)])
+    return _at_least_one(view_lengths(array))
 
 
 def _at_least_one(sizes: npt.NDArray[np.generic]) -> Sizes:
