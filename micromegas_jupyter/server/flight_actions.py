@@ -3,6 +3,7 @@
 Queries and their rows are `flight_methods`' job.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
@@ -135,7 +136,7 @@ class FlightActions:
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
             raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo gave.")
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
-        return join_statuses([await self._running.cancel(key) for key in keys])
+        return join_statuses(await asyncio.gather(*map(self._running.cancel, keys)))
 
     def _find_key(self, call: Call, ticket: bytes) -> bytes:
         command = parse_ticket(ticket)
