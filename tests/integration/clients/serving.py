@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.access.key_file import make_api_key
+from micromegas_jupyter.access.key_file import NewApiKey, make_api_key
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
@@ -78,20 +78,10 @@ class _Joined:
 def running_client_server(folder: Path) -> Iterator[ClientServer]:
     """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables."""
     lake, plain = Lake(folder / "lake"), folder / "plain"
-    _write_telemetry(lake)
+    write_telemetry(lake)
     _write_plain(plain)
-    keys = {name: _make_key(name, scopes) for name, scopes in _KEYS.items()}
-    tokens = {name: key.secret.reveal() for name, key in keys.items()}
-    tokens |= {name: mint(key=ec_key(), subject=name, iat=0, exp=_FAR_FUTURE) for name in ("alice", "bob")}
-    (folder / "jwks.json").write_text(json.dumps({"keys": [ec_key().jwk()]}))
-    issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(folder / "jwks.json")}
-    validator = validator_from_environment(
-        {
-            "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": [issuer]}),
-            "MICROMEGAS_ADMINS": json.dumps([f"{ISSUER}|alice"]),
-            "MICROMEGAS_API_KEYS": render_api_keys([key.setting for key in keys.values()]),
-        }
-    )
+    environ, tokens = make_access(folder)
+    validator = validator_from_environment(environ)
     engine = DataFusionEngine(_Joined(lake, ParquetFolder(plain)), EngineSettings(memory_limit_bytes=512 * 1024 * 1024))
     server = ServerThread(engine=engine, validator=validator, settings=FlightServerSettings(port=0), sink=lake.sink())
     try:
@@ -103,11 +93,26 @@ def running_client_server(folder: Path) -> Iterator[ClientServer]:
         validator.close()
 
 
-def _make_key(name: str, scopes: set[str]) -> object:
+def make_access(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the environment that says who may come in, and their tokens."""
+    keys = {name: _make_key(name, scopes) for name, scopes in _KEYS.items()}
+    tokens = {name: key.secret.reveal() for name, key in keys.items()}
+    tokens |= {name: mint(key=ec_key(), subject=name, iat=0, exp=_FAR_FUTURE) for name in ("alice", "bob")}
+    (folder / "jwks.json").write_text(json.dumps({"keys": [ec_key().jwk()]}))
+    issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(folder / "jwks.json")}
+    environ = {
+        "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": [issuer]}),
+        "MICROMEGAS_ADMINS": json.dumps([f"{ISSUER}|alice"]),
+        "MICROMEGAS_API_KEYS": render_api_keys([key.setting for key in keys.values()]),
+    }
+    return environ, tokens
+
+
+def _make_key(name: str, scopes: set[str]) -> NewApiKey:
     return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset(scopes))
 
 
-def _write_telemetry(lake: Lake) -> None:
+def write_telemetry(lake: Lake) -> None:
     process = process_info(PROCESS_ID)
     stream = StreamInfo(
         stream_id=STREAM_ID, process_id=PROCESS_ID, tags=("log",), format="otlp/v1/logs", insert_time_ns=NOON_NS

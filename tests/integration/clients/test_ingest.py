@@ -13,6 +13,7 @@ from micromegas.flightsql.client import FlightSQLClient
 
 from tests.fakes.telemetry_rows import log_batch, process_state
 from tests.integration.clients.adbc import adbc_connection, fetch_rows
+from tests.integration.clients.wide_rows import sent_table, wide_table
 
 if TYPE_CHECKING:
     from adbc_driver_flightsql.dbapi import Connection
@@ -67,6 +68,34 @@ def test_rows_that_were_read_are_sent_back_as_they_are(server: ClientServer, con
 
     assert ingest(server, "loader", "processes", rows) == 1
     assert fetch_rows(connection, "SELECT count(*) FROM processes") == [(1,)]
+
+
+def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server: ClientServer, connection: Connection) -> None:
+    assert ingest(server, "alice", "made", wide_table(), mode="create") == 3
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"made already.*USE001"):
+        ingest(server, "alice", "made", wide_table(), mode="create")
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM made ORDER BY id")
+        assert cursor.fetch_arrow_table().to_pylist() == sent_table().to_pylist()
+    assert ingest(server, "alice", "made", wide_table(), mode="append") == 3
+    assert fetch_rows(connection, "SELECT count(*) FROM made") == [(6,)]
+    assert connection.adbc_get_table_schema("made").names == sent_table().column_names
+
+
+def test_adbc_makes_a_table_when_it_is_not_there(server: ClientServer, connection: Connection) -> None:
+    for count in (2, 4):
+        assert ingest(server, "alice", "grown", pa.table({"a": [1, 2]}), mode="create_append") == 2
+        assert fetch_rows(connection, "SELECT count(*) FROM grown") == [(count,)]
+
+
+@pytest.mark.parametrize(
+    ("table", "mode", "text"),
+    [("missing", "append", r"no table 'missing'.*USE001"), ("../up", "create", r"no name for a table.*USE001")],
+)
+def test_a_table_that_cannot_be_is_not_made(server: ClientServer, table: str, mode: str, text: str) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=text):
+        ingest(server, "alice", table, pa.table({"a": [1]}), mode=mode)
 
 
 @pytest.mark.parametrize("who", ["bob", "reader"])
