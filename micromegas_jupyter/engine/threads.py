@@ -16,11 +16,14 @@ from typing import Final
 
 from datafusion import SessionContext
 
+from micromegas_jupyter.errors import ConfigurationError
+
 _VARIABLE: Final = "TOKIO_WORKER_THREADS"
 _SPARE_THREADS: Final = 2
 _MOST_BUSY: Final = 256
-#: As nice(1): 0 is ordinary, 19 the least urgent.
-_NICENESS: Final = 5
+#: As nice(1): what is added, and the least urgent there is.
+_MORE_NICENESS: Final = 5
+_MOST_NICENESS: Final = 19
 
 _lock = threading.Lock()
 _has_started = False
@@ -41,11 +44,15 @@ def start_threads(busy_threads: int) -> None:
 
     Args:
         busy_threads: How many of them heavy statements may keep busy.
+
+    Raises:
+        ConfigurationError: The variable is no number of threads.
     """
     global _has_started  # noqa: PLW0603 - the runtime is one for the process, too
     with _lock:
         if _has_started:
             return
+        _check_variable(os.environ.get(_VARIABLE))
         _has_started = True
         # The runtime's threads inherit how urgent the thread is that makes them.
         starter = threading.Thread(
@@ -55,10 +62,20 @@ def start_threads(busy_threads: int) -> None:
         starter.join()
 
 
+def _check_variable(text: str | None) -> None:
+    if text is not None and not (text.isascii() and text.isdecimal() and 0 < len(text) <= 4 and int(text)):  # noqa: PLR2004
+        raise ConfigurationError(
+            f"{_VARIABLE} is not a number of threads from 1 to 9,999.",
+            key=_VARIABLE,
+            remedy="Set it to such a number, or leave it out.",
+        )
+
+
 def _start(threads: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _MORE_NICENESS, _MOST_NICENESS))
     is_ours = _VARIABLE not in os.environ
     if is_ours:
         os.environ[_VARIABLE] = str(threads)

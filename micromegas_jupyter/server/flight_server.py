@@ -94,7 +94,7 @@ class FlightServer:
         metrics.watch_prepared(lambda: len(prepared))
         self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics, deny_list=deny_list)
         self._ingests = IngestRunner(
-            sink, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock
+            sink, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock, metrics=metrics
         )
         self._running = RunningQueries(cancel_elsewhere)
         tickets = Tickets(

@@ -31,6 +31,7 @@ from micromegas_jupyter.server.headers import find_client_address
 from micromegas_jupyter.server.ingest_audit import IngestAudit
 from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.server.ingest_stream import IngestStream, build_write_id, parse_ingest_headers
+from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 from micromegas_jupyter.settings import INGEST_SCOPE
 
@@ -63,11 +64,19 @@ class IngestRunner:
         settings: The limits.
         trusted_proxies: Peer addresses whose forwarding headers name the real client.
         clock: Measures how long an ingest takes.
+        metrics: Counts calls and rows.
     """
 
     def __init__(
-        self, sink: TableSink | None, *, settings: IngestSettings, trusted_proxies: frozenset[str], clock: Clock
+        self,
+        sink: TableSink | None,
+        *,
+        settings: IngestSettings,
+        trusted_proxies: frozenset[str],
+        clock: Clock,
+        metrics: ServerMetrics,
     ) -> None:
+        self._metrics = metrics
         self._sink = sink
         self._settings = settings
         self._trusted_proxies = trusted_proxies
@@ -100,12 +109,15 @@ class IngestRunner:
         except BaseException as raised:
             if ends_task(raised) or call.context.done():
                 audit.write("incomplete")
+                self._metrics.count_ingest("incomplete", rows=0, size=0)
                 raise
             error = DeadlineExceeded("The rows took too long to come.") if isinstance(raised, TimeoutError) else raised
             translated = translate_error(error, call.query_id)
             audit.write("error", translated)
+            self._metrics.count_ingest("error", rows=0, size=0)
             raise translated from raised
         audit.write("ok")
+        self._metrics.count_ingest("ok", rows=stored, size=audit.received_bytes)
         result = messages.DoPutUpdateResult(record_count=stored)
         await call.write(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
@@ -136,7 +148,9 @@ class IngestRunner:
             audit.received_bytes += len(frame)
             if audit.received_bytes > self._settings.max_bytes:
                 raise ResourcesExhausted(
-                    f"More than {self._settings.max_bytes:,} bytes were sent.", remedy="Send them in several calls."
+                    f"More than {self._settings.max_bytes:,} bytes were sent.",
+                    remedy="Send them in several calls.",
+                    limit="ingest",
                 )
             await self._in_thread(partial(stream.take, frame))
             audit.rows = stream.rows
@@ -198,7 +212,9 @@ class _Slots:
                 self._running[caller] += 1
         except TimeoutError:
             raise ResourcesExhausted(
-                "As many calls send rows as may at once, for you or in all.", remedy="Wait for some to end."
+                "As many calls send rows as may at once, for you or in all.",
+                remedy="Wait for some to end.",
+                limit="ingest",
             ) from None
         try:
             yield

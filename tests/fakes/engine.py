@@ -64,6 +64,8 @@ class FakeEngine:
                 return FakePlannedQuery(echoed.schema, lambda: _stream(echoed), pa.schema({"0": pa.int64()}))
             case "endless":
                 return FakePlannedQuery(NUMBERS.schema, self._endless)
+            case "heavy":
+                return FakePlannedQuery(NUMBERS.schema, self._waiting, work_class=WorkClass.HEAVY)
             case "waiting":
                 return FakePlannedQuery(NUMBERS.schema, self._waiting)
             case "late":

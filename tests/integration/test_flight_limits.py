@@ -7,7 +7,16 @@ import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
 from micromegas_jupyter.flightsql import messages
-from tests.integration.flight_harness import FLIGHT, FlightHarness, descriptor_bytes, running_server
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from tests.integration.flight_harness import (
+    ALICE,
+    BOB,
+    FLIGHT,
+    FlightHarness,
+    descriptor_bytes,
+    running_server,
+    ticket_bytes,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -83,3 +92,21 @@ def test_calls_and_queries_are_counted_as_they_end() -> None:
         assert _value(flight, "query_seconds_count", work_class="small") == 2
         assert _value(flight, "queries_running", work_class="small") == 0
         assert _value(flight, "queries_waiting", work_class="small") == 0
+
+
+def test_heavy_queries_wait_for_each_other_and_small_ones_for_nobody() -> None:
+    with running_server(max_heavy_queries=1, admission_wait_seconds=0.1) as flight:
+        running = flight.channel.unary_stream(FLIGHT + "DoGet")(
+            ticket_bytes(statement_ticket("heavy")), metadata=ALICE, timeout=60
+        )
+        assert flight.engine.stream_started.wait(30)
+
+        refused = flight.query("heavy", metadata=BOB)
+        small = flight.query("numbers", metadata=BOB)
+
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert _value(flight, "limits_reached_total", limit="heavy_queue") == 1
+        assert _value(flight, "queries_running", work_class="heavy") == 1
+        assert small.code is grpc.StatusCode.OK
+        running.cancel()
+        assert flight.engine.stream_closed.wait(30)

@@ -143,3 +143,18 @@ def test_each_ingest_leaves_one_audit_line(
     ]
     assert lines[1]["error_class"] == "user"
     assert lines[0]["received_bytes"] > 0
+
+
+def test_each_ingest_is_counted(server: LakeServer, alice: FlightSQLClient) -> None:
+    def count(name: str, **labels: str) -> float:
+        registry = server.flight.server.metrics.registry
+        return registry.get_sample_value(f"micromegas_server_ingest_{name}_total", labels) or 0
+
+    before = (count("rows"), count("bytes"), count("calls", outcome="ok"), count("calls", outcome="error"))
+    alice.bulk_ingest("processes", sent_processes("counted"))
+    with pytest.raises(UsageError):
+        alice.bulk_ingest("nowhere", sent_processes("counted"))
+
+    assert count("rows") == before[0] + 1
+    assert count("bytes") > before[1]
+    assert (count("calls", outcome="ok"), count("calls", outcome="error")) == (before[2] + 1, before[3] + 1)
