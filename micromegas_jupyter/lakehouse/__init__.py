@@ -3,8 +3,7 @@
 What the tables are is `telemetry`'s, running queries over them is `engine`'s.
 """
 
-from micromegas_jupyter.lakehouse.files import make_lake_folder
-from micromegas_jupyter.lakehouse.folder_kind import FolderKind, find_folder_kind
+from micromegas_jupyter.lakehouse.folder_kind import FolderKind, find_folder_kind, make_lake_folder
 from micromegas_jupyter.lakehouse.kept_listing import KeptListing
 from micromegas_jupyter.lakehouse.lake import Lake, LakeWriter
 from micromegas_jupyter.lakehouse.limits import LakeLimits

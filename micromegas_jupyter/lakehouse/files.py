@@ -47,16 +47,6 @@ def make_private_folder(folder: Path) -> None:
         sync_folder(missing.parent)
 
 
-def make_lake_folder(root: Path) -> None:
-    """Make the folder of a lake when it is not there.
-
-    Raises:
-        Unavailable: It cannot be made.
-    """
-    with storage_errors("The folder of the tables cannot be made."):
-        make_private_folder(root)
-
-
 def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO], None]) -> None:
     """Make a file that is on disk in full before it has its name.
 

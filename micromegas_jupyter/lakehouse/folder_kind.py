@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lakehouse.files import make_private_folder, storage_errors
 from micromegas_jupyter.lakehouse.segments import parse_segment
+from micromegas_jupyter.lakehouse.user_tables import TABLES_FOLDER
 from micromegas_jupyter.lakehouse.writer_lock import WRITERS_FOLDER
 
 _PASSED_OVER = (".", "_", "lost+found")  # the last is there on each new file system
@@ -30,7 +32,7 @@ def find_folder_kind(root: Path) -> FolderKind:
         Unavailable: It cannot be listed.
     """
     try:
-        if (root / WRITERS_FOLDER).is_dir():
+        if any((root / mark).is_dir() for mark in (WRITERS_FOLDER, TABLES_FOLDER)):
             return FolderKind.LAKE
         entries = [entry for entry in root.iterdir() if not entry.name.startswith(_PASSED_OVER)]
     except FileNotFoundError:
@@ -41,6 +43,16 @@ def find_folder_kind(root: Path) -> FolderKind:
             remedy="Name a folder that this account may read.",
         ) from None
     return FolderKind.LAKE if not entries or any(map(_holds_segment, entries)) else FolderKind.OTHER
+
+
+def make_lake_folder(root: Path) -> None:
+    """Make the folder of a lake when it is not there, and mark it as one, whatever else comes to lie in it.
+
+    Raises:
+        Unavailable: It cannot be made.
+    """
+    with storage_errors("The folder of the tables cannot be made."):
+        make_private_folder(root / WRITERS_FOLDER)
 
 
 def _holds_segment(folder: Path) -> bool:

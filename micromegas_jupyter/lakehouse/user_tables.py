@@ -24,7 +24,7 @@ from micromegas_jupyter.lakehouse.segments import TEMPORARY_SUFFIX
 _LOG: Final = logging.getLogger(__name__)
 
 MAX_TABLES: Final = 1000
-_FOLDER: Final = ".tables"
+TABLES_FOLDER: Final = ".tables"
 _ROWS_FOLDER: Final = "rows"
 _FILE_NAME: Final = re.compile(r"[0-9a-f]{32}\.table", re.ASCII)
 _FOLDER_NAME: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -75,7 +75,7 @@ class UserTables:
     """
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / _FOLDER
+        self._folder = root / TABLES_FOLDER
         self._known: dict[str, UserTable | None] = {}
 
     def list(self) -> tuple[UserTable, ...]:

@@ -3,6 +3,7 @@
 What is served is built in `served`; the supervisor's half is `process`.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -128,6 +129,7 @@ def main() -> None:
     try:
         Worker(connection).run()
     finally:
+        logging.shutdown()  # audit lines that wait to be written
         # Threads of a query that does not end would keep the process.
         os._exit(0)
 

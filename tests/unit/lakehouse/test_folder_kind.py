@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lakehouse import FolderKind, find_folder_kind
+from micromegas_jupyter.lakehouse import FolderKind, find_folder_kind, make_lake_folder
 
 SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
 
@@ -14,6 +14,7 @@ SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
         ([], FolderKind.LAKE),
         ([".hidden", "lost+found/x", "_temporary/y"], FolderKind.LAKE),
         ([".writers/a.lock"], FolderKind.LAKE),
+        ([".tables/a.table", "query_denials.json"], FolderKind.LAKE),
         ([f"log_entries/{SEGMENT}"], FolderKind.LAKE),
         (["orders.parquet"], FolderKind.OTHER),
         (["orders/2026.parquet"], FolderKind.OTHER),
@@ -31,6 +32,13 @@ def test_what_lies_in_it_decides(tmp_path, files, kind):
 
 def test_a_folder_that_is_not_there_is_a_lake_to_be(tmp_path):
     assert find_folder_kind(tmp_path / "absent") is FolderKind.LAKE
+
+
+def test_a_lake_stays_one_whatever_comes_to_lie_in_it(tmp_path):
+    make_lake_folder(tmp_path / "lake")
+    (tmp_path / "lake" / "query_denials.json").touch()
+
+    assert find_folder_kind(tmp_path / "lake") is FolderKind.LAKE
 
 
 def test_what_is_no_folder_cannot_be_read(tmp_path):

@@ -1,0 +1,125 @@
+"""The dashboard asks only for metrics and labels that a server reports, and nothing on it overlaps."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
+from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.server import ServerMetrics
+from micromegas_jupyter.server.metrics import QueryMeasure
+from micromegas_jupyter.server.tls import HttpTls
+from micromegas_jupyter.server.tls_files import TlsFiles
+from tests.contracts.guide_text import ROOT, read_page
+from tests.fakes.certificates import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micromegas_jupyter.assembly.workers.supervisor import Supervisor
+
+BOARD: dict[str, Any] = json.loads((ROOT / "docs" / "operating" / "dashboard.json").read_text(encoding="utf-8"))
+PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+METRIC = re.compile(r"\b((?:micromegas|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
+#: What Prometheus adds itself.
+ADDED_LABELS = {"instance", "job"}
+
+
+class _NoWorkers:
+    """Stands in for a supervisor whose one worker was replaced."""
+
+    class State:
+        workers = 2
+        ready = 1
+
+    def __init__(self) -> None:
+        self.replaced = {"memory": 1}
+
+    def ask_all(self, _what: str, **_limits: object) -> list[tuple[int, object]]:
+        return []
+
+    def state(self) -> State:
+        return self.State()
+
+
+def _server() -> ServerMetrics:
+    metrics = ServerMetrics()
+    metrics.count_call("/arrow.flight.protocol.FlightService/DoGet", "OK")
+    metrics.count_error(ResourcesExhausted("Too much."))
+    metrics.count_query(QueryMeasure(SYSTEM_CLOCK), "ok")
+    metrics.watch_queries("small", running=lambda: 0, waiting=lambda: 0)
+    return metrics
+
+
+def _access() -> AccessMetrics:
+    metrics = AccessMetrics()
+    metrics.watch_keys("https://id.example", lambda: 1.0)
+    metrics.note_in_force(SYSTEM_CLOCK.now())
+    metrics.count_rate_limited("identity")
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The labels of each sample that a server reports, the worker's among them."""
+    pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
+    own = [_server().registry, _access().registry]
+    workers = WorkerMetrics(cast("Supervisor", _NoWorkers()), own).registry
+    tls = CollectorRegistry()
+    tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))
+    return {
+        sample.name: set(sample.labels)
+        for registry in (workers, tls)
+        for family in registry.collect()
+        for sample in family.samples
+    }
+
+
+def _asked() -> Iterator[tuple[str, set[str], str]]:
+    for expression in EXPRESSIONS:
+        for found in METRIC.finditer(expression):
+            yield found[1], set(re.findall(r"(\w+)\s*=?[=~!]", found[2] or "")), expression
+
+
+def test_every_metric_that_it_asks_for_is_reported(reported: dict[str, set[str]]) -> None:
+    asked = {name for name, _labels, _expression in _asked()}
+
+    assert asked - set(reported) == set()
+    assert len(asked) > 20
+
+
+def test_every_label_that_it_chooses_or_groups_by_is_reported(reported: dict[str, set[str]]) -> None:
+    unknown = []
+    for name, chosen, expression in _asked():
+        grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
+        unknown += [(name, label) for label in (chosen | grouped) - ADDED_LABELS - reported[name]]
+
+    assert unknown == []
+
+
+def test_each_panel_says_what_it_shows_and_none_lies_over_another() -> None:
+    fields = set()
+    for panel in PANELS:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert (x, y) not in fields, panel["title"]
+                fields.add((x, y))
+        assert panel["description"].endswith((".", "?"))
+        assert place["x"] + place["w"] <= 24
+    assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
+
+
+def test_what_is_reported_of_workers_and_tls_is_documented_and_nothing_else(reported: dict[str, set[str]]) -> None:
+    named = set(re.findall(r"^\| `(micromegas_(?:workers|tls)[a-z_]*)", read_page("metrics.md"), re.MULTILINE))
+    there = {name for name in reported if name.startswith(("micromegas_workers", "micromegas_tls"))}
+
+    assert named == there
