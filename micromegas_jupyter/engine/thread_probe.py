@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.seams import Clock
 
-# Threads that have nothing to do take every probe at once, so each probe keeps its thread for a moment and there are more
-# of them than threads: what is left waits for the busy ones.
+# Threads that have nothing to do take every probe at once, so each probe keeps its thread for a moment and there are
+# more of them than threads: what is left waits for the busy ones.
 _FOR_EACH_THREAD: Final = 3
 _MOST_AT_ONCE: Final = 96
 _HOLD_SECONDS: Final = 0.02

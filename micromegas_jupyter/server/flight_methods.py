@@ -146,7 +146,10 @@ class FlightMethods:
         call.require_scope(READ_SCOPE)
         command = parse_descriptor(descriptor)
         if not isinstance(command, PreparedQuery):
-            raise UnsupportedRequest("Data is accepted only as the parameters of a prepared statement.")
+            raise UnsupportedRequest(
+                "Data is accepted as the rows of a table or as the parameters of a prepared statement only.",
+                remedy="Send it with CommandStatementIngest or CommandPreparedStatementQuery.",
+            )
         self._prepared.get(command.handle, call.caller_key)
         frames = await _read_frames(call, first)
         parameters = decode_parameters(frames, limits=_PARAMETER_LIMITS)

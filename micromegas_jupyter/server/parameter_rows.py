@@ -34,13 +34,13 @@ class _RowByRow:
         self._engine = engine
         self._request = request
         self._caller = caller
-        self._first = first
-        self._planned = [first]
+        self._current = first
+        self._ended: list[QueryFigures] = []  # of the rows before the current one
         self._schema = _with_nulls(first.schema)
 
     @property
     def figures(self) -> QueryFigures:
-        found = [planned.figures for planned in self._planned]
+        found = [*self._ended, self._current.figures]
         peaks = [figures.peak_memory_bytes for figures in found if figures.peak_memory_bytes is not None]
         return QueryFigures(
             context_init_seconds=sum(figures.context_init_seconds for figures in found),
@@ -57,11 +57,11 @@ class _RowByRow:
 
     @property
     def parameter_schema(self) -> pa.Schema:
-        return self._first.parameter_schema
+        return self._current.parameter_schema
 
     @property
     def work_class(self) -> WorkClass:
-        return self._first.work_class
+        return self._current.work_class
 
     async def batches(self) -> AsyncIterator[pa.RecordBatch]:
         remaining = self._request.row_limit
@@ -69,7 +69,7 @@ class _RowByRow:
         for index in range(0 if parameters is None else parameters.num_rows):
             if remaining == 0:
                 return
-            planned = self._first if index == 0 else await self._plan(index, remaining)
+            planned = self._current if index == 0 else await self._plan(index, remaining)
             inner = planned.batches()
             try:
                 async for batch in inner:
@@ -90,7 +90,9 @@ class _RowByRow:
                 f"Row {index + 1} of the parameters gives other columns than the first.",
                 remedy="Run the statement for each row alone.",
             )
-        self._planned.append(planned)
+        # Only the figures stay: with very many rows the plans would add up.
+        self._ended.append(self._current.figures)
+        self._current = planned
         return planned
 
 

@@ -21,7 +21,9 @@ def _run(request: StatementRequest, engine: FakeEngine) -> list[int]:
         planned = await plan_rows(engine, request, CALLER)
         assert planned.schema == ROWS.schema
         assert planned.figures.execution_seconds >= 0
-        return [row["0"] async for batch in planned.batches() for row in batch.to_pylist()]
+        found = [row["0"] async for batch in planned.batches() for row in batch.to_pylist()]
+        assert planned.figures.bytes_scanned == 4096 * len(engine.requests)  # as each of the fake engine's plans says
+        return found
 
     return asyncio.run(scenario())
 
