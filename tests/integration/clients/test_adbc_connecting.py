@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
+import pyarrow as pa
 import pytest
 from adbc_driver_flightsql import ConnectionOptions, DatabaseOptions, StatementOptions
 
 import micromegas_jupyter
 from tests.integration.clients.adbc import ENDLESS, adbc_connection, drain, fetch_rows
+from tests.integration.clients.serving import MANY_COUNT
 
 if TYPE_CHECKING:
     from adbc_driver_flightsql.dbapi import Connection, Cursor
@@ -93,6 +95,31 @@ def test_headers_reach_the_query(server: ClientServer) -> None:
     with adbc_connection(server, **headers) as connection:
         assert len(fetch_rows(connection, "SELECT n FROM many")) == 5
         assert fetch_rows(connection, "SELECT count(*) FROM measures") == [(2,)]
+
+
+def test_dictionaries_are_kept_on_request(server: ClientServer) -> None:
+    prefix = DatabaseOptions.RPC_CALL_HEADER_PREFIX.value
+    headers = {f"{prefix}preserve_dictionary": "true"}
+
+    with adbc_connection(server, **headers) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT level, word FROM wide ORDER BY id")
+        table = cursor.fetch_arrow_table()
+
+    assert table.schema.types == [pa.dictionary(pa.int32(), pa.string()), pa.string()]
+    assert table["level"].to_pylist() == ["info", "warn", None]
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_rows_arrive_compressed_on_request(server: ClientServer, compression: str) -> None:
+    prefix = DatabaseOptions.RPC_CALL_HEADER_PREFIX.value
+    headers = {f"{prefix}x-micromegas-compression": compression}
+
+    with adbc_connection(server, **headers) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT n, text FROM many ORDER BY n")
+        table = cursor.fetch_arrow_table()
+
+    assert table["n"].to_pylist() == list(range(MANY_COUNT))
+    assert table["text"][MANY_COUNT - 1].as_py() == f"row {MANY_COUNT - 1}"
 
 
 def test_without_autocommit_reading_works_and_commit_changes_nothing(server: ClientServer) -> None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tests.contracts.guide_text import Block
     from tests.integration.clients.serving import ClientServer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]  # the first run installs
 
 CHILD = Path(__file__).with_name("dbapi_child.py")
-TIMEOUT_SECONDS = 100
+TIMEOUT_SECONDS = 200
 
 
 @pytest.fixture(scope="module")

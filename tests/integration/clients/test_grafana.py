@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
+from tests.integration.clients.audit_lines import audit_lines
 from tests.integration.clients.grafana import GO_MESSAGE_LIMIT, GrafanaClient, can_show
 from tests.integration.clients.serving import LOG_COUNT, MANY_COUNT, TABLE_NAMES
 
@@ -166,9 +166,9 @@ def test_an_api_key_speaks_for_whoever_looks_at_the_panel(
 ) -> None:
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
 
-    grafana.query("SELECT count(*) FROM log_entries", *RANGE, ("limit", "1000"), *ATTRIBUTION)
+    grafana.query("SELECT count(*) AS seen FROM log_entries", *RANGE, ("limit", "1000"), *ATTRIBUTION)
 
-    line = json.loads([record.message for record in caplog.records if record.name == "micromegas_jupyter.audit"][-1])
+    (line,) = audit_lines(caplog, "SELECT count(*) AS seen FROM log_entries")
     assert (line["client"], line["user"], line["email"], line["name"]) == ("grafana", "zoe", "zoe@example.com", "Zoë")
     assert (line["service_account"], line["service_account_name"]) == (True, "reader")
     assert dt.datetime.fromisoformat(line["range_end"]) == dt.datetime.fromisoformat(TO)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import pytest
 from micromegas.auth import StaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient
 
+from tests.integration.clients.audit_lines import audit_lines
 from tests.integration.clients.serving import LOG_COUNT, MANY_COUNT, PROCESS_ID, STREAM_ID
 from tests.integration.clients.wide_rows import sent_table, wide_table
 
@@ -149,9 +149,9 @@ def test_callers_are_recognised_by_what_the_client_says_of_itself(
     monkeypatch.setenv("MICROMEGAS_CLIENT_AGENT", "robot")
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
 
-    connect(server, client_entrypoint="report").query("SELECT 1", NOON, LATER)
+    connect(server, client_entrypoint="report").query("SELECT 1 AS recognised", NOON, LATER)
 
-    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
+    (line,) = audit_lines(caplog, "SELECT 1 AS recognised")
     assert (line["client"], line["agent"], line["entrypoint"], line["user"]) == ("python", "robot", "report", "bob")
     assert len(line["session"]) == 36
 
