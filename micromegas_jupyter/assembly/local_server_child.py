@@ -1,6 +1,7 @@
-"""The program that runs a `LocalServer` as a child: told what to serve on standard input, it ends when that closes.
+"""The program that runs a `LocalServer` in a worker process: told what on standard input, it ends when that closes.
 
-It answers with one line of JSON, then serves. What starts it, and ends with it, is `notebook.local_server`.
+It answers with one line of JSON, then supervises. What starts it, and ends with it, is `notebook.local_server`; what
+the worker serves is `workers.served`'s job.
 """
 
 import json
@@ -8,18 +9,16 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import BinaryIO, Final
 
-from micromegas_jupyter.errors import MicromegasError, UsageError
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import TableSource
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 
 _MAX_ORDER_BYTES: Final = 64 * 1024
 _LOOK_SECONDS: Final = 1.0
-_LAST_SECONDS: Final = 10.0
-_NEEDED: Final = "Name a folder of *.parquet files, or of folders of them."
+_HOST: Final = "127.0.0.1"
+_WORKERS: Final = 1
+_SECRET_BYTES: Final = 32
 
 
 def main() -> None:
@@ -37,36 +36,38 @@ def main() -> None:
 
 
 def _serve(order: dict[str, object], ended: threading.Event) -> None:
-    from micromegas_jupyter.assembly.local_server import LocalServer
+    from micromegas_jupyter.assembly.workers.limits import memory_limits
+    from micromegas_jupyter.assembly.workers.order import WorkerOrder
+    from micromegas_jupyter.assembly.workers.port import ReservedPort
+    from micromegas_jupyter.assembly.workers.supervisor import Supervisor
 
-    problems: tuple[str, ...] = ()
-    source: TableSource
-    folder = Path(str(order["folder"]))
-    if order["is_lake"]:
-        if not folder.is_dir():
-            raise UsageError("There is no such folder.", remedy="Name a folder that micromegas serve has written to.")
-        from micromegas_jupyter.lakehouse import Lake
-
-        source = Lake(folder)
-    else:
-        from micromegas_jupyter.lakehouse import ParquetFolder
-
-        source = parquet = ParquetFolder(folder)
-        problems = parquet.problems
-        if not parquet.snapshot():
-            found = f" {problems[0]}" if problems else ""
-            raise UsageError(f"The folder holds no Parquet file that can be read.{found}", remedy=_NEEDED)
-    with LocalServer(
-        source, key_sha256=bytes.fromhex(str(order["key_sha256"])), memory_mib=int(str(order["memory_mib"]))
-    ) as server:
-        _answer({"uri": server.uri, "tables": server.table_names(), "problems": problems})
-        parent = order["parent"]
-        # Standard input stays open when another child of the kernel holds its other end.
-        while not ended.wait(_LOOK_SECONDS) and os.getppid() == parent:
-            pass
-        last = threading.Timer(_LAST_SECONDS, os._exit, (1,))
-        last.daemon = True
-        last.start()
+    limits = memory_limits(int(str(order["memory_mib"])), _WORKERS)
+    task = {name: order[name] for name in ("folder", "is_lake", "key_sha256")}
+    with ReservedPort(_HOST, 0) as port:
+        supervisor = Supervisor(
+            WorkerOrder(
+                kind="local",
+                task=task,
+                port=port.number,
+                number=0,
+                pool_bytes=limits.pool,
+                hard_bytes=limits.hard,
+                secret=SYSTEM_RANDOMNESS.token_urlsafe(_SECRET_BYTES),
+            ),
+            workers=_WORKERS,
+            limits=limits,
+        )
+        try:
+            supervisor.start()
+            facts = supervisor.facts()
+            uri = f"grpc://{_HOST}:{port.number}"
+            _answer({"uri": uri, "tables": facts["tables"], "problems": facts["problems"]})
+            parent = order["parent"]
+            # Standard input stays open when another child of the kernel holds its other end.
+            while not ended.wait(_LOOK_SECONDS) and os.getppid() == parent:
+                pass
+        finally:
+            supervisor.kill()
 
 
 def _answer(answer: dict[str, object]) -> None:

@@ -162,6 +162,11 @@ class ServerStack:
         return describe_tables(self._tables, self.options.lake)
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether it writes its own logs and measurements into the lake."""
+        return self._recorder is not None
+
+    @property
     def registries(self) -> "tuple[CollectorRegistry, ...]":
         """What this server counts."""
         access = () if self.validator is None else (self.validator.metrics.registry,)

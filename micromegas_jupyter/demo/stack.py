@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.assembly import ServeOptions, open_server
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
@@ -25,9 +25,10 @@ class DemoStack:
     Args:
         host: A loopback address for the server.
         port: The server's port, 0 for any free one.
+        workers: How many processes answer its calls; 0 for this one.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, workers: int = 2) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="micromegas-demo-"))
         try:
             self.provider = DemoProvider(lake_audience=LAKE_AUDIENCE)
@@ -36,8 +37,10 @@ class DemoStack:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
         try:
-            self.server = ServerStack(
-                ServeOptions(lake=self.folder / "lake", host=host, port=port, program="micromegas demo"),
+            self.server = open_server(
+                ServeOptions(
+                    lake=self.folder / "lake", host=host, port=port, program="micromegas demo", workers=workers
+                ),
                 environ=self.server_environment(),
             )
             self.server.start()

@@ -115,6 +115,11 @@ class Peer:
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
+    def finish(self) -> None:
+        """End the talk and give up what reads it; for the thread that reads."""
+        self.close()
+        self._lines.close()
+
     def _take(self, found: Facts) -> None:
         match found.get("is"):
             case "answer":

@@ -143,7 +143,7 @@ class WorkerProcess:
         except Unavailable:
             pass
         finally:
-            self._peer.close()
+            self._peer.finish()
             self._reap()
             self._changed(self, {"is": "ended"})
 

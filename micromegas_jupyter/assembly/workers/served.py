@@ -145,7 +145,7 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
     )
     return Served(
         server=stack,
-        facts=lambda: {"described": stack.described_tables()},
+        facts=lambda: {"described": stack.described_tables(), "is_recorded": stack.is_recorded},
         answers={
             "cancel": lambda question: _cancel(stack, question),
             "metrics": lambda _question: _metrics(stack),

@@ -21,6 +21,7 @@ from micromegas_jupyter.settings import RateLimits
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.server.recorder import Recorder
 
 _SECRET_BYTES: Final = 32
 _RELOAD_SECONDS: Final = 30.0
@@ -60,6 +61,7 @@ class SupervisedStack:
             program=program,
         )
         self._http_port: int | None = None
+        self._recorder: Recorder | None = None
         self._has_started = False
         self._http: HttpEndpoint | None = None
         self.validator: ReloadingValidator | None = None
@@ -158,10 +160,22 @@ class SupervisedStack:
                 self._http_port = self._http.start()
             self._supervisor.start()
             self._has_started = True
+            self._record()
         except BaseException:
             self.kill()
             self._release()
             raise
+
+    def _record(self) -> None:
+        """Record this process, too, where the workers record themselves: it knows why one was replaced."""
+        if not self.options.record or not self._supervisor.facts().get("is_recorded"):
+            return
+        from micromegas_jupyter.lakehouse import Lake
+        from micromegas_jupyter.server.recorder import Recorder
+
+        properties = {**self.options.properties, "worker": "supervisor"}
+        self._recorder = Recorder(Lake(self.options.lake), exe=self.options.program, properties=properties)
+        self._recorder.start()
 
     def stop(self) -> None:
         """Let running calls end within the drain time, then release everything; safe to call twice."""
@@ -177,6 +191,8 @@ class SupervisedStack:
             self._http.stop()
         if self.validator is not None:
             self.validator.close()
+        if self._recorder is not None:
+            self._recorder.stop()
         self._port.close()
         _ACCESS_LOG.removeFilter(_is_error)
 

@@ -39,7 +39,7 @@ class Jupyter:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack() as running:
+    with DemoStack(workers=0) as running:
         yield running
 
 

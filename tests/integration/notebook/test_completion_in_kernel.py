@@ -30,7 +30,7 @@ bool(schemas._asking or schemas._entries)
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack() as running:
+    with DemoStack(workers=0) as running:
         yield running
 
 
