@@ -144,9 +144,8 @@ class StreamDecoder:
         count = sum(self._count_fields(field.type, depth=1) for field in schema)
         if count > self._limits.max_fields:
             raise _too_large("There are more than", self._limits.max_fields, "fields in all columns")
-        # Names are decoded when they are asked for.
-        if any(not name.isprintable() for name in schema.names):
-            raise UsageError("A column's name holds a character that cannot be printed.", remedy="Rename the column.")
+        for name in schema.names:
+            _check_text(name)
 
     def _count_fields(self, kind: pa.DataType, *, depth: int) -> int:
         if depth > self._limits.max_depth:
@@ -155,6 +154,10 @@ class StreamDecoder:
             raise UnsupportedRequest(
                 "View types are not accepted inside other types.", remedy="Send plain text or bytes there."
             )
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            _check_text(kind.tz)
+        for index in range(kind.num_fields):
+            _check_text(kind.field(index).name)
         inner = [kind.field(index).type for index in range(kind.num_fields)]
         if pa.types.is_dictionary(kind):
             inner.append(kind.value_type)
@@ -206,6 +209,12 @@ class _Feed(io.RawIOBase):
         taken = b"".join(self._pieces)
         self._pieces = [taken[size:]] if 0 <= size < len(taken) else []
         return taken[:size] if size >= 0 else taken
+
+
+def _check_text(name: str) -> None:
+    """Check a name; asking for it has decoded it, which is where text that is not UTF-8 shows."""
+    if not name.isprintable():
+        raise UsageError("A column's name holds a character that cannot be printed.", remedy="Rename the column.")
 
 
 def _too_large(what: str, limit: int, unit: str) -> ResourcesExhausted:

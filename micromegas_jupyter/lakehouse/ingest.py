@@ -17,7 +17,9 @@ from micromegas_jupyter.lakehouse.user_columns import check_fits, shown, stored_
 from micromegas_jupyter.lakehouse.user_columns import convert_rows as convert_user_rows
 from micromegas_jupyter.lakehouse.user_tables import MAX_TABLES, UserTable, UserTables, check_name
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Randomness
+from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
+from micromegas_jupyter.telemetry.own_rows import check_targets
 
 
 class LakeSink:
@@ -54,7 +56,7 @@ class LakeSink:
         return SegmentWrite(
             self._setup.folder(definition),
             definition.schema,
-            convert=partial(convert_rows, definition=definition),
+            convert=partial(_convert, definition=definition, is_trusted=request.is_trusted),
             arrange=partial(sort_rows, definition=definition),
             write_id=request.write_id,
             randomness=self._randomness,
@@ -95,6 +97,13 @@ class LakeSink:
             write_id=request.write_id,
             randomness=self._randomness,
         )
+
+
+def _convert(rows: pa.RecordBatch, *, definition: TableDefinition, is_trusted: bool) -> pa.RecordBatch:
+    converted = convert_rows(rows, definition)
+    if definition is LOG_ENTRIES and not is_trusted:
+        check_targets(converted)
+    return converted
 
 
 def _as_it_came(rows: pa.Table) -> pa.Table:

@@ -126,6 +126,20 @@ def test_only_administrators_and_keys_for_it_may(server: LakeServer) -> None:
     assert server.column(f"SELECT process_id FROM processes WHERE process_id IN {names}") == ["collected"]
 
 
+@pytest.mark.parametrize("target", ["micromegas_jupyter", "micromegas_jupyter.audit"])
+def test_a_key_cannot_forge_what_the_server_records(server: LakeServer, target: str) -> None:
+    rows = pa.Table.from_batches([log_batch([1], writer=target), log_batch([2], writer="micromegas_jupyter_app")])
+
+    with server.client("collector") as collector, pytest.raises(UsageError, match="what the server itself records"):
+        collector.bulk_ingest("log_entries", rows)
+    with server.client("alice") as alice:
+        answer = alice.bulk_ingest("log_entries", rows)
+    with server.client("collector") as collector:
+        collector.bulk_ingest("log_entries", pa.Table.from_batches([log_batch([3], writer="micromegas_jupyter_app")]))
+
+    assert answer.record_count == 2
+
+
 def test_each_ingest_leaves_one_audit_line(
     server: LakeServer, alice: FlightSQLClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,6 +156,9 @@ def test_each_ingest_leaves_one_audit_line(
         ("ingest", "alice", "nowhere", "append", 0, "error"),
     ]
     assert lines[1]["error_class"] == "user"
+    metrics = server.flight.server.metrics.registry
+    assert metrics.get_sample_value("micromegas_server_ingest_calls_total", {"outcome": "error"})
+    assert metrics.get_sample_value("micromegas_server_ingest_rows_total")
     assert lines[0]["received_bytes"] > 0
 
 

@@ -226,11 +226,20 @@ def test_messages_out_of_order_are_refused() -> None:
             _take_all(frames)
 
 
-def test_a_column_whose_name_is_not_utf8_is_refused() -> None:
-    (schema,) = encode_stream(schema=pa.schema({"marker": pa.int8()}))
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pa.schema({"marker": pa.int8()}),
+        pa.schema({"n": pa.list_(pa.struct([("marker", pa.int8())]))}),
+        pa.schema({"n": pa.timestamp("s", "marker")}),
+    ],
+    ids=["column", "field", "time zone"],
+)
+def test_a_name_that_is_not_utf8_is_refused(schema: pa.Schema) -> None:
+    (opening,) = encode_stream(schema=schema)
 
     with pytest.raises(UsageError):
-        _take_all([schema.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")])
+        _take_all([opening.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")])
 
 
 def test_a_call_without_a_schema_is_refused() -> None:

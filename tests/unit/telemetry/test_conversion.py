@@ -1,0 +1,120 @@
+"""Rows for the tables of the data model are accepted however they are written down, as long as nothing is lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.telemetry import LOG_ENTRIES, PROCESSES, STREAMS, TableDefinition
+from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
+from micromegas_jupyter.telemetry.own_rows import check_targets
+from tests.fakes.ingest_rows import PAIRS, sent_processes
+from tests.fakes.telemetry_rows import NOON_NS, log_batch
+
+_JSONB = bytes.fromhex("400000011000000110000001") + b"ab"
+_WHEN = datetime(2026, 11, 24, 12, tzinfo=UTC)
+_MAP = pa.map_(pa.utf8(), pa.utf8())
+
+
+def _convert(rows: pa.Table, definition: TableDefinition = PROCESSES) -> pa.RecordBatch:
+    check_columns(rows.schema, definition)
+    converted = convert_rows(rows.to_batches()[0], definition)
+    converted.validate(full=True)
+    return converted
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        pa.array([[{"key": "a", "value": "b"}], None], PAIRS),
+        pa.array([[{"key": "a", "value": "b"}], None], pa.large_list(PAIRS.value_type)),
+        pa.array([[("a", "b")], None], _MAP),
+        pa.array([[("x", "y")], [("a", "b")], None], _MAP).slice(1),
+        pa.array([_JSONB, None]),
+        pa.array([_JSONB, None], pa.large_binary()),
+        pa.array([_JSONB, None], pa.binary_view()),
+        pa.array([_JSONB, None]).dictionary_encode(),
+        pa.DictionaryArray.from_arrays(pa.array([0, None]), pa.array([[{"key": "a", "value": "b"}]], PAIRS)),
+    ],
+    ids=["pairs", "large pairs", "map", "slice", "jsonb", "large jsonb", "jsonb views", "jsonb words", "pair words"],
+)
+def test_properties_come_in_many_ways(properties: pa.Array) -> None:
+    converted = _convert(sent_processes("1", "2", properties=properties))
+
+    assert converted["properties"].to_pylist() == [[("a", "b")], []]
+
+
+@pytest.mark.parametrize("kind", [pa.large_utf8(), pa.string_view(), pa.dictionary(pa.int8(), pa.utf8())], ids=str)
+def test_text_comes_in_many_ways(kind: pa.DataType) -> None:
+    converted = _convert(sent_processes("1", "2", exe=pa.array(["x", None]).cast(kind)))
+
+    assert converted["exe"].to_pylist() == ["x", None]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ms", "UTC"), pa.timestamp("us", "+02:00")], ids=str)
+def test_times_come_in_many_units(kind: pa.DataType) -> None:
+    sent = pa.array([NOON_NS], pa.int64()).cast(pa.timestamp("ns", "UTC"))
+    kept = sent.cast(pa.timestamp("s", "UTC")).cast(kind)
+
+    assert _convert(sent_processes("1", start_time=kept))["start_time"].cast(pa.int64()).to_pylist() == [NOON_NS]
+
+
+def test_what_may_be_left_out_has_a_stand_in() -> None:
+    converted = _convert(sent_processes("1", audience=pa.array(["all"]), username=pa.nulls(1)))
+
+    assert converted["last_update_time"] == converted["insert_time"]
+    assert converted["last_block_end_ticks"].to_pylist() == [None]
+    assert converted["username"].to_pylist() == [None]
+    assert converted.schema == PROCESSES.schema
+
+
+def test_streams_are_converted_with_tags() -> None:
+    rows = pa.table(
+        {
+            "stream_id": ["s"],
+            "process_id": pa.array(["p"]).dictionary_encode(),
+            "dependencies_metadata": [b"d"],
+            "objects_metadata": pa.array([b"o"], pa.large_binary()),
+            "tags": pa.array([["log", None]], pa.large_list(pa.utf8())),
+            "properties": pa.nulls(1),
+            "insert_time": pa.array([_WHEN], pa.timestamp("ns", "UTC")),
+            "format": ["f"],
+        }
+    )
+
+    converted = _convert(rows, STREAMS)
+
+    assert converted["tags"].to_pylist() == [["log", None]]
+    assert converted["properties"].to_pylist() == [[]]
+    assert converted["objects_metadata"].to_pylist() == [b"o"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tsc_frequency": pa.array([2**63], pa.uint64())}, "tsc_frequency holds a value"),
+        ({"tsc_frequency": pa.array([1.0])}, "tsc_frequency has the type double"),
+        ({"start_time": pa.array([1])}, "start_time has the type int64"),
+        ({"start_time": pa.array([2**40], pa.timestamp("s"))}, "start_time holds a value"),
+        ({"exe": pa.array([b"x"])}, "exe has the type binary"),
+        ({"process_id": pa.nulls(1)}, "process_id lacks a value"),
+        ({"properties": pa.array(["{}"])}, "properties has the type string"),
+        ({"properties": pa.array([[{"k": "a", "v": "b"}]])}, "properties has the type list"),
+        ({"insert_time": None}, "insert_time of processes is missing"),
+        ({"extra\u202e": pa.array([1])}, "no column"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_column(changes: dict[str, pa.Array | None], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _convert(sent_processes("1", **changes))
+
+
+def test_the_servers_own_targets_are_told_from_others() -> None:
+    check_targets(convert_rows(log_batch([1], writer="micromegas_jupyter2"), LOG_ENTRIES))
+
+    for target in ("micromegas_jupyter", "micromegas_jupyter.audit.access"):
+        with pytest.raises(UsageError):
+            check_targets(convert_rows(log_batch([1], writer=target), LOG_ENTRIES))
