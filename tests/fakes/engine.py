@@ -64,10 +64,8 @@ class FakeEngine:
                 return FakePlannedQuery(echoed.schema, lambda: _stream(echoed), pa.schema({"0": pa.int64()}))
             case "endless":
                 return FakePlannedQuery(NUMBERS.schema, self._endless)
-            case "heavy":
-                return FakePlannedQuery(NUMBERS.schema, self._waiting, work_class=WorkClass.HEAVY)
-            case "waiting":
-                return FakePlannedQuery(NUMBERS.schema, self._waiting)
+            case "waiting" | "heavy":
+                return FakePlannedQuery(NUMBERS.schema, self._waiting, work_class=_CLASSES.get(word, WorkClass.SMALL))
             case "late":
                 return FakePlannedQuery(NUMBERS.schema, _fails_late)
             case _:
@@ -101,6 +99,7 @@ class Panic(BaseException):
     """What an engine written in Rust raises when it panics: not an `Exception`."""
 
 
+_CLASSES = {"heavy": WorkClass.HEAVY}
 _FAILURES: dict[str, Callable[[], BaseException]] = {
     "wrong": lambda: InvalidStatement('No column "tagret" in log_entries.', line=1, column=14),
     "drop": lambda: StatementRefused("The statement would write."),
