@@ -1,0 +1,45 @@
+"""HTTP/2 frames made by hand, for clients that no library would be. Source: RFC 9113, RFC 7541."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+END_STREAM, END_HEADERS = 1, 4
+CANCEL: Final = 8
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def header(name: str, value: str) -> bytes:
+    """A literal field without indexing; name and value below 127 bytes."""
+    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
+def request_headers(path: str, token: str) -> bytes:
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        "authorization": f"Bearer {token}",
+    }
+    return b"".join(header(name, value) for name, value in fields.items())
+
+
+def grpc_message(message: bytes) -> bytes:
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+def connect(port: int) -> socket.socket:
+    """A connection after its preface and empty settings, from which nobody reads."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(PREFACE + frame(SETTINGS, 0, 0))
+    return connection

@@ -1,0 +1,175 @@
+"""Connections that abuse HTTP/2, and clients that take no rows, cost neither the server nor other callers much.
+
+Source: CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION), CVE-2019-9512 (PING), CVE-2019-9515 (SETTINGS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from tests.fakes.raw_http2 import (
+    CANCEL,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    connect,
+    frame,
+    grpc_message,
+    request_headers,
+)
+from tests.integration.flight_harness import BOB, FLIGHT, FlightHarness, running_server, ticket_bytes
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.integration
+
+STALLED_CLIENTS = 100
+STALLED_CLIENTS_LONG = 1000
+#: Sixteen results of 0.8 MB a batch are under way at once; a leak for each client would be far more.
+MOST_GROWTH_BYTES = 300 << 20
+CHILD = """
+import sys
+from tests.integration.flight_harness import running_server
+with running_server(max_concurrent_calls=4000) as flight:
+    print(flight.server.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def _rapid_resets() -> Iterator[bytes]:
+    fields = request_headers(FLIGHT + "DoGet", "alice")
+    for number in range(2000):
+        stream = 2 * number + 1
+        yield frame(HEADERS, END_HEADERS, stream, fields)
+        yield frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
+
+
+def _pings() -> Iterator[bytes]:
+    for number in range(5000):
+        yield frame(PING, 0, 0, number.to_bytes(8, "big"))
+
+
+def _settings() -> Iterator[bytes]:
+    for _ in range(5000):
+        yield frame(SETTINGS, 0, 0, b"\0\4" + (65535).to_bytes(4, "big"))
+
+
+def _endless_headers() -> Iterator[bytes]:
+    yield frame(HEADERS, 0, 1, request_headers(FLIGHT + "DoGet", "alice"))
+    for _ in range(2000):
+        yield frame(CONTINUATION, 0, 1, b"\x00\x01x\x7f\x81\x1e" + b"y" * 4000)
+
+
+@pytest.fixture(scope="module")
+def flight() -> Iterator[FlightHarness]:
+    with running_server() as running:
+        yield running
+
+
+def _flood(connection: socket.socket, frames: Iterator[bytes], has_begun: threading.Event) -> None:
+    # The server may close the connection at any moment, or read no more: both are answers.
+    with contextlib.suppress(OSError):
+        connection.settimeout(5)
+        for number, piece in enumerate(frames):
+            connection.sendall(piece)
+            if number == 100:
+                has_begun.set()
+    has_begun.set()
+
+
+@pytest.mark.parametrize("frames", [_rapid_resets, _pings, _settings, _endless_headers])
+def test_a_flood_on_one_connection_leaves_the_others_alone(
+    flight: FlightHarness, frames: Callable[[], Iterator[bytes]]
+) -> None:
+    connections = [connect(flight.server.port) for _ in range(4)]
+    has_begun = threading.Event()
+    floods = [threading.Thread(target=_flood, args=(one, frames(), has_begun)) for one in connections]
+    for thread in floods:
+        thread.start()
+    assert has_begun.wait(60)
+
+    during = flight.query("numbers", metadata=BOB)
+    for thread in floods:
+        thread.join(60)
+    for connection in connections:
+        connection.close()
+    afterwards = flight.query("numbers", metadata=BOB)
+
+    assert (during.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
+    assert flight.server.is_serving
+
+
+def test_half_open_connections_keep_nobody_out(flight: FlightHarness) -> None:
+    connections = [connect(flight.server.port) for _ in range(150)]
+
+    answer = flight.query("numbers", metadata=BOB)
+
+    for connection in connections:
+        connection.close()
+    assert answer.code is grpc.StatusCode.OK
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[tuple[int, int]]:
+    """Port and process id of a server of its own, whose memory can be looked at."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline()), process.pid
+        finally:
+            process.kill()
+
+
+def _resident_bytes(process_id: int) -> int:
+    pages = int(Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
+    child: tuple[int, int], pytestconfig: pytest.Config
+) -> None:
+    port, process_id = child
+    count = STALLED_CLIENTS_LONG if pytestconfig.getoption("--long") else STALLED_CLIENTS
+    asked = frame(HEADERS, END_HEADERS, 1, request_headers(FLIGHT + "DoGet", "alice")) + frame(
+        DATA, END_STREAM, 1, grpc_message(ticket_bytes(statement_ticket("endless")))
+    )
+    before = _resident_bytes(process_id)
+
+    stalled = []
+    for _ in range(count):
+        stalled.append(connect(port))
+        stalled[-1].sendall(asked)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answers = [
+            list(
+                channel.unary_stream(FLIGHT + "DoGet")(
+                    ticket_bytes(statement_ticket("numbers")), metadata=BOB, timeout=60
+                )
+            )
+            for _ in range(20)
+        ]
+    grown = _resident_bytes(process_id) - before
+    for connection in stalled:
+        connection.close()
+
+    assert [len(answer) for answer in answers] == [2] * 20
+    assert grown < MOST_GROWTH_BYTES
