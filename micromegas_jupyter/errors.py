@@ -258,6 +258,7 @@ class UnsupportedStatement(QueryError):
     """The SQL is valid, but the engine does not implement it."""
 
     code = "SQL003"
+    default_remedy = "Write it in another way; the engine is DataFusion, and its SQL reference says what there is."
     grpc_code = "UNIMPLEMENTED"
     http_status = 501
 

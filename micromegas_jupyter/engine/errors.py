@@ -18,6 +18,7 @@ from micromegas_jupyter.engine.explanations import (
     Explanation,
     explain_planning,
     explain_syntax,
+    explain_unsupported,
     explain_value,
 )
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
@@ -65,6 +66,9 @@ _VALID_FIELDS = re.compile(r"Valid fields are (.*?)\.?$", re.DOTALL)
 _SECRETIVE = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
 # A path is a URL, or two parts or more that begin at the root, in what may be a sentence.
 _PATH = re.compile(r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:'\")]*|[\w./%=@+-]*\.parquet\b")
+# How Rust writes its own values: `: Identifier(Ident { value: …`; from there on nothing is meant for people.
+_INNER = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w* \{ ).*", re.DOTALL)
+_DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"External error: (?:regex parse error|Compiled regex exceeds)")
 # Complaints about arguments that DataFusion takes for defects of its own.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
@@ -73,7 +77,7 @@ _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
 _NO_FUNCTION = re.compile(r"(?:Invalid function|table function) '([^']*)'", re.IGNORECASE)
 _UNBOUND = re.compile(r"Placeholder '([^']*)' was not provided|placeholder with name (\S+)")
 _PREDICATE = re.compile(r'Error evaluating filter predicate: ArrowError\((\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL)
-_VALUE_KIND = re.compile(r"^(?:Cast|Compute|Parser|Execution|Invalid argument) error: ")
+_VALUE_KIND = re.compile(r"^(?:(?:Cast|Compute|Parser|Execution|Invalid argument) error: )+")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
 
 
@@ -143,6 +147,9 @@ def _conversion_error(text: str, context: Context) -> MicromegasError:
     """Return the error for a result that pyarrow cannot take over or convert to its form on the wire."""
     if "Recursion level" in text:
         return UnsupportedStatement("The result's type is nested too deep.")
+    if "Failed to parse string" in text:
+        # DataFusion announces one type and gives another, for example where a UNION mixes text and numbers.
+        return _value_error(text, context)
     if "out of bounds timestamp" in text:
         return InvalidStatement("A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.")
     return _internal(text, "a result could not be converted", context)
@@ -227,16 +234,24 @@ def _explained(explained: Explanation, context: Context) -> InvalidStatement:
 
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
-    del context
     if "single SQL statement" in text:
         return StatementRefused("The text holds several statements.", remedy="Send one statement at a time.")
+    if explained := explain_unsupported(_clean(_without_tail(text))):
+        line, column = (None, None) if explained.name is None else find_name(explained.name, context.sql)
+        return UnsupportedStatement(explained.what, remedy=explained.remedy, line=line, column=column)
     return UnsupportedStatement(_sentence("The engine does not implement this", text))
 
 
 def _run_time_error(text: str, context: Context) -> MicromegasError | None:
     if unbound := _UNBOUND.search(text):
         return _unbound(unbound[1])
-    if re.match(r"(?:External|Ipc|Io|Parquet|C Data interface) error", text):
+    if _DISK_FULL.search(text):
+        _log.error("the disk for spilled rows is full")
+        return ResourcesExhausted(
+            "The server has no room left on its disk for what does not fit into memory.",
+            remedy="Ask for less at a time, or try again later; the server's administrator can make room.",
+        )
+    if re.match(r"(?:External|Ipc|Io|Parquet|C Data interface)(?: argument)? error", text):
         return None
     if found := re.match(r"Error during planning: ", text):
         return _planning_error(text[found.end() :], context)
@@ -250,7 +265,8 @@ def _value_error(text: str, context: Context) -> InvalidStatement:
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
-    del context
+    if explained := explain_planning(_clean(_without_tail(text))):
+        return _explained(explained, context)
     if _ARGUMENT.match(text) is None:
         return None
     return InvalidStatement("A function in the statement does not take an argument that it gets.")
@@ -323,4 +339,4 @@ def _without_tail(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    return " ".join(_PATH.sub("…", text).split())
+    return " ".join(_PATH.sub("…", _INNER.sub("", text)).replace("?table?.", "").split())

@@ -12,6 +12,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# The label of a counter; a name may hold blanks and commas.
+_FILE_LABEL = re.compile(r"filename=[^}]*")
 _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 
 
@@ -31,6 +33,7 @@ class PathScrubber:
     def clean(self, text: str) -> str:
         """Return `text` with numbers of file groups in place of lists, and `…` in place of any path left."""
         text = _FILE_GROUPS.sub(r"file_groups={\1}", text)
+        text = _FILE_LABEL.sub("filename=…", text)
         return self._paths.sub("…", text) if self._paths else text
 
     def clean_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -35,12 +35,17 @@ class Explanation:
 
 def explain_planning(text: str) -> Explanation | None:
     """Return what a complaint of the planner means; None when it is not one of the common ones."""
-    return _first(_PLANNING, text)
+    return _first((*_PLANNING, *_PLANNING_BY_TYPE), text)
 
 
 def explain_value(text: str) -> Explanation | None:
     """Return what a complaint about a value means; None when it is not one of the common ones."""
     return _first(_VALUES, text)
+
+
+def explain_unsupported(text: str) -> Explanation | None:
+    """Return what of a statement the engine does not implement; None when it is not one of the common cases."""
+    return _first(_UNSUPPORTED, text)
 
 
 def explain_syntax(text: str) -> Explanation | None:
@@ -125,6 +130,113 @@ _PLANNING: Final = (
     ),
 )
 
+_PLANNING_BY_TYPE: Final = (
+    (
+        re.compile(r"Function '(\w+)' failed to match any signature"),
+        lambda found: Explanation(
+            what=f"The function {_short(found[1])} does not take these arguments.",
+            remedy="Give it other arguments, or convert them with CAST.",
+            name=found[1],
+        ),
+    ),
+    (
+        re.compile(r"Unsupported Value '\w*?Literal\("),
+        lambda _: Explanation(
+            what="This kind of literal is not supported.",
+            remedy="Write text as 'text', and with escapes as E'a\\n'.",
+        ),
+    ),
+    (
+        re.compile(r"Invalid HexStringLiteral '([^']*)'"),
+        lambda found: Explanation(
+            what=f"X'{_short(found[1])}' is not hexadecimal.", remedy="Write two hexadecimal digits for each byte."
+        ),
+    ),
+    (
+        re.compile(
+            r"Cannot infer common argument type for (?:comparison|logical boolean) operation (.+?)\.?$", re.DOTALL
+        ),
+        lambda found: Explanation(
+            what=f"Values of different types are compared or joined by AND or OR: {_short(found[1])}.",
+            remedy="Convert one side with CAST, or compare it first.",
+        ),
+    ),
+    (
+        re.compile(r"Failed to coerce types (.+?) in (\w+) expression"),
+        lambda found: Explanation(
+            what=f"Values of different types stand in {found[2]}: {_short(found[1])}.", remedy="Convert them with CAST."
+        ),
+    ),
+    (
+        re.compile(r"There isn't a common type to coerce (.+?) in (\w+) expression"),
+        lambda found: Explanation(
+            what=f"{found[2]} does not take these types: {_short(found[1])}.",
+            remedy="Convert one side with CAST(x AS VARCHAR).",
+        ),
+    ),
+    (
+        re.compile(r"Too many columns! The subquery should only return one column"),
+        lambda _: Explanation(
+            what="A sub-query that stands for one value has several columns.", remedy="Select one column in it."
+        ),
+    ),
+    (
+        re.compile(r"(UNION|INTERSECT|EXCEPT) queries have different number of columns"),
+        lambda found: Explanation(
+            what=f"The two sides of {found[1]} have different numbers of columns.",
+            remedy="Select as many columns on both sides; NULL fills a place.",
+        ),
+    ),
+    (
+        re.compile(r"Incompatible inputs for Union"),
+        lambda _: Explanation(
+            what="The two sides of UNION have columns of different types.", remedy="Convert one side with CAST."
+        ),
+    ),
+    (
+        re.compile(r"Aggregate functions are not allowed in the WHERE clause"),
+        lambda _: Explanation(
+            what="WHERE is about single rows, so no aggregate function can stand in it.",
+            remedy="Put the condition into HAVING.",
+        ),
+    ),
+    (
+        re.compile(r"HAVING clause references: (.+?) must appear in the GROUP BY"),
+        lambda found: Explanation(
+            what=f"HAVING is about groups, and {_short(found[1])} is about single rows.",
+            remedy="Use WHERE, or add the column to GROUP BY.",
+        ),
+    ),
+    (
+        re.compile(r'variable \["([^"]*)"\] has no type information'),
+        lambda found: Explanation(
+            what=f"There is no variable {_short(found[1])}.", remedy="Parameters are written $1, $name or ?."
+        ),
+    ),
+)
+
+_UNSUPPORTED: Final = (
+    (
+        re.compile(r"Dot access not supported"),
+        lambda _: Explanation(
+            what="A part of a value is named with a dot where the engine takes none.",
+            remedy="Write value['part'], or give the table another alias if its name is a word of SQL.",
+        ),
+    ),
+    (
+        re.compile(r"Unsupported ast node (?:in \w+: )?(\w+)"),
+        lambda found: Explanation(what=f"The engine does not implement {_short(found[1])}."),
+    ),
+    (
+        re.compile(r"Unsupported SQL type (.+?)\.?$", re.DOTALL),
+        lambda found: Explanation(
+            what=f"The engine has no type named {_short(found[1])}.",
+            remedy="Use BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, BOOLEAN, DATE, TIMESTAMP or INTERVAL, for example.",
+            name=found[1].lower(),
+        ),
+    ),
+)
+
 _VALUES: Final = (
     (
         re.compile(r"^Divide by zero"),
@@ -140,12 +252,54 @@ _VALUES: Final = (
         ),
     ),
     (
+        re.compile(
+            r"^(?:\w+ error: )?((?:Can(?:no|')t cast (?:value|to)|Failed to parse string).*)",
+            re.DOTALL,
+        ),
+        lambda found: Explanation(
+            what=f"The statement failed on a value: {_short(found[1].rstrip('.'))}.",
+            remedy="TRY_CAST gives NULL for what cannot be converted.",
+        ),
+    ),
+    (
+        re.compile(r"(Error parsing timestamp from .*)", re.DOTALL),
+        lambda found: Explanation(
+            what=f"The statement failed on a value: {found[1].rstrip('.')}.",
+            remedy="A time is written '2026-11-25T12:00:00Z'. TRY_CAST gives NULL for what cannot be converted.",
+        ),
+    ),
+    (
+        re.compile(r"Timestamp out of range|represented as nanoseconds|Date arithmetic overflow"),
+        lambda _: Explanation(
+            what="A time is outside the years 1677 to 2262, which nanoseconds can hold, or a date is out of range.",
+            remedy="Use a shorter interval, or keep the value as text.",
+        ),
+    ),
+    (
+        re.compile(r"[Oo]verflow|too large to store"),
+        lambda found: Explanation(
+            what=f"A calculation left the range of its type: {_short(found.string.rstrip('.'))}.",
+            remedy="Convert to a larger type first, for example with CAST(x AS DOUBLE) or CAST(x AS DECIMAL(38, 0)).",
+        ),
+    ),
+    (
+        re.compile(r"Scalar subquery returned more than one row"),
+        lambda _: Explanation(
+            what="A sub-query that stands for one value gives several rows.",
+            remedy="Compare with IN (…), or take one row with LIMIT 1 or an aggregate function.",
+        ),
+    ),
+    (
         re.compile(r"Regular expression did not compile"),
         lambda _: Explanation(what="A regular expression in the statement is not valid."),
     ),
 )
 
 _SYNTAX: Final = (
+    (
+        re.compile(r"Unexpected EOF while in a multi-line comment"),
+        lambda _: Explanation(what="A comment is not closed.", remedy="Close it with */."),
+    ),
     (
         re.compile(r"Expected: end of statement, found: (.*)", re.DOTALL),
         lambda found: Explanation(

@@ -6,7 +6,8 @@ That a name is unknown, `errors` reads from DataFusion's text.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.engine.explanations import listed, suggested
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
@@ -15,6 +16,12 @@ from micromegas_jupyter.errors import InvalidStatement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+_WINDOW_FUNCTIONS: Final = frozenset(
+    {"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"}
+)
+_OVER = re.compile(r"\bover\b", re.IGNORECASE)
 
 
 def unknown_name(what: str, name: str, candidates: Iterable[str], sql: str) -> InvalidStatement:
@@ -36,10 +43,18 @@ def unknown_name(what: str, name: str, candidates: Iterable[str], sql: str) -> I
     line, column = find_name(last, sql)
     # DataFusion suggests one function out of hundreds: worth a guess, not a list.
     is_listed = not what.endswith("function")
-    remedy = find_upstream_remedy(what, last) or _remedy_for(
-        last, known, is_quoted=_is_quoted(sql, line, column), is_listed=is_listed
+    remedy = (
+        find_upstream_remedy(what, last)
+        or _function_remedy(what, last, sql)
+        or _remedy_for(last, known, is_quoted=_is_quoted(sql, line, column), is_listed=is_listed)
     )
     return InvalidStatement(f"{what} named {shown}.", remedy=remedy, line=line, column=column)
+
+
+def _function_remedy(what: str, name: str, sql: str) -> str | None:
+    if what.endswith("function") and name in _WINDOW_FUNCTIONS and not _OVER.search(sql):
+        return f"{name} needs a window: {name}(…) OVER (ORDER BY …)."
+    return None
 
 
 def _remedy_for(name: str, known: list[str], *, is_quoted: bool, is_listed: bool) -> str | None:

@@ -27,7 +27,7 @@ _FUNCTIONS: Final = (
     ("jsonb_path_query jsonb_path_query_first", _ONLY_THERE),
     ("make_histogram sum_histograms quantile_from_histogram variance_from_histogram", _ONLY_THERE),
     ("sum_from_histogram count_from_histogram expand_histogram", _ONLY_THERE),
-    ("deny_queries list_query_denials remove_query_denial", _ONLY_THERE),
+    ("deny_queries list_query_denials remove_query_denial", "It is for administrators, on a server with a lake."),
 )
 _TABLES: Final = (
     ("blocks log_stats images net_spans async_events thread_spans otel_spans", _ONLY_THERE),

@@ -53,12 +53,12 @@ def told(text: str) -> MicromegasError:
         (
             "Error during planning: UNION queries have different number of columns",
             InvalidStatement,
-            "UNION queries have different number of columns.",
+            "The two sides of UNION have different numbers of columns.",
         ),
         (
             "Error during planning: Internal error: Function 'sum' failed to match any signature, errors: Error x.",
             InvalidStatement,
-            "Function 'sum' failed to match any signature.",
+            "The function sum does not take these arguments.",
         ),
         (
             "DataFusion error: A rule\ncaused by\nArrow error: Cast error: Cannot cast string 'abc' to Int32 type",
@@ -302,3 +302,13 @@ def test_an_error_without_values_stays_where_rows_are_hidden() -> None:
     found = hiding("DataFusion error: Resources exhausted: Failed to allocate 10.0 MB")
 
     assert type(found) is ResourcesExhausted
+
+
+def test_a_full_disk_for_spilled_rows_is_a_want_of_resources() -> None:
+    error = Exception("DataFusion error: Arrow error: Io error: IO error: No space left on device (os error 28)")
+
+    found = translate(error, Context(sql="SELECT 1"))
+
+    assert type(found) is ResourcesExhausted
+    assert "disk" in found.what
+    assert "os error" not in str(found)
