@@ -23,6 +23,7 @@ from micromegas_jupyter.server import (
     ServerMetrics,
     ServerThread,
 )
+from micromegas_jupyter.server.tracing import open_tracing
 from micromegas_jupyter.settings import AccessSettings, RateLimits
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class ServerStack:
             self._recorder = Recorder(self.lake, exe=options.program, clock=SYSTEM_CLOCK, properties=options.properties)
         self.metrics = ServerMetrics()
         limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
+        self._tracing = open_tracing(process_variables(environ))
         self._server = ServerThread(
             engine=self._engine,
             validator=self.validator,
@@ -115,6 +117,7 @@ class ServerStack:
             sink=None if self.lake is None else self.lake.sink(),
             deny_list=self._deny_list,
             neighbours=neighbours,
+            tracing=self._tracing,
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None
@@ -243,6 +246,7 @@ class ServerStack:
             self._deny_list.write_hits()
         if self._recorder is not None:
             self._recorder.stop()
+        self._tracing.close()
         self._engine.close()
         if self.validator is not None:
             self.validator.close()

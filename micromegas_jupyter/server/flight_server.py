@@ -29,6 +29,7 @@ from micromegas_jupyter.server.seals import SHORTEST_KEY, Seals
 from micromegas_jupyter.server.sql_info import ServerFacts
 from micromegas_jupyter.server.tickets import Tickets
 from micromegas_jupyter.server.tls import flight_credentials
+from micromegas_jupyter.server.tracing import Tracing
 
 _METADATA_SLACK_BYTES: Final = 16 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 128
@@ -55,6 +56,7 @@ class FlightServer:
         deny_list: Refuses queries that an administrator has denied; None for no denials.
         cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
         reload_others: Has these processes reload their access configuration, too; may block. None when there are none.
+        tracing: Makes spans of calls; None for none. Its owner closes it.
 
     Raises:
         ValueError: The ticket key is too short.
@@ -74,6 +76,7 @@ class FlightServer:
         sink: TableSink | None = None,
         deny_list: DenyList | None = None,
         reload_others: Callable[[], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
@@ -125,6 +128,7 @@ class FlightServer:
             settings=settings,
             randomness=randomness,
             metrics=metrics,
+            tracing=tracing,
         )
         self._server: grpc.aio.Server | None = None
         self._credentials: grpc.ServerCredentials | None = None

@@ -25,6 +25,7 @@ from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
 from micromegas_jupyter.server.identifiers import new_query_id
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.statuses import abort_call, ends_task, translate_error
+from micromegas_jupyter.server.tracing import CallSpan, Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,10 +53,11 @@ class FlightService(_GenericRpcHandler):
         authenticator: Tells who calls.
         randomness: Makes query ids.
         settings: Limits, and whose forwarding headers count.
+        tracing: Makes spans of calls; None for none.
         metrics: Counts calls and how they end.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a service is made of
         self,
         *,
         methods: FlightMethods,
@@ -63,6 +65,7 @@ class FlightService(_GenericRpcHandler):
         settings: FlightServerSettings,
         randomness: Randomness,
         metrics: ServerMetrics,
+        tracing: Tracing | None = None,
     ) -> None:
         self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
             f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.by_name().items()
@@ -73,6 +76,7 @@ class FlightService(_GenericRpcHandler):
         self._randomness = randomness
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing or Tracing()
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
         self._why = ""
@@ -94,12 +98,15 @@ class FlightService(_GenericRpcHandler):
         method = handler_call_details.method
 
         async def serve(_messages: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-            await self._serve(method, context)
+            query_id = new_query_id(self._randomness)
+            with self._tracing.call(method, query_id, handler_call_details.invocation_metadata or ()) as span:
+                await self._serve(method, context, query_id, span)
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
-    async def _serve(self, method: str, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        query_id = new_query_id(self._randomness)
+    async def _serve(
+        self, method: str, context: grpc.aio.ServicerContext[bytes, bytes], query_id: str, span: CallSpan
+    ) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._running.add(task)
@@ -111,13 +118,16 @@ class FlightService(_GenericRpcHandler):
             is_goodbye = isinstance(raised, asyncio.CancelledError) and not self._is_serving
             if ends_task(raised) and not is_goodbye:
                 self._metrics.count_call(method, "CANCELLED")
+                span.note_end("CANCELLED")
                 raise
             error = translate_error(self._goodbye() if is_goodbye else raised, query_id)
             self._metrics.count_error(error)
             self._metrics.count_call(method, error.grpc_code)
+            span.note_end(error.grpc_code, error.code)
             await abort_call(context, error)
         else:
             self._metrics.count_call(method, "OK")
+            span.note_end("OK")
         finally:
             self._metrics.calls_open.dec()
 

@@ -27,6 +27,7 @@ from micromegas_jupyter.server.parameter_rows import plan_rows
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
 from micromegas_jupyter.server.sending import Sending
 from micromegas_jupyter.server.statuses import ends_task, translate_error
+from micromegas_jupyter.server.tracing import phase
 
 
 class QueryRunner:
@@ -113,12 +114,13 @@ class QueryRunner:
                 self._admission.turn(call.caller_key, waiting=measure.waiting) as turn,
             ):
                 audit.mark_admitted()
-                with measure.planning():
+                with measure.planning(), phase("plan"):
                     planned = await plan_rows(self._engine, request, call.caller)
                 audit.mark_planned(lambda: planned.figures)
                 measure.work_class = self._experience.correct(sql, planned.work_class)
                 if measure.work_class is WorkClass.HEAVY:
-                    await turn.become_heavy()
+                    with phase("wait"):
+                        await turn.become_heavy()
                 else:
                     turn.become_small()
                 sending = Sending(
@@ -129,7 +131,7 @@ class QueryRunner:
                     measure=measure,
                     metrics=self._metrics,
                 )
-                with self._experience.watch(sql, measure.worked_seconds):
+                with self._experience.watch(sql, measure.worked_seconds), phase("stream"):
                     await sending.send(planned)
         except BaseException as error:
             if ends_task(error) or call.context.done():

@@ -15,6 +15,7 @@ from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.neighbours import Neighbours
 from micromegas_jupyter.server.running_queries import CancelStatus
+from micromegas_jupyter.server.tracing import Tracing
 
 _START_SECONDS: Final = 30.0
 _STOP_SLACK_SECONDS: Final = 10.0
@@ -40,7 +41,9 @@ class ServerThread:
         sink: TableSink | None = None,
         deny_list: DenyList | None = None,
         neighbours: Neighbours | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._deny_list = deny_list
         self._engine = engine
         self._validator = validator
@@ -153,6 +156,7 @@ class ServerThread:
             ticket_key=None if neighbours is None else neighbours.ticket_key,
             cancel_elsewhere=None if neighbours is None else neighbours.cancel,
             reload_others=None if neighbours is None else neighbours.reload,
+            tracing=self._tracing,
         )
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()
