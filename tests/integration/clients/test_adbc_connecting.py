@@ -138,6 +138,7 @@ def test_the_session_has_fixed_options(connection: Connection) -> None:
     options = connection.adbc_connection.get_option(ConnectionOptions.OPTION_SESSION_OPTIONS.value)
 
     assert json.loads(options) == {"catalog": "", "schema": "", "timezone": "UTC"}
+    assert (connection.adbc_current_catalog, connection.adbc_current_db_schema) == ("", "")
     with pytest.raises(adbc_driver_manager.ProgrammingError, match="catalog"):
         connection.adbc_current_catalog = "other"
     with pytest.raises(adbc_driver_manager.ProgrammingError, match="schema"):
