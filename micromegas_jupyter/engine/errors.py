@@ -250,6 +250,7 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
         return ResourcesExhausted(
             "The server has no room left on its disk for what does not fit into memory.",
             remedy="Ask for less at a time, or try again later; the server's administrator can make room.",
+            limit="memory",
         )
     if re.match(r"(?:External|Ipc|Io|Parquet|C Data interface)(?: argument)? error", text):
         return None

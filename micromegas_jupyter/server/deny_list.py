@@ -174,7 +174,7 @@ class DenyList:
         _LOG.warning("query denied by rule %s: %s, user=%s", rule.rule_id, rule.reason, facts.attribution.user)
         if is_due:
             await asyncio.to_thread(self.write_hits)
-        raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.")
+        raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.", limit="denied")
 
     def write_hits(self) -> None:
         """Write when rules were last hit; a file that cannot be written is only told in the log."""

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from google.protobuf import any_pb2
 
+from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket
+from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket, statement_ticket
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.integration.flight_harness import DEADLINE_SECONDS, FLIGHT, action_bytes, descriptor_bytes, ticket_bytes
-from tests.integration.workers.serving import Serving
+from tests.integration.workers.serving import Serving, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,3 +125,26 @@ def test_a_query_is_cancelled_over_another_connection(server: Serving) -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 list(reading)
             assert caught.value.code() is grpc.StatusCode.ABORTED
+
+
+def test_a_denial_holds_on_every_connection_soon_and_is_lifted_on_all(server: Serving) -> None:
+    sql = "SELECT 'denied on all' AS marker"
+
+    def refusals(all_connections: list[Connection]) -> int:
+        found = []
+        for connection in all_connections:
+            try:
+                connection.rows(statement_ticket(sql))
+            except grpc.RpcError as error:
+                found.append(error.code())
+        assert set(found) <= {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        return len(found)
+
+    with connections(server) as all_connections:
+        denying = f"SELECT * FROM deny_queries('sql_hash = ''{sql_hash(sql)}''', 'a test')"
+        all_connections[0].rows(statement_ticket(denying))
+
+        until(lambda: refusals(all_connections) == CONNECTIONS, "the denial does not hold everywhere")
+        lifting = "SELECT remove_query_denial(rule_id) FROM list_query_denials()"
+        all_connections[-1].rows(statement_ticket(lifting))
+        until(lambda: refusals(all_connections) == 0, "the denial is not lifted everywhere")

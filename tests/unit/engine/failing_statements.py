@@ -287,15 +287,9 @@ REFUSED: Final[tuple[Failing, ...]] = (
     ("KILL 1", None),
 )
 
+_PAIRS: Final = "SELECT a.value x, b.value y FROM generate_series(1,3000) a, generate_series(1,3000) b"
+_LONG: Final = "generate_series(1,2000000)"
 EXHAUSTED: Final[tuple[Failing, ...]] = (
-    (
-        "SELECT x, y, count(*) FROM (SELECT a.value x, b.value y "
-        "FROM generate_series(1,3000) a, generate_series(1,3000) b) GROUP BY x, y",
-        None,
-    ),
-    (
-        "SELECT a.value FROM generate_series(1,2000000) a JOIN generate_series(1,2000000) b "
-        "ON a.value = b.value ORDER BY b.value",
-        None,
-    ),
+    (f"SELECT x, y, count(*) FROM ({_PAIRS}) GROUP BY x, y", None),
+    (f"SELECT a.value FROM {_LONG} a JOIN {_LONG} b ON a.value = b.value ORDER BY b.value", None),
 )
