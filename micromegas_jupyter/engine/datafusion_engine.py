@@ -21,6 +21,7 @@ from micromegas_jupyter.engine.errors import Context, is_engine_failure, transla
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
+from micromegas_jupyter.engine.huge_values import check_huge_values
 from micromegas_jupyter.engine.identity import register_identity_functions, with_identity_syntax
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
@@ -153,6 +154,7 @@ class DataFusionEngine:
 
     def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
+        check_huge_values(scanned)
         check_types(scanned)
         scanned = with_identity_syntax(scanned)
         if self._denials is not None and caller.is_admin:
