@@ -1,0 +1,126 @@
+"""A call that stalls ends, calls over the limit wait for their turn, a server that stops stores nothing by halves."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import grpc
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UnsupportedRequest
+from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from micromegas_jupyter.server.ingest_settings import IngestSettings
+from tests.fakes.table_sink import FakeSink
+from tests.integration.flight_harness import ALICE, FLIGHT, running_server
+from tests.integration.ingest.lake_server import lake_server
+from tests.integration.ingest.messages import create_command, ingest_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from micromegas_jupyter.contracts import TableWrite, WriteRequest
+    from micromegas_jupyter.errors import MicromegasError
+
+pytestmark = pytest.mark.integration
+
+_WAIT_SECONDS = 60.0
+_ROWS = pa.table({"id": [1]})
+
+
+class _Stalled:
+    """A call that sends some messages and then nothing until it is told to end."""
+
+    def __init__(self, channel: grpc.Channel, table: str) -> None:
+        self._frames = ingest_frames(create_command(table), _ROWS)
+        self._may_end = threading.Event()
+        self._has_sent = threading.Event()
+        put = channel.stream_stream(FLIGHT + "DoPut")
+        self._call = put(self._messages(), metadata=ALICE, timeout=_WAIT_SECONDS)
+        assert self._has_sent.wait(_WAIT_SECONDS)
+
+    def _messages(self) -> Iterator[bytes]:
+        yield from self._frames
+        self._has_sent.set()
+        self._may_end.wait(_WAIT_SECONDS)
+
+    def finish(self) -> MicromegasError | None:
+        """End the call; return its error, None when its rows are stored."""
+        self._may_end.set()
+        return self.wait()
+
+    def wait(self) -> MicromegasError | None:
+        with suppress(grpc.RpcError):  # the status is read below
+            list(self._call)
+        code = self._call.code()
+        details = dict(self._call.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
+        self._may_end.set()
+        if code is grpc.StatusCode.UNAVAILABLE and details is None:
+            return ServerUnavailable("The connection is gone.")
+        return None if code is grpc.StatusCode.OK else decode_error(details)
+
+
+def test_a_call_that_sends_nothing_for_too_long_ends(tmp_path: Path) -> None:
+    with lake_server(tmp_path, ingest=IngestSettings(idle_seconds=0.3)) as server:
+        error = _Stalled(server.flight.channel, "stalled").wait()
+
+        assert isinstance(error, DeadlineExceeded)
+        assert error.what == "Nothing came for 0.3 seconds; no row is stored."
+        assert server.files() == []
+
+
+def test_a_call_ends_after_its_time_in_all(tmp_path: Path) -> None:
+    with lake_server(tmp_path, ingest=IngestSettings(max_seconds=0.3)) as server:
+        error = _Stalled(server.flight.channel, "slow").wait()
+
+        assert isinstance(error, DeadlineExceeded)
+        assert server.files() == []
+
+
+class _TellingSink:
+    """Implements `contracts.TableSink`; tells when a write begins."""
+
+    def __init__(self) -> None:
+        self.has_begun = threading.Event()
+
+    def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
+        self.has_begun.set()
+        return FakeSink().open_write(request, schema)
+
+
+def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not() -> None:
+    settings = IngestSettings(max_per_caller=1, admission_wait_seconds=0.3)
+    frames = ingest_frames(create_command("t"), _ROWS)
+    sink = _TellingSink()
+    with running_server(sink=sink, ingest=settings) as flight:
+        first = _Stalled(flight.channel, "t")
+        assert sink.has_begun.wait(_WAIT_SECONDS)
+        own = flight.call(FLIGHT + "DoPut", *frames)
+        others = flight.call(FLIGHT + "DoPut", *frames, metadata=(("authorization", "Bearer collector"),))
+        stored = first.finish()
+        later = flight.call(FLIGHT + "DoPut", *frames)
+
+    assert type(own.error) is ResourcesExhausted
+    assert stored is None
+    assert [answer.code for answer in (others, later)] == [grpc.StatusCode.OK] * 2
+
+
+def test_a_server_that_stops_stores_whole_calls_only(tmp_path: Path) -> None:
+    with lake_server(tmp_path) as server:
+        stalled = _Stalled(server.flight.channel, "unfinished")
+        server.flight.server.stop(grace_seconds=0)
+        error = stalled.wait()
+
+        assert isinstance(error, ServerUnavailable)
+        assert server.files() == []
+
+
+def test_a_server_without_a_lake_says_that_it_only_reads() -> None:
+    with running_server() as flight:
+        answer = flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("t"), _ROWS))
+
+    assert type(answer.error) is UnsupportedRequest
+    assert answer.error.what == "This server only reads."
