@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -52,10 +53,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     log = tmp_path_factory.mktemp("log") / "server.log"
+    audit = log.with_name("audit.log")
     with (
         log.open("w") as stderr,
         subprocess.Popen(
-            [*command, "--disable-auth", "--ready-json"],
+            [*command, "--disable-auth", "--ready-json", "--log-format", "json", "--audit-log", str(audit)],
             env=variables,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -80,10 +82,29 @@ def test_its_tables_are_served_without_conditions_that_are_for_telemetry(place: 
 
 
 def test_the_start_says_what_is_served_and_what_is_left_out(place: Place) -> None:
-    said = place.log.read_text()
+    said = [line["message"] for line in _lines(place.log)]
 
-    assert "read only, without telemetry · tables: log_entries, orders" in said
-    assert "broken.parquet is left out" in said
+    assert any("read only, without telemetry · tables: log_entries, orders" in line for line in said)
+    assert any(line.startswith("broken.parquet is left out") for line in said)
+
+
+def test_every_line_of_the_log_is_json_and_queries_of_all_workers_are_in_the_audit_file(place: Place) -> None:
+    with FlightSQLClient(place.ready["uri"]) as one, FlightSQLClient(place.ready["uri"]) as other:
+        for client, word in ((one, "first"), (other, "second")):
+            client.query(f"SELECT '{word}' AS word")
+    audit = place.log.with_name("audit.log")
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not {"SELECT 'first' AS word", "SELECT 'second' AS word"} <= {line.get("sql") for line in _lines(audit)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert {line["level"] for line in _lines(place.log)} <= {"INFO", "WARNING"}
+    assert not [line for line in _lines(place.log) if "audit" in line]
+    assert stat.S_IMODE(audit.stat().st_mode) == 0o600
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(place: Place) -> None:

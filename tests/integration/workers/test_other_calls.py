@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING
 
-import grpc
 import psutil
 import pytest
 
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
 from tests.integration.workers.calls import Given
-from tests.integration.workers.serving import Serving, cpu_seconds, is_alive, until
-from tests.integration.workers.statements import STATEMENTS
+from tests.integration.workers.serving import Serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
