@@ -1,6 +1,7 @@
-"""Remembers how long statements worked, since their plans do not tell all: a filter may leave nothing of a large table.
+"""Remembers which statements were quick although their plans look heavy: a filter may leave little of a large table.
 
-What a plan tells is the engine's answer.
+It never makes a small statement a heavy one. On a busy machine anything may take long, and a statement that was once
+unlucky would then wait behind all the heavy ones. What a plan tells is the engine's answer.
 """
 
 from collections import OrderedDict
@@ -19,18 +20,20 @@ class Experience:
     """Corrects the class of statements that ran before, by their fingerprints. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[str, WorkClass] = OrderedDict()
+        self._quick: OrderedDict[str, None] = OrderedDict()
 
     def correct(self, sql: str, planned: WorkClass) -> WorkClass:
-        """Return the class of a statement: what its last run showed, else what its plan says."""
-        return self._found.get(sql_hash(sql), planned)
+        """Return the class of a statement: small when its last run was quick, else what its plan says."""
+        is_known = planned is WorkClass.HEAVY and sql_hash(sql) in self._quick
+        return WorkClass.SMALL if is_known else planned
 
     @contextmanager
-    def watch(self, sql: str, worked_seconds: Callable[[], float]) -> Iterator[None]:
+    def watch(self, sql: str, planned: WorkClass, worked_seconds: Callable[[], float]) -> Iterator[None]:
         """Take note of the run of a statement in the body.
 
         Args:
             sql: The statement.
+            planned: What its plan says.
             worked_seconds: Tells how long the engine worked, waits for turns and for the client left out.
         """
         is_complete = False
@@ -38,15 +41,14 @@ class Experience:
             yield
             is_complete = True
         finally:
-            seconds = worked_seconds()
-            if seconds >= LONG_SECONDS:
-                self._keep(sql, WorkClass.HEAVY)
-            elif is_complete and seconds <= _QUICK_SECONDS:
-                self._keep(sql, WorkClass.SMALL)
+            if planned is WorkClass.HEAVY:
+                self._note(sql_hash(sql), worked_seconds(), is_complete=is_complete)
 
-    def _keep(self, sql: str, found: WorkClass) -> None:
-        name = sql_hash(sql)
-        self._found[name] = found
-        self._found.move_to_end(name)
-        if len(self._found) > _MOST_KEPT:
-            self._found.popitem(last=False)
+    def _note(self, name: str, seconds: float, *, is_complete: bool) -> None:
+        if seconds >= LONG_SECONDS:
+            self._quick.pop(name, None)
+        elif is_complete and seconds <= _QUICK_SECONDS:
+            self._quick[name] = None
+            self._quick.move_to_end(name)
+            if len(self._quick) > _MOST_KEPT:
+                self._quick.popitem(last=False)

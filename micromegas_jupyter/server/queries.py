@@ -131,7 +131,7 @@ class QueryRunner:
                     measure=measure,
                     metrics=self._metrics,
                 )
-                with self._experience.watch(sql, measure.worked_seconds), phase("stream"):
+                with self._experience.watch(sql, planned.work_class, measure.worked_seconds), phase("stream"):
                     await sending.send(planned)
         except BaseException as error:
             if ends_task(error) or call.context.done():
