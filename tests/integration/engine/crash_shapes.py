@@ -24,7 +24,7 @@ from tests.fakes.fixed_tables import CALLER, FixedTables
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS_EACH = 10
+SECONDS_EACH = 60
 ROWS = pa.table({"x": [1, 2, 3], "y": [1, 2, 3], "b": [True, False, None], "s": ["a", "b", None]})
 
 
@@ -107,16 +107,25 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 def largest(build: Callable[[int], str]) -> str:
     """Return the largest statement of a shape that the guard accepts."""
-    low, high = 1, 40_000
-    while low < high:
-        middle = (low + high + 1) // 2
-        try:
-            check_statement(build(middle), max_bytes=65536)
-        except StatementRefused:
-            high = middle - 1
+    refused = 2
+    while refused < 40_000 and is_accepted(build(refused)):
+        refused *= 2
+    accepted = refused // 2
+    while refused - accepted > 1:
+        middle = (accepted + refused) // 2
+        if is_accepted(build(middle)):
+            accepted = middle
         else:
-            low = middle
-    return build(low)
+            refused = middle
+    return build(accepted)
+
+
+def is_accepted(sql: str) -> bool:
+    try:
+        check_statement(sql, max_bytes=65536)
+    except StatementRefused:
+        return False
+    return True
 
 
 async def run(engine: DataFusionEngine, sql: str) -> str:

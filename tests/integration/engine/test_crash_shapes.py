@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.engine.crash_shapes import SHAPES
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[3]
 
@@ -21,7 +21,7 @@ def test_the_largest_accepted_statements_leave_the_process_alive() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         check=False,
     )
 
