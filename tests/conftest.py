@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.side_by_side import CHANGING_NAME, make_scheduler, place_of, process_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,14 +45,38 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("micromegas_jupyter")
 
 
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    count = process_count(config)
+    if count is not None:
+        config.option.numprocesses = count
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return make_scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     # Collecting makes hundreds of thousands of objects that all stay: looking for garbage among them is wasted time.
     gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    gc.freeze()
-    gc.enable()
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    changing = [item.nodeid for item in items if CHANGING_NAME.search(item.nodeid)]
+    if changing:
+        raise pytest.UsageError(f"give these tests ids that are the same in each run: {changing}")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place_of(item.nodeid))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.contracts import Secret
     from micromegas_jupyter.http import HttpAnswer
 
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -257,7 +257,7 @@ def test_more_results_than_any_action_gives_are_not_kept(
         {"timeout_seconds": True},
         {"client_entrypoint": "a\nb"},
     ],
-    ids=str,
+    ids=["two credentials", "no provider", "0", "nan", "inf", "text", "truth", "line break"],
 )
 def test_arguments_that_cannot_be_used_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

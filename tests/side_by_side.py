@@ -1,0 +1,67 @@
+"""How the whole suite is spread over processors: which files stay together, and which go first.
+
+Whoever names files, turns capturing off or asks for a debugger runs in one process, as without pytest-xdist.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
+MOST_PROCESSES = 4
+# An object's address or a signed token in a test's name: processes could not tell each other which test is meant.
+CHANGING_NAME = re.compile(r" at 0x[0-9a-f]{6}|eyJ[\w-]{20,}\.[\w-]*\.[\w-]{60}")
+# Folders whose tests share a server that takes long to start.
+TOGETHER = ("tests/integration/browser", "tests/integration/system")
+# What takes longest, the longest first: whatever comes last should be short, so that all processes end together.
+FIRST = (
+    "tests/integration/browser",
+    "tests/integration/auth/test_chaos.py",
+    "tests/benchmarks",
+    "tests/notebooks",
+    "tests/integration/jupyter_apps",
+    "tests/integration/system",
+    "tests/integration/relay",
+    "tests/integration/notebook",
+    "tests/integration",
+    "tests/unit/engine",
+    "tests/unit/client",
+)
+
+
+def process_count(config: pytest.Config) -> int | None:
+    """Return in how many processes this run's tests go, or nothing where the person who runs them has decided."""
+    options = config.option
+    is_whole = config.args_source is not config.ArgsSource.ARGS
+    if not is_whole or options.numprocesses is not None or options.usepdb or options.capture == "no":
+        return None
+    count = min(os.cpu_count() or 1, MOST_PROCESSES)
+    return count if count > 1 else None
+
+
+def scope_of(nodeid: str) -> str:
+    """Return the file or folder whose tests run in one process."""
+    return next((folder for folder in TOGETHER if nodeid.startswith(f"{folder}/")), nodeid.partition("::")[0])
+
+
+def place_of(nodeid: str) -> int:
+    """Return where a test comes in the order."""
+    return next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
+
+
+def make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Return what gives each process whole files, or whole folders, in the order in which they were collected."""
+    # A run in one process needs no pytest-xdist.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Spreading(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return Spreading(config, log)
