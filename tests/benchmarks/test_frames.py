@@ -84,7 +84,7 @@ def test_a_large_frame_beside_upstreams_client(
             assert_frame_equal(found, expected)
             assert found.equals(expected)
     with capsys.disabled():
-        print(beside(f"1M rows x 6 columns, {sql}", costs, ways[0]))
+        print(beside(f"1M rows x 6 columns, {sql}", costs, ways[0]), file=sys.stderr)
 
 
 def assert_same_values(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -112,7 +112,8 @@ def test_the_magic_beside_jupysql_over_duckdb(running: Bench, tries: int, capsys
         assert frame["name"].equals(frames["%%sql"]["name"])
     with capsys.disabled():
         versions = ", ".join(f"{name} {version(name)}" for name in ("jupysql", "duckdb", "duckdb-engine", "sqlalchemy"))
-        print(beside(f"1M rows x 6 columns through the magic, auth on; {versions}", costs, "%%sql"))
+        title = f"1M rows x 6 columns through the magic, auth on; {versions}"
+        print(beside(title, costs, "%%sql"), file=sys.stderr)
 
 
 def test_a_reader_holds_a_few_batches_whatever_the_size(
@@ -128,5 +129,6 @@ def test_a_reader_holds_a_few_batches_whatever_the_size(
     with capsys.disabled():
         print(
             f"\n{rows / 1e6:.0f}M rows x 6 columns through %%sql --format reader, {load_text()}: memory grew by "
-            f"{cost.peak_mib:.0f} MiB at the most, in {cost.wall_seconds:.1f} s"
+            f"{cost.peak_mib:.0f} MiB at the most, in {cost.wall_seconds:.1f} s",
+            file=sys.stderr,
         )

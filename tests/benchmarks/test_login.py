@@ -72,7 +72,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
     def show(line: str) -> None:
         with capsys.disabled():
-            print(f"\n{line}", end="")
+            print(f"\n{line}", end="", file=sys.stderr)
 
     return show
 

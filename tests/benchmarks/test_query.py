@@ -1,6 +1,7 @@
 """How fast queries are beside the unmodified upstream client, on one server in one run; printed, never judged."""
 
 import statistics
+import sys
 
 import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
@@ -69,5 +70,6 @@ def test_a_query_beside_the_upstream_client(clients, capsys, title, sql, repeats
         ratio = medians["ours"] / medians["upstream"]
         print(
             f"\n{title}: ours {medians['ours'] * 1e3:.1f} ms, upstream client {medians['upstream'] * 1e3:.1f} ms, "
-            f"ratio {ratio:.2f}"
+            f"ratio {ratio:.2f}",
+            file=sys.stderr,
         )
