@@ -131,7 +131,8 @@ class AttendedKernel:
         self.later_messages(1.0)
 
     def later_messages(self, seconds: float) -> list[dict[str, Any]]:
-        """Return what arrives outside any cell, until nothing has for `seconds`."""
+        """Return what arrives outside any cell, until nothing has for `seconds`, or longer on a busy machine."""
+        seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         found = []
         while True:
             try:

@@ -64,8 +64,28 @@ def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None
     thread.join(60)
 
 
+class CountedLock:
+    """A lock that says when so many have asked for it."""
+
+    def __init__(self, expected: int) -> None:
+        self._lock = threading.Lock()
+        self._asked = threading.Semaphore(0)
+        self._expected = expected
+
+    def acquire(self, *, timeout: float) -> bool:
+        self._asked.release()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait_until_all_have_asked(self) -> bool:
+        return all(self._asked.acquire(timeout=30) for _ in range(self._expected))
+
+
 def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
     turn = RenewalTurn[int](clock)
+    turn._turn = line = CountedLock(8)  # type: ignore[assignment]
     began, go_on = threading.Event(), threading.Event()
     attempts: list[int] = []
     failures: list[ProviderUnavailable] = []
@@ -73,7 +93,7 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
     def slow() -> int:
         attempts.append(1)
         began.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return fail()
 
     def call() -> None:
@@ -87,7 +107,7 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
     assert began.wait(30)
     for thread in threads[1:]:
         thread.start()
-    threading.Event().wait(0.2)  # the others stand in line
+    assert line.wait_until_all_have_asked()
     go_on.set()
     for thread in threads:
         thread.join(60)
