@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ROUNDS = 10
+ROUNDS, LONG_ROUNDS = 4, 10
 PROCESS_SECONDS = 60
 DOCUMENTS = ("/.well-known/openid-configuration", "/jwks")
 
@@ -64,6 +64,11 @@ class Run:
 def stack() -> Iterator[DemoStack]:
     with DemoStack(workers=0) as running:
         yield running
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    return LONG_ROUNDS if request.config.getoption("--long") else ROUNDS
 
 
 @pytest.fixture
@@ -111,9 +116,11 @@ def stored_at(store: SignInStore, stack: DemoStack) -> OidcAuthProvider:
     return pending.result(timeout_seconds=30)
 
 
-def test_a_sign_in_without_the_persons_own_time(stack: DemoStack, tmp_path: Path, say: Callable[[str], None]) -> None:
+def test_a_sign_in_without_the_persons_own_time(
+    stack: DemoStack, tmp_path: Path, rounds: int, say: Callable[[str], None]
+) -> None:
     totals, beginnings, endings = [], [], []
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         store = TokenStore(tmp_path / f"{number}.json")
         started = SYSTEM_CLOCK.monotonic()
         pending = OidcAuthProvider.begin_login(stack.provider.issuer, stack.provider.client_id, store=store)
@@ -136,7 +143,9 @@ def test_a_sign_in_without_the_persons_own_time(stack: DemoStack, tmp_path: Path
     )
 
 
-def test_a_renewal_beside_the_providers_own_time(stack: DemoStack, tmp_path: Path, say: Callable[[str], None]) -> None:
+def test_a_renewal_beside_the_providers_own_time(
+    stack: DemoStack, tmp_path: Path, rounds: int, say: Callable[[str], None]
+) -> None:
     issuer, client_id = stack.provider.issuer, stack.provider.client_id
     path, raw_path = tmp_path / "tokens.json", tmp_path / "raw.json"
     stored_at(TokenStore(path), stack)
@@ -144,7 +153,7 @@ def test_a_renewal_beside_the_providers_own_time(stack: DemoStack, tmp_path: Pat
     raw_token = json.loads(raw_path.read_text())["token"]["refresh_token"]
     renewals, whole_renewals, raw_renewals, raw_documents = [], [], [], []
 
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for found, is_prepared in ((renewals, True), (whole_renewals, False)):
             provider = OidcAuthProvider.from_file(path)
             if is_prepared:
@@ -216,7 +225,7 @@ def run(command: Sequence[str], environ: dict[str, str]) -> Run:
 
 
 def test_whole_processes_beside_what_python_and_grpc_take(
-    stack: DemoStack, environ: dict[str, str], say: Callable[[str], None]
+    stack: DemoStack, environ: dict[str, str], rounds: int, say: Callable[[str], None]
 ) -> None:
     micromegas = [str(Path(sys.executable).with_name("micromegas"))]
     programs = {
@@ -232,12 +241,12 @@ def test_whole_processes_beside_what_python_and_grpc_take(
     runs: dict[str, list[Run]] = {name: [] for name in programs}
     load_before = os.getloadavg()[0]
 
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, command in programs.items():
             runs[name].append(run(command, environ))
 
     assert "knows you as alice@example.com" in runs["micromegas whoami"][0].output
-    say(f"whole processes, {ROUNDS} rounds, load {load_before:.1f} to {os.getloadavg()[0]:.1f}:")
+    say(f"whole processes, {rounds} rounds, load {load_before:.1f} to {os.getloadavg()[0]:.1f}:")
     for name, found in runs.items():
         wall = in_milliseconds([each.seconds for each in found])
         say(f"  {name}: {wall}, processor {statistics.median(each.cpu_seconds for each in found) * 1e3:.0f} ms")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROUNDS = 50
+ROUNDS, LONG_ROUNDS = 15, 50
 # In the kernel: when the exchange has given the tokens, and when the sign-in is stored and the notebook told. The clock
 # is the machine's, and so the test's, too.
 NOTE_THE_TOKENS = """
@@ -46,14 +46,17 @@ def moments_of(kernel: ServerKernel) -> tuple[float, float]:
     return float(held), float(ended)
 
 
-def test_a_redirect_becomes_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_redirect_becomes_a_token(
+    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds = LONG_ROUNDS if request.config.getoption("--long") else ROUNDS
     from_redirect, from_click, to_the_end = [], [], []
 
     with DemoProvider() as provider:
         environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
         with jupyter_server(tmp_path, environ=environ) as server, server.kernel() as kernel:
             kernel.run(NOTE_THE_TOKENS)
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 sign_in = SignIn(kernel)
                 kernel.run(NOTE_THE_END)
                 clicked = time.time()
@@ -73,7 +76,7 @@ def test_a_redirect_becomes_a_token(tmp_path: Path, capsys: pytest.CaptureFixtur
             ("redirect → stored, and the notebook says so", to_the_end),
         ):
             print(
-                f"\n{what}, {ROUNDS} sign-ins: median {statistics.median(found):.1f} ms, "
+                f"\n{what}, {rounds} sign-ins: median {statistics.median(found):.1f} ms, "
                 f"fastest {min(found):.1f} ms, slowest {max(found):.1f} ms",
                 file=sys.stderr,
             )

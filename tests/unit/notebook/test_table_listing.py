@@ -84,7 +84,7 @@ def test_what_is_shown_is_bounded() -> None:
     long = "x" * 5000
     tables = {
         f"{number}{long}": Table(
-            name=f"{number}{long}", columns=(Column(name=long, type_text=long, remarks=long),) * 2000, remarks=long
+            name=f"{number}{long}", columns=(Column(name=long, type_text=long, remarks=long),) * 700, remarks=long
         )
         for number in range(3)
     }
