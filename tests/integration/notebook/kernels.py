@@ -141,6 +141,18 @@ class AttendedKernel:
                 self.all_messages += found
                 return found
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Take in what arrives outside any cell until the condition holds, which looks at it."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"it did not come in {TIMEOUT_SECONDS} seconds"
+            with suppress(queue.Empty):
+                self.all_messages.append(self._client.get_iopub_msg(timeout=0.2))
+
+    def wait_until_saved(self, text: str, *, times: int = 1) -> None:
+        """Take in what arrives until a saved notebook would hold a text so often."""
+        self.wait_until(lambda: self.saved().count(text) >= times)
+
     def press(self, action: str) -> None:
         """Press a button of the identity widget, as its browser half does; returns at once."""
         opened = (message["content"] for message in self.all_messages if message["msg_type"] == "comm_open")

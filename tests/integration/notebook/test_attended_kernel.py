@@ -62,7 +62,8 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKer
     assert last_line.startswith("✓ 3 rows in 1.0 s")
     assert query.reply["status"] == "ok"
     kernel.run("assert world.was_asked_whoami.wait(30); thread.join(60)")
-    kernel.later_messages(0.5)
+    kernel.wait_until(lambda: any("connected as" in str(state) for state in widget_states(kernel.all_messages)))
+    kernel.later_messages(0.2)
     states = widget_states(kernel.all_messages)
     assert [state["status"] for state in states if "status" in state] == ["signed_out", "waiting", "signed_in"]
     updates = [m["content"]["data"] for m in kernel.all_messages if m["msg_type"] == "update_display_data"]
@@ -142,7 +143,7 @@ def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: A
         while_running=lambda message: kernel.press("sign_out") if "running" in str(message["content"]) else None,
     )
     kernel.run("pass")
-    kernel.later_messages(1.0)
+    kernel.wait_until(lambda: widget_states(kernel.all_messages)[-1].get("status") == "signed_out")
 
     assert cell.printed.endswith("[]\n")
     assert widget_states(kernel.all_messages)[-1]["status"] == "signed_out"
@@ -157,15 +158,16 @@ def test_a_button_that_takes_its_time_does_not_keep_the_kernel(kernel: AttendedK
     kernel.press("refresh")
     meanwhile = kernel.run("21 * 2")
     kernel.run("go_on.set()")
-    kernel.later_messages(1.0)
+
+    def shown_as_working() -> list[str]:
+        messages = [message["content"] for message in kernel.all_messages if message["msg_type"] == "comm_msg"]
+        states = [content["data"].get("state", {}) for content in messages]
+        return [state["working"] for state in states if "working" in state]
+
+    kernel.wait_until(lambda: len(shown_as_working()) > 1)
 
     assert meanwhile.of("execute_result")[0]["data"]["text/plain"] == "42"
-    states = [
-        message["content"]["data"].get("state", {})
-        for message in kernel.all_messages
-        if message["msg_type"] == "comm_msg"
-    ]
-    assert [state["working"] for state in states if "working" in state] == ["refresh", ""]
+    assert shown_as_working() == ["refresh", ""]
 
 
 @pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
@@ -179,8 +181,10 @@ def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel: AttendedKerne
     else:
         kernel.run(end)
 
-    kernel.later_messages(0.5)
+    signed_in = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.\\n"
+    kernel.wait_until_saved(signed_in, times=2)
+    kernel.later_messages(0.2)
     saved = kernel.saved()
     assert "application/vnd.jupyter.widget-view+json" not in saved
-    assert saved.count("Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.\\n") == 2
+    assert saved.count(signed_in) == 2
     assert "renews by itself." not in saved

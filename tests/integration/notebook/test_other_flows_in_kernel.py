@@ -30,11 +30,10 @@ def kernel() -> Iterator[AttendedKernel]:
 
 
 def check_nothing_is_left(kernel: AttendedKernel) -> None:
+    ends = ("Signed in as Alice Martin", "Not signed in at id.example.com (for lake.example.com:50051)")
+    kernel.wait_until(lambda: any(end in kernel.saved() for end in ends))
     kernel.later_messages(0.5)
     saved = kernel.saved()
-    assert (
-        "Signed in as Alice Martin" in saved or "Not signed in at id.example.com (for lake.example.com:50051)" in saved
-    )
     for secret in (SECRET_STATE, SECRET_CHALLENGE, ONE_TIME_CODE, USER_CODE):
         assert secret not in saved
 
@@ -173,8 +172,11 @@ def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKe
         "threading.Timer(0.3, fail).start()"
     )
 
-    later = kernel.later_messages(1.5)
+    seen = len(kernel.all_messages)
+    kernel.wait_until(lambda: bool(widget_states(kernel.all_messages[seen:])))
+    kernel.later_messages(0.5)
 
+    later = kernel.all_messages[seen:]
     states = widget_states(later)
     assert [(state["status"], state["detail"]) for state in states] == [
         ("renewal_failed", "Could not renew: No answer.")

@@ -143,7 +143,7 @@ def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_
 
         login = kernel.run("%micromegas_login --flow paste", answer=paste)
         query = kernel.run("%sql rows << SELECT 1 AS one")
-        kernel.later_messages(0.5)
+        kernel.wait_until_saved("Signed in as Alice Martin")
         saved = kernel.saved()
 
     asked = parse_qs(urlsplit(shown[0]).query)

@@ -37,13 +37,13 @@ def test_it_signs_in_through_files_that_nobody_else_can_read_and_that_do_not_sta
     modes = [stat.S_IMODE(folder.stat().st_mode) for folder in folders]
 
     page = sign_in.come_back(sign_in.answer())
-    kernel.later_messages(0.5)
+    kernel.wait_until_saved("Signed in as Alice Martin")
 
     assert sign_in.start_url.rpartition("/")[2].startswith("file-")
     assert modes == [0o700]
     assert "Signed in as Alice Martin." in page
     assert "Signed in as Alice Martin" in kernel.saved()
-    assert list(folders[0].iterdir()) == []
+    kernel.wait_until(lambda: list(folders[0].iterdir()) == [])
 
 
 def test_a_kernel_that_has_gone_is_said_to_have(kernel: ServerKernel, sign_in: SignIn) -> None:

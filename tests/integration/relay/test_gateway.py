@@ -44,7 +44,7 @@ def test_a_kernel_behind_a_gateway_signs_in(kernel: ServerKernel, sign_in: SignI
     callback = sign_in.answer()
 
     page = sign_in.come_back(callback)
-    kernel.later_messages(1.0)
+    kernel.wait_until_saved("Signed in as Alice Martin")
 
     assert "Signed in as Alice Martin." in page
     assert "Signed in as Alice Martin" in kernel.saved()

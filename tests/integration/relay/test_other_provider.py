@@ -44,7 +44,7 @@ def test_a_server_that_the_provider_does_not_know_is_refused_there_and_the_noteb
     sign_in.browser = replace(server, url=server.url.replace("127.0.0.1", "localhost")).browser()
 
     refused = sign_in.get(sign_in.start().headers["Location"])
-    sign_in.kernel.later_messages(1.0)
+    sign_in.kernel.wait_until_saved(sign_in.redirect_uri)
 
     assert refused.status_code == 400
     assert urlsplit(sign_in.redirect_uri).hostname == "localhost"

@@ -104,7 +104,7 @@ def test_the_link_can_be_opened_twice_and_the_first_tab_still_counts(sign_in: Si
 
 def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
     page = sign_in.come_back(sign_in.answer(allow=False))
-    kernel.later_messages(1.0)
+    kernel.wait_until_saved("The sign-in was refused (access_denied")
 
     assert "You are not signed in" in page
     assert "The sign-in was refused (access_denied" in page
