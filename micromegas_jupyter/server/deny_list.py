@@ -149,7 +149,9 @@ class DenyList:
         Raises:
             QueryDenied: A rule denies it.
         """
-        if self._clock.monotonic() - self._checked_at >= self._check_seconds:
+        now = self._clock.monotonic()
+        if now - self._checked_at >= self._check_seconds:
+            self._checked_at = now  # first, so that queries beside this one do not look as well
             await asyncio.to_thread(self._reload_if_changed)
         state = self._state
         if not state.rules:
@@ -188,9 +190,9 @@ class DenyList:
             _LOG.warning("the last hits of query denials could not be written")
 
     def _reload_if_changed(self) -> None:
-        self._checked_at = self._clock.monotonic()
-        if self._hits and self._checked_at - self._written_at >= _HIT_SECONDS:
-            self._written_at = self._checked_at
+        now = self._clock.monotonic()
+        if self._hits and now - self._written_at >= _HIT_SECONDS:
+            self._written_at = now
             self.write_hits()
         try:
             mark = self._file.mark()
