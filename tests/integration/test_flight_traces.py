@@ -136,24 +136,25 @@ def test_no_statement_credential_or_error_text_is_in_a_trace(received: Receiver)
         assert secret not in sent
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-    ],
+OFF: tuple[dict[str, str], ...] = (
+    {},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
 )
-def test_without_being_asked_nothing_is_traced_and_nothing_loaded(variables: dict[str, str]) -> None:
-    program = (
-        "import sys\nfrom micromegas_jupyter.server.tracing import open_tracing, phase\n"
-        f"tracing = open_tracing({variables!r})\n"
-        "with tracing.call('/arrow.flight.protocol.FlightService/DoGet', 'q', ()) as span, phase('plan'):\n"
-        "    span.note_end('INTERNAL', 'INT001')\n"
-        "tracing.close()\nassert not [name for name in sys.modules if name.startswith('opentelemetry.sdk')]\n"
-    )
+CALLS_WHILE_OFF = f"""
+import sys
+from micromegas_jupyter.server.tracing import open_tracing, phase
+for variables in {OFF!r}:
+    tracing = open_tracing(variables)
+    with tracing.call("/arrow.flight.protocol.FlightService/DoGet", "q", ()) as span, phase("plan"):
+        span.note_end("INTERNAL", "INT001")
+    tracing.close()
+assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]
+"""
 
-    child = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=100, check=False)
+
+def test_without_being_asked_nothing_is_traced_and_nothing_loaded() -> None:
+    child = subprocess.run([sys.executable, "-c", CALLS_WHILE_OFF], capture_output=True, timeout=100, check=False)
 
     assert child.returncode == 0, child.stderr
