@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.flight as flight
 import pyarrow.parquet as pq
 from datafusion import SessionContext
+from pyarrow import flight
 
 from micromegas_jupyter.access import ApiKeyValidator
 from micromegas_jupyter.contracts import Secret

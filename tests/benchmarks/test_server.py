@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.flight as flight
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import flight
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.seams import SYSTEM_CLOCK
