@@ -49,9 +49,7 @@ class FakeEngine:
         self.stream_started = threading.Event()
         self.stream_closed = threading.Event()
 
-    async def plan(  # noqa: PLR0911 - one for each statement that it knows
-        self, request: StatementRequest, caller: AuthContext
-    ) -> PlannedQuery:
+    async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         self.requests.append(request)
         self.callers.append(caller)
         word = next(iter(request.sql.lower().split()), "")
