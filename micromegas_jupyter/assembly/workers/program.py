@@ -19,11 +19,14 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, Unavailabl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 _BEAT_SECONDS: Final = 1.0
 _ASK_SECONDS: Final = 10.0
 _LAST_SECONDS: Final = 6.0
 _SUPERVISOR_GONE: Final = 1
+_ASKED_TO_LEAVE_SECONDS: Final = 5.0
+_ASKED_TO_LEAVE: Final = "The process of the server that answered this call is replaced."
 
 
 class Worker:
@@ -122,12 +125,19 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    # The supervisor decides about these; an init system may send them to every process of a server.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    # The supervisor decides about these; a terminal or an init system may send them to every process of a server.
+    for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    worker = Worker(connection)
+
+    def leave(_number: int, _frame: "FrameType | None") -> None:
+        # A handler interrupts the main thread anywhere, perhaps where it holds what `retire` needs.
+        threading.Thread(target=worker.retire, args=(_ASKED_TO_LEAVE_SECONDS, _ASKED_TO_LEAVE), daemon=True).start()
+
+    signal.signal(signal.SIGTERM, leave)
     try:
-        Worker(connection).run()
+        worker.run()
     finally:
         logging.shutdown()  # audit lines that wait to be written
         # Threads of a query that does not end would keep the process.

@@ -11,12 +11,17 @@ import grpc
 
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
 
 if TYPE_CHECKING:
     from tests.integration.workers.serving import Serving
 
 FLIGHT = "/arrow.flight.protocol.FlightService/"
 SHORT_SECONDS = 4.0
+PAUSE_SECONDS = 0.02
+# Little to send, however many rows.
+ENDLESS_ROWS = "SELECT value % 2 = 0 AS is_even FROM generate_series(1, 100000000000)"
+SHORT_ROWS = "SELECT value % 2 = 0 AS is_even FROM generate_series(1, 1000000)"
 KILLED_CLIENT = """
 import sys, grpc
 address, method, request = sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3])
@@ -38,7 +43,7 @@ class Given:
         self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self.request = ticket(sql)
         self.call = self.channel.unary_stream(f"{FLIGHT}DoGet")(self.request, timeout=timeout)
-        self.ended = threading.Event()
+        self.begun, self.ended = threading.Event(), threading.Event()
         self.code: grpc.StatusCode | None = None
         self.trailers: dict[str, str | bytes] = {}
         self.messages = 0
@@ -49,12 +54,26 @@ class Given:
         try:
             for _ in self.call:
                 self.messages += 1
+                self.begun.set()
+                self.ended.wait(PAUSE_SECONDS)
             self.code = grpc.StatusCode.OK
         except grpc.RpcError as error:
             self.code = error.code()
             self.trailers = dict(error.trailing_metadata() or ())
         finally:
             self.ended.set()
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether it ended as UNAVAILABLE, with nothing that says that trying again is of no use."""
+        details = self.trailers.get(ERROR_DETAILS_KEY)
+        error = decode_error(details) if isinstance(details, bytes) else None
+        return self.code is grpc.StatusCode.UNAVAILABLE and (error is None or error.retryable)
+
+    @property
+    def has_hint(self) -> bool:
+        """Whether it was told when to try again."""
+        return "grpc-retry-pushback-ms" in self.trailers
 
     def close(self) -> None:
         self.channel.close()
