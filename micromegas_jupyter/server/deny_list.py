@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.denial_functions import names_denial_function
 from micromegas_jupyter.engine.denials import Denial, MatchRules, check_match
+from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.private_files import FileMark, FileProblem
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
@@ -154,8 +156,8 @@ class DenyList:
             self._checked_at = now  # first, so that queries beside this one do not look as well
             await asyncio.to_thread(self._reload_if_changed)
         state = self._state
-        if not state.rules:
-            return
+        if not state.rules or len(facts.request.sql) > MOST_STATEMENT_BYTES:
+            return  # what is longer is refused for that, and reading it would cost more than running a short one
         found = _match_facts(facts)
         hashes = fingerprints(facts.request.sql)
         if state.matching.are_quick:
@@ -235,7 +237,7 @@ def _match_facts(facts: QueryFacts) -> dict[str, str | None]:
     return {
         "user_id": facts.attribution.user,
         "email": facts.attribution.email,
-        "service_account": facts.attribution.service_account_name,
+        "service_account": facts.caller.subject if facts.caller.auth_type is AuthType.API_KEY else None,
         "client": tags.client,
         "agent": tags.agent,
         "entrypoint": tags.entrypoint,

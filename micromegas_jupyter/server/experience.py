@@ -10,29 +10,34 @@ from contextlib import contextmanager
 from typing import Final
 
 from micromegas_jupyter.engine import WorkClass, sql_hash
-from micromegas_jupyter.server.admission import LONG_SECONDS
+from micromegas_jupyter.server.admission import LONG_SECONDS, CallerKey
 
 _QUICK_SECONDS: Final = 0.1
 _MOST_KEPT: Final = 4096
 
+_Name = tuple[CallerKey, str]
+
 
 class Experience:
-    """Corrects the class of statements that ran before, by their fingerprints. Belongs to one event loop."""
+    """Corrects the class of statements that their callers ran before, by fingerprints. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._quick: OrderedDict[str, None] = OrderedDict()
+        self._quick: OrderedDict[_Name, None] = OrderedDict()
 
-    def correct(self, sql: str, planned: WorkClass) -> WorkClass:
-        """Return the class of a statement: small when its last run was quick, else what its plan says."""
-        is_known = planned is WorkClass.HEAVY and sql_hash(sql) in self._quick
+    def correct(self, sql: str, planned: WorkClass, caller: CallerKey) -> WorkClass:
+        """Return the class of a statement: small when its caller's last run was quick, else what its plan says."""
+        is_known = planned is WorkClass.HEAVY and (caller, sql_hash(sql)) in self._quick
         return WorkClass.SMALL if is_known else planned
 
     @contextmanager
-    def watch(self, sql: str, planned: WorkClass, worked_seconds: Callable[[], float]) -> Iterator[None]:
+    def watch(
+        self, sql: str, planned: WorkClass, caller: CallerKey, worked_seconds: Callable[[], float]
+    ) -> Iterator[None]:
         """Take note of the run of a statement in the body.
 
         Args:
             sql: The statement.
+            caller: Who runs it; nobody learns from what others ran.
             planned: What its plan says.
             worked_seconds: Tells how long the engine worked, waits for turns and for the client left out.
         """
@@ -42,9 +47,9 @@ class Experience:
             is_complete = True
         finally:
             if planned is WorkClass.HEAVY:
-                self._note(sql_hash(sql), worked_seconds(), is_complete=is_complete)
+                self._note((caller, sql_hash(sql)), worked_seconds(), is_complete=is_complete)
 
-    def _note(self, name: str, seconds: float, *, is_complete: bool) -> None:
+    def _note(self, name: _Name, seconds: float, *, is_complete: bool) -> None:
         if seconds >= LONG_SECONDS:
             self._quick.pop(name, None)
         elif is_complete and seconds <= _QUICK_SECONDS:

@@ -117,7 +117,7 @@ class QueryRunner:
                 with measure.planning(), phase("plan"):
                     planned = await plan_rows(self._engine, request, call.caller)
                 audit.mark_planned(lambda: planned.figures)
-                measure.work_class = self._experience.correct(sql, planned.work_class)
+                measure.work_class = self._experience.correct(sql, planned.work_class, call.caller_key)
                 if measure.work_class is WorkClass.HEAVY:
                     with phase("wait"):
                         await turn.become_heavy()
@@ -131,7 +131,8 @@ class QueryRunner:
                     measure=measure,
                     metrics=self._metrics,
                 )
-                with self._experience.watch(sql, planned.work_class, measure.worked_seconds), phase("stream"):
+                watched = self._experience.watch(sql, planned.work_class, call.caller_key, measure.worked_seconds)
+                with watched, phase("stream"):
                     await sending.send(planned)
         except BaseException as error:
             if ends_task(error) or call.context.done():

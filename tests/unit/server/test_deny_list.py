@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import StatementRequest, sql_hash
+from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.server import DenyList
 from micromegas_jupyter.server.attribution import Attribution
@@ -79,6 +81,26 @@ def test_every_column_is_known(open_list: Callable[..., DenyList], expression: s
 
     with pytest.raises(QueryDenied):
         _check(deny_list)
+
+
+@pytest.mark.parametrize("claimed", [None, "ann"])
+def test_an_api_key_cannot_talk_itself_out_of_a_rule(open_list: Callable[..., DenyList], claimed: str | None) -> None:
+    deny_list = open_list()
+    deny_list.add("service_account = 'alice'", "a reason", created_by="root")
+    key = replace(ALICE, auth_type=AuthType.API_KEY)
+    attribution = Attribution(
+        user=claimed or "alice", email="none", service_account_name=None if claimed is None else "alice"
+    )
+
+    with pytest.raises(QueryDenied):
+        _check(deny_list, caller=key, attribution=attribution)
+
+
+def test_a_statement_that_is_too_long_anyway_is_not_read(open_list: Callable[..., DenyList]) -> None:
+    deny_list = open_list()
+    deny_list.add("sql LIKE '%SELECT%'", "a reason", created_by="root")
+
+    _check(deny_list, f"SELECT {'1' * MOST_STATEMENT_BYTES}")  # the engine refuses it
 
 
 def test_an_administrator_can_lift_a_denial_of_everything(open_list: Callable[..., DenyList]) -> None:

@@ -12,14 +12,17 @@ SQL = "SELECT * FROM spans WHERE process_id = 'a'"
 SAME_SHAPE = "select * from spans where process_id = 'b'"
 
 
+ANN, BOB = ("issuer", "ann"), ("issuer", "bob")
+
+
 def _run(experience: Experience, sql: str, seconds: float, planned: WorkClass = WorkClass.HEAVY) -> None:
-    with experience.watch(sql, planned, lambda: seconds):
+    with experience.watch(sql, planned, ANN, lambda: seconds):
         pass
 
 
 def test_an_unknown_statement_is_what_its_plan_says() -> None:
-    assert Experience().correct(SQL, WorkClass.HEAVY) is WorkClass.HEAVY
-    assert Experience().correct(SQL, WorkClass.SMALL) is WorkClass.SMALL
+    assert Experience().correct(SQL, WorkClass.HEAVY, ANN) is WorkClass.HEAVY
+    assert Experience().correct(SQL, WorkClass.SMALL, ANN) is WorkClass.SMALL
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ def test_a_heavy_plan_that_was_quick_is_small_until_it_takes_long(
     for each in seconds:
         _run(experience, SQL, each)
 
-    assert experience.correct(SAME_SHAPE, WorkClass.HEAVY) is expected
+    assert experience.correct(SAME_SHAPE, WorkClass.HEAVY, ANN) is expected
 
 
 def test_a_small_plan_stays_small_however_long_it_took_on_a_busy_machine() -> None:
@@ -47,7 +50,16 @@ def test_a_small_plan_stays_small_however_long_it_took_on_a_busy_machine() -> No
 
     _run(experience, SQL, 9.0, WorkClass.SMALL)
 
-    assert experience.correct(SQL, WorkClass.SMALL) is WorkClass.SMALL
+    assert experience.correct(SQL, WorkClass.SMALL, ANN) is WorkClass.SMALL
+
+
+def test_nobody_learns_from_what_others_ran() -> None:
+    experience = Experience()
+
+    _run(experience, SQL, 0.05)
+
+    assert experience.correct(SQL, WorkClass.HEAVY, ANN) is WorkClass.SMALL
+    assert experience.correct(SQL, WorkClass.HEAVY, BOB) is WorkClass.HEAVY
 
 
 def test_a_quick_failure_teaches_nothing() -> None:
@@ -55,11 +67,11 @@ def test_a_quick_failure_teaches_nothing() -> None:
 
     with (
         pytest.raises(ValueError, match="zero"),
-        experience.watch(SQL, WorkClass.HEAVY, lambda: 0.01),
+        experience.watch(SQL, WorkClass.HEAVY, ANN, lambda: 0.01),
     ):
         raise ValueError("division by zero")
 
-    assert experience.correct(SQL, WorkClass.HEAVY) is WorkClass.HEAVY
+    assert experience.correct(SQL, WorkClass.HEAVY, ANN) is WorkClass.HEAVY
 
 
 def test_the_longest_unseen_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,5 +81,5 @@ def test_the_longest_unseen_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     for table in ("a", "b", "c"):
         _run(experience, f"SELECT 1 FROM {table}", 0.0)
 
-    found = [experience.correct(f"SELECT 1 FROM {table}", WorkClass.HEAVY) for table in ("a", "b", "c")]
+    found = [experience.correct(f"SELECT 1 FROM {table}", WorkClass.HEAVY, ANN) for table in ("a", "b", "c")]
     assert found == [WorkClass.HEAVY, WorkClass.SMALL, WorkClass.SMALL]
