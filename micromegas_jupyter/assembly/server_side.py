@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.server.running_queries import CancelStatus
 
 # These loggers tell what other people asked; a server records its own logs in the lake that it serves.
-_LOGGERS_OF_OTHERS = ("access", "audit", "engine", "server")
+_LOGGERS_OF_OTHERS = ("access", "audit", "engine", "server", "supervisor")
 OTHER_PEOPLES_ROWS = {
     "log_entries": "target IS NULL OR NOT ("
     + " OR ".join(

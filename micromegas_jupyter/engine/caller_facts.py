@@ -13,7 +13,7 @@ import pyarrow as pa
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from micromegas_jupyter.contracts import AuthContext
 
@@ -56,8 +56,12 @@ IDENTITY_FUNCTIONS: Final = frozenset(
 )  # fmt: skip
 
 
-def with_caller_in_condition(condition: str, caller: AuthContext) -> str:
-    """Return a condition on rows with literals in place of the functions that tell who calls."""
+def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
+    """Return a condition on rows with literals in place of the functions that tell who calls.
+
+    A name without brackets that is one of the table's columns, too, is the column: as the caller's name,
+    `user = current_user()` would let everybody see every row.
+    """
     scanned = scan(condition)
     if not scanned.is_certain or not any(token.name in IDENTITY_FUNCTIONS for token in scanned.tokens):
         return condition
@@ -67,7 +71,8 @@ def with_caller_in_condition(condition: str, caller: AuthContext) -> str:
     for name, opening, closing in triples(scanned):
         fact = facts.get(name.name) if name.kind is Kind.WORD and name.start >= place else None
         is_call = is_empty_call(name, opening, closing)
-        if fact is None or not (is_call or (name.name in BARE_NAMES and opening.text not in {"(", "."})):
+        is_bare = name.name in BARE_NAMES and opening.text not in {"(", "."} and name.name not in columns
+        if fact is None or not (is_call or is_bare):
             continue
         parts += [condition[place : name.start], _literal(fact)]
         place = closing.start + 1 if is_call else name.start + len(name.text)
@@ -83,7 +88,7 @@ def _literal(fact: Fact) -> str:
         case str():
             return _text_literal(fact.value)
         case _:
-            return f"make_array({', '.join(map(_text_literal, fact.value)) or 'CAST(NULL AS VARCHAR)'})"
+            return f"make_array({', '.join(map(_text_literal, fact.value))})"
 
 
 def _text_literal(text: str) -> str:

@@ -66,7 +66,9 @@ def _problem(conditions: Conditions, snapshot: TableSnapshot, own: Sequence[str]
     try:
         # A table without files has its columns too.
         schema = flat_schema(visible_schema(snapshot))
-        found = (conditions.problem(with_caller_in_condition(one, _SOMEBODY), schema) for one in own)
+        found = (
+            conditions.problem(with_caller_in_condition(one, _SOMEBODY, columns=schema.names), schema) for one in own
+        )
         return next((problem for problem in found if problem is not None), None)
     except BaseException as error:
         if not is_engine_failure(error):

@@ -63,7 +63,9 @@ class Visibility:
 
 
 def _seen(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
-    conditions = tuple(with_caller_in_condition(one, caller) for one in access.conditions(snapshot.name))
+    conditions = tuple(
+        with_caller_in_condition(one, caller, columns=snapshot.schema.names) for one in access.conditions(snapshot.name)
+    )
     raw_name = snapshot.raw_name
     # A condition is about the merged rows: it would not mean the same on the states that they are made of.
     if conditions or (raw_name is not None and access.filters.get(raw_name)):

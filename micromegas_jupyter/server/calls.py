@@ -17,6 +17,7 @@ from micromegas_jupyter.server.admission import CallerKey
 from micromegas_jupyter.server.headers import Headers
 
 _CANCELLATION_SECONDS: Final = 5.0
+_MESSAGE_SECONDS: Final = 20.0
 
 QUERY_ID_HEADER: Final = "x-micromegas-query-id"
 
@@ -55,13 +56,28 @@ class Call:
         message: object = await self.context.read()
         return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
 
+    async def read_in_time(self) -> bytes | None:
+        """Return the client's next message, None after its last; a client that sends none must not hold a call.
+
+        Raises:
+            DeadlineExceeded: It did not come in time.
+        """
+        try:
+            async with asyncio.timeout(_MESSAGE_SECONDS):
+                return await self.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "The call's message did not come in time.", remedy="Call again over a better connection."
+            ) from None
+
     async def read_only_message(self) -> bytes:
         """Return the message of a call that has one.
 
         Raises:
             UsageError: The client sent none.
+            DeadlineExceeded: It did not come in time.
         """
-        message = await self.read()
+        message = await self.read_in_time()
         if message is None:
             raise UsageError("The call carries no message.", remedy="Use a Flight SQL client.")
         return message

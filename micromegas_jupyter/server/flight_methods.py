@@ -203,7 +203,7 @@ async def _send_batch(call: Call, batch: pa.RecordBatch) -> None:
 async def _read_frames(call: Call, first: bytes) -> list[bytes]:
     """Read the rest of a parameter stream, no further than what would be accepted."""
     frames, size = [first], len(first)
-    while (frame := await call.read()) is not None:
+    while (frame := await call.read_in_time()) is not None:
         frames.append(frame)
         size += len(frame)
         if size > _PARAMETER_LIMITS.max_bytes or len(frames) > _PARAMETER_LIMITS.max_messages:

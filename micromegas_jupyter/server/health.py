@@ -18,7 +18,10 @@ _HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
 _SERVICES: Final = frozenset({"", FLIGHT_SERVICE})
 # Nobody has to say who they are here, so these calls must not use up what others may call.
 _MAX_WATCHERS: Final = 64
-_REQUEST_SECONDS: Final = 10.0
+_MAX_CHECKS: Final = 64
+# A message takes memory from when it is waited for, and may announce as much as any other before it is known.
+_MAX_READING: Final = 8
+_REQUEST_SECONDS: Final = 1.0
 
 HealthMethod = Callable[[grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
 
@@ -29,6 +32,8 @@ class HealthService:
     def __init__(self) -> None:
         self._is_draining = asyncio.Event()
         self._watcher_count = 0
+        self._check_count = 0
+        self._reading = asyncio.Semaphore(_MAX_READING)
 
     @property
     def methods(self) -> Mapping[str, HealthMethod]:
@@ -44,11 +49,18 @@ class HealthService:
 
         Raises:
             UsageError: The request cannot be read.
+            ResourcesExhausted: Too many ask at once.
             grpc.aio.AbortError: It asks about a service that is not here (NOT_FOUND, as the protocol says).
         """
-        if await _asked_service(context) not in _SERVICES:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
-        await context.write(_answer(self._status()))
+        if self._check_count >= _MAX_CHECKS:
+            raise ResourcesExhausted(f"{_MAX_CHECKS} clients ask for the health already.", remedy="Ask again.")
+        self._check_count += 1
+        try:
+            if await self._asked_service(context) not in _SERVICES:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
+            await context.write(_answer(self._status()))
+        finally:
+            self._check_count -= 1
 
     async def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Answer now and when the server begins to stop, which ends the call.
@@ -64,7 +76,7 @@ class HealthService:
             )
         self._watcher_count += 1
         try:
-            is_known = await _asked_service(context) in _SERVICES
+            is_known = await self._asked_service(context) in _SERVICES
             unknown = messages.HealthCheckResponse.SERVICE_UNKNOWN
             await context.write(_answer(self._status() if is_known else unknown))
             if not self._is_draining.is_set():
@@ -79,16 +91,16 @@ class HealthService:
         response = messages.HealthCheckResponse
         return int(response.NOT_SERVING if self._is_draining.is_set() else response.SERVING)
 
-
-async def _asked_service(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
-    try:
-        async with asyncio.timeout(_REQUEST_SECONDS):
-            message = await context.read()
-    except TimeoutError:
-        raise DeadlineExceeded("The health check's message did not come in time.") from None
-    if not isinstance(message, bytes):
-        raise UsageError("The health check carries no message.")
-    return str(parse_message(messages.HealthCheckRequest, message).service)
+    async def _asked_service(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+        async with self._reading:
+            try:
+                async with asyncio.timeout(_REQUEST_SECONDS):
+                    message = await context.read()
+            except TimeoutError:
+                raise DeadlineExceeded("The health check's message did not come in time.") from None
+        if not isinstance(message, bytes):
+            raise UsageError("The health check carries no message.")
+        return str(parse_message(messages.HealthCheckRequest, message).service)
 
 
 def _answer(status: int) -> bytes:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -17,9 +18,12 @@ import pytest
 from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.server import FlightServerSettings, ServerThread, calls
 from tests.fakes.engine import FakeEngine
 from tests.integration.flight_harness import ALICE, BOB, FLIGHT, HEALTH, FlightHarness, running_server, ticket_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -217,6 +221,38 @@ def test_stopping_cancels_what_does_not_end() -> None:
             list(call)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert ServerUnavailable.code in (caught.value.details() or "")
+
+
+def test_clients_that_ask_for_the_health_and_send_nothing_are_few_and_soon_gone(flight: FlightHarness) -> None:
+    silent = threading.Event()
+
+    def send_nothing() -> Iterator[bytes]:
+        silent.wait(60)
+        yield from ()
+
+    begun = [flight.channel.stream_stream(HEALTH)(send_nothing(), timeout=60) for _ in range(100)]
+    codes = {call.code() for call in begun}  # waits for each
+    silent.set()
+
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert _health(flight) == messages.HealthCheckResponse.SERVING
+
+
+def test_a_call_whose_message_does_not_come_ends(flight: FlightHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_MESSAGE_SECONDS", 0.2)
+    silent = threading.Event()
+
+    def send_nothing() -> Iterator[bytes]:
+        silent.wait(60)
+        yield from ()
+
+    call = flight.channel.stream_stream(FLIGHT + "DoGet")(send_nothing(), metadata=ALICE, timeout=60)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    silent.set()
+
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "did not come in time" in (caught.value.details() or "")
 
 
 def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks() -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +25,7 @@ from micromegas_jupyter.seams import Clock, Variables
 
 PROGRAM: Final = "micromegas_jupyter.assembly.workers.program"
 _REAP_SECONDS: Final = 10.0
+_SECRET_WORDS: Final = ("API_KEYS", "SECRET", "TOKEN")
 
 
 class State(enum.Enum):
@@ -75,7 +76,7 @@ class WorkerProcess:
             # Its own session: an interrupt at a terminal reaches the supervisor, which then lets its workers finish.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
                 [sys.executable, "-P", "-m", program],
-                env=Variables({**WORKER_VARIABLES, **os.environ}),
+                env=Variables({**WORKER_VARIABLES, **_without_secrets(os.environ)}),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -162,3 +163,12 @@ class WorkerProcess:
         elif facts.get("is") in {"ready", "beat"}:
             self.facts = {**self.facts, **facts}
         self._changed(self, facts)
+
+
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables without keys and secrets: the order brings them, and an environment can be looked at."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name.startswith("MICROMEGAS_") and any(word in name for word in _SECRET_WORDS))
+    }

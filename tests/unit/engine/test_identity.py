@@ -6,15 +6,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, TableAccess
+from micromegas_jupyter.contracts import AuthContext, AuthType, TableAccess, TableSnapshot
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
 from micromegas_jupyter.errors import ConfigurationError, InternalError, InvalidStatement
+from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 ALICE = AuthContext(
     subject="al'ice",
@@ -176,4 +181,43 @@ def test_a_function_of_the_caller_with_arguments_hides_all_rows(ask: Asker) -> N
     ],
 )
 def test_only_functions_of_the_caller_become_literals(condition: str, expected: str) -> None:
-    assert with_caller_in_condition(condition, ALICE) == expected
+    assert with_caller_in_condition(condition, ALICE, columns=("owner", "level")) == expected
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Iterator[DataFusionEngine]:
+    """An engine over one table whose column has the name of a function, and another that may be NULL."""
+    rows = pa.table({"user": ["al'ice", "bob"], "team": pa.array([None, None], pa.string())})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
+    engine = DataFusionEngine(FixedTables([table]), EngineSettings(planning_threads=1))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("name", ["user", "USER", '"user"'])
+def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngine, ask: Asker, name: str) -> None:
+    condition = f"{name} = current_user()"
+
+    owned.check_conditions({"notes": [condition]})
+
+    seen = _as(Asker(owned, ask.tables), ALICE, {"notes": (condition,)}).rows("SELECT * FROM notes")
+    assert [row["user"] for row in seen] == ["al'ice"]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "array_position(current_groups(), team) > 0",
+        "array_has_any(current_groups(), make_array(team))",
+        "array_has_all(current_groups(), make_array(team))",
+        "array_has(current_groups(), team)",
+        "cardinality(array_intersect(current_groups(), make_array(team))) > 0",
+    ],
+)
+def test_a_caller_without_groups_is_in_no_group(owned: DataFusionEngine, ask: Asker, condition: str) -> None:
+    nobody = replace(ALICE, groups=())
+
+    owned.check_conditions({"notes": [condition]})
+
+    assert _as(Asker(owned, ask.tables), nobody, {"notes": (condition,)}).rows("SELECT * FROM notes") == []
