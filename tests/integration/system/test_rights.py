@@ -193,9 +193,8 @@ def test_a_new_key_works_within_seconds_and_a_revoked_one_no_longer(server, micr
 def test_a_key_for_ingestion_may_not_read(server, micromegas):
     key = micromegas("keys", "create", "collector", "--scope", "ingest", environ=server.environ).stdout.strip()
 
-    _until(lambda: _outcome(server, key) != "Rejected")
-
-    assert _outcome(server, key) == PermissionDenied.__name__
+    # Each of the two processes reads the new key within a second or so.
+    _until(lambda: all(_outcome(server, key) == PermissionDenied.__name__ for _ in range(8)))
 
 
 def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_nothing(server, client_of):
@@ -261,7 +260,7 @@ def test_changed_rate_limits_count_without_a_restart(server):
 
     server.write()
     server.hang_up()
-    _until(lambda: _outcome(server, PLAIN_KEY) == "answered")
+    _until(lambda: all(_outcome(server, PLAIN_KEY) == "answered" for _ in range(8)))
 
 
 def test_metrics_need_a_credential_and_health_does_not(server):
