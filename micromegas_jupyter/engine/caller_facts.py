@@ -66,12 +66,13 @@ def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Co
     if not scanned.is_certain or not any(token.name in IDENTITY_FUNCTIONS for token in scanned.tokens):
         return condition
     facts = caller_facts(caller)
+    folded = {column.lower() for column in columns}
     parts: list[str] = []
     place = 0
     for name, opening, closing in triples(scanned):
         fact = facts.get(name.name) if name.kind is Kind.WORD and name.start >= place else None
         is_call = is_empty_call(name, opening, closing)
-        is_bare = name.name in BARE_NAMES and opening.text not in {"(", "."} and name.name not in columns
+        is_bare = name.name in BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
         if fact is None or not (is_call or is_bare):
             continue
         parts += [condition[place : name.start], _literal(fact)]

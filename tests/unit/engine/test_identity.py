@@ -205,6 +205,10 @@ def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngi
     assert [row["user"] for row in seen] == ["al'ice"]
 
 
+def test_a_column_named_like_the_caller_in_capitals_is_not_taken_for_the_caller() -> None:
+    assert with_caller_in_condition("USER = current_user()", ALICE, columns=("User",)) == "USER = 'al''ice'"
+
+
 @pytest.mark.parametrize(
     "condition",
     [
