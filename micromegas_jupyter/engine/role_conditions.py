@@ -13,7 +13,7 @@ from micromegas_jupyter.contracts import AuthContext, AuthType
 from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.flat_schema import flat_schema
-from micromegas_jupyter.engine.tables import visible_schema
+from micromegas_jupyter.engine.visible_schema import visible_schema
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _SOMEBODY: Final = AuthContext(
     groups=("a", "b"),
     roles=("a", "b"),
 )
+# One of whom as little is known as can be: empty lists and an address that is null.
+_NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth_type=AuthType.OIDC)
 
 
 def check_role_conditions(conditions: Conditions, tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
@@ -67,7 +69,9 @@ def _problem(conditions: Conditions, snapshot: TableSnapshot, own: Sequence[str]
         # A table without files has its columns too.
         schema = flat_schema(visible_schema(snapshot))
         found = (
-            conditions.problem(with_caller_in_condition(one, _SOMEBODY, columns=schema.names), schema) for one in own
+            conditions.problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
+            for one in own
+            for caller in (_SOMEBODY, _NOBODY)
         )
         return next((problem for problem in found if problem is not None), None)
     except BaseException as error:

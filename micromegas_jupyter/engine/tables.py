@@ -21,6 +21,7 @@ from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.flat_schema import flat_schema
 from micromegas_jupyter.engine.names import quoted
 from micromegas_jupyter.engine.scanner import Kind, Scan
+from micromegas_jupyter.engine.visible_schema import merged_schema, no_rows, visible_schema
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.errors import InternalError
 
@@ -111,13 +112,13 @@ class TableBuilder:
                 registered.append(table)
             elif wants_names:
                 unfiltered = replace(table, conditions=())
-                rows = _no_rows(context, snapshot.schema)
+                rows = no_rows(context, snapshot.schema)
                 self._register(context, unfiltered, rows, time_range=None, is_apart=False)
         return registered
 
     def _rows(self, context: SessionContext, snapshot: TableSnapshot) -> DataFrame:
         if not snapshot.files:
-            return _no_rows(context, snapshot.schema)
+            return no_rows(context, snapshot.schema)
         return self.reader.read(context, snapshot.files, snapshot.schema)
 
     def _register(
@@ -157,28 +158,12 @@ def _readable(table: VisibleTable) -> TableSnapshot:
     return replace(table.snapshot, schema=flat_schema(table.snapshot.schema))
 
 
-@functools.lru_cache(maxsize=256)
-def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
-    """Return the schema of a table's rows in the engine, after the merge if it has one."""
-    context = SessionContext()
-    rows = _no_rows(context, schema)
-    if merge_sql is not None and raw_name is not None:
-        context.register_table(quoted(raw_name), rows.into_view())
-        rows = context.sql(merge_sql)
-    return rows.schema()
-
-
-def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the columns that a condition on the table is about; kept per schema."""
-    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
-
-
 def visible_schemas(table: VisibleTable) -> list[tuple[str, pa.Schema]]:
     """Return the names that a table makes visible, each with the schema of `SELECT *`; kept per schema."""
     snapshot = table.snapshot
     found = [(snapshot.name, _wire_schema(visible_schema(snapshot)))]
     if table.raw_name is not None:
-        found.append((table.raw_name, _wire_schema(_merged_schema(snapshot.schema, None, None))))
+        found.append((table.raw_name, _wire_schema(merged_schema(snapshot.schema, None, None))))
     return found
 
 
@@ -190,10 +175,6 @@ def _wire_schema(schema: pa.Schema) -> pa.Schema:
 def names_of(tables: Sequence[VisibleTable]) -> tuple[str, ...]:
     """Return all visible names."""
     return tuple(name for table in tables for name in table.names)
-
-
-def _no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
-    return context.read_batch(pa.RecordBatch.from_pylist([], schema=schema))
 
 
 def _check_files(snapshot: TableSnapshot) -> None:

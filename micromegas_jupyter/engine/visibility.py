@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.contracts import TableAccess, TableSnapshot
 from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
+from micromegas_jupyter.engine.visible_schema import visible_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,9 +64,11 @@ class Visibility:
 
 
 def _seen(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
-    conditions = tuple(
-        with_caller_in_condition(one, caller, columns=snapshot.schema.names) for one in access.conditions(snapshot.name)
-    )
+    conditions = tuple(access.conditions(snapshot.name))
+    if conditions:
+        # A condition is about the merged rows, whose columns may have other names.
+        columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
+        conditions = tuple(with_caller_in_condition(one, caller, columns=columns) for one in conditions)
     raw_name = snapshot.raw_name
     # A condition is about the merged rows: it would not mean the same on the states that they are made of.
     if conditions or (raw_name is not None and access.filters.get(raw_name)):

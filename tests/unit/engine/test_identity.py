@@ -225,3 +225,79 @@ def test_a_caller_without_groups_is_in_no_group(owned: DataFusionEngine, ask: As
     owned.check_conditions({"notes": [condition]})
 
     assert _as(Asker(owned, ask.tables), nobody, {"notes": (condition,)}).rows("SELECT * FROM notes") == []
+
+
+@pytest.fixture
+def notes_of_teams(tmp_path: Path) -> Iterator[DataFusionEngine]:
+    """An engine over rows of two teams and of none."""
+    rows = pa.table({"team": pa.array(["job", "web", None])})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
+    engine = DataFusionEngine(FixedTables([table]), EngineSettings(planning_threads=1))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("condition", "in_a_group", "in_no_group"),
+    [
+        ("NOT array_has(current_groups(), team)", ["web"], ["job", "web"]),
+        ("array_has(current_groups(), team) IS NOT TRUE", ["web", None], ["job", "web", None]),
+        ("cardinality(current_groups()) = 0", [], ["job", "web", None]),
+        ("cardinality(current_roles()) > 0 OR team = 'web'", ["web"], ["web"]),
+        ("NOT array_has(current_groups(), team) AND NOT array_has(current_roles(), team)", ["web"], ["job", "web"]),
+    ],
+)
+def test_a_condition_that_denies_holds_for_a_caller_without_groups(
+    notes_of_teams: DataFusionEngine,
+    ask: Asker,
+    condition: str,
+    in_a_group: list[str | None],
+    in_no_group: list[str | None],
+) -> None:
+    notes_of_teams.check_conditions({"notes": [condition]})
+
+    seen = [
+        [
+            row["team"]
+            for row in _as(
+                Asker(notes_of_teams, ask.tables), replace(ALICE, groups=groups, roles=()), {"notes": (condition,)}
+            ).rows("SELECT team FROM notes")
+        ]
+        for groups in (("job",), ())
+    ]
+
+    assert seen == [in_a_group, in_no_group]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "CAST(cardinality(current_groups()) AS INT) / cardinality(current_groups()) = 1",
+        "CAST(coalesce(current_email(), 'x') AS INT) = 1 OR current_email() IS NOT NULL",
+    ],
+)
+def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refused_at_the_start(
+    notes_of_teams: DataFusionEngine, condition: str
+) -> None:
+    with pytest.raises(ConfigurationError):
+        notes_of_teams.check_conditions({"notes": [condition]})
+
+
+def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path, ask: Asker) -> None:
+    states = pa.table({"owner": ["al'ice", "bob", "bob"]})
+    pq.write_table(states, tmp_path / "rows.parquet")
+    table = TableSnapshot(
+        name="notes",
+        schema=states.schema,
+        files=(str(tmp_path / "rows.parquet"),),
+        merge_sql='SELECT DISTINCT owner AS "user" FROM notes_states',
+        raw_name="notes_states",
+    )
+    engine = DataFusionEngine(FixedTables([table]), EngineSettings(planning_threads=1))
+    engine.check_conditions({"notes": ["user = current_user()"]})
+
+    seen = _as(Asker(engine, ask.tables), ALICE, {"notes": ("user = current_user()",)}).rows("SELECT * FROM notes")
+
+    engine.close()
+    assert seen == [{"user": "al'ice"}]
