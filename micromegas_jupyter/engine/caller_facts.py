@@ -47,8 +47,8 @@ def caller_facts(caller: AuthContext) -> dict[str, Fact]:
     }
 
 
-#: No texts, of no value that the optimizer knows: DataFusion 55 makes `false` of `array_has(make_array(), x)` also where
-#: x is null, so that a NOT around it would show the rows that belong to no group to those who are in none.
+#: No texts, of no value that the optimizer knows: DataFusion 55 makes `false` of `array_has(make_array(), x)` also
+#: where x is null, so that a NOT around it would show the rows that belong to no group to those who are in none.
 NO_TEXTS: Final = "array_slice(make_array(''), 2, 1 + CAST(random() AS BIGINT))"
 #: The functions without arguments that tell who calls.
 IDENTITY_FUNCTIONS: Final = frozenset(

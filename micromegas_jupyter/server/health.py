@@ -4,6 +4,7 @@ Source: gRPC Health Checking Protocol, grpc.health.v1.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -12,16 +13,19 @@ import grpc
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message
+from micromegas_jupyter.server.headers import find_client_address
 
 FLIGHT_SERVICE: Final = "arrow.flight.protocol.FlightService"
 _HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
 _SERVICES: Final = frozenset({"", FLIGHT_SERVICE})
 # Nobody has to say who they are here, so these calls must not use up what others may call.
 _MAX_WATCHERS: Final = 64
-_MAX_CHECKS: Final = 64
-# A message takes memory from when it is waited for, and may announce as much as any other before it is known.
-_MAX_READING: Final = 8
 _REQUEST_SECONDS: Final = 1.0
+# A message takes memory from when it is waited for, and may announce as much as any other before it is known: few are
+# waited for so long. The message of a real probe comes with its call.
+_FEW: Final = 8
+_SHORT_SECONDS: Final = 0.1
+_MAX_READING: Final = 64
 
 HealthMethod = Callable[[grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
 
@@ -32,8 +36,8 @@ class HealthService:
     def __init__(self) -> None:
         self._is_draining = asyncio.Event()
         self._watcher_count = 0
-        self._check_count = 0
-        self._reading = asyncio.Semaphore(_MAX_READING)
+        # Whose message is waited for, in the order of their calls, each with the client's address.
+        self._reading: dict[asyncio.Task[object], str] = {}
 
     @property
     def methods(self) -> Mapping[str, HealthMethod]:
@@ -49,18 +53,13 @@ class HealthService:
 
         Raises:
             UsageError: The request cannot be read.
-            ResourcesExhausted: Too many ask at once.
+            DeadlineExceeded: It did not come in time, or the client does not take the answer.
+            ResourcesExhausted: Many ask at once, and of the clients that ask most this one has been silent longest.
             grpc.aio.AbortError: It asks about a service that is not here (NOT_FOUND, as the protocol says).
         """
-        if self._check_count >= _MAX_CHECKS:
-            raise ResourcesExhausted(f"{_MAX_CHECKS} clients ask for the health already.", remedy="Ask again.")
-        self._check_count += 1
-        try:
-            if await self._asked_service(context) not in _SERVICES:
-                await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
-            await context.write(_answer(self._status()))
-        finally:
-            self._check_count -= 1
+        if await self._asked_service(context) not in _SERVICES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
+        await _send(context, self._status())
 
     async def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Answer now and when the server begins to stop, which ends the call.
@@ -77,12 +76,12 @@ class HealthService:
         self._watcher_count += 1
         try:
             is_known = await self._asked_service(context) in _SERVICES
-            unknown = messages.HealthCheckResponse.SERVICE_UNKNOWN
-            await context.write(_answer(self._status() if is_known else unknown))
-            if not self._is_draining.is_set():
-                await self._is_draining.wait()
-                if is_known:
-                    await context.write(_answer(self._status()))
+            told = self._status()
+            await _send(context, told if is_known else messages.HealthCheckResponse.SERVICE_UNKNOWN)
+            # It may have begun to stop since.
+            await self._is_draining.wait()
+            if is_known and told != self._status():
+                await _send(context, self._status())
         finally:
             self._watcher_count -= 1
         raise ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
@@ -92,17 +91,38 @@ class HealthService:
         return int(response.NOT_SERVING if self._is_draining.is_set() else response.SERVING)
 
     async def _asked_service(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
-        async with self._reading:
-            try:
-                async with asyncio.timeout(_REQUEST_SECONDS):
-                    message = await context.read()
-            except TimeoutError:
-                raise DeadlineExceeded("The health check's message did not come in time.") from None
+        if len(self._reading) >= _MAX_READING:
+            self._end_one()
+        seconds = _REQUEST_SECONDS if len(self._reading) < _FEW else _SHORT_SECONDS
+        reading: asyncio.Task[object] = asyncio.ensure_future(context.read())
+        self._reading[reading] = find_client_address(context.peer(), {}, frozenset())
+        try:
+            # Unlike `asyncio.timeout`, this sees a message that came while the loop was busy for longer.
+            await asyncio.wait({reading}, timeout=seconds)
+        finally:
+            self._reading.pop(reading, None)
+            if not reading.done():
+                reading.cancel()
+        if not reading.done():
+            raise DeadlineExceeded("The health check's message did not come in time.")
+        if reading.cancelled():
+            raise ResourcesExhausted(f"{_MAX_READING} clients ask for the health already.", remedy="Ask again.")
+        message = reading.result()
         if not isinstance(message, bytes):
             raise UsageError("The health check carries no message.")
         return str(parse_message(messages.HealthCheckRequest, message).service)
 
+    def _end_one(self) -> None:
+        """End the wait for whoever is silent longest at the address with the most of them."""
+        ((busiest, _),) = Counter(self._reading.values()).most_common(1)
+        longest = next(reading for reading, address in self._reading.items() if address == busiest)
+        del self._reading[longest]
+        longest.cancel()
 
-def _answer(status: int) -> bytes:
-    data: bytes = messages.HealthCheckResponse(status=status).SerializeToString()
-    return data
+
+async def _send(context: grpc.aio.ServicerContext[bytes, bytes], status: int) -> None:
+    try:
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            await context.write(messages.HealthCheckResponse(status=status).SerializeToString())
+    except TimeoutError:
+        raise DeadlineExceeded("The client does not take the answer.") from None
