@@ -90,9 +90,10 @@ def _recognise_notebook(environ: Mapping[str, str], facts: Facts) -> Surrounding
     rows = (
         (facts.allows_input is False, Surroundings.UNATTENDED),
         (bool(environ.get(HUB_VARIABLE)), Surroundings.HUB_WITH_SERVICE),
-        # Before the redirect: on a Hub, one that is each user's own lets users take each other's tokens.
-        (_has_prefix(environ, "JUPYTERHUB_"), Surroundings.HUB),
+        # The variable is the word of the server's extension, which on a Hub gives it only where an administrator said
+        # so, and takes away what the server inherited otherwise (`relay.extension`).
         (bool(environ.get(REDIRECT_VARIABLE)), Surroundings.JUPYTER_WITH_REDIRECT),
+        (_has_prefix(environ, "JUPYTERHUB_"), Surroundings.HUB),
         (facts.is_colab, Surroundings.COLAB),
         (
             _has_prefix(environ, "VSCODE_") and (is_remote or any(map(environ.get, _REMOTE_EDITOR_VARIABLES))),

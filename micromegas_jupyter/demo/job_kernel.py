@@ -4,6 +4,7 @@ The variables are the stack's; which notebooks run in this kernel is JupyterLab'
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,3 +33,7 @@ def run_in_job_kernel(notebook: Path) -> None:
     content = json.loads(notebook.read_text(encoding="utf-8"))
     content["metadata"]["kernelspec"] = {"display_name": _DISPLAY_NAME, "language": "python", "name": JOB_KERNEL}
     notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_in_job_kernel(Path(sys.argv[1]))

@@ -54,7 +54,7 @@ class LabProcess:
         write_job_kernel(data, job_environment)
         run_in_job_kernel(notebooks / JOB_NOTEBOOK)
         config = folder / "jupyter" / "config"
-        _write_page_config(config)
+        write_page_config(config)
         self._log = (folder / "jupyterlab.log").open("wb")
         own = {
             "JUPYTER_CONFIG_DIR": str(config),
@@ -128,10 +128,14 @@ def copy_notebooks(target: Path) -> None:
         (target / path.name).write_bytes(path.read_bytes())
 
 
-def _write_page_config(config: Path) -> None:
+def write_page_config(config: Path) -> None:
+    """Have JupyterLab ask nobody about news on its first start: the demo reaches nothing outside this machine.
+
+    Args:
+        config: A folder of Jupyter's configuration that does not exist yet.
+    """
     folder = config / "labconfig"
     folder.mkdir(parents=True)
-    # No question about news on the first start: the demo reaches nothing outside this machine.
     disabled = {"@jupyterlab/apputils-extension:announcements": True}
     (folder / "page_config.json").write_text(json.dumps({"disabledExtensions": disabled}), encoding="utf-8")
 

@@ -10,7 +10,9 @@ from typing import Self
 
 from micromegas_jupyter.assembly import ServeOptions, open_server
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
+from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
 from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.demo.provider.behind_jupyter import BehindJupyter
 from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
 
 ADMIN_EMAIL = "alice@example.com"
@@ -26,12 +28,22 @@ class DemoStack:
         host: A loopback address for the server.
         port: The server's port, 0 for any free one.
         workers: How many processes answer its calls; 0 for this one.
+        memory_mib: Memory for queries, in MiB, over all worker processes.
+        behind: The Jupyter server below which browsers find the provider's pages; None when they reach it themselves.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, workers: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        workers: int = 2,
+        memory_mib: int = DEFAULT_MEMORY_MIB,
+        behind: BehindJupyter | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="micromegas-demo-"))
         try:
-            self.provider = DemoProvider(lake_audience=LAKE_AUDIENCE)
+            self.provider = DemoProvider(lake_audience=LAKE_AUDIENCE, behind=behind)
             self.provider.start()
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -39,7 +51,12 @@ class DemoStack:
         try:
             self.server = open_server(
                 ServeOptions(
-                    lake=self.folder / "lake", host=host, port=port, program="micromegas demo", workers=workers
+                    lake=self.folder / "lake",
+                    host=host,
+                    port=port,
+                    program="micromegas demo",
+                    workers=workers,
+                    memory_mib=memory_mib,
                 ),
                 environ=self.server_environment(),
             )

@@ -19,6 +19,7 @@ from micromegas_jupyter.relay.cookies import (
     binding_value,
     bindings_in,
 )
+from micromegas_jupyter.relay.provider_paths import address_for_browsers
 from micromegas_jupyter.relay.silence import Silence
 
 _NO_KERNEL_STATUS = 409
@@ -51,13 +52,16 @@ class StartHandler(RelayHandler):
         match reply:
             case Started(authorization_url=url, state_digest=state_digest) if is_web_address(url):
                 self._bind(user.username, state_digest)
-                self.send_redirect(302, url)
+                self.send_redirect(302, self._as_browsers_see_it(url))
             case Silence():
                 self.send_page(notice_page(status=_NO_KERNEL_STATUS, what=f"{reply.value} {reply.remedy}"))
             case Ended(ending=ending) if not ending.is_signed_in:
                 self.send_page(failure_page(what=ending.what, remedy=ending.remedy))
             case _:
                 self.send_page(_UNKNOWN)
+
+    def _as_browsers_see_it(self, url: str) -> str:
+        return address_for_browsers(url, paths=self.relay.provider_paths, base_url=self.cookie_place().base_url)
 
     def _bind(self, username: str, state_digest: str) -> None:
         """Remember in this browser that the sign-in was started here."""

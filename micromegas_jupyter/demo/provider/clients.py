@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.demo.provider.behind_jupyter import BehindJupyter
 
 CLIENT_ID = "micromegas-demo"
 SERVICE_CLIENT_ID = "micromegas-demo-service"
@@ -43,6 +44,7 @@ class DemoClient:
         loopback_callback: Whether `/callback` on this machine, at any port, is a redirect URI of it, and that of any
             Jupyter server there.
         redirect_uris: Further redirect URIs, compared byte for byte (RFC 9700 section 2.1).
+        behind: The Jupyter server whose redirect URI is one of it, too.
     """
 
     client_id: str
@@ -53,6 +55,7 @@ class DemoClient:
     secret: Secret | None = None
     loopback_callback: bool = False
     redirect_uris: tuple[str, ...] = ()
+    behind: BehindJupyter | None = None
 
     def get_client_id(self) -> str:
         """Return the client's name on the wire."""
@@ -68,6 +71,8 @@ class DemoClient:
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         """Whether an answer may be sent there."""
         if redirect_uri in self.redirect_uris:
+            return True
+        if self.behind is not None and self.behind.is_callback(redirect_uri):
             return True
         return self.loopback_callback and _LOOPBACK_CALLBACK.fullmatch(redirect_uri) is not None
 
@@ -90,7 +95,9 @@ class DemoClient:
         return grant_type in self.grant_types
 
 
-def build_clients(*, service_secret: Secret, extra_redirect_uris: tuple[str, ...]) -> dict[str, DemoClient]:
+def build_clients(
+    *, service_secret: Secret, extra_redirect_uris: tuple[str, ...], behind: BehindJupyter | None = None
+) -> dict[str, DemoClient]:
     """Return the registered applications by their client id."""
     person_client = DemoClient(
         client_id=CLIENT_ID,
@@ -100,6 +107,7 @@ def build_clients(*, service_secret: Secret, extra_redirect_uris: tuple[str, ...
         scopes=PERSON_SCOPES,
         loopback_callback=True,
         redirect_uris=extra_redirect_uris,
+        behind=behind,
     )
     service_client = DemoClient(
         client_id=SERVICE_CLIENT_ID,

@@ -135,15 +135,17 @@ def check_form_request(request: flask.Request) -> None:
             raise InvalidRequestError("A parameter appears more than once.")
 
 
-def build_metadata(policy: TokenPolicy, *, public_base_url: str) -> dict[str, object]:
+def build_metadata(policy: TokenPolicy, *, public_base_url: str, is_behind_jupyter: bool = False) -> dict[str, object]:
     """Return the discovery document (OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2).
 
     Args:
         policy: The issuer and how it signs.
         public_base_url: Where a person's browser finds the pages; programs use the issuer's address.
+        is_behind_jupyter: Whether browsers find them below a Jupyter server only, which sends them there itself. What
+            needs an address that a person can open is left out then.
     """
     issuer = policy.issuer
-    return {
+    metadata: dict[str, object] = {
         "issuer": issuer,
         "authorization_endpoint": f"{public_base_url}/authorize",
         "end_session_endpoint": f"{public_base_url}/logout",
@@ -183,3 +185,7 @@ def build_metadata(policy: TokenPolicy, *, public_base_url: str) -> dict[str, ob
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
     }
+    if is_behind_jupyter:
+        del metadata["end_session_endpoint"], metadata["device_authorization_endpoint"]
+        metadata["grant_types_supported"] = [AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS]
+    return metadata

@@ -32,6 +32,7 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Ran
 if TYPE_CHECKING:
     import flask
 
+    from micromegas_jupyter.demo.provider.behind_jupyter import BehindJupyter
     from micromegas_jupyter.demo.provider.keys import SigningAlgorithm
     from micromegas_jupyter.demo.provider.state import Counters
 
@@ -68,6 +69,7 @@ class DemoProvider:
         device_interval_seconds: How often a device may ask.
         extra_redirect_uris: Redirect URIs besides `/callback` on this machine, compared byte for byte.
         public_base_url: Where a browser reaches the pages when that is not the issuer, without a slash at the end.
+        behind: The Jupyter server that shows the pages to browsers, when `public_base_url` is not known.
         algorithm: How tokens are signed. Keys for both algorithms are published.
         clock: Tells the time.
         randomness: Draws codes, tokens and cookies.
@@ -89,6 +91,7 @@ class DemoProvider:
         device_interval_seconds: int = 5,
         extra_redirect_uris: tuple[str, ...] = (),
         public_base_url: str | None = None,
+        behind: BehindJupyter | None = None,
         algorithm: SigningAlgorithm = "RS256",
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
@@ -107,6 +110,7 @@ class DemoProvider:
         self._device_interval_seconds = device_interval_seconds
         self._extra_redirect_uris = extra_redirect_uris
         self._public_base_url = public_base_url
+        self._behind = behind
         self._algorithm = algorithm
         self._clock = clock
         self._randomness = randomness
@@ -185,7 +189,10 @@ class DemoProvider:
         tokens = TokenIssuer(
             policy=policy, keys=keys, state=self._state, clock=self._clock, randomness=self._randomness
         )
-        clients = build_clients(service_secret=self.service_secret, extra_redirect_uris=self._extra_redirect_uris)
+        behind = self._behind
+        clients = build_clients(
+            service_secret=self.service_secret, extra_redirect_uris=self._extra_redirect_uris, behind=behind
+        )
         server = DemoAuthorizationServer(clients=clients, state=self._state, tokens=tokens, clock=self._clock)
         server.open_device_endpoint(
             verification_uri=f"{public_base_url}/device", interval_seconds=self._device_interval_seconds
@@ -193,7 +200,7 @@ class DemoProvider:
         browsers = Browsers(
             BrowserSessions(clock=self._clock, randomness=self._randomness),
             cookie_name=f"micromegas_demo_{self._port}",
-            cookie_path=f"{public.path}/",
+            cookie_path=f"{public.path}/" if behind is None else behind.cookie_path,
         )
         return build_app(
             trusted_hosts=[*_LISTENING_ADDRESSES, public.hostname or self._host],
@@ -203,6 +210,10 @@ class DemoProvider:
                 AuthorizePages(server, browsers),
                 DevicePages(server, browsers),
                 SessionPages(server, keys, browsers),
-                ProtocolRoutes(server, keys, build_metadata(policy, public_base_url=public_base_url)),
+                ProtocolRoutes(
+                    server,
+                    keys,
+                    build_metadata(policy, public_base_url=public_base_url, is_behind_jupyter=behind is not None),
+                ),
             ],
         )

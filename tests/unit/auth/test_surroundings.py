@@ -56,10 +56,11 @@ def test_surroundings_are_recognised(environ, facts, expected):
     assert recognise(environ, facts) is expected
 
 
-def test_a_hub_counts_before_a_redirect_of_its_users_own():
-    environ = {"JUPYTERHUB_API_TOKEN": "x", "KERNEL_MICROMEGAS_REDIRECT": "1"}
+def test_a_redirect_that_the_server_offers_on_a_hub_counts_and_the_hubs_service_before_it():
+    allowed = {"JUPYTERHUB_API_TOKEN": "x", "KERNEL_MICROMEGAS_REDIRECT": "/user/alice/"}
 
-    assert recognise(environ, KERNEL) is Surroundings.HUB
+    assert recognise(allowed, KERNEL) is Surroundings.JUPYTER_WITH_REDIRECT
+    assert recognise({**allowed, "KERNEL_MICROMEGAS_HUB": "1"}, KERNEL) is Surroundings.HUB_WITH_SERVICE
 
 
 @pytest.mark.parametrize("variable", ["KERNEL_MICROMEGAS_REDIRECT", "KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_USER"])
