@@ -25,15 +25,20 @@ _LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _real_connect = socket.socket.connect
 _real_connect_ex = socket.socket.connect_ex
 
+LONG_TEST_SECONDS = 3600
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # No time limit for an example: what takes long on a busy machine is no defect. The long run tries new examples.
     is_long = config.getoption("--long")
+    if is_long and config.option.timeout is None:  # before pytest-timeout reads it
+        config.option.timeout = LONG_TEST_SECONDS
+    # No time limit for an example: what takes long on a busy machine is no defect. The long run tries new examples.
     hypothesis.settings.register_profile(
         "micromegas_jupyter",
         derandomize=not is_long,

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.integration
 
 KEY = "a-key-for-the-soak-test-only-0123456789"
 JUMP = timedelta(hours=1)
+LONG_SECONDS = 1800.0
 MIB = 1 << 20
 
 
@@ -68,7 +70,8 @@ class Faults:
         self._provider.is_down = False
 
     def worker_killed(self, _seconds: float) -> None:
-        killed = min(self._server.pids())
+        # The youngest, so that one worker lives through the whole time and its memory can be watched.
+        killed = max(self._server.pids(), key=lambda pid: psutil.Process(pid).create_time())
         os.kill(killed, signal.SIGKILL)
         until(lambda: killed not in self._server.pids() and len(self._server.pids()) == 2, "two workers again")
 
@@ -113,14 +116,15 @@ def test_mixed_calls_with_faults_in_between(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     is_long = pytestconfig.getoption("--long")
-    rounds, fault_seconds = (100, 4.5) if is_long else (1, 2.0)
+    seconds, fault_seconds = (LONG_SECONDS, 4.5) if is_long else (0.0, 2.0)
     is_jumped = threading.Event()
     calls = Mixed(server.uri, KEY, mint=provider.mint_id_token, is_jumped=is_jumped)
     faults = Faults(server, provider, is_jumped)
     memory: list[dict[int, int]] = []
     calls.start()
+    ends_at = time.monotonic() + seconds
     try:
-        for _ in range(rounds):
+        while not memory or time.monotonic() < ends_at:
             for fault in faults.all():
                 memory.append(resident_bytes(server))
                 fault(fault_seconds)
@@ -152,6 +156,8 @@ def test_mixed_calls_with_faults_in_between(
     if is_long:
         # Workers that live through the second half are as large at its end as they became at its begin.
         half = memory[len(memory) // 2 :]
-        for pid in half[0].keys() & half[-1].keys():
+        lasting = half[0].keys() & half[-1].keys()
+        assert lasting
+        for pid in lasting:
             sizes = [found[pid] for found in half if pid in found]
             assert sizes[-1] < 1.2 * max(sizes[: len(sizes) // 3]) + 64 * MIB
