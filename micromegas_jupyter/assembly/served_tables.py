@@ -34,13 +34,13 @@ def open_tables(root: Path) -> ServedTables:
     """Return what a folder holds; one that is empty or not there becomes a lake.
 
     Raises:
-        ConfigurationError: It holds something else than tables.
+        ConfigurationError: It is a file, or holds something else than tables.
         Unavailable: It cannot be read.
     """
-    if find_folder_kind(root) is FolderKind.LAKE:
-        lake = Lake(root)
-        return ServedTables(source=lake, lake=lake)
     try:
+        if find_folder_kind(root) is FolderKind.LAKE:
+            lake = Lake(root)
+            return ServedTables(source=lake, lake=lake)
         parquet = ParquetFolder(root)
     except UsageError as error:
         raise ConfigurationError(error.what, key="--lake", remedy=error.remedy) from None

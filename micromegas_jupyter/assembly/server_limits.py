@@ -45,6 +45,7 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
         max_receive_bytes=limits.max_message_mib * _MIB,
         max_metadata_bytes=limits.max_metadata_kib * 1024,
         max_concurrent_calls=limits.max_calls,
+        ticket_life_seconds=float(limits.ticket_life_seconds),
         stalled_write_seconds=float(limits.stalled_client_seconds),
         ingest=replace(
             settings.ingest,

@@ -3,7 +3,12 @@
 import argparse
 from collections.abc import Mapping
 
-from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, SPILL_DIRECTORY_VARIABLE, parse_server_limits
+from micromegas_jupyter.settings.server_limits import (
+    COUNTED_LIMITS,
+    SPILL_DIRECTORY_VARIABLE,
+    ServerLimits,
+    parse_server_limits,
+)
 
 _SPILL_DIRECTORY = "spill_directory"
 
@@ -12,16 +17,20 @@ def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one option for each limit."""
     group = parser.add_argument_group("limits")
     for limit in COUNTED_LIMITS:
-        group.add_argument(_option(limit.name), metavar="N", help=f"{limit.meaning} ({limit.variable})")
+        told = f"{limit.meaning}; {limit.least} to {limit.most}, default {limit.default} ({limit.variable})"
+        group.add_argument(_option(limit.name), metavar="N", help=told)
     group.add_argument(
         _option(_SPILL_DIRECTORY),
         metavar="DIR",
-        help=f"existing folder for what does not fit into memory ({SPILL_DIRECTORY_VARIABLE})",
+        help="existing folder for what does not fit into memory, default the system's for temporary files "
+        f"({SPILL_DIRECTORY_VARIABLE})",
     )
 
 
-def limit_environment(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the variables, with those that the options stand for.
+def limit_environment(
+    arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[Mapping[str, str], ServerLimits]:
+    """Return the variables, with those that the options stand for, and the limits that they set.
 
     Raises:
         ConfigurationError: A limit is malformed; the error names the option, or the variable that was set.
@@ -29,8 +38,7 @@ def limit_environment(arguments: argparse.Namespace, environ: Mapping[str, str])
     variables = {limit.name: limit.variable for limit in COUNTED_LIMITS} | {_SPILL_DIRECTORY: SPILL_DIRECTORY_VARIABLE}
     given = {name: getattr(arguments, name) for name in variables if getattr(arguments, name) is not None}
     merged = {**environ, **{variables[name]: text for name, text in given.items()}}
-    parse_server_limits(merged, names={variables[name]: _option(name) for name in given})
-    return merged
+    return merged, parse_server_limits(merged, names={variables[name]: _option(name) for name in given})
 
 
 def _option(name: str) -> str:

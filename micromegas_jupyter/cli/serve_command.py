@@ -35,9 +35,16 @@ _LOG = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_listening_arguments(parser, port=50051)
-    parser.add_argument("--lake", default=os.environ.get("MICROMEGAS_LAKE") or "lake", help="folder of the tables")
-    parser.add_argument("--access-config", help="file of issuers, keys and roles (MICROMEGAS_ACCESS_CONFIG)")
-    parser.add_argument("--api-key-file", help="file of API keys (MICROMEGAS_API_KEY_FILE)")
+    parser.add_argument(
+        "--lake",
+        metavar="DIR",
+        default=os.environ.get("MICROMEGAS_LAKE") or "lake",
+        help="folder of the tables, default lake (MICROMEGAS_LAKE)",
+    )
+    parser.add_argument(
+        "--access-config", metavar="FILE", help="file of issuers, keys and roles (MICROMEGAS_ACCESS_CONFIG)"
+    )
+    parser.add_argument("--api-key-file", metavar="FILE", help="file of API keys (MICROMEGAS_API_KEY_FILE)")
     parser.add_argument(
         "--enable-legacy-api-keys", action="store_true", help="accept API keys in plain text without a warning"
     )
@@ -45,24 +52,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--disable-auth", "--disable_auth", action="store_true", help="everyone is administrator; for one machine only"
     )
     parser.add_argument("--insecure", action="store_true", help="allow plain text, or no login, beyond this machine")
-    parser.add_argument("--tls-certificate", type=Path, help="PEM file of the certificate chain")
-    parser.add_argument("--tls-key", type=Path, help="PEM file of the private key")
     parser.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="PEM file of the authorities of clients' certificates"
+        "--tls-certificate", type=Path, metavar="FILE", help="PEM file of the certificate chain; without it, plain text"
     )
-    parser.add_argument("--http-host", default="127.0.0.1", help="address for health and metrics over HTTP")
-    parser.add_argument("--http-port", type=int, default=0, help="port for health and metrics over HTTP, 0 for any")
-    parser.add_argument("--no-http", action="store_true", help="answer health and metrics not over HTTP at all")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of the private key")
     parser.add_argument(
-        "--trusted-proxy", action="append", default=[], metavar="ADDRESS", help="proxy that names the real client"
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the authorities of clients' certificates; without it, clients need none",
     )
-    parser.add_argument("--memory-mib", type=int, default=2048, help="memory for queries, in MiB")
+    parser.add_argument(
+        "--http-host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address for health and metrics over HTTP, default %(default)s",
+    )
+    parser.add_argument(
+        "--http-port",
+        type=int,
+        metavar="N",
+        default=0,
+        help="port for health and metrics over HTTP; 0 to 65535, default 0 for any free one",
+    )
+    parser.add_argument("--no-http", action="store_true", help="do not answer health and metrics over HTTP")
+    parser.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="proxy that names the real client; may stand several times",
+    )
     add_log_arguments(parser)
     parser.add_argument(
-        "--workers", type=int, default=2, help="worker processes that answer calls; 0 for none, in this process"
+        "--workers",
+        type=int,
+        metavar="N",
+        default=2,
+        help=f"worker processes that answer calls, 0 for none; 0 to {_MOST_WORKERS}, default %(default)s",
     )
     parser.add_argument(
-        "--drain-seconds", type=float, default=25.0, help="how long running calls may go on when the server stops"
+        "--drain-seconds",
+        type=float,
+        metavar="S",
+        default=25.0,
+        help="how long running calls may go on when the server stops, in seconds; "
+        f"0 to {_LONGEST_DRAIN_SECONDS}, default %(default)g",
     )
     parser.add_argument("--no-telemetry", action="store_true", help="do not record the server's own logs and load")
     add_limit_arguments(parser)
@@ -70,8 +105,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_listening_arguments(parser: argparse.ArgumentParser, *, port: int) -> None:
     """Add the arguments that `serve` and `demo` share."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=port, help="port to listen on, 0 for any free one")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on, default %(default)s"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        metavar="N",
+        default=port,
+        help="port to listen on; 0 to 65535, default %(default)s; 0 for any free one",
+    )
     parser.add_argument("--ready-json", action="store_true", help="print one line of JSON once everything answers")
 
 
@@ -91,13 +134,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_listening_arguments(arguments)
     if not 0 <= arguments.http_port <= _HIGHEST_PORT:
         raise UsageError("--http-port is a number from 0 to 65535.")
-    if arguments.memory_mib < 64:  # noqa: PLR2004 - the engine needs some
-        raise UsageError("--memory-mib is at least 64.")
     if not 0 <= arguments.workers <= _MOST_WORKERS:
         raise UsageError(f"--workers is a number from 0 to {_MOST_WORKERS}.")
     if not 0 <= arguments.drain_seconds <= _LONGEST_DRAIN_SECONDS:
         raise UsageError(f"--drain-seconds is a number from 0 to {_LONGEST_DRAIN_SECONDS}.")
     proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
+    environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.assembly import ServeOptions, open_server
 
@@ -115,18 +157,18 @@ def run(arguments: argparse.Namespace) -> int:
             certificate_file=arguments.tls_certificate,
             key_file=arguments.tls_key,
             client_ca_file=arguments.tls_client_ca,
-            memory_mib=arguments.memory_mib,
+            memory_mib=limits.memory_mib,
             record=not arguments.no_telemetry,
             workers=arguments.workers,
             drain_seconds=arguments.drain_seconds,
         ),
-        environ=limit_environment(arguments, access_environment(arguments)),
+        environ=environ,
         program=_WORKER,
     )
     stop = stop_event(again=stack.kill)
     with stack:
         _reload_on_hangup(stack)
-        _print_start(stack, arguments, SYSTEM_CLOCK.monotonic() - started)
+        _print_start(stack, SYSTEM_CLOCK.monotonic() - started)
         if arguments.ready_json:
             settings = AccessSettings() if stack.validator is None else stack.validator.settings
             issuer = settings.oidc.issuers[0].issuer if settings.oidc else None
@@ -184,11 +226,12 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _print_start(stack: "RunningServer", arguments: argparse.Namespace, seconds: float) -> None:
+def _print_start(stack: "RunningServer", seconds: float) -> None:
     settings = AccessSettings() if stack.validator is None else stack.validator.settings
     http = "" if stack.http_url is None else f" · health {stack.http_url}/health · metrics {stack.http_url}/metrics"
     lines = (
-        f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri} · {arguments.memory_mib} MiB memory for queries"
+        f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri}"
+        f" · {stack.options.memory_mib} MiB memory for queries"
         + (f" · {_counted(stack.options.workers, 'worker')}" if stack.options.workers else ""),
         f"tokens: {_accepted(settings)}"
         if stack.validator is not None

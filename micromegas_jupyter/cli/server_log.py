@@ -42,10 +42,16 @@ class LogSettings:
 
 def add_log_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--log-format", choices=_FORMATS, help="log lines as text or JSON (MICROMEGAS_LOG_FORMAT)")
-    parser.add_argument("--log-level", choices=tuple(_LEVELS), help="the least that is logged (MICROMEGAS_LOG_LEVEL)")
     parser.add_argument(
-        "--audit-log", metavar="FILE", help="append audit lines to a file instead (MICROMEGAS_AUDIT_LOG)"
+        "--log-format", choices=_FORMATS, help="log lines as text or JSON, default text (MICROMEGAS_LOG_FORMAT)"
+    )
+    parser.add_argument(
+        "--log-level", choices=tuple(_LEVELS), help="the least that is logged, default info (MICROMEGAS_LOG_LEVEL)"
+    )
+    parser.add_argument(
+        "--audit-log",
+        metavar="FILE",
+        help="append audit lines to a file instead of writing them to standard error (MICROMEGAS_AUDIT_LOG)",
     )
 
 

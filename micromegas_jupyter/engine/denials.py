@@ -147,8 +147,8 @@ def check_match(expression: str) -> Scan:
         raise InvalidStatement("The rule's expression holds a subquery, a placeholder, a semicolon or an open quote.")
     if not names & set(MATCH_COLUMNS):
         raise InvalidStatement(
-            "The rule's expression names no column, so it would deny every query or none.",
-            remedy=f"Compare one of {', '.join(MATCH_COLUMNS)}.",
+            "The rule's expression names none of the columns that there are, so it would deny every query or none.",
+            remedy=f"Compare one of these with a text: {', '.join(MATCH_COLUMNS)}.",
         )
     try:
         rows = _frame([dict.fromkeys(MATCH_COLUMNS, "x"), {}])
@@ -157,7 +157,9 @@ def check_match(expression: str) -> Scan:
         if not is_engine_failure(error):
             raise
         told = translate(error, Context(sql=expression))
-        raise InvalidStatement(f"The rule's expression cannot be used. {told.what}", remedy=told.remedy) from None
+        # The engine's words are about a whole statement, of which the administrator's own is another.
+        what = told.what.replace("The statement ", "It ", 1)
+        raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=told.remedy) from None
     return scanned
 
 

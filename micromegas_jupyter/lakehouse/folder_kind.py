@@ -4,7 +4,7 @@ import enum
 import os
 from pathlib import Path
 
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lakehouse.files import make_private_folder, storage_errors
 from micromegas_jupyter.lakehouse.segments import parse_segment
 from micromegas_jupyter.lakehouse.user_tables import TABLES_FOLDER
@@ -29,6 +29,7 @@ def find_folder_kind(root: Path) -> FolderKind:
     """Return what a folder holds; one that is not there holds nothing yet.
 
     Raises:
+        UsageError: It is a file, or lies below one.
         Unavailable: It cannot be listed.
     """
     try:
@@ -37,6 +38,11 @@ def find_folder_kind(root: Path) -> FolderKind:
         entries = [entry for entry in root.iterdir() if not entry.name.startswith(_PASSED_OVER)]
     except FileNotFoundError:
         return FolderKind.LAKE
+    except NotADirectoryError:
+        raise UsageError(
+            "The folder of the tables is a file, or lies below one.",
+            remedy="Name a folder: an empty one, that of a lake, or one of *.parquet files.",
+        ) from None
     except OSError as error:
         raise Unavailable(
             f"The folder of the tables cannot be read: {os.strerror(error.errno or 0)}.",

@@ -108,7 +108,10 @@ class DenyList:
             Unavailable: The file cannot be written now.
         """
         if not 0 < len(reason.strip()) <= _LONGEST_REASON or not reason.isprintable():
-            raise InvalidStatement(f"A denial needs a reason of at most {_LONGEST_REASON} printable characters.")
+            raise InvalidStatement(
+                f"A denial needs a reason of 1 to {_LONGEST_REASON} printable characters.",
+                remedy="Say why: whoever is denied is told it.",
+            )
         check_match(match_expr)
         rule = new_rule(
             match_expr=match_expr, reason=reason, created_by=created_by[:_LONGEST_NAME], now=self._clock.now()

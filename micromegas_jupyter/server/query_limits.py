@@ -71,7 +71,7 @@ class ResultSize:
         if self._max_bytes is not None and self.bytes + size > self._max_bytes:
             raise ResourcesExhausted(
                 f"The result is larger than the {self._max_bytes / _MIB:,g} MiB that this server sends for one query; "
-                f"at least {self.rows:,} rows came.",
+                f"{_came(self.rows)}.",
                 limit="result_bytes",
             )
         self.bytes += size
@@ -89,3 +89,8 @@ class ResultSize:
                 f"{self.rows:,} rows came.",
                 limit="rows",
             )
+
+
+def _came(rows: int) -> str:
+    # Rows are counted by batch, and some messages of the batch that was too much may have been sent.
+    return f"at least {rows:,} rows came" if rows else "it ended among its first rows"

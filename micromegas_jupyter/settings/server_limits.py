@@ -24,6 +24,7 @@ class ServerLimits:
     """What one server process allows; 0 stands for no limit where that is said.
 
     Attributes:
+        memory_mib: Memory for queries, in MiB; over all processes of a server, each of which gets an equal share.
         query_timeout_seconds: How long a query may take, waiting and planning included; 0 for as long as it likes.
         max_rows: Rows of one result; 0 for all.
         max_result_mib: Size of one result as it is sent, in MiB; 0 for any.
@@ -37,12 +38,14 @@ class ServerLimits:
         max_message_mib: The largest message from a client, in MiB.
         max_metadata_kib: The largest set of headers from a client, in KiB.
         max_calls: Calls of all kinds at once.
+        ticket_life_seconds: How long a ticket that GetFlightInfo gave can be used.
         stalled_client_seconds: How long a client may take no data before its query ends.
         max_ingest_mib: What one call may send into a table, in MiB, also once it is unpacked.
         max_ingests: Calls that send rows at once.
         max_ingests_per_caller: Of these, those of one caller.
     """
 
+    memory_mib: int = 2048
     query_timeout_seconds: int = 1800
     max_rows: int = 0
     max_result_mib: int = 0
@@ -56,6 +59,7 @@ class ServerLimits:
     max_message_mib: int = 32
     max_metadata_kib: int = 64
     max_calls: int = 1000
+    ticket_life_seconds: int = 600
     stalled_client_seconds: int = 300
     max_ingest_mib: int = 1024
     max_ingests: int = 16
@@ -72,8 +76,20 @@ class CountedLimit:
     least: int = 1
     most: int
 
+    @property
+    def default(self) -> int:
+        """What holds when it is not set."""
+        return int(getattr(ServerLimits(), self.name))
+
 
 COUNTED_LIMITS: Final = (
+    CountedLimit(
+        name="memory_mib",
+        variable="MICROMEGAS_SERVER_MEMORY_MIB",
+        meaning="memory for queries over all workers, in MiB",
+        least=64,
+        most=_MOST_MIB,
+    ),
     CountedLimit(
         name="query_timeout_seconds",
         variable="MICROMEGAS_SERVER_QUERY_TIMEOUT_SECONDS",
@@ -150,6 +166,12 @@ COUNTED_LIMITS: Final = (
         variable="MICROMEGAS_SERVER_MAX_CALLS",
         meaning="calls of all kinds at once",
         most=100_000,
+    ),
+    CountedLimit(
+        name="ticket_life_seconds",
+        variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
+        meaning="how long a ticket can be used, in seconds",
+        most=_DAY_SECONDS,
     ),
     CountedLimit(
         name="stalled_client_seconds",

@@ -148,5 +148,14 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_a_file_in_place_of_the_folder_is_a_setting_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("hello")
+
+    with pytest.raises(ConfigurationError, match="is a file") as caught:
+        open_tables(tmp_path / "letter.txt")
+
+    assert (caught.value.key, caught.value.exit_code) == ("--lake", 2)
+
+
 def test_an_empty_folder_becomes_a_lake(tmp_path: Path) -> None:
     assert open_tables(tmp_path).lake is not None

@@ -9,6 +9,7 @@ import pytest
 from micromegas_jupyter.cli.limit_options import add_limit_arguments, limit_environment
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.settings import parse_server_limits
+from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, CountedLimit
 
 
 def _parse(*words: str) -> argparse.Namespace:
@@ -20,10 +21,10 @@ def _parse(*words: str) -> argparse.Namespace:
 def test_an_option_wins_over_its_variable() -> None:
     environ = {"MICROMEGAS_SERVER_MAX_ROWS": "5", "MICROMEGAS_SERVER_MAX_QUERIES": "7", "OTHER": "x"}
 
-    merged = limit_environment(_parse("--max-rows", "6", "--spill-directory", "/"), environ)
+    merged, limits = limit_environment(_parse("--max-rows", "6", "--spill-directory", "/"), environ)
 
     assert merged["OTHER"] == "x"
-    limits = parse_server_limits(merged)
+    assert limits == parse_server_limits(merged)
     assert (limits.max_rows, limits.max_queries, limits.spill_directory) == (6, 7, "/")
 
 
@@ -39,3 +40,12 @@ def test_an_error_names_the_variable_when_no_option_was_given() -> None:
         limit_environment(_parse(), {"MICROMEGAS_SERVER_MAX_ROWS": "all"})
 
     assert caught.value.key == "MICROMEGAS_SERVER_MAX_ROWS"
+
+
+@pytest.mark.parametrize("limit", COUNTED_LIMITS, ids=lambda limit: limit.name)
+def test_the_help_says_range_default_and_variable(limit: CountedLimit) -> None:
+    parser = argparse.ArgumentParser()
+    add_limit_arguments(parser)
+    (action,) = [found for found in parser._actions if found.dest == limit.name]
+
+    assert str(action.help).endswith(f"; {limit.least} to {limit.most}, default {limit.default} ({limit.variable})")

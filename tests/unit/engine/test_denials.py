@@ -128,6 +128,8 @@ def test_only_comparisons_with_texts_are_quick() -> None:
         ("client = 'x' AND nobody = 'y'", "nobody"),
         ("client = 'x' AND nothing(sql)", "nothing"),
         ("", "no statement"),
+        ("bogus = 'a'", "names none of the columns that there are"),
+        ("upper(sql = 'a'", "cannot be used. It ends too early"),
         ("client = '" + "x" * 5000 + "'", "longer"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lakehouse import FolderKind, find_folder_kind, make_lake_folder
 
 SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
@@ -41,10 +41,11 @@ def test_a_lake_stays_one_whatever_comes_to_lie_in_it(tmp_path):
     assert find_folder_kind(tmp_path / "lake") is FolderKind.LAKE
 
 
-def test_what_is_no_folder_cannot_be_read(tmp_path):
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_what_is_no_folder_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
 
-    with pytest.raises(Unavailable) as caught:
-        find_folder_kind(tmp_path / "file")
+    with pytest.raises(UsageError, match="is a file, or lies below one") as caught:
+        find_folder_kind(tmp_path / name)
 
     assert str(tmp_path) not in str(caught.value)

@@ -80,6 +80,13 @@ def test_a_message_beyond_the_limit_is_not_sent() -> None:
     assert size.bytes == 1 << 19
 
 
+def test_a_first_batch_beyond_the_limit_is_not_counted_as_no_rows() -> None:
+    size = ResultSize(max_rows=None, max_bytes=1 << 20)
+
+    with pytest.raises(ResourcesExhausted, match=r"for one query; it ended among its first rows\."):
+        size.check_message((1 << 20) + 1)
+
+
 def test_without_limits_all_is_sent() -> None:
     size = ResultSize(max_rows=None, max_bytes=None)
 
