@@ -45,6 +45,8 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
         max_receive_bytes=limits.max_message_mib * _MIB,
         max_metadata_bytes=limits.max_metadata_kib * 1024,
         max_concurrent_calls=limits.max_calls,
+        max_calls_per_caller=limits.max_calls_per_caller,
+        silent_client_seconds=float(limits.silent_client_seconds),
         ticket_life_seconds=float(limits.ticket_life_seconds),
         stalled_write_seconds=float(limits.stalled_client_seconds),
         ingest=replace(
@@ -52,6 +54,8 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
             max_bytes=limits.max_ingest_mib * _MIB,
             max_concurrent=limits.max_ingests,
             max_per_caller=limits.max_ingests_per_caller,
+            idle_seconds=float(limits.silent_client_seconds),
+            max_seconds=float(limits.upload_seconds),
         ),
     )
 

@@ -6,10 +6,13 @@ What a slot stands for is `admission`'s business.
 import asyncio
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
+from typing import Final
 
 from micromegas_jupyter.errors import ResourcesExhausted
 
 CallerKey = tuple[str, str]
+
+_FULL: Final = "The server runs as many queries as it may, for you or in all."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +40,13 @@ class FairSlots:
     Args:
         limits: How many.
         limit: The word for the metrics when nobody else may wait, or waits too long.
+        what: What is said then.
     """
 
-    def __init__(self, limits: SlotLimits, *, limit: str) -> None:
+    def __init__(self, limits: SlotLimits, *, limit: str, what: str = _FULL) -> None:
         self._limits = limits
         self._limit = limit
+        self._what = what
         self._taken: Counter[CallerKey] = Counter()
         # The caller whose turn is next comes first; no caller is here without somebody who waits.
         self._waiting: OrderedDict[CallerKey, deque[asyncio.Future[None]]] = OrderedDict()
@@ -55,7 +60,7 @@ class FairSlots:
             ResourcesExhausted: No slot came free in time, or too many wait already.
         """
         # Whenever a slot comes free, those who wait get it first; one that is free now is free for everybody.
-        if self._has_room(caller):
+        if self.has_room(caller):
             self.force(caller)
         else:
             await self._wait(caller)
@@ -84,9 +89,10 @@ class FairSlots:
     def _next(self) -> CallerKey | None:
         if self.taken_count >= self._limits.slots:
             return None
-        return next((caller for caller in self._waiting if self._has_room(caller)), None)
+        return next((caller for caller in self._waiting if self.has_room(caller)), None)
 
-    def _has_room(self, caller: CallerKey) -> bool:
+    def has_room(self, caller: CallerKey) -> bool:
+        """Whether `take` would not wait."""
         return self.taken_count < self._limits.slots and self._taken[caller] < self._limits.per_caller
 
     async def _wait(self, caller: CallerKey) -> None:
@@ -120,7 +126,7 @@ class FairSlots:
 
     def _full(self) -> ResourcesExhausted:
         return ResourcesExhausted(
-            "The server runs as many queries as it may, for you or in all.",
+            self._what,
             remedy="Wait for some to end, then try again.",
             limit=self._limit,
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from micromegas_jupyter.engine import Engine
-from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest
+from micromegas_jupyter.errors import UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     Command,
@@ -151,7 +151,7 @@ class FlightMethods:
                 remedy="Send it with CommandStatementIngest or CommandPreparedStatementQuery.",
             )
         self._prepared.get(command.handle, call.caller_key)
-        frames = await _read_frames(call, first)
+        frames = await call.read_values(first, _PARAMETER_LIMITS)
         parameters = decode_parameters(frames, limits=_PARAMETER_LIMITS)
         handle = self._prepared.bind(command.handle, parameters, call.caller_key)
         result = messages.DoPutPreparedStatementResult(prepared_statement_handle=handle)
@@ -198,14 +198,3 @@ async def _send_batch(call: Call, batch: pa.RecordBatch) -> None:
     await call.write(encoder.encode_schema())
     for message in encoder.encode_batch(batch):
         await call.write(message)
-
-
-async def _read_frames(call: Call, first: bytes) -> list[bytes]:
-    """Read the rest of a parameter stream, no further than what would be accepted."""
-    frames, size = [first], len(first)
-    while (frame := await call.read_in_time()) is not None:
-        frames.append(frame)
-        size += len(frame)
-        if size > _PARAMETER_LIMITS.max_bytes or len(frames) > _PARAMETER_LIMITS.max_messages:
-            raise ResourcesExhausted("The parameters are larger than this server takes.", remedy="Bind fewer values.")
-    return frames

@@ -23,7 +23,9 @@ from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
 from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
 from micromegas_jupyter.server.identifiers import new_query_id
+from micromegas_jupyter.server.message_waits import MessageWaits
 from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.open_calls import OpenCalls
 from micromegas_jupyter.server.statuses import abort_call, ends_task, translate_error
 from micromegas_jupyter.server.tracing import CallSpan, Tracing
 
@@ -77,6 +79,8 @@ class FlightService(_GenericRpcHandler):
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing or Tracing()
+        self._open_calls = OpenCalls(settings.max_calls_per_caller)
+        self._waits = MessageWaits(silent_seconds=settings.silent_client_seconds)
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
         self._why = ""
@@ -159,9 +163,11 @@ class FlightService(_GenericRpcHandler):
             query_id=query_id,
             stalled_write_seconds=self._settings.stalled_write_seconds,
             describe=describe,
+            waits=self._waits,
         )
         try:
-            await answer(call)
+            with self._open_calls.one_of(call.source):
+                await answer(call)
         except PermissionDenied as error:
             who = Claimed(issuer=caller.issuer, subject=caller.subject)
             event = AccessEvent(outcome="forbidden", reason=error.reason, code=error.code, who=who)

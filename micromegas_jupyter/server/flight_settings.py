@@ -22,6 +22,7 @@ class FlightServerSettings:
         max_receive_bytes: The largest message that is accepted from a client.
         max_metadata_bytes: The largest set of headers; a token that lists many groups is long.
         max_concurrent_calls: Calls of all kinds at once; over it the answer is RESOURCE_EXHAUSTED at once.
+        max_calls_per_caller: Of these, those of one caller; of one connection where nobody says who calls.
         max_concurrent_queries: Queries that plan or stream at once.
         max_queries_per_caller: Of these, those of one caller.
         max_heavy_queries: Heavy queries that run at once; None for one for two processors.
@@ -30,6 +31,7 @@ class FlightServerSettings:
         max_result_bytes: Bytes of one result as it is sent; None for any number.
         admission_wait_seconds: How long a query waits for its turn before it is refused.
         token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
+        silent_client_seconds: How long a client may send nothing of its call's message or values.
         stalled_write_seconds: How long a client may take no data before its query is given up.
         ticket_life_seconds: How long a ticket from GetFlightInfo can be used.
         prepared_idle_seconds: How long an unused prepared statement is kept.
@@ -52,6 +54,7 @@ class FlightServerSettings:
     max_receive_bytes: int = 32 * 1024 * 1024
     max_metadata_bytes: int = 64 * 1024
     max_concurrent_calls: int = 1000
+    max_calls_per_caller: int = 250
     max_concurrent_queries: int = 32
     max_queries_per_caller: int = 16
     max_heavy_queries: int | None = None
@@ -60,6 +63,7 @@ class FlightServerSettings:
     max_result_bytes: int | None = None
     admission_wait_seconds: float = 60.0
     token_check_seconds: float = 20.0
+    silent_client_seconds: float = 60.0
     stalled_write_seconds: float = 300.0
     ticket_life_seconds: float = 600.0
     prepared_idle_seconds: float = 600.0
@@ -80,6 +84,7 @@ class FlightServerSettings:
             self.max_receive_bytes,
             self.max_metadata_bytes,
             self.max_concurrent_calls,
+            self.max_calls_per_caller,
             self.max_concurrent_queries,
             self.max_queries_per_caller,
             self.max_prepared,
@@ -89,6 +94,7 @@ class FlightServerSettings:
         waits = (
             self.admission_wait_seconds,
             self.token_check_seconds,
+            self.silent_client_seconds,
             self.stalled_write_seconds,
             self.ticket_life_seconds,
             self.prepared_idle_seconds,

@@ -111,7 +111,7 @@ class IngestRunner:
                 audit.write("incomplete")
                 self._metrics.count_ingest("incomplete", rows=0, size=0)
                 raise
-            error = DeadlineExceeded("The rows took too long to come.") if isinstance(raised, TimeoutError) else raised
+            error = _too_slow() if isinstance(raised, TimeoutError) else raised
             translated = translate_error(error, call.query_id)
             audit.write("error", translated)
             self._metrics.count_ingest("error", rows=0, size=0)
@@ -164,6 +164,7 @@ class IngestRunner:
             raise DeadlineExceeded(
                 f"Nothing came for {self._settings.idle_seconds:g} seconds; no row is stored.",
                 remedy="Send the rows without a pause.",
+                limit="silent_client",
             ) from None
 
     async def _in_thread(self, function: Callable[[], _T]) -> _T:
@@ -176,6 +177,12 @@ class IngestRunner:
                 with contextlib.suppress(asyncio.CancelledError):  # asked again to end, which it will
                     await asyncio.wait({future})
             raise
+
+
+def _too_slow() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The rows took too long to come.", remedy="Send them in several calls.", limit="silent_client"
+    )
 
 
 async def _check_presence(call: Call) -> None:

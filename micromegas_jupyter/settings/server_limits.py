@@ -38,6 +38,9 @@ class ServerLimits:
         max_message_mib: The largest message from a client, in MiB.
         max_metadata_kib: The largest set of headers from a client, in KiB.
         max_calls: Calls of all kinds at once.
+        max_calls_per_caller: Of these, those of one caller.
+        silent_client_seconds: How long a client may send nothing while the server waits for what it sends.
+        upload_seconds: How long a call may send rows.
         ticket_life_seconds: How long a ticket that GetFlightInfo gave can be used.
         stalled_client_seconds: How long a client may take no data before its query ends.
         max_ingest_mib: What one call may send into a table, in MiB, also once it is unpacked.
@@ -59,6 +62,9 @@ class ServerLimits:
     max_message_mib: int = 32
     max_metadata_kib: int = 64
     max_calls: int = 1000
+    max_calls_per_caller: int = 250
+    silent_client_seconds: int = 60
+    upload_seconds: int = 3600
     ticket_life_seconds: int = 600
     stalled_client_seconds: int = 300
     max_ingest_mib: int = 1024
@@ -166,6 +172,24 @@ COUNTED_LIMITS: Final = (
         variable="MICROMEGAS_SERVER_MAX_CALLS",
         meaning="calls of all kinds at once",
         most=100_000,
+    ),
+    CountedLimit(
+        name="max_calls_per_caller",
+        variable="MICROMEGAS_SERVER_MAX_CALLS_PER_CALLER",
+        meaning="calls of one caller at once",
+        most=100_000,
+    ),
+    CountedLimit(
+        name="silent_client_seconds",
+        variable="MICROMEGAS_SERVER_SILENT_CLIENT_SECONDS",
+        meaning="how long a client may send nothing while its message, values or rows are waited for, in seconds",
+        most=3600,
+    ),
+    CountedLimit(
+        name="upload_seconds",
+        variable="MICROMEGAS_SERVER_UPLOAD_SECONDS",
+        meaning="how long a call may send rows, in seconds",
+        most=7 * _DAY_SECONDS,
     ),
     CountedLimit(
         name="ticket_life_seconds",

@@ -34,6 +34,9 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_message_mib=4,
         max_metadata_kib=16,
         max_calls=11,
+        max_calls_per_caller=8,
+        silent_client_seconds=14,
+        upload_seconds=15,
         stalled_client_seconds=13,
         max_ingest_mib=6,
         max_ingests=12,
@@ -52,8 +55,12 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_receive_bytes=4 << 20,
         max_metadata_bytes=16 << 10,
         max_concurrent_calls=11,
+        max_calls_per_caller=8,
+        silent_client_seconds=14.0,
         stalled_write_seconds=13.0,
-        ingest=IngestSettings(max_bytes=6 << 20, max_concurrent=12, max_per_caller=2),
+        ingest=IngestSettings(
+            max_bytes=6 << 20, max_concurrent=12, max_per_caller=2, idle_seconds=14.0, max_seconds=15.0
+        ),
     )
 
 
