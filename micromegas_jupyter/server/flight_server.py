@@ -32,6 +32,7 @@ from micromegas_jupyter.server.tls import flight_credentials
 from micromegas_jupyter.server.tracing import Tracing
 
 _METADATA_SLACK_BYTES: Final = 16 * 1024
+_UNREAD_BYTES: Final = 512 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 128
 _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
@@ -202,6 +203,9 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         # gRPC refuses at random between the two, so the first is the promise and the second leaves room above it.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes + _METADATA_SLACK_BYTES),
+        # Left to itself gRPC takes 4 MiB and more of each message that nobody has asked for yet.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),

@@ -18,7 +18,7 @@ import pytest
 from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, ServerThread, calls
+from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from tests.fakes.engine import FakeEngine
 from tests.integration.flight_harness import ALICE, BOB, FLIGHT, HEALTH, FlightHarness, running_server, ticket_bytes
 
@@ -240,23 +240,6 @@ def test_clients_that_ask_for_the_health_and_send_nothing_keep_no_probe_waiting_
 
     assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
     assert meanwhile == [messages.HealthCheckResponse.SERVING] * 20
-
-
-def test_a_call_whose_message_does_not_come_ends(flight: FlightHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_MESSAGE_SECONDS", 0.2)
-    silent = threading.Event()
-
-    def send_nothing() -> Iterator[bytes]:
-        silent.wait(60)
-        yield from ()
-
-    call = flight.channel.stream_stream(FLIGHT + "DoGet")(send_nothing(), metadata=ALICE, timeout=60)
-    with pytest.raises(grpc.RpcError) as caught:
-        list(call)
-    silent.set()
-
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "did not come in time" in (caught.value.details() or "")
 
 
 def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks() -> None:

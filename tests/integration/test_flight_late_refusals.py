@@ -10,8 +10,8 @@ import pytest
 
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
-from micromegas_jupyter.server import late_refusals
-from tests.integration.flight_harness import ALICE, BOB, DEADLINE_SECONDS, FLIGHT
+from micromegas_jupyter.server import message_waits
+from tests.integration.flight_harness import ALICE, BOB, DEADLINE_SECONDS, FLIGHT, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_a_client_may_send_everything_before_it_is_refused(
 def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
     flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(late_refusals, "_MAX_PASSED_OVER_BYTES", 10_000)
+    monkeypatch.setattr(message_waits, "_MAX_REST_BYTES", 10_000)
     ended = threading.Event()
 
     def frames() -> Iterator[bytes]:
@@ -71,17 +71,16 @@ def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(
-    flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(late_refusals, "_PATIENCE_SECONDS", 0.1)
+def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_waits, "_REST_SECONDS", 0.1)
     ended = threading.Event()
 
     def frames() -> Iterator[bytes]:
         yield first_frame()
         ended.wait(DEADLINE_SECONDS)
 
-    call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=DEADLINE_SECONDS)
-    call.add_callback(ended.set)
+    with running_server() as flight:
+        call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+        call.add_callback(ended.set)
 
-    assert call.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert call.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
+from tests.fakes.half_sent import HalfSender, send_halves
 from tests.fakes.raw_http2 import (
     CANCEL,
     CONTINUATION,
@@ -32,7 +34,7 @@ from tests.fakes.raw_http2 import (
     grpc_message,
     request_headers,
 )
-from tests.integration.flight_harness import BOB, FLIGHT, FlightHarness, running_server, ticket_bytes
+from tests.integration.flight_harness import BOB, FLIGHT, HEALTH, FlightHarness, running_server, ticket_bytes
 
 if TYPE_CHECKING:
     import socket
@@ -44,10 +46,13 @@ STALLED_CLIENTS = 100
 STALLED_CLIENTS_LONG = 1000
 #: Sixteen results of 0.8 MB a batch are under way at once; a leak for each client would be far more.
 MOST_GROWTH_BYTES = 300 << 20
+#: What is announced as 31 MiB each; all of it would be more than twice as much as may be.
+HALF_SENT_MESSAGES = 32
+HALF_SENT_BYTES = 24 << 20
 CHILD = """
 import sys
 from tests.integration.flight_harness import running_server
-with running_server(max_concurrent_calls=4000) as flight:
+with running_server(max_concurrent_calls=4000, max_calls_per_caller=4000, silent_client_seconds=2) as flight:
     print(flight.server.port, flush=True)
     sys.stdin.read()
 """
@@ -173,3 +178,25 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
 
     assert [len(answer) for answer in answers] == [2] * 20
     assert grown < MOST_GROWTH_BYTES
+
+
+@pytest.mark.parametrize(("path", "token"), [(FLIGHT + "DoGet", "alice"), (FLIGHT + "DoGet", "nobody"), (HEALTH, "")])
+def test_messages_that_many_clients_half_send_take_little_memory(child: tuple[int, int], path: str, token: str) -> None:
+    port, process_id = child
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        channel.unary_unary(HEALTH)(b"", timeout=60)
+    before = most = _resident_bytes(process_id)
+    senders = [
+        HalfSender(port, path, token, announced=31 << 20, most=HALF_SENT_BYTES) for _ in range(HALF_SENT_MESSAGES)
+    ]
+    until = time.monotonic() + 60
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, _resident_bytes(process_id))
+
+    send_halves(senders, look=look, deadline=lambda: time.monotonic() > until)
+    for sender in senders:
+        sender.socket.close()
+
+    assert most - before < MOST_GROWTH_BYTES
