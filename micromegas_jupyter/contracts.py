@@ -226,12 +226,18 @@ class WriteRequest:
         write_id: Names this write among all others, as lower-case hexadecimal digits: a second write with the same id
             into the same table stores nothing more. None when the caller gave no such name.
         is_trusted: Whether the rows may claim to be what the server itself records about its callers.
+        may_read: Whether the caller may know the table's columns; else errors name no column that they did not send.
+        maker: Names the caller among all others, as lower-case hexadecimal digits; None for nobody in particular.
+        most_tables: How many tables the caller may have made; None for as many as there may be.
     """
 
     table: str
     mode: WriteMode
     write_id: str | None = None
     is_trusted: bool = False
+    may_read: bool = False
+    maker: str | None = None
+    most_tables: int | None = None
 
 
 class TableWrite(Protocol):

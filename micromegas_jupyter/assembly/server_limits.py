@@ -54,6 +54,7 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
             max_bytes=limits.max_ingest_mib * _MIB,
             max_concurrent=limits.max_ingests,
             max_per_caller=limits.max_ingests_per_caller,
+            max_tables_per_caller=limits.max_tables_per_caller,
             idle_seconds=float(limits.silent_client_seconds),
             max_seconds=float(limits.upload_seconds),
         ),

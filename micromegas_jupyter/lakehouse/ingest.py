@@ -74,25 +74,40 @@ class LakeSink:
         is_repeated = request.write_id is not None and found.write_id == request.write_id
         if request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
-        check_fits(schema, found.schema)
+        check_fits(schema, found.schema, is_known=request.may_read)
         return self._segment(found, request)
 
     def _open_creation(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
         check_name(request.table)
         stored = stored_schema(schema)
-        if len(self._user_tables.list()) >= MAX_TABLES:
-            raise ResourcesExhausted(
-                f"There are {MAX_TABLES:,} tables, and no more are made.", remedy="Append to one of them."
-            )
+        self._check_room(request)
         folder = self._user_tables.rows_folder(new_id(self._randomness))
-        table = UserTable(name=request.table, schema=stored, folder=folder, write_id=request.write_id)
+        table = UserTable(
+            name=request.table, schema=stored, folder=folder, write_id=request.write_id, maker=request.maker
+        )
         return CreatingWrite(self._user_tables, table, self._segment(table, request), request)
+
+    def _check_room(self, request: WriteRequest) -> None:
+        tables = self._user_tables.list()
+        if len(tables) >= MAX_TABLES:
+            raise ResourcesExhausted(
+                f"There are {MAX_TABLES:,} tables, and no more are made.",
+                remedy="Append to one of them.",
+                limit="ingest",
+            )
+        most = request.most_tables
+        if most is not None and sum(table.maker == request.maker for table in tables) >= most:
+            raise ResourcesExhausted(
+                f"You have made {most:,} tables, as many as one caller may.",
+                remedy="Append to one of them, or ask the server's administrator for more.",
+                limit="ingest",
+            )
 
     def _segment(self, table: UserTable, request: WriteRequest) -> SegmentWrite:
         return SegmentWrite(
             table.folder,
             table.schema,
-            convert=partial(convert_user_rows, stored=table.schema),
+            convert=partial(convert_user_rows, stored=table.schema, is_known=request.may_read),
             arrange=_as_it_came,
             write_id=request.write_id,
             randomness=self._randomness,

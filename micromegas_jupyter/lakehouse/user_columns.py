@@ -18,6 +18,8 @@ _MAX_NAME_BYTES: Final = 128
 _MAX_SHOWN: Final = 80
 _ZONE: Final = re.compile(r"[+-][0-9]{2}:[0-9]{2}|[A-Za-z][A-Za-z0-9_+/-]{0,63}")
 
+_ASK: Final = "Ask somebody who may read the table for its columns and their types."
+
 _IsKind = Callable[[pa.DataType], bool]
 _AS_THEY_ARE: Final[tuple[_IsKind, ...]] = (
     pa.types.is_boolean,
@@ -67,8 +69,13 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def check_fits(schema: pa.Schema, stored: pa.Schema) -> None:
+def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
     """Check that rows of `schema` can become rows of the table.
+
+    Args:
+        schema: The columns that are sent.
+        stored: The table's columns.
+        is_known: Whether the sender may know the table's columns; else errors tell of those that are sent only.
 
     Raises:
         UsageError: They cannot; the error names the column.
@@ -76,22 +83,31 @@ def check_fits(schema: pa.Schema, stored: pa.Schema) -> None:
     for field in schema:
         if field.name not in stored.names:
             raise UsageError(
-                f"The table has no column {shown(field.name)}.", remedy=f"Send the columns {_listed(stored.names)}."
+                f"The table has no column {shown(field.name)}.",
+                remedy=f"Send the columns {_listed(stored.names)}." if is_known else _ASK,
             )
         wanted = stored.field(field.name).type
         if not (pa.types.is_null(field.type) or _is_convertible(field.type, wanted)):
+            theirs = str(wanted)[:_MAX_SHOWN] if is_known else "another"
             raise UsageError(
                 f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, and the table's has "
-                f"{str(wanted)[:_MAX_SHOWN]}.",
-                remedy="Cast it before sending.",
+                f"{theirs}.",
+                remedy="Cast it before sending." if is_known else _ASK,
             )
     for field in stored:
         if field.name not in schema.names and not field.nullable:
+            if not is_known:
+                raise UsageError("A column that needs a value is missing.", remedy=_ASK)
             raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Each row needs a value there.")
 
 
-def convert_rows(rows: pa.RecordBatch, stored: pa.Schema) -> pa.RecordBatch:
+def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True) -> pa.RecordBatch:
     """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null.
+
+    Args:
+        rows: The rows as they were sent.
+        stored: The table's columns.
+        is_known: Whether the sender may know the table's columns.
 
     Raises:
         UsageError: A value does not fit, or one is missing; the error names the column.
@@ -102,8 +118,9 @@ def convert_rows(rows: pa.RecordBatch, stored: pa.Schema) -> pa.RecordBatch:
         try:
             fitted = _convert(column, field.type)
         except (pa.ArrowException, ValueError) as error:
+            theirs = str(field.type)[:_MAX_SHOWN] if is_known else "the table's type"
             raise UsageError(
-                f"The column {shown(field.name)} holds a value that does not fit {str(field.type)[:_MAX_SHOWN]}.",
+                f"The column {shown(field.name)} holds a value that does not fit {theirs}.",
                 remedy="Correct the value.",
             ) from error
         if fitted.null_count and not field.nullable:

@@ -50,12 +50,14 @@ class UserTable:
         schema: The columns of its stored rows.
         folder: Where its rows lie.
         write_id: The id of the write that made it, when that had one.
+        maker: Names the caller who made it; None when that is not known.
     """
 
     name: str
     schema: pa.Schema = field(repr=False)
     folder: Path = field(repr=False)
     write_id: str | None = None
+    maker: str | None = None
 
     def snapshot(self, files: tuple[str, ...]) -> TableSnapshot:
         """Return the table with these files of rows."""
@@ -113,7 +115,12 @@ class UserTables:
             OSError: It could not be made.
         """
         make_private_folder(self._folder)
-        facts = {"name": table.name, "folder": table.folder.name, "write_id": table.write_id or ""}
+        facts = {
+            "name": table.name,
+            "folder": table.folder.name,
+            "write_id": table.write_id or "",
+            "maker": table.maker or "",
+        }
         temporary = self._folder / f".{table.folder.name}{TEMPORARY_SUFFIX}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
@@ -159,6 +166,7 @@ class UserTables:
             schema=schema.remove_metadata(),
             folder=self.rows_folder(folder),
             write_id=facts.get("write_id") or None,
+            maker=facts.get("maker") or None,
         )
 
 

@@ -19,10 +19,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from tornado.iostream import IOStream
 from tornado.web import HTTPError, RequestHandler
 
+from micromegas_jupyter.access.audit import AccessEvent
 from micromegas_jupyter.access.call_facts import CallFacts
-from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
+from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.readiness import ReadinessProbe
+from micromegas_jupyter.settings import READ_SCOPE
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _COLLECT_SECONDS: Final = 10.0
@@ -148,7 +151,7 @@ class MetricsPage(Page):
             return
         headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
         try:
-            await self.pages.authenticator.authenticate(headers, self._describe)
+            caller = await self.pages.authenticator.authenticate(headers, self._describe)
         except Rejected:
             self.set_header(
                 "WWW-Authenticate",
@@ -163,6 +166,13 @@ class MetricsPage(Page):
         except Unavailable:
             self.set_header("Retry-After", "1")
             self._say(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        if READ_SCOPE not in caller.scopes:
+            self.set_header("WWW-Authenticate", f'{_REALM}, error="insufficient_scope", scope="{READ_SCOPE}"')
+            who = Claimed(issuer=caller.issuer, subject=caller.subject)
+            event = AccessEvent(outcome="forbidden", reason="scope_missing", code=PermissionDenied.code, who=who)
+            self.pages.authenticator.record(event, self._describe())
+            self._say(HTTPStatus.FORBIDDEN)
             return
         collect = asyncio.get_running_loop().run_in_executor(self.pages.threads, self._collect)
         body = await asyncio.wait_for(collect, _COLLECT_SECONDS)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
 from typing import Final, TypeVar
 
 import grpc
@@ -32,8 +33,9 @@ from micromegas_jupyter.server.ingest_audit import IngestAudit
 from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.server.ingest_stream import IngestStream, build_write_id, parse_ingest_headers
 from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.seals import join_parts
 from micromegas_jupyter.server.statuses import ends_task, translate_error
-from micromegas_jupyter.settings import INGEST_SCOPE
+from micromegas_jupyter.settings import INGEST_SCOPE, READ_SCOPE
 
 _THREADS: Final = 4
 _CANCELLATION_SECONDS: Final = 5.0
@@ -54,6 +56,29 @@ def check_may_ingest(caller: AuthContext) -> None:
             reason="ingest_not_allowed",
             remedy=f"Ask the server's administrator for an API key with the scope {INGEST_SCOPE}.",
         )
+
+
+def build_request(
+    command: IngestCommand, caller: AuthContext, *, write_id: str | None, most_tables: int
+) -> WriteRequest:
+    """Return what is asked of the storage for a caller who may send rows.
+
+    Args:
+        command: What they ask for.
+        caller: Who they are.
+        write_id: Names the write, when they gave it a name.
+        most_tables: How many tables a caller may make who is not an administrator.
+    """
+    access = caller.table_access
+    return WriteRequest(
+        table=command.table,
+        mode=command.mode,
+        write_id=write_id,
+        is_trusted=caller.is_admin,
+        may_read=READ_SCOPE in caller.scopes and (access is None or access.may_read(command.table)),
+        maker=sha256(join_parts(caller.issuer.encode(), caller.subject.encode())).hexdigest(),
+        most_tables=None if caller.is_admin else most_tables,
+    )
 
 
 class IngestRunner:
@@ -131,8 +156,8 @@ class IngestRunner:
         asked = parse_ingest_headers(call.headers)
         if asked.ingest_id is not None:
             audit.write_id = build_write_id(call.caller_key, command.table, asked.ingest_id)
-        request = WriteRequest(
-            table=command.table, mode=command.mode, write_id=audit.write_id, is_trusted=call.caller.is_admin
+        request = build_request(
+            command, call.caller, write_id=audit.write_id, most_tables=self._settings.max_tables_per_caller
         )
         stream = IngestStream(self._sink, request, settings=self._settings, row_count=asked.row_count)
         try:

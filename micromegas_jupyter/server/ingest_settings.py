@@ -20,6 +20,7 @@ class IngestSettings:
         max_dictionary_bytes: The dictionaries that one call has in use.
         max_concurrent: Calls at once.
         max_per_caller: Of these, those of one caller.
+        max_tables_per_caller: The tables that one caller may make who is not an administrator.
         admission_wait_seconds: How long a call waits for its turn before it is refused.
         idle_seconds: How long a call may send nothing.
         max_seconds: How long a call may take in all.
@@ -36,6 +37,7 @@ class IngestSettings:
     max_dictionary_bytes: int = 32 * _MEBIBYTE
     max_concurrent: int = 16
     max_per_caller: int = 8
+    max_tables_per_caller: int = 100
     admission_wait_seconds: float = 30.0
     idle_seconds: float = 60.0
     max_seconds: float = 3600.0

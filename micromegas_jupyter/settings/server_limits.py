@@ -46,6 +46,7 @@ class ServerLimits:
         max_ingest_mib: What one call may send into a table, in MiB, also once it is unpacked.
         max_ingests: Calls that send rows at once.
         max_ingests_per_caller: Of these, those of one caller.
+        max_tables_per_caller: Tables that one caller may make by sending rows, who is not an administrator.
     """
 
     memory_mib: int = 2048
@@ -70,6 +71,7 @@ class ServerLimits:
     max_ingest_mib: int = 1024
     max_ingests: int = 16
     max_ingests_per_caller: int = 8
+    max_tables_per_caller: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +221,12 @@ COUNTED_LIMITS: Final = (
         name="max_ingests_per_caller",
         variable="MICROMEGAS_SERVER_MAX_INGESTS_PER_CALLER",
         meaning="calls of one caller that send rows at once",
+        most=1000,
+    ),
+    CountedLimit(
+        name="max_tables_per_caller",
+        variable="MICROMEGAS_SERVER_MAX_TABLES_PER_CALLER",
+        meaning="tables that one caller may make by sending rows, who is not an administrator",
         most=1000,
     ),
 )

@@ -41,6 +41,7 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_ingest_mib=6,
         max_ingests=12,
         max_ingests_per_caller=2,
+        max_tables_per_caller=3,
     )
 
     assert limit_flight(FlightServerSettings(port=1), limits) == FlightServerSettings(
@@ -59,7 +60,12 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         silent_client_seconds=14.0,
         stalled_write_seconds=13.0,
         ingest=IngestSettings(
-            max_bytes=6 << 20, max_concurrent=12, max_per_caller=2, idle_seconds=14.0, max_seconds=15.0
+            max_bytes=6 << 20,
+            max_concurrent=12,
+            max_per_caller=2,
+            max_tables_per_caller=3,
+            idle_seconds=14.0,
+            max_seconds=15.0,
         ),
     )
 

@@ -78,6 +78,16 @@ def test_metrics_are_shown_to_whoever_has_a_credential(port: int) -> None:
     assert b"told_total 7.0" in body
 
 
+def test_metrics_are_not_shown_to_a_key_that_may_only_send_rows(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="micromegas_jupyter.audit.access"):
+        status, headers, body = ask(port, "/metrics", headers={"Authorization": "Bearer collector"})
+
+    (event,) = [json.loads(record.getMessage()) for record in caplog.records if record.name.endswith("audit.access")]
+    assert (status, body) == (403, b"Forbidden\n")
+    assert headers["www-authenticate"] == 'Bearer realm="micromegas", error="insufficient_scope", scope="read"'
+    assert (event["outcome"], event["reason"], event["subject"]) == ("forbidden", "scope_missing", "collector")
+
+
 def test_all_registries_are_shown() -> None:
     other = CollectorRegistry()
     Counter("more", "Another number.", registry=other)
