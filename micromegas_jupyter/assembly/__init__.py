@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.assembly.credentials import client_proof, service_provider
     from micromegas_jupyter.assembly.environment import config_folder, load_client_settings
     from micromegas_jupyter.assembly.flow_memory import remember_flow, remembered_flow
+    from micromegas_jupyter.assembly.hub_sign_in import uses_hub
     from micromegas_jupyter.assembly.provider_calls import provider_http
     from micromegas_jupyter.assembly.serve_options import ServeOptions
     from micromegas_jupyter.assembly.server_side import ServerStack
@@ -51,6 +52,7 @@ _HOME = {
     "sign_in_configured": "configured",
     "sign_in_store": "sign_in_files",
     "stored_provider": "client_side",
+    "uses_hub": "hub_sign_in",
     "without_wrapper": "client_side",
     "stored_sign_ins": "sign_in_files",
     "token_file": "sign_in_files",
@@ -82,6 +84,7 @@ __all__ = [
     "stored_provider",
     "stored_sign_ins",
     "token_file",
+    "uses_hub",
     "without_wrapper",
 ]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from micromegas_jupyter.assembly.configured import sign_in_configured
 from micromegas_jupyter.assembly.environment import load_client_settings
+from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.seams import process_variables
@@ -19,7 +20,7 @@ from micromegas_jupyter.settings import ClientSettings
 from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth import AuthProvider
+    from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
     from micromegas_jupyter.auth.surroundings import Facts
     from micromegas_jupyter.client import FlightSQLClient
     from micromegas_jupyter.oidc.client_authentication import ClientProof
@@ -40,9 +41,10 @@ def stored_provider(
 ) -> "AuthProvider | None":
     """Return the provider that these settings give without a person.
 
-    In this order: an API key file; a service account file or a workload identity; the stored sign-in of exactly
-    these settings, unless they ask for a service account; a service account with a secret or a private key. Where a
-    wrapper module makes the client there is none of these: how that one signs in is its own matter.
+    In this order: an API key file; a service account file or a workload identity; what JupyterHub gives, where
+    it does and no other way to sign in was chosen; the stored sign-in of exactly these settings, unless they ask for a
+    service account; a service account with a secret or a private key. Where a wrapper module makes the client there is
+    none of these: how that one signs in is its own matter.
 
     Args:
         settings: What is configured.
@@ -67,8 +69,9 @@ def stored_provider(
         return _service_provider(settings, environ)
     if settings.as_service_account:
         return service_account_provider(settings, environ)
-    if not sign_in_configured(settings):
-        return None
+    by_hub = _hub_provider(settings, environ)
+    if by_hub is not None or not sign_in_configured(settings):
+        return by_hub
     stored = _stored_sign_in(settings, environ) or _service_provider(settings, environ)
     if stored is None:
         raise _login_required(settings, environ, facts)
@@ -152,10 +155,12 @@ def connect(
             return wrapped
     environ = without_wrapper(environ)
     settings = load_client_settings(profile=profile, environ=environ)
+    if uri is not None:
+        settings = replace(settings, uri=uri, origins=(*settings.origins, ("uri", "argument")))
     provider = stored_provider(settings, environ) if auth_provider is None else auth_provider
     certificate_file, key_file = client_certificate_files(settings)
     return FlightSQLClient(
-        uri or settings.uri,
+        settings.uri,
         auth_provider=provider,
         preserve_dictionary=preserve_dictionary,
         extra_ca_bundle=_ca_bundle(settings),
@@ -186,7 +191,19 @@ def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | Non
     return cast("FlightSQLClient | None", wrapped_client(environ))
 
 
-def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
+def _hub_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
+    if not is_below_hub(os.environ if environ is None else environ):
+        return None
+    from micromegas_jupyter.assembly.hub_sign_in import hub_provider, uses_hub
+
+    if not uses_hub(settings, environ):
+        return None
+    if settings.issuer is None or settings.client_id is None:
+        return hub_provider(settings, environ)
+    return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
+
+
+def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> "OidcAuthProvider | None":
     from micromegas_jupyter.assembly.sign_in_files import sign_in_store
 
     store = sign_in_store(settings, environ)

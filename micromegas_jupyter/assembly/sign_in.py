@@ -4,14 +4,18 @@ The table of ways is `auth.flow_choice`'s, each way itself `auth`'s; how it look
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from micromegas_jupyter.assembly.configured import provider_of, sign_in_configured
 from micromegas_jupyter.assembly.credentials import client_proof
 from micromegas_jupyter.assembly.flow_memory import remembered_flow
+from micromegas_jupyter.assembly.hub_sign_in import begin_hub_login
 from micromegas_jupyter.assembly.provider_calls import provider_http
 from micromegas_jupyter.assembly.sign_in_files import sign_in_store
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin, flow_choice
-from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, TABLE, FlowChoice, offered_flows
+from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, TABLE, FlowChoice, may_go_on, offered_flows
+from micromegas_jupyter.auth.given_sign_in import GivenSignIn
+from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.pending_login import LINGER_SECONDS
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
@@ -21,6 +25,7 @@ from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,
     LoginRequired,
+    MicromegasError,
     ProviderMisbehaved,
     UsageError,
 )
@@ -31,6 +36,7 @@ from micromegas_jupyter.settings import ClientSettings, Flow
 PASTE_TRIES = 4
 
 _FALLBACK_LINES = {
+    Flow.REDIRECT: "Going on with a page of the Hub that you open in your browser.",
     Flow.DEVICE: "Going on with a code that you type on any device.",
     Flow.PASTE: "Going on with an address that you open yourself.",
     Flow.BROWSER: "Going on with your browser.",
@@ -76,6 +82,9 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
         )
 
     choice = choose(can_device)
+    if choice.flow is Flow.HUB and settings.issuer is None:
+        # Only the Hub knows of a provider.
+        return replace(choice, fallbacks=tuple(flow for flow in choice.fallbacks if flow is Flow.REDIRECT))
     if choice.flow is Flow.DEVICE and can_device is None and sign_in_configured(settings):
         return choose(_offers_device(settings))
     return choice
@@ -89,7 +98,8 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
         UsageError: An argument named a flow that is not possible.
         ConfigurationError: A setting named one, or no provider is configured.
     """
-    provider_of(settings)
+    if choice.flow is not Flow.HUB:
+        provider_of(settings)
     if choice.flow is not None:
         return choice.flow
     if choice.origin == ARGUMENT:
@@ -110,7 +120,7 @@ def begin_login(  # noqa: PLR0913 - the seams
     announce: Callable[[str], None] | None = None,
     store: bool = True,
     desk: RedirectDesk | None = None,
-) -> PendingLogin:
+) -> PendingLogin | GivenSignIn[HubTokenProvider]:
     """Start a sign-in that goes on by itself; returns at once with what the person needs.
 
     Args:
@@ -125,7 +135,10 @@ def begin_login(  # noqa: PLR0913 - the seams
         ConfigurationError: No provider is configured.
         ProviderUnavailable: The provider does not answer.
         ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
+        LoginRequired: JupyterHub was to sign the person in, and does not.
     """
+    if flow is Flow.HUB:
+        return begin_hub_login(settings, environ)
     issuer, client_id = provider_of(settings)
     proof = client_proof(settings)
     return OidcAuthProvider.begin_login(
@@ -157,7 +170,7 @@ def login(  # noqa: PLR0913 - the seams
     store: bool = True,
     environ: Mapping[str, str] | None = None,
     ask: Callable[[str], str] | None = None,
-) -> OidcAuthProvider:
+) -> OidcAuthProvider | HubTokenProvider:
     """Sign a person in and wait for it.
 
     Args:
@@ -185,13 +198,13 @@ def login(  # noqa: PLR0913 - the seams
         current, *left = left
         try:
             pending = begin_login(settings, flow=current, environ=environ, announce=announce_place, store=store)
-        except (ProviderMisbehaved, LoginFailed) as error:
-            # A provider may have the endpoint and refuse it to this application; a port may be taken. An application
-            # that the provider does not know gets nowhere in any way.
-            if not left or (isinstance(error, LoginFailed) and error.provider_code == "invalid_client"):
+        except MicromegasError as error:
+            if not left or not may_go_on(error):
                 raise
             announce(f"{error.what} {_FALLBACK_LINES[left[0]]}")
             continue
+        if isinstance(pending, GivenSignIn):
+            return pending.result()
         try:
             (show or _sentence_for(announce))(pending)
             if current is Flow.BROWSER and not browser.open(pending.start_url or "") and left:

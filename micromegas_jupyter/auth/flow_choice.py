@@ -6,7 +6,9 @@ Where a program runs is `surroundings`'s job; carrying a flow out is `oidc_provi
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE, Facts, Surroundings
+from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved
 from micromegas_jupyter.settings import Flow
 
 OFFERED_FLOWS = frozenset({Flow.BROWSER, Flow.DEVICE, Flow.PASTE})
@@ -16,13 +18,21 @@ TABLE = "surroundings"
 
 # Where nobody can answer: not even a person's own choice makes a notebook wait that nobody watches.
 NOBODY_THERE = frozenset({Surroundings.UNATTENDED, Surroundings.NO_TERMINAL})
-_TERMINALS = frozenset({Surroundings.TERMINAL, Surroundings.TERMINAL_WITHOUT_BROWSER, Surroundings.REMOTE_TERMINAL})
+_TERMINALS = frozenset(
+    {
+        Surroundings.TERMINAL,
+        Surroundings.TERMINAL_WITHOUT_BROWSER,
+        Surroundings.REMOTE_TERMINAL,
+        Surroundings.HUB_TERMINAL,
+    }
+)
 
 UNATTENDED_REMEDY = (
     "Give the program a sign-in of its own (docs/service-accounts.md): MICROMEGAS_OIDC_WORKLOAD, "
     "MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_CLIENT_SECRET; or run `micromegas login` on this machine "
     "beforehand."
 )
+HUB_REASON = "JupyterHub knows already who is signed in."
 NOTHING_POSSIBLE_REMEDY = "Sign in where a browser can be used: run `micromegas login` there."
 
 
@@ -82,11 +92,16 @@ FLOW_TABLE: dict[Surroundings, FlowRow] = {
     ),
     Surroundings.HUB_WITH_SERVICE: FlowRow(
         flows=(Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
-        reason="JupyterHub knows already who is signed in.",
+        reason=HUB_REASON,
+    ),
+    Surroundings.HUB_TERMINAL: FlowRow(
+        flows=(Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
+        reason=HUB_REASON,
     ),
     Surroundings.HUB: FlowRow(
         flows=(Flow.DEVICE, Flow.PASTE),
-        reason="On a shared Hub, addresses that the browser comes back to would let users take each other's tokens.",
+        reason="This Hub has no sign-in service; its administrator can add one that needs no click "
+        "(docs/jupyterhub.md).",
     ),
     Surroundings.COLAB: FlowRow(
         flows=(Flow.DEVICE, Flow.PASTE),
@@ -129,6 +144,8 @@ FLOW_TABLE: dict[Surroundings, FlowRow] = {
 
 def offered_flows(environ: Mapping[str, str], facts: Facts) -> frozenset[Flow]:
     """Return the flows that a program with this environment and these facts can carry out."""
+    if is_below_hub(environ):
+        return OFFERED_FLOWS | {Flow.HUB}
     # The variable is the word of the server that started this kernel; a terminal may have inherited it.
     if facts.has_kernel and environ.get(REDIRECT_VARIABLE):
         return OFFERED_FLOWS | {Flow.REDIRECT}
@@ -156,6 +173,8 @@ def choose_flow(
     origin = TABLE if wanted is None else origin or ARGUMENT
     is_named_in_terminal = surroundings is Surroundings.NO_TERMINAL and wanted is not None and origin == ARGUMENT
     if surroundings in NOBODY_THERE and not is_named_in_terminal:
+        if Flow.HUB in available and wanted in {None, Flow.HUB}:  # for which nobody has to be here
+            return FlowChoice(flow=Flow.HUB, surroundings=surroundings, origin=origin, reason=HUB_REASON)
         return FlowChoice(
             flow=None, surroundings=surroundings, origin=TABLE, reason=row.reason, remedy=UNATTENDED_REMEDY
         )
@@ -176,6 +195,17 @@ def choose_flow(
         skipped=tuple(SkippedFlow(flow=flow, reason=obstacles[flow] or "") for flow in before),
         remedy="" if first is not None else NOTHING_POSSIBLE_REMEDY,
     )
+
+
+def may_go_on(error: MicromegasError) -> bool:
+    """Whether a sign-in that could not be begun for this reason is worth trying in another way.
+
+    A provider may have an endpoint and refuse it to this application, a port may be taken, and the Hub may not help. An
+    application that the provider does not know gets nowhere in any way.
+    """
+    if error.giver is not None or isinstance(error, ProviderMisbehaved):
+        return True
+    return isinstance(error, LoginFailed) and error.provider_code != "invalid_client"
 
 
 def login_remedy(surroundings: Surroundings, *, profile: str | None = None) -> str:

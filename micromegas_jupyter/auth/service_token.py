@@ -104,6 +104,14 @@ class KeptServiceToken:
             self._invalidated_at = now
             self._kept = None
 
+    def renew(self) -> None:
+        """Fetch the next token now, though the kept one may be fresh; that one serves on when it fails.
+
+        Raises:
+            MicromegasError: It cannot be fetched.
+        """
+        self._turn.run(self._fetch_and_keep, is_optional=False)
+
     def renewal_due_at(self) -> datetime | None:
         """Return from when on `get_token` fetches the next token; None when none is kept."""
         kept = self._kept
@@ -113,6 +121,9 @@ class KeptServiceToken:
         kept = self._kept
         if kept is not None and self._freshness(kept) is Freshness.FRESH:
             return kept
+        return self._fetch_and_keep()
+
+    def _fetch_and_keep(self) -> ServiceToken:
         fetched = self._fetch()
         if self._freshness(fetched) is Freshness.ENDED:
             raise LoginFailed(

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from micromegas_jupyter.auth.graphical_browser import has_graphical_browser, is_remote_session
+from micromegas_jupyter.auth.hub_variables import HUB_VARIABLE, is_below_hub
 from micromegas_jupyter.seams import process_variables
 
-# Set by this project's Jupyter server extension and JupyterHub service. A gateway passes on to a kernel what begins
-# with KERNEL_ and nothing else.
+# Set by this project's Jupyter server extension. A gateway passes on to a kernel what begins with KERNEL_ and nothing
+# else.
 REDIRECT_VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
-HUB_VARIABLE = "KERNEL_MICROMEGAS_HUB"
 
 _REMOTE_EDITOR_VARIABLES = ("CODESPACES", "REMOTE_CONTAINERS")
 _NOT_SET = frozenset({"", "0", "false"})
@@ -28,6 +28,7 @@ class Surroundings(enum.StrEnum):
     JUPYTER_WITH_REDIRECT = "Jupyter with the server extension"
     HUB_WITH_SERVICE = "JupyterHub with the sign-in service"
     HUB = "JupyterHub"
+    HUB_TERMINAL = "a terminal on a JupyterHub with the sign-in service"
     COLAB = "Colab"
     VSCODE_REMOTE = "VS Code on a remote machine"
     VSCODE = "VS Code"
@@ -79,6 +80,8 @@ def recognise(environ: Mapping[str, str], facts: Facts) -> Surroundings:
         return _recognise_notebook(environ, facts)
     if environ.get("CI", "").lower() not in _NOT_SET or not facts.has_terminal:
         return Surroundings.NO_TERMINAL
+    if is_below_hub(environ):
+        return Surroundings.HUB_TERMINAL
     if is_remote_session(environ):
         return Surroundings.REMOTE_TERMINAL
     return Surroundings.TERMINAL if facts.has_browser else Surroundings.TERMINAL_WITHOUT_BROWSER

@@ -9,6 +9,7 @@ from micromegas_jupyter.settings.urls import host_text
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity, OidcAuthProvider
+    from micromegas_jupyter.auth.hub_token import HubTokenProvider
     from micromegas_jupyter.client import ServerIdentity
 
 _SECONDS_A_MINUTE = 60
@@ -29,12 +30,19 @@ def identity_line(identity: "Identity", *, now: datetime) -> str:
     return f"{who}{address} · {host_text(identity.issuer)} · {time_left(identity.expires_at, now)}{renews}"
 
 
-def signed_in_line(provider: "OidcAuthProvider", *, now: datetime) -> str:
+def signed_in_line(provider: "OidcAuthProvider | HubTokenProvider", *, now: datetime) -> str:
     """Return what a sign-in that has just worked came to; tokens that name nobody do not make it a failure."""
+    through = through_text(provider)
     try:
-        return f"Signed in as {identity_line(provider.identity(), now=now)}"
+        return f"Signed in{through} as {identity_line(provider.identity(), now=now)}"
     except LoginRequired:
-        return "Signed in."
+        return f"Signed in{through}."
+
+
+def through_text(provider: object) -> str:
+    """Return ` through JupyterHub` where that signed the person in; empty where they did it themselves."""
+    through = getattr(provider, "through", "")
+    return f" through {through}" if through else ""
 
 
 def service_line(who: str, *, issuer: str, expires_at: datetime | None, now: datetime) -> str:

@@ -2,6 +2,10 @@
 
 import argparse
 
+_HUB_LINE = (
+    "Programs of this server are signed in through JupyterHub by themselves; that ends where you log out of the Hub."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
@@ -19,4 +23,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = assembly.load_client_settings(profile=arguments.profile)
     print(assembly.logout(settings, end_session=arguments.end_session))
+    if assembly.uses_hub(settings):
+        print(_HUB_LINE)
     return 0

@@ -17,10 +17,11 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.flow_choice import FlowChoice
+    from micromegas_jupyter.auth.hub_token import HubTokenProvider
     from micromegas_jupyter.settings import ClientSettings
 
 AUTOMATIC = "auto"
-FLOW_CHOICES = (AUTOMATIC, "browser", "device", "paste")
+FLOW_CHOICES = (AUTOMATIC, "browser", "device", "paste", "hub")
 FLOW_HELP = "how to sign in; auto leaves it to the surroundings and forgets an earlier choice"
 
 _LONGEST_ANSWER_SECONDS = 600.0
@@ -32,7 +33,7 @@ def sign_in(
     flow: str | None = None,
     store: bool = True,
     environ: Mapping[str, str] | None = None,
-) -> "OidcAuthProvider":
+) -> "OidcAuthProvider | HubTokenProvider":
     """Choose how to sign in, and do it.
 
     Args:
@@ -46,11 +47,12 @@ def sign_in(
     """
     from micromegas_jupyter import assembly
     from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
+    from micromegas_jupyter.auth.hub_variables import HUB_TOKEN_VARIABLE
     from micromegas_jupyter.settings import Flow
     from micromegas_jupyter.settings.client import SECRET_VARIABLES
 
     environ = process_variables(environ)
-    for name in SECRET_VARIABLES:
+    for name in (*SECRET_VARIABLES, HUB_TOKEN_VARIABLE):
         os.environ.pop(name, None)  # the settings hold it by now, and a browser would inherit it
     wanted = None if flow in {None, AUTOMATIC} else Flow(flow)
     choice = assembly.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)

@@ -5,7 +5,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from micromegas_jupyter.cli.identity_lines import identity_line, provider_now, server_line, service_line
+from micromegas_jupyter.cli.identity_lines import (
+    identity_line,
+    provider_now,
+    server_line,
+    service_line,
+    through_text,
+)
 from micromegas_jupyter.cli.notice import show_notice
 from micromegas_jupyter.errors import LoginRequired, UnsupportedRequest
 from micromegas_jupyter.seams import SYSTEM_CLOCK
@@ -70,9 +76,11 @@ def _quick_answer(
 def personal_line(provider: PersonalProvider, *, issuer: str) -> str:
     """Return who is signed in, or where when the tokens, which are there, name nobody."""
     try:
-        return identity_line(provider.identity(), now=provider_now(provider))
+        line = identity_line(provider.identity(), now=provider_now(provider))
     except LoginRequired:
         return f"signed in at {host_text(issuer)}; the sign-in does not say who you are"
+    through = through_text(provider)
+    return f"{line} ·{through}" if through else line
 
 
 def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:

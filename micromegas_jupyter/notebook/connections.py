@@ -98,6 +98,7 @@ class Connections:
         self._lock = Lock()
         self._by_settings: dict[ClientSettings, Connection] = {}
         self._lent: dict[ClientSettings, AuthProvider] = {}
+        self._left: set[str | None] = set()
         self._is_closed = False
 
     def lend(self, settings: ClientSettings, provider: AuthProvider) -> None:
@@ -130,7 +131,22 @@ class Connections:
         except LoginRequired as error:
             where = place_text(host_text(settings.issuer or ""), host_text(settings.uri))
             raise LoginRequired(f"Not signed in{where}.", remedy=error.remedy) from error
+        through = getattr(provider, "through", "")
+        if through and settings.profile in self._left:
+            where = place_text(host_text(settings.issuer or ""), host_text(settings.uri))
+            raise LoginRequired(
+                f"Not signed in{where}: you signed out here.",
+                remedy=f"Run %micromegas_login to be signed in through {through} again.",
+            )
         return self._open(settings, provider, is_newer=False)
+
+    def leave(self, profile: str | None) -> None:
+        """Let nothing sign the person in by itself for this profile, until they come back to it."""
+        self._left.add(profile)
+
+    def come_back(self, profile: str | None) -> None:
+        """Undo `leave`."""
+        self._left.discard(profile)
 
     def put(self, settings: ClientSettings, provider: AuthProvider | None) -> Connection:
         """Open a client with this provider, in place of one for the same settings, and keep its token fresh."""

@@ -26,7 +26,7 @@ def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
     """Return what the widget offers in this state, in the order of its buttons."""
     match state.status:
         case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
-            return (IdentityAction.SIGN_IN,) if state.issuer else ()
+            return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
         case IdentityStatus.WAITING:
             return _while_waiting(state)
         case IdentityStatus.SIGNED_IN | IdentityStatus.RENEWAL_FAILED | IdentityStatus.OFFLINE:

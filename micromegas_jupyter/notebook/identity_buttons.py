@@ -117,11 +117,13 @@ class IdentityButtons:
         return ""
 
     def _sign_in(self, settings: ClientSettings) -> None:
+        self._session.come_back(settings)
         if not has_token(self._session.state):
             try:
                 self._session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
-            except LoginRequired:
-                pass
+            except MicromegasError as error:
+                if not isinstance(error, LoginRequired) and error.giver is None:
+                    raise
             else:
                 self._session.ask_server(settings)
                 return
@@ -134,7 +136,18 @@ class IdentityButtons:
                 "The way to sign in here asks for an address, which a button cannot do.",
                 remedy="Run %micromegas_login in a cell.",
             )
-        self._session.begin_login(settings, chosen.flow, reason=chosen.reason)
+        flows = [chosen.flow, *(flow for flow in chosen.fallbacks if flow is not Flow.PASTE)]
+        reason = chosen.reason
+        while True:
+            flow = flows.pop(0)
+            try:
+                self._session.begin_login(settings, flow, reason=reason)
+            except MicromegasError as error:
+                if error.giver is None or not flows:
+                    raise
+                reason = f"Not by {flow.value}: {error.what}"
+            else:
+                return
 
     def _refresh(self, settings: ClientSettings) -> str:
         was_renewed = renew_now(self._session, settings)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.errors import LoginRequired, UsageError
+from micromegas_jupyter.errors import LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.error_lines import errors_as_lines
 from micromegas_jupyter.notebook.ipython_names import argument, line_magic, no_var_expand, with_arguments
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.session import NotebookSession
 
 _AUTOMATIC = "auto"
-_FLOWS = (_AUTOMATIC, Flow.BROWSER.value, Flow.DEVICE.value, Flow.PASTE.value, Flow.REDIRECT.value)
+_FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))
 
 
 @magics_class
@@ -77,10 +77,17 @@ class IdentityMagics(Magics):
             if arguments.service_account:
                 self._session.parts.stored_provider(settings)  # or later cells would meet what is missing
             self._session.choice = choice
+            self._session.come_back(settings)
+            wish = _wish(arguments.flow)
             try:
                 state = self._session.signed_in(settings)
-            except LoginRequired as error:
-                self._sign_in.run(settings, _wish(arguments.flow), reason=error)
+            except MicromegasError as error:
+                if not isinstance(error, LoginRequired) and error.giver is None:
+                    raise
+                self._sign_in.run(settings, wish, reason=error)
+                return
+            if wish.flow is not None and (wish.flow is Flow.HUB) is not bool(state.through):
+                self._sign_in.run(settings, wish)
                 return
             self._display.show(state)
             if has_kernel(self._shell) and is_attended(self._shell):

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHILD = "micromegas_jupyter.assembly.local_server_child"
-_OWN_VARIABLES = "MICROMEGAS_"
+# Settings of the client half, and what a Hub gives this server alone: a child could hand its token on.
+_WITHHELD_VARIABLES = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
 _KEY_BYTES = 32
 _START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
@@ -70,7 +71,7 @@ class LocalServerProcess:
             "memory_mib": memory_mib,
             "parent": os.getpid(),
         }
-        others = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
         try:
             # Its own session: an interrupt of the kernel reaches the kernel's whole process group.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.parts import Login, Parts
     from micromegas_jupyter.settings import ClientSettings, Flow
 
+_LEFT = (
+    "This notebook has forgotten the token that {through} gave it. Your sign-in there goes on until you log out of the "
+    "Hub; %micromegas_login takes it up again here."
+)
+
 
 class NotebookSession:
     """The sign-in that goes on, the connections, and what is shown about them.
@@ -211,11 +216,22 @@ class NotebookSession:
         else:
             if not isinstance(provider, PersonalProvider):
                 return f"There is no sign-in to end: {self._what_else(provider)}."
+        through = getattr(provider, "through", "")
         # First, so that no renewal runs beside it.
         self._connections.drop_profile(settings.profile)
-        report = printable(str(self.parts.logout(settings, end_session)))
-        self.shown.show(settings, signed_out_state(settings))
+        ended = self.parts.logout(settings, end_session)
+        report = printable(str(ended))
+        if through:
+            self._connections.leave(settings.profile)
+            # What a person signed in to themselves was ended, too, and is worth a word.
+            other = f" {report}" if end_session or getattr(ended, "was_signed_in", False) else ""
+            report = f"{_LEFT.format(through=through)}{other}"
+        self.shown.show(settings, signed_out_state(settings, through=through))
         return report
+
+    def come_back(self, settings: ClientSettings) -> None:
+        """Let JupyterHub sign the person in again who signed out here."""
+        self._connections.come_back(settings.profile)
 
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
         """Let what is shown follow from a call that failed; an ended sign-in is looked up afresh next time."""

@@ -50,6 +50,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
             groups=tuple(map(_name, identity.groups)),
             group_count=len(identity.groups),
             is_personal=True,
+            through=getattr(provider, "through", ""),
             ends_at=identity.expires_at,
             renews=identity.renews,
             renews_at=_renews_at(provider),
@@ -104,13 +105,20 @@ def started_state(state: IdentityState, redirect_uri: str) -> IdentityState:
     )
 
 
-def signed_out_state(settings: ClientSettings, *, detail: str = "") -> IdentityState:
-    """Return the state when nobody is signed in; `detail` says why, when there is a reason to."""
+def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
+    """Return the state when nobody is signed in.
+
+    Args:
+        settings: Where.
+        detail: Why, when there is a reason to say so.
+        through: What would sign them in again by itself.
+    """
     return IdentityState(
         status=IdentityStatus.SIGNED_OUT,
         server=host_text(settings.uri),
         issuer=host_text(settings.issuer or ""),
         detail=shown_detail(detail),
+        through=through,
     )
 
 

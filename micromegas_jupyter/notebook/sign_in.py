@@ -51,13 +51,13 @@ class SignIn:
         self._session = session
         self._display = display
 
-    def run(self, settings: ClientSettings, wish: FlowWish, *, reason: LoginRequired) -> None:
+    def run(self, settings: ClientSettings, wish: FlowWish, *, reason: MicromegasError | None = None) -> None:
         """Begin a sign-in; where nothing but a link or a code is to be shown, it goes on by itself.
 
         Args:
             settings: At which provider, and as which application.
             wish: Which way was asked for.
-            reason: Why a person is needed.
+            reason: Why a person is needed; None when they want to sign in in another way than they are.
 
         Raises:
             LoginRequired: Nobody is here to sign in.
@@ -69,6 +69,8 @@ class SignIn:
             ProviderUnavailable: The provider does not answer.
         """
         if not is_attended(self._shell):
+            if reason is not None and reason.giver is not None:
+                raise reason  # it says what to do about what signs people in here by itself
             raise _nobody_here(settings) from reason
         chosen = self._session.parts.choose_flow(settings, self._shell, wish)
         try:
@@ -91,6 +93,8 @@ class SignIn:
         self._display.show(self._session.signed_in(settings))
 
     def _begin(self, settings: ClientSettings, chosen: FlowToUse, wish: FlowWish) -> Login:
+        from micromegas_jupyter.auth.flow_choice import may_go_on
+
         flows = [chosen.flow, *chosen.fallbacks]
         reason = chosen.reason
         while True:
@@ -99,9 +103,8 @@ class SignIn:
                 login = self._session.begin_login(
                     settings, flow, reason=reason, on_signed_in=lambda: self._remember(settings, wish)
                 )
-            except (ProviderMisbehaved, LoginFailed) as error:
-                # An application that the provider does not know gets nowhere in any way.
-                if not flows or (isinstance(error, LoginFailed) and error.provider_code == "invalid_client"):
+            except MicromegasError as error:
+                if not flows or not may_go_on(error):
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
                 continue

@@ -24,7 +24,7 @@ from micromegas_jupyter.settings.urls import LOOPBACK_HOSTS, check_issuer_url
 MIN_TIMEOUT_SECONDS = 1.0
 MAX_TIMEOUT_SECONDS = 60.0
 AUTOMATIC_FLOW = "auto"
-CHOSEN_FLOWS = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE)
+CHOSEN_FLOWS = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE, Flow.HUB)
 
 # The sign-in itself makes these; another value would undo a check.
 PROTECTED_PARAMETERS = frozenset(

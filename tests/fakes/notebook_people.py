@@ -41,7 +41,8 @@ class FakeServerIdentity:
 class FakePersonalProvider:
     """A person's sign-in; `failure` is raised instead of giving a token, `renewal_failure` instead of a renewal."""
 
-    def __init__(self, identity: FakeIdentity | None = None) -> None:
+    def __init__(self, identity: FakeIdentity | None = None, *, through: str = "") -> None:
+        self.through = through
         self.failure: MicromegasError | None = None
         self.renewal_failure: MicromegasError | None = None
         self.token_count = 0

@@ -2,8 +2,16 @@
 
 import pytest
 
-from micromegas_jupyter.auth.flow_choice import FLOW_TABLE, OFFERED_FLOWS, choose_flow, login_remedy, offered_flows
+from micromegas_jupyter.auth.flow_choice import (
+    FLOW_TABLE,
+    OFFERED_FLOWS,
+    choose_flow,
+    login_remedy,
+    may_go_on,
+    offered_flows,
+)
 from micromegas_jupyter.auth.surroundings import Facts, Surroundings
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.settings import Flow
 
 ALL = frozenset(Flow)
@@ -16,6 +24,7 @@ ATTENDED = [row for row in Surroundings if row not in NOBODY]
     [
         (Surroundings.JUPYTER_WITH_REDIRECT, [Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
         (Surroundings.HUB_WITH_SERVICE, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
+        (Surroundings.HUB_TERMINAL, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
         (Surroundings.HUB, [Flow.DEVICE, Flow.PASTE]),
         (Surroundings.COLAB, [Flow.DEVICE, Flow.PASTE]),
         (Surroundings.VSCODE_REMOTE, [Flow.DEVICE, Flow.PASTE]),
@@ -117,6 +126,49 @@ def test_where_nobody_is_no_lasting_choice_makes_anything_wait(surroundings, ori
     assert "`micromegas login`" in choice.remedy
 
 
+@pytest.mark.parametrize("surroundings", NOBODY)
+@pytest.mark.parametrize("wanted", [None, Flow.HUB])
+def test_where_nobody_is_a_hub_signs_in_all_the_same(surroundings, wanted):
+    choice = choose_flow(surroundings, wanted=wanted, available=ALL)
+
+    assert (choice.flow, choice.fallbacks) == (Flow.HUB, ())
+
+
+def test_a_hub_without_the_service_says_what_its_administrator_can_add():
+    choice = choose_flow(Surroundings.HUB, can_device=True)
+
+    assert (choice.flow, choice.skipped) == (Flow.DEVICE, ())
+    assert "administrator can add" in choice.reason
+    assert "docs/jupyterhub.md" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (LoginFailed("A port is taken."), True),
+        (ProviderMisbehaved("It has no such endpoint."), True),
+        (LoginRequired("Nobody is signed in."), False),
+        (ProviderUnavailable("It does not answer."), False),
+    ],
+)
+def test_another_way_is_tried_where_that_may_help(error, expected):
+    assert may_go_on(error) is expected
+
+
+def test_whatever_a_hub_says_another_way_may_help():
+    error = ProviderUnavailable("It does not answer.")
+    error.giver = "JupyterHub"
+
+    assert may_go_on(error)
+
+
+def test_an_application_that_the_provider_does_not_know_gets_nowhere_in_any_way():
+    error = LoginFailed("No.")
+    error.provider_code = "invalid_client"
+
+    assert not may_go_on(error)
+
+
 def test_a_flow_that_an_argument_names_is_used_without_a_terminal():
     assert choose_flow(Surroundings.NO_TERMINAL, wanted=Flow.DEVICE, origin="argument").flow is Flow.DEVICE
 
@@ -129,6 +181,7 @@ def test_a_notebook_that_runs_by_itself_never_waits_for_a_person():
     ("surroundings", "profile", "expected"),
     [
         (Surroundings.TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
+        (Surroundings.HUB_TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
         (Surroundings.REMOTE_TERMINAL, "work", "Run `micromegas login --profile work`, or"),
         (Surroundings.JUPYTER, "work", "Run %micromegas_login --profile work, or"),
         (Surroundings.NO_TERMINAL, "work", "run `micromegas login --profile work` on this machine beforehand"),
@@ -155,3 +208,11 @@ def test_a_redirect_is_offered_to_kernels_whose_server_said_so(
 
     assert (Flow.REDIRECT in offered) is is_offered
     assert offered >= OFFERED_FLOWS
+
+
+@pytest.mark.parametrize("has_kernel", [True, False])
+def test_the_hub_is_offered_where_it_has_the_service_and_this_server_its_token(has_kernel: bool) -> None:
+    environ = {"KERNEL_MICROMEGAS_HUB": "http://127.0.0.1/", "JUPYTERHUB_API_TOKEN": "t"}
+
+    assert Flow.HUB in offered_flows(environ, Facts(has_kernel=has_kernel))
+    assert Flow.HUB not in offered_flows({**environ, "JUPYTERHUB_API_TOKEN": ""}, Facts(has_kernel=has_kernel))

@@ -23,6 +23,9 @@ class ScriptedKernel:
         return self._request
 
 
+HUB = {"KERNEL_MICROMEGAS_HUB": "http://127.0.0.1:8000/services/micromegas/", "JUPYTERHUB_API_TOKEN": "t"}
+
+
 def _shell(request):
     return types.SimpleNamespace(kernel=ScriptedKernel(request))
 
@@ -47,6 +50,9 @@ def _shell(request):
         ({}, Facts(has_terminal=True), Surroundings.TERMINAL_WITHOUT_BROWSER),
         (SSH, Facts(has_terminal=True), Surroundings.REMOTE_TERMINAL),
         ({}, Facts(has_browser=True), Surroundings.NO_TERMINAL),
+        (HUB, TERMINAL, Surroundings.HUB_TERMINAL),
+        ({**HUB, "JUPYTERHUB_API_TOKEN": ""}, TERMINAL, Surroundings.TERMINAL),
+        ({**HUB, "CI": "true"}, TERMINAL, Surroundings.NO_TERMINAL),
         ({"CI": "true"}, TERMINAL, Surroundings.NO_TERMINAL),
         ({"CI": "false"}, TERMINAL, Surroundings.TERMINAL),
         ({"CI": ""}, TERMINAL, Surroundings.TERMINAL),

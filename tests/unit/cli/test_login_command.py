@@ -27,12 +27,12 @@ def test_what_is_not_given_leaves_the_settings_alone():
     assert given_settings(_parsed()) == {}
 
 
-@pytest.mark.parametrize("flow", ["auto", "browser", "device", "paste"])
+@pytest.mark.parametrize("flow", ["auto", "browser", "device", "paste", "hub"])
 def test_the_flows_that_a_terminal_can_carry_out_are_offered(flow):
     assert _parsed("--flow", flow).flow == flow
 
 
-@pytest.mark.parametrize("flow", ["redirect", "hub", "implicit"])
+@pytest.mark.parametrize("flow", ["redirect", "implicit"])
 def test_no_other_flow_is_offered(flow, capsys):
     with pytest.raises(SystemExit) as caught:
         _parsed("--flow", flow)

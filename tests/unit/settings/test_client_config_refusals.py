@@ -118,7 +118,7 @@ def test_more_about_something_that_is_not_set_is_refused(config, environ, key):
         ({"workload": "google"}, "config.json: workload"),
         ({"workload": {"platform": "google", "colour": 1}}, "config.json: workload"),
         ({"workload": {"platform": "mainframe"}}, "config.json: workload.platform"),
-        ({"flow": "hub"}, "config.json: flow"),
+        ({"flow": "redirect"}, "config.json: flow"),
         ({"issuers": [{"preset": "mine"}]}, "config.json: issuers[0].preset"),
         ({"issuers": [{"authorize_params": {"state": "1"}}]}, "config.json: issuers[0].authorize_params.state"),
     ],

@@ -1,0 +1,126 @@
+"""What the sign-in service of JupyterHub refuses with, as errors that say what to do here and at the Hub.
+
+The codes are the service's (docs/jupyterhub.md lists them). Its own sentences are not shown: what a person does next
+depends on the code alone.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.http.hub_http import SERVICE, UNAVAILABLE_REMEDY
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.http.hub_http import HubAnswer
+
+HUB = "JupyterHub"
+
+_OTHERWISE = "Until then %micromegas_login (`micromegas login` in a terminal) signs you in another way."
+_NOT_FOUND = 404
+_TOO_MANY_REQUESTS = 429
+_CLIENT_ERRORS = range(400, 500)
+_SERVER_ERRORS = range(500, 600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One code: the error that it becomes.
+
+    Attributes:
+        error_class: Whether a person has to do something, or has to wait.
+        what: What happened.
+        remedy: What to do, and what the Hub's administrator can do.
+    """
+
+    error_class: type[LoginRequired] | type[ProviderUnavailable]
+    what: str
+    remedy: str
+
+    def error(self) -> MicromegasError:
+        """Return the error."""
+        error = self.error_class(self.what, remedy=self.remedy)
+        error.giver = HUB
+        return error
+
+
+REFUSALS: dict[str, Refusal] = {
+    "invalid_token": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub does not accept this server's token any more.",
+        remedy="Stop your server in the Hub's control panel and start it again.",
+    ),
+    "not_a_user": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub signs in people only, and this program's token is not a person's.",
+        remedy="Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
+    ),
+    "dangerous_role": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub signs nobody in while a role lets servers read what it keeps of sign-ins.",
+        remedy=f"Ask the Hub's administrator to take the scope admin:auth_state from users and servers. {_OTHERWISE}",
+    ),
+    "no_auth_state": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub keeps no sign-in of yours that it could hand on.",
+        remedy="Log out of the Hub and in again. If that does not help, ask its administrator for an authenticator of "
+        f"OAuthenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
+    ),
+    "sign_in_again": Refusal(
+        error_class=LoginRequired,
+        what="Your sign-in at JupyterHub has ended.",
+        remedy="Log out of the Hub and in again, then go on here.",
+    ),
+    "slow_down": Refusal(
+        error_class=ProviderUnavailable,
+        what=f"{SERVICE} was asked too often.",
+        remedy="Try again in a minute.",
+    ),
+    "hub_unavailable": Refusal(
+        error_class=ProviderUnavailable,
+        what=f"{SERVICE} cannot reach the Hub.",
+        remedy=UNAVAILABLE_REMEDY,
+    ),
+    "provider_unavailable": Refusal(
+        error_class=ProviderUnavailable,
+        what="JupyterHub cannot reach the identity provider.",
+        remedy="Your sign-in is not at fault. Try again in a moment.",
+    ),
+}
+NO_SERVICE = Refusal(
+    error_class=LoginRequired,
+    what="JupyterHub has no sign-in service where this server was told to look for it.",
+    remedy=f"Ask the Hub's administrator to add the service `micromegas` (docs/jupyterhub.md). {_OTHERWISE}",
+)
+
+
+def refusal_of(answer: "HubAnswer") -> MicromegasError:
+    """Return the error that an answer without success amounts to."""
+    code = None if answer.body is None else answer.body.get("error")
+    known = REFUSALS.get(code) if isinstance(code, str) else None
+    if known is not None:
+        return known.error()
+    if answer.status == _NOT_FOUND:
+        return NO_SERVICE.error()
+    if answer.status in _SERVER_ERRORS or answer.status == _TOO_MANY_REQUESTS:
+        error: MicromegasError = ProviderUnavailable(
+            f"{SERVICE} answered with status {answer.status}.", remedy=UNAVAILABLE_REMEDY
+        )
+    elif answer.status in _CLIENT_ERRORS:
+        error = LoginRequired(
+            f"{SERVICE} refused this server (status {answer.status}).",
+            remedy=f"Ask the Hub's administrator to look at the service's log. {_OTHERWISE}",
+        )
+    else:
+        return unreadable()
+    error.giver = HUB
+    return error
+
+
+def unreadable() -> ProviderMisbehaved:
+    """Return the error for an answer that is none of this service's."""
+    error = ProviderMisbehaved(
+        f"{SERVICE} gave an answer that cannot be used.",
+        remedy="Tell the Hub's administrator: service and notebook may be of versions that do not fit.",
+    )
+    error.giver = HUB
+    return error

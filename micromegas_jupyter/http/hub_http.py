@@ -1,0 +1,227 @@
+"""`HubHttp`: asks the sign-in service of the JupyterHub that this program's server belongs to.
+
+As strict as for providers, and plain http never goes through a proxy: every request carries the server's own token.
+Which addresses may be asked and what an answer means is for the caller to say.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
+from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import requests
+
+    from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.http.answers import RawAnswer
+    from micromegas_jupyter.http.exchange import Exchange
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 256 * 1024
+MAX_RUNNING_CALLS = 4
+SERVICE = "The sign-in service of JupyterHub"
+UNAVAILABLE_REMEDY = (
+    "Try again in a moment. If that does not help, ask the Hub's administrator whether the service `micromegas` runs."
+)
+
+_REDIRECTS = range(300, 400)
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+    "Content-Type": "application/json",
+    "User-Agent": "micromegas_jupyter",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubAnswer:
+    """What the service answered.
+
+    Attributes:
+        status: Any status but that of a redirect.
+        body: The JSON object; None when the answer is anything else.
+    """
+
+    status: int
+    body: SecretObject | None = field(repr=False)
+
+
+class HubCalls(Protocol):
+    """What callers need of `HubHttp`; a test may stand in for it."""
+
+    def call(
+        self,
+        url: str,
+        *,
+        token: Secret,
+        body: Mapping[str, object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> HubAnswer:
+        """Ask the service."""
+        ...
+
+    def close(self) -> None:
+        """Cut running calls and refuse new ones."""
+        ...
+
+
+class HubHttp:
+    """Calls the service; safe to use from several threads.
+
+    Every call ends within its deadline, whatever the other side does. Redirects, cookies and `.netrc` are never used.
+    Plain http goes to the service directly; https goes through the proxy that the environment names, as `NO_PROXY` has
+    it. Its lock covers the running calls.
+
+    Args:
+        timeout_seconds: The total deadline of a call that names none.
+        extra_ca_bundle: A PEM file of certificates to trust besides the usual ones; read at once.
+
+    Raises:
+        ConfigurationError: The file of certificates cannot be used.
+    """
+
+    def __init__(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
+        self._free_places = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
+        self._lock = threading.Lock()
+        self._running: set[Exchange] = set()
+        self._is_closed = False
+
+    def call(
+        self,
+        url: str,
+        *,
+        token: Secret,
+        body: Mapping[str, object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> HubAnswer:
+        """Ask the service.
+
+        Args:
+            url: Where; the caller has checked that the token may go there.
+            token: This server's token, revealed only on the thread that sends it.
+            body: What is posted as JSON; None asks with GET.
+            timeout_seconds: The total deadline; the usual one when None.
+
+        Raises:
+            ProviderUnavailable: No answer in time, or the connection is closed.
+            ProviderMisbehaved: A redirect, or an encoded or oversized body.
+            ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
+        """
+        raw = self._exchange(url, token, body, timeout_seconds or self._timeout_seconds)
+        if raw.status in _REDIRECTS:
+            raise ProviderMisbehaved(
+                f"{SERVICE} answered with a redirect, which is not followed.", remedy=UNAVAILABLE_REMEDY
+            )
+        is_encoded = raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
+        if len(raw.body) > MAX_ANSWER_BYTES or is_encoded:
+            raise ProviderMisbehaved(f"{SERVICE} sent a body that is too large or compressed.")
+        return HubAnswer(status=raw.status, body=_object_in(raw))
+
+    def close(self) -> None:
+        """Cut running calls and refuse new ones; safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            running = list(self._running)
+        for exchange in running:
+            exchange.abort()
+
+    def _exchange(
+        self, url: str, token: Secret, body: Mapping[str, object] | None, timeout_seconds: float
+    ) -> RawAnswer:
+        # Slow to load, and not needed while a token is fresh.
+        from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
+
+        deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
+        settings: dict[str, Any] = {"timeout": 2 * timeout_seconds, "verify": _authorities(), "proxies": {}}
+        proxy = _proxy_for(url)
+        if not self._free_places.acquire(timeout=timeout_seconds):
+            raise ProviderUnavailable(
+                f"Too many calls to {_mid(SERVICE)} are still waiting for an answer.", remedy=UNAVAILABLE_REMEDY
+            )
+        exchange = Exchange(
+            lambda: _request(url, token, body),
+            settings=settings,
+            max_bytes=MAX_ANSWER_BYTES,
+            on_end=self._free_places.release,
+            proxy=proxy,
+            extra_certificates=self._extra_certificates,
+        )
+        try:
+            self._register(exchange)
+            raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
+        except ExchangeFailed as failure:
+            raise ProviderUnavailable(
+                f"{SERVICE} could not be reached: {failure}.", remedy=UNAVAILABLE_REMEDY
+            ) from None
+        finally:
+            with self._lock:
+                self._running.discard(exchange)
+        if raw is None:
+            raise ProviderUnavailable(
+                f"{SERVICE} did not answer in full within {timeout_seconds:g} seconds.", remedy=UNAVAILABLE_REMEDY
+            )
+        return raw
+
+    def _register(self, exchange: Exchange) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._running.add(exchange)
+                return
+        self._free_places.release()
+        raise ProviderUnavailable(f"{SERVICE} was not called: the connection is closed.", remedy=UNAVAILABLE_REMEDY)
+
+
+def _request(url: str, token: Secret, body: Mapping[str, object] | None) -> requests.PreparedRequest:
+    import requests
+
+    headers = {**_HEADERS, "Authorization": f"Bearer {token.reveal()}"}
+    method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
+    return requests.Request(method, url, headers=headers, data=data).prepare()
+
+
+def _authorities() -> str:
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+    return environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
+
+
+def _proxy_for(url: str) -> Secret | None:
+    # A proxy would read what plain http carries.
+    if urlsplit(url).scheme != "https":
+        return None
+    from requests.utils import should_bypass_proxies
+
+    from micromegas_jupyter.http.proxies import environment_proxy
+
+    return None if should_bypass_proxies(url, no_proxy=None) else environment_proxy(url)
+
+
+def _object_in(raw: RawAnswer) -> SecretObject | None:
+    media_type = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        return None
+    try:
+        return secret_object(decode_strict_json(raw.body.decode("utf-8")))
+    except (UnicodeDecodeError, JsonError):
+        return None
+
+
+def _mid(name: str) -> str:
+    return name[0].lower() + name[1:]

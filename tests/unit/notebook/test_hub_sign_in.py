@@ -1,0 +1,179 @@
+"""A notebook whose person JupyterHub signs in: no click, the way back, the way around it, and the way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
+from micromegas_jupyter.notebook.identity_actions import IdentityAction, offered_actions
+from micromegas_jupyter.notebook.identity_buttons import IdentityButtons
+from micromegas_jupyter.notebook.identity_state import IdentityStatus
+from micromegas_jupyter.notebook.parts import FlowToUse
+from micromegas_jupyter.settings import Flow
+from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
+from tests.fakes.notebook_people import FakePersonalProvider
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.notebook.session import NotebookSession
+
+LINE = (
+    "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
+    "renews by itself.\n"
+)
+LEFT = (
+    "This notebook has forgotten the token that JupyterHub gave it. Your sign-in there goes on until you log out of "
+    "the Hub; %micromegas_login takes it up again here."
+)
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    """A world in which the Hub signs Alice in, and a code is the next best way."""
+    flow = FlowToUse(flow=Flow.HUB, fallbacks=(Flow.DEVICE,))
+    return FakeWorld(stored=FakePersonalProvider(through="JupyterHub"), flow=flow)
+
+
+def refused(
+    kind: type[LoginRequired | ProviderUnavailable] = LoginRequired,
+) -> LoginRequired | ProviderUnavailable:
+    error = kind("JupyterHub keeps no sign-in of yours.", remedy="Ask the Hub's administrator.")
+    error.giver = "JupyterHub"
+    return error
+
+
+def with_quick_logins(shell: InteractiveShell, provider: object = None) -> NotebookSession:
+    """Have each sign-in of the shell's session end well as soon as it is begun; returns the session."""
+    session = shell._micromegas_extension.session
+    begin = session.begin_login
+
+    def begin_and_succeed(*arguments: object, **options: object) -> FakeLogin:
+        login = begin(*arguments, **options)
+        login.succeed(provider)
+        return login
+
+    session.begin_login = begin_and_succeed
+    return session
+
+
+def test_nothing_has_to_be_clicked(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_line_magic("micromegas_login", "")
+
+    assert capsys.readouterr().out == LINE
+    assert world.logins == []
+
+
+def test_the_widget_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
+    state = session.signed_in(SETTINGS)
+
+    assert state.through == "JupyterHub"
+    assert offered_actions(state) == (IdentityAction.REFRESH,)
+
+
+@pytest.mark.parametrize("kind", [LoginRequired, ProviderUnavailable])
+def test_when_the_hub_does_not_help_the_next_way_follows_and_says_why(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], kind: type[LoginRequired]
+) -> None:
+    world.stored.failure = world.begin_failures[Flow.HUB] = refused(kind)
+
+    session = with_quick_logins(shell)
+    shell.run_line_magic("micromegas_login", "")
+
+    shown = capsys.readouterr().out
+    assert [login.flow for login in world.logins] == [Flow.DEVICE]
+    assert session.shown.shown[1].status is IdentityStatus.SIGNED_IN
+    assert "through" not in shown.splitlines()[-1]
+
+
+def test_why_is_shown_beside_the_code(session: NotebookSession, world: FakeWorld) -> None:
+    world.stored.failure = world.begin_failures[Flow.HUB] = refused()
+    with pytest.raises(LoginRequired):
+        session.signed_in(SETTINGS)
+    buttons = IdentityButtons(session)
+
+    buttons._do(IdentityAction.SIGN_IN, SETTINGS)
+
+    assert session.state is not None
+    assert session.state.status is IdentityStatus.WAITING
+    assert session.state.detail == "Not by hub: JupyterHub keeps no sign-in of yours."
+    session.cancel_login()
+
+
+def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
+    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stored.failure = error = refused()
+    monkeypatch.setattr("micromegas_jupyter.notebook.sign_in.is_attended", lambda _shell: False)
+
+    done = shell.run_cell("%micromegas_login")
+
+    assert done.error_in_exec is error
+    assert world.logins == []
+
+
+def test_a_person_may_sign_in_in_another_way(shell: InteractiveShell, world: FakeWorld) -> None:
+    session = with_quick_logins(shell)
+    shell.run_line_magic("micromegas_login", "--flow device")
+
+    assert [login.flow for login in world.logins] == [Flow.DEVICE]
+    assert world.remembered == [Flow.DEVICE]
+    assert session.state.through == ""
+
+
+def test_and_go_back(shell: InteractiveShell, world: FakeWorld) -> None:
+    by_hub, world.stored = world.stored, FakePersonalProvider()
+    session = with_quick_logins(shell, by_hub)
+    shell.run_line_magic("micromegas_login", "--flow hub")
+
+    assert [login.flow for login in world.logins] == [Flow.HUB]
+    assert session.state.through == "JupyterHub"
+
+
+def test_signing_out_forgets_the_token_until_the_person_comes_back(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider = world.stored
+    shell.run_line_magic("micromegas_login", "")
+    shell.run_line_magic("micromegas_logout", "")
+    world.stored = provider  # the Hub would sign in again at once
+    capsys.readouterr()
+
+    done = shell.run_cell("%sql SELECT 1")
+
+    assert isinstance(done.error_in_exec, LoginRequired)
+    assert done.error_in_exec.what.endswith("you signed out here.")
+    assert "%micromegas_login" in done.error_in_exec.remedy
+    capsys.readouterr()
+    shell.run_line_magic("micromegas_login", "")
+    assert capsys.readouterr().out == LINE
+
+
+def test_what_signing_out_did_is_said(session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+
+    assert session.logout(SETTINGS) == LEFT
+    assert session.state is not None
+    assert offered_actions(session.state) == (IdentityAction.SIGN_IN,)
+
+
+def test_the_button_takes_it_up_again(session: NotebookSession, world: FakeWorld) -> None:
+    provider = world.stored
+    session.signed_in(SETTINGS)
+    session.logout(SETTINGS)
+    world.stored = provider
+
+    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
+
+    assert session.state is not None
+    assert (session.state.status, session.state.through) == (IdentityStatus.SIGNED_IN, "JupyterHub")
+
+
+def test_an_address_at_the_provider_is_part_of_the_answer_when_it_was_asked_for(session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+
+    assert session.logout(SETTINGS, end_session=True) == f"{LEFT} Signed out."
