@@ -42,12 +42,9 @@ class MicromegasError(Exception):
         what: One sentence: what happened. Never holds a secret, a path of the server or a traceback.
         remedy: What to do next; the class's general remedy when left out.
         query_id: The query that the error belongs to, when there is one.
-
-    Attributes:
-        giver: What signs people in here by itself and did not, as people call it: `JupyterHub`; usually None.
     """
 
-    giver: str | None = None
+    giver: str | None = None  # what signs people in here by itself and did not, as people call it: `JupyterHub`
     code: ClassVar[str] = "ERR000"
     default_remedy: ClassVar[str] = ""
     retryable: ClassVar[bool] = False

@@ -4,6 +4,7 @@ Asking the Hub's service is `auth.hub_service`'s job; what wins over it is `clie
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.assembly.flow_memory import remembered_flow
@@ -98,6 +99,12 @@ def begin_hub_login(
     provider = hub_provider(settings, environ)
     provider.get_token()
     return GivenSignIn(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
+
+
+def with_provider_of(service: "HubService", settings: ClientSettings) -> ClientSettings:
+    """Return the settings with the provider and the application of the Hub's own redirect; raises as it refuses."""
+    offered = service.redirect()
+    return replace(settings, issuer=offered.issuer, client_id=offered.client_id)
 
 
 def _names_service_account(settings: ClientSettings) -> bool:

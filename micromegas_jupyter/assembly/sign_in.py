@@ -9,13 +9,14 @@ from dataclasses import replace
 from micromegas_jupyter.assembly.configured import provider_of, sign_in_configured
 from micromegas_jupyter.assembly.credentials import client_proof
 from micromegas_jupyter.assembly.flow_memory import remembered_flow
-from micromegas_jupyter.assembly.hub_sign_in import begin_hub_login
+from micromegas_jupyter.assembly.hub_sign_in import begin_hub_login, hub_service, with_provider_of
 from micromegas_jupyter.assembly.provider_calls import provider_http
 from micromegas_jupyter.assembly.sign_in_files import sign_in_store
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin, flow_choice
 from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, TABLE, FlowChoice, may_go_on, offered_flows
 from micromegas_jupyter.auth.given_sign_in import GivenSignIn
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
+from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.auth.pending_login import LINGER_SECONDS
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
@@ -139,6 +140,12 @@ def begin_login(  # noqa: PLR0913 - the seams
     """
     if flow is Flow.HUB:
         return begin_hub_login(settings, environ)
+    hub = None
+    if flow is Flow.REDIRECT and is_below_hub(process_variables(environ)):
+        hub = hub_service(settings, environ)
+        if settings.issuer is None and settings.client_id is None:
+            # Only the Hub knows of a provider, so another program would not find what was kept.
+            settings, store = with_provider_of(hub, settings), False
     issuer, client_id = provider_of(settings)
     proof = client_proof(settings)
     return OidcAuthProvider.begin_login(
@@ -156,6 +163,7 @@ def begin_login(  # noqa: PLR0913 - the seams
         private_key=proof if isinstance(proof, PrivateKey) else None,
         http=provider_http(settings),
         desk=desk,
+        hub=hub,
     )
 
 

@@ -145,7 +145,7 @@ FLOW_TABLE: dict[Surroundings, FlowRow] = {
 def offered_flows(environ: Mapping[str, str], facts: Facts) -> frozenset[Flow]:
     """Return the flows that a program with this environment and these facts can carry out."""
     if is_below_hub(environ):
-        return OFFERED_FLOWS | {Flow.HUB}
+        return OFFERED_FLOWS | {Flow.HUB, Flow.REDIRECT}
     # The variable is the word of the server that started this kernel; a terminal may have inherited it.
     if facts.has_kernel and environ.get(REDIRECT_VARIABLE):
         return OFFERED_FLOWS | {Flow.REDIRECT}

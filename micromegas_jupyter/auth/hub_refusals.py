@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HUB = "JupyterHub"
 
 _OTHERWISE = "Until then %micromegas_login (`micromegas login` in a terminal) signs you in another way."
+_NOT_UNDERSTOOD = "invalid_request"
 _NOT_FOUND = 404
 _TOO_MANY_REQUESTS = 429
 _CLIENT_ERRORS = range(400, 500)
@@ -53,6 +54,11 @@ REFUSALS: dict[str, Refusal] = {
         error_class=LoginRequired,
         what="JupyterHub signs in people only, and this program's token is not a person's.",
         remedy="Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
+    ),
+    "not_their_server": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub signs in programs of a person's own server only.",
+        remedy="Run it in a notebook or a terminal of your own server.",
     ),
     "dangerous_role": Refusal(
         error_class=LoginRequired,
@@ -99,8 +105,10 @@ def refusal_of(answer: "HubAnswer") -> MicromegasError:
     known = REFUSALS.get(code) if isinstance(code, str) else None
     if known is not None:
         return known.error()
-    if answer.status == _NOT_FOUND:
+    if answer.status == _NOT_FOUND and answer.body is None:
         return NO_SERVICE.error()
+    if code == _NOT_UNDERSTOOD:
+        return unreadable()
     if answer.status in _SERVER_ERRORS or answer.status == _TOO_MANY_REQUESTS:
         error: MicromegasError = ProviderUnavailable(
             f"{SERVICE} answered with status {answer.status}.", remedy=UNAVAILABLE_REMEDY

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from micromegas_jupyter.auth.hub_place import HubPlace
-from micromegas_jupyter.auth.hub_refusals import HUB, refusal_of, unreadable
+from micromegas_jupyter.auth.hub_refusals import HUB, REFUSALS, refusal_of, unreadable
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.http.hub_http import HubCalls
+from micromegas_jupyter.errors import LoginFailed, MicromegasError
+from micromegas_jupyter.http.hub_http import HubAnswer, HubCalls
 from micromegas_jupyter.oidc.secret_object import SecretObject
 from micromegas_jupyter.oidc.token import usable_token
 
@@ -20,6 +20,7 @@ MAX_TEXT_CHARACTERS = 2048
 _OK = 200
 _CREATED = 201
 _NO_CONTENT = 204
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +91,12 @@ class HubService:
             ProviderMisbehaved: The answer cannot be used.
         """
         body = self._ask("token", {}, expected=_OK)
+        seconds = _seconds(body, "expires_in", least=0)
+        if seconds == 0:
+            raise REFUSALS["provider_unavailable"].error()  # or the Hub would have renewed it
         return HubToken(
             text=_secret(body, "access_token"),
-            expires_in_seconds=_seconds(body, "expires_in"),
+            expires_in_seconds=seconds,
             issuer=_text(body, "issuer"),
             user=_text(body, "user"),
         )
@@ -115,40 +119,50 @@ class HubService:
         """Wait a while for what the browser came back with; None when it has not yet.
 
         Raises:
-            LoginRequired: The service knows no such sign-in of this person, or not any more.
+            LoginFailed: The service knows no such sign-in of this person, or not any more.
+            LoginRequired: The service refuses this server.
             ProviderUnavailable: The service does not answer.
             ProviderMisbehaved: The answer cannot be used.
         """
-        body = self._ask(f"sign-ins/{name}/answer", {}, expected=_OK, timeout_seconds=timeout_seconds)
+        answer = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
+        if answer.status == _NOT_FOUND:
+            raise LoginFailed("JupyterHub does not know this sign-in any more.")
+        body = _expected(answer, _OK)
         return None if body is None else _secret(body, "query")
 
     def close(self) -> None:
         """Cut a call that waits, and make none any more."""
         self._http.close()
 
-    def _ask(
+    def _ask(self, path: str, body: Mapping[str, object] | None, *, expected: int) -> SecretObject | None:
+        return _expected(self._call(path, body), expected)
+
+    def _call(
         self,
         path: str,
         body: Mapping[str, object] | None,
         *,
-        expected: int,
         timeout_seconds: float | None = None,
-    ) -> SecretObject | None:
+    ) -> HubAnswer:
         try:
-            answer = self._http.call(
+            return self._http.call(
                 f"{self._place.url}{path}", token=self._place.token, body=body, timeout_seconds=timeout_seconds
             )
         except MicromegasError as error:
             error.giver = HUB
             raise
-        if answer.status == expected and answer.body is not None:
-            return answer.body
-        if answer.status == _NO_CONTENT:
-            return None
-        raise refusal_of(answer)
 
     def __repr__(self) -> str:
         return f"HubService(url={self._place.url!r})"
+
+
+def _expected(answer: HubAnswer, status: int) -> SecretObject | None:
+    """Return the body of an answer with that status; None when there is nothing to tell yet."""
+    if answer.status == status and answer.body is not None:
+        return answer.body
+    if answer.status == _NO_CONTENT:
+        return None
+    raise refusal_of(answer)
 
 
 def _secret(body: SecretObject | None, name: str) -> Secret:
@@ -173,8 +187,8 @@ def _name(body: SecretObject | None) -> str:
     return name
 
 
-def _seconds(body: SecretObject | None, name: str) -> int:
+def _seconds(body: SecretObject | None, name: str, *, least: int = 1) -> int:
     value = None if body is None else body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LONGEST_LIFE_SECONDS:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LONGEST_LIFE_SECONDS:
         raise unreadable()
     return value

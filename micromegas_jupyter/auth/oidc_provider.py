@@ -30,6 +30,7 @@ from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOM
 from micromegas_jupyter.settings import DEFAULT_SCOPE, Bearer, Flow
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.auth.hub_service import HubService
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
 
 
@@ -120,6 +121,7 @@ class OidcAuthProvider(KeptSignIn):
         resource: str | None = None,
         http: ProviderCalls | None = None,
         desk: "RedirectDesk | None" = None,
+        hub: "HubService | None" = None,
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> "PendingLogin":
@@ -144,6 +146,7 @@ class OidcAuthProvider(KeptSignIn):
             resource: Asked for in place of an audience (RFC 8707).
             http: Makes the calls; an own `ProviderHttp` when None.
             desk: Where a Jupyter server's requests come in, in a kernel that has one.
+            hub: The service of a Hub that has one redirect for all; goes before a desk.
             clock: Tells the time.
             randomness: Draws state, nonce and verifier.
 
@@ -202,7 +205,7 @@ class OidcAuthProvider(KeptSignIn):
                 provider._keeper.save(check=check_wanted)
             return provider
 
-        running = start_login(Flow(flow), asked, connection, clock=clock, randomness=randomness, desk=desk)
+        running = start_login(Flow(flow), asked, connection, clock=clock, randomness=randomness, desk=desk, hub=hub)
         return PendingLogin(running, keep, discard=lambda tokens: login_place.discard(tokens, connection, clock=clock))
 
     @classmethod

@@ -8,6 +8,8 @@ from datetime import timedelta
 from micromegas_jupyter.auth.browser_login import BrowserLogin
 from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.device_login import DeviceLogin, StopSignal
+from micromegas_jupyter.auth.hub_redirect import HubRedirectLogin, start_hub_redirect
+from micromegas_jupyter.auth.hub_service import HubService
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.loopback_address import LoopbackAddress, parse_loopback_address
 from micromegas_jupyter.auth.loopback_receiver import LoopbackReceiver
@@ -42,17 +44,19 @@ def start_login(  # noqa: PLR0913 - the seams
     randomness: Randomness,
     device_stop: StopSignal | None = None,
     desk: RedirectDesk | None = None,
+    hub: HubService | None = None,
 ) -> RunningFlow:
     """Start a flow; returns as soon as there is something to show to the person.
 
     Args:
-        flow: Browser, device, paste, or redirect where there is a desk.
+        flow: Browser, device, paste, or redirect where there is a Hub or a desk.
         request: What is asked for.
         connection: Calls the provider.
         clock: Tells the time.
         randomness: Draws state, nonce and verifier.
         device_stop: Stands in for the pauses of the device flow.
         desk: Where a Jupyter server's requests come in, in a kernel that has one.
+        hub: The service of a Hub that has one redirect for all; goes before a desk.
 
     Raises:
         UsageError: The redirect URI is not on loopback, scope or parameters are malformed, or the flow is not one
@@ -60,9 +64,12 @@ def start_login(  # noqa: PLR0913 - the seams
         ProviderUnavailable: The provider does not answer.
         ProviderMisbehaved: The provider's description is not acceptable, or it has no such flow.
         LoginFailed: The fixed port is taken, or the provider refuses the application.
+        LoginRequired: The Hub takes no sign-in.
     """
     if flow is Flow.DEVICE:
         return _start_device(request, connection, clock=clock, stopped=device_stop)
+    if flow is Flow.REDIRECT and hub is not None:
+        return _start_at_hub(request, connection, hub, clock=clock, randomness=randomness)
     if flow is Flow.REDIRECT and desk is not None:
         return _start_redirect(request, connection, desk, clock=clock, randomness=randomness)
     if flow not in {Flow.BROWSER, Flow.PASTE}:
@@ -121,6 +128,20 @@ def _start_redirect(
     login = RedirectLogin(prompt, build_grant, fetch_keys=connection.keys)
     desk.open(name, login)
     return login
+
+
+def _start_at_hub(
+    request: LoginRequest, connection: ProviderConnection, hub: HubService, *, clock: Clock, randomness: Randomness
+) -> HubRedirectLogin:
+    metadata = connection.metadata()
+    return start_hub_redirect(
+        hub,
+        lambda uri: _code_grant(request, connection, metadata, redirect_uri=uri, randomness=randomness),
+        issuer=connection.issuer,
+        client_id=connection.client_id,
+        longest_seconds=min(_timeout_of(request, REDIRECT_TIMEOUT_SECONDS), REDIRECT_TIMEOUT_SECONDS),
+        clock=clock,
+    )
 
 
 def _start_paste(

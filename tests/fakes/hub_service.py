@@ -50,10 +50,13 @@ class FakeHubService:
         self.calls: list[HubCall] = []
         self.lifetime_seconds = 3600
         self.issuer = ISSUER
+        self.client_id = CLIENT_ID
         self.before_answer: Callable[[], object] = lambda: None
         self.reply: Callable[[HubCall], HubReply] = self.contract
         self.redirect_uri = "https://hub.example.com/services/micromegas/callback"
+        self.start_url = "https://hub.example.com/services/micromegas/start/n4me"
         self.answer_to_redirect: str | None = None
+        self.asked_for_answer = threading.Event()
         self.authorization_urls: list[str] = []
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/micromegas/"
@@ -111,12 +114,14 @@ class FakeHubService:
                     }
                 )
             case "GET", "redirect", None:
-                return HubReply(body={"redirect_uri": self.redirect_uri, "issuer": self.issuer, "client_id": CLIENT_ID})
+                return HubReply(
+                    body={"redirect_uri": self.redirect_uri, "issuer": self.issuer, "client_id": self.client_id}
+                )
             case "POST", "sign-ins", {"authorization_url": str(url)}:
                 self.authorization_urls.append(url)
-                start_url = "https://hub.example.com/services/micromegas/start/n4me"
-                return HubReply(status=201, body={"name": "n4me", "start_url": start_url, "expires_in": 600})
+                return HubReply(status=201, body={"name": "n4me", "start_url": self.start_url, "expires_in": 600})
             case "POST", "sign-ins/n4me/answer", {}:
+                self.asked_for_answer.set()
                 if self.answer_to_redirect is None:
                     return HubReply(status=204)
                 return HubReply(body={"query": self.answer_to_redirect})
