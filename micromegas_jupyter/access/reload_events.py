@@ -13,6 +13,7 @@ from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 from micromegas_jupyter.settings import API_KEY_ISSUER, AccessSettings
 
 _MAX_WARNINGS = 100
+_TRIED = "It is read again by itself when it has changed; nothing has to be restarted."
 
 
 def record_in_force(settings: AccessSettings, *, before: AccessSettings, now: datetime) -> None:
@@ -56,9 +57,17 @@ def record_problem(error: Exception, *, is_part: bool, **facts: str | float | No
         setting=error.key if isinstance(error, ConfigurationError) else None,
         # Sentences of other libraries may hold anything.
         problem=error.what if isinstance(error, MicromegasError) else None,
-        remedy=error.remedy if isinstance(error, MicromegasError) else None,
+        remedy=_remedy_of(error),
         **facts,
     )
+
+
+def _remedy_of(error: Exception) -> str | None:
+    """Return what to do while the server goes on: of a setting that it has at its start, restarting is the remedy."""
+    if not isinstance(error, ConfigurationError):
+        return error.remedy if isinstance(error, MicromegasError) else None
+    own = "Correct what it says." if error.remedy == ConfigurationError.default_remedy else error.remedy
+    return f"{own} {_TRIED}"
 
 
 def count_settings(settings: AccessSettings, *, now: datetime) -> dict[str, float]:

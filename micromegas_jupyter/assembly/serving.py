@@ -7,8 +7,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from micromegas_jupyter.assembly.unused_access import check_unused_access
 from micromegas_jupyter.assembly.workers.port import is_port_shareable
 from micromegas_jupyter.assembly.workers.process import PROGRAM
+from micromegas_jupyter.seams import process_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,8 @@ def open_server(
     Raises:
         ConfigurationError: The options or the environment do not make a server that is safe to run.
     """
+    if options.disable_auth:
+        check_unused_access(process_variables(environ))
     if options.workers and sys.platform == "win32":
         _LOG.warning("This system has no worker processes; calls are answered by the server's own process.")
         options = replace(options, workers=0)

@@ -11,7 +11,7 @@ _AUDIT = "micromegas_jupyter.audit"
 class FactsFormatter(logging.Formatter):
     """Appends a record's extra fields as `name=value`; what comes from outside cannot break the line.
 
-    Audit lines hold their facts and their time themselves, so nothing is added to them.
+    Audit lines hold their facts themselves, so none is added to them.
 
     Args:
         shows_time: Whether a line begins with its time (RFC 3339, UTC).
@@ -23,15 +23,16 @@ class FactsFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
+        time = [time_text(datetime.fromtimestamp(record.created, UTC))] if self._shows_time else []
         if record.name == _AUDIT or record.name.startswith(f"{_AUDIT}."):
-            return super().format(record)
+            return " ".join([*time, super().format(record)])
         facts = [f"{name}={_fact(value)}" for name, value in record.__dict__.items() if name not in _STANDARD]
-        time = [_time(record.created)] if self._shows_time else []
         return " ".join([*time, super().format(record), *facts])
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def time_text(moment: datetime) -> str:
+    """Return an aware UTC moment as lines begin with it (RFC 3339, milliseconds)."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _fact(value: object) -> str:

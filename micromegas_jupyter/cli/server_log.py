@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from micromegas_jupyter.cli.log_lines import FactsFormatter
+from micromegas_jupyter.cli.log_lines import FactsFormatter, time_text
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.server.library_logs import quiet_libraries
 
 LOG_FORMAT: Final = "MICROMEGAS_LOG_FORMAT"
 LOG_LEVEL: Final = "MICROMEGAS_LOG_LEVEL"
@@ -73,6 +75,7 @@ def log_as_server(environ: Mapping[str, str]) -> None:
         ConfigurationError: A variable has no such value, or the audit file cannot be used.
     """
     settings = read_log_settings(environ)
+    quiet_libraries()
     terminal = logging.StreamHandler()
     terminal.setLevel(settings.level)
     terminal.setFormatter(_formatter(settings))
@@ -87,11 +90,11 @@ def log_as_server(environ: Mapping[str, str]) -> None:
 
 
 def tell(line: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Say how the server is doing: as a line for people, or as one of the log when that is JSON."""
+    """Say how the server is doing: as a line for people with its time, or as one of the log when that is JSON."""
     if read_log_settings(environ).is_json:
         logging.getLogger(f"{_PACKAGE}.server").info(line)
     else:
-        print(line, file=sys.stderr)
+        print(time_text(SYSTEM_CLOCK.now()), line, file=sys.stderr)
 
 
 def read_log_settings(environ: Mapping[str, str]) -> LogSettings:

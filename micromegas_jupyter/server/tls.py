@@ -26,7 +26,7 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     Raises:
         ConfigurationError: The files cannot be used.
     """
-    source = TlsSource(files)
+    source = TlsSource(files, listener="Flight")
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         # gRPC asks for each new connection, on threads of its own.
@@ -55,7 +55,7 @@ class HttpTls(Collector):
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._source = TlsSource(files)
+        self._source = TlsSource(files, listener="HTTP")
         self._renewals = 0
         self.context = self._build(self._source.current)
 

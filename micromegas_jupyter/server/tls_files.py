@@ -22,6 +22,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _MAX_PEM_BYTES: Final = 1024 * 1024
 # Files change in steps of the kernel's tick, so that a second change may leave the same mark as the first.
 _YOUNG: Final = timedelta(seconds=1)
+_TRIED: Final = "Replace it by files that fit; they are read by themselves when they change, without a restart."
 _REMEDY: Final = "Name PEM files: the chain with the server's own certificate first, and its key without a password."
 
 
@@ -57,14 +58,16 @@ class TlsSource:
 
     Args:
         files: The files.
+        listener: Whose they are, for the log: `Flight` or `HTTP`.
         clock: Tells how young a change is.
 
     Raises:
         ConfigurationError: They cannot be used.
     """
 
-    def __init__(self, files: TlsFiles, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._files = files
+        self._listener = listener
         self._clock = clock
         self._lock = threading.Lock()
         self._marks = self._look()
@@ -87,7 +90,8 @@ class TlsSource:
             if found == self.current:
                 return None
             self.current = found
-        _LOG.info("The certificate was read again.", extra={"expires_at": found.expires_at.isoformat()})
+        facts = {"listener": self._listener, "expires_at": found.expires_at.isoformat()}
+        _LOG.info("The certificate was read again.", extra=facts)
         return found
 
     def _look(self) -> tuple[FileMark | None, ...]:
@@ -101,7 +105,8 @@ class TlsSource:
     def _tell_once(self, marks: tuple[object, ...], error: ConfigurationError) -> None:
         if marks != self._refused:
             self._refused = marks
-            _LOG.error("The changed certificate cannot be used; the former stays.", extra={"why": error.what})
+            facts = {"listener": self._listener, "why": error.what, "remedy": _TRIED}
+            _LOG.error("The changed certificate cannot be used; the former stays.", extra=facts)
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:

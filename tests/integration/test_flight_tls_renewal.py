@@ -160,6 +160,6 @@ def test_a_pair_that_does_not_fit_starts_nothing(pair: Pair, authority: Authorit
     other = authority.issue("other")
 
     with pytest.raises(ConfigurationError) as caught:
-        TlsSource(TlsFiles(certificate_file=pair.certificate_file, key_file=other.key_file))
+        TlsSource(TlsFiles(certificate_file=pair.certificate_file, key_file=other.key_file), listener="Flight")
 
     assert caught.value.key == "key_file"

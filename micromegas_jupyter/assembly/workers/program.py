@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.assembly.workers.failures import describe_failure
 from micromegas_jupyter.assembly.workers.limits import limit_own_memory
+from micromegas_jupyter.assembly.workers.named_records import name_records
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.peer import Facts, Peer
 from micromegas_jupyter.errors import InternalError, MicromegasError, Unavailable
@@ -49,6 +50,7 @@ class Worker:
         if first is None:
             return
         order = WorkerOrder.from_json({name: value for name, value in first.items() if name != "is"})
+        name_records(order.number)
         limit_own_memory(order.hard_bytes)
         threading.Thread(target=self._listen, name="supervisor-listener", daemon=True).start()
         try:
@@ -107,7 +109,8 @@ class Worker:
 
     def _hear(self, facts: Facts) -> None:
         match facts:
-            case {"is": "listen"}:
+            case {"is": "listen", "number": number}:
+                name_records(number)
                 self._may_listen.set()
             case {"is": "retire", "seconds": float() | int() as seconds, "why": str(why)}:
                 self.retire(float(seconds), why)

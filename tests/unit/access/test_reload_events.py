@@ -48,5 +48,15 @@ def test_a_problem_comes_with_its_remedy_and_no_foreign_text(caplog, error, is_p
     (event,) = [vars(record) for record in caplog.records]
     assert event["message"].startswith(beginning)
     assert (event["kind"], event["issuers"]) == (type(error).__name__, 1)
-    assert event["remedy"] == ("Mend it." if isinstance(error, ConfigurationError) else None)
+    tried = "It is read again by itself when it has changed; nothing has to be restarted."
+    assert event["remedy"] == (f"Mend it. {tried}" if isinstance(error, ConfigurationError) else None)
     assert "secret" not in str(event)
+
+
+def test_nobody_is_told_to_start_a_server_again_that_goes_on(caplog):
+    with caplog.at_level(logging.ERROR):
+        record_problem(ConfigurationError("Wrong.", key="x"), is_part=False)
+
+    (record,) = caplog.records
+    assert "start again" not in record.remedy
+    assert record.remedy.startswith("Correct what it says. It is read again by itself")

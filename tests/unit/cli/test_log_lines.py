@@ -40,10 +40,10 @@ def test_a_log_that_tells_more_than_warnings_shows_the_time(level, shows_time):
     assert line == ("1970-01-01T00:00:00.000Z " if shows_time else "") + "INFO n Ready."
 
 
-def test_an_audit_line_has_its_time_itself():
-    line = _line('{"time":"2026"}', name="micromegas_jupyter.audit", shows_time=True, created=0)
+def test_a_servers_audit_line_begins_with_its_time_like_any_other():
+    line = _line('{"time":"2026"}', name="micromegas_jupyter.audit", shows_time=True, created=0, worker=1)
 
-    assert line == 'INFO micromegas_jupyter.audit {"time":"2026"}'
+    assert line == '1970-01-01T00:00:00.000Z INFO micromegas_jupyter.audit {"time":"2026"}'
 
 
 def test_an_audit_line_stands_alone_because_it_holds_its_facts():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -92,5 +93,5 @@ def test_what_the_command_tells_is_text_for_people_and_json_for_machines(capsys)
     tell("ready", variables)
 
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "ready"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ready", first)
     assert json.loads(second)["message"] == "ready"
