@@ -17,6 +17,8 @@ class Call:
 
     Attributes:
         server: Host and port, for messages.
+        is_encrypted: Whether the connection uses TLS.
+        shows_certificate: Whether a certificate is shown to a server that asks for one.
         credential: Who makes it.
         headers: What it asks for besides its payload; without the credential.
         timeout_seconds: How long it may last, None for as long as it takes.
@@ -25,6 +27,8 @@ class Call:
     """
 
     server: str
+    is_encrypted: bool = False
+    shows_certificate: bool = False
     credential: Credential
     headers: tuple[Header, ...] = ()
     timeout_seconds: float | None = None

@@ -127,6 +127,8 @@ class Connection:
     ) -> Call:
         return Call(
             server=self._address.name,
+            is_encrypted=self._address.is_encrypted,
+            shows_certificate=self.transport.shows_certificate,
             credential=credential,
             headers=headers,
             timeout_seconds=timeout_seconds,

@@ -12,6 +12,7 @@ from pyarrow import flight
 
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.token_facts import describe_token, has_ended
+from micromegas_jupyter.client.unreachable import explain_unreachable, is_unreachable
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -22,7 +23,6 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     Rejected,
     ResourcesExhausted,
-    ServerUnavailable,
     Unavailable,
     UnsupportedStatement,
 )
@@ -44,13 +44,6 @@ _SUFFIX: Final = re.compile(
 _QUERY_ID: Final = re.compile(r"\s*\(query_id=([A-Za-z0-9._-]{1,64})\)")
 _PLACE: Final = re.compile(r"\bline:? (\d{1,9}),? column:? (\d{1,9})", re.IGNORECASE)
 
-# Words of gRPC itself for a connection that could not be made or broke: no server chose this status.
-_UNREACHABLE: Final = re.compile(
-    r"failed to connect to all addresses|errors resolving|DNS resolution failed|Socket closed|Connection reset|"
-    r"Endpoint closing|keepalive watchdog timeout|Broken pipe|Stream removed|GOAWAY|Transport closed|"
-    r"connection attempt timed out|recvmsg|sendmsg|Connection refused|handshake|empty address list",
-    re.IGNORECASE,
-)
 _DOTS_OF_A_JWT: Final = 2
 _KEY_REMEDY: Final = (
     "If it is an API key, check the file that api_key_file names or ask the server's administrator; else sign in again."
@@ -59,7 +52,6 @@ _AUDIENCE_REMEDY: Final = (
     "If the server expects another audience, ask for a token with --audience NAME; its administrator knows the name. "
     "Else sign in again."
 )
-_TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame|WRONG_VERSION_NUMBER", re.IGNORECASE)
 
 
 class _Words(NamedTuple):
@@ -133,17 +125,9 @@ def _by_status(words: _Words) -> MicromegasError:
 
 
 def _unavailable(text: str, call: Call) -> MicromegasError:
-    if not _UNREACHABLE.search(text):
-        return Unavailable(f"{call.server} cannot answer now: {text}" if text else f"{call.server} cannot answer now.")
-    if "failed to connect" in text and _TLS_TROUBLE.search(text):
-        return ServerUnavailable(
-            f"No secure connection to {call.server} could be made.",
-            remedy="Check that the server speaks TLS exactly when the URI says grpc+tls://, and that ca_bundle names "
-            "the authority of its certificate.",
-        )
-    if "failed to connect" in text or "resol" in text:
-        return ServerUnavailable(f"{call.server} does not answer.")
-    return ServerUnavailable(f"The connection to {call.server} was lost.", remedy="Run the query again.")
+    if is_unreachable(text):
+        return explain_unreachable(text, call)
+    return Unavailable(f"{call.server} cannot answer now: {text}" if text else f"{call.server} cannot answer now.")
 
 
 def _timed_out(call: Call) -> MicromegasError:

@@ -103,6 +103,9 @@ class Transport:
         extra_ca_bundle: A PEM file of authorities to trust besides those.
         certificate: What is shown to a server that asks for a certificate.
 
+    Attributes:
+        shows_certificate: Whether there is one to be shown.
+
     Raises:
         UsageError: A file of authorities cannot be used.
     """
@@ -120,6 +123,7 @@ class Transport:
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         roots = _read_all_roots(ca_bundle, extra_ca_bundle) if address.is_encrypted else None
         shows = certificate if address.is_encrypted else None
+        self.shows_certificate = shows is not None
         self._client = flight.connect(
             address.location,
             tls_root_certs=roots,

@@ -12,7 +12,7 @@ import pytest
 from micromegas_jupyter.assembly import connect
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client import FlightSQLClient
-from micromegas_jupyter.errors import ConfigurationError, UsageError
+from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
 from micromegas_jupyter.server.tls_files import TlsFiles
@@ -102,6 +102,56 @@ def test_our_client_shows_the_certificate_that_its_settings_name(
         frame = client.query("numbers")
 
     assert frame["n"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "shown", "what", "remedy"),
+    [
+        ("grpc", "none", "it probably speaks TLS", "grpc+tls://"),
+        (
+            "grpc+tls",
+            "none",
+            "asks for a client's certificate, and none was shown",
+            "MICROMEGAS_CLIENT_CERTIFICATE_FILE",
+        ),
+        ("grpc+tls", "foreign", "does not accept the certificate that was shown", "--tls-client-ca"),
+    ],
+)
+def test_our_client_says_what_the_server_probably_wants(
+    place: Place, scheme: str, shown: str, what: str, remedy: str
+) -> None:
+    pair = place.foreign if shown == "foreign" else None
+    client = FlightSQLClient(
+        place.server.uri.replace("grpc+tls", scheme),
+        auth_provider=StaticTokenAuthProvider("alice"),
+        ca_bundle=str(place.authority.ca_file),
+        client_certificate_file=None if pair is None else str(pair.certificate_file),
+        client_key_file=None if pair is None else str(pair.key_file),
+    )
+
+    with client, pytest.raises(ServerUnavailable) as caught:
+        client.query("numbers")
+
+    assert what in caught.value.what
+    assert remedy in caught.value.remedy
+
+
+def test_our_client_says_that_a_server_speaks_no_tls(place: Place) -> None:
+    plain = ServerThread(engine=FakeEngine(), validator=FakeValidator(), settings=FlightServerSettings(port=0))
+    plain.start()
+    uri = plain.uri.replace("grpc://", "grpc+tls://")
+
+    try:
+        with (
+            FlightSQLClient(uri, ca_bundle=str(place.authority.ca_file)) as client,
+            pytest.raises(ServerUnavailable) as caught,
+        ):
+            client.query("numbers")
+    finally:
+        plain.stop(grace_seconds=0)
+
+    assert "does not speak TLS" in caught.value.what
+    assert "grpc://" in caught.value.remedy
 
 
 def test_a_key_that_others_can_read_is_not_used(place: Place, tmp_path: Path) -> None:

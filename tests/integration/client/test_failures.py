@@ -210,7 +210,7 @@ def test_bytes_that_are_no_arrow_data_are_no_fault_of_the_statement(
 
 
 def test_a_tls_client_says_so_when_the_server_speaks_plain_text(fake_server: FakeFlightServer) -> None:
-    with pytest.raises(ServerUnavailable, match="secure connection"):
+    with pytest.raises(ServerUnavailable, match="does not speak TLS"):
         FlightSQLClient(f"grpc+tls://127.0.0.1:{fake_server.port}").query("SELECT 1")
 
 

@@ -200,7 +200,30 @@ def test_a_long_or_hostile_text_is_bounded_and_harmless() -> None:
         ("errors resolving nosuch.example:1: [field:hostname]", "does not answer"),
         (
             "failed to connect to all addresses; last error: UNKNOWN: Ssl handshake failed: CERTIFICATE_VERIFY_FAILED",
+            "is of no authority that is trusted here",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:1: Ssl handshake failed "
+                "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed: "
+                "certificate has expired"
+            ),
+            "has ended",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:1: Peer name vm is not in peer "
+                "certificate"
+            ),
+            "is for another name",
+        ),
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: Ssl handshake failed: NO_SHARED_CIPHER",
             "No secure",
+        ),
+        (
+            "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:1.2.3.4:1: Failed parsing HTTP/2",
+            "is no Flight SQL server",
         ),
         ("failed to connect to all addresses; last error: timed out before receiving SETTINGS frame", "No secure"),
         ("Socket closed", "was lost"),
