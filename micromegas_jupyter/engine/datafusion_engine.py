@@ -31,7 +31,7 @@ from micromegas_jupyter.engine.plan_checks import check_plan, check_types, check
 from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
-from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, names_of, visible_schemas
+from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, listed_schema, names_of
 from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
@@ -129,7 +129,7 @@ class DataFusionEngine:
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
         visible = self._visibility.tables(self._tables.snapshot(), caller)
-        return [shown for table in visible for shown in visible_schemas(table)]
+        return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible]
 
     def check_conditions(self, filters: Mapping[str, Sequence[str]]) -> None:
         """Check the conditions of roles against the tables that there are now.

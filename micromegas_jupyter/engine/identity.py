@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.visibility import VisibleTable
 
 RIGHTS: Final = "my_rights"
-_SHOW_RIGHTS: Final = ("show", "rights")
+_QUERIES: Final = {
+    ("show", "rights"): "SELECT * FROM my_rights()",
+    # What it is in DataFusion, but for a table that nobody may read.
+    ("show", "tables"): "SELECT * FROM information_schema.tables WHERE table_name <> 'df_settings'",
+}
 _RIGHTS_SCHEMA: Final = pa.schema(
     [
         pa.field("kind", pa.string(), nullable=False),
@@ -40,13 +44,14 @@ _RIGHTS_SCHEMA: Final = pa.schema(
 
 
 def with_identity_syntax(scanned: Scan) -> Scan:
-    """Return a statement as DataFusion's parser takes it: `SHOW RIGHTS` as a query, `current_user()` without brackets.
+    """Return a statement as DataFusion's parser takes it.
 
-    Blanks take the place of the brackets, so that places in messages stay what they are.
+    `SHOW RIGHTS` and `SHOW TABLES` are queries, and `current_user()` has no brackets: blanks take their
+    place, so that places in messages stay what they are.
     """
-    words = [token.name for token in scanned.tokens if token.kind is not Kind.SEMICOLON]
-    if tuple(words) == _SHOW_RIGHTS:
-        return scan("SELECT * FROM my_rights()")
+    words = tuple(token.name for token in scanned.tokens if token.kind is not Kind.SEMICOLON)
+    if words in _QUERIES:
+        return scan(_QUERIES[words])
     sql = scanned.sql
     for name, opening, closing in triples(scanned):
         if name.name in BARE_NAMES and is_empty_call(name, opening, closing):
@@ -100,4 +105,4 @@ def _rights(caller: AuthContext, tables: Sequence[VisibleTable]) -> Iterator[tup
     yield from (("role", role, None) for role in caller.roles)
     yield from (("group", group, None) for group in caller.groups)
     for table in tables:
-        yield from (("table", name, "some rows" if table.conditions else "all rows") for name in table.names)
+        yield "table", table.snapshot.name, "some rows" if table.conditions else "all rows"

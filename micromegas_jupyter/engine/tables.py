@@ -88,7 +88,8 @@ class TableBuilder:
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them.
 
-        A statement over information_schema sees the others too, as names and schemas without rows.
+        A statement over information_schema sees the others too, as names and schemas without rows; raw rows are listed
+        nowhere, for they are there for those who know of them.
 
         Args:
             context: The session.
@@ -108,10 +109,11 @@ class TableBuilder:
             if any(mentions.has(name) for name in table.names):
                 _check_files(snapshot)
                 rows = self._rows(context, snapshot)
-                self._register(context, table, rows, time_range=time_range, is_apart=is_apart)
+                named = table if mentions.has(table.raw_name or "") else replace(table, raw_name=None)
+                self._register(context, named, rows, time_range=time_range, is_apart=is_apart)
                 registered.append(table)
             elif wants_names:
-                unfiltered = replace(table, conditions=())
+                unfiltered = replace(table, conditions=(), raw_name=None)
                 rows = no_rows(context, snapshot.schema)
                 self._register(context, unfiltered, rows, time_range=None, is_apart=False)
         return registered
@@ -158,13 +160,9 @@ def _readable(table: VisibleTable) -> TableSnapshot:
     return replace(table.snapshot, schema=flat_schema(table.snapshot.schema))
 
 
-def visible_schemas(table: VisibleTable) -> list[tuple[str, pa.Schema]]:
-    """Return the names that a table makes visible, each with the schema of `SELECT *`; kept per schema."""
-    snapshot = table.snapshot
-    found = [(snapshot.name, _wire_schema(visible_schema(snapshot)))]
-    if table.raw_name is not None:
-        found.append((table.raw_name, _wire_schema(merged_schema(snapshot.schema, None, None))))
-    return found
+def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
+    """Return the schema of `SELECT *` over a table; kept per schema."""
+    return _wire_schema(visible_schema(snapshot))
 
 
 @functools.lru_cache(maxsize=512)
@@ -173,8 +171,8 @@ def _wire_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def names_of(tables: Sequence[VisibleTable]) -> tuple[str, ...]:
-    """Return all visible names."""
-    return tuple(name for table in tables for name in table.names)
+    """Return the names of all visible tables; those of raw rows are told to nobody."""
+    return tuple(table.snapshot.name for table in tables)
 
 
 def _check_files(snapshot: TableSnapshot) -> None:

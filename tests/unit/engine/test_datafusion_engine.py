@@ -202,9 +202,9 @@ def test_information_schema_names_all_tables_and_columns(ask: Asker) -> None:
     assert {row["table_name"] for row in tables if row["table_schema"] == "public"} == {
         "log_entries",
         "processes",
-        "__processes__partitions",
         "measures",
     }
+    assert "df_settings" not in {row["table_name"] for row in tables}
     assert [row["column_name"] for row in columns] == ["last_update_time", "process_id", "start_time"]
 
 
@@ -218,7 +218,7 @@ def test_information_schema_shows_no_definition(ask: Asker) -> None:
 def test_tables_are_listed_with_their_wire_schemas(ask: Asker) -> None:
     found = dict(ask.engine.tables(CALLER))
 
-    assert list(found) == ["log_entries", "processes", "__processes__partitions", "measures"]
+    assert list(found) == ["log_entries", "processes", "measures"]
     assert found["log_entries"] == ask.plan("SELECT * FROM log_entries").schema
     assert found["processes"] == ask.plan("SELECT * FROM processes").schema
 

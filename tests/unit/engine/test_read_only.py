@@ -178,4 +178,4 @@ def test_a_reading_statement_is_accepted(ask: Asker, sql: str) -> None:
 def test_nothing_that_was_refused_left_a_trace(ask: Asker) -> None:
     names = ask.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
 
-    assert {row["table_name"] for row in names} == {"log_entries", "processes", "__processes__partitions", "measures"}
+    assert {row["table_name"] for row in names} == {"log_entries", "processes", "measures"}

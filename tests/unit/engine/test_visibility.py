@@ -96,7 +96,7 @@ def test_no_list_names_a_hidden_table(ask: Asker) -> None:
     assert "measures" in str(caller.rows("SHOW TABLES"))
 
 
-@pytest.mark.parametrize("near", ["processing", "log_entriez", "__processes__partition"])
+@pytest.mark.parametrize("near", ["processing", "log_entriez"])
 def test_no_suggestion_names_a_hidden_table(ask: Asker, near: str) -> None:
     caller = ask.seeing({"measures": ()})
 
@@ -119,11 +119,7 @@ def test_a_caller_without_any_table_can_still_compute(ask: Asker) -> None:
 def test_allowed_tables_are_listed_and_described_as_ever(ask: Asker) -> None:
     caller = ask.seeing({"processes": (), "measures": ("level > 3",)})
 
-    assert [name for name, _ in ask.engine.tables(caller.caller)] == [
-        "processes",
-        "__processes__partitions",
-        "measures",
-    ]
+    assert [name for name, _ in ask.engine.tables(caller.caller)] == ["processes", "measures"]
     assert caller.rows("DESCRIBE processes") == ask.rows("DESCRIBE processes")
     assert {row["definition"] for row in caller.rows("SHOW CREATE TABLE measures")} == {None}
     assert caller.rows("SELECT count(*) AS n FROM processes") == [{"n": 2}]
@@ -152,3 +148,12 @@ def test_a_default_condition_is_used_without_rights_only() -> None:
 
     assert seen.conditions == ("level > 3",)
     assert allowed.conditions == ()
+
+
+@pytest.mark.parametrize("sql", ["SHOW TABLES", "show tables;", "SELECT * FROM information_schema.tables"])
+def test_raw_rows_are_listed_nowhere_and_read_by_whoever_knows_of_them(ask: Asker, sql: str) -> None:
+    listed = {row["table_name"] for row in ask.rows(sql)}
+
+    assert "processes" in listed
+    assert "__processes__partitions" not in listed
+    assert ask.rows("SELECT count(*) AS n FROM __processes__partitions")[0]["n"] >= 1
