@@ -21,7 +21,7 @@ from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.flat_schema import flat_schema
 from micromegas_jupyter.engine.names import quoted
 from micromegas_jupyter.engine.scanner import Kind, Scan
-from micromegas_jupyter.engine.visible_schema import merged_schema, no_rows, visible_schema
+from micromegas_jupyter.engine.visible_schema import no_rows, visible_schema
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.errors import InternalError
 

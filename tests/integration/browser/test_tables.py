@@ -62,7 +62,7 @@ def part(tables: Locator, name: str) -> Locator:
 
 def test_a_table_that_is_opened_shows_its_columns_and_what_it_holds(page: Page, tables: Locator) -> None:
     logs = part(tables, "log_entries")
-    expect(tables.get_by_text("6 tables of 127.0.0.1")).to_be_visible()
+    expect(tables.get_by_text("4 tables of 127.0.0.1")).to_be_visible()
     expect(logs.locator("summary")).to_contain_text("What programs logged")
 
     # By keyboard alone.
