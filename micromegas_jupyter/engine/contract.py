@@ -48,6 +48,8 @@ class StatementRequest:
         time_range: What every table with a time is cut to before the statement sees it; None for all rows.
         row_limit: At most this many rows are given, on top of the statement's own LIMIT; None for all.
         preserve_dictionary: Whether dictionary-encoded columns stay so in the result; otherwise they are flattened.
+        runs_at_once: Whether the rows are asked for as soon as it is planned, so that the engine may run a tiny
+            statement while it plans it; errors of its run are raised by `batches` all the same.
 
     Raises:
         ValueError: `row_limit` is negative.
@@ -58,6 +60,7 @@ class StatementRequest:
     time_range: TimeRange | None = None
     row_limit: int | None = None
     preserve_dictionary: bool = False
+    runs_at_once: bool = False
 
     def __post_init__(self) -> None:
         if self.row_limit is not None and self.row_limit < 0:
@@ -109,7 +112,9 @@ class Engine(Protocol):
     """Turns statements into planned queries over the tables that a caller may see."""
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request`; nothing of it runs yet. A statement may be planned without its parameters.
+        """Check and plan `request`; nothing of it runs yet, unless it `runs_at_once`.
+
+        A statement may be planned without its parameters.
 
         Raises:
             InvalidStatement: The SQL, a name, a type or a parameter is wrong.

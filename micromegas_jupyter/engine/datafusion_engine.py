@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.engine.barrier import barrier_holds
 from micromegas_jupyter.engine.conditions import Conditions
-from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
+from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result, run_now
 from micromegas_jupyter.engine.denial_functions import register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
@@ -25,13 +25,14 @@ from micromegas_jupyter.engine.huge_values import check_huge_values
 from micromegas_jupyter.engine.identity import register_identity_functions, with_identity_syntax
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
+from micromegas_jupyter.engine.one_row import ReadyQuery, is_one_row, may_be_one_row
 from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
 from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
 from micromegas_jupyter.engine.plan_checks import check_plan, check_types, check_work, is_explain, placeholder_types
 from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
-from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, listed_schema, names_of
+from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
@@ -40,9 +41,9 @@ from micromegas_jupyter.errors import InternalError, QueryError, StatementRefuse
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from datafusion import DataFrame
+    from datafusion import DataFrame, SessionContext
     from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.scanner import Scan
     from micromegas_jupyter.engine.settings import EngineSettings
+    from micromegas_jupyter.engine.tables import Mention
     from micromegas_jupyter.engine.visibility import VisibleTable
     from micromegas_jupyter.errors import MicromegasError
 
@@ -77,6 +79,7 @@ class _Planned:
     frame: DataFrame
     tables: list[VisibleTable]
     init_seconds: float
+    plan_text: str
     work: PlanWork | None = None
 
     @property
@@ -113,7 +116,7 @@ class DataFusionEngine:
         self._leftovers = None if leftover_events is None else Leftovers(self._pool, leftover_events)
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request` over what `caller` sees; nothing of it runs yet.
+        """Check and plan `request` over what `caller` sees; nothing of it runs yet, unless it `runs_at_once`.
 
         Raises:
             InvalidStatement: The SQL, a name, a type or a parameter is wrong.
@@ -185,9 +188,18 @@ class DataFusionEngine:
             raise _placed(translate(error, context), placeholders) from error
 
     def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
-        started = SYSTEM_CLOCK.monotonic()
-        session = self._sessions.open()
         mentions = find_mentions(statement.scanned)
+        if may_be_one_row(mentions.names) and not mentions_any(mentions, statement.tables):
+            planned = self._planned_in(self._sessions.open_diskless, statement, mentions, is_apart=is_apart)
+            if is_one_row(planned.plan_text):
+                return planned
+        return self._planned_in(self._sessions.open, statement, mentions, is_apart=is_apart)
+
+    def _planned_in(
+        self, open_session: Callable[[], SessionContext], statement: _Statement, mentions: Mention, *, is_apart: bool
+    ) -> _Planned:
+        started = SYSTEM_CLOCK.monotonic()
+        session = open_session()
         if self._denials is not None and statement.caller.is_admin:
             register_denial_functions(
                 session,
@@ -207,10 +219,10 @@ class DataFusionEngine:
         init_seconds = SYSTEM_CLOCK.monotonic() - started
         frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
         plan = frame.logical_plan()
-        check_plan(plan)
+        plan_text = check_plan(plan)
         # Behind the barrier it is the same statement.
         work = None if is_apart else check_work(plan, statement.scanned)
-        return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, work=work)
+        return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work)
 
     def _kept_apart(self, planned: _Planned, statement: _Statement) -> _Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
@@ -236,7 +248,7 @@ class DataFusionEngine:
     def _barrier_holds(self) -> bool:
         return barrier_holds(self._sessions.open())
 
-    def _query(self, planned: _Planned, statement: _Statement, context: Context) -> DataFusionQuery:
+    def _query(self, planned: _Planned, statement: _Statement, context: Context) -> PlannedQuery:
         frame = planned.frame
         request = statement.request
         plan = frame.logical_plan()
@@ -247,19 +259,25 @@ class DataFusionEngine:
             result = replace(result, row_limit=request.row_limit, scrubber=scrubber)
         elif request.row_limit is not None:
             frame = frame.limit(request.row_limit)
-        is_bound = request.parameters is not None
+        parameters = Parameters(
+            schema=_parameter_schema(statement.placeholders, request.parameters, plan),
+            unbound=() if request.parameters is not None else statement.placeholders.written,
+        )
+        init_seconds = statement.init_seconds + planned.init_seconds
+        if request.runs_at_once and not parameters.unbound and is_one_row(planned.plan_text):
+            ran = run_now(frame, result, context)
+            return ReadyQuery(
+                ran, schema=result.schema, parameter_schema=parameters.schema, context_init_seconds=init_seconds
+            )
         return DataFusionQuery(
             frame,
             result,
-            parameters=Parameters(
-                schema=_parameter_schema(statement.placeholders, request.parameters, plan),
-                unbound=() if is_bound else statement.placeholders.written,
-            ),
+            parameters=parameters,
             pool=self._pool,
             context=context,
-            context_init_seconds=statement.init_seconds + planned.init_seconds,
+            context_init_seconds=init_seconds,
             work_class=estimate_work(
-                plan.display_indent(),
+                planned.plan_text,
                 statement.scanned,
                 (file for table in planned.tables for file in table.snapshot.files),
             ),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.figures import PlanCounts, QueryFigures, count_plan
 from micromegas_jupyter.engine.leftovers import goes_on_for_long
+from micromegas_jupyter.engine.one_row import Ran
 from micromegas_jupyter.engine.placeholders import missing_parameter
 from micromegas_jupyter.engine.wire_schema import to_wire
 from micromegas_jupyter.engine.work_class import WorkClass
@@ -66,6 +67,21 @@ class Parameters:
 
     schema: pa.Schema
     unbound: tuple[str, ...] = ()
+
+
+def run_now(frame: DataFrame, result: Result, context: Context) -> Ran:
+    """Run a statement of one row in this thread, which must be one that may block."""
+    started = SYSTEM_CLOCK.monotonic()
+    failure = None
+    batches: tuple[pa.RecordBatch, ...] = ()
+    try:
+        batches = tuple(result.convert(batch) for batch in frame.collect())
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        failure = translate(error, context)
+        failure.__cause__ = error.with_traceback(None)  # which would keep the statement alive
+    return Ran(batches=batches, failure=failure, seconds=SYSTEM_CLOCK.monotonic() - started)
 
 
 class DataFusionQuery:

@@ -34,8 +34,8 @@ _CHILDREN: Final = ("left", "right", "expr", "low", "high", "pattern", "list")
 _MOST_VISITED: Final = 2000
 
 
-def check_plan(plan: LogicalPlan) -> None:
-    """Check what only the plan shows.
+def check_plan(plan: LogicalPlan) -> str:
+    """Check what only the plan shows; return it as text, one step a line.
 
     Raises:
         StatementRefused: It reads the engine's settings, which name folders, or it joins or nests too much.
@@ -47,6 +47,7 @@ def check_plan(plan: LogicalPlan) -> None:
         raise StatementRefused(f"The statement has more joins than the {Limits.JOINS} that this server takes.")
     if text.count("\n") > _PLAN_NODES:
         raise StatementRefused(f"The statement's plan has more steps than the {_PLAN_NODES} that this server takes.")
+    return text
 
 
 def check_work(plan: LogicalPlan, scanned: Scan) -> PlanWork:

@@ -65,6 +65,11 @@ def find_mentions(scanned: Scan) -> Mention:
     return Mention(names=names, text=None if scanned.is_certain else scanned.sql.lower())
 
 
+def mentions_any(mentions: Mention, tables: Sequence[VisibleTable]) -> bool:
+    """Return whether a statement may refer to any of the tables."""
+    return any(mentions.has(name) for table in tables for name in table.names)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableBuilder:
     """Builds tables in sessions.

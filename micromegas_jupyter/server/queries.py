@@ -103,7 +103,7 @@ class QueryRunner:
             PermissionDenied: The headers name another user.
             QueryError: The statement cannot be planned or fails, or takes more time or gives more than it may.
         """
-        request = _build_request(call, sql, parameters)
+        request = _build_request(call, sql, parameters, runs_at_once=True)
         facts = self._gather_facts(call, request)
         audit = QueryAudit(facts, self._clock)
         measure = QueryMeasure(self._clock)
@@ -162,7 +162,9 @@ class QueryRunner:
         )
 
 
-def _build_request(call: Call, sql: str, parameters: pa.RecordBatch | None) -> StatementRequest:
+def _build_request(
+    call: Call, sql: str, parameters: pa.RecordBatch | None, *, runs_at_once: bool = False
+) -> StatementRequest:
     options = parse_query_options(call.headers)
     return StatementRequest(
         sql=sql,
@@ -170,4 +172,5 @@ def _build_request(call: Call, sql: str, parameters: pa.RecordBatch | None) -> S
         time_range=options.time_range,
         row_limit=options.row_limit,
         preserve_dictionary=options.preserve_dictionary,
+        runs_at_once=runs_at_once,
     )

@@ -38,6 +38,26 @@ def test_two_sessions_take_from_one_pool(sessions: Sessions) -> None:
     del holder
 
 
+def test_sessions_with_and_without_room_on_disk_take_from_one_pool(sessions: Sessions) -> None:
+    holder = iter(sessions.open().sql(HOLDING).execute_stream())
+    next(holder)
+
+    with pytest.raises(Exception, match="Resources exhausted"):
+        next(iter(sessions.open_diskless().sql(HOLDING).execute_stream()))
+
+    del holder
+
+
+def test_a_session_without_room_on_disk_writes_nothing_there(sessions: Sessions) -> None:
+    wide = "SELECT md5(CAST(value AS VARCHAR)) AS s FROM generate_series(1, 3000000) ORDER BY s"
+    context = sessions.open_diskless()
+
+    with pytest.raises(Exception, match="Resources exhausted"):
+        next(iter(context.sql(wide).execute_stream()))
+
+    assert list(sessions.folder.iterdir()) == []
+
+
 def test_a_session_alone_has_room(sessions: Sessions) -> None:
     assert next(iter(sessions.open().sql(HOLDING).execute_stream())).to_pyarrow().num_rows > 0
 
