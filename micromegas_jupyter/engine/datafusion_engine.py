@@ -16,13 +16,13 @@ import pyarrow as pa
 from micromegas_jupyter.engine.barrier import barrier_holds
 from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result, run_now
-from micromegas_jupyter.engine.denial_functions import register_denial_functions, with_denial_as_rows
+from micromegas_jupyter.engine.denial_functions import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.huge_values import check_huge_values
-from micromegas_jupyter.engine.identity import register_identity_functions, with_identity_syntax
+from micromegas_jupyter.engine.identity import IDENTITY_NAMES, register_identity_functions, with_identity_syntax
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.one_row import ReadyQuery, is_one_row, may_be_one_row
@@ -77,7 +77,7 @@ class _Planned:
     """A statement's plan, and the tables in its session."""
 
     frame: DataFrame
-    tables: list[VisibleTable]
+    tables: Sequence[VisibleTable]
     init_seconds: float
     plan_text: str
     work: PlanWork | None = None
@@ -190,14 +190,20 @@ class DataFusionEngine:
     def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
         mentions = find_mentions(statement.scanned)
         if may_be_one_row(mentions.names) and not mentions_any(mentions, statement.tables):
-            planned = self._planned_in(self._sessions.open_diskless, statement, mentions, is_apart=is_apart)
+            needs_nothing = mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES | DENIAL_NAMES)
+            planned = (
+                _planned_in(self._sessions.bare, statement)
+                if needs_nothing
+                else self._planned_with(self._sessions.open_diskless, statement, mentions, is_apart=is_apart)
+            )
             if is_one_row(planned.plan_text):
                 return planned
-        return self._planned_in(self._sessions.open, statement, mentions, is_apart=is_apart)
+        return self._planned_with(self._sessions.open, statement, mentions, is_apart=is_apart)
 
-    def _planned_in(
+    def _planned_with(
         self, open_session: Callable[[], SessionContext], statement: _Statement, mentions: Mention, *, is_apart: bool
     ) -> _Planned:
+        """Return a plan in a session of its own with all that the statement mentions."""
         started = SYSTEM_CLOCK.monotonic()
         session = open_session()
         if self._denials is not None and statement.caller.is_admin:
@@ -217,12 +223,7 @@ class DataFusionEngine:
             is_apart=is_apart,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
-        plan = frame.logical_plan()
-        plan_text = check_plan(plan)
-        # Behind the barrier it is the same statement.
-        work = None if is_apart else check_work(plan, statement.scanned)
-        return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work)
+        return _planned_in(session, statement, tables=tables, init_seconds=init_seconds, is_apart=is_apart)
 
     def _kept_apart(self, planned: _Planned, statement: _Statement) -> _Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
@@ -283,6 +284,22 @@ class DataFusionEngine:
             ),
             leftovers=self._leftovers,
         )
+
+
+def _planned_in(
+    session: SessionContext,
+    statement: _Statement,
+    *,
+    tables: Sequence[VisibleTable] = (),
+    init_seconds: float = 0.0,
+    is_apart: bool = False,
+) -> _Planned:
+    frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+    plan = frame.logical_plan()
+    plan_text = check_plan(plan)
+    # Behind the barrier it is the same statement.
+    work = None if is_apart else check_work(plan, statement.scanned)
+    return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work)
 
 
 def _parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DENY: Final = "deny_queries"
 LIST: Final = "list_query_denials"
 REMOVE: Final = "remove_query_denial"
-_ALL: Final = frozenset({DENY, LIST, REMOVE})
+DENIAL_NAMES: Final = frozenset({DENY, LIST, REMOVE})
 _TIME: Final = pa.timestamp("ns", "+00:00")
 _SCHEMA: Final = pa.schema(
     [
@@ -41,7 +41,7 @@ _SCHEMA: Final = pa.schema(
 
 def names_denial_function(sql: str) -> bool:
     """Return whether a statement names one of the functions, so that an administrator can always lift a denial."""
-    return any(token.kind is Kind.WORD and token.name in _ALL for token in scan(sql).tokens)
+    return any(token.kind is Kind.WORD and token.name in DENIAL_NAMES for token in scan(sql).tokens)
 
 
 def with_denial_as_rows(scanned: Scan) -> Scan:

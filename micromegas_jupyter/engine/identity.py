@@ -70,7 +70,7 @@ def register_identity_functions(
         tables: What the caller sees.
         mentions: The names in the statement.
     """
-    if mentions.text is None and mentions.names.isdisjoint(_REGISTERED):
+    if mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES):
         return
     for name, fact in caller_facts(caller).items():
         if mentions.has(name):
@@ -81,7 +81,7 @@ def register_identity_functions(
         session.register_udtf(udtf(lambda *_: shown, RIGHTS))
 
 
-_REGISTERED: Final = IDENTITY_FUNCTIONS | {RIGHTS}
+IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
 
 
 def _register(session: SessionContext, name: str, fact: Fact) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from micromegas_jupyter.errors import ResourcesExhausted
@@ -28,6 +28,37 @@ _WAITING_PER_THREAD: Final = 64
 _stack_size_lock = threading.Lock()
 
 
+class _Job:
+    """A function that waits or runs, and who waits for it.
+
+    A future of `concurrent.futures` can do the same; to make one, chain it and settle it costs as much as a small plan.
+    """
+
+    __slots__ = ("_claim", "function", "has_ended", "loop", "waiter")
+
+    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.loop = loop
+        self.waiter: asyncio.Future[Any] = loop.create_future()
+        self.has_ended = False
+        self._claim = [True]
+
+    def claim(self) -> bool:
+        """Return True to the first who asks: the thread that runs it, or the caller who drops it."""
+        with suppress(IndexError):
+            return self._claim.pop()  # of two threads, one finds it
+        return False
+
+    def settle(self, result: object, error: BaseException | None) -> None:
+        """Tell the waiter, on its loop."""
+        if self.waiter.done():
+            return
+        if error is None:
+            self.waiter.set_result(result)
+        else:
+            self.waiter.set_exception(error)
+
+
 class PlanningPool:
     """Runs functions on its own daemon threads; safe to use from several loops and threads.
 
@@ -35,12 +66,11 @@ class PlanningPool:
     """
 
     def __init__(self, threads: int) -> None:
-        self._waiting: queue.Queue[tuple[Future[object], Callable[[], object]] | None] = queue.Queue(
-            threads * _WAITING_PER_THREAD
-        )
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._most_waiting = threads * _WAITING_PER_THREAD
         self._closed = threading.Event()
         # Functions that run although nobody waits for them, and since when; covered by `_abandoned_lock`.
-        self._abandoned: dict[Future[Any], float] = {}
+        self._abandoned: dict[_Job, float] = {}
         self._abandoned_lock = threading.Lock()
         #: Called when there is one more of them, and when one of them has come to its end.
         self.on_abandoned: Callable[[], None] | None = None
@@ -62,73 +92,71 @@ class PlanningPool:
         Raises:
             ResourcesExhausted: Too many functions wait already, or the pool is closed.
         """
-        future = self.submit(function)
+        if self._closed.is_set():
+            raise ResourcesExhausted("The engine is closed.", remedy="Start the server again.")
+        if self._waiting.qsize() >= self._most_waiting:
+            raise ResourcesExhausted(
+                "Too many statements wait to be planned.", remedy="Try again in a moment.", limit="planning"
+            )
+        job = _Job(function, asyncio.get_running_loop())
+        self._waiting.put(job)
         try:
-            return await asyncio.wrap_future(future)
+            found: _T = await job.waiter
         except asyncio.CancelledError:
-            if future.running():
-                self._note_abandoned(future)
+            if not job.claim():
+                self._note_abandoned(job)
             raise
+        return found
 
     def abandoned_since(self) -> float | None:
         """Return since when, on the monotonic clock, a function runs that nobody waits for; None when none does."""
         with self._abandoned_lock:
             return min(self._abandoned.values(), default=None)
 
-    def _note_abandoned(self, future: Future[_T]) -> None:
+    def _note_abandoned(self, job: _Job) -> None:
         with self._abandoned_lock:
-            self._abandoned[future] = SYSTEM_CLOCK.monotonic()
-        future.add_done_callback(self._forget_abandoned)
+            if job.has_ended:
+                return
+            self._abandoned[job] = SYSTEM_CLOCK.monotonic()
         if self.on_abandoned is not None:
             self.on_abandoned()
-
-    def _forget_abandoned(self, future: Future[_T]) -> None:
-        with self._abandoned_lock:
-            self._abandoned.pop(future, None)
-        if self.on_abandoned_end is not None:
-            self.on_abandoned_end()
-
-    def submit(self, function: Callable[[], _T]) -> Future[_T]:
-        """Queue `function` and return its future.
-
-        Raises:
-            ResourcesExhausted: Too many functions wait already, or the pool is closed.
-        """
-        future: Future[_T] = Future()
-        if self._closed.is_set():
-            raise ResourcesExhausted("The engine is closed.", remedy="Start the server again.")
-        try:
-            self._waiting.put_nowait((future, function))  # type: ignore[arg-type]  # a Future of _T holds an object
-        except queue.Full as error:
-            raise ResourcesExhausted(
-                "Too many statements wait to be planned.", remedy="Try again in a moment.", limit="planning"
-            ) from error
-        return future
 
     def close(self) -> None:
         """Let running functions end and cancel the waiting ones; returns at once."""
         self._closed.set()
-        while True:
-            try:
+        with suppress(queue.Empty):
+            while True:
                 waiting = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if waiting is not None:
-                waiting[0].cancel()
+                if waiting is not None and waiting.claim():
+                    waiting.has_ended = True
+                    _call_in(waiting.loop, waiting.waiter.cancel)
         for _ in self._threads:
-            self._waiting.put_nowait(None)
+            self._waiting.put(None)
 
     def _work(self) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            future, function = waiting
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = function()
-            except BaseException as error:  # noqa: BLE001 - a panic is no Exception; the waiting caller gets it
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-                # A thread that waits must not keep a query's stream alive.
-                del result
-            del waiting, future, function
+        while (job := self._waiting.get()) is not None:
+            if job.claim():
+                self._run(job)
+            # A thread that waits must not keep a query's stream alive.
+            del job
+
+    def _run(self, job: _Job) -> None:
+        result = error = None
+        try:
+            result = job.function()
+        except BaseException as raised:  # noqa: BLE001 - a panic is no Exception; the waiting caller gets it
+            error = raised
+        with self._abandoned_lock:
+            job.has_ended = True
+            was_abandoned = self._abandoned.pop(job, None) is not None
+        _call_in(job.loop, job.settle, result, error)
+        # The traceback holds this frame, which would hold the error.
+        del result, error
+        if was_abandoned and self.on_abandoned_end is not None:
+            self.on_abandoned_end()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:
+    """Have a function called on a loop; one that is closed has nobody who waits."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)

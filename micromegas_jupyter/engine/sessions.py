@@ -6,6 +6,7 @@ Which tables a session has is `tables`' answer.
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -66,6 +67,14 @@ class Sessions:
     def open_diskless(self) -> SessionContext:
         """Return a new session without tables that cannot spill at all; it costs a tenth of the other kind."""
         return self._opened(self._diskless)
+
+    @functools.cached_property
+    def bare(self) -> SessionContext:
+        """A session as of `open_diskless` for all statements that need nothing in theirs; never put anything into it.
+
+        Statements that are planned with `READ_ONLY` leave nothing behind in a session.
+        """
+        return self.open_diskless()
 
     def _opened(self, runtime: RuntimeEnvBuilder) -> SessionContext:
         context = SessionContext(self._config, runtime)

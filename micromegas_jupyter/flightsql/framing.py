@@ -23,6 +23,8 @@ LARGEST_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
 _PREFIX_BYTES: Final = 8
+# Up to here to copy the rows twice takes less time than to look for the ends of their messages.
+_SMALL_BYTES: Final = 64 * 1024
 
 
 Compression = Literal["lz4", "zstd"]
@@ -90,12 +92,14 @@ class FlightDataEncoder:
     ) -> None:
         self._schema = schema
         self._max_message_bytes = max_message_bytes
+        self._is_plain = compression is None and all(_is_plain(field.type) for field in schema)
         self._pieces = _Pieces()
-        self._writer = pa.ipc.new_stream(self._pieces, schema, options=pa.ipc.IpcWriteOptions(compression=compression))
+        self._options = pa.ipc.IpcWriteOptions(compression=compression)
+        self._writer: Any = None
 
     def encode_schema(self) -> bytes:
         """Return the message that opens the stream."""
-        return _frame(pa.ipc.read_message(self._schema.serialize()).metadata.to_pybytes(), 0, [])
+        return _frame_whole(self._schema.serialize())
 
     def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
         """Yield the messages of one batch: dictionaries where the receiver lacks them, then the rows.
@@ -104,6 +108,13 @@ class FlightDataEncoder:
             ValueError: The batch does not have the stream's schema.
             ResourcesExhausted: One row, or one dictionary, is larger than any message.
         """
+        if self._is_plain and pa.ipc.get_record_batch_size(batch) <= min(_SMALL_BYTES, self._max_message_bytes):
+            if batch.schema != self._schema:
+                raise ValueError("a batch has another schema than its stream")
+            yield _frame_whole(batch.serialize())
+            return
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._pieces, self._schema, options=self._options)
         for part in split_batch(batch, max_bytes=self._max_message_bytes):
             if part.num_rows == 1:
                 _check_message_size(pa.ipc.get_record_batch_size(part))
@@ -113,6 +124,19 @@ class FlightDataEncoder:
                 if header.kind is not HeaderKind.SCHEMA:  # the writer repeats it before the first batch
                     _check_message_size(len(metadata) + header.body_length)
                     yield _frame(metadata, header.body_length, body)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Return whether columns of a type bring no dictionaries along, whatever is in them."""
+    return kind.num_fields == 0 and not pa.types.is_dictionary(kind) and not isinstance(kind, pa.BaseExtensionType)
+
+
+def _frame_whole(message: pa.Buffer) -> bytes:
+    """Return the `FlightData` of one encapsulated message, which has no dictionaries before it."""
+    whole = memoryview(message)
+    body_at = _PREFIX_BYTES + int.from_bytes(whole[4:_PREFIX_BYTES], "little")
+    body = whole[body_at:]
+    return _frame(whole[_PREFIX_BYTES:body_at], len(body), [body])
 
 
 def _check_message_size(size: int) -> None:
@@ -138,9 +162,9 @@ def split_batch(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[pa.RecordB
     yield from split_batch(batch.slice(middle), max_bytes=max_bytes)
 
 
-def _frame(metadata: bytes, body_length: int, body: list[Any]) -> bytes:
+def _frame(metadata: bytes | memoryview, body_length: int, body: list[Any]) -> bytes:
     """Return a `FlightData`; the one place where the rows are copied."""
-    head = [_DATA_HEADER_TAG, _varint(len(metadata)), metadata]
+    head: list[Any] = [_DATA_HEADER_TAG, _varint(len(metadata)), metadata]
     if body_length:
         head += [_DATA_BODY_TAG, _varint(body_length)]
     return b"".join(head + body)

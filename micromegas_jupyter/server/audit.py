@@ -71,7 +71,10 @@ class QueryAudit:
             return
         self._is_written = True
         try:
-            _AUDIT.info("%s", encode_line(self._record(status, error)))
+            if _AUDIT.isEnabledFor(logging.INFO):
+                # `info` would look for the line of code that calls it, which is always this one.
+                line = encode_line(self._record(status, error))
+                _AUDIT.handle(_AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None))
         except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
             _LOG.exception("an audit line could not be written, query_id=%s", self._facts.query_id)
 

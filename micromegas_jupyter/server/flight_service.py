@@ -5,6 +5,7 @@ somebody unknown are never parsed; only the standard health service is answered 
 """
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -40,6 +41,8 @@ _GOODBYE_SECONDS: Final = 2.0  # a client that takes no data cannot be told; clo
 _MAX_NOTICE_CHARACTERS: Final = 512
 
 NOTICE_TRAILER: Final = "x-micromegas-notice"
+
+_NOT_SHOWN: Final = re.compile(r"[^ -~]")
 
 _HANDSHAKE: Final = f"/{FLIGHT_SERVICE}/Handshake"
 
@@ -192,5 +195,5 @@ def _add_notice(context: grpc.aio.ServicerContext[bytes, bytes], caller: AuthCon
     """Let the answer carry what the caller should know about their credential, however the call ends."""
     if caller.notice is not None:
         # Metadata is printable ASCII; gRPC would end the call over anything else.
-        shown = "".join(character if " " <= character <= "~" else "?" for character in caller.notice)
-        context.set_trailing_metadata(((NOTICE_TRAILER, shown[:_MAX_NOTICE_CHARACTERS]),))
+        shown = _NOT_SHOWN.sub("?", caller.notice[:_MAX_NOTICE_CHARACTERS])
+        context.set_trailing_metadata(((NOTICE_TRAILER, shown),))

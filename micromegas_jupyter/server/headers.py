@@ -4,6 +4,7 @@ Whether the caller may make the call is `authentication`'s and `attribution`'s j
 are never read, so a client that sends them changes nothing.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -137,6 +138,7 @@ def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[
     return _address_without_port(claimed.strip()) or address
 
 
+@functools.lru_cache(maxsize=1024)
 def _peer_address(peer: str) -> str:
     kind, _, rest = peer.partition(":")
     if kind not in {"ipv4", "ipv6"}:

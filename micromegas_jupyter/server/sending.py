@@ -40,6 +40,7 @@ class Sending:
         encoder = FlightDataEncoder(planned.schema, compression=compression)
         await self._write(encoder.encode_schema())
         batches = planned.batches()
+        is_whole = False
         try:
             async for batch in batches:
                 sent = self.size.fit(batch)
@@ -53,9 +54,10 @@ class Sending:
                 self.metrics.count_sent(rows=sent.num_rows, size=0)
                 self.audit.output_rows += sent.num_rows
                 self.size.count_rows(sent.num_rows, of=batch.num_rows)
+            is_whole = True
         finally:
             # Without this the engine would work on until the garbage collector finds the iterator.
-            close = getattr(batches, "aclose", None)
+            close = None if is_whole else getattr(batches, "aclose", None)
             if close is not None:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await close()
