@@ -28,8 +28,14 @@ def record_in_force(settings: AccessSettings, *, before: AccessSettings, now: da
     )
 
 
-def warn_of_denied_names(settings: AccessSettings) -> None:
-    """Tell of entries of `denied` that no API key has for a name: they shut out nobody."""
+def warn_of_idle_names(settings: AccessSettings) -> None:
+    """Tell of names that do nothing: of `denied`, those that no API key has; of `admins`, all where nobody signs in."""
+    if settings.admins and settings.oidc is None:
+        record_event(
+            logging.WARNING,
+            "Administrators are named, but no issuer whose tokens could be theirs; API keys administer nothing.",
+            setting=settings.admins_place,
+        )
     names = {key.name for key in settings.api_keys}
     denied = sorted(name for issuer, name in split_denied(settings.denied, issuers=()) if issuer == API_KEY_ISSUER)
     for name in [name for name in denied if name not in names][:_MAX_WARNINGS]:

@@ -18,7 +18,7 @@ from micromegas_jupyter.access.reload_events import (
     count_settings,
     record_in_force,
     record_problem,
-    warn_of_denied_names,
+    warn_of_idle_names,
 )
 from micromegas_jupyter.access.restraints import Statements, read_statements, restrain
 from micromegas_jupyter.access.ticking import Ticker
@@ -93,7 +93,7 @@ class ReloadingValidator(DecidingValidator):
         self._settings, self._current = self._version.settings, self._version.validator
         self._note_in_force()
         self._warn_of_files(reading)
-        warn_of_denied_names(self._settings)
+        warn_of_idle_names(self._settings)
         self._watch = Ticker(self.look_for_changes, interval_seconds=watch_interval_seconds, name="micromegas-access")
         if self._marks:
             self._watch.start()
@@ -190,7 +190,7 @@ class ReloadingValidator(DecidingValidator):
         self.metrics.count_reload("in_force")
         record_in_force(self._settings, before=before, now=self._clock.now())
         self._warn_of_files(reading)
-        warn_of_denied_names(self._settings)
+        warn_of_idle_names(self._settings)
 
     def _use_part(self, version: Version, reading: Reading, *, is_asked_for: bool) -> None:
         """Use what of the newest version can be used, and shut out whom the rest of it shuts out."""

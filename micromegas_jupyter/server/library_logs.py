@@ -11,27 +11,31 @@ from typing import Final
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _TORNADO: Final = logging.getLogger("tornado.general")
 _VERBOSITY: Final = "GRPC_VERBOSITY"
-# The beginning of what `tornado.iostream` logs with the file descriptor, the peer and the error.
-_HANDSHAKE: Final = "SSL Error on "
-_FACTS: Final = 3
+# The beginnings of what `tornado.iostream` logs of a connection, its error last, and what is said instead.
+_SENTENCES: Final = {
+    "SSL Error on ": "A connection to the HTTP port made no TLS.",
+    "error on read": "A connection to the HTTP port broke while it was read.",
+    "Write error on ": "A connection to the HTTP port broke while it was written to.",
+}
 
 
 def quiet_libraries(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Have gRPC write no lines of its own, and tell failed handshakes of the HTTP port in one line at DEBUG.
+    """Have gRPC write no lines of its own, and tell of connections to the HTTP port that fail in one line at DEBUG.
 
     Call it before gRPC is used. Whoever has set `GRPC_VERBOSITY` gets gRPC's own lines on standard error, as plain
     text; what matters to a server of them (a port that is taken, files that cannot be used) it is told otherwise.
     """
     environ.setdefault(_VERBOSITY, "NONE")
-    _TORNADO.addFilter(_without_handshakes)
+    _TORNADO.addFilter(_without_connections)
 
 
-def _without_handshakes(record: logging.LogRecord) -> bool:
-    if not (isinstance(record.msg, str) and record.msg.startswith(_HANDSHAKE)):
+def _without_connections(record: logging.LogRecord) -> bool:
+    said = str(record.msg)
+    sentence = next((ours for beginning, ours in _SENTENCES.items() if said.startswith(beginning)), None)
+    if sentence is None:
         return True
-    facts = record.args if isinstance(record.args, tuple) and len(record.args) == _FACTS else (None, None, None)
-    peer, error = facts[1], facts[2]
-    why = getattr(error, "reason", None) or type(error).__name__
-    client = peer[0] if isinstance(peer, tuple) and peer else None
-    _LOG.debug("A connection to the HTTP port made no TLS.", extra={"client": client, "why": why})
+    facts = record.args if isinstance(record.args, tuple) else ()
+    client = next((fact[0] for fact in facts if isinstance(fact, tuple) and fact), None)
+    why = getattr(facts[-1] if facts else None, "reason", None) or record.getMessage().partition(": ")[2]
+    _LOG.debug(sentence, extra={"client": client, "why": why})
     return False

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.access.reload_events import count_settings, record_problem, warn_of_denied_names
+from micromegas_jupyter.access.reload_events import count_settings, record_problem, warn_of_idle_names
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.settings import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
 
@@ -28,7 +28,7 @@ def test_only_keys_that_let_somebody_in_are_counted():
 
 
 def test_names_that_are_denied_and_not_there_do_not_flood_the_log(caplog):
-    warn_of_denied_names(AccessSettings(denied=tuple(f"api_key|{number}" for number in range(300))))
+    warn_of_idle_names(AccessSettings(denied=tuple(f"api_key|{number}" for number in range(300))))
 
     assert len(caplog.records) == 100
 
@@ -60,3 +60,13 @@ def test_nobody_is_told_to_start_a_server_again_that_goes_on(caplog):
     (record,) = caplog.records
     assert "start again" not in record.remedy
     assert record.remedy.startswith("Correct what it says. It is read again by itself")
+
+
+@pytest.mark.parametrize(
+    ("oidc", "count"), [(None, 1), (OidcServerSettings(issuers=(IssuerSetting(issuer="https://id.example"),)), 0)]
+)
+def test_administrators_that_nobody_can_sign_in_as_are_told_of(caplog, oidc, count):
+    warn_of_idle_names(AccessSettings(admins=("api_key|ops",), oidc=oidc))
+
+    told = [record for record in caplog.records if "API keys administer nothing" in record.message]
+    assert [record.setting for record in told] == ["MICROMEGAS_ADMINS"] * count

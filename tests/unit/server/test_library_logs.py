@@ -38,6 +38,17 @@ def test_a_failed_handshake_is_one_short_line_in_detail_only(caplog):
     assert (record.client, record.why) == ("127.0.0.1", "HTTP_REQUEST")
 
 
+def test_a_connection_that_breaks_is_told_in_detail_only(caplog):
+    quiet_libraries({})
+
+    with caplog.at_level(logging.DEBUG, "micromegas_jupyter.server"):
+        TORNADO.warning("error on read: [SYS] unknown error (_ssl.c:2580)")  # it puts the error in by itself
+
+    (record,) = caplog.records
+    assert (record.levelno, record.message) == (logging.DEBUG, "A connection to the HTTP port broke while it was read.")
+    assert (record.client, record.why) == (None, "[SYS] unknown error (_ssl.c:2580)")
+
+
 def test_anything_else_that_the_library_says_is_left_alone(caplog):
     quiet_libraries({})
 
