@@ -1,4 +1,4 @@
-"""Installs the other provider's packages once, from its lock file, into a cache folder."""
+"""Installs npm packages for tests once, from a lock file, into a cache folder."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def find_node() -> tuple[Path, Path]:
     return root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def install_once(cache: Path) -> Path:
-    """Return the folder that holds `server.mjs` and its packages, filling it when it is not complete yet."""
-    names_and_texts = [(name, (HERE / name).read_bytes()) for name in _FILES]
+def install_once(cache: Path, *, source: Path = HERE, files: tuple[str, ...] = _FILES) -> Path:
+    """Return a folder with copies of the files and the packages that they name; it is filled when it is not yet."""
+    names_and_texts = [(name, (source / name).read_bytes()) for name in files]
     key = hashlib.sha256(b"\0".join(text for _name, text in names_and_texts)).hexdigest()[:16]
     folder = cache / key
     complete = folder / "complete"
@@ -65,12 +65,12 @@ def _npm_ci(folder: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise OtherProviderMissing(
-            f"npm did not install the other provider in {_INSTALL_TIMEOUT_SECONDS} seconds. "
+            f"npm did not install its packages in {_INSTALL_TIMEOUT_SECONDS} seconds. "
             "Check that the npm registry is reachable."
         ) from None
     except OSError as error:
         raise OtherProviderMissing(f"Node does not start here: {error.strerror}.") from None
     if done.returncode != 0:
         raise OtherProviderMissing(
-            f"npm could not install the other provider. Check that the npm registry is reachable. {done.stderr[-800:]}"
+            f"npm could not install the packages. Check that the npm registry is reachable. {done.stderr[-800:]}"
         )

@@ -38,11 +38,13 @@ class OtherProvider:
         service_key_client_id: A service account that signs assertions (`private_key_jwt`); device sign-ins too.
         service_key: Its private key in PEM.
         service_key_id: The key's id.
+        hub_client_id: A JupyterHub, which signs people in with the same secret.
         redirect_uri: An address of the public client for a person who copies the one that the browser ends at.
         resource: The audience of JWT access tokens, asked for as `resource`; the service accounts' default.
     """
 
     client_id = "micromegas-other"
+    hub_client_id = "micromegas-hub"
     service_client_id = "micromegas-other-service"
     service_post_client_id = "micromegas-other-service-post"
     service_key_client_id = "micromegas-other-service-key"
@@ -70,6 +72,7 @@ class OtherProvider:
         settings = {
             "port": self._port,
             "clientId": self.client_id,
+            "hubClientId": self.hub_client_id,
             "serviceClientId": self.service_client_id,
             "serviceSecret": self.service_secret.reveal(),
             "serviceKey": self._service_public_key,
@@ -99,6 +102,13 @@ class OtherProvider:
         self._say(self._process, json.dumps({"keys": self._private_keys()}))
         self._next_line(self._process)
         return str(self._keys[0].kid)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many sign-ins were renewed, and how often a refresh token came that was used before."""
+        assert self._process is not None
+        self._say(self._process, "{}")
+        counted: dict[str, int] = json.loads(self._next_line(self._process))
+        return counted
 
     def stop(self) -> None:
         process, self._process = self._process, None

@@ -2,7 +2,8 @@
 //
 // Started by tests/integration/other_provider/running.py. Its settings come as one JSON line on standard input; when it
 // answers it prints one JSON line on standard output. Each further line holds other signing keys, and is answered with a
-// line when they are in use. It ends when standard input closes. Everything else goes to standard error.
+// line when they are in use, or asks for what was counted. It ends when standard input closes. Everything else goes to
+// standard error.
 
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -14,7 +15,7 @@ for (const level of ["log", "info", "warn"]) console[level] = console.error;
 const input = createInterface({ input: process.stdin });
 input.on("close", () => process.exit(0));
 const settings = JSON.parse((await once(input, "line"))[0]);
-const { clientId, serviceClientId, serviceSecret, serviceKey, resource, tokenLifetimeSeconds } = settings;
+const { clientId, hubClientId, serviceClientId, serviceSecret, serviceKey, resource, tokenLifetimeSeconds } = settings;
 
 const PEOPLE = {
   alice: { name: "Alice Martin", email: "alice@example.com", email_verified: true, groups: ["lake-admins", "analysts"] },
@@ -41,8 +42,19 @@ const makeProvider = (keys) => new Provider(issuer, {
         "http://localhost/callback",
         "http://127.0.0.1:48080/callback",
         "http://127.0.0.1/micromegas/callback",
+        "http://127.0.0.1/services/micromegas/callback",
       ],
       post_logout_redirect_uris: ["http://127.0.0.1/"],
+    },
+    {
+      client_id: hubClientId,
+      client_name: "JupyterHub",
+      client_secret: serviceSecret,
+      application_type: "native",
+      token_endpoint_auth_method: "client_secret_post",
+      grant_types: ["authorization_code", "refresh_token"],
+      response_types: ["code"],
+      redirect_uris: ["http://127.0.0.1/hub/oauth_callback"],
     },
     ...["client_secret_basic", "client_secret_post"].map((method) => ({
       client_id: method === "client_secret_basic" ? serviceClientId : `${serviceClientId}-post`,
@@ -112,13 +124,29 @@ const makeProvider = (keys) => new Provider(issuer, {
   },
 });
 
+const counts = { renewals: 0, reuses: 0 };
+
+function count(provider) {
+  provider.on("grant.success", (ctx) => {
+    if (ctx.oidc.params.grant_type === "refresh_token") counts.renewals += 1;
+  });
+  provider.on("grant.error", (ctx, error) => {
+    if (error.error_detail === "refresh token already used") counts.reuses += 1;
+  });
+  return provider;
+}
+
 // What was issued is kept outside the provider object, so a new one with other keys goes on where the last one stopped.
 function serve(keys) {
-  const answer = makeProvider(keys).callback();
+  const answer = count(makeProvider(keys)).callback();
   server.removeAllListeners("request");
   server.on("request", answer);
   process.stdout.write(`${JSON.stringify({ issuer })}\n`);
 }
 
 serve(settings.keys);
-input.on("line", (line) => serve(JSON.parse(line).keys));
+input.on("line", (line) => {
+  const { keys } = JSON.parse(line);
+  if (keys) serve(keys);
+  else process.stdout.write(`${JSON.stringify(counts)}\n`);
+});

@@ -1,0 +1,130 @@
+"""What a Hub's configuration must not hold, or must, before kernels get tokens: each check names reason and remedy.
+
+The service checks again at run time what a configuration cannot show (`callers`, `own_rights`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.hub.callers import find_dangerous_scope
+from micromegas_jupyter.hub.config_sections import class_names, load_class, read_list, read_value, sections_with
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
+
+AUTHENTICATORS: Final = "jupyterhub.authenticators"
+SPAWNERS: Final = "jupyterhub.spawners"
+CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
+# Their servers run as one system user, the Hub's own.
+SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
+
+_OWN_ROLES: Final = frozenset({"user", "server", "token"})
+"""Roles that every person, server or token of a person has."""
+_TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
+
+
+def check_authenticator(config: Config) -> None:
+    """Check that people sign in by OAuthenticator and that what it learns is kept.
+
+    Raises:
+        ConfigurationError: They do not, or it is not.
+    """
+    spec = read_value(config, "JupyterHub", "authenticator_class")
+    found = None if spec is None else load_class(spec, group=AUTHENTICATORS)
+    names = [] if spec is None else class_names(spec, group=AUTHENTICATORS)
+    if "OAuthenticator" not in names or not hasattr(found, "refresh_user_hook"):
+        raise ConfigurationError(
+            "People do not sign in to this Hub with OAuthenticator 17.3 or later, so it keeps no token of theirs.",
+            key="JupyterHub.authenticator_class",
+            remedy=(
+                "Set an authenticator of oauthenticator, such as generic-oauth, before configure is called; without "
+                "one, kernels sign in by device code and need no service."
+            ),
+        )
+    for section in sections_with(config, "Authenticator", "enable_auth_state"):
+        if read_value(config, section, "enable_auth_state") is False:
+            raise ConfigurationError(
+                f"{section}.enable_auth_state is False, so the Hub keeps no token that kernels could get.",
+                key=f"{section}.enable_auth_state",
+                remedy="Remove the line; configure enables auth state.",
+            )
+    for section in sections_with(config, "Authenticator", "refresh_user_hook"):
+        raise ConfigurationError(
+            f"{section}.refresh_user_hook is set already, and two hooks would use up each other's refresh tokens.",
+            key=f"{section}.refresh_user_hook",
+            remedy="Remove it; configure sets the hook that renews people's sign-ins.",
+        )
+
+
+def check_crypt_key(config: Config) -> None:
+    """Check that the Hub can encrypt what it keeps.
+
+    Raises:
+        ConfigurationError: It has no key.
+    """
+    if not os.environ.get(CRYPT_KEY) and not read_list(config, "CryptKeeper", "keys"):
+        raise ConfigurationError(
+            f"{CRYPT_KEY} is not set, so the Hub cannot encrypt the sign-ins that it keeps.",
+            key=CRYPT_KEY,
+            remedy="Set it in the Hub's environment to what `openssl rand -hex 32` prints, and keep it out of files "
+            "that users can read.",
+        )
+
+
+def check_spawner(config: Config, *, allow_shared_system_user: bool) -> None:
+    """Check that people's servers run as users of their own.
+
+    Raises:
+        ConfigurationError: They are known to share one, and that was not allowed.
+    """
+    spec = read_value(config, "JupyterHub", "spawner_class")
+    names = [] if spec is None else class_names(spec, group=SPAWNERS)
+    if spec == "simple":
+        names = [*names, *SHARING_SPAWNERS]
+    if allow_shared_system_user or not SHARING_SPAWNERS.intersection(names):
+        return
+    raise ConfigurationError(
+        "This spawner runs everybody's servers as one system user, who can read the memory and the environment of "
+        "each: every person could take every other's tokens.",
+        key="JupyterHub.spawner_class",
+        remedy="Use a spawner that separates people, such as LocalProcessSpawner, DockerSpawner or KubeSpawner. Only "
+        "for a trial: configure(…, allow_shared_system_user=True).",
+    )
+
+
+def check_roles(config: Config) -> None:
+    """Check that no role gives people or their servers the right to read kept sign-ins.
+
+    Raises:
+        ConfigurationError: One does; the sentence names it.
+    """
+    for role in read_list(config, "JupyterHub", "load_roles"):
+        if not isinstance(role, dict):
+            continue
+        scope = find_dangerous_scope(map(str, role.get("scopes") or ()))
+        if scope is not None and _is_for_people(role):
+            raise _dangerous(f"The role {role.get('name')} gives people or their servers the scope {scope}")
+    for name in _TOKEN_SCOPES:
+        for section in sections_with(config, "Spawner", name):
+            scopes = read_value(config, section, name)
+            scope = find_dangerous_scope(map(str, scopes)) if isinstance(scopes, list | tuple | set) else None
+            if scope is not None:
+                raise _dangerous(f"{section}.{name} gives servers the scope {scope}", key=f"{section}.{name}")
+
+
+def _is_for_people(role: dict[str, Any]) -> bool:
+    if role.get("name") in _OWN_ROLES:
+        return True
+    # The Hub's own role of administrators may do anything; it reaches no server's token.
+    return role.get("name") != "admin" and bool(role.get("users") or role.get("groups"))
+
+
+def _dangerous(what: str, *, key: str = "JupyterHub.load_roles") -> ConfigurationError:
+    return ConfigurationError(
+        f"{what}, with which code in a kernel can read refresh tokens.",
+        key=key,
+        remedy="Take the scope out: kernels get their tokens from the service and need no such right.",
+    )

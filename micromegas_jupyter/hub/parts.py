@@ -1,0 +1,35 @@
+"""What all handlers of the service share.
+
+Making it is `service`'s job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.access.rate_limit import TokenBuckets
+    from micromegas_jupyter.hub.audit import HubAudit
+    from micromegas_jupyter.hub.hub_api import HubApi
+    from micromegas_jupyter.hub.settings import ServiceSettings
+    from micromegas_jupyter.seams import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceParts:
+    """The service's parts.
+
+    Attributes:
+        settings: What it was told.
+        hub: Asks the Hub.
+        audit: Writes what happened.
+        limits: How often each person's servers may call.
+        clock: Tells the time.
+    """
+
+    settings: ServiceSettings
+    hub: HubApi
+    audit: HubAudit
+    limits: TokenBuckets[str]
+    clock: Clock

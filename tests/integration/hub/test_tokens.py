@@ -1,0 +1,106 @@
+"""Each person's server gets that person's own bearer token from the service, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from tests.integration.hub.running import RunningHub
+
+# The first test starts the Hub.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+FETCHES = 30
+MEMBERS = {"access_token", "token_type", "expires_at", "expires_in", "issuer", "user"}
+
+
+def post_token(hub: RunningHub, token: str | None) -> requests.Response:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return requests.post(f"{hub.service_url}token", json={}, headers=headers, timeout=60)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    payload = token.split(".")[1]
+    decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return decoded
+
+
+@pytest.mark.parametrize("login", ["alice", "bob"])
+def test_each_server_gets_its_own_persons_id_token_and_its_end(signed_in: RunningHub, login: str) -> None:
+    answer = post_token(signed_in, signed_in.server_token(login))
+
+    given = answer.json()
+    claims = claims_of(given["access_token"])
+    assert (answer.status_code, set(given)) == (200, MEMBERS)
+    assert (claims["sub"], claims["aud"]) == (login, signed_in.provider.hub_client_id)
+    assert (given["token_type"], given["issuer"]) == ("Bearer", signed_in.provider.issuer)
+    assert given["user"] == signed_in.people[login].name
+    assert given["expires_at"] == claims["exp"]
+    assert given["expires_in"] >= signed_in.margin_seconds - 1
+
+
+def test_a_server_is_told_where_the_service_is(signed_in: RunningHub) -> None:
+    environ = signed_in.server_process("alice").environ()
+
+    assert environ["KERNEL_MICROMEGAS_HUB"] == signed_in.service_url
+
+
+@pytest.mark.parametrize("token", [None, "", "no token of this Hub", "0" * 32])
+def test_who_has_no_token_of_the_hub_gets_nothing(signed_in: RunningHub, token: str | None) -> None:
+    answer = post_token(signed_in, token)
+
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+
+
+def test_a_service_gets_nothing(signed_in: RunningHub) -> None:
+    answer = post_token(signed_in, signed_in.witness_token)
+
+    assert (answer.status_code, answer.json()["error"]) == (403, "not_a_user")
+
+
+@pytest.mark.parametrize("login", ["alice", "bob"])
+def test_the_flight_sql_server_takes_the_token_for_the_right_person(
+    signed_in: RunningHub, flight_uri: str, login: str
+) -> None:
+    token = post_token(signed_in, signed_in.server_token(login)).json()["access_token"]
+
+    with FlightSQLClient(flight_uri, auth_provider=StaticTokenAuthProvider(token)) as client:
+        row = client.query_arrow("SELECT current_user AS who").to_pylist()
+
+    assert row == [{"who": login}]
+
+
+def test_a_token_is_given_in_a_moment(signed_in: RunningHub, capsys: pytest.CaptureFixture[str]) -> None:
+    token = signed_in.server_token("alice")
+    took = []
+    with requests.Session() as session:
+        for _each in range(FETCHES):
+            started = SYSTEM_CLOCK.monotonic()
+            session.post(
+                f"{signed_in.service_url}token", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=60
+            ).raise_for_status()
+            took.append(SYSTEM_CLOCK.monotonic() - started)
+
+    with capsys.disabled():
+        print(f"\ntoken fetch: median {statistics.median(took) * 1000:.0f} ms of {FETCHES}")
+
+
+def test_many_who_ask_at_once_are_served_and_no_refresh_token_is_used_twice(signed_in: RunningHub) -> None:
+    tokens = [signed_in.server_token(login) for login in ("alice", "bob")] * 20
+
+    with ThreadPoolExecutor(20) as pool:
+        statuses = [answer.status_code for answer in pool.map(lambda token: post_token(signed_in, token), tokens)]
+
+    assert statuses == [200] * len(tokens)
+    assert signed_in.provider.counts()["reuses"] == 0
