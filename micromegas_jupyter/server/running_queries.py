@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from micromegas_jupyter.errors import QueryCancelled
+from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable, Unavailable
 from micromegas_jupyter.server.admission import CallerKey
 from micromegas_jupyter.server.seals import join_parts
 
@@ -31,7 +31,7 @@ class CancelStatus(enum.IntEnum):
 
 
 CancelElsewhere = Callable[[bytes], Awaitable[CancelStatus]]
-"""Cancels the queries with this key in the server's other processes."""
+"""Cancels the queries with this key in the server's other processes; raises `Unavailable` when not all were asked."""
 
 
 @dataclass(eq=False, slots=True)
@@ -72,9 +72,20 @@ class RunningQueries:
             raise QueryCancelled("The query was cancelled, as you asked.") from None
 
     async def cancel(self, key: bytes) -> CancelStatus:
-        """Cancel the queries with this key in all processes of the server."""
+        """Cancel the queries with this key in all processes of the server.
+
+        Raises:
+            ServerUnavailable: None was found here, and the other processes could not be asked.
+        """
         here, elsewhere = await asyncio.gather(self.cancel_here(key), self._ask_elsewhere(key))
-        return join_statuses({here, elsewhere})
+        if elsewhere is not None:
+            return join_statuses({here, elsewhere})
+        if here is CancelStatus.NOT_CANCELLABLE:
+            raise ServerUnavailable(
+                "Whether another process of the server runs the query could not be found out.",
+                remedy="Cancel it again.",
+            )
+        return CancelStatus.CANCELLING  # it may run elsewhere, too
 
     async def cancel_here(self, key: bytes) -> CancelStatus:
         """Cancel the queries with this key in this process, and wait a moment until they have ended."""
@@ -93,15 +104,19 @@ class RunningQueries:
             return CancelStatus.CANCELLING
         return CancelStatus.CANCELLED
 
-    async def _ask_elsewhere(self, key: bytes) -> CancelStatus:
+    async def _ask_elsewhere(self, key: bytes) -> CancelStatus | None:
+        """Return what the other processes did; None when nobody knows."""
         if self._cancel_elsewhere is None:
             return CancelStatus.NOT_CANCELLABLE
         try:
             async with asyncio.timeout(_ELSEWHERE_SECONDS):
                 return await self._cancel_elsewhere(key)
-        except Exception:  # noqa: BLE001 - whatever the way to other processes does wrong, the answer is the same
-            _LOG.exception("the server's other processes could not be asked to cancel a query")
-            return CancelStatus.CANCELLING  # nobody knows; the caller may ask again
+        except Exception as error:  # noqa: BLE001 - whatever the way to other processes does wrong, nobody knows
+            _LOG.warning(
+                "the server's other processes could not be asked to cancel a query",
+                exc_info=None if isinstance(error, Unavailable | TimeoutError) else error,
+            )
+            return None
 
     def _forget(self, key: bytes, entry: _Running) -> None:
         entry.has_ended.set()

@@ -15,6 +15,7 @@ from micromegas_jupyter.assembly.workers.failures import describe_failure
 from micromegas_jupyter.assembly.workers.limits import limit_own_memory
 from micromegas_jupyter.assembly.workers.named_records import name_records
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
+from micromegas_jupyter.assembly.workers.others_answers import OthersAnswers, read_answers
 from micromegas_jupyter.assembly.workers.peer import Facts, Peer
 from micromegas_jupyter.errors import InternalError, MicromegasError, Unavailable
 
@@ -72,13 +73,11 @@ class Worker:
         with suppress(Unavailable):
             self._peer.tell(what, **facts)
 
-    def ask_others(self, what: str, **facts: object) -> list[Facts]:
-        """Return what the other workers answer to a question; those that do not answer are left out."""
+    def ask_others(self, what: str, **facts: object) -> OthersAnswers:
+        """Return what the other workers answer to a question, and whether all of them did."""
         with suppress(MicromegasError):
-            answers = self._peer.ask(what, timeout_seconds=_ASK_SECONDS, **facts).get("answers")
-            if isinstance(answers, list):
-                return [found for found in answers if isinstance(found, dict)]
-        return []
+            return read_answers(self._peer.ask(what, timeout_seconds=_ASK_SECONDS, **facts))
+        return OthersAnswers(found=(), is_complete=False)
 
     def _serve(self, order: WorkerOrder) -> None:
         from micromegas_jupyter.assembly.workers.served import build_served

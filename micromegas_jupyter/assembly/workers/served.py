@@ -2,31 +2,38 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from micromegas_jupyter.assembly.workers.order import WorkerOrder, read_serving
+from micromegas_jupyter.assembly.workers.others_answers import OthersAnswers
 from micromegas_jupyter.assembly.workers.peer import Facts
-from micromegas_jupyter.errors import InternalError, UsageError
+from micromegas_jupyter.errors import InternalError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.assembly.server_side import ServerStack
     from micromegas_jupyter.contracts import TableSource
     from micromegas_jupyter.server.neighbours import Neighbours
+    from micromegas_jupyter.server.running_queries import CancelStatus
 
 _STUCK_LAST_SECONDS = 0.7
 _NEEDED = "Name a folder of *.parquet files, or of folders of them."
 
 
-class Others(Protocol):
+class Asks(Protocol):
+    """What asks the other workers."""
+
+    def ask_others(self, what: str, **facts: object) -> OthersAnswers:
+        """Return what the other workers answer."""
+        ...
+
+
+class Others(Asks, Protocol):
     """What a server needs of the process that it runs in."""
 
     def tell(self, what: str, **facts: object) -> None:
         """Tell the supervisor something."""
-        ...
-
-    def ask_others(self, what: str, **facts: object) -> list[Facts]:
-        """Return what the other workers answer."""
         ...
 
     def retire(self, seconds: float, why: str, *, last_seconds: float) -> None:
@@ -114,19 +121,31 @@ class _StuckWork:
 
 
 def _neighbours(order: WorkerOrder, others: Others) -> "Neighbours":
-    import asyncio
-
     from micromegas_jupyter.server.neighbours import Neighbours
-    from micromegas_jupyter.server.running_queries import CancelStatus, join_statuses
-
-    async def cancel(key: bytes) -> CancelStatus:
-        answers = await asyncio.to_thread(others.ask_others, "cancel", key=key.hex())
-        return join_statuses({CancelStatus(int(str(answer["status"]))) for answer in answers})
 
     def reload() -> None:
         others.ask_others("reload")
 
-    return Neighbours(ticket_key=order.secret.encode(), cancel=cancel, reload=reload)
+    return Neighbours(ticket_key=order.secret.encode(), cancel=partial(cancel_in_others, others), reload=reload)
+
+
+async def cancel_in_others(others: Asks, key: bytes) -> "CancelStatus":
+    """Cancel a query in the other workers, by its key.
+
+    Raises:
+        Unavailable: None of those that answer runs it, and not all have answered.
+    """
+    import asyncio
+
+    from micromegas_jupyter.server.running_queries import CancelStatus, join_statuses
+
+    answers = await asyncio.to_thread(others.ask_others, "cancel", key=key.hex())
+    status = join_statuses({CancelStatus(int(str(answer["status"]))) for answer in answers.found})
+    if answers.is_complete:
+        return status
+    if status is CancelStatus.NOT_CANCELLABLE:
+        raise Unavailable("Not every worker process could be asked to cancel a query.")
+    return CancelStatus.CANCELLING
 
 
 def _cancel(server: Server, question: Facts) -> Facts:

@@ -195,7 +195,8 @@ class Supervisor:
         """Pass a worker's question on to the others and gather what they say."""
         facts = {name: value for name, value in question.items() if name not in {"is", "what", "number"}}
         answers = self.ask_all(str(question.get("what")), facts, but=worker)
-        return {"answers": [found for _, found in answers if isinstance(found, dict)]}
+        found = [answer for _, answer in answers if isinstance(answer, dict)]
+        return {"answers": found, "missing": len(answers) - len(found)}
 
     # What a worker says; each runs on that worker's thread.
 

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from micromegas_jupyter.errors import QueryCancelled
+from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable, Unavailable
 from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
 
 ALICE = ("https://id.example", "alice")
@@ -115,8 +115,26 @@ def test_when_the_other_processes_cannot_be_asked_the_caller_may_ask_again(caplo
     async def elsewhere(_key: bytes) -> CancelStatus:
         raise ConnectionError("gone")
 
-    assert asyncio.run(RunningQueries(elsewhere).cancel(KEY)) is CancelStatus.CANCELLING
+    with pytest.raises(ServerUnavailable, match="could not be found out") as caught:
+        asyncio.run(RunningQueries(elsewhere).cancel(KEY))
+
+    assert caught.value.retryable
     assert "could not be asked" in caplog.text
+
+
+def test_a_query_that_ended_here_is_told_as_cancelling_while_nobody_knows_of_the_others() -> None:
+    async def elsewhere(_key: bytes) -> CancelStatus:
+        raise Unavailable("No answer.")
+
+    async def scenario() -> CancelStatus:
+        running, started = RunningQueries(elsewhere), asyncio.Event()
+        task = asyncio.create_task(_wait(running, started))
+        await started.wait()
+        status = await running.cancel(KEY)
+        await task
+        return status
+
+    assert asyncio.run(scenario()) is CancelStatus.CANCELLING
 
 
 @pytest.mark.parametrize(
