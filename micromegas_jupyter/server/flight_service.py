@@ -120,7 +120,7 @@ class FlightService(_GenericRpcHandler):
             task.add_done_callback(self._running.discard)
         self._metrics.calls_open.inc()
         try:
-            await self._answer(method, context, query_id)
+            await self._answer(method, context, query_id, span)
         except BaseException as raised:  # the one place where whatever went wrong becomes a status
             is_goodbye = isinstance(raised, asyncio.CancelledError) and not self._is_serving
             if ends_task(raised) and not is_goodbye:
@@ -138,7 +138,9 @@ class FlightService(_GenericRpcHandler):
         finally:
             self._metrics.calls_open.dec()
 
-    async def _answer(self, method: str, context: grpc.aio.ServicerContext[bytes, bytes], query_id: str) -> None:
+    async def _answer(
+        self, method: str, context: grpc.aio.ServicerContext[bytes, bytes], query_id: str, span: CallSpan
+    ) -> None:
         tell_health = self._health_methods.get(method)
         if tell_health is not None:
             await tell_health(context)
@@ -152,9 +154,10 @@ class FlightService(_GenericRpcHandler):
             return CallFacts(method=method, client_address=address, call_id=query_id)
 
         if method == _HANDSHAKE:
-            await self._shake_hands(headers, context, describe)
+            await self._shake_hands(headers, context, describe, span)
             return
         caller = await self._authenticator.authenticate(headers, describe)
+        span.begin()
         _add_notice(context, caller)
         answer = self._methods.get(method)
         if answer is None:
@@ -183,10 +186,15 @@ class FlightService(_GenericRpcHandler):
         return ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
 
     async def _shake_hands(
-        self, headers: Headers, context: grpc.aio.ServicerContext[bytes, bytes], describe: "Callable[[], CallFacts]"
+        self,
+        headers: Headers,
+        context: grpc.aio.ServicerContext[bytes, bytes],
+        describe: "Callable[[], CallFacts]",
+        span: CallSpan,
     ) -> None:
         """Answer a Handshake with the bearer token for later calls, in the header that Flight clients look at."""
         caller, token = await self._authenticator.exchange(headers, describe)
+        span.begin()
         _add_notice(context, caller)
         await context.send_initial_metadata((("authorization", f"Bearer {token.reveal()}"),))
 

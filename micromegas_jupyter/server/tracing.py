@@ -5,14 +5,15 @@ spans go, how many are kept and what else the standard variables say, is the SDK
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
 import grpc
 
 from micromegas_jupyter import __version__
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.server.health import FLIGHT_SERVICE
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -30,10 +31,16 @@ _tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", defau
 
 
 class CallSpan:
-    """The span of one call; does nothing without one."""
+    """The span of one call, once it has begun; does nothing without one."""
 
-    def __init__(self, span: Any = None) -> None:
-        self._span = span
+    def __init__(self, start: Callable[[], Any] | None = None) -> None:
+        self._start = start
+        self._span: Any = None
+
+    def begin(self) -> None:
+        """Begin it, when it is known that somebody calls who may: nobody else makes spans."""
+        if self._start is not None and self._span is None:
+            self._span = self._start()
 
     def note_end(self, status: str, code: str | None = None) -> None:
         """Note the gRPC status that the call ends with, and the code of its error, if there is one."""
@@ -61,7 +68,7 @@ class Tracing:
 
     @contextmanager
     def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
-        """Have the body be one call's span, which goes on with the trace that its metadata names.
+        """Let the body begin one call's span, which goes on with the trace that its metadata names and has its start.
 
         Source: W3C Trace Context, headers `traceparent` and `tracestate`.
         """
@@ -69,11 +76,21 @@ class Tracing:
         if self._tracer is None or service != FLIGHT_SERVICE:
             yield CallSpan()
             return
+        came_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
+        with ExitStack() as stack:
+
+            def start() -> Any:
+                carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
+                return stack.enter_context(self._span(service, name, query_id, carrier, came_at))
+
+            yield CallSpan(start)
+
+    @contextmanager
+    def _span(self, service: str, name: str, query_id: str, carrier: Mapping[str, Any], came_at: int) -> Iterator[Any]:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         known = name if name.isalnum() and len(name) <= _MAX_NAME_CHARACTERS else "other"
-        carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
         with self._tracer.start_as_current_span(
             f"{service}/{known}",
             context=TraceContextTextMapPropagator().extract(carrier),
@@ -84,12 +101,13 @@ class Tracing:
                 "rpc.method": known,
                 "micromegas.query_id": query_id,
             },
+            start_time=came_at,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
             token = _tracer_of_call.set(self._tracer)
             try:
-                yield CallSpan(span)
+                yield span
             finally:
                 _tracer_of_call.reset(token)
 

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.integration
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT_ID = "b7ad6b7169203331"
+CHOSEN_TRACE_ID = "1" * 32
+CHOSEN_TRACEPARENT = ("traceparent", f"00-{CHOSEN_TRACE_ID}-{PARENT_ID}-01")
 TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
 
 
@@ -78,7 +80,8 @@ def received() -> Iterator[Receiver]:
         flight = FlightHarness(server, engine, validator, channel)
         assert flight.query("numbers", metadata=(*ALICE, TRACEPARENT)).code is grpc.StatusCode.OK
         flight.query("wrong secretword")
-        flight.query("numbers", metadata=(("authorization", "Bearer mallory"), ("traceparent", "no such thing")))
+        flight.query("numbers", metadata=(("authorization", "Bearer mallory"), CHOSEN_TRACEPARENT))
+        flight.query("wrong", metadata=(*ALICE, ("traceparent", "no such thing")))
         flight.call(HEALTH, b"", metadata=())
         flight.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket("numbers")), metadata=())
     server.stop(grace_seconds=0)
@@ -114,11 +117,15 @@ def test_each_call_is_one_span_with_method_status_and_query(received: Receiver) 
     ended = sorted(_attributes(call)["rpc.grpc.status_code"] for call in calls)
 
     assert {call.name for call in calls} == {"arrow.flight.protocol.FlightService/DoGet"}
-    assert ended == [0, 3, 16, 16]
+    assert ended == [0, 3, 3]
     for call in calls:
         found = _attributes(call)
         assert (found["rpc.system"], found["rpc.method"]) == ("grpc", "DoGet")
         assert found["micromegas.query_id"]
+
+
+def test_a_caller_who_is_refused_makes_no_span(received: Receiver) -> None:
+    assert CHOSEN_TRACE_ID not in {span.trace_id.hex() for span in received.spans}
 
 
 def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_phase(received: Receiver) -> None:

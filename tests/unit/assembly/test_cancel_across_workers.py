@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.others_answers import OthersAnswers, read_answers
 from micromegas_jupyter.assembly.workers.served import cancel_in_others
 from micromegas_jupyter.errors import Unavailable
