@@ -98,7 +98,7 @@ class FairSlots:
     async def _wait(self, caller: CallerKey) -> None:
         limits = self._limits
         own = len(self._waiting.get(caller, ()))
-        if self.waiting_count >= limits.waiting or own >= limits.waiting_per_caller:
+        if own >= limits.waiting_per_caller or (self.waiting_count >= limits.waiting and not self._make_room(own)):
             raise self._full()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, deque()).append(turn)
@@ -107,13 +107,30 @@ class FairSlots:
             async with asyncio.timeout(limits.wait_seconds):
                 await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back(caller)  # the turn came in the moment that ended the wait
             else:
                 self._forget(caller, turn)
             if isinstance(error, TimeoutError):
                 raise self._full() from None
             raise
+
+    def _make_room(self, own: int) -> bool:
+        """Send away the last of the caller who waits most, if more of theirs wait than of a newcomer who has `own`."""
+        busiest = max(self._waiting, key=lambda caller: len(self._waiting[caller]))
+        if len(self._waiting[busiest]) <= own + 1:
+            return False
+        last = self._waiting[busiest][-1]
+        self._forget(busiest, last)
+        if not last.done():
+            last.set_exception(
+                ResourcesExhausted(
+                    "Most of the queries that wait are yours, and this one gave its place to another caller's.",
+                    remedy="Send fewer at once, then try again.",
+                    limit=self._limit,
+                )
+            )
+        return True
 
     def _forget(self, caller: CallerKey, turn: asyncio.Future[None]) -> None:
         own = self._waiting.get(caller, deque())

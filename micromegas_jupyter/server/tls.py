@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.tls_files import TlsFiles, TlsMaterial, TlsSource
+from micromegas_jupyter.server.unnamed_files import as_files
 
 _LEAST_VERSION: Final = ssl.TLSVersion.TLSv1_2
 
@@ -54,7 +55,6 @@ class HttpTls(Collector):
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        self._files = files
         self._source = TlsSource(files, listener="HTTP")
         self._renewals = 0
         self.context = self._build(self._source.current)
@@ -67,7 +67,7 @@ class HttpTls(Collector):
         try:
             self.context = self._build(found)
         except ConfigurationError:
-            return False  # the files changed once more meanwhile
+            return False  # what one library takes, another may not
         self._renewals += 1
         return True
 
@@ -86,8 +86,9 @@ class HttpTls(Collector):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _LEAST_VERSION
         try:
-            # The library takes files only. Without a password it would ask for one on the terminal.
-            context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
+            # Without a password the library would ask for one on the terminal.
+            with as_files(material.certificate, material.key) as (certificate_file, key_file):
+                context.load_cert_chain(certificate_file, key_file, password="")
             if material.client_ca is not None:
                 context.load_verify_locations(cadata=material.client_ca.decode("ascii", "replace"))
                 context.verify_mode = ssl.CERT_OPTIONAL

@@ -73,7 +73,8 @@ class Tracing:
         Source: W3C Trace Context, headers `traceparent` and `tracestate`.
         """
         service, _, name = method[1:].rpartition("/")
-        if self._tracer is None or service != FLIGHT_SERVICE:
+        tracer = self._tracer
+        if tracer is None or service != FLIGHT_SERVICE:
             yield CallSpan()
             return
         came_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
@@ -81,35 +82,9 @@ class Tracing:
 
             def start() -> Any:
                 carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
-                return stack.enter_context(self._span(service, name, query_id, carrier, came_at))
+                return stack.enter_context(_span(tracer, service, name, query_id, carrier, came_at))
 
             yield CallSpan(start)
-
-    @contextmanager
-    def _span(self, service: str, name: str, query_id: str, carrier: Mapping[str, Any], came_at: int) -> Iterator[Any]:
-        from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        known = name if name.isalnum() and len(name) <= _MAX_NAME_CHARACTERS else "other"
-        with self._tracer.start_as_current_span(
-            f"{service}/{known}",
-            context=TraceContextTextMapPropagator().extract(carrier),
-            kind=SpanKind.SERVER,
-            attributes={
-                "rpc.system": "grpc",
-                "rpc.service": service,
-                "rpc.method": known,
-                "micromegas.query_id": query_id,
-            },
-            start_time=came_at,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            token = _tracer_of_call.set(self._tracer)
-            try:
-                yield span
-            finally:
-                _tracer_of_call.reset(token)
 
     def close(self) -> None:
         """Send what waits, for three seconds at most. May be called twice."""
@@ -117,6 +92,35 @@ class Tracing:
             provider, self._provider = self._provider, None
             provider.force_flush(_FLUSH_MILLISECONDS)
             provider.shutdown()
+
+
+@contextmanager
+def _span(  # noqa: PLR0913, PLR0917 - what a span is made of
+    tracer: Any, service: str, name: str, query_id: str, carrier: Mapping[str, Any], came_at: int
+) -> Iterator[Any]:
+    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    known = name if name.isalnum() and len(name) <= _MAX_NAME_CHARACTERS else "other"
+    with tracer.start_as_current_span(
+        f"{service}/{known}",
+        context=TraceContextTextMapPropagator().extract(carrier),
+        kind=SpanKind.SERVER,
+        attributes={
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": known,
+            "micromegas.query_id": query_id,
+        },
+        start_time=came_at,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        token = _tracer_of_call.set(tracer)
+        try:
+            yield span
+        finally:
+            _tracer_of_call.reset(token)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import socket
@@ -15,7 +16,8 @@ import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread, tls
+from micromegas_jupyter.server.tls import HttpTls
 from micromegas_jupyter.server.tls_files import TlsFiles, TlsSource
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.engine import FakeEngine
@@ -110,6 +112,30 @@ def test_a_broken_renewal_changes_nothing_and_is_told_once(
     pair.replace_by(authority.issue("second"))
 
     assert _shown_name(server.port, authority) == "second"
+
+
+def test_the_http_endpoint_serves_what_was_checked_whatever_the_files_hold_since(
+    pair: Pair, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReplacedAfterwards(TlsSource):
+        def __init__(self, files: TlsFiles) -> None:
+            super().__init__(files)
+            pair.replace_by(authority.issue("second"))
+
+    monkeypatch.setattr(tls, "TlsSource", ReplacedAfterwards)
+    served = HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file))
+    trust = ssl.create_default_context(cafile=str(authority.ca_file))
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = served.context.wrap_bio(theirs, ours, server_side=True)
+    client = trust.wrap_bio(ours, theirs, server_hostname="127.0.0.1")
+    for side in (client, server, client):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+    shown = client.getpeercert()
+
+    assert shown is not None
+    assert shown["subject"][0][0][1] == "first"
 
 
 def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authority: Authority) -> None:

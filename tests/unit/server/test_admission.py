@@ -258,3 +258,36 @@ def test_a_short_wait_for_the_client_changes_nothing() -> None:
             assert admission.heavy_count == 1
 
     asyncio.run(scenario())
+
+
+def test_a_caller_who_fills_the_line_gives_places_to_others() -> None:
+    async def scenario() -> tuple[list[str], list[str]]:
+        admission = _admission(1, 1, wait_seconds=30)  # four may wait
+        done: list[str] = []
+        told: list[str] = []
+
+        async def query(caller: tuple[str, str], name: str) -> None:
+            try:
+                async with admission.turn(caller):
+                    done.append(name)
+            except ResourcesExhausted as error:
+                told.append(f"{name}: {error.what}")
+
+        tasks = []
+        async with admission.turn(CAROL):
+            for caller, names in ((ALICE, "a1 a2 a3 a4 a5"), (BOB, "b1 b2 b3")):
+                for name in names.split():
+                    tasks.append(asyncio.create_task(query(caller, name)))
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert admission.waiting_count == 4
+        await asyncio.gather(*tasks)
+        assert (admission.waiting_count, admission.small_count) == (0, 0)
+        return done, told
+
+    done, told = asyncio.run(scenario())
+
+    gave_way = "Most of the queries that wait are yours, and this one gave its place to another caller's."
+    full = "The server runs as many queries as it may, for you or in all."
+    assert done == ["a1", "b1", "a2", "b2"]
+    assert sorted(told) == [f"a3: {gave_way}", f"a4: {gave_way}", f"a5: {full}", f"b3: {full}"]
