@@ -48,6 +48,8 @@ def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> Flight
         max_calls_per_caller=limits.max_calls_per_caller,
         silent_client_seconds=float(limits.silent_client_seconds),
         ticket_life_seconds=float(limits.ticket_life_seconds),
+        connection_idle_seconds=float(limits.connection_idle_seconds) or None,
+        connection_age_seconds=float(limits.connection_age_seconds) or None,
         stalled_write_seconds=float(limits.stalled_client_seconds),
         ingest=replace(
             settings.ingest,

@@ -196,7 +196,13 @@ class FlightServer:
 
 
 def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], ...]:
+    # Calls that run when a connection is old enough go on: no grace is set, and there is none by default.
+    ages = {
+        "grpc.max_connection_idle_ms": settings.connection_idle_seconds,
+        "grpc.max_connection_age_ms": settings.connection_age_seconds,
+    }
     return (
+        *((name, round(seconds * 1000)) for name, seconds in ages.items() if seconds is not None),
         ("grpc.so_reuseport", int(settings.share_port)),
         ("grpc.max_receive_message_length", settings.max_receive_bytes),
         ("grpc.max_send_message_length", -1),

@@ -33,6 +33,8 @@ class FlightServerSettings:
         token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
         silent_client_seconds: How long a client may send nothing of its call's message or values.
         stalled_write_seconds: How long a client may take no data before its query is given up.
+        connection_idle_seconds: How long a connection without calls is kept; None for any time.
+        connection_age_seconds: How long a connection takes new calls, give or take a tenth; None for any time.
         ticket_life_seconds: How long a ticket from GetFlightInfo can be used.
         prepared_idle_seconds: How long an unused prepared statement is kept.
         max_prepared: Prepared statements of all callers.
@@ -65,6 +67,8 @@ class FlightServerSettings:
     token_check_seconds: float = 20.0
     silent_client_seconds: float = 60.0
     stalled_write_seconds: float = 300.0
+    connection_idle_seconds: float | None = 900.0
+    connection_age_seconds: float | None = 3600.0
     ticket_life_seconds: float = 600.0
     prepared_idle_seconds: float = 600.0
     max_prepared: int = 4096
@@ -98,7 +102,11 @@ class FlightServerSettings:
             self.stalled_write_seconds,
             self.ticket_life_seconds,
             self.prepared_idle_seconds,
-            *(limit for limit in (self.query_timeout_seconds,) if limit is not None),
+            *(
+                limit
+                for limit in (self.query_timeout_seconds, self.connection_idle_seconds, self.connection_age_seconds)
+                if limit is not None
+            ),
         )
         if min(counts) < 1 or min(waits) <= 0:
             raise ValueError("limits are one or more, waits are longer than nothing")

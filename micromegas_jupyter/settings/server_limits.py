@@ -41,6 +41,8 @@ class ServerLimits:
         max_calls_per_caller: Of these, those of one caller.
         silent_client_seconds: How long a client may send nothing while the server waits for what it sends.
         upload_seconds: How long a call may send rows.
+        connection_idle_seconds: How long a connection without calls is kept; 0 for any time.
+        connection_age_seconds: How long a connection takes new calls; 0 for any time.
         ticket_life_seconds: How long a ticket that GetFlightInfo gave can be used.
         stalled_client_seconds: How long a client may take no data before its query ends.
         max_ingest_mib: What one call may send into a table, in MiB, also once it is unpacked.
@@ -66,6 +68,8 @@ class ServerLimits:
     max_calls_per_caller: int = 250
     silent_client_seconds: int = 60
     upload_seconds: int = 3600
+    connection_idle_seconds: int = 900
+    connection_age_seconds: int = 3600
     ticket_life_seconds: int = 600
     stalled_client_seconds: int = 300
     max_ingest_mib: int = 1024
@@ -198,6 +202,20 @@ COUNTED_LIMITS: Final = (
         variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
         meaning="how long a ticket can be used, in seconds",
         most=_DAY_SECONDS,
+    ),
+    CountedLimit(
+        name="connection_idle_seconds",
+        variable="MICROMEGAS_SERVER_CONNECTION_IDLE_SECONDS",
+        meaning="how long a connection without calls is kept, in seconds; 0 for no limit",
+        least=0,
+        most=7 * _DAY_SECONDS,
+    ),
+    CountedLimit(
+        name="connection_age_seconds",
+        variable="MICROMEGAS_SERVER_CONNECTION_AGE_SECONDS",
+        meaning="how long a connection takes new calls, in seconds; 0 for no limit",
+        least=0,
+        most=7 * _DAY_SECONDS,
     ),
     CountedLimit(
         name="stalled_client_seconds",

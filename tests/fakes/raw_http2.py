@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Final
+from typing import BinaryIO, Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS = 1, 4
+ACK: Final = 1
 CANCEL: Final = 8
 
 
@@ -43,3 +44,16 @@ def connect(port: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     connection.sendall(PREFACE + frame(SETTINGS, 0, 0))
     return connection
+
+
+def read_frame(stream: BinaryIO) -> tuple[int, int, int, bytes]:
+    """The kind, flags, stream and payload of the next frame.
+
+    Raises:
+        EOFError: The server has closed the connection.
+    """
+    head = stream.read(9)
+    if len(head) < 9:
+        raise EOFError
+    size, kind, flags, number = struct.unpack(">IBBI", b"\0" + head)
+    return kind, flags, number, stream.read(size)

@@ -118,8 +118,8 @@ def test_the_http_endpoint_serves_what_was_checked_whatever_the_files_hold_since
     pair: Pair, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class ReplacedAfterwards(TlsSource):
-        def __init__(self, files: TlsFiles) -> None:
-            super().__init__(files)
+        def __init__(self, files: TlsFiles, *, listener: str) -> None:
+            super().__init__(files, listener=listener)
             pair.replace_by(authority.issue("second"))
 
     monkeypatch.setattr(tls, "TlsSource", ReplacedAfterwards)

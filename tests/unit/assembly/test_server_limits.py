@@ -37,6 +37,8 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_calls_per_caller=8,
         silent_client_seconds=14,
         upload_seconds=15,
+        connection_idle_seconds=0,
+        connection_age_seconds=16,
         stalled_client_seconds=13,
         max_ingest_mib=6,
         max_ingests=12,
@@ -58,6 +60,8 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
         max_concurrent_calls=11,
         max_calls_per_caller=8,
         silent_client_seconds=14.0,
+        connection_idle_seconds=None,
+        connection_age_seconds=16.0,
         stalled_write_seconds=13.0,
         ingest=IngestSettings(
             max_bytes=6 << 20,

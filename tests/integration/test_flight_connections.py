@@ -1,0 +1,91 @@
+"""Connections that are idle or old end, and no call that runs on them does.
+
+Source: RFC 9113, section 6.8 (GOAWAY).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from tests.fakes.raw_http2 import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    WINDOW_UPDATE,
+    connect,
+    frame,
+    grpc_message,
+    read_frame,
+    request_headers,
+)
+from tests.integration.flight_harness import FLIGHT, running_server, ticket_bytes
+
+if TYPE_CHECKING:
+    import socket
+    from typing import BinaryIO
+
+pytestmark = pytest.mark.integration
+
+WINDOW_BYTES = 65535
+ROOM = WINDOW_BYTES.to_bytes(4, "big")
+LAST_STREAM = 1
+
+
+def _until_goodbye(connection: socket.socket, stream: BinaryIO) -> int:
+    """Read until the server takes no more calls, not only warns of that; return how many bytes of rows came before."""
+    received = 0
+    while True:
+        kind, flags, _, body = read_frame(stream)
+        if kind == PING and not flags & ACK:
+            connection.sendall(frame(PING, ACK, 0, body))
+        elif kind == DATA:
+            received += len(body)
+        elif kind == GOAWAY and int.from_bytes(body[:4], "big") == LAST_STREAM:
+            return received
+
+
+def _read_to_the_end(stream: BinaryIO) -> None:
+    while True:
+        read_frame(stream)
+
+
+def test_a_connection_without_calls_ends() -> None:
+    with (
+        running_server(connection_idle_seconds=0.5) as flight,
+        connect(flight.server.port) as connection,
+        connection.makefile("rb") as stream,
+    ):
+        connection.settimeout(60)
+
+        with pytest.raises(EOFError):
+            _read_to_the_end(stream)
+
+
+def test_a_query_goes_on_over_a_connection_that_takes_no_more_calls() -> None:
+    with (
+        running_server(connection_idle_seconds=0.5, connection_age_seconds=0.5) as flight,
+        connect(flight.server.port) as connection,
+        connection.makefile("rb") as stream,
+    ):
+        connection.settimeout(60)
+        asked = ticket_bytes(statement_ticket("endless"))
+        connection.sendall(
+            frame(HEADERS, END_HEADERS, LAST_STREAM, request_headers(FLIGHT + "DoGet", "alice"))
+            + frame(DATA, END_STREAM, LAST_STREAM, grpc_message(asked))
+        )
+        received = _until_goodbye(connection, stream)
+        connection.sendall(frame(WINDOW_UPDATE, 0, 0, ROOM) + frame(WINDOW_UPDATE, 0, LAST_STREAM, ROOM))
+        while received < 2 * WINDOW_BYTES:
+            kind, _, _, body = read_frame(stream)
+            received += len(body) if kind == DATA else 0
+        is_running = not flight.engine.stream_closed.is_set()
+
+    assert received == 2 * WINDOW_BYTES
+    assert is_running
