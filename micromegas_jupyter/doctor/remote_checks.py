@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from micromegas_jupyter import assembly
 from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
+from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.contracts import AuthProvider
@@ -93,7 +94,11 @@ def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
     if isinstance(provider, OidcAuthProvider):
         now += timedelta(seconds=provider.clock_offset_seconds)
         who, renews = _owner(provider)
-    ends_at = _ends_at(claims)
+    elif isinstance(provider, HubTokenProvider):
+        who, renews = _owner(provider)
+        who = f"{who}, through {provider.through}" if provider.through else who
+    # The service says how long its token lives on; this machine's clock may be wrong.
+    ends_at = provider.identity().expires_at if isinstance(provider, HubTokenProvider) else _ends_at(claims)
     left = "" if ends_at is None else f", valid for {duration_text(ends_at - now)}"
     details = _claim_lines(claims or {})
     if claims is None:
@@ -103,7 +108,7 @@ def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
     return found("token", f"{who}{left}", details=details, facts={**_facts(claims), "renews": renews})
 
 
-def _owner(provider: OidcAuthProvider) -> tuple[str, bool]:
+def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
     try:
         identity = provider.identity()
     except LoginRequired:  # the token is there, so somebody is signed in

@@ -159,8 +159,10 @@ def _logout(settings: ClientSettings, end_session: bool) -> object:  # noqa: FBT
 
 
 def _renewal(provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]) -> Renewal | None:
-    # Service accounts renew when they are asked: nobody looks at how long their token is good.
-    if not callable(getattr(provider, "renewal_due_at", None)):
+    # Service accounts renew when they are asked: nobody looks at how long their token is good. So does JupyterHub's
+    # sign-in: what is told to the widget beside the cells counts as a person's activity, which keeps a server from
+    # being culled.
+    if getattr(provider, "through", "") or not callable(getattr(provider, "renewal_due_at", None)):
         return None
     from micromegas_jupyter.notebook.renewing import TokenRenewal
 

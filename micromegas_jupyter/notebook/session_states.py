@@ -38,6 +38,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
     issuer = "" if settings.issuer is None else host_text(settings.issuer)
     if isinstance(provider, PersonalProvider):
         identity = provider.identity()
+        through = getattr(provider, "through", "")
         name = _name(identity.name or identity.email or identity.subject)
         email = None if identity.email is None else _name(identity.email)
         return IdentityState(
@@ -50,10 +51,11 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
             groups=tuple(map(_name, identity.groups)),
             group_count=len(identity.groups),
             is_personal=True,
-            through=getattr(provider, "through", ""),
-            ends_at=identity.expires_at,
+            through=through,
+            # What signs them in renews for each call, so there is no end that a person would have to know.
+            ends_at=None if through else identity.expires_at,
             renews=identity.renews,
-            renews_at=_renews_at(provider),
+            renews_at=None if through else _renews_at(provider),
         )
     if settings.api_key_file is not None or settings.client_id is None:
         return IdentityState(status=IdentityStatus.SIGNED_IN, server=server, name="the holder of an API key")

@@ -47,6 +47,7 @@ def test_the_wheel_holds_only_what_is_allowed(names: list[str]) -> None:
         "micromegas_jupyter/notebook/static/identity.css",
         "micromegas_jupyter/demo/notebooks/quickstart.ipynb",
         "micromegas_jupyter/demo/notebooks/investigating-an-incident.ipynb",
+        "micromegas_jupyter/demo/notebooks/jupyterhub.ipynb",
         "micromegas_jupyter/demo/notebooks/service-account.ipynb",
         "micromegas_jupyter-0.1.0.data/data/etc/jupyter/jupyter_server_config.d/micromegas_jupyter.json",
         *(f"{LAB_EXTENSION}/{name}" for name in ("package.json", "install.json", "static/remoteEntry.js")),

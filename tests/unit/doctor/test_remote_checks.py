@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.auth.hub_place import find_hub
+from micromegas_jupyter.auth.hub_service import HubService
+from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.doctor.findings import Outcome
 from micromegas_jupyter.doctor.remote_checks import check_clock, check_issuer, check_server, check_token
+from micromegas_jupyter.http.hub_http import HubHttp
 from micromegas_jupyter.settings import Bearer
 from tests.fakes.clock import FakeClock
+from tests.fakes.hub_service import FakeHubService
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.fakes.stored_sign_in import DatedCalls
 from tests.unit.doctor.cases import bare_case, person_case
@@ -42,6 +47,15 @@ def test_a_token_that_names_nobody_is_in_order_all_the_same(clock: FakeClock) ->
 
     assert (finding.outcome, finding.found) == (Outcome.OK, "of somebody whom it does not name")
     assert "it does not renew by itself" in finding.details
+
+
+def test_a_token_of_the_hub_says_whose_it_is_and_how_long_it_lives_on(clock: FakeClock) -> None:
+    with FakeHubService() as hub:
+        service = HubService(find_hub(hub.environ), http=HubHttp())
+
+        finding = check_token(HubTokenProvider(service, clock=clock), clock)
+
+    assert finding.found == "of Alice Martin, through JupyterHub, valid for 1 h 0 min"
 
 
 class TestClock:

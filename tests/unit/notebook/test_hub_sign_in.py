@@ -11,6 +11,7 @@ from micromegas_jupyter.notebook.identity_actions import IdentityAction, offered
 from micromegas_jupyter.notebook.identity_buttons import IdentityButtons
 from micromegas_jupyter.notebook.identity_state import IdentityStatus
 from micromegas_jupyter.notebook.parts import FlowToUse
+from micromegas_jupyter.notebook.real_parts import real_parts
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.session import NotebookSession
 
-LINE = (
-    "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
-    "renews by itself.\n"
-)
+LINE = "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com, renews by itself.\n"
 LEFT = (
     "This notebook has forgotten the token that JupyterHub gave it. Your sign-in there goes on until you log out of "
     "the Hub; %micromegas_login takes it up again here."
@@ -68,9 +66,14 @@ def test_nothing_has_to_be_clicked(
     assert world.logins == []
 
 
-def test_the_widget_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
+def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
+    assert real_parts().renewal(world.stored, lambda _error: None) is None
+
+
+def test_the_widget_counts_nothing_down_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
     state = session.signed_in(SETTINGS)
 
+    assert (state.ends_at, state.renews_at, state.renews) == (None, None, True)
     assert state.through == "JupyterHub"
     assert offered_actions(state) == (IdentityAction.REFRESH,)
 
