@@ -13,11 +13,14 @@ import hypothesis
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.screenshots import save_screenshot
 from tests.side_by_side import CHANGING_NAME, make_scheduler, place_of, process_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+__all__ = ["save_screenshot"]
 
 _SKIPPED: list[str] = []
 
@@ -31,6 +34,7 @@ LONG_TEST_SECONDS = 3600
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
+    parser.addoption("--save-screenshots", action="store_true", help="put the pictures of docs/images there anew")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,13 +18,19 @@ MOST_PROCESSES = 4
 # An object's address or a signed token in a test's name: processes could not tell each other which test is meant.
 CHANGING_NAME = re.compile(r" at 0x[0-9a-f]{6}|eyJ[\w-]{20,}\.[\w-]*\.[\w-]{60}")
 # Folders whose tests share a server that takes long to start.
-TOGETHER = ("tests/integration/browser", "tests/integration/hub", "tests/integration/system")
+TOGETHER = (
+    "tests/integration/binder",
+    "tests/integration/browser",
+    "tests/integration/hub",
+    "tests/integration/system",
+)
 # What takes longest, the longest first: whatever comes last should be short, so that all processes end together.
 FIRST = (
     "tests/integration/browser",
     "tests/integration/auth/test_chaos.py",
     "tests/benchmarks",
     "tests/notebooks",
+    "tests/integration/binder",
     "tests/integration/jupyter_apps",
     "tests/integration/hub",
     "tests/integration/system",

@@ -32,7 +32,7 @@ TOKEN = "a-token-of-this-server"
 PASSWORD = "a password of this server"
 LOAD = "%load_ext micromegas_jupyter"
 
-_OTHER_EXTENSIONS = ("jupyter_lsp", "jupyter_server_terminals", "jupyterlab", "notebook_shim")
+_OTHER_EXTENSIONS = ("jupyter_lsp", "jupyter_server_proxy", "jupyter_server_terminals", "jupyterlab", "notebook_shim")
 # They take longer to start than all that is tested here.
 _WITHOUT_OTHER_EXTENSIONS = {"ServerApp": {"jpserver_extensions": dict.fromkeys(_OTHER_EXTENSIONS, False)}}
 # What kernels and servers log at their most talkative is what the tests look through.

@@ -1,0 +1,130 @@
+"""The main job in a Binder: JupyterLab below a base URL, Run All, sign in as Alice, rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
+from tests.integration.browser.looks import choose_theme, luminance, save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psutil
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+    from tests.integration.binder.binders import Binder
+    from tests.screenshots import SaveScreenshot
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+
+STATE_TIMEOUT_MILLISECONDS = 90_000
+MEMORY_BYTES = 2 << 30
+ERRORS = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser, binder: Binder) -> Iterator[BrowserContext]:
+    """The browser of somebody who is signed in to this Jupyter, as a Hub would have it."""
+    made = browser.new_context(viewport={"width": 1280, "height": 900})
+    made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+    page = made.new_page()
+    page.goto(f"{binder.url}login?token={TOKEN}")
+    page.close()
+    yield made
+    made.close()
+
+
+def open_notebook(context: BrowserContext, binder: Binder, name: str, kernel: str) -> Page:
+    """Open a notebook where the badge's link leads to, and wait for its kernel."""
+    page = context.new_page()
+    page.goto(f"{binder.url}lab/workspaces/{name}/tree/notebooks/{name}.ipynb")
+    page.get_by_role("tab", name=f"{name}.ipynb").wait_for()
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator(f"text=/{re.escape(kernel)}.*Idle/").first.wait_for()
+    return page
+
+
+def run_all(page: Page) -> None:
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def memory_of(programs: list[psutil.Process]) -> int:
+    """Return what programs take together, in bytes, shared pages counted once."""
+    return sum(program.memory_full_info().pss for program in programs)
+
+
+@pytest.fixture(scope="module")
+def quickstart(context: BrowserContext, binder: Binder) -> Page:
+    """The quickstart after Run All and a sign-in as Alice."""
+    page = open_notebook(context, binder, "quickstart", "Python 3")
+    run_all(page)
+    with context.expect_page() as opened:
+        page.get_by_role("link", name=re.compile("Sign in")).click()
+    provider = opened.value
+    provider.get_by_role("button", name=re.compile("Alice")).wait_for()
+    assert urlsplit(provider.url).path == f"{BASE_URL}micromegas-demo/authorize"
+    assert urlsplit(provider.url).netloc == urlsplit(binder.url).netloc
+    assert luminance(provider.locator(".card")) > 0.9  # its style was found
+    provider.get_by_role("button", name=re.compile("Alice")).click()
+    provider.get_by_role("button", name="Allow").click()
+    provider.get_by_text("You are signed in").wait_for()
+    assert provider.url == f"{binder.url}micromegas/done"
+    provider.close()
+    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
+    page.get_by_text(re.compile(r"connected as alice@example\.com")).first.wait_for()
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    return page
+
+
+def test_the_quickstart_signs_in_and_queries(quickstart: Page, binder: Binder, save_screenshot: SaveScreenshot) -> None:
+    assert quickstart.locator(ERRORS).count() == 0
+    assert quickstart.get_by_text("Alice Martin").count() > 0
+    for theme in ("Light", "Dark"):
+        choose_theme(quickstart, f"JupyterLab {theme}")
+        quickstart.locator(".jp-Cell").nth(3).scroll_into_view_if_needed()
+        save_screenshot(quickstart, f"binder-{theme.lower()}")
+    save(quickstart)
+
+    memory = memory_of(binder.programs())
+    print(f"{memory >> 20} MiB in all")
+    assert memory < MEMORY_BYTES
+    saved = (binder.repository / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8")
+    for secret in _secrets(binder):
+        assert secret not in binder.log
+        assert secret not in saved
+    assert "code=" not in re.sub(r"code=\[secret\]", "", binder.log)
+    assert f'"{BASE_URL}micromegas-demo/authorize' not in saved
+
+
+def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(context: BrowserContext, binder: Binder) -> None:
+    page = open_notebook(context, binder, "service-account", "Service account")
+    run_all(page)
+
+    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
+    page.locator("text=/Service account.*Idle/").first.wait_for()
+
+    assert page.locator(ERRORS).count() == 0
+    assert page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
+
+
+def test_the_providers_pages_are_for_people_of_this_jupyter_only(browser: Browser, binder: Binder) -> None:
+    stranger = browser.new_context()
+    page = stranger.new_page()
+
+    page.goto(f"{binder.url}micromegas-demo/")
+
+    assert urlsplit(page.url).path == f"{BASE_URL}login"
+    stranger.close()
+
+
+def _secrets(binder: Binder) -> list[str]:
+    entry = json.loads((binder.demo_folder / "config" / "tokens.json").read_text())["token"]
+    tokens = [entry[name] for name in ("access_token", "id_token", "refresh_token")]
+    return [*tokens, (binder.demo_folder / "job" / "client-secret").read_text().strip(), HUB_TOKEN]
