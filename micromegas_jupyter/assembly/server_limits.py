@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from micromegas_jupyter.engine import EngineSettings
+from micromegas_jupyter.engine import EngineSettings, default_heavy_statements, processor_count
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.settings import ServerLimits, parse_server_limits
@@ -29,6 +29,20 @@ def read_server_limits(environ: Mapping[str, str]) -> ServerLimits:
             remedy="Make it, and let the server's user write to it.",
         )
     return limits
+
+
+def share_processors(limits: ServerLimits, workers: int) -> ServerLimits:
+    """Return the limits of one of several workers, which leave the machine its processors for small queries.
+
+    A number of heavy queries that somebody set counts for each worker by itself, and is left as it is.
+    """
+    heavy = limits.max_heavy_queries or max(1, default_heavy_statements() // max(1, workers))
+    return replace(limits, max_heavy_queries=heavy)
+
+
+def partitions_of(workers: int) -> int | None:
+    """Return in how many partitions a query of one of several workers runs; None for one per processor."""
+    return None if workers <= 1 else max(1, processor_count() // workers)
 
 
 def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> FlightServerSettings:

@@ -9,7 +9,13 @@ from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.assembly.denials import open_deny_list
 from micromegas_jupyter.assembly.serve_options import ServeOptions, check_exposure
 from micromegas_jupyter.assembly.served_tables import describe_tables, open_tables
-from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
+from micromegas_jupyter.assembly.server_limits import (
+    limit_engine,
+    limit_flight,
+    partitions_of,
+    read_server_limits,
+    share_processors,
+)
 from micromegas_jupyter.assembly.server_readiness import find_readiness
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import Unavailable
@@ -65,7 +71,8 @@ class ServerStack:
     ) -> None:
         check_exposure(options)
         self.options = options
-        server_limits = read_server_limits(process_variables(environ))
+        workers = 1 if neighbours is None else options.workers
+        server_limits = share_processors(read_server_limits(process_variables(environ)), workers)
         self._tables = open_tables(options.lake)
         self.lake = self._tables.lake
         self._recorder: Recorder | None = None
@@ -79,6 +86,7 @@ class ServerStack:
             limit_engine(
                 EngineSettings(
                     memory_limit_bytes=options.memory_mib * 1024 * 1024,
+                    target_partitions=partitions_of(workers),
                     default_conditions={} if self.lake is None else dict(OTHER_PEOPLES_ROWS),
                 ),
                 server_limits,

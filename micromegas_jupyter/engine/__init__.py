@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.figures import QueryFigures
     from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
     from micromegas_jupyter.engine.settings import EngineSettings
-    from micromegas_jupyter.engine.threads import default_heavy_statements
+    from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count
     from micromegas_jupyter.engine.work_class import WorkClass
 
 _HOME = {
@@ -27,6 +27,7 @@ _HOME = {
     "WorkClass": "work_class",
     "default_heavy_statements": "threads",
     "fingerprints": "fingerprint",
+    "processor_count": "threads",
     "sql_hash": "fingerprint",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "WorkClass",
     "default_heavy_statements",
     "fingerprints",
+    "processor_count",
     "sql_hash",
 ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from micromegas_jupyter.engine.thread_probe import ThreadProbe
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS: Final = 1.0
 _SUSPICION_SECONDS: Final = 0.45
 _LOOK_SECONDS: Final = 0.1
+_RARE_LOOK_SECONDS: Final = 0.5
 _SOON_SECONDS: Final = 0.3
 _MERGED_SECONDS: Final = 0.2
 _MOST_WATCHED: Final = 32
@@ -55,7 +56,14 @@ def goes_on_for_long(plan: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _LetGo:
-    """A query that nobody waits for: since when, whether its plan is of the long kind, the threads' times then."""
+    """A query that nobody waits for.
+
+    Attributes:
+        at: Since when.
+        is_long: Whether its plan is of the long kind, and no thread is known yet to have gone on to other work.
+        based_at: When `base` was read.
+        base: The threads' times then.
+    """
 
     at: float
     is_long: bool
@@ -73,6 +81,7 @@ class Leftovers:
         events: Who is told.
         clock: Measures.
         read: Tells how busy the engine's threads were.
+        probe: Finds out which of them take up work; one of its own when left out.
     """
 
     def __init__(
@@ -82,12 +91,13 @@ class Leftovers:
         *,
         clock: Clock = SYSTEM_CLOCK,
         read: Callable[[], dict[int, ThreadTime]] = read_thread_times,
+        probe: ThreadProbe | None = None,
     ) -> None:
         self._pool = pool
         self._events = events
         self._clock = clock
         self._read = read
-        self._probe = ThreadProbe(clock)
+        self._probe = probe or ThreadProbe(clock)
         self._changed = threading.Condition()
         self._running = 0
         self._idle_since = clock.monotonic()
@@ -134,9 +144,16 @@ class Leftovers:
     def _add(self, entry: _LetGo) -> None:
         newest = self._let_go[-1] if self._let_go else None
         is_same = newest is not None and newest.is_long == entry.is_long and entry.at - newest.at < _MERGED_SECONDS
-        if not is_same and len(self._let_go) < _MOST_WATCHED:
-            self._let_go.append(entry)
-            self._changed.notify_all()
+        if is_same and not entry.is_long:
+            return
+        if len(self._let_go) >= _MOST_WATCHED:
+            # What was left behind early would show in the newer ones as well.
+            oldest = next((one for one in self._let_go if not one.is_long), None)
+            if oldest is None:
+                return
+            self._let_go.remove(oldest)
+        self._let_go.append(entry)
+        self._changed.notify_all()
 
     def _watch(self) -> None:
         while True:
@@ -146,7 +163,9 @@ class Leftovers:
                     self._suspected = False
                     self._changed.wait()
                 else:
-                    self._changed.wait(_LOOK_SECONDS)
+                    # While other queries run, busy threads say nothing of what was not of the long kind.
+                    is_urgent = not self._running or any(entry.is_long for entry in self._let_go)
+                    self._changed.wait(_LOOK_SECONDS if is_urgent else _RARE_LOOK_SECONDS)
             self._look()
 
     def _look(self) -> None:
@@ -158,18 +177,33 @@ class Leftovers:
             self._let_go = [entry for entry in self._let_go if self._may_go_on(entry, times, now)]
             watched = tuple(self._let_go)
             idle_seconds = 0.0 if self._running else now - self._idle_since
+        is_suspicious = needs_probe = False
         for entry in watched:
             seconds = now - entry.at
             culprits = self._culprits(entry, times, now)
             if not culprits or seconds < _SUSPICION_SECONDS:
                 continue
             is_alone = idle_seconds > seconds * _BUSY_SHARE
-            if not is_alone:
-                self._probe.start(len(times))
+            if not is_alone and entry.is_long:
+                # Probes take time of the threads, which small queries need: only where nothing else tells.
+                if not self._is_any_silent(culprits, times, entry):
+                    self._settle(entry)
+                    continue
+                needs_probe = True
             if is_alone or entry.is_long:
-                self._suspect()
-            if seconds > GRACE_SECONDS and (is_alone or (entry.is_long and self._is_any_silent(culprits, entry))):
-                self._tell("A query that was cancelled does not stop.")
+                is_suspicious = True
+                if seconds > GRACE_SECONDS and (is_alone or self._has_probed(entry, seconds)):
+                    self._tell("A query that was cancelled does not stop.")
+        if needs_probe:
+            self._probe.start(len(times))
+        else:
+            self._probe.stop()
+        self._suspect(is_suspicious=is_suspicious)
+
+    def _settle(self, entry: _LetGo) -> None:
+        """Note that the busy threads do other work by now; what may still go on shows when no query runs."""
+        with self._changed:
+            self._let_go = [replace(one, is_long=False) if one is entry else one for one in self._let_go]
 
     def _may_go_on(self, entry: _LetGo, times: dict[int, ThreadTime], now: float) -> bool:
         return now - entry.based_at < _FEWEST_SECONDS or bool(self._culprits(entry, times, now))
@@ -183,20 +217,22 @@ class Leftovers:
             if thread in times and times[thread].busy_seconds - before.busy_seconds > enough
         ]
 
-    def _is_any_silent(self, culprits: list[int], entry: _LetGo) -> bool:
-        """Whether one of the threads has taken up no other work since then, although there was some."""
-        now = self._read()
+    def _is_any_silent(self, culprits: list[int], times: dict[int, ThreadTime], entry: _LetGo) -> bool:
+        """Whether one of the threads has taken up no other work since then; once it has, it stays so."""
         return any(
-            thread in now
-            and now[thread].pauses - entry.base[thread].pauses <= _FEW_PAUSES
+            times[thread].pauses - entry.base[thread].pauses <= _FEW_PAUSES
             and self._probe.answered_at.get(thread, 0.0) < entry.at
             for thread in culprits
         )
 
-    def _suspect(self) -> None:
-        if not self._suspected:
-            self._suspected = True
+    def _has_probed(self, entry: _LetGo, seconds: float) -> bool:
+        """Whether threads took up probes since then, so that silence says something; or all of them had time to."""
+        return seconds > 2 * GRACE_SECONDS or max(self._probe.answered_at.values(), default=0.0) >= entry.at
+
+    def _suspect(self, *, is_suspicious: bool) -> None:
+        if is_suspicious and not self._suspected:
             self._events.suspect()
+        self._suspected = is_suspicious
 
     def _tell(self, why: str) -> None:
         if not self._is_told:

@@ -1,10 +1,12 @@
-"""How long a small query takes beside sixteen heavy ones, against an idle server; printed, never judged."""
+"""How long a small query takes beside sixteen heavy ones, against an idle server; printed, never judged.
+
+One server answers in its own process, the other one with two worker processes, as `micromegas serve` does by default.
+"""
 
 from __future__ import annotations
 
+import os
 import statistics
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,17 @@ import pytest
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.integration.workers.serving import Serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROWS = 4_000_000
 HEAVY_CLIENTS = 16
+# Each client is a connection of its own, and with it may reach another worker; they take turns.
+SMALL_CLIENTS = 4
 REPEATS = 200
 SMALL = {"SELECT 1": "SELECT 1 AS one", "look-up in Parquet": "SELECT * FROM few WHERE key = 77"}
 HEAVY = (
@@ -45,17 +49,11 @@ def _write(folder: Path, name: str, rows: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     _write(folder, "many", ROWS)
     _write(folder, "few", 10_000)
-    command = [sys.executable, "-m", "tests.benchmarks.serving_child", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        try:
-            yield child.stdout.readline().strip()
-        finally:
-            child.kill()
+    return folder
 
 
 def _run_heavy(uri: str, sql: str, stop: threading.Event, done: list[str]) -> None:
@@ -69,14 +67,14 @@ def _run_heavy(uri: str, sql: str, stop: threading.Event, done: list[str]) -> No
                 done.append("ok")
 
 
-def _milliseconds(uri: str, sql: str) -> list[float]:
+def _milliseconds(clients: list[FlightSQLClient], sql: str) -> list[float]:
     found = []
-    with FlightSQLClient(uri) as client:
+    for client in clients:
         client.query_arrow(sql)
-        for _ in range(REPEATS):
-            started = SYSTEM_CLOCK.monotonic()
-            client.query_arrow(sql)
-            found.append((SYSTEM_CLOCK.monotonic() - started) * 1e3)
+    for number in range(REPEATS):
+        started = SYSTEM_CLOCK.monotonic()
+        clients[number % len(clients)].query_arrow(sql)
+        found.append((SYSTEM_CLOCK.monotonic() - started) * 1e3)
     return sorted(found)
 
 
@@ -84,8 +82,17 @@ def _p99(sorted_values: list[float]) -> float:
     return sorted_values[int(len(sorted_values) * 0.99) - 1]
 
 
-def test_a_small_query_beside_heavy_ones(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
-    idle = {name: _milliseconds(uri, sql) for name, sql in SMALL.items()}
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_small_query_beside_heavy_ones(tables: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
+    with Serving(
+        tables, "--disable-auth", "--no-http", "--no-telemetry", "--drain-seconds", "0", "--workers", str(workers)
+    ) as server:
+        _compare(server.uri, capsys, "in one process" if workers == 0 else f"{workers} workers")
+
+
+def _compare(uri: str, capsys: pytest.CaptureFixture[str], name_of_server: str) -> None:
+    clients = [FlightSQLClient(uri) for _ in range(SMALL_CLIENTS)]
+    idle = {name: _milliseconds(clients, sql) for name, sql in SMALL.items()}
     stop, done = threading.Event(), []
     heavy = [
         threading.Thread(target=_run_heavy, args=(uri, HEAVY[number % len(HEAVY)], stop, done), daemon=True)
@@ -94,15 +101,20 @@ def test_a_small_query_beside_heavy_ones(uri: str, capsys: pytest.CaptureFixture
     for thread in heavy:
         thread.start()
 
-    busy = {name: _milliseconds(uri, sql) for name, sql in SMALL.items()}
+    busy = {name: _milliseconds(clients, sql) for name, sql in SMALL.items()}
     stop.set()
 
     assert all(len(found) == REPEATS for found in busy.values())
     with capsys.disabled():
-        print(f"\n{HEAVY_CLIENTS} heavy clients meanwhile: {len(done)} queries ended, {done.count('ok')} of them well")
+        print(
+            f"\n{name_of_server} (load {os.getloadavg()[0]:.1f}): {HEAVY_CLIENTS} heavy clients meanwhile: "
+            f"{len(done)} queries ended, {done.count('ok')} of them well"
+        )
         for name in SMALL:
             ratio = _p99(busy[name]) / _p99(idle[name])
             print(
                 f"{name}: idle p50 {statistics.median(idle[name]):.1f}, p99 {_p99(idle[name]):.1f} ms; "
                 f"busy p50 {statistics.median(busy[name]):.1f}, p99 {_p99(busy[name]):.1f} ms; ratio of p99 {ratio:.1f}"
             )
+    for client in clients:
+        client.close()

@@ -73,13 +73,14 @@ class WorkerProcess:
         self._clock = clock
         mine, theirs = socket.socketpair()
         try:
-            # Its own session: an interrupt at a terminal reaches the supervisor, which then lets its workers finish.
+            # Its own group: an interrupt at a terminal reaches the supervisor, which then lets its workers finish. No
+            # session: Linux shares processors among those first, and only within one do urgent threads come first.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
                 [sys.executable, "-P", "-m", program],
                 env=Variables({**WORKER_VARIABLES, **_without_secrets(os.environ)}),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,
+                process_group=0,
             )
         except OSError as error:
             mine.close()

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly.server_limits import limit_engine, limit_flight, read_server_limits
+from micromegas_jupyter.assembly import server_limits
+from micromegas_jupyter.assembly.server_limits import (
+    limit_engine,
+    limit_flight,
+    partitions_of,
+    read_server_limits,
+    share_processors,
+)
 from micromegas_jupyter.engine import EngineSettings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import FlightServerSettings
@@ -101,3 +108,21 @@ def test_a_spill_directory_that_is_there_is_taken(tmp_path: Path) -> None:
     found = read_server_limits({"MICROMEGAS_SERVER_SPILL_DIRECTORY": str(tmp_path)})
 
     assert found.spill_directory == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("processors", "workers", "heavy", "partitions"),
+    [(2, 1, 1, None), (2, 2, 1, 1), (8, 2, 2, 4), (8, 3, 1, 2), (64, 4, 8, 16), (1, 4, 1, 1)],
+)
+def test_workers_divide_the_processors(
+    monkeypatch: pytest.MonkeyPatch, processors: int, workers: int, heavy: int, partitions: int | None
+) -> None:
+    monkeypatch.setattr(server_limits, "processor_count", lambda: processors)
+    monkeypatch.setattr(server_limits, "default_heavy_statements", lambda: max(1, processors // 2))
+
+    assert share_processors(ServerLimits(), workers).max_heavy_queries == heavy
+    assert partitions_of(workers) == partitions
+
+
+def test_a_number_of_heavy_queries_that_somebody_set_is_each_workers() -> None:
+    assert share_processors(ServerLimits(max_heavy_queries=7), 4).max_heavy_queries == 7
