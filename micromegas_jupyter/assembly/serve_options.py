@@ -38,6 +38,7 @@ class ServeOptions:
         program: The name under which it records itself.
         properties: Anything else worth knowing of its process.
         workers: How many worker processes answer calls on the one port; 0 for none, the calling process answers.
+        spare_workers: How many more wait, started, to take the place of one that has to be ended: 0 or 1.
         drain_seconds: How long running calls may go on when the server stops.
     """
 
@@ -58,6 +59,7 @@ class ServeOptions:
     program: str = "micromegas serve"
     properties: Mapping[str, str] = field(default_factory=dict)
     workers: int = DEFAULT_WORKERS
+    spare_workers: int = 1
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
 
     @property

@@ -99,8 +99,7 @@ class ServerStack:
         except BaseException:
             self._engine.close()
             raise
-        if options.record and self.lake is not None:
-            self._recorder = Recorder(self.lake, exe=options.program, clock=SYSTEM_CLOCK, properties=options.properties)
+        self.record_as({})
         self.metrics = ServerMetrics()
         limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._tracing = open_tracing(process_variables(environ))
@@ -129,6 +128,12 @@ class ServerStack:
         )
         self._http = self._make_http(limits)
         self._http_port: int | None = None
+
+    def record_as(self, properties: Mapping[str, str]) -> None:
+        """Record this process, where it is recorded, with these properties besides its own; before `start`."""
+        if self.options.record and self.lake is not None:
+            merged = {**self.options.properties, **properties}
+            self._recorder = Recorder(self.lake, exe=self.options.program, clock=SYSTEM_CLOCK, properties=merged)
 
     def _make_validator(self, environ: Mapping[str, str]) -> "ReloadingValidator | None":
         if self.options.disable_auth:

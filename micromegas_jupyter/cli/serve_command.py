@@ -92,6 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"worker processes that answer calls, 0 for none; 0 to {_MOST_WORKERS}, default %(default)s",
     )
     parser.add_argument(
+        "--spare-workers",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="worker processes that wait to take the place of one that has to be ended",
+    )
+    parser.add_argument(
         "--drain-seconds",
         type=float,
         metavar="S",
@@ -160,6 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
             memory_mib=limits.memory_mib,
             record=not arguments.no_telemetry,
             workers=arguments.workers,
+            spare_workers=arguments.spare_workers,
             drain_seconds=arguments.drain_seconds,
         ),
         environ=environ,

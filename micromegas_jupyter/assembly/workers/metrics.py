@@ -56,6 +56,7 @@ class WorkerMetrics(Collector):
         state = self._supervisor.state()
         yield GaugeMetricFamily("micromegas_workers", "Worker processes that there should be.", state.workers)
         yield GaugeMetricFamily("micromegas_workers_ready", "Worker processes that answer calls.", state.ready)
+        yield GaugeMetricFamily("micromegas_workers_spare", "Worker processes that wait to take over.", state.spares)
         ended = CounterMetricFamily(
             "micromegas_workers_replaced", "Worker processes that were replaced, by reason.", labels=("reason",)
         )

@@ -24,7 +24,7 @@ class WorkerOrder:
         kind: `serve` for a whole server over a lake, `local` for a notebook's.
         task: What to serve, as the kind needs it.
         port: The port to listen on, which others share.
-        number: Which worker it is, from 1; a replacement has the number of the one before.
+        number: Which worker it is, from 1; a replacement has the number of the one before. 0 for one that waits.
         pool_bytes: Memory for its queries.
         hard_bytes: What the operating system gives it at most.
         is_spare: Whether it waits to be told before it listens.

@@ -41,6 +41,7 @@ class Worker:
     def __init__(self, connection: socket.socket) -> None:
         self._peer = Peer(connection, hears=self._hear, answers=self._answer)
         self._may_listen = threading.Event()
+        self._number = 0
         self._retires = threading.Event()
         self._retirement: tuple[float, str, float] = (0.0, "", _LAST_SECONDS)
         self._answers: dict[str, Callable[[Facts], Facts]] = {}
@@ -89,6 +90,8 @@ class Worker:
             while not self._may_listen.wait(_BEAT_SECONDS):
                 if self._retires.is_set():
                     return
+                self._peer.tell("beat")
+            served.be_worker(self._number)
         served.start()
         self._peer.tell("ready", **served.facts())
         while not self._retires.wait(_BEAT_SECONDS):
@@ -108,7 +111,8 @@ class Worker:
 
     def _hear(self, facts: Facts) -> None:
         match facts:
-            case {"is": "listen", "number": number}:
+            case {"is": "listen", "number": int(number)}:
+                self._number = number
                 name_records(number)
                 self._may_listen.set()
             case {"is": "retire", "seconds": float() | int() as seconds, "why": str(why)}:

@@ -69,11 +69,13 @@ class Served:
         server: The server.
         facts: What the supervisor should know once it answers.
         answers: What the supervisor, or another worker through it, may ask.
+        be_worker: Tells it before its start that it is another worker than the order said.
     """
 
     server: Server
     facts: Callable[[], Facts] = dict
     answers: dict[str, Callable[[Facts], Facts]] = field(default_factory=dict)
+    be_worker: Callable[[int], None] = field(default=lambda _number: None)
 
     def start(self) -> None:
         """Start to answer calls."""
@@ -171,6 +173,7 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
             "readiness": lambda _question: {"reason": stack.readiness()},
             "reload": lambda _question: _reload(stack),
         },
+        be_worker=lambda number: stack.record_as({"worker": str(number)}),
     )
 
 

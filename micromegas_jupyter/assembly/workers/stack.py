@@ -58,6 +58,7 @@ class SupervisedStack:
             ),
             workers=options.workers,
             limits=limits,
+            keeps_spare=bool(options.spare_workers),
             program=program,
         )
         self._http_port: int | None = None

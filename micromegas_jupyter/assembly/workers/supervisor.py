@@ -14,6 +14,7 @@ from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.peer import Facts
 from micromegas_jupyter.assembly.workers.process import PROGRAM, State, WorkerProcess
 from micromegas_jupyter.assembly.workers.slots import Slot
+from micromegas_jupyter.assembly.workers.spares import SparePlace
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
@@ -39,10 +40,12 @@ class WorkersState:
         ready: How many of them answer.
         is_stopping: Whether they are being ended for good.
         failures: How often the one that fails most has failed in a row.
+        spares: How many more wait to take the place of one that has to be ended.
     """
 
     workers: int
     ready: int
+    spares: int
     is_stopping: bool
     failures: int
 
@@ -56,16 +59,18 @@ class Supervisor:
         order: The workers' task; each gets it with its own number.
         workers: How many.
         limits: One worker's memory.
+        keeps_spare: Whether one more waits, ready to take over.
         program: The module that a worker runs.
         clock: Measures silence and waits.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a server is told to be
         self,
         order: WorkerOrder,
         *,
         workers: int,
         limits: MemoryLimits,
+        keeps_spare: bool = False,
         program: str = PROGRAM,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -76,7 +81,9 @@ class Supervisor:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._slots = [Slot(number=number) for number in range(1, workers + 1)]
-        self._spare: WorkerProcess | None = None
+        self._spare = SparePlace(
+            is_kept=keeps_spare, start=lambda: self._spawned(0, is_spare=True), silent_seconds=_SILENT_SECONDS
+        )
         self._is_stopping = False
         self._watching: threading.Thread | None = None
         self.replaced: dict[str, int] = {}
@@ -106,6 +113,7 @@ class Supervisor:
                         )
                 if not self._changed.wait(max(0.0, deadline - self._clock.monotonic())):
                     raise InternalError("The worker processes did not start in time.", remedy="Start the server again.")
+            self._spare.begin(self._clock.monotonic())
         self._watching = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watching.start()
 
@@ -140,6 +148,7 @@ class Supervisor:
             return WorkersState(
                 workers=len(self._slots),
                 ready=sum(slot.is_ready for slot in self._slots),
+                spares=int(self._spare.is_waiting),
                 is_stopping=self._is_stopping,
                 failures=max(slot.failures for slot in self._slots),
             )
@@ -166,6 +175,8 @@ class Supervisor:
         """Ask all workers that answer calls, at once; return each one's answer, or what it raised, by number."""
         with self._lock:
             asked = [slot.current for slot in self._slots if slot.current and slot.is_ready and slot.current is not but]
+            if what == "reload":
+                self._spare.discard()  # it knows what was configured when it started
         if not asked:
             return []
 
@@ -180,7 +191,7 @@ class Supervisor:
 
     def _all_workers(self) -> list[WorkerProcess]:
         found = [worker for slot in self._slots for worker in (slot.current, *slot.leaving) if worker is not None]
-        return found if self._spare is None else [*found, self._spare]
+        return found if self._spare.worker is None else [*found, self._spare.worker]
 
     def _new_worker(self, number: int, *, is_spare: bool = False) -> WorkerProcess:
         return WorkerProcess(
@@ -207,8 +218,8 @@ class Supervisor:
                     worker.state = State.SPARE
                 case "ready":
                     worker.state, worker.ready_at = State.READY, self._clock.monotonic()
-                case "suspect" if self._spare is None and not self._is_stopping:
-                    self._spare = self._spawned(worker.order.number, is_spare=True)
+                case "suspect" if not self._is_stopping:
+                    self._spare.ask_for()
                 case "stuck":
                     self._leave(worker, str(facts.get("why")), reason="stuck", seconds=_STUCK_GOODBYE_SECONDS)
                 case "ended":
@@ -238,8 +249,7 @@ class Supervisor:
                 self._changed.wait(_TICK_SECONDS)
 
     def _look(self, now: float) -> None:
-        if self._spare is not None and self._spare.state is State.ENDED:
-            self._spare = None
+        self._spare.look(now, is_calm=all(slot.is_ready for slot in self._slots))
         for slot in self._slots:
             slot.leaving = [worker for worker in slot.leaving if not self._is_gone(worker, now)]
             worker = slot.current
@@ -279,9 +289,7 @@ class Supervisor:
         worker.tell("retire", seconds=seconds / 2, why=why)
 
     def _fill(self, slot: Slot) -> None:
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.state is State.ENDED:
-            spare = None
+        spare = self._spare.take()
         if spare is not None:
             spare.order, spare.started_at = replace(spare.order, number=slot.number), self._clock.monotonic()
             spare.tell("listen", number=slot.number)

@@ -78,7 +78,7 @@ class Serving:
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
-                 "--lake", str(lake), *options],
+                 "--lake", str(lake), "--spare-workers", "0", *options],
                 stdout=subprocess.PIPE, stderr=log, text=True, stdin=subprocess.DEVNULL,
                 env={**os.environ, **(environ or {})},
             )  # fmt: skip

@@ -1,0 +1,83 @@
+"""A worker process that serves next to nothing and so starts in a moment: the program of real workers, real sockets.
+
+A client gets one line, this process's id, and may send one: `grow` (memory), `stuck`, or `fail`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micromegas_jupyter.assembly.workers import program, served
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.assembly.workers.order import WorkerOrder
+
+GROWTH_BYTES = 160 << 20
+_LOOK_SECONDS = 0.02
+
+
+class LightServer:
+    """Answers lines on the shared port, each connection by itself."""
+
+    def __init__(self, order: WorkerOrder, others: served.Others) -> None:
+        self._others = others
+        self._kept: list[bytes] = []
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind(("127.0.0.1", order.port))
+
+    def start(self) -> None:
+        self._socket.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def has_turned(self) -> bool:
+        return True
+
+    def cancel_query(self, key: bytes) -> int:
+        return len(key)
+
+    def stop(self, grace_seconds: float, *, why: str) -> None:
+        assert grace_seconds >= 0, why
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rw") as lines:
+            lines.write(f"{os.getpid()}\n")
+            lines.flush()
+            match lines.readline().split():
+                case ["grow"]:
+                    self._kept.append(b"x" * GROWTH_BYTES)
+                case ["stuck", *who]:
+                    facts = dict(zip(("caller", "query_id", "sql_hash"), who, strict=False))
+                    self._others.retire(0.0, "It was told to be stuck.", last_seconds=0.1)
+                    self._others.tell("stuck", why="It was told to be stuck.", **facts)
+                case ["fail"]:
+                    os._exit(3)
+
+
+def build_light(order: WorkerOrder, others: served.Others) -> served.Served:
+    """Build it; not before the file `gate` is there, and not at all while the file `dies` is."""
+    folder = Path(str(order.task["folder"]))
+    pause = threading.Event()
+    if (folder / "dies").exists():
+        os._exit(7)
+    while not (folder / "gate").exists():
+        pause.wait(_LOOK_SECONDS)
+    return served.Served(server=LightServer(order, others), answers={"pid": lambda _question: {"pid": os.getpid()}})
+
+
+if __name__ == "__main__":
+    served.build_served = build_light
+    program.main()
