@@ -18,6 +18,7 @@ from micromegas_jupyter.engine.errors import Context, is_engine_failure, transla
 from micromegas_jupyter.engine.figures import PlanCounts, QueryFigures, count_plan
 from micromegas_jupyter.engine.leftovers import goes_on_for_long
 from micromegas_jupyter.engine.one_row import Ran
+from micromegas_jupyter.engine.owner import QUERY_OWNER
 from micromegas_jupyter.engine.placeholders import missing_parameter
 from micromegas_jupyter.engine.wire_schema import to_wire
 from micromegas_jupyter.engine.work_class import WorkClass
@@ -146,6 +147,7 @@ class DataFusionQuery:
             raise InternalError("A planned query was run twice.")
         remaining = self._result.row_limit
         is_whole = False
+        owner = QUERY_OWNER.get()  # here, for the end may come in another context
         began = 0.0 if self._leftovers is None else self._leftovers.begin()
         try:
             # Making the stream plans physically and lists files: work for a thread that may block.
@@ -172,7 +174,7 @@ class DataFusionQuery:
             is_started, stream = stream is not None, None
             if self._leftovers is not None:
                 is_long = not is_whole and goes_on_for_long(frame.logical_plan().display_indent())
-                self._leftovers.end(began=began, is_given_up=not is_whole, is_long=is_long)
+                self._leftovers.end(began=began, is_given_up=not is_whole, is_long=is_long, owner=owner)
             if is_started:
                 self._count(frame)
             frame = None

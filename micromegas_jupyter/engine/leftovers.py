@@ -18,6 +18,7 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.engine.pool import PlanningPool
 
 GRACE_SECONDS: Final = 1.0
@@ -44,8 +45,8 @@ class LeftoverEvents(Protocol):
         """Something was cancelled and still runs."""
         ...
 
-    def stuck(self, why: str) -> None:
-        """It does not stop; said once."""
+    def stuck(self, why: str, owner: QueryOwner | None) -> None:
+        """It does not stop; said once, with whose query it is as far as that can be told."""
         ...
 
 
@@ -63,12 +64,14 @@ class _LetGo:
         is_long: Whether its plan is of the long kind, and no thread is known yet to have gone on to other work.
         based_at: When `base` was read.
         base: The threads' times then.
+        owner: Whose it was.
     """
 
     at: float
     is_long: bool
     based_at: float
     base: dict[int, ThreadTime]
+    owner: QueryOwner | None = None
 
 
 class Leftovers:
@@ -112,13 +115,14 @@ class Leftovers:
             self._running += 1
         return self._clock.monotonic()
 
-    def end(self, *, began: float, is_given_up: bool, is_long: bool) -> None:
+    def end(self, *, began: float, is_given_up: bool, is_long: bool, owner: QueryOwner | None = None) -> None:
         """Note that a query's stream was let go.
 
         Args:
             began: When it began.
             is_given_up: Whether it had more rows to give.
             is_long: Whether it was given up and its plan `goes_on_for_long`.
+            owner: Whose it is.
         """
         now = self._clock.monotonic()
         # What was over soon has left nothing behind; to look would take longer than such a query.
@@ -129,7 +133,7 @@ class Leftovers:
             if not self._running:
                 self._idle_since = now
             if is_watched:
-                self._add(_LetGo(at=now, is_long=is_long, based_at=self._clock.monotonic(), base=base))
+                self._add(_LetGo(at=now, is_long=is_long, based_at=self._clock.monotonic(), base=base, owner=owner))
 
     def _wake(self) -> None:
         with self._changed:
@@ -172,13 +176,14 @@ class Leftovers:
         times, now = self._read(), self._clock.monotonic()
         abandoned = self._pool.abandoned_since()
         if abandoned is not None and now - abandoned > GRACE_SECONDS:
-            self._tell("The plan of a query that was cancelled does not come to an end.")
+            self._tell("The plan of a query that was cancelled does not come to an end.", self._pool.abandoned_owner())
         with self._changed:
             self._let_go = [entry for entry in self._let_go if self._may_go_on(entry, times, now)]
             watched = tuple(self._let_go)
             idle_seconds = 0.0 if self._running else now - self._idle_since
         is_suspicious = needs_probe = False
-        for entry in watched:
+        # Of several that are suspected, one with slow steps is the likeliest.
+        for entry in sorted(watched, key=lambda found: not found.is_long):
             seconds = now - entry.at
             culprits = self._culprits(entry, times, now)
             if not culprits or seconds < _SUSPICION_SECONDS:
@@ -193,7 +198,7 @@ class Leftovers:
             if is_alone or entry.is_long:
                 is_suspicious = True
                 if seconds > GRACE_SECONDS and (is_alone or self._has_probed(entry, seconds)):
-                    self._tell("A query that was cancelled does not stop.")
+                    self._tell("A query that was cancelled does not stop.", entry.owner)
         if needs_probe:
             self._probe.start(len(times))
         else:
@@ -234,7 +239,7 @@ class Leftovers:
             self._events.suspect()
         self._suspected = is_suspicious
 
-    def _tell(self, why: str) -> None:
+    def _tell(self, why: str, owner: QueryOwner | None) -> None:
         if not self._is_told:
             self._is_told = True
-            self._events.stuck(why)
+            self._events.stuck(why, owner)

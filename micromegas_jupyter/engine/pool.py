@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from micromegas_jupyter.engine.owner import QUERY_OWNER, QueryOwner
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -69,8 +70,8 @@ class PlanningPool:
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._most_waiting = threads * _WAITING_PER_THREAD
         self._closed = threading.Event()
-        # Functions that run although nobody waits for them, and since when; covered by `_abandoned_lock`.
-        self._abandoned: dict[_Job, float] = {}
+        # Functions that run although nobody waits for them, since when, and whose; covered by `_abandoned_lock`.
+        self._abandoned: dict[_Job, tuple[float, QueryOwner | None]] = {}
         self._abandoned_lock = threading.Lock()
         #: Called when there is one more of them, and when one of them has come to its end.
         self.on_abandoned: Callable[[], None] | None = None
@@ -111,13 +112,18 @@ class PlanningPool:
     def abandoned_since(self) -> float | None:
         """Return since when, on the monotonic clock, a function runs that nobody waits for; None when none does."""
         with self._abandoned_lock:
-            return min(self._abandoned.values(), default=None)
+            return min((since for since, _ in self._abandoned.values()), default=None)
+
+    def abandoned_owner(self) -> QueryOwner | None:
+        """Return whose the oldest of these functions is, when that is known."""
+        with self._abandoned_lock:
+            return min(self._abandoned.values(), key=lambda found: found[0], default=(0.0, None))[1]
 
     def _note_abandoned(self, job: _Job) -> None:
         with self._abandoned_lock:
             if job.has_ended:
                 return
-            self._abandoned[job] = SYSTEM_CLOCK.monotonic()
+            self._abandoned[job] = (SYSTEM_CLOCK.monotonic(), QUERY_OWNER.get())
         if self.on_abandoned is not None:
             self.on_abandoned()
 

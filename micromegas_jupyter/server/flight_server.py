@@ -24,6 +24,7 @@ from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
+from micromegas_jupyter.server.restrained_callers import RestrainedCallers
 from micromegas_jupyter.server.running_queries import CancelElsewhere, CancelStatus, RunningQueries
 from micromegas_jupyter.server.seals import SHORTEST_KEY, Seals
 from micromegas_jupyter.server.sql_info import ServerFacts
@@ -58,6 +59,7 @@ class FlightServer:
         cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
         reload_others: Has these processes reload their access configuration, too; may block. None when there are none.
         tracing: Makes spans of calls; None for none. Its owner closes it.
+        restrained: The callers who may not query now; None when there never are any.
 
     Raises:
         ValueError: The ticket key is too short.
@@ -78,6 +80,7 @@ class FlightServer:
         deny_list: DenyList | None = None,
         reload_others: Callable[[], None] | None = None,
         tracing: Tracing | None = None,
+        restrained: RestrainedCallers | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
@@ -96,7 +99,9 @@ class FlightServer:
             randomness=randomness,
         )
         metrics.watch_prepared(lambda: len(prepared))
-        self._queries = QueryRunner(engine, settings=settings, clock=clock, metrics=metrics, deny_list=deny_list)
+        self._queries = QueryRunner(
+            engine, settings=settings, clock=clock, metrics=metrics, deny_list=deny_list, restrained=restrained
+        )
         self._ingests = IngestRunner(
             sink, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock, metrics=metrics
         )

@@ -25,7 +25,7 @@ _METHODS: Final = frozenset(
 #: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _LIMITS: Final = (
     "call_rate", "calls", "denied", "heavy_queue", "ingest", "memory", "planning", "prepared", "query_timeout", "queue",
-    "result_bytes", "rows", "silent_client", "stalled_client", _OTHER,
+    "result_bytes", "rows", "silent_client", "stalled_client", "stuck_queries", _OTHER,
 )  # fmt: skip
 _SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,

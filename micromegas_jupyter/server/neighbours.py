@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from micromegas_jupyter.server.restrained_callers import RestrainedCallers
 from micromegas_jupyter.server.running_queries import CancelElsewhere
 
 
@@ -14,8 +15,10 @@ class Neighbours:
         ticket_key: Marks the tickets of all of them, at least 32 bytes.
         cancel: Cancels a query in the others, by its key.
         reload: Has the others reload their access configuration; may block.
+        restrained: The callers who may not query now, in any of them.
     """
 
     ticket_key: bytes = field(repr=False)
     cancel: CancelElsewhere = field(repr=False)
     reload: Callable[[], None] = field(repr=False)
+    restrained: RestrainedCallers = field(default_factory=RestrainedCallers)

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest, WorkClass, default_heavy_statements
+from micromegas_jupyter.engine.owner import QUERY_OWNER, QueryOwner
 from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.admission import Admission, AdmissionLimits
@@ -25,6 +26,7 @@ from micromegas_jupyter.server.headers import (
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.parameter_rows import plan_rows
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
+from micromegas_jupyter.server.restrained_callers import RestrainedCallers
 from micromegas_jupyter.server.sending import Sending
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 from micromegas_jupyter.server.tracing import phase
@@ -39,9 +41,10 @@ class QueryRunner:
         clock: Measures the phases of a query.
         metrics: Counts queries and what they send.
         deny_list: Refuses what an administrator has denied.
+        restrained: Refuses callers whose queries did not stop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that its queries pass through
         self,
         engine: Engine,
         *,
@@ -49,7 +52,9 @@ class QueryRunner:
         clock: Clock,
         metrics: ServerMetrics,
         deny_list: DenyList | None = None,
+        restrained: RestrainedCallers | None = None,
     ) -> None:
+        self._restrained = restrained
         self._deny_list = deny_list
         self._engine = engine
         self._clock = clock
@@ -147,6 +152,13 @@ class QueryRunner:
         self._metrics.count_query(measure, "ok")
 
     async def _check_denials(self, facts: QueryFacts) -> None:
+        is_known = facts.caller.auth_type is not AuthType.NONE
+        caller = (facts.caller.issuer, facts.caller.subject) if is_known else None
+        QUERY_OWNER.set(
+            QueryOwner(query_id=facts.query_id, caller=caller, user=facts.attribution.user, sql=facts.request.sql)
+        )
+        if self._restrained is not None and caller is not None:
+            self._restrained.check(caller)
         if self._deny_list is not None:
             await self._deny_list.check(facts)
 

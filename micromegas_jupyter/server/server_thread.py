@@ -156,6 +156,7 @@ class ServerThread:
             ticket_key=None if neighbours is None else neighbours.ticket_key,
             cancel_elsewhere=None if neighbours is None else neighbours.cancel,
             reload_others=None if neighbours is None else neighbours.reload,
+            restrained=None if neighbours is None else neighbours.restrained,
             tracing=self._tracing,
         )
         self._loop = asyncio.get_running_loop()

@@ -31,6 +31,8 @@ class ServerLimits:
         max_queries: Queries that plan, or run and are small, at once.
         max_queries_per_caller: Of these, those of one caller.
         max_heavy_queries: Heavy queries that run at once; 0 for one for two processors.
+        max_stuck_queries: Queries of one caller that may end with their worker in ten minutes before the caller has to
+            wait as long; 0 for any number.
         queue_seconds: How long a query waits for its turn.
         spill_mib: What one query may write to the spill directory, in MiB.
         spill_directory: An existing folder for what does not fit into memory; None for the system's.
@@ -58,6 +60,7 @@ class ServerLimits:
     max_queries: int = 32
     max_queries_per_caller: int = 16
     max_heavy_queries: int = 0
+    max_stuck_queries: int = 3
     queue_seconds: int = 60
     spill_mib: int = 8192
     spill_directory: str | None = field(default=None, repr=False)
@@ -141,6 +144,13 @@ COUNTED_LIMITS: Final = (
         meaning="heavy queries that run at once; 0 for one for two processors",
         least=0,
         most=10_000,
+    ),
+    CountedLimit(
+        name="max_stuck_queries",
+        variable="MICROMEGAS_SERVER_MAX_STUCK_QUERIES",
+        meaning="cancelled queries of one caller that end with their worker in ten minutes; 0 for no limit",
+        least=0,
+        most=1000,
     ),
     CountedLimit(
         name="queue_seconds",

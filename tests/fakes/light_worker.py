@@ -1,6 +1,6 @@
 """A worker process that serves next to nothing and so starts in a moment: the program of real workers, real sockets.
 
-A client gets one line, this process's id, and may send one: `grow` (memory), `stuck`, or `fail`.
+A client gets one line, this process's id, and may send one: `grow`, `stuck ISSUER SUBJECT QUERY_ID`, or `fail`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import generate_latest
 
 from micromegas_jupyter.assembly.workers import program, served
 
@@ -26,6 +29,9 @@ class LightServer:
     def __init__(self, order: WorkerOrder, others: served.Others) -> None:
         self._others = others
         self._kept: list[bytes] = []
+        self.registry = CollectorRegistry()
+        self._told = Counter("light_told", "What it was told.", ("word",), registry=self.registry)
+        self._clients = Gauge("light_clients", "Those that are connected.", registry=self.registry)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._socket.bind(("127.0.0.1", order.port))
@@ -56,13 +62,17 @@ class LightServer:
         with connection, connection.makefile("rw") as lines:
             lines.write(f"{os.getpid()}\n")
             lines.flush()
-            match lines.readline().split():
+            line = lines.readline().split()
+            self._told.labels(line[0] if line else "").inc()
+            match line:
                 case ["grow"]:
                     self._kept.append(b"x" * GROWTH_BYTES)
-                case ["stuck", *who]:
-                    facts = dict(zip(("caller", "query_id", "sql_hash"), who, strict=False))
+                case ["stuck", issuer, subject, query_id]:
                     self._others.retire(0.0, "It was told to be stuck.", last_seconds=0.1)
-                    self._others.tell("stuck", why="It was told to be stuck.", **facts)
+                    caller = (issuer, subject)
+                    self._others.tell(
+                        "stuck", why="It was told to be stuck.", caller=caller, user=subject, query_id=query_id
+                    )
                 case ["fail"]:
                     os._exit(3)
 
@@ -75,7 +85,16 @@ def build_light(order: WorkerOrder, others: served.Others) -> served.Served:
         os._exit(7)
     while not (folder / "gate").exists():
         pause.wait(_LOOK_SECONDS)
-    return served.Served(server=LightServer(order, others), answers={"pid": lambda _question: {"pid": os.getpid()}})
+    restrained: list[tuple[str, str]] = []
+    server = LightServer(order, others)
+    return served.Served(
+        server=server,
+        answers={
+            "restrained": lambda _question: {"callers": restrained},
+            "metrics": lambda _question: {"pid": os.getpid(), "text": generate_latest(server.registry).decode()},
+        },
+        restrain=lambda caller, _seconds: restrained.append(caller),
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The workers' metrics as one set: each worker's samples with a label that says whose they are."""
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -9,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from micromegas_jupyter.assembly.workers.counts import WorkerCounts
 from micromegas_jupyter.assembly.workers.supervisor import Supervisor
 
 LABEL: Final = "worker"
@@ -18,7 +20,9 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.supervisor")
 
 
 class WorkerMetrics(Collector):
-    """Collects from all workers when asked; one that does not answer in time is left out.
+    """Collects from all workers when asked; of one that does not answer in time, its counts so far are shown.
+
+    `_counts_lock` covers the counts of each worker's processes.
 
     Attributes:
         registry: What an endpoint shows.
@@ -31,6 +35,8 @@ class WorkerMetrics(Collector):
     def __init__(self, supervisor: Supervisor, own: Sequence[CollectorRegistry]) -> None:
         self._supervisor = supervisor
         self._own = tuple(own)
+        self._counts_lock = threading.Lock()
+        self._counts: dict[int, WorkerCounts] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -42,15 +48,24 @@ class WorkerMetrics(Collector):
         """Return the workers' metrics, and how the workers are."""
         merged: dict[str, Metric] = {}
         for number, answer in self._supervisor.ask_all("metrics", timeout_seconds=_ASK_SECONDS):
-            text = answer.get("text") if isinstance(answer, dict) else None
-            if isinstance(text, str):
-                _merge(merged, text_string_to_metric_families(text), str(number))
-            else:
-                _LOG.warning("A worker's metrics could not be had.", extra={"worker": number})
+            match answer:
+                case {"text": str(text), "pid": int(pid)}:
+                    _merge(merged, self._note(number, pid, text), str(number))
+                case _:
+                    _LOG.warning("A worker's metrics could not be had.", extra={"worker": number})
+        for number, pid, text in self._supervisor.take_last_counts():
+            self._note(number, pid, text)
+        with self._counts_lock:
+            for number, counts in sorted(self._counts.items()):
+                _merge(merged, counts.families(), str(number))
         for registry in self._own:
             _merge(merged, registry.collect(), _SUPERVISOR)
         yield from merged.values()
         yield from self._supervision()
+
+    def _note(self, number: int, pid: int, text: str) -> list[Metric]:
+        with self._counts_lock:
+            return self._counts.setdefault(number, WorkerCounts()).note(pid, text_string_to_metric_families(text))
 
     def _supervision(self) -> Iterator[Metric]:
         state = self._supervisor.state()

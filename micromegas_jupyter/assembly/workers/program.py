@@ -45,6 +45,7 @@ class Worker:
         self._retires = threading.Event()
         self._retirement: tuple[float, str, float] = (0.0, "", _LAST_SECONDS)
         self._answers: dict[str, Callable[[Facts], Facts]] = {}
+        self._restrain: Callable[[tuple[str, str], float], None] = lambda _caller, _seconds: None
 
     def run(self) -> None:
         """Serve."""
@@ -84,7 +85,7 @@ class Worker:
         from micromegas_jupyter.assembly.workers.served import build_served
 
         served = build_served(order, self)
-        self._answers = served.answers
+        self._answers, self._restrain = served.answers, served.restrain
         if order.is_spare:
             self._peer.tell("prepared")
             while not self._may_listen.wait(_BEAT_SECONDS):
@@ -101,7 +102,14 @@ class Worker:
         last = threading.Timer(seconds + last_seconds, os._exit, (_SUPERVISOR_GONE,))
         last.daemon = True
         last.start()
+        self._tell_counts()
         served.stop(seconds, why=why)
+        self._tell_counts()
+
+    def _tell_counts(self) -> None:
+        """Tell what was counted, for nobody can ask any more soon."""
+        if (metrics := self._answers.get("metrics")) is not None:
+            self.tell("counts", **metrics({}))
 
     def _listen(self) -> None:
         self._peer.listen()
@@ -115,6 +123,8 @@ class Worker:
                 self._number = number
                 name_records(number)
                 self._may_listen.set()
+            case {"is": "restrain", "caller": [str(issuer), str(subject)], "seconds": float() | int() as seconds}:
+                self._restrain((issuer, subject), float(seconds))
             case {"is": "retire", "seconds": float() | int() as seconds, "why": str(why)}:
                 self.retire(float(seconds), why)
 

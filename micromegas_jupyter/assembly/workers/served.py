@@ -1,5 +1,6 @@
 """What a worker serves: the whole server of `micromegas serve`, or the small one of a notebook."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +15,7 @@ from micromegas_jupyter.errors import InternalError, Unavailable, UsageError
 if TYPE_CHECKING:
     from micromegas_jupyter.assembly.server_side import ServerStack
     from micromegas_jupyter.contracts import TableSource
+    from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.server.neighbours import Neighbours
     from micromegas_jupyter.server.running_queries import CancelStatus
 
@@ -70,12 +72,14 @@ class Served:
         facts: What the supervisor should know once it answers.
         answers: What the supervisor, or another worker through it, may ask.
         be_worker: Tells it before its start that it is another worker than the order said.
+        restrain: Refuses a caller's (issuer and subject) queries for some seconds.
     """
 
     server: Server
     facts: Callable[[], Facts] = dict
     answers: dict[str, Callable[[Facts], Facts]] = field(default_factory=dict)
     be_worker: Callable[[int], None] = field(default=lambda _number: None)
+    restrain: Callable[[tuple[str, str], float], None] = field(default=lambda _caller, _seconds: None)
 
     def start(self) -> None:
         """Start to answer calls."""
@@ -115,11 +119,24 @@ class _StuckWork:
         """Have a replacement made ready."""
         self.others.tell("suspect")
 
-    def stuck(self, why: str) -> None:
+    def stuck(self, why: str, owner: "QueryOwner | None") -> None:
         """End the process."""
         told = f"The process of the server that answered this call is replaced, because of another call. {why}"
         self.others.retire(0.0, told, last_seconds=_STUCK_LAST_SECONDS)
-        self.others.tell("stuck", why=why)
+        self.others.tell("stuck", why=why, **_facts_of(owner))
+
+
+def _facts_of(owner: "QueryOwner | None") -> Facts:
+    if owner is None:
+        return {}
+    from micromegas_jupyter.engine import sql_hash
+
+    return {
+        "caller": owner.caller,
+        "user": owner.user,
+        "query_id": owner.query_id,
+        "sql_hash": sql_hash(owner.sql),
+    }
 
 
 def _neighbours(order: WorkerOrder, others: Others) -> "Neighbours":
@@ -158,10 +175,11 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
     from micromegas_jupyter.assembly.server_side import ServerStack
 
     options, environ = read_serving(order)
+    neighbours = _neighbours(order, others)
     stack = ServerStack(
         replace(options, memory_mib=order.pool_bytes >> 20),
         environ=environ,
-        neighbours=_neighbours(order, others),
+        neighbours=neighbours,
         leftover_events=_StuckWork(others),
     )
     return Served(
@@ -173,6 +191,7 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
             "readiness": lambda _question: {"reason": stack.readiness()},
             "reload": lambda _question: _reload(stack),
         },
+        restrain=neighbours.restrained.restrain,
         be_worker=lambda number: stack.record_as({"worker": str(number)}),
     )
 
@@ -180,7 +199,8 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
 def _metrics(stack: "ServerStack") -> Facts:
     from prometheus_client.exposition import generate_latest
 
-    return {"text": b"".join(generate_latest(registry) for registry in stack.registries).decode()}
+    text = b"".join(generate_latest(registry) for registry in stack.registries).decode()
+    return {"text": text, "pid": os.getpid()}
 
 
 def _reload(stack: "ServerStack") -> Facts:

@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
 from micromegas_jupyter.server.readiness import NotReady
-from micromegas_jupyter.settings import RateLimits
+from micromegas_jupyter.settings import RateLimits, parse_server_limits
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.reloading import ReloadingValidator
@@ -59,6 +59,7 @@ class SupervisedStack:
             workers=options.workers,
             limits=limits,
             keeps_spare=bool(options.spare_workers),
+            max_stuck=parse_server_limits(variables).max_stuck_queries,
             program=program,
         )
         self._http_port: int | None = None

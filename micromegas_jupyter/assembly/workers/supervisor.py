@@ -5,6 +5,7 @@ What a worker serves is in its order. Supervision never waits for a worker witho
 
 import logging
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,6 +14,7 @@ from micromegas_jupyter.assembly.workers.limits import MemoryLimits
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.peer import Facts
 from micromegas_jupyter.assembly.workers.process import PROGRAM, State, WorkerProcess
+from micromegas_jupyter.assembly.workers.restraint import Caller, Restraint
 from micromegas_jupyter.assembly.workers.slots import Slot
 from micromegas_jupyter.assembly.workers.spares import SparePlace
 from micromegas_jupyter.errors import InternalError, MicromegasError
@@ -27,6 +29,7 @@ _STUCK_GOODBYE_SECONDS: Final = 0.7
 _MEMORY_GOODBYE_SECONDS: Final = 3.0
 _AFTER_DRAIN_SECONDS: Final = 8.0
 ASK_SECONDS: Final = 5.0
+_MOST_LAST_COUNTS: Final = 64
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.supervisor")
 
@@ -60,6 +63,7 @@ class Supervisor:
         workers: How many.
         limits: One worker's memory.
         keeps_spare: Whether one more waits, ready to take over.
+        max_stuck: How many queries of one caller may end with their worker in ten minutes; 0 for any number.
         program: The module that a worker runs.
         clock: Measures silence and waits.
     """
@@ -71,6 +75,7 @@ class Supervisor:
         workers: int,
         limits: MemoryLimits,
         keeps_spare: bool = False,
+        max_stuck: int = 0,
         program: str = PROGRAM,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -84,8 +89,10 @@ class Supervisor:
         self._spare = SparePlace(
             is_kept=keeps_spare, start=lambda: self._spawned(0, is_spare=True), silent_seconds=_SILENT_SECONDS
         )
+        self._restraint = Restraint(max_stuck)
         self._is_stopping = False
         self._watching: threading.Thread | None = None
+        self._last_counts: deque[tuple[int, int, str]] = deque(maxlen=_MOST_LAST_COUNTS)
         self.replaced: dict[str, int] = {}
 
     def spawn(self) -> None:
@@ -164,6 +171,13 @@ class Supervisor:
             current = self._slots[0].current
             return {} if current is None else dict(current.facts)
 
+    def take_last_counts(self) -> list[tuple[int, int, str]]:
+        """Return what workers told when they left: number, process id, and their metrics; each once."""
+        with self._lock:
+            found = list(self._last_counts)
+            self._last_counts.clear()
+            return found
+
     def ask_all(
         self,
         what: str,
@@ -218,13 +232,31 @@ class Supervisor:
                     worker.state = State.SPARE
                 case "ready":
                     worker.state, worker.ready_at = State.READY, self._clock.monotonic()
+                    for caller, seconds in self._restraint.waiting(worker.ready_at).items():
+                        worker.tell("restrain", caller=caller, seconds=seconds)
                 case "suspect" if not self._is_stopping:
                     self._spare.ask_for()
+                case "counts":
+                    self._last_counts.append((worker.order.number, worker.pid, str(facts.get("text"))))
                 case "stuck":
-                    self._leave(worker, str(facts.get("why")), reason="stuck", seconds=_STUCK_GOODBYE_SECONDS)
+                    self._leave_stuck(worker, facts)
                 case "ended":
                     worker.state = State.ENDED
             self._changed.notify_all()
+
+    def _leave_stuck(self, worker: WorkerProcess, facts: Facts) -> None:
+        about = {name: facts[name] for name in ("user", "query_id", "sql_hash") if facts.get(name)}
+        self._leave(worker, str(facts.get("why")), reason="stuck", seconds=_STUCK_GOODBYE_SECONDS, about=about)
+        match facts.get("caller"):
+            case [str(issuer), str(subject)] if self._restraint.note((issuer, subject), self._clock.monotonic()):
+                _LOG.warning("A caller's queries had to be ended too often; the caller has to wait.", extra=about)
+                self._restrain((issuer, subject))
+
+    def _restrain(self, caller: Caller) -> None:
+        seconds = self._restraint.waiting(self._clock.monotonic())[caller]
+        for slot in self._slots:
+            if slot.current is not None and slot.is_ready:
+                slot.current.tell("restrain", caller=caller, seconds=seconds)
 
     def _spawned(self, number: int, *, is_spare: bool = False) -> WorkerProcess | None:
         try:
@@ -275,12 +307,14 @@ class Supervisor:
             why = f"its memory passed {self._limits.watched >> 20} MiB ({resident >> 20} MiB)"
             self._leave(worker, why, reason="memory", seconds=_MEMORY_GOODBYE_SECONDS)
 
-    def _leave(self, worker: WorkerProcess, why: str, *, reason: str, seconds: float) -> None:
+    def _leave(
+        self, worker: WorkerProcess, why: str, *, reason: str, seconds: float, about: Facts | None = None
+    ) -> None:
         """Have another worker take the place of one that still runs, which says goodbye to its calls and ends."""
         slot = self._slots[worker.order.number - 1]
         if worker.state is State.LEAVING or slot.current is not worker or self._is_stopping:
             return
-        _LOG.warning("A worker process is replaced.", extra={**_who(worker), "why": why})
+        _LOG.warning("A worker process is replaced.", extra={**_who(worker), "why": why, **(about or {})})
         self._count(reason)
         worker.state, worker.why = State.LEAVING, why
         worker.deadline = self._clock.monotonic() + seconds

@@ -38,11 +38,12 @@ def ticket(sql: str) -> bytes:
 class Given:
     """A call on a channel of its own, read by a thread; `code` is known when `ended` is set."""
 
-    def __init__(self, address: str, sql: str, *, timeout: float | None = None) -> None:
+    def __init__(self, address: str, sql: str, *, timeout: float | None = None, key: str | None = None) -> None:
         # Without this, channels of one process to one address share a connection, and with it a worker.
         self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self.request = ticket(sql)
-        self.call = self.channel.unary_stream(f"{FLIGHT}DoGet")(self.request, timeout=timeout)
+        metadata = None if key is None else [("authorization", f"Bearer {key}")]
+        self.call = self.channel.unary_stream(f"{FLIGHT}DoGet")(self.request, timeout=timeout, metadata=metadata)
         self.begun, self.ended = threading.Event(), threading.Event()
         self.code: grpc.StatusCode | None = None
         self.trailers: dict[str, str | bytes] = {}

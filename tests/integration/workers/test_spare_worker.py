@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 import micromegas_jupyter
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.engine import sql_hash
+from micromegas_jupyter.errors import ResourcesExhausted
 from tests.integration.workers.calls import Given
 from tests.integration.workers.serving import Serving, cpu_seconds, is_alive, until
 from tests.integration.workers.statements import STATEMENTS
@@ -15,9 +19,12 @@ from tests.integration.workers.statements import STATEMENTS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from micromegas_jupyter import FlightSQLClient
+
 pytestmark = pytest.mark.integration
 
 MOST_CONNECTIONS = 40
+KEYS = {name: f"a-key-for-these-tests-only-of-{name}" for name in ("careless", "other")}
 
 
 def connected(pid: int) -> list[psutil._common.pconn]:
@@ -28,11 +35,20 @@ def connected(pid: int) -> list[psutil._common.pconn]:
     ]
 
 
-def test_a_query_is_answered_while_both_workers_are_replaced(tmp_path: Path) -> None:
-    with Serving(
-        tmp_path / "lake", "--disable-auth", "--no-telemetry", "--drain-seconds", "1", "--spare-workers", "1"
-    ) as server:
-        until(lambda: "\nmicromegas_workers_spare 1.0" in server.page("/metrics"), "one waits", seconds=120)
+def metrics(server: Serving) -> str:
+    return server.page("/metrics", KEYS["other"])
+
+
+def connect(server: Serving, name: str) -> FlightSQLClient:
+    return micromegas_jupyter.connect(server.uri, auth_provider=StaticTokenAuthProvider(KEYS[name]))
+
+
+@pytest.mark.timeout(400)  # three processes that start one after the other, on a machine with much else to do
+def test_others_are_answered_while_both_workers_are_replaced_and_their_caller_has_to_wait(tmp_path: Path) -> None:
+    environ = {"MICROMEGAS_API_KEYS": json.dumps([{"name": name, "key": key} for name, key in KEYS.items()])}
+    options = ("--no-telemetry", "--drain-seconds", "1", "--spare-workers", "1", "--max-stuck-queries", "2")
+    with Serving(tmp_path / "lake", *options, environ=environ) as server:
+        until(lambda: "\nmicromegas_workers_spare 1.0" in metrics(server), "one waits", seconds=120)
         before = {pid for pid in server.pids() if connected(pid)}
         (waiting,) = server.pids() - before
         assert len(before) == 2
@@ -41,7 +57,7 @@ def test_a_query_is_answered_while_both_workers_are_replaced(tmp_path: Path) -> 
         reached: set[int] = set()
         idle = {pid: cpu_seconds({pid}) for pid in before}
         while reached != before and len(bad) < MOST_CONNECTIONS:
-            bad.append(Given(server.address, STATEMENTS["cross join"]))
+            bad.append(Given(server.address, STATEMENTS["cross join"], key=KEYS["careless"]))
             until(lambda: sum(len(connected(pid)) - 1 for pid in before) >= len(bad), "it is connected")
             reached = {pid for pid in before if len(connected(pid)) > 1}
         until(lambda: all(cpu_seconds({pid}) - idle[pid] > 0.5 for pid in before), "both are busy")
@@ -50,9 +66,15 @@ def test_a_query_is_answered_while_both_workers_are_replaced(tmp_path: Path) -> 
             call.call.cancel()
 
         until(lambda: not any(is_alive(pid) for pid in before), "both have ended")
-        with micromegas_jupyter.connect(server.uri) as client:
+        with connect(server, "other") as client:
             assert client.query_arrow("SELECT 1 AS one")["one"].to_pylist() == [1]
             assert len(connected(waiting)) > 1
-        assert 'micromegas_workers_replaced_total{reason="stuck"} 2.0' in server.page("/metrics")
+        assert 'micromegas_workers_replaced_total{reason="stuck"} 2.0' in metrics(server)
+        with connect(server, "careless") as client, pytest.raises(ResourcesExhausted, match="did not stop"):
+            client.query_arrow("SELECT 1 AS one")
+        told = [line for line in server.log().splitlines() if "A worker process is replaced." in line]
+        assert len(told) == 2
+        assert all("user=careless" in line and "query_id=" in line for line in told)
+        assert all(f"sql_hash={sql_hash(STATEMENTS['cross join'])}" in line for line in told)
         for call in bad:
             call.close()

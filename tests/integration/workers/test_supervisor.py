@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from micromegas_jupyter.assembly.workers.limits import MemoryLimits
+from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.port import ReservedPort
 from micromegas_jupyter.assembly.workers.supervisor import Supervisor
@@ -57,7 +58,7 @@ class Connection:
 class Bench:
     """A supervisor over light workers, under a clock that the test moves."""
 
-    def __init__(self, folder: Path, *, workers: int, keeps_spare: bool = False) -> None:
+    def __init__(self, folder: Path, *, workers: int, keeps_spare: bool = False, max_stuck: int = 0) -> None:
         self.folder = folder
         self.clock = FakeClock(SYSTEM_CLOCK.now())
         self.port = ReservedPort("127.0.0.1", 0)
@@ -75,6 +76,7 @@ class Bench:
             workers=workers,
             limits=limits,
             keeps_spare=keeps_spare,
+            max_stuck=max_stuck,
             program="tests.fakes.light_worker",
             clock=self.clock,
         )
@@ -220,7 +222,7 @@ def test_one_that_waits_takes_over_before_any_other_process_has_started(with_spa
             to_both.setdefault(connection.pid, connection)
 
         for connection in to_both.values():
-            connection.tell("stuck")
+            connection.tell("stuck none nobody q-1")
 
         assert to_both.keys() == before
     until(lambda: not any(is_alive(pid) for pid in before), "both have ended")
@@ -248,6 +250,32 @@ def test_one_that_waits_is_started_anew_when_the_configuration_is_read_again(wit
     until_another_waits(with_spare, waiting)
 
 
+def test_counters_go_on_when_a_worker_is_replaced(one: Bench) -> None:
+    registry = WorkerMetrics(one.supervisor, ()).registry
+
+    def told(word: str) -> float | None:
+        return registry.get_sample_value("light_told_total", {"word": word, "worker": "1"})
+
+    def tell(line: str) -> None:
+        (before,) = one.pids()
+        one.tell(line)
+        until(lambda: not is_alive(before) and len(one.pids() - {before}) == 1, "it is replaced")
+
+    one.tell("first")
+    until(lambda: told("first") == 1, "it is counted")
+    tell("fail")  # what it counted since it was asked last is lost
+    assert told("first") == 1
+    one.tell("first")
+    until(lambda: told("first") == 2, "the next process counts on")
+    one.tell("second")
+    tell("stuck none nobody q-1")  # one that leaves tells what it has counted
+
+    until(lambda: told("second") == 1, "its last counts are known")
+    assert told("first") == 2
+    assert told("stuck") == 1
+    assert registry.get_sample_value("light_clients", {"worker": "1"}) == 0
+
+
 def test_no_process_is_left_when_the_server_stops(folder: Path) -> None:
     bench = Bench(folder, workers=2, keeps_spare=True)
     bench.supervisor.start()
@@ -259,3 +287,28 @@ def test_no_process_is_left_when_the_server_stops(folder: Path) -> None:
     bench.stop()
 
     assert not any(is_alive(pid) for pid in pids)
+
+
+def test_a_caller_whose_queries_end_workers_has_to_wait_at_every_worker(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(folder, workers=2, max_stuck=2)
+    bench.supervisor.start()
+
+    def restrained() -> list[object]:
+        answers = bench.supervisor.ask_all("restrained")
+        return [answer["callers"] for _, answer in answers if isinstance(answer, dict)]
+
+    try:
+        for number in (1, 2):
+            assert restrained() == [[], []]
+            bench.tell(f"stuck https://id.example alice q-{number}")
+            until(lambda number=number: bench.supervisor.replaced == {"stuck": number}, "it is replaced")
+            until(lambda: bench.supervisor.state().ready == 2, "two answer")
+
+        assert restrained() == [[["https://id.example", "alice"]]] * 2
+    finally:
+        bench.stop()
+    told = [vars(record) for record in caplog.records if record.message == "A worker process is replaced."]
+    assert [(found["user"], found["query_id"]) for found in told] == [("alice", "q-1"), ("alice", "q-2")]
+    assert "A caller's queries had to be ended too often; the caller has to wait." in caplog.text

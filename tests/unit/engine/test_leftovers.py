@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.engine.leftovers import Leftovers
+from micromegas_jupyter.engine.owner import QueryOwner
 from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.thread_probe import ThreadProbe
 from micromegas_jupyter.engine.thread_times import ThreadTime
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 30.0
 BUSY, OTHER = 11, 12
 MANY = 40
+OWNER = QueryOwner(query_id="q-1", caller=("https://id.example", "alice"), user="alice", sql="SELECT 1")
 
 
 class Events:
@@ -28,12 +30,14 @@ class Events:
     def __init__(self) -> None:
         self.suspicions = 0
         self.stuck_reasons: list[str] = []
+        self.owner: QueryOwner | None = None
 
     def suspect(self) -> None:
         self.suspicions += 1
 
-    def stuck(self, why: str) -> None:
+    def stuck(self, why: str, owner: QueryOwner | None) -> None:
         self.stuck_reasons.append(why)
+        self.owner = owner
 
 
 class Probe(ThreadProbe):
@@ -60,6 +64,7 @@ class Bench:
         self.clock = FakeClock(SYSTEM_CLOCK.now())
         self.events, self.probe = Events(), Probe()
         self.pauses = 0
+        self._is_over = False
         self._looks = threading.Condition()
         self._looks_begun = 0
         self._pool = PlanningPool(1)
@@ -70,6 +75,8 @@ class Bench:
             with self._looks:
                 self._looks_begun += 1
                 self._looks.notify_all()
+        if self._is_over:
+            return {}
         busy = ThreadTime(busy_seconds=self.clock.monotonic(), pauses=0)
         return {BUSY: busy, OTHER: ThreadTime(busy_seconds=self.clock.monotonic(), pauses=self.pauses)}
 
@@ -77,7 +84,7 @@ class Bench:
         """Have a query run and end."""
         began = self.leftovers.begin()
         self.clock.advance(seconds)
-        self.leftovers.end(began=began, is_given_up=is_given_up, is_long=is_long)
+        self.leftovers.end(began=began, is_given_up=is_given_up, is_long=is_long, owner=OWNER if is_long else None)
 
     def advance(self, seconds: float) -> None:
         """Let time pass and the watch look at it once from begin to end."""
@@ -90,6 +97,8 @@ class Bench:
         self.probe.answered_at[thread] = self.clock.monotonic()
 
     def close(self) -> None:
+        """Leave the watch nothing to do."""
+        self._is_over = True
         self._pool.close()
 
 
@@ -123,6 +132,7 @@ def test_a_cancelled_join_whose_thread_takes_up_nothing_is_stuck(bench: Bench) -
     bench.advance(0.6)
 
     assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
+    assert bench.events.owner == OWNER
 
 
 def test_it_is_not_called_stuck_before_a_probe_was_taken_up_by_any_thread(bench: Bench) -> None:
