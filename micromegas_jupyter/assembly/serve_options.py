@@ -62,6 +62,14 @@ class ServeOptions:
     spare_workers: int = 1
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
 
+    def uri_at(self, port: int) -> str:
+        """Return where calls are answered, on the port that was taken."""
+        return f"grpc{'+tls' if self.certificate_file else ''}://{_shown(self.host)}:{port}"
+
+    def http_url_at(self, port: int) -> str:
+        """Return where health and metrics are answered, on the port that was taken."""
+        return f"http{'s' if self.certificate_file else ''}://{_shown(self.http_host)}:{port}"
+
     @property
     def tls_files(self) -> TlsFiles | None:
         """Where the parts of TLS are, None for plain text."""
@@ -70,6 +78,10 @@ class ServeOptions:
         return TlsFiles(
             certificate_file=self.certificate_file, key_file=self.key_file, client_ca_file=self.client_ca_file
         )
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def check_exposure(options: ServeOptions) -> None:

@@ -196,10 +196,7 @@ class ServerStack:
     @property
     def http_url(self) -> str | None:
         """Where health and metrics are answered, once it runs; None without HTTP."""
-        if self._http_port is None:
-            return None
-        host = f"[{self.options.http_host}]" if ":" in self.options.http_host else self.options.http_host
-        return f"http{'s' if self.options.certificate_file else ''}://{host}:{self._http_port}"
+        return None if self._http_port is None else self.options.http_url_at(self._http_port)
 
     def readiness(self) -> NotReady | None:
         """Return why calls make no sense now, None when they do; may block as long as the storage does."""

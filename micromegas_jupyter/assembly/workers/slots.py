@@ -1,4 +1,4 @@
-"""One worker's place: who fills it, who leaves it, and when a new one may be started after failures."""
+"""One worker's place: who fills it, who leaves it, when a new one may be started after failures; and how all are."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -52,3 +52,22 @@ class Slot:
         self.failures += 1
         delay = _FIRST_DELAY_SECONDS * 2 ** (min(self.failures, 10) - 2) if self.failures > 1 else 0.0
         self.start_at = now + min(delay, _LONGEST_DELAY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersState:
+    """How the workers are.
+
+    Attributes:
+        workers: How many there should be.
+        ready: How many of them answer.
+        is_stopping: Whether they are being ended for good.
+        failures: How often the one that fails most has failed in a row.
+        spares: How many more wait to take the place of one that has to be ended.
+    """
+
+    workers: int
+    ready: int
+    spares: int
+    is_stopping: bool
+    failures: int

@@ -12,7 +12,8 @@ from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
 from micromegas_jupyter.assembly.workers.order import WorkerOrder, describe_serving
 from micromegas_jupyter.assembly.workers.port import ReservedPort
 from micromegas_jupyter.assembly.workers.process import PROGRAM
-from micromegas_jupyter.assembly.workers.supervisor import Supervisor, WorkersState
+from micromegas_jupyter.assembly.workers.slots import WorkersState
+from micromegas_jupyter.assembly.workers.supervisor import Supervisor
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
@@ -101,16 +102,12 @@ class SupervisedStack:
     @property
     def uri(self) -> str:
         """The server's address."""
-        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
-        return f"grpc{'+tls' if self.options.certificate_file else ''}://{host}:{self._port.number}"
+        return self.options.uri_at(self._port.number)
 
     @property
     def http_url(self) -> str | None:
         """Where health and metrics are answered, once it runs; None without HTTP."""
-        if self._http_port is None:
-            return None
-        host = f"[{self.options.http_host}]" if ":" in self.options.http_host else self.options.http_host
-        return f"http{'s' if self.options.certificate_file else ''}://{host}:{self._http_port}"
+        return None if self._http_port is None else self.options.http_url_at(self._http_port)
 
     def readiness(self) -> NotReady | None:
         """Return why calls make no sense now, None when they do; may block as long as a worker's storage does."""

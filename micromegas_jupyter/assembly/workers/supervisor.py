@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from micromegas_jupyter.assembly.workers.limits import MemoryLimits
@@ -15,7 +15,7 @@ from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.peer import Facts
 from micromegas_jupyter.assembly.workers.process import PROGRAM, State, WorkerProcess
 from micromegas_jupyter.assembly.workers.restraint import Caller, Restraint
-from micromegas_jupyter.assembly.workers.slots import Slot
+from micromegas_jupyter.assembly.workers.slots import Slot, WorkersState
 from micromegas_jupyter.assembly.workers.spares import SparePlace
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
@@ -32,25 +32,6 @@ ASK_SECONDS: Final = 5.0
 _MOST_LAST_COUNTS: Final = 64
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.supervisor")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkersState:
-    """How the workers are.
-
-    Attributes:
-        workers: How many there should be.
-        ready: How many of them answer.
-        is_stopping: Whether they are being ended for good.
-        failures: How often the one that fails most has failed in a row.
-        spares: How many more wait to take the place of one that has to be ended.
-    """
-
-    workers: int
-    ready: int
-    spares: int
-    is_stopping: bool
-    failures: int
 
 
 class Supervisor:
