@@ -39,11 +39,15 @@ class _NoWorkers:
     class State:
         workers = 2
         ready = 1
+        spares = 0
 
     def __init__(self) -> None:
         self.replaced = {"memory": 1}
 
     def ask_all(self, _what: str, **_limits: object) -> list[tuple[int, object]]:
+        return []
+
+    def take_last_counts(self) -> list[tuple[int, int, str]]:
         return []
 
     def state(self) -> State:
