@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(0, 1),
         default=1,
-        help="worker processes that wait to take the place of one that has to be ended",
+        help="processes more that wait to take the place of one that has to be ended (0 or 1, 1 by default)",
     )
     parser.add_argument(
         "--drain-seconds",
