@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine import Engine
+from micromegas_jupyter.engine import Engine, PlannedQuery
 from micromegas_jupyter.errors import UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
@@ -39,6 +39,7 @@ from micromegas_jupyter.settings import READ_SCOPE
 
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
+_Statement = StatementQuery | PreparedQuery
 
 
 class FlightMethods:
@@ -100,10 +101,17 @@ class FlightMethods:
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
         await call.announce_query_id()
+        match command:
+            case StatementQuery() | PreparedQuery():
+                planned = await self._plan(call, command)
+                schema, endpoint = planned.schema, self._build_endpoint(call, command, planned)
+            case _:
+                schema = metadata_schema(command)
+                endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
         return messages.FlightInfo(
-            schema=(await self._find_schema(call, command)).serialize().to_pybytes(),
+            schema=schema.serialize().to_pybytes(),
             flight_descriptor=descriptor,
-            endpoint=[self._build_endpoint(call, command, descriptor.cmd)],
+            endpoint=[endpoint],
             total_records=_UNKNOWN_SIZE,
             total_bytes=_UNKNOWN_SIZE,
             ordered=True,
@@ -122,7 +130,9 @@ class FlightMethods:
         match command:
             case IssuedQuery():
                 content = self._tickets.read(command.sealed, call.caller_key)
-                await self._run(call, content.id, content.sql, unpack_values(content.parameters))
+                async with self._running.running(query_key(call.caller_key, content.id)):
+                    parameters = unpack_values(content.parameters)
+                    await self._queries.run(call, content.sql, parameters, ticket_id=content.id)
             case StatementQuery():
                 await self._run(call, ticket, command.sql, None)
             case PreparedQuery():
@@ -160,27 +170,29 @@ class FlightMethods:
     async def _find_schema(self, call: Call, command: Command) -> pa.Schema:
         """Return the exact schema of a command's rows: some clients refuse rows of another schema than announced."""
         match command:
-            case StatementQuery():
-                return (await self._queries.plan(call, command.sql, None)).schema
-            case PreparedQuery():
-                statement = self._prepared.get(command.handle, call.caller_key)
-                return (await self._queries.plan(call, statement.sql, statement.parameters)).schema
+            case StatementQuery() | PreparedQuery():
+                return (await self._plan(call, command)).schema
             case _:
                 return metadata_schema(command)
 
-    def _build_endpoint(self, call: Call, command: Command, packed: bytes) -> Any:
-        match command:
-            case StatementQuery():
-                return write_endpoint(self._tickets.issue(command.sql, call.caller_key))
-            case PreparedQuery():
-                statement = self._prepared.get(command.handle, call.caller_key)
-                values = b"" if statement.parameters is None else pack_values(statement.parameters)
-                if values is not None:
-                    return write_endpoint(self._tickets.issue(statement.sql, call.caller_key, values))
-                packed = prepared_ticket(command.handle)  # the values stay where they are kept
-            case _:
-                pass
-        return messages.FlightEndpoint(ticket=messages.Ticket(ticket=packed))
+    async def _plan(self, call: Call, command: _Statement) -> PlannedQuery:
+        return await self._queries.plan(call, *self._find_statement(call, command))
+
+    def _find_statement(self, call: Call, command: _Statement) -> tuple[str, pa.RecordBatch | None]:
+        if isinstance(command, StatementQuery):
+            return command.sql, None
+        statement = self._prepared.get(command.handle, call.caller_key)
+        return statement.sql, statement.parameters
+
+    def _build_endpoint(self, call: Call, command: _Statement, planned: PlannedQuery) -> Any:
+        sql, parameters = self._find_statement(call, command)
+        values = b"" if parameters is None else pack_values(parameters)
+        if values is None and isinstance(command, PreparedQuery):
+            # The values stay where they are kept.
+            return messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
+        ticket = self._tickets.issue(sql, call.caller_key, values or b"")
+        self._queries.keep(ticket.id, planned, call, sql, parameters)
+        return write_endpoint(ticket)
 
 
 def _reading(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awaitable[None]]:

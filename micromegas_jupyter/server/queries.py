@@ -23,6 +23,7 @@ from micromegas_jupyter.server.headers import (
     parse_client_tags,
     parse_query_options,
 )
+from micromegas_jupyter.server.kept_plans import KeptPlans
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.parameter_rows import plan_rows
 from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
@@ -61,6 +62,7 @@ class QueryRunner:
         self._settings = settings
         self._metrics = metrics
         self._experience = Experience()
+        self._kept_plans = KeptPlans(clock)
         self._admission = admission = Admission(
             AdmissionLimits(
                 max_queries=settings.max_concurrent_queries,
@@ -100,8 +102,20 @@ class QueryRunner:
         async with query_deadline(self._settings.query_timeout_seconds), self._admission.turn(call.caller_key):
             return await plan_rows(self._engine, request, call.caller)
 
-    async def run(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> None:
+    def keep(
+        self, ticket_id: bytes, planned: PlannedQuery, call: Call, sql: str, parameters: pa.RecordBatch | None
+    ) -> None:
+        """Keep what `plan` returned for a moment, for the call that brings this ticket."""
+        self._kept_plans.keep(ticket_id, planned, _build_request(call, sql, parameters), call.caller)
+
+    async def run(self, call: Call, sql: str, parameters: pa.RecordBatch | None, *, ticket_id: bytes = b"") -> None:
         """Run a statement and send its rows; writes the audit line however it ends.
+
+        Args:
+            call: Who asks, with which options.
+            sql: The statement.
+            parameters: Its values.
+            ticket_id: The id of the ticket that the call brings, if the server has issued it.
 
         Raises:
             UsageError: A header cannot be read.
@@ -120,7 +134,9 @@ class QueryRunner:
             ):
                 audit.mark_admitted()
                 with measure.planning(), phase("plan"):
-                    planned = await plan_rows(self._engine, request, call.caller)
+                    planned = self._kept_plans.take(ticket_id, request, call.caller) or await plan_rows(
+                        self._engine, request, call.caller
+                    )
                 audit.mark_planned(lambda: planned.figures)
                 measure.work_class = self._experience.correct(sql, planned.work_class, call.caller_key)
                 if measure.work_class is WorkClass.HEAVY:

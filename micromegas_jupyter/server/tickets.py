@@ -22,8 +22,9 @@ _ID_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A ticket as it goes to the client; `expires_at` is aware, in UTC."""
+    """A ticket as it goes to the client, and its id; `expires_at` is aware, in UTC."""
 
+    id: bytes
     data: bytes = field(repr=False)
     expires_at: datetime
 
@@ -94,7 +95,9 @@ class Tickets:
         expires_at = (self._clock.now() + self._life).replace(microsecond=0)
         found.expires_at = int(expires_at.timestamp())
         data: bytes = found.SerializeToString()
-        return Ticket(data=issued_ticket(self._seals.mark(_PURPOSE, caller, data) + data), expires_at=expires_at)
+        return Ticket(
+            id=found.id, data=issued_ticket(self._seals.mark(_PURPOSE, caller, data) + data), expires_at=expires_at
+        )
 
 
 def write_endpoint(ticket: Ticket) -> Any:
