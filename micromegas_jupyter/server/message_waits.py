@@ -15,7 +15,7 @@ from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.fair_slots import CallerKey, FairSlots, SlotLimits
 
 _WAITS: Final = 16
-_WAITS_PER_CALLER: Final = 4
+_WAITS_PER_CALLER: Final = 8
 _WAITING: Final = 100_000  # as many calls as there may be
 _SURE_SECONDS: Final = 5.0
 _MOST_BYTES: Final = 1024 * 1024

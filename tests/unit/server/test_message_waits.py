@@ -116,7 +116,7 @@ def test_what_refused_clients_still_send_is_not_waited_for_in_many_calls() -> No
     async def scenario() -> object:
         waits = MessageWaits()
         return await _with_others(
-            [waits.rest(_never, ALICE) for _ in range(4)], asyncio.wait_for(waits.rest(_never, ALICE), 30)
+            [waits.rest(_never, ALICE) for _ in range(8)], asyncio.wait_for(waits.rest(_never, ALICE), 30)
         )
 
     assert asyncio.run(scenario()) is None
