@@ -21,7 +21,7 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_START_TIMEOUT_SECONDS = 90.0
+_START_TIMEOUT_SECONDS = 120.0
 _MAX_LINE_BYTES = 64 * 1024
 _BASE_URL_OPTIONS = frozenset({"--ServerApp.base_url", "--NotebookApp.base_url", "--base-url"})
 _HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"

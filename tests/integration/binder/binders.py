@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDERS = ("binder", "docs", "micromegas_jupyter", "notebooks")
-START_SECONDS = 120
+START_SECONDS = 240
 BASE_URL = "/user/ada/"
 TOKEN = "a-token-of-this-binder"
 HUB_TOKEN = "a-token-of-the-hub"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
 from tests.integration.browser.looks import choose_theme, luminance, save
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psutil
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
     from tests.integration.binder.binders import Binder
     from tests.screenshots import SaveScreenshot
@@ -53,13 +55,21 @@ def open_notebook(context: BrowserContext, binder: Binder, name: str, kernel: st
 def run_all(page: Page) -> None:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    go_to_top(page)
 
 
-def go_to_top(page: Page) -> None:
-    """Scroll to the first cell: JupyterLab before 4.5 takes away what is out of sight."""
-    page.locator(".jp-WindowedPanel-outer").hover()
-    page.mouse.wheel(0, -100_000)
+def wait_at_top(page: Page, text: Locator) -> Locator:
+    """Wait for something near the first cell: JupyterLab before 4.5 takes away what is out of sight."""
+    deadline = time.monotonic() + STATE_TIMEOUT_MILLISECONDS / 1000
+    while True:
+        page.locator(".jp-WindowedPanel-outer").hover()
+        page.mouse.wheel(0, -100_000)
+        try:
+            text.wait_for(timeout=2_000)
+        except PageTimeoutError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return text
 
 
 def memory_of(programs: list[psutil.Process]) -> int:
@@ -72,8 +82,9 @@ def quickstart(context: BrowserContext, binder: Binder) -> Page:
     """The quickstart after Run All and a sign-in as Alice."""
     page = open_notebook(context, binder, "quickstart", "Python 3")
     run_all(page)
+    link = wait_at_top(page, page.get_by_role("link", name=re.compile("Sign in")))
     with context.expect_page() as opened:
-        page.get_by_role("link", name=re.compile("Sign in")).click()
+        link.click()
     provider = opened.value
     provider.get_by_role("button", name=re.compile("Alice")).wait_for()
     assert urlsplit(provider.url).path == f"{BASE_URL}micromegas-demo/authorize"
@@ -94,8 +105,7 @@ def test_the_quickstart_signs_in_and_queries(quickstart: Page, binder: Binder, s
     assert quickstart.get_by_text("Alice Martin").count() > 0
     for theme in ("Light", "Dark"):
         choose_theme(quickstart, f"JupyterLab {theme}")
-        go_to_top(quickstart)
-        quickstart.get_by_text(re.compile(r"connected as alice@example\.com")).first.wait_for()
+        wait_at_top(quickstart, quickstart.get_by_text(re.compile(r"connected as alice@example\.com")).first)
         save_screenshot(quickstart, f"binder-{theme.lower()}")
     save(quickstart)
 

@@ -15,7 +15,7 @@ from tests.integration.binder.binders import BASE_URL, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 # Starts a child as Jupyter starts kernels, says what it was given, and waits until somebody ends it.
 PROGRAM = """
