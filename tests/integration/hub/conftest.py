@@ -50,7 +50,7 @@ def readable_folder() -> Iterator[Path]:
 def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Flight SQL server that accepts the tokens of the Hub's people."""
     folder = tmp_path_factory.mktemp("flight")
-    issuer = {"issuer": hub_provider.issuer, "audience": hub_provider.hub_client_id}
+    issuer = {"issuer": hub_provider.issuer, "audience": [hub_provider.hub_client_id, hub_provider.client_id]}
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps({"issuers": [issuer]})
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]

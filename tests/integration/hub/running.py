@@ -89,6 +89,7 @@ class RunningHub:
         people: By their names at the provider.
         system: The system users.
         margin_seconds: How much is left of a token at least.
+        config: What JupyterHub is started with.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class RunningHub:
     system: SystemPeople
     environment: Mapping[str, str]
     margin_seconds: int = 2
+    config: Path = CONFIG
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     ports: list[int] = field(default_factory=lambda: free_ports(4))
@@ -149,7 +151,7 @@ class RunningHub:
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with (self.folder / "hub.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self.python.executable), "-m", "jupyterhub", "-f", str(CONFIG)],
+                [str(self.python.executable), "-m", "jupyterhub", "-f", str(self.config)],
                 cwd=self.folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,90 @@
+"""A Hub without the sign-in service and without OAuthenticator: a code signs in, and what could be added is said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from tests.integration.hub.browser import TIMEOUT_SECONDS
+from tests.integration.hub.running import RunningHub
+from tests.integration.other_provider.person import sign_in_other
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The first test starts two Hubs.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+CODE = re.compile(r"go to (\S+) and type (\S+?) until")
+BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
+
+
+class BareHub(RunningHub):
+    """The same programs with another configuration."""
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log[-3000:]
+        try:
+            return requests.get(f"{self.url}hub/login", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
+        except requests.ConnectionError:
+            return False
+
+    def sign_in_by_password(self, name: str) -> None:
+        """Sign a person in at the Hub's own page."""
+        with requests.Session() as browser:
+            browser.trust_env = False
+            browser.get(f"{self.url}hub/login", timeout=TIMEOUT_SECONDS)
+            form = {"username": name, "password": self.witness_token, "_xsrf": browser.cookies["_xsrf"]}
+            page = browser.post(f"{self.url}hub/login?next=/hub/home", data=form, timeout=TIMEOUT_SECONDS)
+            assert page.url == f"{self.url}hub/home", page.url
+
+
+@pytest.fixture(scope="module")
+def bare_hub(hub: RunningHub, flight_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHub]:
+    """A second Hub, for the same system users; bob has a server."""
+    bare = BareHub(
+        folder=tmp_path_factory.mktemp("bare-hub"),
+        provider=hub.provider,
+        python=hub.python,
+        proxy_folder=hub.proxy_folder,
+        people=hub.people,
+        system=hub.system,
+        environment={
+            "MICROMEGAS_ANALYTICS_URI": flight_uri,
+            "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,
+            "MICROMEGAS_OIDC_CLIENT_ID": hub.provider.client_id,
+        },
+        config=Path(__file__).with_name("bare_hub_config.py"),
+    )
+    try:
+        bare.start()
+        bare.sign_in_by_password(bare.people["bob"].name)
+        bare.start_server("bob")
+        yield bare
+    finally:
+        bare.stop()
+
+
+def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub: BareHub) -> None:
+    with bare_hub.kernel("bob") as kernel:
+        kernel.run("%load_ext micromegas_jupyter")
+
+        offered = kernel.run("%micromegas_login")
+        text = "\n".join(content["data"].get("text/plain", "") for content in offered.of("display_data"))
+        assert "This Hub has no sign-in service; its administrator can add one" in text
+        found = CODE.search(text)
+        assert found is not None, text
+        sign_in_other(found[1], person="bob", user_code=found[2])
+        asked = kernel.run("%%sql me <<\nSELECT current_user() AS me")
+        told = kernel.run("print(me['me'][0], end='')")
+        saved = kernel.saved()
+        kernel.run("%micromegas_logout")
+
+    assert asked.reply["status"] == "ok", asked
+    assert told.printed == "bob"
+    assert not BEARER_TOKEN.search(saved)

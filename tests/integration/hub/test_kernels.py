@@ -1,0 +1,168 @@
+"""Kernels, terminals and runs without a person, in real servers of the Hub: each is its own person, without a click."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.hub.running import HubKernel, RunningHub
+    from tests.integration.notebook.kernels import Cell
+
+# The first test starts the Hub.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LOAD = "%load_ext micromegas_jupyter"
+ASK = "%%sql me <<\nSELECT current_user() AS me"
+TELL = "print(me['me'][0], end='')"
+BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
+IN_A_TERMINAL = """
+import subprocess, sys
+command = [sys.executable, "-m", "micromegas_jupyter.cli", *{words!r}]
+done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+print(done.returncode, done.stdout, done.stderr, sep="|", end="")
+"""
+
+
+@pytest.fixture(params=["alice", "bob"])
+def login(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def kernel(signed_in: RunningHub, login: str) -> Iterator[HubKernel]:
+    with signed_in.kernel(login) as running:
+        said(running, LOAD)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def of_alice(signed_in: RunningHub) -> Iterator[HubKernel]:
+    """One kernel for the tests that leave it as it was."""
+    with signed_in.kernel("alice") as running:
+        said(running, LOAD)
+        yield running
+
+
+def said(kernel: HubKernel, source: str) -> str:
+    """Run a cell that works and return what it printed."""
+    cell = kernel.run(source)
+    assert cell.reply["status"] == "ok", cell
+    return cell.printed
+
+
+def who(kernel: HubKernel) -> str:
+    """Ask the server with `%%sql` and return whom it takes the kernel for."""
+    said(kernel, ASK)
+    return said(kernel, TELL)
+
+
+def in_terminal(kernel: HubKernel, *words: str) -> tuple[str, str, str]:
+    """Run a command as in a terminal of the server; returns exit code, output and what it said besides."""
+    code, output, error = said(kernel, IN_A_TERMINAL.format(words=words)).split("|", 2)
+    return code, output, error
+
+
+def shown(cell: Cell) -> str:
+    """Return what a cell displayed, as text."""
+    displayed = cell.of("display_data") + cell.of("update_display_data")
+    return "\n".join(content["data"].get("text/plain", "") for content in displayed)
+
+
+def test_each_kernels_query_runs_as_its_own_person_without_a_click(
+    signed_in: RunningHub, kernel: HubKernel, login: str
+) -> None:
+    assert who(kernel) == login
+    for secret in (signed_in.server_token(login), *tokens_of(signed_in, login)):
+        assert secret not in kernel.saved()
+    assert not BEARER_TOKEN.search(kernel.saved())
+
+
+def tokens_of(hub: RunningHub, login: str) -> list[str]:
+    """Return what the Hub keeps of a person's sign-in that nobody may see."""
+    state = hub.auth_state(login)
+    return [str(state[name]) for name in ("access_token", "refresh_token", "id_token") if state.get(name)]
+
+
+def test_the_widget_says_who_signed_in(signed_in: RunningHub, of_alice: HubKernel) -> None:
+    cell = of_alice.run("%micromegas_login")
+
+    assert cell.reply["status"] == "ok"
+    host = signed_in.provider.issuer.removeprefix("http://").partition("/")[0]
+    assert shown(cell).startswith("Signed in through JupyterHub as ")
+    assert shown(cell).endswith(f" at {host}, renews by itself.")
+
+
+def test_a_terminal_of_the_server_is_signed_in(of_alice: HubKernel) -> None:
+    code, output, error = in_terminal(of_alice, "query", "SELECT current_user() AS me", "--format", "csv")
+    assert (code, output.split(), error) == ("0", ["me", "alice"], "")
+
+    code, output, error = in_terminal(of_alice, "whoami")
+    assert (code, error) == ("0", "")
+    assert "through JupyterHub" in output
+    assert "knows you as" in output
+
+    code, output, error = in_terminal(of_alice, "login")
+    assert code == "0", error
+    assert output.startswith("Signed in through JupyterHub as ")
+
+    code, output, _error = in_terminal(of_alice, "logout")
+    assert code == "0"
+    assert "that ends where you log out of the Hub" in output
+
+
+def test_a_python_program_is_signed_in(of_alice: HubKernel) -> None:
+    program = """
+import micromegas_jupyter
+with micromegas_jupyter.connect() as client:
+    print(client.query("SELECT current_user() AS me")["me"][0], end="")
+"""
+
+    assert said(of_alice, program) == "alice"
+
+
+def test_signing_out_forgets_the_token_in_this_notebook_until_the_person_comes_back(of_alice: HubKernel) -> None:
+    assert who(of_alice) == "alice"
+
+    assert said(of_alice, "%micromegas_logout").startswith("This notebook has forgotten the token")
+    refused = of_alice.run(ASK)
+    assert refused.reply["ename"] == "LoginRequired"
+    assert "you signed out here" in "".join(refused.reply["traceback"])
+    said(of_alice, "%micromegas_login")
+
+    assert who(of_alice) == "alice"
+
+
+def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in: RunningHub, of_alice: HubKernel) -> None:
+    said(of_alice, "import pathlib; pathlib.Path('data').mkdir(exist_ok=True)")
+    said(of_alice, "import pandas; pandas.DataFrame({'n': [1]}).to_parquet('data/t.parquet')")
+    said(of_alice, "%micromegas_serve data")
+    look = """
+import psutil
+for child in psutil.Process().children(recursive=True):
+    if any("local_server_child" in word for word in child.cmdline()):
+        print("JUPYTERHUB_API_TOKEN" in child.environ(), "PATH" in child.environ(), end="")
+"""
+
+    assert said(of_alice, look) == "False True"
+    said(of_alice, "%micromegas_serve --stop")
+
+
+def test_a_kernel_without_its_servers_token_signs_in_by_a_code(signed_in: RunningHub) -> None:
+    with signed_in.kernel("alice") as kernel:
+        provider = signed_in.provider
+        said(kernel, "import os; del os.environ['JUPYTERHUB_API_TOKEN']")
+        said(kernel, f"os.environ |= {{'MICROMEGAS_OIDC_ISSUER': {provider.issuer!r}}}")
+        said(kernel, f"os.environ |= {{'MICROMEGAS_OIDC_CLIENT_ID': {provider.client_id!r}}}")
+        said(kernel, LOAD)
+
+        cell = kernel.run("%micromegas_login")
+
+        assert cell.reply["status"] == "ok"
+        assert "/device and type " in shown(cell)
+        assert "Not by hub" in shown(cell)
