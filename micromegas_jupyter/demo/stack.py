@@ -56,6 +56,7 @@ class DemoStack:
                     port=port,
                     program="micromegas demo",
                     workers=workers,
+                    spare_workers=0,
                     memory_mib=memory_mib,
                 ),
                 environ=self.server_environment(),
