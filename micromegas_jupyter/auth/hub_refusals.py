@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from micromegas_jupyter.http.hub_http import HubAnswer
 
 HUB = "JupyterHub"
+# What a service of another version may say.
+NOT_UNDERSTOOD = frozenset({"invalid_request", "invalid_sign_in"})
+UNKNOWN_SIGN_IN = "unknown_sign_in"
 
 _OTHERWISE = "Until then %micromegas_login (`micromegas login` in a terminal) signs you in another way."
-_NOT_UNDERSTOOD = "invalid_request"
 _NOT_FOUND = 404
 _TOO_MANY_REQUESTS = 429
 _CLIENT_ERRORS = range(400, 500)
@@ -76,6 +78,17 @@ REFUSALS: dict[str, Refusal] = {
         what="Your sign-in at JupyterHub has ended.",
         remedy="Log out of the Hub and in again, then go on here.",
     ),
+    "exchange_refused": Refusal(
+        error_class=LoginRequired,
+        what="The identity provider does not let JupyterHub exchange your token for one that the server takes.",
+        remedy=f"Ask the Hub's administrator to have token exchange allowed for the Hub's application. {_OTHERWISE}",
+    ),
+    "no_redirect": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub has no redirect of its own for notebooks to sign in by.",
+        remedy="Sign in with --flow device. The Hub's administrator can add redirect_client_id and public_url "
+        "(docs/jupyterhub.md).",
+    ),
     "slow_down": Refusal(
         error_class=ProviderUnavailable,
         what=f"{SERVICE} was asked too often.",
@@ -107,7 +120,7 @@ def refusal_of(answer: "HubAnswer") -> MicromegasError:
         return known.error()
     if answer.status == _NOT_FOUND and answer.body is None:
         return NO_SERVICE.error()
-    if code == _NOT_UNDERSTOOD:
+    if code in NOT_UNDERSTOOD:
         return unreadable()
     if answer.status in _SERVER_ERRORS or answer.status == _TOO_MANY_REQUESTS:
         error: MicromegasError = ProviderUnavailable(

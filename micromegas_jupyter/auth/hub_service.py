@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from micromegas_jupyter.auth.hub_place import HubPlace
-from micromegas_jupyter.auth.hub_refusals import HUB, REFUSALS, refusal_of, unreadable
+from micromegas_jupyter.auth.hub_refusals import HUB, REFUSALS, UNKNOWN_SIGN_IN, refusal_of, unreadable
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginFailed, MicromegasError
 from micromegas_jupyter.http.hub_http import HubAnswer, HubCalls
@@ -20,7 +20,6 @@ MAX_TEXT_CHARACTERS = 2048
 _OK = 200
 _CREATED = 201
 _NO_CONTENT = 204
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,7 @@ class HubService:
             ProviderMisbehaved: The answer cannot be used.
         """
         answer = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
-        if answer.status == _NOT_FOUND:
+        if answer.body is not None and answer.body.get("error") == UNKNOWN_SIGN_IN:
             raise LoginFailed("JupyterHub does not know this sign-in any more.")
         body = _expected(answer, _OK)
         return None if body is None else _secret(body, "query")

@@ -176,7 +176,7 @@ def test_a_sign_in_that_the_service_has_forgotten_ends(
     hub: FakeHubService, settings: ClientSettings, environ: dict[str, str]
 ) -> None:
     pending = begin(settings, environ)
-    hub.reply = lambda _call: HubReply(status=404, body={"error": "unknown", "message": "", "remedy": ""})
+    hub.reply = lambda _call: HubReply(status=404, body={"error": "unknown_sign_in", "message": "", "remedy": ""})
 
     with pytest.raises(LoginFailed, match="does not know this sign-in any more"):
         pending.result(DEADLINE_SECONDS)

@@ -31,6 +31,8 @@ STATUSES = {
     "dangerous_role": 403,
     "no_auth_state": 409,
     "sign_in_again": 409,
+    "exchange_refused": 409,
+    "no_redirect": 409,
     "slow_down": 429,
     "hub_unavailable": 503,
     "provider_unavailable": 503,
@@ -70,6 +72,7 @@ def test_what_the_administrator_has_to_add_is_named(hub, code, named):
     [
         (HubReply(status=404, body="<p>none</p>"), LoginRequired, "add the service `micromegas`"),
         (HubReply(status=404, body={"error": "invalid_request"}), ProviderMisbehaved, "versions that do not fit"),
+        (HubReply(status=400, body={"error": "invalid_sign_in"}), ProviderMisbehaved, "versions that do not fit"),
         (HubReply(status=500, body={"error": "internal_error"}), ProviderUnavailable, r"status 500"),
         (HubReply(status=403, body="<p>no</p>"), LoginRequired, r"status 403"),
         (HubReply(status=400, body={"error": "<script>"}), LoginRequired, r"status 400"),
