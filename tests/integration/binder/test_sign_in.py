@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import nbformat
+import psutil
 import pytest
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
-from tests.integration.browser.looks import choose_theme, luminance, save
+from tests.integration.browser.looks import choose_theme, luminance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import psutil
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
     from tests.integration.binder.binders import Binder
@@ -27,7 +29,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900
 
 STATE_TIMEOUT_MILLISECONDS = 90_000
 MEMORY_BYTES = 2 << 30
-ERRORS = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +73,44 @@ def wait_at_top(page: Page, text: Locator) -> Locator:
             return text
 
 
+def saved_when_done(page: Page, binder: Binder, name: str) -> str:
+    """Save a notebook until each of its cells has run, and return it: a page may hold only the cells in sight."""
+    path = binder.repository / "notebooks" / f"{name}.ipynb"
+    deadline = time.monotonic() + STATE_TIMEOUT_MILLISECONDS / 1000
+    while True:
+        # No waiting for it to be saved: a cell that goes on makes it unsaved again.
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(500)
+        saved = path.read_text(encoding="utf-8")
+        if _is_done(saved):
+            return saved
+        assert time.monotonic() < deadline, saved
+
+
+def _is_done(saved: str) -> bool:
+    try:
+        return all(cell.execution_count for cell in _code_cells(saved))
+    except nbformat.reader.NotJSONError:  # being written
+        return False
+
+
+def _code_cells(saved: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.reads(saved, as_version=4).cells if cell.cell_type == "code"]
+
+
+def check_rows(saved: str) -> None:
+    outputs = [output for cell in _code_cells(saved) for output in cell.outputs]
+    assert [output for output in outputs if output.output_type == "error"] == []
+    assert "<table" in str(outputs)
+
+
 def memory_of(programs: list[psutil.Process]) -> int:
     """Return what programs take together, in bytes, shared pages counted once."""
-    return sum(program.memory_full_info().pss for program in programs)
+    taken = 0
+    for program in programs:
+        with suppress(psutil.NoSuchProcess):
+            taken += program.memory_full_info().pss
+    return taken
 
 
 @pytest.fixture(scope="module")
@@ -95,24 +131,20 @@ def quickstart(context: BrowserContext, binder: Binder) -> Page:
     provider.get_by_text("You are signed in").wait_for()
     assert provider.url == f"{binder.url}micromegas/done"
     provider.close()
-    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
-    page.locator("text=/Python 3.*Idle/").first.wait_for()
     return page
 
 
 def test_the_quickstart_signs_in_and_queries(quickstart: Page, binder: Binder, save_screenshot: SaveScreenshot) -> None:
-    assert quickstart.locator(ERRORS).count() == 0
-    assert quickstart.get_by_text("Alice Martin").count() > 0
+    saved = saved_when_done(quickstart, binder, "quickstart")
+    check_rows(saved)
     for theme in ("Light", "Dark"):
         choose_theme(quickstart, f"JupyterLab {theme}")
         wait_at_top(quickstart, quickstart.get_by_text(re.compile(r"connected as alice@example\.com")).first)
         save_screenshot(quickstart, f"binder-{theme.lower()}")
-    save(quickstart)
 
     memory = memory_of(binder.programs())
     print(f"{memory >> 20} MiB in all")
     assert memory < MEMORY_BYTES
-    saved = (binder.repository / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8")
     for secret in _secrets(binder):
         assert secret not in binder.log
         assert secret not in saved
@@ -124,10 +156,8 @@ def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(context: BrowserCo
     page = open_notebook(context, binder, "service-account", "Service account")
     run_all(page)
 
-    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
-    page.locator("text=/Service account.*Idle/").first.wait_for()
+    check_rows(saved_when_done(page, binder, "service-account"))
 
-    assert page.locator(ERRORS).count() == 0
     assert page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
 
 
