@@ -13,8 +13,11 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.hub.browser_handlers import CallbackHandler, DoneHandler, StartHandler
 from micromegas_jupyter.hub.health_handler import HealthHandler, NothingHandler
 from micromegas_jupyter.hub.json_handler import MAX_BODY_BYTES
+from micromegas_jupyter.hub.page_handler import HubLoginHandler, make_hub_oauth
+from micromegas_jupyter.hub.sign_in_handlers import AnswerHandler, BeginHandler, RedirectHandler
 from micromegas_jupyter.hub.token_handler import TokenHandler
 
 if TYPE_CHECKING:
@@ -28,11 +31,20 @@ BODY_SECONDS: Final = 10.0
 def build_application(parts: ServiceParts) -> web.Application:
     """Return the service's addresses."""
     prefix = parts.settings.prefix
+    hub_oauth = make_hub_oauth()
     shared: dict[str, object] = {"parts": parts}
+    pages = {**shared, "hub_oauth": hub_oauth}
     return web.Application(
         [
             (rf"{prefix}token", TokenHandler, shared),
             (rf"{prefix}health", HealthHandler, shared),
+            (rf"{prefix}redirect", RedirectHandler, shared),
+            (rf"{prefix}sign-ins", BeginHandler, shared),
+            (rf"{prefix}sign-ins/([A-Za-z0-9_-]{{43}})/answer", AnswerHandler, shared),
+            (rf"{prefix}start/([A-Za-z0-9_-]{{43}})", StartHandler, pages),
+            (rf"{prefix}callback", CallbackHandler, pages),
+            (rf"{prefix}done", DoneHandler, pages),
+            (rf"{prefix}oauth_callback", HubLoginHandler, {"hub_oauth": hub_oauth}),
             (r".*", NothingHandler, shared),
         ],
         cookie_secret=secrets.token_bytes(32),

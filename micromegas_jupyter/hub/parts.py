@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from micromegas_jupyter.access.rate_limit import TokenBuckets
     from micromegas_jupyter.hub.audit import HubAudit
     from micromegas_jupyter.hub.hub_api import HubApi
+    from micromegas_jupyter.hub.provider import HubProvider
     from micromegas_jupyter.hub.settings import ServiceSettings
+    from micromegas_jupyter.hub.sign_ins import SignIns
     from micromegas_jupyter.seams import Clock
 
 
@@ -24,6 +26,8 @@ class ServiceParts:
         settings: What it was told.
         hub: Asks the Hub.
         audit: Writes what happened.
+        provider: Asks the identity provider.
+        sign_ins: Those that browsers have not come back from.
         limits: How often each person's servers may call.
         clock: Tells the time.
     """
@@ -31,5 +35,7 @@ class ServiceParts:
     settings: ServiceSettings
     hub: HubApi
     audit: HubAudit
+    provider: HubProvider
+    sign_ins: SignIns
     limits: TokenBuckets[str]
     clock: Clock

@@ -132,6 +132,36 @@ def provider_unavailable() -> Refused:
     )
 
 
+def exchange_refused(what: str) -> Refused:
+    """The provider does not exchange the person's token."""
+    return Refused(
+        status=409,
+        error="exchange_refused",
+        message=what,
+        remedy=f"The identity provider has to let the Hub's application exchange tokens (RFC 8693). {_ADMIN_HINT}",
+    )
+
+
+def no_redirect() -> Refused:
+    """The administrator has set no application or no public address for sign-ins by redirect."""
+    return Refused(
+        status=409,
+        error="no_redirect",
+        message="This JupyterHub offers no sign-in by redirect for kernels.",
+        remedy=f"Sign in by device code. The Hub needs redirect_client_id and public_url for it. {_ADMIN_HINT}",
+    )
+
+
+def unknown_sign_in() -> Refused:
+    """There is no such sign-in, none any more, or it is somebody else's; which of them is not said."""
+    return Refused(
+        status=404,
+        error="unknown_sign_in",
+        message="This sign-in is not waiting any more.",
+        remedy="Start the sign-in again.",
+    )
+
+
 def bad_request(message: str) -> Refused:
     """The call cannot be understood."""
     return Refused(

@@ -6,6 +6,7 @@ What it answers is the handlers' job.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -18,9 +19,11 @@ from micromegas_jupyter.hub.audit import AUDIT_LOGGER, HubAudit
 from micromegas_jupyter.hub.hub_api import HubApi
 from micromegas_jupyter.hub.own_rights import check_own_rights
 from micromegas_jupyter.hub.parts import ServiceParts
+from micromegas_jupyter.hub.provider import HubProvider
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.settings import read_service_settings
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.hub.sign_ins import SignIns
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 
 if TYPE_CHECKING:
     from micromegas_jupyter.hub.settings import ServiceSettings
@@ -33,6 +36,7 @@ MAX_TRACKED_PEOPLE: Final = 10_000
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _START_TRIES: Final = 30
 _START_PAUSE_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 3.0
 
 
 def build_parts(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> ServiceParts:
@@ -41,6 +45,8 @@ def build_parts(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Se
         settings=settings,
         hub=HubApi(settings.api_url, settings.api_token),
         audit=HubAudit(clock=clock),
+        provider=HubProvider(settings, clock=clock),
+        sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
         limits=TokenBuckets(
             per_second=CALLS_PER_SECOND, burst=BURST_CALLS, max_tracked=MAX_TRACKED_PEOPLE, clock=clock
         ),
@@ -64,8 +70,18 @@ async def serve(settings: ServiceSettings) -> None:
     await _check_rights(parts)
     server = listen(parts)
     _LOG.info("The sign-in service answers at %s.", settings.prefix)
-    await stop.wait()
+    await _wait_for_end(stop)
     server.stop()
+    parts.provider.close()
+
+
+async def _wait_for_end(stop: asyncio.Event) -> None:
+    """Wait until the process is asked to stop, or the Hub that started it is gone and could not ask."""
+    hub = os.getppid()
+    while not stop.is_set() and os.getppid() == hub:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await stop.wait()
 
 
 async def _check_rights(parts: ServiceParts) -> None:

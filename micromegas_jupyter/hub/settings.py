@@ -78,6 +78,19 @@ class ServiceSettings:
     redirect_client_id: str | None = None
     exchange: ExchangeSetting | None = field(default=None)
 
+    @property
+    def public_prefix(self) -> str:
+        """What the addresses of the service begin with in browsers; the path alone where nothing says more."""
+        if self.public_url is None:
+            return self.prefix
+        parts = urlsplit(self.public_url)
+        return f"{parts.scheme}://{parts.netloc}{self.prefix}"
+
+    @property
+    def redirect_uri(self) -> str | None:
+        """The one redirect address of the whole Hub; None where its address in browsers is not known."""
+        return None if self.public_url is None else f"{self.public_prefix}callback"
+
 
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """Return the settings that the environment holds.

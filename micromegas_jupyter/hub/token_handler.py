@@ -28,7 +28,7 @@ class TokenHandler(JsonHandler):
         self.body_members()
         name = await self.owner()
         # Asking whose token it was has made the Hub renew the sign-in when that was due.
-        held = await self._held(name)
+        held = await self.parts.provider.exchanged(name, await self._held(name))
         expires_in = held.expires_at.timestamp() - self.parts.clock.now().timestamp()
         self.parts.audit.write("token_given", owner=name, expires_at=int(held.expires_at.timestamp()))
         self.send(

@@ -14,8 +14,8 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
 
 from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
+from micromegas_jupyter.redirect.cookies import CookiePlace, names_in
 from micromegas_jupyter.redirect.pages import CONTENT_TYPE
-from micromegas_jupyter.relay.cookies import CookiePlace, names_in
 from micromegas_jupyter.relay.public_address import base_of_request, configured_base
 
 if TYPE_CHECKING:

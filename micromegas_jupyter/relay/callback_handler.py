@@ -11,11 +11,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.redirect import notice_page
-from micromegas_jupyter.redirect.messages import MAX_QUERY_CHARACTERS, Accepted, AnswerRequest
-from micromegas_jupyter.redirect.pages import reload_page
-from micromegas_jupyter.redirect.routing import DONE_PATH, digest_of, kernel_id_in
-from micromegas_jupyter.relay.base_handler import RelayHandler
-from micromegas_jupyter.relay.cookies import (
+from micromegas_jupyter.redirect.cookies import (
     BINDING_SECONDS,
     ENDING_SECONDS,
     binding_name,
@@ -23,6 +19,10 @@ from micromegas_jupyter.relay.cookies import (
     ending_name,
     ending_value,
 )
+from micromegas_jupyter.redirect.messages import MAX_QUERY_CHARACTERS, Accepted, AnswerRequest
+from micromegas_jupyter.redirect.pages import reload_page
+from micromegas_jupyter.redirect.routing import DONE_PATH, digest_of, kernel_id_in
+from micromegas_jupyter.relay.base_handler import RelayHandler
 from micromegas_jupyter.relay.silence import Silence
 
 _NO_KERNEL_STATUS = 409

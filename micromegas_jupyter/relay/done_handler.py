@@ -10,10 +10,10 @@ import asyncio
 from jupyter_server.auth.decorator import allow_unauthenticated
 
 from micromegas_jupyter.redirect import Page, notice_page
+from micromegas_jupyter.redirect.cookies import ENDING_SECONDS, ending_name, parse_ending_value
 from micromegas_jupyter.redirect.messages import Ended, EndingRequest, StillWorking
 from micromegas_jupyter.redirect.pages import handed_over_page
 from micromegas_jupyter.relay.base_handler import RelayHandler
-from micromegas_jupyter.relay.cookies import ENDING_SECONDS, ending_name, parse_ending_value
 
 MAX_WAITING_PAGES = 8
 PAGE_WAIT_SECONDS = 45.0

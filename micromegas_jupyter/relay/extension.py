@@ -36,7 +36,10 @@ def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -
     if environ.get(_HUB_VARIABLE) and not relay.per_user_redirect:
         # On a shared Hub, redirects that are each user's own let users take each other's tokens.
         environ.pop(REDIRECT_VARIABLE, None)
-        serverapp.log.info("micromegas_jupyter: no sign-in by redirect in a server that JupyterHub started.")
+        serverapp.log.info(
+            "micromegas_jupyter: no sign-in by redirect in a server that JupyterHub started: a redirect of each "
+            "person's own lets people take each other's tokens."
+        )
         return
     calls = KernelCalls(serverapp.kernel_manager)
     rules = relay_rules(serverapp.base_url, relay=relay, calls=calls)

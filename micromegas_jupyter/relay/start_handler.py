@@ -8,17 +8,17 @@ from __future__ import annotations
 from tornado import web
 
 from micromegas_jupyter.redirect import failure_page, notice_page
-from micromegas_jupyter.redirect.messages import Ended, Started, StartRequest
-from micromegas_jupyter.redirect.redirect_address import callback_address, is_web_address
-from micromegas_jupyter.redirect.routing import kernel_id_in
-from micromegas_jupyter.relay.base_handler import RelayHandler
-from micromegas_jupyter.relay.cookies import (
+from micromegas_jupyter.redirect.cookies import (
     BINDING_SECONDS,
     MAX_BINDINGS,
     binding_name,
     binding_value,
     bindings_in,
 )
+from micromegas_jupyter.redirect.messages import Ended, Started, StartRequest
+from micromegas_jupyter.redirect.redirect_address import callback_address, is_web_address
+from micromegas_jupyter.redirect.routing import kernel_id_in
+from micromegas_jupyter.relay.base_handler import RelayHandler
 from micromegas_jupyter.relay.provider_paths import address_for_browsers
 from micromegas_jupyter.relay.silence import Silence
 

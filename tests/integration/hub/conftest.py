@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.integration.hub.readable_python import make_readable_python
 from tests.integration.hub.running import HubPerson, RunningHub
 from tests.integration.hub.system_people import NEEDS_ROOT, SystemPeople, may_make_people
@@ -24,6 +25,8 @@ from tests.integration.other_provider.running import OtherProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.integration.hub.kernel import HubKernel
 
 TOKEN_LIFETIME_SECONDS = 8
 _PROXY = Path(__file__).with_name("proxy")
@@ -102,7 +105,7 @@ def hub(
             system=system,
             environment={"MICROMEGAS_ANALYTICS_URI": flight_uri},
         )
-        stack.callback(hub.stop)
+        stack.callback(hub.end)
         hub.start()
         yield hub
 
@@ -115,3 +118,12 @@ def signed_in(hub: RunningHub) -> RunningHub:
     for login in hub.people:
         hub.start_server(login)
     return hub
+
+
+@pytest.fixture(scope="session", autouse=True)
+def old_kernel(signed_in: RunningHub) -> Iterator[HubKernel]:
+    """A kernel of alice's that is started before all tests and lives through them."""
+    with signed_in.kernel("alice") as kernel:
+        signed_in.kernel_started_at = SYSTEM_CLOCK.monotonic()
+        kernel.run("%load_ext micromegas_jupyter")
+        yield kernel

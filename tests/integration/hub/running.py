@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import requests
 
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
-from tests.integration.notebook.kernels import AttendedKernel
+from tests.integration.hub.guide import OwnValues, configuration_of
 from tests.integration.other_provider.installing import find_node
-from tests.integration.relay.servers import PatientClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tests.integration.hub.kernel import HubKernel
     from tests.integration.hub.readable_python import ReadablePython
     from tests.integration.hub.system_people import SystemPeople
     from tests.integration.other_provider.running import OtherProvider
@@ -90,6 +89,8 @@ class RunningHub:
         system: The system users.
         margin_seconds: How much is left of a token at least.
         config: What JupyterHub is started with.
+        started_at: When it was started first, as files have it.
+        kernel_started_at: When the kernel was started that lives longest, in monotonic seconds.
     """
 
     folder: Path
@@ -104,6 +105,8 @@ class RunningHub:
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     ports: list[int] = field(default_factory=lambda: free_ports(4))
+    started_at: float = 0.0
+    kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -120,19 +123,32 @@ class RunningHub:
         """What the Hub, the service and the servers have logged so far."""
         return (self.folder / "hub.log").read_text(encoding="utf-8", errors="replace")
 
-    def start(self) -> None:
-        """Start it and wait until Hub, proxy and service answer."""
+    def start(self, *, as_chart: bool = False) -> None:
+        """Start it as the guide's plain configuration says, and wait until Hub, proxy and service answer.
+
+        Args:
+            as_chart: Start it as the guide's values for the Helm chart say, as far as they concern the Hub's program.
+        """
         node, _npm = find_node()
+        guide, sections = configuration_of(
+            OwnValues(
+                url=self.url,
+                issuer=self.provider.issuer,
+                redirect_client_id=self.provider.client_id,
+                service_url=f"http://127.0.0.1:{self.ports[3]}",
+                flight_uri=self.environment["MICROMEGAS_ANALYTICS_URI"],
+                margin_seconds=self.margin_seconds,
+            ),
+            as_chart=as_chart,
+        )
         values = {
             "url": self.url,
             "hub_port": self.ports[1],
             "proxy_port": self.ports[2],
             "service_port": self.ports[3],
             "folder": str(self.folder),
-            "issuer": self.provider.issuer,
-            "client_id": self.provider.hub_client_id,
-            "client_secret": self.provider.service_secret.reveal(),
-            "redirect_client_id": self.provider.client_id,
+            "guide": guide,
+            "sections": sections,
             "names": {person.subject: person.name for person in self.people.values()},
             "proxy_command": [
                 str(node),
@@ -141,12 +157,17 @@ class RunningHub:
             "python": str(self.python.executable),
             "environment": {**_LEAN, **self.python.environment, **self.environment},
             "witness_token": self.witness_token,
-            "margin_seconds": self.margin_seconds,
         }
+        self.started_at = self.started_at or SYSTEM_CLOCK.now().timestamp()
         file = self.folder / "values.json"
         file.write_text(json.dumps(values), encoding="utf-8")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "KERNEL_"))}
-        environ |= {**self.python.environment, "TEST_HUB": str(file), "JUPYTERHUB_CRYPT_KEY": self.crypt_key}
+        environ |= {
+            **self.python.environment,
+            "TEST_HUB": str(file),
+            "JUPYTERHUB_CRYPT_KEY": self.crypt_key,
+            "OAUTH_CLIENT_SECRET": self.provider.service_secret.reveal(),
+        }
         # What has to be compiled is compiled once, by root, for all system users.
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with (self.folder / "hub.log").open("ab") as log:
@@ -160,17 +181,26 @@ class RunningHub:
             )
         until(self._answers, "a Hub whose service answers")
 
-    def stop(self, *, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop it; SIGTERM ends the servers, too."""
+    def stop(self) -> None:
+        """Stop Hub, proxy and service; the servers and their kernels go on."""
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(how)
+        process.terminate()
         try:
             process.wait(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def end(self) -> None:
+        """Stop it and every program of its people."""
+        self.stop()
+        users = {self.system.ids(person.name)[0] for person in self.people.values()}
+        left = [process for process in psutil.process_iter(["uids"]) if process.info["uids"].real in users]
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=TIMEOUT_SECONDS)
 
     def browser(self) -> HubBrowser:
         """Return a new browser."""
@@ -178,7 +208,7 @@ class RunningHub:
 
     def api(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
         """Call the Hub's API, as the witness when no other token is given."""
-        return self._call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
+        return self.call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
 
     def start_server(self, login: str, server: str = "") -> None:
         """Start a person's server and wait until it answers."""
@@ -203,9 +233,40 @@ class RunningHub:
                 variables = process.environ() if "jupyterhub.singleuser" in process.cmdline() else {}
             except psutil.Error:
                 continue
-            if (variables.get("JUPYTERHUB_USER"), variables.get("JUPYTERHUB_SERVER_NAME")) == wanted:
+            is_ours = f":{self.ports[1]}/" in variables.get("JUPYTERHUB_API_URL", "")
+            if is_ours and (variables.get("JUPYTERHUB_USER"), variables.get("JUPYTERHUB_SERVER_NAME")) == wanted:
                 return process
         raise AssertionError(f"no process of {login}")
+
+    def service_process(self) -> psutil.Process:
+        """Return the process of the sign-in service."""
+        assert self._process is not None
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        return next(child for child in children if "micromegas_jupyter.hub" in child.cmdline())
+
+    def listening_ports(self) -> list[int]:
+        """Return each port that a program of this Hub listens at."""
+        assert self._process is not None
+        users = {self.system.ids(person.name)[0] for person in self.people.values()}
+        programs = psutil.Process(self._process.pid).children(recursive=True)
+        programs += [process for process in psutil.process_iter(["uids"]) if process.info["uids"].real in users]
+        found = {
+            connection.laddr.port
+            for process in [psutil.Process(self._process.pid), *programs]
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        return sorted(found)
+
+    def end_at_provider(self, login: str) -> None:
+        """End a person's sign-in at the provider, as a sign-out of everywhere there does."""
+        form = {
+            "token": self.auth_state(login)["refresh_token"],
+            "client_id": self.provider.hub_client_id,
+            "client_secret": self.provider.service_secret.reveal(),
+        }
+        answer = requests.post(f"{self.provider.issuer}/token/revocation", data=form, timeout=TIMEOUT_SECONDS)
+        answer.raise_for_status()
 
     def server_token(self, login: str, server: str = "") -> str:
         """Return the Hub token of a person's server, which its kernels have, too."""
@@ -218,10 +279,16 @@ class RunningHub:
 
     def kernel(self, login: str, server: str = "") -> HubKernel:
         """Start a kernel in a person's server, through that server's own API."""
-        path = f"{self.url}user/{self.people[login].name}/" + (f"{server}/" if server else "")
-        return HubKernel(self, login, path)
+        from tests.integration.hub.kernel import HubKernel
 
-    def _call(self, method: str, url: str, token: str, **options: Any) -> requests.Response:
+        return HubKernel(self, login, server)
+
+    def server_path(self, login: str, server: str = "") -> str:
+        """Return the address of a person's server."""
+        return f"{self.url}user/{self.people[login].name}/" + (f"{server}/" if server else "")
+
+    def call(self, method: str, url: str, token: str, **options: Any) -> requests.Response:
+        """Call one of the Hub's programs with a Hub token."""
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {token}"}
@@ -239,40 +306,3 @@ class RunningHub:
             return requests.get(f"{self.service_url}health", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
         except requests.ConnectionError:
             return False
-
-
-class HubKernel(AttendedKernel):
-    """A kernel of a person's server, driven as a front end with a person drives it. A context manager that ends it.
-
-    Args:
-        hub: The Hub.
-        login: Whose server.
-        path: The server's address.
-    """
-
-    def __init__(self, hub: RunningHub, login: str, path: str) -> None:
-        self._hub = hub
-        self._home = hub.people[login].home
-        self._path = path
-        answer = hub._call("POST", f"{path}api/kernels", hub.witness_token, json={"name": "python3"})
-        answer.raise_for_status()
-        self.kernel_id = answer.json()["id"]
-        super().__init__(self)
-
-    def client(self) -> PatientClient:
-        name = f"kernel-{self.kernel_id}.json"
-        file = until(lambda: next(iter(self._home.rglob(name)), None), "a connection file")
-        client = PatientClient(connection_file=str(file))
-        client.load_connection_file()
-        return client
-
-    def end(self) -> None:
-        """Close the channels and have the server end the kernel."""
-        self.close()
-        self._hub._call("DELETE", f"{self._path}api/kernels/{self.kernel_id}", self._hub.witness_token)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.end()

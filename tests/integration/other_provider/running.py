@@ -44,7 +44,7 @@ class OtherProvider:
     """
 
     client_id = "micromegas-other"
-    hub_client_id = "micromegas-hub"
+    hub_client_id = "jupyterhub"
     service_client_id = "micromegas-other-service"
     service_post_client_id = "micromegas-other-service-post"
     service_key_client_id = "micromegas-other-service-key"

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.relay.cookies import (
+from micromegas_jupyter.redirect.cookies import (
     CookiePlace,
     binding_name,
     binding_value,

@@ -1,6 +1,6 @@
 """The cookies of a sign-in by redirect: one ties its callback to the browser that started it, one names its last page.
 
-Signing them is Jupyter's (tornado's signed cookies with the server's secret); setting them is the handlers'.
+Signing them is tornado's, with the secret of a Jupyter server or of the Hub's service; setting them is the handlers'.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ class CookiePlace:
     Attributes:
         is_secure: Whether browsers reach the server over TLS.
         base_url: The server's base URL, or the path that browsers know for it.
+        folder: What the addresses of a sign-in begin with below it.
     """
 
     is_secure: bool
     base_url: str
+    folder: str = "micromegas/"
 
     @property
     def prefix(self) -> str:
@@ -47,7 +49,7 @@ class CookiePlace:
     @property
     def path(self) -> str:
         """Below which path the cookies are sent; the prefix asks for the whole host."""
-        return "/" if self.prefix else f"{self.base_url}micromegas/"
+        return "/" if self.prefix else f"{self.base_url}{self.folder}"
 
 
 def binding_name(place: CookiePlace, state_digest: str) -> str:

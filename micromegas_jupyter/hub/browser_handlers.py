@@ -1,0 +1,146 @@
+"""The browser's side of a sign-in by the redirect of the whole Hub: start, callback and the last page.
+
+Both steps ask the Hub whose browser it is. Only the person whose kernel began the sign-in gets through, so nobody can
+have somebody else's browser end it, or be given what somebody else's browser brought back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.hub.page_handler import HubPage
+from micromegas_jupyter.redirect import notice_page
+from micromegas_jupyter.redirect.cookies import BINDING_SECONDS, MAX_BINDINGS, binding_name, binding_value, bindings_in
+from micromegas_jupyter.redirect.messages import MAX_QUERY_CHARACTERS
+from micromegas_jupyter.redirect.pages import handed_over_page, reload_page
+from micromegas_jupyter.redirect.routing import digest_of
+
+_MAX_PARAMETERS: Final = 50
+_UNKNOWN: Final = notice_page(
+    status=404,
+    what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again.",
+)
+_SOMEBODY_ELSES: Final = notice_page(
+    status=403,
+    what=(
+        "This sign-in was begun in somebody else's notebook. Nothing was handed over. If somebody sent you this "
+        "address, they may have wanted to act in your name: tell whoever runs this JupyterHub."
+    ),
+)
+# The same answer, whatever does not fit: nobody learns by trying.
+_NOT_OURS: Final = notice_page(
+    status=400,
+    what=(
+        "This does not belong to a sign-in that was started in this browser, at this Hub, within the last ten minutes. "
+        "Go back to the notebook and run %micromegas_login again."
+    ),
+)
+_NOT_SIGNED_IN: Final = notice_page(
+    status=403,
+    what="This browser is not signed in to the Hub any more. Open the Hub, and run %micromegas_login in the notebook.",
+)
+_TOO_LONG: Final = notice_page(status=414, what="The address is too long to be the end of a sign-in.")
+
+
+class StartHandler(HubPage):
+    """`GET start/<name>`."""
+
+    async def get(self, name: str) -> None:
+        """Send the owner's browser to the identity provider and remember which browser it was.
+
+        Args:
+            name: Of the sign-in.
+        """
+        self.refuse_other_loads()
+        visitor = await self.visitor()
+        if visitor is None:
+            self.redirect(self.get_login_url())
+            return
+        sign_in = self.parts.sign_ins.by_name(name)
+        if sign_in is None or sign_in.answer is not None:
+            self.send_page(_UNKNOWN)
+            return
+        if sign_in.owner != visitor:
+            self.parts.audit.write(
+                "sign_in_refused", owner=sign_in.owner, visitor=visitor, reason="other_person_at_start"
+            )
+            self.send_page(_SOMEBODY_ELSES)
+            return
+        self._bind(visitor, sign_in.state_digest)
+        self.parts.audit.write("sign_in_opened", owner=visitor)
+        self.set_status(302)
+        self.set_header("Location", sign_in.authorization_url.reveal())
+        self.finish()
+
+    def _bind(self, visitor: str, state_digest: str) -> None:
+        place = self.cookie_place()
+        others = bindings_in(place, self.cookie_names())
+        if len(others) >= MAX_BINDINGS:
+            for name in others:
+                self.take_cookie(name)
+        self.give_cookie(binding_name(place, state_digest), binding_value(visitor, state_digest), BINDING_SECONDS)
+
+
+class CallbackHandler(HubPage):
+    """`GET callback`; other loads, methods and browsers do not use a sign-in up."""
+
+    async def get(self) -> None:
+        """Keep for the owner's kernel what the owner's browser came back with, and send the browser on."""
+        self.refuse_other_loads()
+        if len(self.query) > MAX_QUERY_CHARACTERS:
+            self.send_page(_TOO_LONG)
+            return
+        state = _state_in(self.query)
+        sign_in = None if state is None else self.parts.sign_ins.by_state(state)
+        if state is None or sign_in is None:
+            self.send_page(_NOT_OURS)
+            return
+        place = self.cookie_place()
+        cookie = binding_name(place, digest_of(state))
+        bound = self.read_cookie(cookie, BINDING_SECONDS)
+        visitor = await self.visitor()
+        if visitor is None:
+            # Where the Hub's cookie is kept back on the way from another site, this site's own load has it.
+            is_from_outside = self.request.headers.get("Sec-Fetch-Site") == "cross-site"
+            self.send_page(reload_page() if bound and is_from_outside else _NOT_SIGNED_IN)
+            return
+        if sign_in.answer is not None:
+            self.send_page(_NOT_OURS)  # another load of the same address was faster
+            return
+        if visitor != sign_in.owner:
+            self.parts.audit.write(
+                "sign_in_refused", owner=sign_in.owner, visitor=visitor, reason="other_person_at_callback"
+            )
+            self.send_page(_SOMEBODY_ELSES)
+            return
+        if bound != binding_value(visitor, sign_in.state_digest):
+            self.parts.audit.write("sign_in_refused", owner=visitor, reason="other_browser_at_callback")
+            self.send_page(_NOT_OURS)
+            return
+        self.take_cookie(cookie)
+        self.parts.sign_ins.hand_over(sign_in, Secret(self.query))
+        self.parts.audit.write("sign_in_handed_over", owner=visitor)
+        self.set_status(303)
+        self.set_header("Location", f"{self.parts.settings.prefix}done")
+        self.finish()
+
+
+class DoneHandler(HubPage):
+    """`GET done`."""
+
+    async def get(self) -> None:
+        """Say that the notebook goes on; nothing of anybody is on the page."""
+        self.refuse_other_loads()
+        self.send_page(handed_over_page())
+
+
+def _state_in(query: str) -> str | None:
+    """Return the state that stands in a query exactly once."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        return None
+    states = [value for name, value in pairs if name == "state"]
+    return states[0] if len(states) == 1 else None

@@ -1,0 +1,165 @@
+"""What the service's pages have in common: who is signed in to the Hub, cookies, security headers, no logged addresses.
+
+What each page does is its handler's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
+from tornado import web
+
+from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
+from micromegas_jupyter.redirect.cookies import CookiePlace, names_in
+from micromegas_jupyter.redirect.pages import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from micromegas_jupyter.hub.parts import ServiceParts
+
+IDENTITY_SECONDS: Final = 5
+"""How long the Hub's word on who a browser's cookie belongs to is taken before it is asked again."""
+
+_SECONDS_PER_DAY: Final = 86_400
+_LOG: Final = logging.getLogger("micromegas_jupyter.hub")
+_NOT_A_PAGE_LOAD: Final = notice_page(status=403, what="This address is for opening in a browser tab only.")
+_WRONG_METHOD: Final = notice_page(status=405, what="This address is for opening in a browser only.")
+_NOT_ALLOWED: Final = notice_page(status=403, what="You are not allowed to use this service of the Hub.")
+_NOT_UNDERSTOOD: Final = "The request could not be understood."
+
+
+def make_hub_oauth() -> HubOAuth:
+    """Return what signs browsers in at the Hub, from the environment that the Hub gave the service."""
+    return HubOAuth(cache_max_age=IDENTITY_SECONDS)
+
+
+class SafePage(web.RequestHandler):
+    """Sends pages with their headers, and nothing of an address to anybody."""
+
+    query: str = ""
+
+    def set_default_headers(self) -> None:
+        """Set the headers of every page and redirect."""
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+
+    def compute_etag(self) -> None:
+        """Give none: these pages are never cached."""
+
+    def send_page(self, page: Page) -> None:
+        """Answer with a page."""
+        self.set_status(page.status)
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(page.body)
+
+    def write_error(self, status_code: int, **_details: Any) -> None:
+        """Answer what no handler answers; nothing of the request is repeated."""
+        page = _WRONG_METHOD if status_code == 405 else notice_page(status=status_code, what=_NOT_UNDERSTOOD)  # noqa: PLR2004 - HTTP
+        self.send_page(page)
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Name the kind of a defect; its text and its traceback may hold what a browser sent."""
+        del value, tb
+        _LOG.info("A page's request ended with %s.", "nothing" if typ is None else typ.__name__)
+
+
+class HubPage(HubOAuthenticated, SafePage):  # type: ignore[misc]  # JupyterHub has no types
+    """A page for people of the Hub.
+
+    `query` is what the browser sent behind the question mark; everything else sees the path only.
+
+    Args:
+        parts: What all handlers share.
+        hub_oauth: Signs browsers in.
+    """
+
+    def initialize(self, *, parts: ServiceParts, hub_oauth: HubOAuth) -> None:
+        """Take what all handlers share."""
+        self.parts = parts
+        self.hub_auth = hub_oauth
+
+    def prepare(self) -> None:
+        """Take the query out of the request before anything can repeat it."""
+        self.query = self.request.query
+        self.request.uri = self.request.path
+        self.request.query = ""
+        self.request.arguments = {}
+        self.request.query_arguments = {}
+
+    def check_xsrf_cookie(self) -> None:
+        """Check nothing: no method that changes anything is answered."""
+
+    async def visitor(self) -> str | None:
+        """Return the Hub's name of the person whose browser this is; None when nobody is signed in in it."""
+        model = await self.hub_auth.get_user(self, sync=False)
+        if not model or model.get("kind") != "user":
+            return None
+        try:
+            self.check_hub_user(model)
+        except UserNotAllowed:
+            self.send_page(_NOT_ALLOWED)
+            raise web.Finish from None
+        return str(model["name"])
+
+    def refuse_other_loads(self) -> None:
+        """Answer what is no page in a tab of its own, such as a frame, an image or a script's fetch.
+
+        Raises:
+            web.Finish: It was one.
+        """
+        if self.request.headers.get("Sec-Fetch-Dest", "document") != "document":
+            self.send_page(_NOT_A_PAGE_LOAD)
+            raise web.Finish
+
+    def cookie_place(self) -> CookiePlace:
+        """Return where the service's cookies hold."""
+        settings = self.parts.settings
+        is_secure = (settings.public_url or "").startswith("https:")
+        return CookiePlace(is_secure=is_secure, base_url=settings.prefix, folder="")
+
+    def cookie_names(self) -> dict[str, int]:
+        """Return how often each cookie was sent."""
+        return names_in(self.request.headers.get_list("Cookie"))
+
+    def read_cookie(self, name: str, life_seconds: int) -> str:
+        """Return what a signed cookie says; empty when it was not sent, is not ours or too old, or was sent twice."""
+        if self.cookie_names().get(name) != 1:
+            return ""
+        value = self.get_signed_cookie(name, max_age_days=life_seconds / _SECONDS_PER_DAY)
+        return "" if value is None else value.decode("utf-8", "replace")
+
+    def give_cookie(self, name: str, value: str, life_seconds: int) -> None:
+        """Give the browser a signed cookie that scripts cannot read and other sites cannot send along in a form."""
+        place = self.cookie_place()
+        self.set_signed_cookie(
+            name,
+            value,
+            expires_days=None,
+            max_age=life_seconds,
+            path=place.path,
+            secure=place.is_secure,
+            httponly=True,
+            samesite="Lax",
+        )
+
+    def take_cookie(self, name: str) -> None:
+        """Have the browser forget such a cookie."""
+        place = self.cookie_place()
+        self.clear_cookie(name, path=place.path, secure=place.is_secure, httponly=True, samesite="Lax")
+
+
+class HubLoginHandler(SafePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types
+    """`GET oauth_callback`: ends the browser's sign-in at the Hub itself, as every service of a Hub has it.
+
+    Args:
+        hub_oauth: Signs browsers in.
+    """
+
+    def initialize(self, *, hub_oauth: HubOAuth) -> None:
+        """Take what signs browsers in."""
+        self.hub_auth = hub_oauth

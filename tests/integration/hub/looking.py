@@ -1,0 +1,99 @@
+"""Looks, as a system user, through all that this user can reach for texts that must not be there.
+
+Run by `test_reach` as a program. One JSON object comes on standard input, so that what is looked for stands in no file,
+argument or variable; one JSON object goes out, with what was found and how much was looked at.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+MAX_FILE_BYTES = 8_000_000
+SILENCE_SECONDS = 1.0
+
+
+class Search:
+    """Counts what was looked at and keeps where something was found."""
+
+    def __init__(self, needles: dict[str, str]) -> None:
+        self._needles = {name: text.encode() for name, text in needles.items()}
+        self.found: list[str] = []
+        self.looked_at = {"files": 0, "processes": 0, "answers": 0}
+
+    def look(self, where: str, data: bytes, kind: str) -> None:
+        self.looked_at[kind] += 1
+        self.found += [f"{name} in {where}" for name, text in self._needles.items() if text in data]
+
+    def files(self, folder: str, since: float, *, depth: int = 100) -> None:
+        for parent, folders, names in os.walk(folder):
+            if parent.count("/") - folder.count("/") >= depth:
+                folders.clear()
+            for name in names:
+                path = Path(parent) / name
+                try:
+                    status = path.lstat()
+                    if path.is_file() and status.st_mtime >= since and status.st_size <= MAX_FILE_BYTES:
+                        self.look(str(path), path.read_bytes(), "files")
+                except OSError:
+                    continue
+
+    def processes(self) -> None:
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            for name in ("environ", "cmdline"):
+                try:
+                    self.look(str(process / name), (process / name).read_bytes(), "processes")
+                except OSError:
+                    continue
+
+    def addresses(self, calls: list[list[str]], token: str) -> None:
+        for method, url in calls:
+            self.look(f"{method} {url}", _ask(method, url, token), "answers")
+
+    def ports(self, ports: list[int], paths: list[str], token: str) -> None:
+        """Ask each port for each path, in vain where something else than HTTP is spoken: once is enough there."""
+        for port in ports:
+            for path in paths:
+                answer = _ask("GET", f"http://127.0.0.1:{port}/{path}", token, seconds=SILENCE_SECONDS)
+                if not answer:
+                    break
+                self.look(f"port {port} /{path}", answer, "answers")
+
+
+def _ask(method: str, url: str, token: str, *, seconds: float = 60) -> bytes:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = b"{}" if method == "POST" else None
+    request = urllib.request.Request(url, data=body, headers=headers, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=seconds) as answer:
+            return bytes(answer.read(MAX_FILE_BYTES))
+    except urllib.error.HTTPError as error:
+        return bytes(error.read(MAX_FILE_BYTES))
+    except (OSError, ValueError, http.client.HTTPException):
+        return b""
+
+
+def main() -> None:
+    wanted = json.load(sys.stdin)
+    search = Search(wanted["needles"])
+    for folder in wanted["folders"]:
+        search.files(folder, wanted["since"])
+    for folder in wanted["shallow"]:
+        search.files(folder, wanted["since"], depth=1)
+    search.processes()
+    search.look("its own environment", repr(dict(os.environ)).encode(), "processes")
+    search.addresses(wanted["calls"], wanted["token"])
+    search.ports(wanted["ports"], wanted["paths"], wanted["token"])
+    print(json.dumps({"user": os.getuid(), "found": search.found, "looked_at": search.looked_at}))
+
+
+if __name__ == "__main__":
+    main()

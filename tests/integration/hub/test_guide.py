@@ -1,0 +1,31 @@
+"""The guide's values for the Helm chart fit each other; their Python is run in `test_with_time`."""
+
+from __future__ import annotations
+
+from tests.integration.hub.guide import GUIDE, zero_to_jupyterhub
+
+PORT = 8190
+
+
+def test_service_port_and_both_network_policies_name_the_port_that_the_service_listens_at() -> None:
+    values = zero_to_jupyterhub()
+    hub, singleuser = values["hub"], values["singleuser"]
+
+    assert f'service_url="http://hub:{PORT}"' in hub["extraConfig"]["90-micromegas"]
+    assert [(port["port"], port["targetPort"]) for port in hub["service"]["extraPorts"]] == [(PORT, PORT)]
+    for rules in (hub["networkPolicy"]["ingress"], singleuser["networkPolicy"]["egress"]):
+        assert [[port["port"] for port in rule["ports"]] for rule in rules] == [[PORT]]
+
+
+def test_no_secret_stands_in_the_values() -> None:
+    extra = zero_to_jupyterhub()["hub"]["extraEnv"]
+
+    assert all(set(value) == {"valueFrom"} for value in extra.values())
+
+
+def test_the_guide_says_what_was_not_tried_and_what_is_not_safe() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+
+    assert "they were not rendered" in text
+    assert "A set-up in which people share one system user is not safe." in text
+    assert "Not built by this project's tests" in text

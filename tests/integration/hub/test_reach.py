@@ -1,0 +1,120 @@
+"""No refresh token, and nothing else that is not a person's own, is within reach of that person's kernels."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.hub.running import RunningHub
+
+# The first test of the folder starts the Hub.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PROGRAM = Path(__file__).with_name("looking.py")
+OTHER = {"alice": "bob", "bob": "alice"}
+
+
+def secrets_of(hub: RunningHub, login: str) -> dict[str, str]:
+    """Return what must be out of reach of a person: by name, as texts."""
+    other = OTHER[login]
+    state, others = hub.auth_state(login), hub.auth_state(other)
+    return {
+        "the own refresh token": state["refresh_token"],
+        "somebody else's refresh token": others["refresh_token"],
+        "somebody else's ID token": others["id_token"],
+        "somebody else's access token": others["access_token"],
+        "the token of somebody else's server": hub.server_token(other),
+        "the key of the kept sign-ins": hub.crypt_key,
+        "the service's token": hub.service_process().environ()["JUPYTERHUB_API_TOKEN"],
+        "the witness's token": hub.witness_token,
+        "the application's secret": hub.provider.service_secret.reveal(),
+        "a kept sign-in": '"auth_state": {',
+    }
+
+
+def calls(hub: RunningHub) -> list[tuple[str, str]]:
+    """Return what a kernel can ask the Hub, its proxy, the service and everybody's servers."""
+    names = [person.name for person in hub.people.values()]
+    api = ["", "user", "users", "groups", "services", "services/micromegas", "proxy", "info", "authorizations/token"]
+    of_people = ["", "/tokens", "/servers", "/server", "/activity", "?include_stopped_servers=1"]
+    service = ["", "token", "redirect", "sign-ins", "health", "callback", "done"]
+    asked = [
+        *(f"hub/api/{path}" for path in api),
+        *(f"hub/api/users/{name}{path}" for name in names for path in of_people),
+        *(f"services/micromegas/{path}" for path in service),
+        *(f"user/{name}/api/{path}" for name in names for path in ("", "contents", "kernels", "sessions", "status")),
+    ]
+    posted = [f"services/micromegas/{path}" for path in service] + [f"hub/api/users/{name}/tokens" for name in names]
+    return [("GET", f"{hub.url}{path}") for path in asked] + [("POST", f"{hub.url}{path}") for path in posted]
+
+
+def look_as(hub: RunningHub, login: str, readable_folder: Path, needles: dict[str, str]) -> dict[str, Any]:
+    """Look as the person's system user, with all that the person's server has."""
+    person = hub.people[login]
+    user, group = hub.system.ids(person.name)
+    environ = hub.server_process(login).environ()
+    folders = [str(other.home) for other in hub.people.values()]
+    folders += [str(hub.folder), str(readable_folder / "home"), "/dev/shm", "/run", "/var/tmp"]
+    wanted = {
+        "needles": needles,
+        "folders": folders,
+        "shallow": ["/tmp"],
+        "since": hub.started_at - 60,
+        "calls": calls(hub),
+        "ports": hub.listening_ports(),
+        "paths": ["", "api/routes", "hub/api/users", "hub/api/user"],
+        "token": environ["JUPYTERHUB_API_TOKEN"],
+    }
+    done = subprocess.run(
+        [str(hub.python.executable), "-c", PROGRAM.read_text(encoding="utf-8")],
+        input=json.dumps(wanted),
+        env=environ,
+        cwd="/",
+        user=user,
+        group=group,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["user"] == user
+    return found
+
+
+@pytest.mark.parametrize("login", ["alice", "bob"])
+def test_no_secret_is_within_reach_of_a_persons_kernels(
+    signed_in: RunningHub, old_kernel: object, readable_folder: Path, login: str
+) -> None:
+    before = secrets_of(signed_in, login)
+
+    found = look_as(signed_in, login, readable_folder, before)
+
+    assert found["found"] == []
+    assert found["looked_at"]["files"] > 0
+    assert found["looked_at"]["processes"] > 10
+    assert found["looked_at"]["answers"] > 50
+
+
+def test_what_is_within_reach_is_found(signed_in: RunningHub, old_kernel: object, readable_folder: Path) -> None:
+    """The look is able to find things: the own server's token in a process, a note in a file, a bearer in an answer."""
+    note = signed_in.people["alice"].home / "note.txt"
+    note.write_text("a text that everybody may find", encoding="utf-8")
+    note.chmod(0o644)
+    needles = {
+        "own token": signed_in.server_token("alice"),
+        "note": "a text that everybody may find",
+        "issuer": f'"issuer": "{signed_in.provider.issuer}"',
+    }
+
+    found = look_as(signed_in, "alice", readable_folder, needles)["found"]
+
+    assert any(entry.startswith("own token in /proc/") for entry in found)
+    assert f"note in {note}" in found
+    assert f"issuer in POST {signed_in.service_url}token" in found

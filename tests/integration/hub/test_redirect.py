@@ -1,0 +1,277 @@
+"""The one redirect of the whole Hub: a person signs in through it, and nobody can use it to act as somebody else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from tests.integration.hub.sign_in import TIMEOUT_SECONDS, KernelSignIn
+from tests.integration.hub.test_tokens import claims_of
+
+if TYPE_CHECKING:
+    from tests.integration.hub.browser import HubBrowser
+    from tests.integration.hub.running import RunningHub
+
+# The first test of the folder starts the Hub.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SOMEBODY_ELSES = "begun in somebody else&#x27;s notebook. Nothing was handed over."
+
+
+@pytest.fixture(scope="module")
+def browsers(signed_in: RunningHub) -> dict[str, HubBrowser]:
+    """A browser of each person, signed in at the Hub and at the provider."""
+    found = {login: signed_in.browser() for login in signed_in.people}
+    for login, browser in found.items():
+        browser.sign_in(login)
+    return found
+
+
+def audit_lines(hub: RunningHub, event: str) -> list[dict[str, str]]:
+    lines = [json.loads(line) for line in hub.log.splitlines() if line.startswith('{"event"')]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_kernel_learns_the_one_redirect_address(signed_in: RunningHub) -> None:
+    offered = [KernelSignIn(signed_in, login).offered for login in ("alice", "bob")]
+
+    assert (
+        offered
+        == [
+            {
+                "redirect_uri": f"{signed_in.service_url}callback",
+                "issuer": signed_in.provider.issuer,
+                "client_id": signed_in.provider.client_id,
+            }
+        ]
+        * 2
+    )
+
+
+def test_a_person_signs_in_and_the_code_leaves_the_address_bar(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+
+    page = browsers["alice"].visit(sign_in.begin(), person="alice")
+    answer = sign_in.answer(wait_seconds=20)
+
+    assert browsers["alice"].visited[-1] == f"{signed_in.service_url}done"
+    assert "Back to where you started" in page.text
+    assert claims_of(sign_in.exchange(answer.json()["query"])["id_token"])["sub"] == "alice"
+    assert sign_in.answer().status_code == 404
+
+
+def test_what_is_under_way_is_waited_for(signed_in: RunningHub) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+    sign_in.begin()
+
+    answer = sign_in.answer()
+
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_the_pages_carry_their_security_headers_and_no_log_holds_code_or_state(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+
+    browsers["alice"].visit(sign_in.begin(), person="alice")
+    done = browsers["alice"].open(f"{signed_in.service_url}done")
+    code = sign_in.answer(wait_seconds=20).json()["query"].split("code=")[1].split("&")[0]
+
+    assert done.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert (done.headers["Referrer-Policy"], done.headers["Cache-Control"]) == ("no-referrer", "no-store")
+    assert code not in signed_in.log
+    assert sign_in.state not in signed_in.log
+
+
+def test_somebody_elses_start_address_hands_nothing_over(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "bob")
+
+    page = browsers["alice"].visit(sign_in.begin(), person="alice")
+
+    assert (page.status_code, SOMEBODY_ELSES in page.text) == (403, True)
+    assert sign_in.answer().status_code == 204
+    assert audit_lines(signed_in, "sign_in_refused")[-1] | {"time": ""} == {
+        "event": "sign_in_refused",
+        "owner": signed_in.people["bob"].name,
+        "visitor": signed_in.people["alice"].name,
+        "reason": "other_person_at_start",
+        "time": "",
+    }
+
+
+def test_the_providers_address_of_somebody_elses_sign_in_hands_nothing_over(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "bob")
+    sign_in.begin()
+
+    # Alice is signed in at the provider, which brings her browser back with a code of hers and Bob's state.
+    page = browsers["alice"].visit(sign_in.request.url, person="alice")
+
+    assert f"{signed_in.service_url}callback?code=" in browsers["alice"].visited[-1]
+    assert (page.status_code, SOMEBODY_ELSES in page.text) == (403, True)
+    assert sign_in.answer().status_code == 204
+    assert audit_lines(signed_in, "sign_in_refused")[-1]["reason"] == "other_person_at_callback"
+
+
+def test_bobs_browser_cannot_bring_back_what_alices_was_given(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    mine = KernelSignIn(signed_in, "bob")
+    start = browsers["bob"].open(mine.begin())
+    theirs = browsers["alice"].visit(mine.request.url, person="alice")
+
+    # The address that Alice's browser came to would end Bob's sign-in as Alice; no log and no page shows it to him.
+    assert start.status_code == 302
+    assert theirs.status_code == 403
+    assert "code=" not in theirs.text
+    assert "code=" not in signed_in.log.replace("code=[secret]", "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"redirect_uri": "{hub}user/{bob}/micromegas/callback"},
+        {"redirect_uri": "{hub}services/micromegas/callback/../../../user/{bob}/"},
+        {"client_id": "jupyterhub"},
+        {"response_type": "token"},
+        {"response_mode": "form_post"},
+        {"request_uri": "https://evil.example/request"},
+        {"code_challenge_method": "plain"},
+        {"code_challenge": None},
+        {"state": "short"},
+        {"state": None},
+    ],
+    ids=str,
+)
+def test_an_address_that_is_not_this_hubs_own_sign_in_is_not_begun(
+    signed_in: RunningHub, changes: dict[str, str | None]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "bob")
+    names = {"hub": signed_in.url, "bob": signed_in.people["bob"].name}
+    filled = {name: value and value.format(**names) for name, value in changes.items()}
+
+    answer = sign_in.call("POST", "sign-ins", json={"authorization_url": sign_in.url_with(**filled)})
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_sign_in")
+
+
+def test_another_providers_address_is_not_begun(signed_in: RunningHub) -> None:
+    sign_in = KernelSignIn(signed_in, "bob")
+    _base, _, query = sign_in.request.url.partition("?")
+
+    answer = sign_in.call("POST", "sign-ins", json={"authorization_url": f"https://evil.example/auth?{query}"})
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_sign_in")
+
+
+def test_a_redirect_to_one_persons_server_is_refused_by_the_provider_and_not_offered_by_that_server(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "bob")
+    callback = f"{signed_in.url}user/{signed_in.people['bob'].name}/micromegas/callback"
+
+    page = browsers["alice"].visit(sign_in.url_with(redirect_uri=callback), person="alice")
+    own = browsers["bob"].visit(callback, person="bob")
+
+    assert (page.status_code, browsers["alice"].visited[-1].startswith(signed_in.provider.issuer)) == (400, True)
+    assert own.status_code == 404
+    assert "KERNEL_MICROMEGAS_REDIRECT" not in signed_in.server_process("bob").environ()
+    assert "a redirect of each person's own lets people take each other's tokens" in signed_in.log
+
+
+def test_the_sign_in_of_somebody_else_is_not_there_for_a_kernel(signed_in: RunningHub) -> None:
+    mine, theirs = KernelSignIn(signed_in, "alice"), KernelSignIn(signed_in, "bob")
+    mine.begin()
+    theirs.begin()
+    mine.name, theirs.name = theirs.name, mine.name
+
+    answers = [mine.answer(), theirs.answer()]
+
+    assert [(answer.status_code, answer.json()["error"]) for answer in answers] == [(404, "unknown_sign_in")] * 2
+
+
+def test_another_browser_of_the_same_person_does_not_end_a_sign_in(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+    assert browsers["alice"].open(sign_in.begin()).status_code == 302
+    other = signed_in.browser()
+    assert other.visit(KernelSignIn(signed_in, "alice").begin(), person="alice").status_code == 200
+
+    page = other.visit(sign_in.request.url, person="alice")
+
+    assert (page.status_code, "started in this browser" in page.text) == (400, True)
+    assert sign_in.answer().status_code == 204
+
+
+def test_a_browser_that_the_service_does_not_know_hands_nothing_over(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+    assert browsers["alice"].open(sign_in.begin()).status_code == 302
+
+    page = signed_in.browser().visit(sign_in.request.url, person="alice")
+
+    assert (page.status_code, "not signed in to the Hub any more" in page.text) == (403, True)
+    assert sign_in.answer().status_code == 204
+
+
+def test_a_state_is_begun_once_and_ends_once(signed_in: RunningHub, browsers: dict[str, HubBrowser]) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+    start = sign_in.begin()
+    again = sign_in.call("POST", "sign-ins", json={"authorization_url": sign_in.request.url})
+    browsers["alice"].visit(start, person="alice")
+    callback = next(url for url in reversed(browsers["alice"].visited) if "callback?code=" in url)
+
+    replayed = browsers["alice"].open(callback)
+
+    assert again.status_code == 400
+    assert replayed.status_code == 400
+    assert browsers["alice"].open(start).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["callback", "start/" + "a" * 43, "done"])
+@pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "DELETE"])
+def test_pages_answer_get_only(signed_in: RunningHub, method: str, path: str) -> None:
+    answer = requests.request(method, f"{signed_in.service_url}{path}", timeout=TIMEOUT_SECONDS, allow_redirects=False)
+
+    assert answer.status_code == 405
+
+
+def test_a_frame_or_a_script_is_refused(signed_in: RunningHub, browsers: dict[str, HubBrowser]) -> None:
+    sign_in = KernelSignIn(signed_in, "alice")
+    start = sign_in.begin()
+
+    answers = [
+        browsers["alice"].session.get(start, headers={"Sec-Fetch-Dest": kind}, timeout=TIMEOUT_SECONDS)
+        for kind in ("iframe", "image", "empty")
+    ]
+
+    assert [answer.status_code for answer in answers] == [403] * 3
+
+
+def test_after_the_hub_changed_people_in_a_browser_the_old_sign_in_does_not_end(signed_in: RunningHub) -> None:
+    browser = signed_in.browser()
+    browser.sign_in("alice")
+    sign_in = KernelSignIn(signed_in, "alice")
+    assert browser.visit(sign_in.begin(), person="alice").status_code == 200
+    sign_in = KernelSignIn(signed_in, "alice")
+    assert browser.open(sign_in.begin()).status_code == 302
+    browser.sign_out()
+    browser.session.cookies.clear(domain="127.0.0.1", path="/")
+
+    # Somebody else signs in with the same browser, at the provider and the service, too.
+    assert browser.visit(KernelSignIn(signed_in, "bob").begin(), person="bob").status_code == 200
+    page = browser.visit(sign_in.request.url, person="bob")
+
+    assert (page.status_code, SOMEBODY_ELSES in page.text) == (403, True)
+    assert sign_in.answer().status_code == 204

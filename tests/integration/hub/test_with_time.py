@@ -1,0 +1,135 @@
+"""Kernels that run for days, named servers, sign-out, servers that were stopped, and a Hub that starts again."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.integration.hub.conftest import TOKEN_LIFETIME_SECONDS
+from tests.integration.hub.running import until
+from tests.integration.hub.test_tokens import claims_of, post_token
+
+if TYPE_CHECKING:
+    from tests.integration.hub.kernel import HubKernel
+    from tests.integration.hub.running import RunningHub
+
+# The first test of the folder starts the Hub.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LIFETIMES = 10
+
+
+def asked_by(kernel: HubKernel) -> str:
+    """Return as whom a cell of the kernel runs."""
+    cell = kernel.run("%%sql rows <<\nSELECT current_user AS who")
+    assert cell.reply["status"] == "ok", cell
+    return kernel.run("print(rows['who'][0])").printed.strip()
+
+
+def test_a_named_server_gets_its_persons_token_and_loses_it_when_it_is_culled(signed_in: RunningHub) -> None:
+    signed_in.start_server("alice", "second")
+    token = signed_in.server_token("alice", "second")
+    running = post_token(signed_in, token)
+
+    # What the culler does.
+    signed_in.stop_server("alice", "second")
+    stopped = post_token(signed_in, token)
+
+    assert claims_of(running.json()["access_token"])["sub"] == "alice"
+    assert (stopped.status_code, stopped.json()["error"]) == (401, "invalid_token")
+    assert stopped.json()["remedy"] == "The server was stopped or replaced. Start it again at the Hub's home page."
+
+
+def test_after_a_hub_sign_out_running_servers_go_on_and_the_service_asks_the_browser_to_sign_in(
+    signed_in: RunningHub,
+) -> None:
+    browser = signed_in.browser()
+    browser.sign_in("bob")
+    browser.sign_out()
+
+    asked = browser.open(f"{signed_in.service_url}start/{'a' * 43}")
+
+    assert (asked.status_code, "/hub/api/oauth2/authorize" in asked.headers["Location"]) == (302, True)
+    assert post_token(signed_in, signed_in.server_token("bob")).status_code == 200
+
+
+def test_a_sign_in_that_ended_at_the_provider_is_told_and_a_new_one_mends_it(signed_in: RunningHub) -> None:
+    token = signed_in.server_token("bob")
+    signed_in.end_at_provider("bob")
+
+    until(lambda: post_token(signed_in, token).status_code != 200, "a refusal")
+    refused = post_token(signed_in, token)
+    signed_in.browser().sign_in("bob")
+    mended = post_token(signed_in, token)
+
+    assert (refused.status_code, refused.json()["error"]) == (409, "sign_in_again")
+    assert "sign in again" in refused.json()["remedy"]
+    assert claims_of(mended.json()["access_token"])["sub"] == "bob"
+
+
+def test_a_token_that_could_read_refresh_tokens_gets_nothing_and_is_told_why(signed_in: RunningHub) -> None:
+    name = signed_in.people["bob"].name
+    signed_in.api("PATCH", f"users/{name}", json={"admin": True}).raise_for_status()
+    try:
+        made = signed_in.api("POST", f"users/{name}/tokens", json={"note": "all rights"})
+        answer = post_token(signed_in, made.json()["token"])
+    finally:
+        signed_in.api("PATCH", f"users/{name}", json={"admin": False}).raise_for_status()
+
+    assert (answer.status_code, answer.json()["error"]) == (403, "dangerous_role")
+    assert "admin:auth_state" in answer.json()["message"]
+
+
+def test_a_token_of_the_person_that_was_given_to_another_program_gets_nothing(signed_in: RunningHub) -> None:
+    name = signed_in.people["alice"].name
+    made = signed_in.api("POST", f"users/{name}/tokens", json={"scopes": ["read:users:name!user"]})
+
+    answer = post_token(signed_in, made.json()["token"])
+
+    assert (answer.status_code, answer.json()["error"]) == (403, "not_their_server")
+
+
+def test_kernels_go_on_while_the_hub_starts_again_with_the_values_for_the_chart(
+    signed_in: RunningHub, old_kernel: HubKernel
+) -> None:
+    token = signed_in.server_token("alice")
+
+    signed_in.stop()
+    signed_in.start(as_chart=True)
+
+    assert post_token(signed_in, token).status_code == 200
+    assert asked_by(old_kernel) == "alice"
+
+
+def test_a_kernel_older_than_ten_token_lifetimes_still_queries_as_its_person(
+    signed_in: RunningHub, old_kernel: HubKernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = signed_in.kernel_started_at + LIFETIMES * TOKEN_LIFETIME_SECONDS - SYSTEM_CLOCK.monotonic()
+    threading.Event().wait(max(0.0, missing))
+    age = SYSTEM_CLOCK.monotonic() - signed_in.kernel_started_at
+
+    assert asked_by(old_kernel) == "alice"
+    assert age >= LIFETIMES * TOKEN_LIFETIME_SECONDS
+    with capsys.disabled():
+        print(f"\na kernel that is {age / TOKEN_LIFETIME_SECONDS:.0f} token lifetimes old has queried")
+
+
+def test_no_refresh_token_was_used_twice_however_many_asked(signed_in: RunningHub) -> None:
+    before = signed_in.provider.counts()
+    tokens = [signed_in.server_token(login) for login in ("alice", "bob")] * 10
+
+    with ThreadPoolExecutor(20) as pool:
+        for _round in range(3):
+            ends = [post_token(signed_in, token).json()["expires_at"] for token in tokens]
+            statuses = [answer.status_code for answer in pool.map(lambda token: post_token(signed_in, token), tokens)]
+            assert statuses == [200] * len(tokens)
+            left = max(ends) - SYSTEM_CLOCK.now().timestamp() - signed_in.margin_seconds
+            threading.Event().wait(max(0.0, left))
+    after = signed_in.provider.counts()
+
+    assert after["reuses"] == 0
+    assert after["renewals"] >= before["renewals"] + 2 * 2
