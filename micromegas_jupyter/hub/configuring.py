@@ -35,6 +35,8 @@ KERNEL_VARIABLE: Final = "KERNEL_MICROMEGAS_HUB"
 DEFAULT_SERVICE_URL: Final = "http://127.0.0.1:8190"
 LEAST_MARGIN_SECONDS: Final = 2
 MOST_MARGIN_SECONDS: Final = 3600
+MOST_AGE_SECONDS: Final = 5
+"""How long the Hub takes a person's record as it is. The look costs little, and tokens may be short-lived."""
 
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
 _DEFAULT_PORT: Final = 8000
@@ -175,8 +177,8 @@ def _add_variable(config: Config, kernel_url: str) -> None:
 
 
 def _make_hub_renew(config: Config, wish: _Wish) -> None:
-    # A look-up comes at most this much after the last one that renewed, so as much more must be left then.
-    age_seconds = max(1, wish.margin_seconds // 2)
+    # A look-up comes at most this much after the last one that could renew, so as much more must be left then.
+    age_seconds = max(1, min(MOST_AGE_SECONDS, wish.margin_seconds // 2))
     config.Authenticator.enable_auth_state = True
     for section in {"Authenticator", *sections_with(config, "Authenticator", "auth_refresh_age")}:
         config[section].auth_refresh_age = age_seconds

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import json
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -29,11 +30,18 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SHARE_OF_LIFETIME: Final = 0.5
 _CLIENT_ERRORS: Final = range(400, 500)
 
+FAILURE_PAUSE_SECONDS: Final = 10.0
+"""How long a renewal that failed is not tried again for that person, so that calls do not wait one after the other."""
+OTHERS_PAUSE_SECONDS: Final = 300.0
+"""How often people whose sign-in cannot be renewed here are left to OAuthenticator, which asks the provider."""
+MAX_PAUSES: Final = 10_000
+
 
 class SignInRefresher:
     """Renews a person's sign-in when less than a margin is left of the token that kernels get.
 
-    State shared by the Hub's requests is the lock of each person, which is held across reading, renewing and writing.
+    State shared by the Hub's requests is the lock of each person, which is held across reading, renewing and writing,
+    and until when a person is left alone.
 
     Args:
         bearer: The token that kernels get.
@@ -46,6 +54,7 @@ class SignInRefresher:
         self._margin_seconds = margin_seconds
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._pauses: OrderedDict[str, float] = OrderedDict()
 
     async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
         """Renew the sign-in when it is time.
@@ -64,13 +73,28 @@ class SignInRefresher:
             state = await user.get_auth_state()
             if state and is_refused(state):
                 return False
-            if not state or usable_token(state.get("refresh_token")) is None:
-                # OAuthenticator renews nothing without a refresh token, and asks for a new sign-in at the end.
-                return None
-            held = read_bearer(state, self._bearer)
-            if held is None:
-                return None
-            return await self._renew(authenticator, user, state) if self._is_due(held) else True
+            held = read_bearer(state, self._bearer) if state else None
+            if not state or held is None or usable_token(state.get("refresh_token")) is None:
+                return self._leave(user.name, is_due=held is None or self._is_due(held))
+            if not self._is_due(held) or self._is_paused(user.name):
+                return True
+            return await self._renew(authenticator, user, state)
+
+    def _leave(self, name: str, *, is_due: bool) -> bool | None:
+        """Leave a person to OAuthenticator, which asks for a new sign-in at the end, but not again and again."""
+        if not is_due or self._is_paused(name):
+            return True
+        self._pause(name, OTHERS_PAUSE_SECONDS)
+        return None
+
+    def _pause(self, name: str, seconds: float) -> None:
+        self._pauses[name] = self._clock.monotonic() + seconds
+        self._pauses.move_to_end(name)
+        if len(self._pauses) > MAX_PAUSES:
+            self._pauses.popitem(last=False)
+
+    def _is_paused(self, name: str) -> bool:
+        return self._pauses.get(name, 0.0) > self._clock.monotonic()
 
     def _is_due(self, held: HeldBearer) -> bool:
         margin = self._margin_seconds
@@ -100,6 +124,7 @@ class SignInRefresher:
             _LOG.warning("The identity provider refused to renew the sign-in of %s.", user.name)
             return await self._refuse(user, state)
         _LOG.error("The sign-in of %s could not be renewed now: %s", user.name, error.what)
+        self._pause(user.name, FAILURE_PAUSE_SECONDS)
         return True
 
     async def _refuse(self, user: Any, state: dict[str, Any]) -> bool:

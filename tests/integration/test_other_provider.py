@@ -54,15 +54,20 @@ def test_a_person_who_cancels_is_told_to_the_application(client: RawClient) -> N
     assert answer["state"] == client.state
 
 
-def test_refresh_tokens_rotate_and_a_second_use_ends_the_family(client: RawClient) -> None:
+def test_refresh_tokens_rotate_and_a_second_use_is_counted_and_ends_the_family(
+    client: RawClient, other_provider: OtherProvider
+) -> None:
+    before = other_provider.counts()
     answer = query_of(sign_in_other(client.authorization_url(), visit_callback=False))
     first = client.exchange(answer["code"]).json()["refresh_token"]
 
     second = client.refresh(first).json()["refresh_token"]
     reuse = client.refresh(first)
     after = client.refresh(second)
+    counted = other_provider.counts()
 
     assert second != first
+    assert counted == {"renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
     assert reuse.json()["error"] == "invalid_grant"
     assert after.json()["error"] == "invalid_grant"
 

@@ -138,7 +138,7 @@ def test_the_hub_renews_before_the_margin_is_reached() -> None:
     configured(config, margin_seconds=60)
 
     assert isinstance(config.OAuthenticator.refresh_user_hook, SignInRefresher)
-    assert (config.Authenticator.auth_refresh_age, config.GenericOAuthenticator.auth_refresh_age) == (30, 30)
+    assert (config.Authenticator.auth_refresh_age, config.GenericOAuthenticator.auth_refresh_age) == (5, 5)
     assert config.Authenticator.enable_auth_state is True
 
 

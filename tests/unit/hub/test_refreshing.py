@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK
-from micromegas_jupyter.hub.refreshing import SignInRefresher
+from micromegas_jupyter.hub.refreshing import FAILURE_PAUSE_SECONDS, MAX_PAUSES, SignInRefresher
 from micromegas_jupyter.settings import Bearer
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint
@@ -186,8 +186,49 @@ def test_a_token_for_somebody_or_something_else_ends_the_sign_in(claims: dict[st
 
 
 @pytest.mark.parametrize("state", [None, {}, kept(1, refresh_token=None), kept(1, id_token="opaque")])
-def test_what_cannot_be_renewed_is_left_to_oauthenticator(state: dict[str, Any] | None) -> None:
-    assert refresh(Authenticator(), User(state)) == [None]
+def test_what_cannot_be_renewed_is_left_to_oauthenticator_now_and_then(state: dict[str, Any] | None) -> None:
+    assert refresh(Authenticator(), User(state), times=3) == [None, True, True]
+
+
+def test_without_a_refresh_token_a_token_with_time_left_is_left_alone() -> None:
+    assert refresh(Authenticator(), User(kept(MARGIN + 1, refresh_token=None))) == [True]
+
+
+def test_who_asks_while_the_provider_does_not_answer_waits_for_one_try_only() -> None:
+    user, authenticator = User(kept(1)), Authenticator(TimeoutError())
+
+    assert refresh(authenticator, user, times=20) == [True] * 20
+    assert authenticator.sent == ["old refresh"]
+
+
+def test_after_a_pause_it_is_tried_again() -> None:
+    user, authenticator, clock = User(kept(1)), Authenticator(TimeoutError(), renewed()), FakeClock(NOW)
+    hook = SignInRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=clock)
+
+    async def run() -> None:
+        for _each in range(2):
+            await hook(authenticator, user, None)
+            clock.advance(FAILURE_PAUSE_SECONDS)
+
+    asyncio.run(run())
+
+    assert authenticator.sent == ["old refresh", "old refresh"]
+    assert user.state is not None
+    assert user.state["refresh_token"] == "new refresh"
+
+
+def test_no_more_people_are_remembered_than_the_limit() -> None:
+    hook = SignInRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=FakeClock(NOW))
+
+    async def run() -> None:
+        for number in range(MAX_PAUSES + 5):
+            user = User(None)
+            user.name = f"person {number}"
+            await hook(Authenticator(), user, None)
+
+    asyncio.run(run())
+
+    assert len(hook._pauses) == MAX_PAUSES
 
 
 def test_groups_follow_the_provider_where_the_hub_manages_them() -> None:
