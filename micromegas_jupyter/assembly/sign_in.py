@@ -20,7 +20,7 @@ from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.auth.pending_login import LINGER_SECONDS
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
-from micromegas_jupyter.auth.surroundings import Facts, Surroundings, gather_facts, recognise
+from micromegas_jupyter.auth.surroundings import MAY_HAVE_HUB_SERVICE, Facts, Surroundings, gather_facts, recognise
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import (
     ConfigurationError,
@@ -99,7 +99,8 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
         UsageError: An argument named a flow that is not possible.
         ConfigurationError: A setting named one, or no provider is configured.
     """
-    if choice.flow is not Flow.HUB:
+    # A Hub with the service knows a provider by itself.
+    if not (choice.flow in {Flow.HUB, Flow.REDIRECT} and choice.surroundings in MAY_HAVE_HUB_SERVICE):
         provider_of(settings)
     if choice.flow is not None:
         return choice.flow

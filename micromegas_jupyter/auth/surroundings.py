@@ -41,6 +41,12 @@ class Surroundings(enum.StrEnum):
     UNATTENDED = "a notebook that runs by itself"
 
 
+# Where the sign-in service of a JupyterHub may be at hand; in the last two nobody else can sign in.
+MAY_HAVE_HUB_SERVICE = frozenset(
+    {Surroundings.HUB_WITH_SERVICE, Surroundings.HUB_TERMINAL, Surroundings.NO_TERMINAL, Surroundings.UNATTENDED}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What `recognise` needs besides the environment.

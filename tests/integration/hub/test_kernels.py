@@ -166,3 +166,22 @@ def test_a_kernel_without_its_servers_token_signs_in_by_a_code(signed_in: Runnin
         assert cell.reply["status"] == "ok"
         assert "/device and type " in shown(cell)
         assert "Not by hub" in shown(cell)
+
+
+def test_where_the_hub_cannot_help_its_one_redirect_signs_in(signed_in: RunningHub) -> None:
+    with signed_in.kernel("bob") as kernel:
+        said(kernel, LOAD)
+
+        offered = kernel.run("%micromegas_login --flow redirect")
+        found = re.search(rf"open ({re.escape(signed_in.service_url)}start/\S+)", shown(offered))
+        assert found is not None, shown(offered)
+        page = signed_in.browser().visit(found[1], person="bob")
+        assert page.status_code == 200
+
+        assert who(kernel) == "bob"
+        said(kernel, "%micromegas_logout")
+        said(kernel, "%micromegas_login --flow hub")
+        assert who(kernel) == "bob"
+        for secret in tokens_of(signed_in, "bob"):
+            assert secret not in kernel.saved()
+        assert not BEARER_TOKEN.search(kernel.saved())

@@ -17,7 +17,8 @@ from tests.integration.system.escapes.scanner import Allowed, Place, scan, summa
 from tests.integration.system.escapes.secrets_in_play import Kind, SecretsInPlay
 from tests.integration.system.escapes.watched_providers import WatchedDemoProvider
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+# The first test waits for everything to be done.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 KEPT_IN = r"/config/\.?tokens[^/]*$|/persons-keyring\.json$"
 START_ADDRESS = frozenset({Kind.START_ADDRESS})

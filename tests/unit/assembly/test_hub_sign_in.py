@@ -173,6 +173,19 @@ def test_where_only_the_hub_knows_a_provider_there_is_no_going_on_elsewhere(envi
     assert require_flow(ClientSettings(), choice) is Flow.HUB
 
 
+def test_the_hubs_redirect_needs_no_provider_in_the_settings(environ):
+    choice = choose_flow(ClientSettings(), facts=KERNEL, wanted=Flow.REDIRECT, environ=environ)
+
+    assert require_flow(ClientSettings(), choice) is Flow.REDIRECT
+
+
+def test_another_way_needs_one(environ):
+    choice = choose_flow(ClientSettings(), facts=KERNEL, wanted=Flow.PASTE, environ=environ)
+
+    with pytest.raises(ConfigurationError, match="No identity provider is configured"):
+        require_flow(ClientSettings(), choice)
+
+
 def test_a_sign_in_through_the_hub_has_ended_when_it_begins(environ, hub):
     pending = assembly.begin_login(assembly.load_client_settings(environ=environ), flow=Flow.HUB, environ=environ)
     told = []
