@@ -52,25 +52,35 @@ class Search:
                     self.look(str(process / name), (process / name).read_bytes(), "processes")
                 except OSError:
                     continue
+            self._open_files(process / "fd")
+
+    def _open_files(self, folder: Path) -> None:
+        """Look into the files that a process has open: their folders may be closed to its user, these ways are not."""
+        try:
+            for link in folder.iterdir():
+                if link.is_file():
+                    with link.open("rb") as file:
+                        self.look(f"{link} ({link.readlink()})", file.read(MAX_FILE_BYTES), "files")
+        except OSError:
+            return
 
     def addresses(self, calls: list[list[str]], token: str) -> None:
-        for method, url in calls:
-            self.look(f"{method} {url}", _ask(method, url, token), "answers")
+        for method, url, body in calls:
+            self.look(f"{method} {url} {body}".strip(), _ask(method, url, token, body), "answers")
 
     def ports(self, ports: list[int], paths: list[str], token: str) -> None:
         """Ask each port for each path, in vain where something else than HTTP is spoken: once is enough there."""
         for port in ports:
             for path in paths:
-                answer = _ask("GET", f"http://127.0.0.1:{port}/{path}", token, seconds=SILENCE_SECONDS)
+                answer = _ask("GET", f"http://127.0.0.1:{port}/{path}", token, "", seconds=SILENCE_SECONDS)
                 if not answer:
                     break
                 self.look(f"port {port} /{path}", answer, "answers")
 
 
-def _ask(method: str, url: str, token: str, *, seconds: float = 60) -> bytes:
+def _ask(method: str, url: str, token: str, body: str, *, seconds: float = 60) -> bytes:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    body = b"{}" if method == "POST" else None
-    request = urllib.request.Request(url, data=body, headers=headers, method=method)
+    request = urllib.request.Request(url, data=body.encode() or None, headers=headers, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=seconds) as answer:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.integration.hub.running import RunningHub
 
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
+MAX_PIECE_BYTES = 64_000_000
 PROGRAM = Path(__file__).with_name("looking.py")
 OTHER = {"alice": "bob", "bob": "alice"}
+# What a kernel could ask the Hub to put into a further token; none of them is its to give.
+WISHED_SCOPES: list[list[str]] = [[], ["admin:auth_state"], ["admin:auth_state!user"], ["admin:users"], ["inherit"]]
 
 
 def secrets_of(hub: RunningHub, login: str) -> dict[str, str]:
@@ -34,10 +41,11 @@ def secrets_of(hub: RunningHub, login: str) -> dict[str, str]:
         "the witness's token": hub.witness_token,
         "the application's secret": hub.provider.service_secret.reveal(),
         "a kept sign-in": '"auth_state": {',
+        "any refresh token, also one that is made meanwhile": '"refresh_token"',
     }
 
 
-def calls(hub: RunningHub) -> list[tuple[str, str]]:
+def calls(hub: RunningHub) -> list[tuple[str, str, str]]:
     """Return what a kernel can ask the Hub, its proxy, the service and everybody's servers."""
     names = [person.name for person in hub.people.values()]
     api = ["", "user", "users", "groups", "services", "services/micromegas", "proxy", "info", "authorizations/token"]
@@ -49,8 +57,16 @@ def calls(hub: RunningHub) -> list[tuple[str, str]]:
         *(f"services/micromegas/{path}" for path in service),
         *(f"user/{name}/api/{path}" for name in names for path in ("", "contents", "kernels", "sessions", "status")),
     ]
-    posted = [f"services/micromegas/{path}" for path in service] + [f"hub/api/users/{name}/tokens" for name in names]
-    return [("GET", f"{hub.url}{path}") for path in asked] + [("POST", f"{hub.url}{path}") for path in posted]
+    posted = [(f"services/micromegas/{path}", "{}") for path in service]
+    posted += [
+        (f"hub/api/users/{name}/tokens", json.dumps({"scopes": scopes} if scopes else {}))
+        for name in names
+        for scopes in WISHED_SCOPES
+    ]
+    return [
+        *(("GET", f"{hub.url}{path}", "") for path in asked),
+        *(("POST", f"{hub.url}{path}", body) for path, body in posted),
+    ]
 
 
 def look_as(hub: RunningHub, login: str, readable_folder: Path, needles: dict[str, str]) -> dict[str, Any]:
@@ -88,6 +104,40 @@ def look_as(hub: RunningHub, login: str, readable_folder: Path, needles: dict[st
     return found
 
 
+def memory_of(user: int) -> Iterator[bytes]:
+    """Return what the programs of a system user have in memory, piece by piece, as only root reads it."""
+    for process in psutil.process_iter(["uids"]):
+        if process.info["uids"].real != user:
+            continue
+        with suppress(OSError), Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as memory:
+            for line in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8").splitlines():
+                ends, rights, *_rest = line.split()
+                if rights.startswith("rw"):
+                    start, end = (int(text, 16) for text in ends.split("-"))
+                    with suppress(OSError, OverflowError):
+                        memory.seek(start)
+                        yield memory.read(min(end - start, MAX_PIECE_BYTES))
+
+
+@pytest.mark.parametrize("login", ["alice", "bob"])
+def test_no_program_of_a_person_has_a_refresh_token_in_its_memory(
+    signed_in: RunningHub, old_kernel: object, login: str
+) -> None:
+    person = signed_in.people[login]
+    state = signed_in.auth_state(login)
+    wanted = {
+        "own token": signed_in.server_token(login),
+        "refresh token": state["refresh_token"],
+        "key of the kept sign-ins": signed_in.crypt_key,
+        "application's secret": signed_in.provider.service_secret.reveal(),
+    }
+
+    pieces = memory_of(signed_in.system.ids(person.name)[0])
+    found = {name for piece in pieces for name, text in wanted.items() if text.encode() in piece}
+
+    assert found == {"own token"}  # which is there, and shows that the look finds things
+
+
 @pytest.mark.parametrize("login", ["alice", "bob"])
 def test_no_secret_is_within_reach_of_a_persons_kernels(
     signed_in: RunningHub, old_kernel: object, readable_folder: Path, login: str
@@ -117,4 +167,4 @@ def test_what_is_within_reach_is_found(signed_in: RunningHub, old_kernel: object
 
     assert any(entry.startswith("own token in /proc/") for entry in found)
     assert f"note in {note}" in found
-    assert f"issuer in POST {signed_in.service_url}token" in found
+    assert f"issuer in POST {signed_in.service_url}token {{}}" in found
