@@ -13,6 +13,8 @@ from micromegas_jupyter.hub.callers import find_dangerous_scope
 from micromegas_jupyter.hub.config_sections import class_names, load_class, read_list, read_value, sections_with
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from traitlets.config import Config
 
 AUTHENTICATORS: Final = "jupyterhub.authenticators"
@@ -24,6 +26,10 @@ SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
 _OWN_ROLES: Final = frozenset({"user", "server", "token"})
 """Roles that every person, server or token of a person has."""
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
+_ALL_RIGHTS: Final = frozenset({"inherit", "all"})
+"""All that the person may do; for an administrator that is to read everybody's sign-in."""
+_RIGHTS_OF_VISITORS: Final = frozenset({"self", "tokens", "access:servers"})
+"""With them whoever visits a server that somebody shares hands over the use of their own, and with it a token."""
 
 
 def check_authenticator(config: Config) -> None:
@@ -104,15 +110,43 @@ def check_roles(config: Config) -> None:
     for role in read_list(config, "JupyterHub", "load_roles"):
         if not isinstance(role, dict):
             continue
-        scope = find_dangerous_scope(map(str, role.get("scopes") or ()))
-        if scope is not None and _is_for_people(role):
-            raise _dangerous(f"The role {role.get('name')} gives people or their servers the scope {scope}")
+        scopes = [str(scope) for scope in role.get("scopes") or ()]
+        what = f"The role {role.get('name')} gives people or their servers"
+        if _is_for_people(role):
+            _check_scopes(scopes, what=what, key="JupyterHub.load_roles", may_be_all=role.get("name") != "server")
     for name in _TOKEN_SCOPES:
         for section in sections_with(config, "Spawner", name):
-            scopes = read_value(config, section, name)
-            scope = find_dangerous_scope(map(str, scopes)) if isinstance(scopes, list | tuple | set) else None
-            if scope is not None:
-                raise _dangerous(f"{section}.{name} gives servers the scope {scope}", key=f"{section}.{name}")
+            found = read_value(config, section, name)
+            scopes = [str(scope) for scope in found] if isinstance(found, list | tuple | set) else []
+            _check_scopes(scopes, what=f"{section}.{name} gives servers", key=f"{section}.{name}", may_be_all=False)
+            if name == "oauth_client_allowed_scopes":
+                _check_rights_of_visitors(scopes, key=f"{section}.{name}")
+
+
+def _check_scopes(scopes: Collection[str], *, what: str, key: str, may_be_all: bool) -> None:
+    scope = find_dangerous_scope(scopes)
+    whose = "a kernel"
+    if scope is None and not may_be_all:
+        scope = next((scope for scope in sorted(scopes) if scope in _ALL_RIGHTS), None)
+        whose = "an administrator's kernel"
+    if scope is not None:
+        raise ConfigurationError(
+            f"{what} the scope {scope}, with which code in {whose} can read refresh tokens.",
+            key=key,
+            remedy="Take the scope out: kernels get their tokens from the service and need no such right.",
+        )
+
+
+def _check_rights_of_visitors(scopes: Iterable[str], *, key: str) -> None:
+    for scope in sorted(scopes):
+        right, _, of = scope.partition("!")
+        if right in _RIGHTS_OF_VISITORS and not of.startswith("server"):
+            raise ConfigurationError(
+                f"{key} gives servers the scope {scope} of everybody who visits them: whose server it is could use a "
+                "visitor's own server, and get the visitor's token.",
+                key=key,
+                remedy="Take the scope out, or narrow it to the server that is visited (access:servers!server).",
+            )
 
 
 def _is_for_people(role: dict[str, Any]) -> bool:
@@ -120,11 +154,3 @@ def _is_for_people(role: dict[str, Any]) -> bool:
         return True
     # The Hub's own role of administrators may do anything; it reaches no server's token.
     return role.get("name") != "admin" and bool(role.get("users") or role.get("groups"))
-
-
-def _dangerous(what: str, *, key: str = "JupyterHub.load_roles") -> ConfigurationError:
-    return ConfigurationError(
-        f"{what}, with which code in a kernel can read refresh tokens.",
-        key=key,
-        remedy="Take the scope out: kernels get their tokens from the service and need no such right.",
-    )

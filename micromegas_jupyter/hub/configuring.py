@@ -80,7 +80,8 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
         bearer: Which of a person's tokens kernels get: `id_token` or `access_token`.
         public_url: The Hub's address in browsers, base URL included; `c.JupyterHub.public_url` when left out. Sign-in
             by redirect needs it.
-        kernel_url: The service's address for kernels; what the Hub's own `bind_url` leads to when left out.
+        kernel_url: The service's address for kernels; what the Hub's own `bind_url` leads to when left out, and the
+            service itself where `subdomain_host` gives it a host name that kernels need not know.
         service_url: Where the service listens, `http://host:port`. With a host that is not this machine it listens at
             all addresses.
         redirect_client_id: A public application at the provider, with which kernels may sign in by one redirect of
@@ -105,7 +106,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
         client_id=_application(config, "client_id"),
         bearer=_checked_bearer(bearer),
         public_url=_checked_url(public_url or read_value(config, "JupyterHub", "public_url"), key="public_url"),
-        kernel_url=_kernel_url(config, kernel_url),
+        kernel_url=_kernel_url(config, kernel_url, service_url=service_url),
         service_url=service_url,
         margin_seconds=_checked_margin(margin_seconds),
         environment=_set_only(
@@ -230,7 +231,7 @@ def _checked_url(url: object, *, key: str) -> str | None:
     return base
 
 
-def _kernel_url(config: Config, wanted: str | None) -> str:
+def _kernel_url(config: Config, wanted: str | None, *, service_url: str) -> str:
     if wanted is not None:
         return _checked_url(wanted, key="kernel_url") or ""
     bind_url = read_value(config, "JupyterHub", "bind_url")
@@ -238,9 +239,12 @@ def _kernel_url(config: Config, wanted: str | None) -> str:
     host = parts.hostname or ""
     port = parts.port or read_value(config, "JupyterHub", "port") or _DEFAULT_PORT
     base = parts.path.strip("/") or str(read_value(config, "JupyterHub", "base_url") or "").strip("/")
+    path = f"{f'{base}/' if base else ''}{SERVICE_PATH}"
+    if read_value(config, "JupyterHub", "subdomain_host"):
+        return f"{service_url.rstrip('/')}/{path}"
     shown = "127.0.0.1" if host in _ANY_HOST else host
     scheme = parts.scheme or "http"
-    return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}/{f'{base}/' if base else ''}{SERVICE_PATH}"
+    return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}/{path}"
 
 
 def _set_only(values: dict[str, str | None]) -> dict[str, str]:

@@ -7,13 +7,14 @@ from tests.integration.hub.guide import GUIDE, zero_to_jupyterhub
 PORT = 8190
 
 
-def test_service_port_and_both_network_policies_name_the_port_that_the_service_listens_at() -> None:
+def test_service_port_and_all_network_policies_name_the_port_that_the_service_listens_at() -> None:
     values = zero_to_jupyterhub()
     hub, singleuser = values["hub"], values["singleuser"]
 
     assert f'service_url="http://hub:{PORT}"' in hub["extraConfig"]["90-micromegas"]
     assert [(port["port"], port["targetPort"]) for port in hub["service"]["extraPorts"]] == [(PORT, PORT)]
-    for rules in (hub["networkPolicy"]["ingress"], singleuser["networkPolicy"]["egress"]):
+    rooms = (hub["networkPolicy"]["ingress"], singleuser["networkPolicy"]["egress"])
+    for rules in (*rooms, values["proxy"]["chp"]["networkPolicy"]["egress"]):
         assert [[port["port"] for port in rule["ports"]] for rule in rules] == [[PORT]]
 
 

@@ -104,6 +104,15 @@ def test_lists_and_variables_that_were_only_added_to_are_kept() -> None:
     }
 
 
+def test_where_each_server_has_a_host_name_of_its_own_kernels_call_the_service_itself() -> None:
+    config = hub_config(JupyterHub={"subdomain_host": "https://hub.example.com", "base_url": "/jupyter/"})
+
+    configured(config, service_url="http://127.0.0.1:8191")
+
+    url = config.Spawner.environment["KERNEL_MICROMEGAS_HUB"]
+    assert url == "http://127.0.0.1:8191/jupyter/services/micromegas/"
+
+
 def test_kernels_are_told_in_the_section_of_the_spawner_that_hides_the_common_one() -> None:
     config = hub_config(KubeSpawner={"environment": {"TEAM": "blue"}})
 
@@ -231,6 +240,37 @@ def test_a_spawner_that_gives_servers_such_a_scope_is_refused() -> None:
     refused = refusal(hub_config(Spawner={"server_token_scopes": ["admin:auth_state!user"]}))
 
     assert refused.key == "Spawner.server_token_scopes"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"JupyterHub": {"load_roles": [{"name": "server", "scopes": ["inherit"]}]}}, "JupyterHub.load_roles"),
+        ({"Spawner": {"server_token_scopes": ["inherit"]}}, "Spawner.server_token_scopes"),
+        ({"KubeSpawner": {"server_token_scopes": ["all"]}}, "KubeSpawner.server_token_scopes"),
+        ({"Spawner": {"oauth_client_allowed_scopes": ["inherit"]}}, "Spawner.oauth_client_allowed_scopes"),
+    ],
+    ids=["role", "server", "kube", "visitors"],
+)
+def test_servers_that_may_all_that_their_person_may_are_refused(section: dict[str, dict[str, Any]], key: str) -> None:
+    refused = refusal(hub_config(**section))
+
+    assert refused.key == key
+    assert "in an administrator's kernel can read refresh tokens" in refused.what
+
+
+@pytest.mark.parametrize("scope", ["self", "tokens", "access:servers", "access:servers!user"])
+def test_servers_that_could_use_the_servers_of_their_visitors_are_refused(scope: str) -> None:
+    refused = refusal(hub_config(Spawner={"oauth_client_allowed_scopes": [scope]}))
+
+    assert refused.key == "Spawner.oauth_client_allowed_scopes"
+    assert "get the visitor's token" in refused.what
+
+
+def test_servers_may_let_visitors_in_and_tell_who_they_are() -> None:
+    scopes = ["access:servers!server", "read:users:name!user", "shares!server"]
+
+    assert configured(hub_config(Spawner={"oauth_client_allowed_scopes": scopes}))
 
 
 @pytest.mark.parametrize("role", [{"name": "admin", "users": ["root"]}, {"name": "x", "services": ["x"]}])
