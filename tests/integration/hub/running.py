@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -186,12 +187,18 @@ class RunningHub:
         process, self._process = self._process, None
         if process is None:
             return
+        # A Hub that is stopped while it starts leaves its proxy behind.
+        children = psutil.Process(process.pid).children() if process.poll() is None else []
         process.terminate()
         try:
             process.wait(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                if child.uids().real == os.getuid():
+                    child.kill()
 
     def end(self) -> None:
         """Stop it and every program of its people."""
