@@ -30,11 +30,13 @@ class HeldBearer:
     Attributes:
         token: The token.
         expires_at: When it ends (aware UTC).
+        subject: What the provider calls the person; None when it does not say.
         lifetime_seconds: How long it was made for; None when it does not say.
     """
 
     token: Secret
     expires_at: datetime
+    subject: str | None = None
     lifetime_seconds: float | None = None
 
 
@@ -73,7 +75,13 @@ def _held(token: Secret) -> HeldBearer | None:
     issued = claims.get("iat")
     is_number = isinstance(issued, int | float) and not isinstance(issued, bool)
     lifetime = expires_at.timestamp() - float(issued) if is_number else None  # type: ignore[arg-type]  # a number
-    return HeldBearer(token=token, expires_at=expires_at, lifetime_seconds=lifetime)
+    subject = claims.get("sub")
+    return HeldBearer(
+        token=token,
+        expires_at=expires_at,
+        subject=subject if isinstance(subject, str) else None,
+        lifetime_seconds=lifetime,
+    )
 
 
 def _claims(token: Secret) -> Mapping[str, object] | None:

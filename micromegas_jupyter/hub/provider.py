@@ -85,7 +85,8 @@ class HubProvider:
         lock = self._locks.setdefault(owner, asyncio.Lock())
         async with lock:
             kept = self._kept.get(owner)
-            if kept is not None and self._has_time_left(kept):
+            # A name at the Hub may be given to another person.
+            if kept is not None and kept.subject == held.subject and self._has_time_left(kept):
                 self._kept.move_to_end(owner)
                 return kept
             fresh = await self._on_thread(lambda: self._exchange(setting, held))
@@ -119,7 +120,10 @@ class HubProvider:
             raise exchange_refused(error.what) from None
         expires_at = issued.expires_at or held.expires_at
         return HeldBearer(
-            token=issued.access_token, expires_at=expires_at, lifetime_seconds=(expires_at - now).total_seconds()
+            token=issued.access_token,
+            expires_at=expires_at,
+            subject=held.subject,
+            lifetime_seconds=(expires_at - now).total_seconds(),
         )
 
     def _post(self, metadata: ProviderMetadata, setting: ExchangeSetting, held: HeldBearer) -> HttpAnswer:

@@ -116,6 +116,25 @@ def test_one_exchange_serves_a_person_until_it_ends_and_nobody_else(clock: FakeC
     assert [held.token.reveal() for held in found] == ["for alice", "for alice", "for bob", "for alice", "for bob"]
 
 
+def test_a_name_at_the_hub_that_has_become_another_persons_gets_no_token_of_the_first(clock: FakeClock) -> None:
+    provider = Provider(issued("for the first"), issued("for the second"))
+    hub = HubProvider(read_service_settings({**ENVIRON, **ASKS_FOR_LAKE}), clock=clock, http=provider)
+    ends_at = clock.now() + timedelta(hours=1)
+
+    async def run() -> list[str]:
+        return [
+            (
+                await hub.exchanged("alice", HeldBearer(token=Secret("t"), expires_at=ends_at, subject=subject))
+            ).token.reveal()
+            for subject in ("1", "2", "2")
+        ]
+
+    found = asyncio.run(run())
+    hub.close()
+
+    assert found == ["for the first", "for the second", "for the second"]
+
+
 def test_a_token_that_is_about_to_end_is_exchanged_anew(clock: FakeClock) -> None:
     provider = Provider(issued("first"), issued("second"))
 
