@@ -16,11 +16,11 @@ from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import BrowserContext, Page
 
     from tests.integration.hub.running import RunningHub
+    from tests.screenshots import SaveScreenshot
 
 # The first test starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -41,7 +41,7 @@ def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
     hers.sign_in("alice")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
-        made = launched.new_context(viewport={"width": 1280, "height": 1000})
+        made = launched.new_context(viewport={"width": 1280, "height": 720})
         made.set_default_timeout(PATIENCE_MILLISECONDS)
         made.add_cookies(
             [
@@ -54,7 +54,7 @@ def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
 
 
 def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
-    signed_in: RunningHub, context: BrowserContext, tmp_path: Path
+    signed_in: RunningHub, context: BrowserContext, save_screenshot: SaveScreenshot
 ) -> None:
     alice = signed_in.people["alice"]
     notebook = alice.home / "hub.ipynb"
@@ -74,7 +74,7 @@ def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
     expect(card).to_contain_text(re.compile(r"connected as \S*alice\S*, \d+ ms"), timeout=PATIENCE_MILLISECONDS)
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         choose_theme(page, theme)
-        page.screenshot(path=str(tmp_path / f"{theme}.png"))
+        save_screenshot(page, f"jupyterhub-{theme.split()[-1].lower()}")
         check_accessible(page, WIDGET, texts=3)
         light = luminance(card)
         assert light > LIGHTEST if theme.endswith("Light") else light < DARKEST
