@@ -19,16 +19,18 @@ SILENCE_SECONDS = 1.0
 
 
 class Search:
-    """Counts what was looked at and keeps where something was found."""
+    """Counts what was looked at and keeps where something was found: needles anywhere, words in answers only."""
 
-    def __init__(self, needles: dict[str, str]) -> None:
+    def __init__(self, needles: dict[str, str], words: dict[str, str]) -> None:
         self._needles = {name: text.encode() for name, text in needles.items()}
+        self._words = {name: text.encode() for name, text in words.items()}
         self.found: list[str] = []
         self.looked_at = {"files": 0, "processes": 0, "answers": 0}
 
     def look(self, where: str, data: bytes, kind: str) -> None:
         self.looked_at[kind] += 1
-        self.found += [f"{name} in {where}" for name, text in self._needles.items() if text in data]
+        wanted = self._needles | (self._words if kind == "answers" else {})
+        self.found += [f"{name} in {where}" for name, text in wanted.items() if text in data]
 
     def files(self, folder: str, since: float, *, depth: int = 100) -> None:
         for parent, folders, names in os.walk(folder):
@@ -93,7 +95,7 @@ def _ask(method: str, url: str, token: str, body: str, *, seconds: float = 60) -
 
 def main() -> None:
     wanted = json.load(sys.stdin)
-    search = Search(wanted["needles"])
+    search = Search(wanted["needles"], wanted["words"])
     for folder in wanted["folders"]:
         search.files(folder, wanted["since"])
     for folder in wanted["shallow"]:

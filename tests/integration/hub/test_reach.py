@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 MAX_PIECE_BYTES = 64_000_000
 PROGRAM = Path(__file__).with_name("looking.py")
 OTHER = {"alice": "bob", "bob": "alice"}
+# What stands in an answer that tells a kept sign-in, also one that was renewed after the look began.
+WORDS = {"a kept sign-in": '"auth_state": {', "a refresh token": '"refresh_token"'}
 # What a kernel could ask the Hub to put into a further token; none of them is its to give.
 WISHED_SCOPES: list[list[str]] = [[], ["admin:auth_state"], ["admin:auth_state!user"], ["admin:users"], ["inherit"]]
 
@@ -40,8 +42,6 @@ def secrets_of(hub: RunningHub, login: str) -> dict[str, str]:
         "the service's token": hub.service_process().environ()["JUPYTERHUB_API_TOKEN"],
         "the witness's token": hub.witness_token,
         "the application's secret": hub.provider.service_secret.reveal(),
-        "a kept sign-in": '"auth_state": {',
-        "any refresh token, also one that is made meanwhile": '"refresh_token"',
     }
 
 
@@ -78,6 +78,7 @@ def look_as(hub: RunningHub, login: str, readable_folder: Path, needles: dict[st
     folders += [str(hub.folder), str(readable_folder / "home"), "/dev/shm", "/run", "/var/tmp"]
     wanted = {
         "needles": needles,
+        "words": WORDS,
         "folders": folders,
         "shallow": ["/tmp"],
         "since": hub.started_at - 60,
