@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.redirect.redirect_address import public_base
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
 CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
 BEARER: Final = "MICROMEGAS_HUB_BEARER"
 PUBLIC_URL: Final = "MICROMEGAS_HUB_PUBLIC_URL"
+HUB_PUBLIC_URL: Final = "JUPYTERHUB_PUBLIC_URL"
 REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
 EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
 EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
@@ -60,7 +62,7 @@ class ServiceSettings:
         client_id: The Hub's application there.
         client_secret: That application's secret; only for an exchange.
         bearer: Which token kernels get.
-        public_url: The Hub's address in browsers, with a slash at its end; None when nothing says it.
+        public_url: An address at the host that browsers reach the service at; None when nothing says it.
         redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
         exchange: What tokens are exchanged for; None for the tokens themselves.
     """
@@ -112,7 +114,7 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         client_id=_required(environ, CLIENT_ID),
         client_secret=Secret(secret) if secret else None,
         bearer=_bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value),
-        public_url=environ.get(PUBLIC_URL) or None,
+        public_url=environ.get(PUBLIC_URL) or public_base(environ.get(HUB_PUBLIC_URL, "")),
         redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
         exchange=_exchange(environ),
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.integration.hub.kernel import HubKernel
 
-TOKEN_LIFETIME_SECONDS = 8
+TOKEN_LIFETIME_SECONDS = 10
 _PROXY = Path(__file__).with_name("proxy")
 
 

@@ -101,7 +101,7 @@ class RunningHub:
     people: dict[str, HubPerson]
     system: SystemPeople
     environment: Mapping[str, str]
-    margin_seconds: int = 2
+    margin_seconds: int = 3
     config: Path = CONFIG
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)

@@ -65,6 +65,30 @@ def test_a_person_signs_in_and_the_code_leaves_the_address_bar(
     assert sign_in.answer().status_code == 404
 
 
+def test_a_notebook_signs_in_through_it_where_its_person_wants_that(
+    signed_in: RunningHub, browsers: dict[str, HubBrowser]
+) -> None:
+    with signed_in.kernel("alice") as kernel:
+        for name, value in (
+            ("MICROMEGAS_CONFIG_DIR", str(signed_in.people["alice"].home / "by-redirect")),
+            ("MICROMEGAS_OIDC_ISSUER", signed_in.provider.issuer),
+            ("MICROMEGAS_OIDC_CLIENT_ID", signed_in.provider.client_id),
+        ):
+            kernel.run(f"%env {name}={value}")
+        kernel.run("%load_ext micromegas_jupyter")
+        offered = kernel.run("%micromegas_login --flow redirect")
+        shown = " ".join(content["data"].get("text/plain", "") for content in offered.of("display_data"))
+        start_url = next((word for word in shown.split() if word.startswith(f"{signed_in.service_url}start/")), shown)
+
+        browsers["alice"].visit(start_url, person="alice")
+        asked = kernel.run("%%sql rows <<\nSELECT current_user AS who")
+        told = kernel.run("print(rows['who'][0])")
+        kernel.run("%micromegas_logout")
+
+    assert asked.reply["status"] == "ok", (shown, asked)
+    assert told.printed.strip() == "alice"
+
+
 def test_what_is_under_way_is_waited_for(signed_in: RunningHub) -> None:
     sign_in = KernelSignIn(signed_in, "alice")
     sign_in.begin()

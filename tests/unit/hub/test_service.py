@@ -111,6 +111,26 @@ def test_a_kernel_gets_the_bearer_its_end_and_nothing_else(caplog: pytest.LogCap
     assert not any(secret in caplog.text for secret in (*SECRETS, state["id_token"]))
 
 
+class SlowHub(Hub):
+    """Renews while it is asked a second time whose a token is."""
+
+    asked = 0
+
+    async def owner_of(self, _token: object) -> TokenOwner | None:
+        self.asked += 1
+        if self.asked > 1:
+            self.state = state_of(300)
+        return ALICE
+
+
+def test_a_token_that_ended_while_the_hub_had_much_to_do_is_asked_for_once_more() -> None:
+    hub = SlowHub(state_of(-1))
+
+    (answer,) = ask(hub, "token")
+
+    assert (answer.code, hub.asked) == (200, 2)
+
+
 @pytest.mark.parametrize(
     ("hub", "status", "error"),
     [

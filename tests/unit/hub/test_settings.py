@@ -33,6 +33,31 @@ def test_a_service_elsewhere_listens_at_all_addresses() -> None:
     assert (settings.host, settings.port) == ("0.0.0.0", 8190)
 
 
+@pytest.mark.parametrize(
+    ("environ", "redirect_uri"),
+    [
+        ({}, None),
+        (
+            {"MICROMEGAS_HUB_PUBLIC_URL": "https://hub.example.com/"},
+            "https://hub.example.com/services/micromegas/callback",
+        ),
+        (
+            {"JUPYTERHUB_PUBLIC_URL": "https://micromegas.hub.example.com/services/micromegas/"},
+            "https://micromegas.hub.example.com/services/micromegas/callback",
+        ),
+        (
+            {"MICROMEGAS_HUB_PUBLIC_URL": "https://a.example.com/", "JUPYTERHUB_PUBLIC_URL": "https://b.example.com/"},
+            "https://a.example.com/services/micromegas/callback",
+        ),
+        ({"JUPYTERHUB_PUBLIC_URL": "no address"}, None),
+    ],
+)
+def test_the_redirect_address_is_at_the_host_that_browsers_know(
+    environ: dict[str, str], redirect_uri: str | None
+) -> None:
+    assert read_service_settings({**ENVIRON, **environ}).redirect_uri == redirect_uri
+
+
 def test_an_exchange_is_what_any_of_its_variables_asks_for() -> None:
     settings = read_service_settings(
         {**ENVIRON, "MICROMEGAS_HUB_EXCHANGE_AUDIENCE": "lake", "MICROMEGAS_HUB_CLIENT_SECRET": "s3cret"}
