@@ -10,6 +10,7 @@ import pytest
 from micromegas_jupyter.demo import stack as demo_stack
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.system.escapes.gathering import everything_logged
+from tests.integration.system.escapes.on_a_hub import on_a_hub
 from tests.integration.system.escapes.others import ECHOED_SECRET, Others
 from tests.integration.system.escapes.processes import ProcessWatch
 from tests.integration.system.escapes.run_of_everything import RunOfEverything
@@ -38,6 +39,12 @@ ALLOWED = (
         name="^program$",
         kinds=frozenset({Kind.CLIENT_SECRET, Kind.API_KEY}),
         reason="the person put it there; whatever the program starts must not inherit it",
+    ),
+    Allowed(
+        place=Place.ENVIRONMENT,
+        name="^program$|^child of a program: uname$",
+        kinds=frozenset({Kind.HUB_TOKEN}),
+        reason="the Hub put it there, for all programs of the server; Python itself starts uname to know its machine",
     ),
     Allowed(place=Place.OUTPUT, name="paste", kinds=IN_AN_ADDRESS, reason="the person opens that address"),
     Allowed(
@@ -90,6 +97,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunOfEverything:
                 done.with_api_key()
                 done.in_notebook()
                 done.in_shells()
+                on_a_hub(done)
                 assert others.echo.manners == [], "the provider was not asked as often as it was to repeat secrets"
             done.gather()
     return done

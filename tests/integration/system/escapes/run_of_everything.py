@@ -24,6 +24,8 @@ from tests.integration.system.escapes.secrets_in_play import Kind
 from tests.integration.system.escapes.terminal import ProgramAtTerminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from micromegas_jupyter.demo.stack import DemoStack
     from tests.integration.system.escapes.processes import ProcessWatch
     from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
@@ -74,6 +76,10 @@ class RunOfEverything:
     def work(self) -> str:
         """The folder that programs run in."""
         return str(self.folder / "work")
+
+    def look(self) -> None:
+        """Look at the processes that run now."""
+        self._processes.look()
 
     def add(self, place: Place, name: str, text: str) -> None:
         """Keep what stood somewhere."""
@@ -203,12 +209,16 @@ class RunOfEverything:
     def in_notebook(self) -> None:
         """Sign in by browser, code and address in a kernel, query, fail, renew and sign out."""
         self.command("logout")
+        self.in_kernel(self._run_cells)
+
+    def in_kernel(self, work: Callable[[AttendedKernel], None], **environ: str) -> None:
+        """Work in a kernel, save the notebook, and end the kernel."""
         manager = KernelManager(kernel_name="python3")
         with (self.folder / "notes" / "kernel.out").open("w+") as output:
-            manager.start_kernel(env=self.environ, cwd=self.work, stdout=output, stderr=output)
+            manager.start_kernel(env={**self.environ, **environ}, cwd=self.work, stdout=output, stderr=output)
             kernel = AttendedKernel(manager)
             try:
-                self._run_cells(kernel)
+                work(kernel)
                 self.add(Place.NOTEBOOK, "saved", kernel.saved())
                 kernel.shut_down()
                 self.add(Place.NOTEBOOK, "messages", str(kernel.all_messages))

@@ -33,6 +33,7 @@ class Kind(enum.StrEnum):
     CHALLENGE = "code challenge"
     CLIENT_SECRET = "client secret"
     DEVICE_CODE = "device code"
+    HUB_TOKEN = "server's token at a Hub"
     ID_TOKEN = "ID token"
     NONCE = "nonce"
     PLATFORM_TOKEN = "platform's token"

@@ -1,0 +1,67 @@
+"""What a person does in a server of a JupyterHub, whose sign-in service notes what it gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.fakes.hub_service import HUB_TOKEN, FakeHubService, HubCall, HubReply
+from tests.integration.system.escapes.secrets_in_play import Kind
+
+if TYPE_CHECKING:
+    from tests.integration.notebook.kernels import AttendedKernel
+    from tests.integration.system.escapes.run_of_everything import RunOfEverything
+
+CELLS = (
+    "%load_ext micromegas_jupyter",
+    "%micromegas_login --flow hub",  # the person chose another way before
+    "%micromegas_doctor",
+    "from micromegas_jupyter import assembly, connect",
+    "own = assembly.stored_provider(assembly.load_client_settings())",
+    "[len(own.get_token()), own, own.identity(), own.__dict__, get_ipython().user_ns]",
+    "%xmode Verbose",
+)
+# The server does not know who made these tokens.
+REFUSED_CELLS = ("%sql SELECT 1 AS one", "%micromegas_whoami --traceback", "connect().query('SELECT 1')")
+
+
+def on_a_hub(done: RunOfEverything) -> None:
+    """Be signed in by the Hub, be refused by the server and by the Hub, and sign out."""
+    with FakeHubService() as hub:
+        hub.issuer = done.stack.provider.issuer
+        give = hub.token
+
+        def noted() -> str:
+            token = give()
+            done.secrets.note(Kind.ACCESS_TOKEN, token)
+            return token
+
+        hub.token = noted  # type: ignore[method-assign]
+        hub.before_answer = done.look
+        done.secrets.note(Kind.HUB_TOKEN, HUB_TOKEN)
+
+        def malformed(call: HubCall) -> HubReply:
+            body = hub.contract(call).body
+            assert isinstance(body, dict)
+            return HubReply(body={**body, "expires_in": "soon"})
+
+        def work(kernel: AttendedKernel) -> None:
+            def run(*sources: str, status: str = "ok") -> None:
+                for source in sources:
+                    cell = kernel.run(source)
+                    assert cell.reply["status"] == status, cell.messages
+
+            run(*CELLS)
+            run(*REFUSED_CELLS, status="error")
+            hub.reply = malformed
+            run("own.renew()", status="error")
+            hub.refuse(409, "sign_in_again")
+            run("own.renew()", status="error")
+            hub.reply = hub.contract
+            run("%micromegas_logout")
+            run("%sql SELECT 1 AS one", status="error")
+
+        done.in_kernel(work, **hub.environ)
+        done.command("login", **hub.environ)
+        done.command("query", "SELECT 1 AS one", expect=3, GRPC_VERBOSITY="DEBUG", **hub.environ)
+        done.command("whoami", expect=3, **hub.environ)
+        done.command("logout", **hub.environ)
