@@ -63,6 +63,8 @@ async def serve(settings: ServiceSettings) -> None:
     """
     from micromegas_jupyter.hub.application import listen
 
+    # Before anything else: a Hub may be gone again while its service still starts.
+    hub = os.getppid()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -70,14 +72,13 @@ async def serve(settings: ServiceSettings) -> None:
     await _check_rights(parts)
     server = listen(parts)
     _LOG.info("The sign-in service answers at %s.", settings.prefix)
-    await _wait_for_end(stop)
+    await _wait_for_end(stop, hub)
     server.stop()
     parts.provider.close()
 
 
-async def _wait_for_end(stop: asyncio.Event) -> None:
+async def _wait_for_end(stop: asyncio.Event, hub: int) -> None:
     """Wait until the process is asked to stop, or the Hub that started it is gone and could not ask."""
-    hub = os.getppid()
     while not stop.is_set() and os.getppid() == hub:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
