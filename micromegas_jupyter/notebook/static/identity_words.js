@@ -81,7 +81,7 @@ function signedIn(model, at, isOver) {
   const isRenewing = model.get("renews") && (isOver || (at.untilRenewal !== null && at.untilRenewal <= 0));
   const isEnding = !model.get("renews") && at.remaining !== null && at.remaining <= ENDING_SOON;
   const through = model.get("through");
-  const where = [through && `through ${through}`, model.get("issuer")].filter(Boolean).join(" · ");
+  const where = [through && `Signed in through ${through}`, model.get("issuer")].filter(Boolean).join(" · ");
   const clock = lifetime(model, at.remaining, { isOver, isRenewing });
   return {
     status: status !== "signed_in" ? status : isRenewing ? "renewing" : isEnding ? "ending" : status,
