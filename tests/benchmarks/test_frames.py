@@ -62,11 +62,14 @@ def beside(title: str, costs: dict[str, Cost], of: str) -> str:
     return "\n".join([f"\n{title}, {load_text()}; in brackets the ratio to {of}:", *lines])
 
 
-@pytest.mark.parametrize(
-    ("sql", "suffix"),
-    [(SQL, ""), (SQL, KEPT), (ALL_DIFFERENT, "")],
-    ids=["defaults", "dictionaries", "texts"],
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "suffix" in metafunc.fixturenames:
+        cases = {"defaults": (SQL, ""), "dictionaries": (SQL, KEPT), "texts": (ALL_DIFFERENT, "")}
+        # Each takes a while, in several processes.
+        names = list(cases) if metafunc.config.getoption("--long") else ["defaults"]
+        metafunc.parametrize(("sql", "suffix"), [cases[name] for name in names], ids=names)
+
+
 def test_a_large_frame_beside_upstreams_client(
     running: Bench, tries: int, capsys: pytest.CaptureFixture[str], sql: str, suffix: str
 ) -> None:
