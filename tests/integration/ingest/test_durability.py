@@ -23,12 +23,15 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.server import ingest
+from micromegas_jupyter.server.ingest import check_may_ingest
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.messages import create_command, ingest_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from micromegas_jupyter.contracts import AuthContext
     from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = pytest.mark.integration
@@ -154,19 +157,25 @@ def test_a_client_that_is_killed_in_the_middle_stores_nothing(
 
 
 def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(
-    server: LakeServer, caplog: pytest.LogCaptureFixture
+    server: LakeServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, _AUDIT)
     before = server.files()
-    has_sent, may_go_on = threading.Event(), threading.Event()
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    def note_begin(caller: AuthContext) -> None:
+        has_begun.set()
+        check_may_ingest(caller)
+
+    # An ingest of which the server has seen nothing yet has no audit line.
+    monkeypatch.setattr(ingest, "check_may_ingest", note_begin)
 
     def frames() -> Iterator[bytes]:
         yield from ingest_frames(create_command("cancelled"), pa.table({"id": [1]}))
-        has_sent.set()
         may_go_on.wait(_WAIT_SECONDS)
 
     call = server.flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=_WAIT_SECONDS)
-    assert has_sent.wait(_WAIT_SECONDS)
+    assert has_begun.wait(_WAIT_SECONDS)
     call.cancel()
     may_go_on.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,22 @@ def engine() -> Iterator[DataFusionEngine]:
 
 
 def test_conditions_are_checked_while_all_planning_threads_are_busy(engine: DataFusionEngine) -> None:
-    released = threading.Event()
-    busy = engine._pool.submit(lambda: released.wait(60))
+    begun, released = threading.Event(), threading.Event()
+
+    def occupy() -> bool:
+        begun.set()
+        return released.wait(60)
+
+    busy = threading.Thread(target=lambda: asyncio.run(engine._pool.run(occupy)), daemon=True)
+    busy.start()
+    assert begun.wait(60)
 
     with pytest.raises(ConfigurationError, match="names tenant"):
         engine.check_conditions({"measures": ("tenant = 'acme'",)})
 
-    assert not busy.done()
+    assert busy.is_alive()
     released.set()
+    busy.join(60)
 
 
 def test_tables_are_not_listed_for_roles_without_conditions() -> None:

@@ -71,7 +71,7 @@ def test_each_setting_of_the_configuration_file_but_the_inline_keys_is_in_the_ex
     assert json.loads(example[1]).keys() == CONFIG_MEMBERS - {"api_keys"}
 
 
-CLIENT_TEXT = TEXT.partition("\n## Client\n")[2].partition("\n## Server\n")[0]
+CLIENT_TEXT = TEXT.partition("\n## Client\n")[2].partition("\n## The JupyterHub service\n")[0]
 # Variables with the members of `config.json` that stand for the same, None where there is none.
 CLIENT_ROWS = {
     variable: member or None
