@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-FEW_ROWS = 10_000
+ROWS = 4_000_000
 HEAVY_CLIENTS = 16
 # Each client is a connection of its own, and with it may reach another worker; they take turns.
 SMALL_CLIENTS = 4
+REPEATS = 200
 SMALL = {"SELECT 1": "SELECT 1 AS one", "look-up in Parquet": "SELECT * FROM few WHERE key = 77"}
 HEAVY = (
     "SELECT key, count(*), avg(amount) FROM many GROUP BY key ORDER BY 2 DESC LIMIT 10",
@@ -42,23 +43,16 @@ def _write(folder: Path, name: str, rows: int) -> None:
     order = pa.array(range(rows), pa.int64())
     # Keys in no order, each about four times.
     keys = pc.bit_wise_and(pc.multiply(order, 2654435761), 0xFFFFF)
-    table = pa.table(
-        {"key": order if rows == FEW_ROWS else keys, "amount": pc.divide(pc.cast(keys, pa.float64()), 7.0)}
-    )
+    table = pa.table({"key": order if rows < ROWS else keys, "amount": pc.divide(pc.cast(keys, pa.float64()), 7.0)})
     (folder / name).mkdir()
     pq.write_table(table, folder / name / "rows.parquet", row_group_size=200_000)
 
 
 @pytest.fixture(scope="module")
-def repeats(request: pytest.FixtureRequest) -> int:
-    return 200 if request.config.getoption("--long") else 40
-
-
-@pytest.fixture(scope="module")
-def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
-    _write(folder, "many", 4_000_000 if request.config.getoption("--long") else 500_000)
-    _write(folder, "few", FEW_ROWS)
+    _write(folder, "many", ROWS)
+    _write(folder, "few", 10_000)
     return folder
 
 
@@ -73,11 +67,11 @@ def _run_heavy(uri: str, sql: str, stop: threading.Event, done: list[str]) -> No
                 done.append("ok")
 
 
-def _milliseconds(clients: list[FlightSQLClient], sql: str, repeats: int) -> list[float]:
+def _milliseconds(clients: list[FlightSQLClient], sql: str) -> list[float]:
     found = []
     for client in clients:
         client.query_arrow(sql)
-    for number in range(repeats):
+    for number in range(REPEATS):
         started = SYSTEM_CLOCK.monotonic()
         clients[number % len(clients)].query_arrow(sql)
         found.append((SYSTEM_CLOCK.monotonic() - started) * 1e3)
@@ -89,18 +83,16 @@ def _p99(sorted_values: list[float]) -> float:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_small_query_beside_heavy_ones(
-    tables: Path, capsys: pytest.CaptureFixture[str], workers: int, repeats: int
-) -> None:
+def test_a_small_query_beside_heavy_ones(tables: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
     with Serving(
         tables, "--disable-auth", "--no-http", "--no-telemetry", "--drain-seconds", "0", "--workers", str(workers)
     ) as server:
-        _compare(server.uri, capsys, "in one process" if workers == 0 else f"{workers} workers", repeats)
+        _compare(server.uri, capsys, "in one process" if workers == 0 else f"{workers} workers")
 
 
-def _compare(uri: str, capsys: pytest.CaptureFixture[str], name_of_server: str, repeats: int) -> None:
+def _compare(uri: str, capsys: pytest.CaptureFixture[str], name_of_server: str) -> None:
     clients = [FlightSQLClient(uri) for _ in range(SMALL_CLIENTS)]
-    idle = {name: _milliseconds(clients, sql, repeats) for name, sql in SMALL.items()}
+    idle = {name: _milliseconds(clients, sql) for name, sql in SMALL.items()}
     stop, done = threading.Event(), []
     heavy = [
         threading.Thread(target=_run_heavy, args=(uri, HEAVY[number % len(HEAVY)], stop, done), daemon=True)
@@ -109,10 +101,10 @@ def _compare(uri: str, capsys: pytest.CaptureFixture[str], name_of_server: str, 
     for thread in heavy:
         thread.start()
 
-    busy = {name: _milliseconds(clients, sql, repeats) for name, sql in SMALL.items()}
+    busy = {name: _milliseconds(clients, sql) for name, sql in SMALL.items()}
     stop.set()
 
-    assert all(len(found) == repeats for found in busy.values())
+    assert all(len(found) == REPEATS for found in busy.values())
     with capsys.disabled():
         print(
             f"\n{name_of_server} (load {os.getloadavg()[0]:.1f}): {HEAVY_CLIENTS} heavy clients meanwhile: "
