@@ -12,8 +12,9 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuth
 from tornado import web
 
 from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
-from micromegas_jupyter.redirect.cookies import CookiePlace, names_in
+from micromegas_jupyter.redirect.cookies import CookiePlace
 from micromegas_jupyter.redirect.pages import CONTENT_TYPE
+from micromegas_jupyter.redirect.signed_cookies import SignedCookies
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 IDENTITY_SECONDS: Final = 5
 """How long the Hub's word on who a browser's cookie belongs to is taken before it is asked again."""
 
-_SECONDS_PER_DAY: Final = 86_400
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _NOT_A_PAGE_LOAD: Final = notice_page(status=403, what="This address is for opening in a browser tab only.")
 _WRONG_METHOD: Final = notice_page(status=405, what="This address is for opening in a browser only.")
@@ -68,7 +68,7 @@ class SafePage(web.RequestHandler):
         _LOG.info("A page's request ended with %s.", "nothing" if typ is None else typ.__name__)
 
 
-class HubPage(HubOAuthenticated, SafePage):  # type: ignore[misc]  # JupyterHub has no types
+class HubPage(SignedCookies, HubOAuthenticated, SafePage):  # type: ignore[misc]  # JupyterHub has no types
     """A page for people of the Hub.
 
     `query` is what the browser sent behind the question mark; everything else sees the path only.
@@ -121,36 +121,6 @@ class HubPage(HubOAuthenticated, SafePage):  # type: ignore[misc]  # JupyterHub 
         settings = self.parts.settings
         is_secure = (settings.public_url or "").startswith("https:")
         return CookiePlace(is_secure=is_secure, base_url=settings.prefix, folder="")
-
-    def cookie_names(self) -> dict[str, int]:
-        """Return how often each cookie was sent."""
-        return names_in(self.request.headers.get_list("Cookie"))
-
-    def read_cookie(self, name: str, life_seconds: int) -> str:
-        """Return what a signed cookie says; empty when it was not sent, is not ours or too old, or was sent twice."""
-        if self.cookie_names().get(name) != 1:
-            return ""
-        value = self.get_signed_cookie(name, max_age_days=life_seconds / _SECONDS_PER_DAY)
-        return "" if value is None else value.decode("utf-8", "replace")
-
-    def give_cookie(self, name: str, value: str, life_seconds: int) -> None:
-        """Give the browser a signed cookie that scripts cannot read and other sites cannot send along in a form."""
-        place = self.cookie_place()
-        self.set_signed_cookie(
-            name,
-            value,
-            expires_days=None,
-            max_age=life_seconds,
-            path=place.path,
-            secure=place.is_secure,
-            httponly=True,
-            samesite="Lax",
-        )
-
-    def take_cookie(self, name: str) -> None:
-        """Have the browser forget such a cookie."""
-        place = self.cookie_place()
-        self.clear_cookie(name, path=place.path, secure=place.is_secure, httponly=True, samesite="Lax")
 
 
 class HubLoginHandler(SafePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types

@@ -14,8 +14,9 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
 
 from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
-from micromegas_jupyter.redirect.cookies import CookiePlace, names_in
+from micromegas_jupyter.redirect.cookies import CookiePlace
 from micromegas_jupyter.redirect.pages import CONTENT_TYPE
+from micromegas_jupyter.redirect.signed_cookies import SignedCookies
 from micromegas_jupyter.relay.public_address import base_of_request, configured_base
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = 403
 _CORS_PREFIX = "access-control-"
-_SECONDS_PER_DAY = 86_400
 _NOT_FOUND = notice_page(status=404, what="There is no such page.")
 _WRONG_METHOD = notice_page(status=405, what="This address is for opening in a browser only.")
 _REFUSED = notice_page(status=403, what="This server does not answer this request.")
@@ -39,7 +39,7 @@ _NO_ADDRESS = notice_page(status=400, what="The request does not say under which
 _NOT_UNDERSTOOD = "The request could not be understood."
 
 
-class RelayHandler(JupyterHandler):
+class RelayHandler(SignedCookies, JupyterHandler):
     """Answers GET with a page that says that there is none, and any other method with a refusal.
 
     `query` is what the browser sent behind the question mark. Everything that logs or repeats an address, Jupyter's
@@ -87,10 +87,6 @@ class RelayHandler(JupyterHandler):
         user: User | None = self.current_user
         return user
 
-    def cookie_names(self) -> dict[str, int]:
-        """Return how often each cookie was sent."""
-        return names_in(self.request.headers.get_list("Cookie"))
-
     def public_base(self) -> str | None:
         """Return the address that browsers reach this server at; None when nothing says it."""
         return configured_base(self.relay.public_url, os.environ) or base_of_request(
@@ -101,32 +97,6 @@ class RelayHandler(JupyterHandler):
         """Return where this server's cookies hold."""
         parts = urlsplit(self.public_base() or "")
         return CookiePlace(is_secure=parts.scheme == "https", base_url=parts.path or self.base_url)
-
-    def read_cookie(self, name: str, life_seconds: int) -> str:
-        """Return what a signed cookie says; empty when it was not sent, is not ours or too old, or was sent twice."""
-        if self.cookie_names().get(name) != 1:
-            return ""
-        value = self.get_signed_cookie(name, max_age_days=life_seconds / _SECONDS_PER_DAY)
-        return "" if value is None else value.decode("utf-8", "replace")
-
-    def give_cookie(self, name: str, value: str, life_seconds: int) -> None:
-        """Give the browser a signed cookie that scripts cannot read and other sites cannot send along in a form."""
-        place = self.cookie_place()
-        self.set_signed_cookie(
-            name,
-            value,
-            expires_days=None,
-            max_age=life_seconds,
-            path=place.path,
-            secure=place.is_secure,
-            httponly=True,
-            samesite="Lax",
-        )
-
-    def take_cookie(self, name: str) -> None:
-        """Have the browser forget such a cookie."""
-        place = self.cookie_place()
-        self.clear_cookie(name, path=place.path, secure=place.is_secure, httponly=True, samesite="Lax")
 
     def refuse_other_loads(self) -> bool:
         """Answer what is no page in a tab of its own, such as a frame, an image or a script's fetch; whether it was."""
