@@ -7,7 +7,6 @@ send and what the answer means are left to others.
 from __future__ import annotations
 
 import contextvars
-import enum
 import socket
 import threading
 from contextlib import closing
@@ -21,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from micromegas_jupyter.http.addresses import is_private_address
 from micromegas_jupyter.http.answers import RawAnswer
+from micromegas_jupyter.http.failures import ExchangeFailed, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,29 +29,6 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 16 * 1024
 _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("running_exchange", default=None)
-
-
-class FailureKind(enum.Enum):
-    """What stood in the way of an answer, as far as somebody can do something about it."""
-
-    NAME = "name"  # there is no such host
-    REFUSED = "refused"  # nobody listens there
-    TLS = "tls"
-    PROXY = "proxy"
-    OTHER = "other"
-
-
-class ExchangeFailed(Exception):
-    """The network gave no answer; `args[0]` says why in words that hold no address and no secret.
-
-    Args:
-        why: What happened.
-        kind: What stood in the way.
-    """
-
-    def __init__(self, why: str, kind: FailureKind = FailureKind.OTHER) -> None:
-        super().__init__(why)
-        self.kind = kind
 
 
 class _PrivateAddress(Exception):

@@ -7,15 +7,13 @@ Which addresses may be asked and what an answer means is for the caller to say.
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
+from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.http.bounded_calls import BoundedCalls, Callee
 from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import Secret
     from micromegas_jupyter.http.answers import RawAnswer
-    from micromegas_jupyter.http.exchange import Exchange
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 256 * 1024
@@ -36,6 +33,7 @@ UNAVAILABLE_REMEDY = (
     "Try again in a moment. If that does not help, ask the Hub's administrator whether the service `micromegas` runs."
 )
 
+_CALLEE = Callee(name=SERVICE, group="the sign-in service of JupyterHub", remedy=UNAVAILABLE_REMEDY)
 _REDIRECTS = range(300, 400)
 _HEADERS = {
     "Accept": "application/json",
@@ -83,7 +81,7 @@ class HubHttp:
 
     Every call ends within its deadline, whatever the other side does. Redirects, cookies and `.netrc` are never used.
     Plain http goes to the service directly; https goes through the proxy that the environment names, as `NO_PROXY` has
-    it. Its lock covers the running calls.
+    it.
 
     Args:
         timeout_seconds: The total deadline of a call that names none.
@@ -97,11 +95,7 @@ class HubHttp:
         self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
     ) -> None:
         self._timeout_seconds = timeout_seconds
-        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
-        self._free_places = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
-        self._lock = threading.Lock()
-        self._running: set[Exchange] = set()
-        self._is_closed = False
+        self._calls = BoundedCalls(most=MAX_RUNNING_CALLS, max_bytes=MAX_ANSWER_BYTES, extra_ca_bundle=extra_ca_bundle)
 
     def call(
         self,
@@ -124,7 +118,12 @@ class HubHttp:
             ProviderMisbehaved: A redirect, or an encoded or oversized body.
             ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
         """
-        raw = self._exchange(url, token, body, timeout_seconds or self._timeout_seconds)
+        raw = self._calls.run(
+            lambda: _request(url, token, body),
+            callee=_CALLEE,
+            timeout_seconds=timeout_seconds or self._timeout_seconds,
+            proxy=_proxy_for(url),
+        )
         if raw.status in _REDIRECTS:
             raise ProviderMisbehaved(
                 f"{SERVICE} answered with a redirect, which is not followed.", remedy=UNAVAILABLE_REMEDY
@@ -136,56 +135,7 @@ class HubHttp:
 
     def close(self) -> None:
         """Cut running calls and refuse new ones; safe to call twice."""
-        with self._lock:
-            self._is_closed = True
-            running = list(self._running)
-        for exchange in running:
-            exchange.abort()
-
-    def _exchange(
-        self, url: str, token: Secret, body: Mapping[str, object] | None, timeout_seconds: float
-    ) -> RawAnswer:
-        # Slow to load, and not needed while a token is fresh.
-        from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
-
-        deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
-        settings: dict[str, Any] = {"timeout": 2 * timeout_seconds, "verify": _authorities(), "proxies": {}}
-        proxy = _proxy_for(url)
-        if not self._free_places.acquire(timeout=timeout_seconds):
-            raise ProviderUnavailable(
-                f"Too many calls to {_mid(SERVICE)} are still waiting for an answer.", remedy=UNAVAILABLE_REMEDY
-            )
-        exchange = Exchange(
-            lambda: _request(url, token, body),
-            settings=settings,
-            max_bytes=MAX_ANSWER_BYTES,
-            on_end=self._free_places.release,
-            proxy=proxy,
-            extra_certificates=self._extra_certificates,
-        )
-        try:
-            self._register(exchange)
-            raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
-        except ExchangeFailed as failure:
-            raise ProviderUnavailable(
-                f"{SERVICE} could not be reached: {failure}.", remedy=UNAVAILABLE_REMEDY
-            ) from None
-        finally:
-            with self._lock:
-                self._running.discard(exchange)
-        if raw is None:
-            raise ProviderUnavailable(
-                f"{SERVICE} did not answer in full within {timeout_seconds:g} seconds.", remedy=UNAVAILABLE_REMEDY
-            )
-        return raw
-
-    def _register(self, exchange: Exchange) -> None:
-        with self._lock:
-            if not self._is_closed:
-                self._running.add(exchange)
-                return
-        self._free_places.release()
-        raise ProviderUnavailable(f"{SERVICE} was not called: the connection is closed.", remedy=UNAVAILABLE_REMEDY)
+        self._calls.close()
 
 
 def _request(url: str, token: Secret, body: Mapping[str, object] | None) -> requests.PreparedRequest:
@@ -194,12 +144,6 @@ def _request(url: str, token: Secret, body: Mapping[str, object] | None) -> requ
     headers = {**_HEADERS, "Authorization": f"Bearer {token.reveal()}"}
     method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
     return requests.Request(method, url, headers=headers, data=data).prepare()
-
-
-def _authorities() -> str:
-    from requests.utils import DEFAULT_CA_BUNDLE_PATH
-
-    return environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
 
 
 def _proxy_for(url: str) -> Secret | None:
@@ -221,7 +165,3 @@ def _object_in(raw: RawAnswer) -> SecretObject | None:
         return secret_object(decode_strict_json(raw.body.decode("utf-8")))
     except (UnicodeDecodeError, JsonError):
         return None
-
-
-def _mid(name: str) -> str:
-    return name[0].lower() + name[1:]

@@ -7,21 +7,17 @@ strict as for providers. What an answer means is for the caller to say.
 from __future__ import annotations
 
 import ipaddress
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import requests
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.http.answers import parse_date
-from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
-from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
+from micromegas_jupyter.http.bounded_calls import BoundedCalls, Callee
 from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
@@ -124,8 +120,7 @@ class PlatformHttp:
         self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
     ) -> None:
         self._timeout_seconds = timeout_seconds
-        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
-        self._free_places = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
+        self._calls = BoundedCalls(most=MAX_RUNNING_CALLS, max_bytes=MAX_ANSWER_BYTES, extra_ca_bundle=extra_ca_bundle)
 
     def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> PlatformAnswer:
         """Ask the platform.
@@ -141,41 +136,17 @@ class PlatformHttp:
             ProviderMisbehaved: A redirect, or an encoded or oversized body.
         """
         is_plain = check_platform_url(url, platform)
-        raw = self._exchange(url, headers, platform)
+        raw = self._calls.run(
+            lambda: requests.Request("GET", url, headers={**_HEADERS, **_revealed(headers)}).prepare(),
+            callee=Callee(name=platform.name, group=platform.name, remedy=platform.remedy),
+            timeout_seconds=self._timeout_seconds,
+        )
         if is_plain and not raw.reached_private:
             # The name led out of this network: whoever answers there is no metadata service.
             raise ProviderMisbehaved(
                 f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
             )
         return _judged(raw, platform)
-
-    def _exchange(self, url: str, headers: Mapping[str, str | Secret], platform: Platform) -> RawAnswer:
-        deadline = SYSTEM_CLOCK.monotonic() + self._timeout_seconds
-        authorities = environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
-        if not self._free_places.acquire(timeout=self._timeout_seconds):
-            raise ProviderUnavailable(
-                f"Too many calls to {platform.name} are still waiting for an answer.", remedy=platform.remedy
-            )
-        exchange = Exchange(
-            lambda: requests.Request("GET", url, headers={**_HEADERS, **_revealed(headers)}).prepare(),
-            # The exchange's deadline bounds the call; this one only frees a thread that could not be cut off.
-            settings={"timeout": 2 * self._timeout_seconds, "verify": authorities, "proxies": {}},
-            max_bytes=MAX_ANSWER_BYTES,
-            on_end=self._free_places.release,
-            extra_certificates=self._extra_certificates,
-        )
-        try:
-            raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
-        except ExchangeFailed as failure:
-            raise ProviderUnavailable(
-                f"{platform.name} could not be reached: {failure}.", remedy=platform.remedy
-            ) from None
-        if raw is None:
-            raise ProviderUnavailable(
-                f"{platform.name} did not answer in full within {self._timeout_seconds:g} seconds.",
-                remedy=platform.remedy,
-            )
-        return raw
 
 
 def check_platform_url(url: str, platform: Platform) -> bool:

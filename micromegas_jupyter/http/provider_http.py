@@ -5,25 +5,22 @@ The documents' meaning, retries and caching are left to the callers.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
-from micromegas_jupyter.http.answers import HttpAnswer, RawAnswer, read_answer
-from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.http.answers import HttpAnswer, read_answer
+from micromegas_jupyter.http.bounded_calls import BoundedCalls, Callee
+from micromegas_jupyter.http.failures import FailureKind
 from micromegas_jupyter.oidc.endpoints import check_endpoint_url
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import is_loopback_url
 
 if TYPE_CHECKING:
     import requests
-
-    from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
 
 MAX_RUNNING_EXCHANGES = 16
 
@@ -38,6 +35,17 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "Connection": "close",
     "User-Agent": "micromegas_jupyter",
+}
+_REMEDIES = {
+    FailureKind.NAME: "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network.",
+    FailureKind.REFUSED: "Check the address of the issuer (MICROMEGAS_OIDC_ISSUER), and that the provider runs.",
+    FailureKind.TLS: (
+        "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
+        "set MICROMEGAS_CA_BUNDLE."
+    ),
+    FailureKind.PROXY: (
+        "Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none."
+    ),
 }
 
 
@@ -108,13 +116,13 @@ class ProviderHttp:
             )
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
-        self._ca_bundle = None if ca_bundle is None else str(ca_bundle)
-        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
         self._proxy = proxy
-        self._free_places = threading.BoundedSemaphore(MAX_RUNNING_EXCHANGES)
-        self._lock = threading.Lock()
-        self._running: set[Exchange] = set()
-        self._is_closed = False
+        self._calls = BoundedCalls(
+            most=MAX_RUNNING_EXCHANGES,
+            max_bytes=max_bytes,
+            ca_bundle=None if ca_bundle is None else str(ca_bundle),
+            extra_ca_bundle=extra_ca_bundle,
+        )
 
     def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
         """Fetch the JSON document at `url`.
@@ -149,68 +157,18 @@ class ProviderHttp:
 
     def close(self) -> None:
         """Cut running calls and refuse new ones; safe to call twice."""
-        with self._lock:
-            self._is_closed = True
-            running = list(self._running)
-        for exchange in running:
-            exchange.abort()
+        self._calls.close()
 
     def _call(self, request: _Request, *, needs_body: bool = True) -> HttpAnswer:
         place = _place_of(request.url, host=check_endpoint_url(request.url))
-        raw = self._exchange(request, place)
-        return read_answer(raw, host=place, max_bytes=self._max_bytes, needs_body=needs_body)
-
-    def _exchange(self, request: _Request, place: str) -> RawAnswer:
-        # Slow to load, and not needed while a stored token is fresh.
-        from micromegas_jupyter.http.exchange import Exchange, ExchangeFailed
-
-        deadline = SYSTEM_CLOCK.monotonic() + self._timeout_seconds
-        settings = self._transport_settings()
-        if not self._free_places.acquire(timeout=self._timeout_seconds):
-            raise ProviderUnavailable("Too many calls to identity providers are still waiting for an answer.")
-        exchange = Exchange(
+        raw = self._calls.run(
             request.prepare,
-            settings=settings,
-            max_bytes=self._max_bytes,
-            on_end=self._free_places.release,
-            refuses_private=request.refuses_private,
+            callee=Callee(name=f"The identity provider {place}", group="identity providers", remedies=_REMEDIES),
+            timeout_seconds=self._timeout_seconds,
             proxy=self._proxy_for(request.url),
-            extra_certificates=self._extra_certificates,
+            refuses_private=request.refuses_private,
         )
-        try:
-            self._register(exchange, place)
-            answer = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
-        except ExchangeFailed as failure:
-            raise ProviderUnavailable(
-                f"The identity provider {place} could not be reached: {failure}.", remedy=_remedy_of(failure)
-            ) from None
-        finally:
-            with self._lock:
-                self._running.discard(exchange)
-        if answer is None:
-            raise ProviderUnavailable(
-                f"The identity provider {place} did not answer in full within {self._timeout_seconds:g} seconds."
-            )
-        return answer
-
-    def _register(self, exchange: Exchange, place: str) -> None:
-        with self._lock:
-            if not self._is_closed:
-                self._running.add(exchange)
-                return
-        self._free_places.release()
-        raise ProviderUnavailable(f"The identity provider {place} was not called: the connection is closed.")
-
-    def _transport_settings(self) -> dict[str, Any]:
-        verify: str | bool = self._ca_bundle or environment_ca_bundle() or True
-        if verify is True and self._extra_certificates is not None:
-            # Some versions of `requests` share one set of its own choice with everybody, which must not grow.
-            from requests.utils import DEFAULT_CA_BUNDLE_PATH
-
-            verify = DEFAULT_CA_BUNDLE_PATH
-        # The exchange's deadline bounds the call. This one, for each read, comes after it and only frees a thread whose
-        # connection could not be cut.
-        return {"timeout": 2 * self._timeout_seconds, "verify": verify}
+        return read_answer(raw, host=place, max_bytes=self._max_bytes, needs_body=needs_body)
 
     def _proxy_for(self, url: str) -> Secret | None:
         from requests.utils import should_bypass_proxies
@@ -232,28 +190,6 @@ def _place_of(url: str, *, host: str) -> str:
     if parts.port in {None, usual}:
         return host
     return f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
-
-
-def _remedy_of(failure: ExchangeFailed) -> str | None:
-    """Return what to do about it; None leaves that to the error's class."""
-    from micromegas_jupyter.http.exchange import FailureKind
-
-    match failure.kind:
-        case FailureKind.NAME:
-            return "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network."
-        case FailureKind.REFUSED:
-            return "Check the address of the issuer (MICROMEGAS_OIDC_ISSUER), and that the provider runs."
-        case FailureKind.TLS:
-            return (
-                "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
-                "set MICROMEGAS_CA_BUNDLE."
-            )
-        case FailureKind.PROXY:
-            return "Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none."
-        case FailureKind.OTHER:
-            return None
-        case _:
-            assert_never(failure.kind)
 
 
 def _revealed(values: FormFields) -> dict[str, str]:

@@ -14,6 +14,7 @@ from micromegas_jupyter.assembly import provider_http
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.http.provider_http import MAX_RUNNING_EXCHANGES
 from micromegas_jupyter.settings import ClientSettings
 from tests.fakes.connect_proxy import ConnectProxy
 from tests.fakes.raw_server import RawServer
@@ -241,6 +242,18 @@ def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
 
     assert caught.value.key == "https_proxy"
     assert "sesame" not in str(caught.value)
+
+
+def test_calls_that_a_malformed_proxy_stops_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:99999")
+    http = ProviderHttp(timeout_seconds=5)
+    for _ in range(MAX_RUNNING_EXCHANGES):
+        with pytest.raises(ConfigurationError):
+            http.fetch_json("https://id.example/")
+
+    monkeypatch.setenv("https_proxy", NOBODY)
+    with pytest.raises(ProviderUnavailable, match="the proxy refused"):
+        http.fetch_json("https://id.example/")
 
 
 def test_the_deadline_holds_against_a_proxy_that_says_nothing(provider: TlsProvider) -> None:
