@@ -93,6 +93,8 @@ class ParquetFolder:
         if kind == stat.S_IFREG and _is_parquet(entry):
             return _build(_plain_name(entry.stem), [entry], self._footer(entry, footers).schema)
         if kind != stat.S_IFDIR:
+            if kind and _is_parquet(entry):
+                raise _Unusable("is left out: it is neither a file nor a folder")
             return None
         files = [file for file in _entries(entry, inner=True) if _is_parquet(file) and _kind(file) == stat.S_IFREG]
         if not files:
@@ -117,6 +119,7 @@ class ParquetFolder:
             known = self._footers.get(key)
             if known is None or (known.changed_ns, known.size_bytes) != (found.st_mtime_ns, found.st_size):
                 schema = _plain(pyarrow.parquet.read_schema(file))
+                _check_names(schema)
                 known = _Footer(found.st_mtime_ns, found.st_size, schema)
         except PermissionError:
             raise _Unusable("is left out: this account may not read it") from None
@@ -178,6 +181,12 @@ def _plain_name(name: str) -> str:
 def _plain(schema: pa.Schema) -> pa.Schema:
     """Return the columns without the notes of whoever wrote the file."""
     return pa.schema([pa.field(field.name, _storage(field.type), field.nullable) for field in schema])
+
+
+def _check_names(schema: pa.Schema) -> None:
+    # Arrow allows it, the engine does not: it would refuse queries of other tables, too.
+    if len(set(schema.names)) < len(schema.names):
+        raise _Unusable("is left out: two of its columns have the same name")
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:

@@ -97,6 +97,29 @@ def test_a_broken_file_is_left_out_and_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("odd", ["odd.parquet", "trips/2.parquet"])
+def test_a_file_with_two_columns_of_one_name_which_the_engine_takes_for_no_table_is_left_out(
+    tmp_path: Path, odd: str
+) -> None:
+    write(tmp_path / "events.parquet")
+    write(tmp_path / odd, pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"]))
+
+    folder = ParquetFolder(tmp_path)
+
+    assert names(folder) == ["events"]
+    assert folder.problems == (f"{odd} is left out: two of its columns have the same name.",)
+
+
+def test_a_pipe_is_left_out_and_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path / "events.parquet")
+    os.mkfifo(tmp_path / "pipe.parquet")
+
+    folder = ParquetFolder(tmp_path)
+
+    assert names(folder) == ["events"]
+    assert folder.problems == ("pipe.parquet is left out: it is neither a file nor a folder.",)
+
+
 def test_links_are_not_followed_wherever_they_lead(tmp_path: Path) -> None:
     write(tmp_path / "outside" / "secret.parquet")
     served = tmp_path / "served"
