@@ -32,7 +32,8 @@ RIGHTS: Final = "my_rights"
 _QUERIES: Final = {
     ("show", "rights"): "SELECT * FROM my_rights()",
     # What it is in DataFusion, but for a table that nobody may read.
-    ("show", "tables"): "SELECT * FROM information_schema.tables WHERE table_name <> 'df_settings'",
+    ("show", "tables"): "SELECT * FROM information_schema.tables "
+    "WHERE table_name <> 'df_settings' OR table_schema <> 'information_schema'",
 }
 _RIGHTS_SCHEMA: Final = pa.schema(
     [

@@ -24,7 +24,6 @@ _IsKind = Callable[[pa.DataType], bool]
 _AS_THEY_ARE: Final[tuple[_IsKind, ...]] = (
     pa.types.is_boolean,
     pa.types.is_integer,
-    pa.types.is_decimal256,
     pa.types.is_time,
     pa.types.is_duration,
 )
@@ -145,8 +144,10 @@ def _stored_type(kind: pa.DataType) -> pa.DataType | None:
         return pa.timestamp("ns", kind.tz) if kind.tz is None or _is_zone(kind.tz) else None
     if pa.types.is_fixed_size_binary(kind):
         return kind if kind.byte_width else None
-    if pa.types.is_decimal(kind) and not pa.types.is_decimal256(kind):
-        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_decimal(kind):
+        if not 0 <= kind.scale <= kind.precision:
+            return None  # Arrow has them, Parquet does not
+        return kind if pa.types.is_decimal256(kind) else pa.decimal128(kind.precision, kind.scale)
     return kind if any(is_kind(kind) for is_kind in _AS_THEY_ARE) else _stored_nested(kind)
 
 

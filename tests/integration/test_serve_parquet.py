@@ -49,7 +49,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("parquet")
     _write(folder / "orders.parquet", [1, 2])
     _write(folder / "log_entries" / "2026.parquet", [3])
+    _write(folder / "df_settings.parquet", [4])  # a name that is the engine's own in another schema
     (folder / "broken.parquet").write_bytes(b"not Parquet")
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
+    pyarrow.parquet.write_table(twice, folder / "twice.parquet")  # no table: it must not take the others along
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     log = tmp_path_factory.mktemp("log") / "server.log"
@@ -76,16 +79,20 @@ def test_its_tables_are_served_without_conditions_that_are_for_telemetry(place: 
     with FlightSQLClient(place.ready["uri"]) as client:
         orders = client.query("SELECT sum(id) AS total FROM orders")
         entries = client.query("SELECT id FROM log_entries")
+        tables = client.query("SHOW TABLES")
 
     assert orders["total"].tolist() == [3]
     assert entries["id"].tolist() == [3]
+    own = tables[tables["table_schema"] == "public"]["table_name"]
+    assert sorted(own) == ["df_settings", "log_entries", "orders"]
 
 
 def test_the_start_says_what_is_served_and_what_is_left_out(place: Place) -> None:
     said = [line["message"] for line in _lines(place.log)]
 
-    assert any("read only, without telemetry · tables: log_entries, orders" in line for line in said)
+    assert any("read only, without telemetry · tables: df_settings, log_entries, orders" in line for line in said)
     assert any(line.startswith("broken.parquet is left out") for line in said)
+    assert any(line.startswith("twice.parquet is left out") for line in said)
 
 
 def test_every_line_of_the_log_is_json_and_queries_of_all_workers_are_in_the_audit_file(place: Place) -> None:

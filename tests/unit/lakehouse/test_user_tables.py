@@ -173,6 +173,17 @@ def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
             stored_schema(schema)
 
 
+@pytest.mark.parametrize("kind", [pa.decimal128(10, -2), pa.decimal256(50, -1), pa.list_(pa.decimal128(3, 5))])
+def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
+    with pytest.raises(UsageError, match="'n' has the type .*not kept"):
+        stored_schema(pa.schema([("n", kind)]))
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(3, 3), pa.decimal256(50, 0)])
+def test_decimals_that_parquet_has_are_kept(kind: pa.DataType) -> None:
+    assert stored_schema(pa.schema([("n", kind)])).field("n").type == kind
+
+
 def test_too_many_columns_are_refused() -> None:
     with pytest.raises(ResourcesExhausted):
         stored_schema(pa.schema([(f"c{index}", pa.int8()) for index in range(513)]))
