@@ -14,6 +14,7 @@ import pyarrow as pa
 from micromegas_jupyter.client import prepared
 from micromegas_jupyter.client.address import parse_address
 from micromegas_jupyter.client.attribution import find_attribution
+from micromegas_jupyter.client.binding import Params, bind
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.client_certificate import read_client_certificate
 from micromegas_jupyter.client.connection import Connection, check_timeout
@@ -28,7 +29,6 @@ from micromegas_jupyter.client.headers import (
     parse_static_headers,
 )
 from micromegas_jupyter.client.ingest import build_ingest_command, build_ingest_headers, split_table
-from micromegas_jupyter.client.parameters import bind_named
 from micromegas_jupyter.client.prepared import CONTROL_TIMEOUT_SECONDS, PreparedStatement
 from micromegas_jupyter.client.pump import BatchStream
 from micromegas_jupyter.client.query_methods import QueryMethods
@@ -133,7 +133,7 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         sql: str,
         begin: TimeArgument = None,
         end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
+        params: Params = None,
         *,
         limit: int | None = None,
         timeout_seconds: float | None = None,
@@ -157,10 +157,10 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
             begin=begin_text, end=end_text, limit=limit, preserve_dictionary=self._preserve_dictionary
         )
         transport = self._connection.transport
-        bound = None if params is None else bind_named(sql, params)
+        bound = bind(sql, params)
 
         def open_stream(call: Call) -> BatchStream:
-            if bound is None or not bound.row.num_columns:
+            if bound is None:
                 return transport.do_get(statement_ticket(sql), call)
             return prepared.open_bound(transport, bound, call)
 

@@ -1,11 +1,12 @@
 """The ways to run a statement at once, on top of the one way to start it; starting it is each client's own matter."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from micromegas_jupyter.client.binding import Params
 from micromegas_jupyter.client.frames import build_frame, check_dtype_backend
 from micromegas_jupyter.client.query_reader import QueryReader
 from micromegas_jupyter.client.times import TimeArgument
@@ -23,7 +24,7 @@ class QueryMethods(ABC):
         sql: str,
         begin: TimeArgument = None,
         end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
+        params: Params = None,
     ) -> QueryReader:
         """Start a statement and return a reader of its batches."""
 
@@ -32,17 +33,18 @@ class QueryMethods(ABC):
         sql: str,
         begin: TimeArgument = None,
         end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
+        params: Params = None,
         *,
         dtype_backend: str | None = None,
     ) -> "pd.DataFrame":
         """Run a statement and return its rows as a DataFrame.
 
         Args:
-            sql: The statement; `:name` stands for a value of `params`.
+            sql: The statement; `:name`, `$name`, `?` or `$1` stands for a value of `params`.
             begin: Start of the time range (aware `datetime`, `pandas.Timestamp` or RFC 3339 text).
             end: End of the time range; now when only `begin` is given.
-            params: Values for `:name`; they never become part of the SQL.
+            params: Values, which never become part of the SQL: a mapping for `:name` or `$name`, a list or tuple for
+                `?` in order, or for `$1`, `$2`, ….
             dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep the rows as they came; without it
                 columns have NumPy's types.
 
@@ -59,7 +61,7 @@ class QueryMethods(ABC):
         sql: str,
         begin: TimeArgument = None,
         end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
+        params: Params = None,
     ) -> pa.Table:
         """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`."""
         with self.open_query(sql, begin, end, params) as reader:
@@ -70,7 +72,7 @@ class QueryMethods(ABC):
         sql: str,
         begin: TimeArgument = None,
         end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
+        params: Params = None,
     ) -> Iterator[pa.RecordBatch]:
         """Run a statement and yield its batches; nothing is sent before the first is asked for."""
         with self.open_query(sql, begin, end, params) as reader:

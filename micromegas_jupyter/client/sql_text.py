@@ -21,6 +21,7 @@ _TOKEN: Final = re.compile(
     | (?P<line_comment> -- [^\n]* )
     | (?P<block_comment> /\* )
     | (?P<dollar_quote> (?<! [\w$] ) \$ (?P<tag> (?: [^\W\d] \w* )? ) \$ .*? (?: \$ (?P=tag) \$ | \Z ) )
+    | (?P<dollar_name> (?<! [\w$] ) \$ (?P<own_name> [^\W\d] \w* ) )
     | (?P<cast> :: )
     | (?P<placeholder> (?<! [\w:)\]}'"`] ) : (?P<name> [^\W\d] \w* ) )
     """,
@@ -64,6 +65,17 @@ def find_placeholders(sql: str) -> Iterator[Placeholder]:
                 code += " "
             case _:
                 code = "x"
+
+
+def find_dollar_names(sql: str) -> Iterator[str]:
+    """Yield the name of every `$name` in order of appearance; `$1` has none."""
+    position = 0
+    while (found := _TOKEN.search(sql, position)) is not None:
+        position = found.end()
+        if found.lastgroup == "block_comment":
+            position = _end_of_comment(sql, position)
+        elif found.lastgroup == "dollar_name":
+            yield found["own_name"]
 
 
 def quote_literal(text: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, Self
 
 import pyarrow as pa
 
+from micromegas_jupyter.client.binding import Params
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.connection import check_timeout
 from micromegas_jupyter.client.credentials import Credential, CredentialSource
@@ -88,7 +89,7 @@ class WrappedClient(QueryMethods):
         sql: str,
         begin: TimeArgument = None,
         end: TimeArgument = None,
-        params: Mapping[str, object] | None = None,
+        params: Params = None,
         *,
         limit: int | None = None,
         timeout_seconds: float | None = None,

@@ -145,10 +145,14 @@ def _stored_type(kind: pa.DataType) -> pa.DataType | None:
     if pa.types.is_fixed_size_binary(kind):
         return kind if kind.byte_width else None
     if pa.types.is_decimal(kind):
-        if not 0 <= kind.scale <= kind.precision:
-            return None  # Arrow has them, Parquet does not
-        return kind if pa.types.is_decimal256(kind) else pa.decimal128(kind.precision, kind.scale)
+        return _stored_decimal(kind)
     return kind if any(is_kind(kind) for is_kind in _AS_THEY_ARE) else _stored_nested(kind)
+
+
+def _stored_decimal(kind: pa.DataType) -> pa.DataType | None:
+    if not 0 <= kind.scale <= kind.precision:
+        return None  # Arrow has such scales, Parquet does not
+    return kind if pa.types.is_decimal256(kind) else pa.decimal128(kind.precision, kind.scale)
 
 
 def _stored_nested(kind: pa.DataType) -> pa.DataType | None:

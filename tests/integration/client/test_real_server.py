@@ -91,6 +91,20 @@ def test_values_choose_rows_and_cannot_change_the_statement(alice: FlightSQLClie
     assert later["t"][0] == pd.Timestamp(_WHEN) - pd.Timedelta(hours=1)
 
 
+@pytest.mark.parametrize(
+    ("sql", "params"),
+    [
+        ("SELECT ? AS a, ? AS b", [7, "x"]),
+        ("SELECT $2 AS b, $1 AS a", (7, "x")),
+        ("SELECT $one AS a, :two AS b", {"one": 7, "two": "x"}),
+    ],
+)
+def test_every_spelling_of_a_placeholder_finds_its_value(
+    alice: FlightSQLClient, sql: str, params: list[object] | tuple[object, ...] | dict[str, object]
+) -> None:
+    assert alice.query_arrow(sql, params=params).to_pylist() == [{"a": 7, "b": "x"}]
+
+
 def test_a_bound_query_can_be_read_batch_by_batch(alice: FlightSQLClient) -> None:
     with alice.open_query(
         "SELECT value FROM range(200000) WHERE value < :n", params={"n": 90_000}, limit=50_000

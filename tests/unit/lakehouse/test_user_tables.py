@@ -175,7 +175,7 @@ def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
 
 @pytest.mark.parametrize("kind", [pa.decimal128(10, -2), pa.decimal256(50, -1), pa.list_(pa.decimal128(3, 5))])
 def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
-    with pytest.raises(UsageError, match="'n' has the type .*not kept"):
+    with pytest.raises(UsageError, match=r"'n' has the type .*not kept"):
         stored_schema(pa.schema([("n", kind)]))
 
 
