@@ -6,6 +6,7 @@ Both block, so they run on threads; the number of threads is bounded, and so is 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -15,11 +16,17 @@ from micromegas_jupyter.auth.provider_documents import ProviderDocuments
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.http import ProviderHttp
 from micromegas_jupyter.hub.kept_sign_in import HeldBearer
-from micromegas_jupyter.hub.refusals import exchange_refused, provider_unavailable
+from micromegas_jupyter.hub.refusals import Refused, exchange_refused, provider_unavailable
 from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
 from micromegas_jupyter.oidc.token import build_token_error
-from micromegas_jupyter.oidc.token_exchange import build_token_exchange_request, parse_token_exchange_answer
+from micromegas_jupyter.oidc.token_exchange import (
+    ACCESS_TOKEN_TYPE,
+    ID_TOKEN_TYPE,
+    build_token_exchange_request,
+    parse_token_exchange_answer,
+)
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.settings import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +39,14 @@ if TYPE_CHECKING:
 MAX_THREADS: Final = 8
 MAX_KEPT: Final = 10_000
 MARGIN_SECONDS: Final = 30.0
+FAILURE_PAUSE_SECONDS: Final = 5.0
+"""How long an exchange that failed is not tried again for that person, so that no failure becomes many requests."""
 _SHARE_OF_LIFETIME: Final = 0.5
+_LOG: Final = logging.getLogger("micromegas_jupyter.hub")
+_SUBJECT_TOKEN_TYPES: Final = {Bearer.ID_TOKEN: ID_TOKEN_TYPE, Bearer.ACCESS_TOKEN: ACCESS_TOKEN_TYPE}
 
 Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
 class HubProvider:
@@ -53,6 +65,7 @@ class HubProvider:
         self._documents = ProviderDocuments(settings.issuer, http=self._http, clock=clock)
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="provider")
         self._kept: OrderedDict[str, HeldBearer] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[float, Refused]] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def authorization_endpoint(self) -> str | None:
@@ -86,14 +99,31 @@ class HubProvider:
         async with lock:
             kept = self._kept.get(owner)
             # A name at the Hub may be given to another person.
-            if kept is not None and kept.subject == held.subject and self._has_time_left(kept):
+            if kept is not None and kept.subject != held.subject:
+                kept = None
+            if kept is not None and self._has_time_left(kept):
                 self._kept.move_to_end(owner)
                 return kept
-            fresh = await self._on_thread(lambda: self._exchange(setting, held))
-            self._kept[owner] = fresh
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+            try:
+                fresh = await self._exchange_unless_failed(owner, setting, held)
+            except Refused as refused:
+                # One that has not ended serves on in an outage.
+                if kept is None or refused.retry_after_seconds is None or kept.expires_at <= self._clock.now():
+                    raise
+                return kept
+            _remember(self._kept, owner, fresh)
             return fresh
+
+    async def _exchange_unless_failed(self, owner: str, setting: ExchangeSetting, held: HeldBearer) -> HeldBearer:
+        until, refused = self._failures.get(owner, (0.0, None))
+        if refused is not None and self._clock.monotonic() < until:
+            raise refused.with_traceback(None)
+        try:
+            return await self._on_thread(lambda: self._exchange(setting, held))
+        except Refused as error:
+            _LOG.warning("The token of %s could not be exchanged: %s", owner, error.message)
+            _remember(self._failures, owner, (self._clock.monotonic() + FAILURE_PAUSE_SECONDS, error))
+            raise
 
     def close(self) -> None:
         """Wait for no call any more."""
@@ -111,7 +141,8 @@ class HubProvider:
         except MicromegasError:
             raise provider_unavailable() from None
         if not answer.is_success:
-            error = build_token_error(answer.body, is_refresh=False)
+            secrets = [secret for secret in (held.token, self._settings.client_secret) if secret is not None]
+            error = build_token_error(answer.body, is_refresh=False, secrets=secrets)
             raise provider_unavailable() if error.retryable else exchange_refused(error.what)
         now = self._clock.now()
         try:
@@ -138,9 +169,20 @@ class HubProvider:
             randomness=SYSTEM_RANDOMNESS,
         )
         fields = build_token_exchange_request(
-            held.token, audience=setting.audience, resource=setting.resource, scope=setting.scope
+            held.token,
+            audience=setting.audience,
+            resource=setting.resource,
+            scope=setting.scope,
+            subject_token_type=_SUBJECT_TOKEN_TYPES[self._settings.bearer],
         )
         return self._http.post_form(endpoint, {**fields, **proof.fields}, headers=proof.headers)
 
     async def _on_thread(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _remember(kept: OrderedDict[str, Value], owner: str, value: Value) -> None:
+    kept[owner] = value
+    kept.move_to_end(owner)
+    if len(kept) > MAX_KEPT:
+        kept.popitem(last=False)

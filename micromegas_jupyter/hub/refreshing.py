@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
 from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, is_refused, is_same_sign_in, read_bearer
 from micromegas_jupyter.oidc.token import build_token_error, usable_token
@@ -108,7 +109,7 @@ class SignInRefresher:
         try:
             answer = await authenticator.get_token_info(None, fields)
         except Exception as error:  # noqa: BLE001 - whatever it is, the person keeps what is kept until it is refused
-            return await self._keep_or_refuse(user, state, _read_error(error))
+            return await self._keep_or_refuse(user, state, _read_error(error, secret=state["refresh_token"]))
         if not is_same_sign_in(usable_token(state.get("id_token")), usable_token(answer.get("id_token"))):
             _LOG.error("The identity provider renewed the sign-in of %s with a token for somebody else.", user.name)
             return await self._refuse(user, state)
@@ -155,7 +156,7 @@ async def _with_groups(authenticator: Any, user: Any, state: dict[str, Any]) -> 
     return {"name": user.name, "admin": None, "groups": groups}
 
 
-def _read_error(error: Exception) -> AuthenticationError | ProviderUnavailable:
+def _read_error(error: Exception, *, secret: str) -> AuthenticationError | ProviderUnavailable:
     """Return what a failed renewal means; only the provider's own refusal ends a sign-in."""
     response = getattr(error, "response", None)
     status = getattr(error, "code", 0)
@@ -166,4 +167,4 @@ def _read_error(error: Exception) -> AuthenticationError | ProviderUnavailable:
         decoded: object = json.loads(body)
     except ValueError:
         return ProviderUnavailable("The identity provider gave no token and no reason.")
-    return build_token_error(decoded, is_refresh=True)
+    return build_token_error(decoded, is_refresh=True, secrets=[Secret(secret)])

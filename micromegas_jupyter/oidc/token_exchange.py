@@ -14,21 +14,29 @@ from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer
 TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
 _TYPE_PREFIX = "urn:ietf:params:oauth:token-type:"
 JWT_TYPE = f"{_TYPE_PREFIX}jwt"
+ID_TOKEN_TYPE = f"{_TYPE_PREFIX}id_token"
+ACCESS_TOKEN_TYPE = f"{_TYPE_PREFIX}access_token"
 
 # What can be sent to a server as a bearer token: RFC 8693 section 3.
-_BEARER_TYPES = (f"{_TYPE_PREFIX}access_token", f"{_TYPE_PREFIX}id_token", JWT_TYPE)
+_BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
 
 
 def build_token_exchange_request(
-    subject_token: Secret, *, audience: str | None, resource: str | None, scope: str | None
+    subject_token: Secret,
+    *,
+    audience: str | None,
+    resource: str | None,
+    scope: str | None,
+    subject_token_type: str = JWT_TYPE,
 ) -> dict[str, str | Secret]:
-    """Return the fields that exchange a platform's JWT.
+    """Return the fields that exchange a token.
 
     Args:
-        subject_token: The JWT; it says who asks.
+        subject_token: The token; it says who asks.
         audience: The name, at the provider, of what the new token is for.
         resource: The same as an address.
         scope: What the new token may do.
+        subject_token_type: What `subject_token` is: a platform's JWT when left out.
 
     Source: RFC 8693 section 2.1.
 
@@ -39,7 +47,7 @@ def build_token_exchange_request(
     return {
         "grant_type": TOKEN_EXCHANGE_GRANT,
         "subject_token": subject_token,
-        "subject_token_type": JWT_TYPE,
+        "subject_token_type": subject_token_type,
         **{name: value for name, value in wanted.items() if value},
         **resource_fields(resource),
     }

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,13 +49,11 @@ def readable_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Flight SQL server that accepts the tokens of the Hub's people."""
-    folder = tmp_path_factory.mktemp("flight")
-    issuer = {"issuer": hub_provider.issuer, "audience": [hub_provider.hub_client_id, hub_provider.client_id]}
+@contextmanager
+def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterator[str]:
+    """Run a Flight SQL server that accepts a provider's tokens for an audience, and give its address."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-    environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps({"issuers": [issuer]})
+    environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps({"issuers": [{"issuer": issuer, "audience": audience}]})
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
     with (
         (folder.parent / f"{folder.name}.log").open("wb") as log,
@@ -71,6 +69,14 @@ def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFac
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["uri"]
         process.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Flight SQL server that accepts the tokens of the Hub's people."""
+    audience = [hub_provider.hub_client_id, hub_provider.client_id]
+    with running_server(tmp_path_factory.mktemp("flight"), hub_provider.issuer, audience=audience) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="session")

@@ -46,13 +46,15 @@ class OwnValues:
     service_url: str
     flight_uri: str
     margin_seconds: int
+    exchange_resource: str | None = None
 
     @property
     def arguments(self) -> dict[str, str]:
+        exchange = f', exchange_resource="{self.exchange_resource}"' if self.exchange_resource else ""
         return {
             "https://id.example.com": self.issuer,
             "https://hub.example.com/": self.url,
-            '"micromegas-notebooks"': f'"{self.redirect_client_id}", margin_seconds={self.margin_seconds}',
+            '"micromegas-notebooks"': f'"{self.redirect_client_id}", margin_seconds={self.margin_seconds}{exchange}',
         }
 
 

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from traitlets.config import Config
+
 values = json.loads(Path(os.environ["TEST_HUB"]).read_text(encoding="utf-8"))
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - JupyterHub defines it
 
@@ -33,10 +35,22 @@ c.JupyterHub.load_roles = [
     }
 ]
 
-# As the chart does with `hub.config` before it runs `hub.extraConfig`.
-for section, settings in values["sections"].items():
-    c[section].update(settings)
-exec(compile(values["guide"], "the guide", "exec"))
+
+def run_guide(config: Config, text: str) -> None:
+    """Run a configuration of the guide, as the chart does with `hub.config` before it runs `hub.extraConfig`."""
+    for section, settings in values["sections"].items():
+        config[section].update(settings)
+    exec(compile(text, "the guide", "exec"), {"c": config})
+
+
+run_guide(c, values["guide"])
+
+# The same service once more, which exchanges tokens: a Hub has one, so here it has another name.
+exchanging = Config()
+run_guide(exchanging, values["exchanging_guide"])
+own_role = next(role for role in exchanging.JupyterHub.load_roles if role.get("services"))
+c.JupyterHub.services.append({**exchanging.JupyterHub.services[-1], "name": "exchanging"})
+c.JupyterHub.load_roles.append({**own_role, "name": "exchanging", "services": ["exchanging"]})
 
 c.GenericOAuthenticator.username_claim = lambda person: values["names"][person["sub"]]
 c.GenericOAuthenticator.extra_authorize_params = {"prompt": "consent"}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,7 +105,7 @@ class RunningHub:
     config: Path = CONFIG
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
-    ports: list[int] = field(default_factory=lambda: free_ports(4))
+    ports: list[int] = field(default_factory=lambda: free_ports(5))
     started_at: float = 0.0
     kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
@@ -120,6 +120,11 @@ class RunningHub:
         return f"{self.url}services/micromegas/"
 
     @property
+    def exchanging_url(self) -> str:
+        """The address for kernels of the service that exchanges tokens."""
+        return f"{self.url}services/exchanging/"
+
+    @property
     def log(self) -> str:
         """What the Hub, the service and the servers have logged so far."""
         return (self.folder / "hub.log").read_text(encoding="utf-8", errors="replace")
@@ -131,16 +136,17 @@ class RunningHub:
             as_chart: Start it as the guide's values for the Helm chart say, as far as they concern the Hub's program.
         """
         node, _npm = find_node()
-        guide, sections = configuration_of(
-            OwnValues(
-                url=self.url,
-                issuer=self.provider.issuer,
-                redirect_client_id=self.provider.client_id,
-                service_url=f"http://127.0.0.1:{self.ports[3]}",
-                flight_uri=self.environment["MICROMEGAS_ANALYTICS_URI"],
-                margin_seconds=self.margin_seconds,
-            ),
-            as_chart=as_chart,
+        own = OwnValues(
+            url=self.url,
+            issuer=self.provider.issuer,
+            redirect_client_id=self.provider.client_id,
+            service_url=f"http://127.0.0.1:{self.ports[3]}",
+            flight_uri=self.environment["MICROMEGAS_ANALYTICS_URI"],
+            margin_seconds=self.margin_seconds,
+        )
+        guide, sections = configuration_of(own, as_chart=as_chart)
+        exchanging = replace(
+            own, service_url=f"http://127.0.0.1:{self.ports[4]}", exchange_resource=self.provider.resource
         )
         values = {
             "url": self.url,
@@ -149,6 +155,7 @@ class RunningHub:
             "service_port": self.ports[3],
             "folder": str(self.folder),
             "guide": guide,
+            "exchanging_guide": configuration_of(exchanging, as_chart=as_chart)[0],
             "sections": sections,
             "names": {person.subject: person.name for person in self.people.values()},
             "proxy_command": [
@@ -249,7 +256,12 @@ class RunningHub:
         """Return the process of the sign-in service."""
         assert self._process is not None
         children = psutil.Process(self._process.pid).children(recursive=True)
-        return next(child for child in children if "micromegas_jupyter.hub" in child.cmdline())
+        return next(
+            child
+            for child in children
+            if "micromegas_jupyter.hub" in child.cmdline()
+            and child.environ()["JUPYTERHUB_SERVICE_NAME"] == "micromegas"
+        )
 
     def listening_ports(self) -> list[int]:
         """Return each port that a program of this Hub listens at."""
@@ -310,6 +322,9 @@ class RunningHub:
         assert self._process is not None
         assert self._process.poll() is None, self.log[-3000:]
         try:
-            return requests.get(f"{self.service_url}health", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
+            return all(
+                requests.get(f"{url}health", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
+                for url in (self.service_url, self.exchanging_url)
+            )
         except requests.ConnectionError:
             return False

@@ -17,6 +17,7 @@ from micromegas_jupyter.contracts import Secret
 from tests.integration.other_provider.installing import OtherProviderMissing, find_node
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _READY_TIMEOUT_SECONDS = 60
@@ -104,9 +105,25 @@ class OtherProvider:
         return str(self._keys[0].kid)
 
     def counts(self) -> dict[str, int]:
-        """Return how many sign-ins were renewed, and how often a refresh token came that was used before."""
+        """Return what was counted.
+
+        `renewals` of sign-ins, `reuses` of refresh tokens that were used before, `exchanges` of tokens, and `hangUps`
+        on whoever connected in an outage.
+        """
+        return self._ask({})
+
+    @contextlib.contextmanager
+    def outage(self) -> Iterator[None]:
+        """Hang up on everybody who connects, and on who is connected; afterwards it goes on where it was."""
+        self._ask({"out": True})
+        try:
+            yield
+        finally:
+            self._ask({"out": False})
+
+    def _ask(self, request: dict[str, bool]) -> dict[str, int]:
         assert self._process is not None
-        self._say(self._process, "{}")
+        self._say(self._process, json.dumps(request))
         counted: dict[str, int] = json.loads(self._next_line(self._process))
         return counted
 

@@ -1,9 +1,9 @@
 // A certified OpenID provider of another make (npm `oidc-provider`), configured for this project's tests.
 //
 // Started by tests/integration/other_provider/running.py. Its settings come as one JSON line on standard input; when it
-// answers it prints one JSON line on standard output. Each further line holds other signing keys, and is answered with a
-// line when they are in use, or asks for what was counted. It ends when standard input closes. Everything else goes to
-// standard error.
+// answers it prints one JSON line on standard output. Each further line holds other signing keys, says whether it hangs
+// up on everybody, or asks for what was counted; it is answered with a line when that is so. It ends when standard input
+// closes. Everything else goes to standard error.
 
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -22,9 +22,22 @@ const PEOPLE = {
   bob: { name: "Bob Singh", email: "bob@example.com", email_verified: true, groups: ["analysts"] },
 };
 
+const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
+const TOKEN_TYPE = "urn:ietf:params:oauth:token-type:";
+// Whose tokens may be exchanged.
+const EXCHANGED = new Set(["alice"]);
+
 const server = createServer();
 await new Promise((resolve) => server.listen(settings.port, "127.0.0.1", resolve));
 const issuer = `http://127.0.0.1:${server.address().port}`;
+
+const LAKE = {
+  scope: "lake",
+  audience: resource,
+  accessTokenFormat: "jwt",
+  accessTokenTTL: tokenLifetimeSeconds,
+  jwt: { sign: { alg: "RS256" } },
+};
 
 const makeProvider = (keys) => new Provider(issuer, {
   clients: [
@@ -52,7 +65,7 @@ const makeProvider = (keys) => new Provider(issuer, {
       client_secret: serviceSecret,
       application_type: "native",
       token_endpoint_auth_method: "client_secret_post",
-      grant_types: ["authorization_code", "refresh_token"],
+      grant_types: ["authorization_code", "refresh_token", TOKEN_EXCHANGE],
       response_types: ["code"],
       redirect_uris: ["http://127.0.0.1/hub/oauth_callback"],
     },
@@ -97,13 +110,7 @@ const makeProvider = (keys) => new Provider(issuer, {
         oneOf ?? (client.clientId.startsWith(serviceClientId) ? resource : undefined),
       getResourceServerInfo: (ctx, indicator) => {
         if (indicator !== resource) throw new errors.InvalidTarget();
-        return {
-          scope: "lake",
-          audience: resource,
-          accessTokenFormat: "jwt",
-          accessTokenTTL: tokenLifetimeSeconds,
-          jwt: { sign: { alg: "RS256" } },
-        };
+        return LAKE;
       },
       useGrantedResource: () => true,
     },
@@ -124,7 +131,55 @@ const makeProvider = (keys) => new Provider(issuer, {
   },
 });
 
-const counts = { renewals: 0, reuses: 0 };
+// Token exchange (RFC 8693), which `oidc-provider` leaves to whoever runs it: a token that was made for the application
+// that asks, for an access token of the same person for the resource.
+function offerExchange(provider) {
+  provider.registerGrantType(
+    TOKEN_EXCHANGE,
+    async (ctx) => {
+      const { client, params } = ctx.oidc;
+      const accountId = await personOf(provider, client, params);
+      if (!PEOPLE[accountId]) throw new errors.InvalidRequest("the subject token is not valid");
+      if (params.resource !== resource) throw new errors.InvalidTarget();
+      if (!EXCHANGED.has(accountId)) throw new errors.InvalidTarget("not for this person");
+      const token = new provider.AccessToken({ accountId, client, gty: "token_exchange", scope: "lake" });
+      token.resourceServer = new provider.ResourceServer(resource, LAKE);
+      counts.exchanges += 1;
+      ctx.body = {
+        access_token: await token.save(),
+        issued_token_type: `${TOKEN_TYPE}access_token`,
+        token_type: token.tokenType,
+        expires_in: token.expiration,
+      };
+    },
+    ["resource", "audience", "scope", "subject_token", "subject_token_type"],
+  );
+  return provider;
+}
+
+async function personOf(provider, client, { subject_token: text, subject_token_type: type }) {
+  if (type === `${TOKEN_TYPE}access_token`) {
+    const found = await provider.AccessToken.find(text);
+    return found?.clientId === client.clientId ? found.accountId : undefined;
+  }
+  if (type !== `${TOKEN_TYPE}id_token`) throw new errors.InvalidRequest("no type of subject token that is known here");
+  try {
+    const { payload } = await provider.IdToken.validate(text, client);
+    return payload.exp > Date.now() / 1000 ? payload.sub : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const counts = { renewals: 0, reuses: 0, exchanges: 0, hangUps: 0 };
+
+// An outage: whoever connects is hung up on, and counted.
+let isOut = false;
+server.on("connection", (socket) => {
+  if (!isOut) return;
+  counts.hangUps += 1;
+  socket.destroy();
+});
 
 function count(provider) {
   provider.on("grant.success", (ctx) => {
@@ -138,7 +193,7 @@ function count(provider) {
 
 // What was issued is kept outside the provider object, so a new one with other keys goes on where the last one stopped.
 function serve(keys) {
-  const answer = count(makeProvider(keys)).callback();
+  const answer = count(offerExchange(makeProvider(keys))).callback();
   server.removeAllListeners("request");
   server.on("request", answer);
   process.stdout.write(`${JSON.stringify({ issuer })}\n`);
@@ -146,7 +201,11 @@ function serve(keys) {
 
 serve(settings.keys);
 input.on("line", (line) => {
-  const { keys } = JSON.parse(line);
+  const { keys, out } = JSON.parse(line);
+  if (out !== undefined) {
+    isOut = out;
+    server.closeAllConnections();
+  }
   if (keys) serve(keys);
   else process.stdout.write(`${JSON.stringify(counts)}\n`);
 });

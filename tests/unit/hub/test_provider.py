@@ -10,7 +10,7 @@ from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.http import HttpAnswer
 from micromegas_jupyter.hub.kept_sign_in import HeldBearer
-from micromegas_jupyter.hub.provider import HubProvider
+from micromegas_jupyter.hub.provider import FAILURE_PAUSE_SECONDS, HubProvider
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.unit.hub.test_settings import ENVIRON
@@ -100,12 +100,20 @@ def test_a_token_is_exchanged_for_the_servers_audience(clock: FakeClock) -> None
         {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": "hub-token",
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
             "audience": "lake",
             "client_id": "hub",
             "client_secret": "s3cret",
         }
     ]
+
+
+def test_an_access_token_is_exchanged_as_one(clock: FakeClock) -> None:
+    provider = Provider(issued("lake-token"))
+
+    exchanges(provider, clock, "alice", environ={**ASKS_FOR_LAKE, "MICROMEGAS_HUB_BEARER": "access_token"})
+
+    assert provider.forms[0]["subject_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
 
 
 def test_one_exchange_serves_a_person_until_it_ends_and_nobody_else(clock: FakeClock) -> None:
@@ -141,6 +149,53 @@ def test_a_token_that_is_about_to_end_is_exchanged_anew(clock: FakeClock) -> Non
     found = exchanges(provider, clock, "alice", "alice", "alice", pause=300)
 
     assert [held.token.reveal() for held in found] == ["first", "first", "second"]
+
+
+def test_a_token_that_has_not_ended_serves_on_while_the_provider_is_away(clock: FakeClock) -> None:
+    provider = Provider(issued("first"), ProviderUnavailable("no answer"), issued("second"))
+
+    found = exchanges(provider, clock, "alice", "alice", "alice", "alice", pause=290)
+
+    assert [held.token.reveal() for held in found] == ["first", "first", "first", "second"]
+
+
+@pytest.mark.parametrize("answer", [REFUSED, ProviderUnavailable("no answer")], ids=["refused", "no answer"])
+def test_an_exchange_that_failed_is_not_tried_again_for_that_person_at_once(
+    clock: FakeClock, answer: HttpAnswer | Exception
+) -> None:
+    provider = Provider(answer, issued("for bob"), issued("for alice"))
+    held = HeldBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
+    hub = HubProvider(read_service_settings({**ENVIRON, **ASKS_FOR_LAKE}), clock=clock, http=provider)
+
+    async def given(owner: str) -> str:
+        try:
+            return (await hub.exchanged(owner, held)).token.reveal()
+        except Refused as refused:
+            return refused.error
+
+    async def run() -> list[str]:
+        found = [await given(owner) for owner in ("alice", "alice", "bob")]
+        clock.advance(FAILURE_PAUSE_SECONDS)
+        return [*found, await given("alice")]
+
+    found = asyncio.run(run())
+    hub.close()
+
+    assert found[0] == found[1] != "for alice"
+    assert found[2:] == ["for bob", "for alice"]
+
+
+def test_a_provider_that_repeats_the_token_has_it_told_to_nobody(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    echo = HttpAnswer(status=400, body={"error": "invalid_target", "error_description": "not for hub-token, s3cret"})
+
+    with pytest.raises(Refused) as caught:
+        exchanges(Provider(echo), clock, "alice")
+
+    for text in (str(caught.value), caplog.text):
+        assert "invalid_target" in text
+        assert not any(secret in text for secret in ("hub-token", "s3cret"))
 
 
 @pytest.mark.parametrize(
