@@ -67,7 +67,7 @@ def test_refresh_tokens_rotate_and_a_second_use_is_counted_and_ends_the_family(
     counted = other_provider.counts()
 
     assert second != first
-    assert counted == {"renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
+    assert counted == {**before, "renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
     assert reuse.json()["error"] == "invalid_grant"
     assert after.json()["error"] == "invalid_grant"
 
