@@ -7,17 +7,14 @@ have somebody else's browser end it, or be given what somebody else's browser br
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qsl
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.hub.page_handler import HubPage
 from micromegas_jupyter.redirect import notice_page
 from micromegas_jupyter.redirect.cookies import BINDING_SECONDS, MAX_BINDINGS, binding_name, binding_value, bindings_in
-from micromegas_jupyter.redirect.messages import MAX_QUERY_CHARACTERS
 from micromegas_jupyter.redirect.pages import handed_over_page, reload_page
-from micromegas_jupyter.redirect.routing import digest_of
+from micromegas_jupyter.redirect.routing import digest_of, state_in
 
-_MAX_PARAMETERS: Final = 50
 _UNKNOWN: Final = notice_page(
     status=404,
     what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again.",
@@ -41,7 +38,6 @@ _NOT_SIGNED_IN: Final = notice_page(
     status=403,
     what="This browser is not signed in to the Hub any more. Open the Hub, and run %micromegas_login in the notebook.",
 )
-_TOO_LONG: Final = notice_page(status=414, what="The address is too long to be the end of a sign-in.")
 
 
 class StartHandler(HubPage):
@@ -53,7 +49,8 @@ class StartHandler(HubPage):
         Args:
             name: Of the sign-in.
         """
-        self.refuse_other_loads()
+        if self.refuse_other_loads():
+            return
         visitor = await self.visitor()
         if visitor is None:
             self.redirect(self.get_login_url())
@@ -70,9 +67,7 @@ class StartHandler(HubPage):
             return
         self._bind(visitor, sign_in.state_digest)
         self.parts.audit.write("sign_in_opened", owner=visitor)
-        self.set_status(302)
-        self.set_header("Location", sign_in.authorization_url.reveal())
-        self.finish()
+        self.send_redirect(302, sign_in.authorization_url.reveal())
 
     def _bind(self, visitor: str, state_digest: str) -> None:
         place = self.cookie_place()
@@ -88,11 +83,9 @@ class CallbackHandler(HubPage):
 
     async def get(self) -> None:
         """Keep for the owner's kernel what the owner's browser came back with, and send the browser on."""
-        self.refuse_other_loads()
-        if len(self.query) > MAX_QUERY_CHARACTERS:
-            self.send_page(_TOO_LONG)
+        if self.refuse_other_loads() or self.refuse_long_query():
             return
-        state = _state_in(self.query)
+        state = state_in(self.query)
         sign_in = None if state is None else self.parts.sign_ins.by_state(state)
         if state is None or sign_in is None:
             self.send_page(_NOT_OURS)
@@ -122,9 +115,7 @@ class CallbackHandler(HubPage):
         self.take_cookie(cookie)
         self.parts.sign_ins.hand_over(sign_in, Secret(self.query))
         self.parts.audit.write("sign_in_handed_over", owner=visitor)
-        self.set_status(303)
-        self.set_header("Location", f"{self.parts.settings.prefix}done")
-        self.finish()
+        self.send_redirect(303, f"{self.parts.settings.prefix}done")
 
 
 class DoneHandler(HubPage):
@@ -132,15 +123,6 @@ class DoneHandler(HubPage):
 
     async def get(self) -> None:
         """Say that the notebook goes on; nothing of anybody is on the page."""
-        self.refuse_other_loads()
+        if self.refuse_other_loads():
+            return
         self.send_page(handed_over_page())
-
-
-def _state_in(query: str) -> str | None:
-    """Return the state that stands in a query exactly once."""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
-    except ValueError:
-        return None
-    states = [value for name, value in pairs if name == "state"]
-    return states[0] if len(states) == 1 else None

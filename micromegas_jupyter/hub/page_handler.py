@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
 from tornado import web
 
-from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
+from micromegas_jupyter.redirect import notice_page
 from micromegas_jupyter.redirect.cookies import CookiePlace
-from micromegas_jupyter.redirect.pages import CONTENT_TYPE
+from micromegas_jupyter.redirect.safe_page import SafePage
 from micromegas_jupyter.redirect.signed_cookies import SignedCookies
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ IDENTITY_SECONDS: Final = 5
 """How long the Hub's word on who a browser's cookie belongs to is taken before it is asked again."""
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
-_NOT_A_PAGE_LOAD: Final = notice_page(status=403, what="This address is for opening in a browser tab only.")
 _WRONG_METHOD: Final = notice_page(status=405, what="This address is for opening in a browser only.")
 _NOT_ALLOWED: Final = notice_page(status=403, what="You are not allowed to use this service of the Hub.")
 _NOT_UNDERSTOOD: Final = "The request could not be understood."
@@ -36,24 +35,8 @@ def make_hub_oauth() -> HubOAuth:
     return HubOAuth(cache_max_age=IDENTITY_SECONDS)
 
 
-class SafePage(web.RequestHandler):
-    """Sends pages with their headers, and nothing of an address to anybody."""
-
-    query: str = ""
-
-    def set_default_headers(self) -> None:
-        """Set the headers of every page and redirect."""
-        for name, value in SECURITY_HEADERS.items():
-            self.set_header(name, value)
-
-    def compute_etag(self) -> None:
-        """Give none: these pages are never cached."""
-
-    def send_page(self, page: Page) -> None:
-        """Answer with a page."""
-        self.set_status(page.status)
-        self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(page.body)
+class ServicePage(SafePage, web.RequestHandler):
+    """Says nothing of an address to anybody when a request fails, either."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
         """Answer what no handler answers; nothing of the request is repeated."""
@@ -68,7 +51,7 @@ class SafePage(web.RequestHandler):
         _LOG.info("A page's request ended with %s.", "nothing" if typ is None else typ.__name__)
 
 
-class HubPage(SignedCookies, HubOAuthenticated, SafePage):  # type: ignore[misc]  # JupyterHub has no types
+class HubPage(SignedCookies, HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterHub has no types
     """A page for people of the Hub.
 
     `query` is what the browser sent behind the question mark; everything else sees the path only.
@@ -85,11 +68,7 @@ class HubPage(SignedCookies, HubOAuthenticated, SafePage):  # type: ignore[misc]
 
     def prepare(self) -> None:
         """Take the query out of the request before anything can repeat it."""
-        self.query = self.request.query
-        self.request.uri = self.request.path
-        self.request.query = ""
-        self.request.arguments = {}
-        self.request.query_arguments = {}
+        self.take_query()
 
     def check_xsrf_cookie(self) -> None:
         """Check nothing: no method that changes anything is answered."""
@@ -106,16 +85,6 @@ class HubPage(SignedCookies, HubOAuthenticated, SafePage):  # type: ignore[misc]
             raise web.Finish from None
         return str(model["name"])
 
-    def refuse_other_loads(self) -> None:
-        """Answer what is no page in a tab of its own, such as a frame, an image or a script's fetch.
-
-        Raises:
-            web.Finish: It was one.
-        """
-        if self.request.headers.get("Sec-Fetch-Dest", "document") != "document":
-            self.send_page(_NOT_A_PAGE_LOAD)
-            raise web.Finish
-
     def cookie_place(self) -> CookiePlace:
         """Return where the service's cookies hold."""
         settings = self.parts.settings
@@ -123,7 +92,7 @@ class HubPage(SignedCookies, HubOAuthenticated, SafePage):  # type: ignore[misc]
         return CookiePlace(is_secure=is_secure, base_url=settings.prefix, folder="")
 
 
-class HubLoginHandler(SafePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types
+class HubLoginHandler(ServicePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types
     """`GET oauth_callback`: ends the browser's sign-in at the Hub itself, as every service of a Hub has it.
 
     Args:

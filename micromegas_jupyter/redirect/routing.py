@@ -6,6 +6,7 @@ finds the kernel and keeps nothing. Drawing the random part and judging it are t
 
 import hashlib
 import re
+from urllib.parse import parse_qsl
 
 RANDOM_BYTES = 32
 """How many random bytes make a name unguessable (RFC 9700 section 4.7 asks for enough of them in a state)."""
@@ -14,6 +15,7 @@ START_PATH = "micromegas/start/"
 CALLBACK_PATH = "micromegas/callback"
 DONE_PATH = "micromegas/done"
 
+_MAX_PARAMETERS = 50
 # A kernel id is a UUID nearly everywhere; what provisioners and gateways make of it stays within this.
 _KERNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}", re.ASCII)
@@ -44,6 +46,16 @@ def kernel_id_in(name: str) -> str | None:
     """Return the kernel that a name leads to; None when it is no such name."""
     found = _NAME.fullmatch(name)
     return None if found is None else found.group(1)
+
+
+def state_in(query: str) -> str | None:
+    """Return the state that stands in a query exactly once; None when none does."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        return None
+    states = [value for name, value in pairs if name == "state"]
+    return states[0] if len(states) == 1 else None
 
 
 def digest_of(name: str) -> str:

@@ -13,9 +13,9 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
 
-from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
+from micromegas_jupyter.redirect import notice_page
 from micromegas_jupyter.redirect.cookies import CookiePlace
-from micromegas_jupyter.redirect.pages import CONTENT_TYPE
+from micromegas_jupyter.redirect.safe_page import SafePage
 from micromegas_jupyter.redirect.signed_cookies import SignedCookies
 from micromegas_jupyter.relay.public_address import base_of_request, configured_base
 
@@ -33,13 +33,12 @@ _CORS_PREFIX = "access-control-"
 _NOT_FOUND = notice_page(status=404, what="There is no such page.")
 _WRONG_METHOD = notice_page(status=405, what="This address is for opening in a browser only.")
 _REFUSED = notice_page(status=403, what="This server does not answer this request.")
-_NOT_A_PAGE_LOAD = notice_page(status=403, what="This address is for opening in a browser tab only.")
 _NOT_ALLOWED = notice_page(status=403, what="You are not allowed to use the kernels of this server.")
 _NO_ADDRESS = notice_page(status=400, what="The request does not say under which address this server was reached.")
 _NOT_UNDERSTOOD = "The request could not be understood."
 
 
-class RelayHandler(SignedCookies, JupyterHandler):
+class RelayHandler(SafePage, SignedCookies, JupyterHandler):
     """Answers GET with a page that says that there is none, and any other method with a refusal.
 
     `query` is what the browser sent behind the question mark. Everything that logs or repeats an address, Jupyter's
@@ -51,7 +50,6 @@ class RelayHandler(SignedCookies, JupyterHandler):
     """
 
     auth_resource = "kernels"
-    query: str = ""
 
     def initialize(self, *, relay: MicromegasRelay, calls: KernelCalls) -> None:
         """Take what all handlers of a server share."""
@@ -60,13 +58,7 @@ class RelayHandler(SignedCookies, JupyterHandler):
 
     async def prepare(self, *, _redirect_to_login: bool = True) -> Awaitable[None] | None:  # type: ignore[override]  # as the base class does
         """Take the query out of the request before anything can log it."""
-        self.query = self.request.query
-        self.request.uri = self.request.path
-        self.request.query = ""
-        self.request.arguments = {}
-        self.request.query_arguments = {}
-        # The page before may have had a sign-in's parameters in its address, too.
-        self.request.headers.pop("Referer", None)
+        self.take_query()
         return await super().prepare(_redirect_to_login=_redirect_to_login)
 
     @allow_unauthenticated
@@ -98,31 +90,12 @@ class RelayHandler(SignedCookies, JupyterHandler):
         parts = urlsplit(self.public_base() or "")
         return CookiePlace(is_secure=parts.scheme == "https", base_url=parts.path or self.base_url)
 
-    def refuse_other_loads(self) -> bool:
-        """Answer what is no page in a tab of its own, such as a frame, an image or a script's fetch; whether it was."""
-        if self.request.headers.get("Sec-Fetch-Dest", "document") == "document":
-            return False
-        self.send_page(_NOT_A_PAGE_LOAD)
-        return True
-
     async def refuse_unauthorized(self, user: User) -> bool:
         """Answer a person who may not use kernels; whether it was one."""
         if await ensure_async(self.authorizer.is_authorized(self, user, "execute", self.auth_resource)):
             return False
         self.send_page(_NOT_ALLOWED)
         return True
-
-    def send_page(self, page: Page) -> None:
-        """Answer with a page."""
-        self.set_status(page.status)
-        self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(page.body)
-
-    def send_redirect(self, status: int, location: str) -> None:
-        """Answer with a redirect; `location` is never taken from the request."""
-        self.set_status(status)
-        self.set_header("Location", location)
-        self.finish()
 
     def send_no_address(self) -> None:
         """Answer a request that does not say where it was sent to."""
@@ -133,17 +106,12 @@ class RelayHandler(SignedCookies, JupyterHandler):
         super().set_default_headers()
         for name in [name for name in self._headers if name.lower().startswith(_CORS_PREFIX)]:
             self.clear_header(name)  # from headers that the server was given for all pages (`tornado_settings`)
-        for name, value in SECURITY_HEADERS.items():
-            self.set_header(name, value)
 
     def set_cors_headers(self) -> None:
         """Set none, whatever the server is configured to allow elsewhere: no page reads these."""
 
     def check_xsrf_cookie(self) -> None:
         """Check nothing: no method that changes anything is answered."""
-
-    def compute_etag(self) -> None:
-        """Give none: these pages are never cached."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
         """Answer what was refused before it reached the handler."""

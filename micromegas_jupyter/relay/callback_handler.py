@@ -5,8 +5,6 @@ Whether it is worth anything is the kernel's to judge; what the person sees then
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from jupyter_server.auth.decorator import allow_unauthenticated
 
 from micromegas_jupyter.contracts import Secret
@@ -19,14 +17,13 @@ from micromegas_jupyter.redirect.cookies import (
     ending_name,
     ending_value,
 )
-from micromegas_jupyter.redirect.messages import MAX_QUERY_CHARACTERS, Accepted, AnswerRequest
+from micromegas_jupyter.redirect.messages import Accepted, AnswerRequest
 from micromegas_jupyter.redirect.pages import reload_page
-from micromegas_jupyter.redirect.routing import DONE_PATH, digest_of, kernel_id_in
+from micromegas_jupyter.redirect.routing import DONE_PATH, digest_of, kernel_id_in, state_in
 from micromegas_jupyter.relay.base_handler import RelayHandler
 from micromegas_jupyter.relay.silence import Silence
 
 _NO_KERNEL_STATUS = 409
-_MAX_PARAMETERS = 50
 # The same answer, whatever does not fit: nobody learns by trying.
 _NOT_OURS = notice_page(
     status=400,
@@ -35,7 +32,6 @@ _NOT_OURS = notice_page(
         "last ten minutes. Go back to the notebook and run %micromegas_login again."
     ),
 )
-_TOO_LONG = notice_page(status=414, what="The address is too long to be the end of a sign-in.")
 _NOT_SIGNED_IN = notice_page(
     status=403,
     what=(
@@ -51,12 +47,9 @@ class CallbackHandler(RelayHandler):
     @allow_unauthenticated  # the log-in page would take the code along in its address
     async def get(self, *_parts: str) -> None:
         """Hand the answer over and send the browser on, so that the code leaves its address bar and history."""
-        if self.refuse_other_loads():
+        if self.refuse_other_loads() or self.refuse_long_query():
             return
-        if len(self.query) > MAX_QUERY_CHARACTERS:
-            self.send_page(_TOO_LONG)
-            return
-        state = _state_in(self.query)
+        state = state_in(self.query)
         kernel_id = None if state is None else kernel_id_in(state)
         if state is None or kernel_id is None:
             self.send_page(_NOT_OURS)
@@ -102,13 +95,3 @@ class CallbackHandler(RelayHandler):
         place = self.cookie_place()
         self.take_cookie(binding_name(place, state_digest))
         self.give_cookie(ending_name(place), ending_value(kernel_id, state_digest), ENDING_SECONDS)
-
-
-def _state_in(query: str) -> str | None:
-    """Return the state that stands in a query exactly once."""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
-    except ValueError:
-        return None
-    states = [value for name, value in pairs if name == "state"]
-    return states[0] if len(states) == 1 else None

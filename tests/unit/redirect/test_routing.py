@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.redirect.routing import build_name, digest_of, is_kernel_id, kernel_id_in
+from micromegas_jupyter.redirect.routing import build_name, digest_of, is_kernel_id, kernel_id_in, state_in
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 RANDOM = "wNuMG1XJNcsT3-CfvHwJHU1yHQRRXZtUR2cruyvtP2A"
@@ -50,3 +50,19 @@ def test_what_gateways_call_their_kernels_is_a_kernel_id() -> None:
 def test_a_digest_is_sha_256_and_takes_any_text() -> None:
     assert digest_of("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert len(digest_of("\ud800")) == 64
+
+
+@pytest.mark.parametrize(
+    ("query", "state"),
+    [
+        ("code=c&state=s", "s"),
+        ("state=a%2Fb&code=c", "a/b"),
+        ("state=", ""),
+        ("code=c", None),
+        ("", None),
+        ("state=s&state=s", None),
+        ("state=s" + "&x=" * 50, None),
+    ],
+)
+def test_a_state_counts_where_it_stands_once(query: str, state: str | None) -> None:
+    assert state_in(query) == state
