@@ -4,6 +4,7 @@ No server chose these words, so they tell a dead server from one that wants the 
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from micromegas_jupyter.client.calls import Call
@@ -15,15 +16,54 @@ _UNREACHABLE: Final = re.compile(
     r"connection attempt timed out|recvmsg|sendmsg|Connection refused|handshake|empty address list",
     re.IGNORECASE,
 )
-# Each as the library's two builds, over OpenSSL and over BoringSSL, have it.
-_NO_TLS: Final = re.compile(r"wrong.version.number|http.request", re.IGNORECASE)
-_ENDED: Final = re.compile(r"certificate has expired|CERTIFICATE_EXPIRED", re.IGNORECASE)
-_NOT_TRUSTED: Final = re.compile(r"certificate.verify.failed", re.IGNORECASE)
-_OTHER_NAME: Final = re.compile(r"is not in peer certificate|hostname verification", re.IGNORECASE)
-_NO_GRPC: Final = re.compile(r"Failed parsing HTTP/2|selected ALPN", re.IGNORECASE)
+_PASSING: Final = "If it is only starting or stopping, try again."
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """Why a connection could not be made.
+
+    Attributes:
+        words: What gRPC says then, as the library's two builds, over OpenSSL and over BoringSSL, have it.
+        what: What happened; `{server}` stands for the server.
+        remedy: What to do.
+    """
+
+    words: re.Pattern[str]
+    what: str
+    remedy: str
+
+
+# In the order in which they are looked for, before what the words say less clearly.
+_CAUSES: Final = (
+    _Cause(
+        re.compile(r"wrong.version.number|http.request", re.IGNORECASE),
+        "{server} does not speak TLS, which the URI asks for.",
+        "Check host and port. If the server is meant to speak plain text, write grpc:// in place of grpc+tls://.",
+    ),
+    _Cause(
+        re.compile(r"certificate has expired|CERTIFICATE_EXPIRED", re.IGNORECASE),
+        "The certificate of {server} has ended.",
+        "Its administrator has to renew it; check the clock here.",
+    ),
+    _Cause(
+        re.compile(r"certificate.verify.failed", re.IGNORECASE),
+        "The certificate of {server} is of no authority that is trusted here.",
+        "Name the PEM file of its authority: MICROMEGAS_CA_BUNDLE, or ca_bundle in the profile.",
+    ),
+    _Cause(
+        re.compile(r"is not in peer certificate|hostname verification", re.IGNORECASE),
+        "The certificate of {server} is for another name.",
+        "Write the name in the URI that the certificate is for.",
+    ),
+    _Cause(
+        re.compile(r"Failed parsing HTTP/2|selected ALPN", re.IGNORECASE),
+        "What answers at {server} is no Flight SQL server.",
+        "Check the port: health and metrics over HTTP have one of their own.",
+    ),
+)
 _HUNG_UP: Final = re.compile(r"Socket closed|Connection reset|Broken pipe|recvmsg|sendmsg", re.IGNORECASE)
 _TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame", re.IGNORECASE)
-_PASSING: Final = "If it is only starting or stopping, try again."
 
 
 def is_unreachable(text: str) -> bool:
@@ -45,41 +85,19 @@ def explain_unreachable(text: str, call: Call) -> ServerUnavailable:
     return ServerUnavailable(f"The connection to {call.server} was lost.", remedy="Run the query again.")
 
 
-def _explain_failed(text: str, call: Call) -> ServerUnavailable:  # noqa: PLR0911 - one for each cause
-    server = call.server
-    if _NO_TLS.search(text):
-        return ServerUnavailable(
-            f"{server} does not speak TLS, which the URI asks for.",
-            remedy="Check host and port. If the server is meant to speak plain text, write grpc:// in place of grpc+tls://.",
-        )
-    if _ENDED.search(text):
-        return ServerUnavailable(
-            f"The certificate of {server} has ended.", remedy="Its administrator has to renew it; check the clock here."
-        )
-    if _NOT_TRUSTED.search(text):
-        return ServerUnavailable(
-            f"The certificate of {server} is of no authority that is trusted here.",
-            remedy="Name the PEM file of its authority: MICROMEGAS_CA_BUNDLE, or ca_bundle in the profile.",
-        )
-    if _OTHER_NAME.search(text):
-        return ServerUnavailable(
-            f"The certificate of {server} is for another name.",
-            remedy="Write the name in the URI that the certificate is for.",
-        )
-    if _NO_GRPC.search(text):
-        return ServerUnavailable(
-            f"What answers at {server} is no Flight SQL server.",
-            remedy="Check the port: health and metrics over HTTP have one of their own.",
-        )
+def _explain_failed(text: str, call: Call) -> ServerUnavailable:
+    for cause in _CAUSES:
+        if cause.words.search(text):
+            return ServerUnavailable(cause.what.format(server=call.server), remedy=cause.remedy)
     if _HUNG_UP.search(text):
         return _explain_hang_up(call)
     if _TLS_TROUBLE.search(text):
         return ServerUnavailable(
-            f"No secure connection to {server} could be made.",
+            f"No secure connection to {call.server} could be made.",
             remedy="Check that the server speaks TLS exactly when the URI says grpc+tls://, and that ca_bundle names "
             "the authority of its certificate.",
         )
-    return ServerUnavailable(f"{server} does not answer.")
+    return ServerUnavailable(f"{call.server} does not answer.")
 
 
 def _explain_hang_up(call: Call) -> ServerUnavailable:
