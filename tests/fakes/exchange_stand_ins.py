@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.mint import rsa_key
-from tests.fakes.stand_in import EMAIL, GOOGLE_ISSUER, PLATFORM_KEY, Call, Reply, StandIn, verified_claims
+from tests.fakes.scripted_http import Reply, Seen
+from tests.fakes.stand_in import EMAIL, GOOGLE_ISSUER, PLATFORM_KEY, StandIn, verified_claims
 
 if TYPE_CHECKING:
     from micromegas_jupyter.seams import Clock
@@ -54,7 +55,7 @@ class GoogleTokenEndpoint(StandIn):
         }
         return json.dumps({name: value for name, value in members.items() if value is not None})
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Exchange an assertion for an ID token or an access token."""
         if (call.method, call.path) != ("POST", "/token"):
             return Reply(status=404, body={"error": "not_found"})
@@ -106,11 +107,11 @@ class ExchangingProvider(StandIn):
         self.trusted_audience = trusted_audience or self.issuer
         self.client_secret = client_secret
 
-    def token_calls(self) -> list[Call]:
+    def token_calls(self) -> list[Seen]:
         """Return the calls of the token endpoint."""
         return [call for call in self.calls if call.path == "/token"]
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Answer for the discovery document and the token endpoint."""
         if call.path == "/.well-known/openid-configuration":
             return Reply(
@@ -132,7 +133,7 @@ class ExchangingProvider(StandIn):
             case _:
                 return Reply(status=400, body={"error": "unsupported_grant_type"})
 
-    def _exchange(self, call: Call) -> Reply:
+    def _exchange(self, call: Seen) -> Reply:
         if not self._is_authenticated(call):
             return Reply(status=401, body={"error": "invalid_client"})
         if call.form.get("subject_token_type") != "urn:ietf:params:oauth:token-type:jwt":
@@ -152,7 +153,7 @@ class ExchangingProvider(StandIn):
             }
         )
 
-    def _client_credentials(self, call: Call) -> Reply:
+    def _client_credentials(self, call: Seen) -> Reply:
         kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
         if call.form.get("client_assertion_type") != kind or "authorization" in call.headers:
             return Reply(status=401, body={"error": "invalid_client"})
@@ -176,7 +177,7 @@ class ExchangingProvider(StandIn):
         expires_at = claims.get("exp")
         return claims if isinstance(expires_at, int) and expires_at > self.now_seconds() else None
 
-    def _is_authenticated(self, call: Call) -> bool:
+    def _is_authenticated(self, call: Seen) -> bool:
         if self.client_secret is None:
             return call.form.get("client_id") == self.client_id and "authorization" not in call.headers
         expected = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()

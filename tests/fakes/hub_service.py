@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from tests.fakes.loopback_http import LoopbackHttp, RawCall, RawReply
 from tests.fakes.mint import mint_raw
 from tests.fakes.stand_in import PLATFORM_KEY
 
@@ -39,7 +38,7 @@ class HubReply:
     location: str | None = None
 
 
-class FakeHubService:
+class FakeHubService(LoopbackHttp):
     """A context manager; every call is kept, and `reply` may be replaced.
 
     Attributes:
@@ -47,6 +46,7 @@ class FakeHubService:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[HubCall] = []
         self.lifetime_seconds = 3600
         self.issuer = ISSUER
@@ -58,8 +58,7 @@ class FakeHubService:
         self.answer_to_redirect: str | None = None
         self.asked_for_answer = threading.Event()
         self.authorization_urls: list[str] = []
-        self._server = _Server(self)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/micromegas/"
+        self.url = f"{self.base}/services/micromegas/"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -70,13 +69,20 @@ class FakeHubService:
             "JUPYTERHUB_USER": "alice",
         }
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def respond(self, call: RawCall) -> RawReply:
+        body = json.loads(call.body) if call.method == "POST" else None
+        known = HubCall(
+            method=call.method, path=call.target, authorization=call.headers.get("authorization"), body=body
+        )
+        self.calls.append(known)
+        self.before_answer()
+        reply = self.reply(known)
+        is_text = isinstance(reply.body, str)
+        text = str(reply.body) if is_text else json.dumps(reply.body)
+        headers = {"Content-Type": "text/html" if is_text else "application/json"}
+        if reply.location is not None:
+            headers["Location"] = reply.location
+        return RawReply(status=reply.status, content=b"" if reply.status == 204 else text.encode(), headers=headers)
 
     def refuse(self, status: int, code: str) -> None:
         """Answer every call with an error of the contract."""
@@ -126,41 +132,3 @@ class FakeHubService:
                     return HubReply(status=204)
                 return HubReply(body={"query": self.answer_to_redirect})
         return HubReply(status=404, body="<p>Not found</p>")
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, service: FakeHubService) -> None:
-        self.service = service
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self._answer(None)
-
-    def do_POST(self) -> None:
-        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-    def _answer(self, body: object) -> None:
-        assert isinstance(self.server, _Server)
-        service = self.server.service
-        call = HubCall(method=self.command, path=self.path, authorization=self.headers.get("Authorization"), body=body)
-        service.calls.append(call)
-        service.before_answer()
-        reply = service.reply(call)
-        is_text = isinstance(reply.body, str)
-        text = str(reply.body) if is_text else json.dumps(reply.body)
-        content = b"" if reply.status == 204 else text.encode()
-        with suppress(OSError):
-            self.send_response(reply.status)
-            self.send_header("Content-Type", "text/html" if is_text else "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            if reply.location is not None:
-                self.send_header("Location", reply.location)
-            self.end_headers()
-            self.wfile.write(content)
-
-    def log_message(self, *_parts: object) -> None:
-        """Write nothing."""

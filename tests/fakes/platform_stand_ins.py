@@ -10,7 +10,8 @@ They were written from the vendors' documents and are as strict as those; they w
 
 from __future__ import annotations
 
-from tests.fakes.stand_in import EMAIL, GOOGLE_ISSUER, Call, Reply, StandIn
+from tests.fakes.scripted_http import Reply, Seen
+from tests.fakes.stand_in import EMAIL, GOOGLE_ISSUER, StandIn
 
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 GITHUB_SUBJECT = "repo:example/lake:ref:refs/heads/main"
@@ -29,7 +30,7 @@ class GithubRunner(StandIn):
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": REQUEST_TOKEN,
         }
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Give a token to whoever has the request token."""
         scheme, _, given = call.headers.get("authorization", "").partition(" ")
         if (scheme.lower(), given) != ("bearer", REQUEST_TOKEN):
@@ -52,7 +53,7 @@ class GoogleMetadataServer(StandIn):
         """Return the variable that leads here."""
         return {"GCE_METADATA_HOST": self.base.removeprefix("http://")}
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Give an ID token for the audience."""
         flavor = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM", "Content-Type": "text/html"}
         if call.headers.get("metadata-flavor") != "Google" or "x-forwarded-for" in call.headers:
@@ -75,7 +76,7 @@ class AzureMachine(StandIn):
         """Return the variable that leads here."""
         return {"AZURE_POD_IDENTITY_AUTHORITY_HOST": self.base}
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Give an access token for the resource; all numbers are text."""
         if call.headers.get("metadata") != "true" or "x-forwarded-for" in call.headers:
             return _azure_error("invalid_request", "Required metadata header not specified")
@@ -107,7 +108,7 @@ class AzureApp(StandIn):
         """Return the variables of an app with an identity."""
         return {"IDENTITY_ENDPOINT": f"{self.base}/MSI/token/", "IDENTITY_HEADER": APP_HEADER}
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Give an access token for the resource, and say only until when it holds."""
         if call.headers.get("x-identity-header") != APP_HEADER:
             return Reply(status=401, body={"statusCode": 401, "message": "No identity header"})

@@ -5,11 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from contextlib import suppress
-from dataclasses import dataclass, field
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography.exceptions import InvalidSignature
@@ -17,7 +13,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.loopback_http import LoopbackHttp, RawCall, RawReply
 from tests.fakes.mint import SigningKey, mint_raw, rsa_key
+from tests.fakes.scripted_http import Reply, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,28 +27,7 @@ GOOGLE_ISSUER = "https://accounts.google.com"
 PLATFORM_KEY = rsa_key("platform")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request that came."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    form: Mapping[str, str]
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """One answer."""
-
-    status: int = 200
-    body: object = None
-    text: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class StandIn:
+class StandIn(LoopbackHttp):
     """A context manager that serves at `base`; every call is kept, and the next answer may be replaced.
 
     Args:
@@ -58,33 +35,33 @@ class StandIn:
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.clock = clock
-        self.calls: list[Call] = []
+        super().__init__(clock=clock)
+        self.calls: list[Seen] = []
         self.lifetime_seconds = 3600
         self._replacements: list[Reply] = []
         self._lock = threading.Lock()
-        self._server = _Server(self)
-        self.base = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def reply_once(self, reply: Reply) -> None:
         """Answer the next request with `reply`."""
         self._replacements.append(reply)
 
-    def handle(self, call: Call) -> Reply:
-        """Answer one request."""
+    def respond(self, call: RawCall) -> RawReply:
+        form: Mapping[str, str] = {}
+        if call.method == "POST":
+            assert call.headers["content-type"] == "application/x-www-form-urlencoded"
+            form = _flat(call.body.decode())
+        parts = urlsplit(call.target)
+        query = _flat(parts.query)
+        reply = self.handle(Seen(method=call.method, path=parts.path, query=query, form=form, headers=call.headers))
+        return RawReply(status=reply.status, content=reply.content, headers=reply.all_headers)
+
+    def handle(self, call: Seen) -> Reply:
+        """Keep a request and answer it."""
         with self._lock:
             self.calls.append(call)
             return self._replacements.pop(0) if self._replacements else self.answer(call)
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Seen) -> Reply:
         """Answer one request as the vendor does."""
         raise NotImplementedError
 
@@ -118,51 +95,6 @@ def verified_claims(token: str, key: SigningKey, *, key_id: str) -> dict[str, ob
 
 def _decoded(segment: str) -> bytes:
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, stand_in: StandIn) -> None:
-        self.stand_in = stand_in
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self._answer({})
-
-    def do_POST(self) -> None:
-        assert self.headers["Content-Type"] == "application/x-www-form-urlencoded"
-        self._answer(_flat(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        assert isinstance(self.server, _Server)
-        return format_datetime(self.server.stand_in.clock.now(), usegmt=True)
-
-    def _answer(self, form: dict[str, str]) -> None:
-        assert isinstance(self.server, _Server)
-        parts = urlsplit(self.path)
-        reply = self.server.stand_in.handle(
-            Call(
-                method=self.command,
-                path=parts.path,
-                query=_flat(parts.query),
-                form=form,
-                headers={name.lower(): value for name, value in self.headers.items()},
-            )
-        )
-        content = (json.dumps(reply.body) if reply.text is None else reply.text).encode()
-        with suppress(OSError):
-            self.send_response(reply.status)
-            headers = {"Content-Type": "application/json", **reply.headers, "Content-Length": str(len(content))}
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-    def log_message(self, *_parts: object) -> None:
-        """Write nothing."""
 
 
 def _flat(query: str) -> dict[str, str]:

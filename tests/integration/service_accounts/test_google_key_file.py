@@ -12,7 +12,8 @@ from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderU
 from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
-from tests.fakes.stand_in import PLATFORM_KEY, Reply, verified_claims
+from tests.fakes.scripted_http import Reply
+from tests.fakes.stand_in import PLATFORM_KEY, verified_claims
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

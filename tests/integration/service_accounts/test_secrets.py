@@ -16,7 +16,7 @@ from micromegas_jupyter.settings import ClientSettings, WorkloadPlatform, Worklo
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
 from tests.fakes.platform_stand_ins import APP_HEADER, REQUEST_TOKEN, AzureApp, GithubRunner, GoogleMetadataServer
-from tests.fakes.stand_in import Reply
+from tests.fakes.scripted_http import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

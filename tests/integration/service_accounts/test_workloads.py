@@ -22,8 +22,9 @@ from tests.fakes.platform_stand_ins import (
     GithubRunner,
     GoogleMetadataServer,
 )
+from tests.fakes.scripted_http import Reply
 from tests.fakes.silent_server import SilentServer
-from tests.fakes.stand_in import PLATFORM_KEY, Reply, StandIn, verified_claims
+from tests.fakes.stand_in import PLATFORM_KEY, StandIn, verified_claims
 
 if TYPE_CHECKING:
     from pathlib import Path

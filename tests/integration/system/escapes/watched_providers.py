@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
     import flask
 
-    from tests.fakes.stand_in import Call, StandIn
-    from tests.fakes.stand_in import Reply as StandInReply
+    from tests.fakes.stand_in import StandIn
     from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
 
 
@@ -71,12 +69,12 @@ def watched(kind: type[StandIn], secrets: SecretsInPlay, on_request: Callable[[]
     """Return a stand-in's class whose instances note what they receive and issue."""
 
     class Watched(kind):  # type: ignore[misc, valid-type]
-        def handle(self, call: Call) -> StandInReply:
+        def handle(self, call: scripted_provider.Seen) -> scripted_provider.Reply:
             on_request()
             secrets.note_members(call.form.items())
             secrets.note_headers(call.headers)
-            reply: StandInReply = super().handle(call)
-            secrets.note_text(json.dumps(reply.body) if reply.text is None else reply.text)
+            reply: scripted_provider.Reply = super().handle(call)
+            secrets.note_text(reply.content.decode())
             return reply
 
     return Watched
