@@ -16,23 +16,22 @@ import pyarrow as pa
 from micromegas_jupyter.engine.barrier import barrier_holds
 from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result, run_now
-from micromegas_jupyter.engine.denial_functions import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
+from micromegas_jupyter.engine.denial_functions import register_denial_functions
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
-from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
-from micromegas_jupyter.engine.huge_values import check_huge_values
-from micromegas_jupyter.engine.identity import IDENTITY_NAMES, register_identity_functions, with_identity_syntax
+from micromegas_jupyter.engine.identity import register_identity_functions
+from micromegas_jupyter.engine.kept_answers import KeptAnswers
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.one_row import ReadyQuery, is_one_row, may_be_one_row
 from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
-from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
-from micromegas_jupyter.engine.plan_checks import check_plan, check_types, check_work, is_explain, placeholder_types
+from micromegas_jupyter.engine.plan_checks import check_plan, check_work, is_explain, placeholder_types
 from micromegas_jupyter.engine.pool import PlanningPool
+from micromegas_jupyter.engine.reading import Reading, read_statement
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
-from micromegas_jupyter.engine.tables import TableBuilder, find_mentions, listed_schema, mentions_any, names_of
+from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
@@ -50,10 +49,9 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
     from micromegas_jupyter.engine.denials import Denials
     from micromegas_jupyter.engine.leftovers import LeftoverEvents
+    from micromegas_jupyter.engine.placeholders import Placeholders
     from micromegas_jupyter.engine.plan_work import PlanWork
-    from micromegas_jupyter.engine.scanner import Scan
     from micromegas_jupyter.engine.settings import EngineSettings
-    from micromegas_jupyter.engine.tables import Mention
     from micromegas_jupyter.engine.visibility import VisibleTable
     from micromegas_jupyter.errors import MicromegasError
 
@@ -64,10 +62,9 @@ class _Statement:
 
     request: StatementRequest
     caller: AuthContext
-    scanned: Scan
-    placeholders: Placeholders
+    reading: Reading
     values: dict[str, pa.Scalar] = field(repr=False)
-    tables: list[VisibleTable] = field(repr=False)
+    tables: list[VisibleTable] = field(default_factory=list, repr=False)
     init_seconds: float = 0.0
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
@@ -113,6 +110,7 @@ class DataFusionEngine:
         self._conditions = Conditions()
         self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
         self._pool = PlanningPool(settings.planning_threads)
+        self._answers = KeptAnswers()
         self._leftovers = None if leftover_events is None else Leftovers(self._pool, leftover_events)
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
@@ -127,7 +125,8 @@ class DataFusionEngine:
             Unavailable: A file of a table is gone, or the tables cannot be listed.
             InternalError: A defect, or a condition on the caller's rows that cannot be used.
         """
-        return await self._pool.run(lambda: self._plan(request, caller))
+        kept = self._answers.get(request)
+        return await self._pool.run(lambda: self._plan(request, caller)) if kept is None else kept
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -153,29 +152,25 @@ class DataFusionEngine:
     def close(self) -> None:
         """Stop planning and remove the temporary folder."""
         self._pool.close()
+        self._answers.clear()
         self._sessions.close()
 
     def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
-        check_huge_values(scanned)
-        check_types(scanned)
-        scanned = with_identity_syntax(scanned)
-        if self._denials is not None and caller.is_admin:
-            scanned = with_denial_as_rows(scanned)
-        placeholders = find_placeholders(scanned)
+        reading = read_statement(
+            request.sql,
+            max_bytes=self._settings.max_statement_bytes,
+            knows_denials=self._denials is not None and caller.is_admin,
+        )
+        placeholders = reading.placeholders
         request = with_plain_parameters(request, placeholders.columns)
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
+        statement = _Statement(request=request, caller=caller, reading=reading, values=values)
+        if reading.may_stand_alone and (alone := self._alone(statement)) is not None:
+            return alone
         started = SYSTEM_CLOCK.monotonic()
-        statement = _Statement(
-            request=request,
-            caller=caller,
-            scanned=scanned,
-            placeholders=placeholders,
-            values=values,
-            tables=self._visibility.tables(self._tables.snapshot(), caller),
-            init_seconds=SYSTEM_CLOCK.monotonic() - started,
-        )
-        context = Context(sql=placeholders.sql, tables=names_of(statement.tables), own_errors=statement.failures)
+        tables = self._visibility.tables(self._tables.snapshot(), caller)
+        statement = replace(statement, tables=tables, init_seconds=SYSTEM_CLOCK.monotonic() - started)
+        context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
         try:
             planned = self._planned(statement, is_apart=False)
             if planned.is_filtered:
@@ -187,24 +182,39 @@ class DataFusionEngine:
                 raise
             raise _placed(translate(error, context), placeholders) from error
 
+    def _alone(self, statement: _Statement) -> PlannedQuery | None:
+        """Return the query of a statement that is one row made of nothing, without a look at the tables.
+
+        None for any other, and where planning fails: with the tables it fails again, and is explained better.
+        """
+        try:
+            planned = _planned_in(self._sessions.bare, statement)
+            if not is_one_row(planned.plan_text):
+                return None
+            return self._query(planned, statement, Context(sql=statement.reading.placeholders.sql))
+        except BaseException as error:
+            if not is_engine_failure(error):
+                raise
+            return None
+
     def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
-        mentions = find_mentions(statement.scanned)
-        if may_be_one_row(mentions.names) and not mentions_any(mentions, statement.tables):
-            needs_nothing = mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES | DENIAL_NAMES)
+        reading = statement.reading
+        if may_be_one_row(reading.mentions.names) and not mentions_any(reading.mentions, statement.tables):
             planned = (
                 _planned_in(self._sessions.bare, statement)
-                if needs_nothing
-                else self._planned_with(self._sessions.open_diskless, statement, mentions, is_apart=is_apart)
+                if reading.needs_nothing
+                else self._planned_with(self._sessions.open_diskless, statement, is_apart=is_apart)
             )
             if is_one_row(planned.plan_text):
                 return planned
-        return self._planned_with(self._sessions.open, statement, mentions, is_apart=is_apart)
+        return self._planned_with(self._sessions.open, statement, is_apart=is_apart)
 
     def _planned_with(
-        self, open_session: Callable[[], SessionContext], statement: _Statement, mentions: Mention, *, is_apart: bool
+        self, open_session: Callable[[], SessionContext], statement: _Statement, *, is_apart: bool
     ) -> _Planned:
         """Return a plan in a session of its own with all that the statement mentions."""
         started = SYSTEM_CLOCK.monotonic()
+        mentions = statement.reading.mentions
         session = open_session()
         if self._denials is not None and statement.caller.is_admin:
             register_denial_functions(
@@ -251,7 +261,7 @@ class DataFusionEngine:
 
     def _query(self, planned: _Planned, statement: _Statement, context: Context) -> PlannedQuery:
         frame = planned.frame
-        request = statement.request
+        request, reading = statement.request, statement.reading
         plan = frame.logical_plan()
         result = Result(schema=wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary))
         if is_explain(plan):
@@ -261,12 +271,14 @@ class DataFusionEngine:
         elif request.row_limit is not None:
             frame = frame.limit(request.row_limit)
         parameters = Parameters(
-            schema=_parameter_schema(statement.placeholders, request.parameters, plan),
-            unbound=() if request.parameters is not None else statement.placeholders.written,
+            schema=_parameter_schema(reading.placeholders, request.parameters, plan),
+            unbound=() if request.parameters is not None else reading.placeholders.written,
         )
         init_seconds = statement.init_seconds + planned.init_seconds
         if request.runs_at_once and not parameters.unbound and is_one_row(planned.plan_text):
             ran = run_now(frame, result, context)
+            if reading.is_constant:
+                self._answers.keep(request, result.schema, ran)
             return ReadyQuery(
                 ran, schema=result.schema, parameter_schema=parameters.schema, context_init_seconds=init_seconds
             )
@@ -279,7 +291,7 @@ class DataFusionEngine:
             context_init_seconds=init_seconds,
             work_class=estimate_work(
                 planned.plan_text,
-                statement.scanned,
+                reading.scanned,
                 (file for table in planned.tables for file in table.snapshot.files),
             ),
             leftovers=self._leftovers,
@@ -294,11 +306,11 @@ def _planned_in(
     init_seconds: float = 0.0,
     is_apart: bool = False,
 ) -> _Planned:
-    frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+    frame = session.sql_with_options(statement.reading.placeholders.sql, READ_ONLY, param_values=statement.values)
     plan = frame.logical_plan()
     plan_text = check_plan(plan)
     # Behind the barrier it is the same statement.
-    work = None if is_apart else check_work(plan, statement.scanned)
+    work = None if is_apart else check_work(plan, statement.reading.scanned)
     return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work)
 
 

@@ -46,11 +46,11 @@ def _figures(engine: DataFusionEngine, sql: str, *, batches: int | None = None) 
 
 
 def test_a_statement_without_a_table_reads_nothing(ask: Asker) -> None:
-    found = _figures(ask.engine, "SELECT 1")
+    found = _figures(ask.engine, "SELECT 1 + 1")
 
     assert (found.bytes_scanned, found.spilled_bytes, found.spill_count) == (0, 0, 0)
     assert found.peak_memory_bytes is None
-    assert found.context_init_seconds > 0
+    assert found.context_init_seconds == 0
     assert found.execution_seconds > 0
 
 
