@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
 
 class RawServer:
     """A context manager; `talk` is run with each connection after its request has begun to arrive.
@@ -58,3 +60,20 @@ class RawServer:
                 self._talk(connection, self)
             except OSError:
                 self.hung_up.set()
+
+
+def hang(_connection: socket.socket, server: RawServer) -> None:
+    """Say nothing."""
+    server.stopping.wait(60)
+
+
+def trickle_headers(connection: socket.socket, server: RawServer) -> None:
+    """Begin an answer and go on with its headers for ever."""
+    connection.sendall(_HEAD)
+    server.trickle(connection, b"X-Padding: a\r\n")
+
+
+def trickle_body(connection: socket.socket, server: RawServer) -> None:
+    """Begin a long body and send it byte by byte."""
+    connection.sendall(_HEAD + b"Content-Length: 100000\r\n\r\n")
+    server.trickle(connection, b" ")

@@ -19,11 +19,10 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.settings import Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.pause import FakePause
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -79,10 +78,6 @@ def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
     assert pending.wait_closed(DEADLINE_SECONDS)
     assert time.monotonic() - started < 9
     assert idp.seen("/token") == []
-
-
-def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(60)
 
 
 def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(idp: ScriptedProvider) -> None:

@@ -14,7 +14,7 @@ from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.errors import LoginTimedOut, ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.mint import rsa_key
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.auth.signing_in import sign_in
@@ -155,10 +155,6 @@ def test_a_login_replaces_the_sign_in_of_another_application(idp: ScriptedProvid
     provider = sign_in(idp, token_file=tmp_path / "t.json")
 
     assert OidcAuthProvider.from_file(tmp_path / "t.json").get_token() == provider.get_token()
-
-
-def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(60)
 
 
 def test_a_provider_that_hangs_in_the_middle_is_unavailable_within_the_deadline(idp: ScriptedProvider) -> None:

@@ -13,7 +13,7 @@ from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.http import exchange
 from micromegas_jupyter.http.platform_http import MAX_ANSWER_BYTES, MAX_RUNNING_CALLS, Platform, PlatformHttp
 from tests.fakes.platform_stand_ins import AzureMachine
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 from tests.fakes.tls_provider import TlsProvider
 
 if TYPE_CHECKING:
@@ -29,20 +29,6 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 def get(server: RawServer, *, timeout_seconds: float = 5) -> bytes:
     http = PlatformHttp(timeout_seconds=timeout_seconds)
     return http.get(server.url, headers={"Metadata": Secret("s3same")}, platform=PLATFORM).body
-
-
-def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(60)
-
-
-def trickle_headers(connection: socket.socket, server: RawServer) -> None:
-    connection.sendall(HEAD)
-    server.trickle(connection, b"X-Padding: a\r\n")
-
-
-def trickle_body(connection: socket.socket, server: RawServer) -> None:
-    connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-    server.trickle(connection, b" ")
 
 
 @pytest.mark.parametrize("talk", [hang, trickle_headers, trickle_body])

@@ -12,25 +12,11 @@ from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp, exchange
 from tests.fakes.raw_server import RawServer
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
-from tests.fakes.tls_provider import TlsProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.fakes.tls_provider import TlsProvider
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
-
-
-@pytest.fixture
-def tls_provider(tmp_path: Path) -> Iterator[TlsProvider]:
-    with TlsProvider(tmp_path) as running:
-        yield running
 
 
 def test_a_private_address_is_told(provider: ScriptedProvider) -> None:

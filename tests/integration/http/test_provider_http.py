@@ -16,22 +16,9 @@ from tests.fakes.tls_provider import TlsProvider
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
-
-
-@pytest.fixture
-def tls_provider(tmp_path: Path) -> Iterator[TlsProvider]:
-    with TlsProvider(tmp_path) as running:
-        yield running
 
 
 def test_a_redirect_is_not_followed(provider: ScriptedProvider) -> None:

@@ -10,25 +10,11 @@ import pytest
 
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 
 pytestmark = pytest.mark.integration
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-
-
-def hang(connection: socket.socket, server: RawServer) -> None:
-    server.stopping.wait(60)
-
-
-def trickle_headers(connection: socket.socket, server: RawServer) -> None:
-    connection.sendall(HEAD)
-    server.trickle(connection, b"X-Padding: a\r\n")
-
-
-def trickle_body(connection: socket.socket, server: RawServer) -> None:
-    connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-    server.trickle(connection, b" ")
 
 
 def trickle_chunks(connection: socket.socket, server: RawServer) -> None:

@@ -17,12 +17,11 @@ from micromegas_jupyter.http import ProviderHttp
 from micromegas_jupyter.http.provider_http import MAX_RUNNING_EXCHANGES
 from micromegas_jupyter.settings import ClientSettings
 from tests.fakes.connect_proxy import ConnectProxy
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import OTHER_HOST, TlsProvider, server_context
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -257,9 +256,6 @@ def test_calls_that_a_malformed_proxy_stops_leave_room_for_others(monkeypatch: p
 
 
 def test_the_deadline_holds_against_a_proxy_that_says_nothing(provider: TlsProvider) -> None:
-    def hang(connection: socket.socket, server: RawServer) -> None:
-        server.stopping.wait(60)
-
     with RawServer(hang) as proxy:
         started = time.monotonic()
         with pytest.raises(ProviderUnavailable, match=r"within 0\.5 seconds"):
@@ -279,9 +275,6 @@ def test_the_settings_authority_and_proxy_are_used(provider: TlsProvider) -> Non
 
 
 def test_the_settings_deadline_is_used() -> None:
-    def hang(connection: socket.socket, server: RawServer) -> None:
-        server.stopping.wait(60)
-
     with RawServer(hang) as server, pytest.raises(ProviderUnavailable, match="within 1 seconds"):
         provider_http(ClientSettings(provider_timeout_seconds=1.0)).fetch_json(server.url)
 
