@@ -12,7 +12,6 @@ from micromegas_jupyter.settings import LOOPBACK_HOSTS, LegacyApiKeys
 DEFAULT_PORT: Final = 50051
 DEFAULT_MEMORY_MIB: Final = 2048
 DEFAULT_WORKERS: Final = 2
-MOST_WORKERS: Final = 64
 DEFAULT_DRAIN_SECONDS: Final = 5.0
 
 

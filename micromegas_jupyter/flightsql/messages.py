@@ -39,7 +39,6 @@ def _message_class(package: str, name: str) -> Any:
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{package}.{name}"))
 
 
-HandshakeResponse = _message_class(_FLIGHT, "HandshakeResponse")
 ActionType = _message_class(_FLIGHT, "ActionType")
 Action = _message_class(_FLIGHT, "Action")
 Result = _message_class(_FLIGHT, "Result")

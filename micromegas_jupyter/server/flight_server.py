@@ -139,11 +139,6 @@ class FlightServer:
         self._server: grpc.aio.Server | None = None
         self._credentials: grpc.ServerCredentials | None = None
 
-    @property
-    def running_query_count(self) -> int:
-        """How many queries plan or stream now."""
-        return self._queries.running_count
-
     async def cancel_query(self, key: bytes) -> CancelStatus:
         """Cancel a query in this process for another one that shares the port, by the key that it was given."""
         return await self._running.cancel_here(key)

@@ -78,11 +78,6 @@ class QueryRunner:
             WorkClass.HEAVY, running=lambda: admission.heavy_count, waiting=lambda: admission.waiting_heavy_count
         )
 
-    @property
-    def running_count(self) -> int:
-        """How many queries plan or stream now."""
-        return self._admission.small_count + self._admission.heavy_count
-
     async def plan(self, call: Call, sql: str, parameters: pa.RecordBatch | None) -> PlannedQuery:
         """Plan a statement without running it, as its caller would run it.
 

@@ -130,10 +130,6 @@ class SupervisedStack:
         """Return what is served, for people; once it runs."""
         return str(self._supervisor.facts().get("described", ""))
 
-    def worker_pids(self) -> dict[int, int]:
-        """Return the process ids of the workers that answer, by number."""
-        return self._supervisor.pids()
-
     def reload(self) -> None:
         """Have this process and all workers read the access configuration again.
 
