@@ -33,7 +33,15 @@ class DiscreetParser(argparse.ArgumentParser):
         found, left_over = super().parse_known_args(self._with_free_texts_joined(args), namespace)
         if left_over:
             self.error("unrecognized arguments")
+        self._refuse_empty_options(found)
         return found, left_over
+
+    def _refuse_empty_options(self, found: argparse.Namespace) -> None:
+        # `--access-config "$FILE"` without FILE: what was asked for must not be left out without a word.
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
+                super().error(f"argument {'/'.join(action.option_strings)}: is empty; give a value, or leave it out")
 
     def _with_free_texts_joined(self, args: Sequence[str] | None) -> list[str]:
         # argparse takes a word that begins with a dash for an option, unless it is joined to its own.

@@ -94,17 +94,19 @@ class ParquetFolder:
             return _build(_plain_name(entry.stem), [entry], self._footer(entry, footers).schema)
         if kind != stat.S_IFDIR:
             if kind and _is_parquet(entry):
-                raise _Unusable("is left out: it is neither a file nor a folder")
+                raise _Unusable("is left out: it is not a file")
             return None
-        files = [file for file in _entries(entry, inner=True) if _is_parquet(file) and _kind(file) == stat.S_IFREG]
+        inner = _entries(entry, inner=True)
+        files = [file for file in inner if _is_parquet(file)]
         if not files:
-            if any(_kind(inner) == stat.S_IFDIR for inner in _entries(entry, inner=True)):
+            if any(file.is_dir() for file in inner):
                 raise _Unusable("is left out: it holds no Parquet file itself, and folders below it are not read")
             return None
         schema = pa.schema([])
         kept = []
         for file in files:
             try:
+                _check_is_file(file)
                 schema = _joined(schema, self._footer(file, footers).schema)
             except _Unusable as why:
                 problems.append(f"{entry.name}/{file.name} {why}.")
@@ -161,6 +163,11 @@ def _kind(path: Path) -> int:
     if is_wanted_link:
         raise _Unusable("is left out: it is a link, and links are not followed")
     return stat.S_IFMT(mode)
+
+
+def _check_is_file(path: Path) -> None:
+    if _kind(path) != stat.S_IFREG:
+        raise _Unusable("is left out: it is not a file")
 
 
 def _is_parquet(path: Path) -> bool:

@@ -117,7 +117,7 @@ def test_a_pipe_is_left_out_and_not_waited_for(tmp_path: Path) -> None:
     folder = ParquetFolder(tmp_path)
 
     assert names(folder) == ["events"]
-    assert folder.problems == ("pipe.parquet is left out: it is neither a file nor a folder.",)
+    assert folder.problems == ("pipe.parquet is left out: it is not a file.",)
 
 
 def test_links_are_not_followed_wherever_they_lead(tmp_path: Path) -> None:
@@ -135,7 +135,27 @@ def test_links_are_not_followed_wherever_they_lead(tmp_path: Path) -> None:
 
     assert names(folder) == ["events"]
     told = "is left out: it is a link, and links are not followed."
-    assert folder.problems == (f"file.parquet {told}", f"folder {told}", f"inner.parquet {told}", f"trips {told}")
+    assert folder.problems == (
+        f"file.parquet {told}",
+        f"folder {told}",
+        f"inner.parquet {told}",
+        f"trips/1.parquet {told}",
+    )
+
+
+def test_a_link_or_a_folder_among_the_files_of_a_table_leaves_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "trips" / "1.parquet")
+    (tmp_path / "trips" / "2.parquet").symlink_to("1.parquet")
+    (tmp_path / "trips" / "3.parquet").mkdir()
+
+    folder = ParquetFolder(tmp_path)
+
+    (trips,) = folder.snapshot()
+    assert trips.files == (str(tmp_path / "trips" / "1.parquet"),)
+    assert folder.problems == (
+        "trips/2.parquet is left out: it is a link, and links are not followed.",
+        "trips/3.parquet is left out: it is not a file.",
+    )
 
 
 def test_the_folder_itself_may_be_named_by_a_link(tmp_path: Path) -> None:
