@@ -13,6 +13,7 @@ from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
 from tests.integration.browser.looks import check_accessible, choose_theme, save
 from tests.integration.browser.widget_states import STATES
+from tests.integration.reloading import wait_for_widget
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -127,7 +128,7 @@ def test_counting_down_says_nothing_to_the_kernel_and_a_page_that_is_loaded_agai
     page.on("websocket", listen)
 
     page.reload()
-    widget.get_by_text(re.compile(r"connected as alice@example.com, \d+ ms")).wait_for()
+    wait_for_widget(page, widget.get_by_text(re.compile(r"connected as alice@example.com, \d+ ms")))
     page.locator("text=/Python 3.*Idle/").first.wait_for()
     assert any(b"comm_" in frame for frame in frames)
     clock = widget.get_by_role("timer")

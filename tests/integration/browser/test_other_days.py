@@ -7,6 +7,7 @@ import pytest
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.looks import save
+from tests.integration.reloading import wait_for_widget
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -50,7 +51,7 @@ def test_a_page_that_is_loaded_again_while_a_query_waits_still_has_the_link(open
     provider_page.get_by_role("button", name="Allow").click()
     provider_page.get_by_text("You are signed in").wait_for()
 
-    page.get_by_role("region", name="Micromegas sign-in").get_by_text("Alice Martin").wait_for()
+    wait_for_widget(page, page.get_by_role("region", name="Micromegas sign-in").get_by_text("Alice Martin"))
 
 
 def test_a_page_that_is_loaded_again_while_a_query_waits_saves_no_picture_of_the_code(open_notebook):
@@ -64,7 +65,7 @@ def test_a_page_that_is_loaded_again_while_a_query_waits_saves_no_picture_of_the
     _load_again(page)
     page.get_by_text(f"waiting for you to type {code} at http").wait_for()
     sign_in(f"{page.locator('.jp-OutputArea a').get_attribute('href')}?user_code={code}")
-    widget.get_by_text("Alice Martin").wait_for()
+    wait_for_widget(page, widget.get_by_text("Alice Martin"))
 
     assert "<svg" not in _save(page, path)
 

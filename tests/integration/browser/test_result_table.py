@@ -7,6 +7,7 @@ import pytest
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.conftest import notebook_opener
 from tests.integration.browser.looks import DARKEST, check_accessible, choose_theme, luminance, save
+from tests.integration.reloading import wait_for_widget
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -73,7 +74,7 @@ def _column(result, number):
 def test_a_person_sorts_filters_and_turns_pages_without_asking_the_kernel(shown, tmp_path):
     page, result = shown
     # The widget above asks the kernel for its state when the page is loaded.
-    page.get_by_role("region", name="Micromegas sign-in").get_by_text("Alice Martin").wait_for()
+    wait_for_widget(page, page.get_by_role("region", name="Micromegas sign-in").get_by_text("Alice Martin"))
     page.evaluate(WATCH_SOCKETS)
     header = {name: _header(result, name) for name in ("time", "score", "msg")}
     assert header["time"].inner_text().split("\n") == ["time", "timestamp[ns, no time zone]"]

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.integration.reloading import wait_for_widget
+
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
 
 APPS = ["lab", "notebook"]
@@ -66,7 +68,8 @@ def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
     notebook.save()
     notebook.page.reload()
     notebook.wait_until_idle()
-    notebook.wait_for_person()
+    wait_for_widget(notebook.page, notebook.widget.get_by_text("Alice Martin").first)
+    notebook.wait_until_idle()
 
     notebook.choose("Kernel", "Restart Kernel and Run All Cells…")
     notebook.page.get_by_role("button", name="Confirm Kernel Restart").click()
