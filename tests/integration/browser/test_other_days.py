@@ -9,7 +9,7 @@ from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.looks import save
 from tests.integration.reloading import wait_for_widget
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NARROW_PIXELS = 320
 SAVE_TRIES = 40
