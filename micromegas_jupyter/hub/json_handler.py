@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tornado import web
 
 from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.hub.caller_limits import client_address
 from micromegas_jupyter.hub.callers import check_caller
-from micromegas_jupyter.hub.refusals import Refused, bad_request, invalid_token, slow_down
+from micromegas_jupyter.hub.refusals import Refused, bad_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,18 +47,13 @@ class JsonHandler(web.RequestHandler):
         """Return the Hub's name of the person whose server calls.
 
         Raises:
-            Refused: It is no such server, it calls too often, or it could read refresh tokens by itself.
+            Refused: It is no such server, it or its address calls too often, or it could read refresh tokens by itself.
         """
-        token = self._hub_token()
-        found = await self.parts.hub.owner_of(token)
-        if found is None:
-            raise invalid_token()
+        found = await self.parts.limits.owner_of(
+            self._hub_token(), address=client_address(self.request), ask=self.parts.hub.owner_of
+        )
         self.owner_name = found.name
-        name = check_caller(found)
-        wait_seconds = self.parts.limits.take(name)
-        if wait_seconds:
-            raise slow_down(int(wait_seconds) + 1)
-        return name
+        return check_caller(found)
 
     def body_members(self) -> Mapping[str, object]:
         """Return the request's JSON object; an empty body is an empty object.
@@ -80,14 +76,12 @@ class JsonHandler(web.RequestHandler):
         self.set_status(status)
         self.finish(json.dumps(members))
 
-    def _hub_token(self) -> Secret:
+    def _hub_token(self) -> Secret | None:
         text = self.request.headers.get("Authorization", "")
         token = text[len(_SCHEME) :].strip()
         if text[: len(_SCHEME)].lower() != _SCHEME or not token or len(token) > _MAX_TOKEN_CHARACTERS:
-            raise invalid_token()
-        if not token.isascii() or not token.isprintable():
-            raise invalid_token()
-        return Secret(token)
+            return None
+        return Secret(token) if token.isascii() and token.isprintable() else None
 
     def set_default_headers(self) -> None:
         """Set the headers of every answer."""
@@ -115,7 +109,9 @@ class JsonHandler(web.RequestHandler):
         )
 
     def _send_refusal(self, refused: Refused) -> None:
-        self.parts.audit.write(self.event, owner=self.owner_name, reason=refused.error)
+        if refused.has_audit_line:
+            address = client_address(self.request) if self.owner_name is None else None
+            self.parts.audit.write(self.event, owner=self.owner_name, client_ip=address, reason=refused.error)
         if refused.retry_after_seconds is not None:
             self.set_header("Retry-After", str(refused.retry_after_seconds))
         if refused.status == 401:  # noqa: PLR2004 - HTTP

@@ -67,7 +67,8 @@ class HubPage(SignedCookies, HubOAuthenticated, ServicePage):  # type: ignore[mi
         self.hub_auth = hub_oauth
 
     def prepare(self) -> None:
-        """Take the query out of the request before anything can repeat it."""
+        """Take the query out of the request before anything can repeat it, and a token, which no browser sends."""
+        self.request.headers.pop("Authorization", None)
         self.take_query()
 
     def check_xsrf_cookie(self) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.rate_limit import TokenBuckets
     from micromegas_jupyter.hub.audit import HubAudit
+    from micromegas_jupyter.hub.caller_limits import CallerLimits
     from micromegas_jupyter.hub.hub_api import HubApi
     from micromegas_jupyter.hub.provider import HubProvider
     from micromegas_jupyter.hub.settings import ServiceSettings
@@ -28,7 +28,7 @@ class ServiceParts:
         audit: Writes what happened.
         provider: Asks the identity provider.
         sign_ins: Those that browsers have not come back from.
-        limits: How often each person's servers may call.
+        limits: How often the Hub is asked about callers.
         clock: Tells the time.
     """
 
@@ -37,5 +37,5 @@ class ServiceParts:
     audit: HubAudit
     provider: HubProvider
     sign_ins: SignIns
-    limits: TokenBuckets[str]
+    limits: CallerLimits
     clock: Clock

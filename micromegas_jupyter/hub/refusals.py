@@ -20,10 +20,18 @@ class Refused(Exception):
         message: One sentence: what happened.
         remedy: What to do next.
         retry_after_seconds: When the same call may work, where waiting helps.
+        has_audit_line: Whether the audit log is told of each one.
     """
 
-    def __init__(
-        self, *, status: int, error: str, message: str, remedy: str, retry_after_seconds: int | None = None
+    def __init__(  # noqa: PLR0913 - what an answer consists of
+        self,
+        *,
+        status: int,
+        error: str,
+        message: str,
+        remedy: str,
+        retry_after_seconds: int | None = None,
+        has_audit_line: bool = True,
     ) -> None:
         super().__init__(f"{message} {remedy}")
         self.status = status
@@ -31,6 +39,7 @@ class Refused(Exception):
         self.message = message
         self.remedy = remedy
         self.retry_after_seconds = retry_after_seconds
+        self.has_audit_line = has_audit_line
 
 
 def invalid_token() -> Refused:
@@ -107,6 +116,18 @@ def slow_down(seconds: int) -> Refused:
         message="This server asks for tokens too often.",
         remedy=f"Wait {seconds} seconds; one token serves all calls until it ends.",
         retry_after_seconds=seconds,
+    )
+
+
+def too_many_unknown_tokens(seconds: int) -> Refused:
+    """Too many tokens came that the Hub does not know; there may be very many of these calls."""
+    return Refused(
+        status=429,
+        error="slow_down",
+        message="Too many calls came here with tokens that JupyterHub does not know.",
+        remedy=f"Wait {seconds} seconds. A server that was just started is let in then.",
+        retry_after_seconds=seconds,
+        has_audit_line=False,
     )
 
 

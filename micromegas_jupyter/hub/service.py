@@ -13,9 +13,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.access.rate_limit import TokenBuckets
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.hub.audit import AUDIT_LOGGER, HubAudit
+from micromegas_jupyter.hub.caller_limits import CallerLimits
 from micromegas_jupyter.hub.hub_api import HubApi
 from micromegas_jupyter.hub.own_rights import check_own_rights
 from micromegas_jupyter.hub.parts import ServiceParts
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.hub.settings import ServiceSettings
     from micromegas_jupyter.seams import Clock
 
-CALLS_PER_SECOND: Final = 5.0
-BURST_CALLS: Final = 300
-MAX_TRACKED_PEOPLE: Final = 10_000
-
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _START_TRIES: Final = 30
 _START_PAUSE_SECONDS: Final = 1.0
@@ -41,15 +37,14 @@ _LOOK_SECONDS: Final = 3.0
 
 def build_parts(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> ServiceParts:
     """Return what the handlers share."""
+    audit = HubAudit(clock=clock)
     return ServiceParts(
         settings=settings,
         hub=HubApi(settings.api_url, settings.api_token),
-        audit=HubAudit(clock=clock),
+        audit=audit,
         provider=HubProvider(settings, clock=clock),
         sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
-        limits=TokenBuckets(
-            per_second=CALLS_PER_SECOND, burst=BURST_CALLS, max_tracked=MAX_TRACKED_PEOPLE, clock=clock
-        ),
+        limits=CallerLimits(audit=audit, clock=clock),
         clock=clock,
     )
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import statistics
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.hub.caller_limits import BURST_UNKNOWN
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.integration.hub.running import until
 
 if TYPE_CHECKING:
     from tests.integration.hub.running import RunningHub
@@ -104,3 +109,24 @@ def test_many_who_ask_at_once_are_served_and_no_refresh_token_is_used_twice(sign
 
     assert statuses == [200] * len(tokens)
     assert signed_in.provider.counts()["reuses"] == 0
+
+
+def test_a_flood_through_the_proxy_is_turned_away_by_its_real_address_and_kernels_go_on(signed_in: RunningHub) -> None:
+    token = signed_in.server_token("alice")
+    assert post_token(signed_in, token).status_code == 200
+    place = urlsplit(signed_in.service_url)
+    # An address of loopback that no other test calls from.
+    flood = http.client.HTTPConnection(place.netloc, timeout=60, source_address=("127.0.0.2", 0))
+
+    def call(number: int) -> int:
+        headers = {"Authorization": f"Bearer {number}", "X-Forwarded-For": f"192.0.2.{number}"}
+        flood.request("POST", f"{place.path}token", body="{}", headers=headers)
+        answer = flood.getresponse()
+        answer.read()
+        return answer.status
+
+    with closing(flood):
+        until(lambda: [call(number) for number in range(BURST_UNKNOWN)][-1] == 429, "calls that are turned away")
+
+    assert post_token(signed_in, token).status_code == 200
+    assert '"calls_turned_away","client_ip":"127.0.0.2"' in signed_in.log

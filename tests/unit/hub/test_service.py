@@ -15,10 +15,11 @@ from tornado.netutil import bind_sockets
 
 from micromegas_jupyter.hub.application import build_application
 from micromegas_jupyter.hub.audit import AUDIT_LOGGER
+from micromegas_jupyter.hub.caller_limits import BURST_CALLS, BURST_UNKNOWN
 from micromegas_jupyter.hub.hub_api import HubApi, TokenOwner
 from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK
 from micromegas_jupyter.hub.refusals import hub_unavailable
-from micromegas_jupyter.hub.service import BURST_CALLS, build_parts
+from micromegas_jupyter.hub.service import build_parts
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint
@@ -196,6 +197,23 @@ def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     assert codes[: BURST_CALLS - 1] == [200] * (BURST_CALLS - 1)
     assert codes[-1] == 429
     assert (json.loads(answers[-1].body)["error"], answers[-1].headers["Retry-After"]) == ("slow_down", "1")
+
+
+class ForgetfulHub(Hub):
+    """Knows no token."""
+
+    async def owner_of(self, _token: object) -> TokenOwner | None:
+        return None
+
+
+def test_a_flood_without_a_token_of_the_hub_is_turned_away_by_the_address_that_the_proxy_names() -> None:
+    flood = {"Authorization": "Bearer nobody's", "X-Forwarded-For": "203.0.113.5, 192.0.2.9"}
+
+    answers = ask(ForgetfulHub(), *["token"] * (BURST_UNKNOWN + 1), headers=flood)
+
+    assert {answer.code for answer in answers[:BURST_UNKNOWN]} == {401}
+    assert (answers[-1].code, json.loads(answers[-1].body)["error"]) == (429, "slow_down")
+    assert answers[-1].headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize("path", ["redirect", "sign-ins"])
