@@ -1,23 +1,28 @@
-"""A person of the Hub opens JupyterLab in a browser: signed in without a click, and nothing secret is in the page."""
+"""A person of the Hub opens JupyterLab in a browser: signed in, without a click or by the card's link, and safely."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.integration.browser.conftest import CHROMIUM_OPTIONS
 from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible, choose_theme, luminance, save
+from tests.integration.hub.lab import (
+    ASK,
+    BEARER_TOKEN,
+    card_of,
+    chromium,
+    run_all,
+    sign_in_by_redirect,
+    write_notebook,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import BrowserContext
 
     from tests.integration.hub.running import RunningHub
     from tests.screenshots import SaveScreenshot
@@ -26,23 +31,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 WIDGET = ".micromegas-identity"
-BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
-CELLS = ("%load_ext micromegas_jupyter", "%micromegas_login", "%%sql\nSELECT current_user() AS me")
-PATIENCE_MILLISECONDS = 90_000
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
-    """Alice's browser, in which she is signed in at the Hub."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
+    """Alice's browser, in which she is signed in at the Hub and at the provider."""
     hers = signed_in.browser()
     hers.sign_in("alice")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
-        made = launched.new_context(viewport={"width": 1280, "height": 720})
-        made.set_default_timeout(PATIENCE_MILLISECONDS)
+    with chromium() as made:
         made.add_cookies(
             [
                 {"name": cookie.name, "value": cookie.value or "", "domain": cookie.domain, "path": cookie.path}
@@ -50,28 +46,23 @@ def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
             ]
         )
         yield made
-        launched.close()
 
 
 def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
     signed_in: RunningHub, context: BrowserContext, save_screenshot: SaveScreenshot
 ) -> None:
     alice = signed_in.people["alice"]
-    notebook = alice.home / "hub.ipynb"
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
-    notebook.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)), encoding="utf-8")
-    os.chown(notebook, *signed_in.system.ids(alice.name))
+    notebook = write_notebook(signed_in, "alice", "hub.ipynb", "%load_ext micromegas_jupyter", "%micromegas_login", ASK)
     page = context.new_page()
     page.goto(f"{signed_in.url}user/{alice.name}/lab/workspaces/hub/tree/hub.ipynb")
 
     run_all(page)
 
-    card = page.get_by_role("region", name="Micromegas sign-in")
-    expect(card).to_contain_text("Signed in through JupyterHub · 127.0.0.1", timeout=PATIENCE_MILLISECONDS)
+    card = card_of(page)
+    expect(card).to_contain_text("Signed in through JupyterHub · 127.0.0.1")
     expect(card.get_by_role("button", name=re.compile("Sign"))).to_have_count(0)
-    expect(page.locator(".jp-OutputArea").last).to_contain_text("alice", timeout=PATIENCE_MILLISECONDS)
-    expect(card).to_contain_text(re.compile(r"connected as \S*alice\S*, \d+ ms"), timeout=PATIENCE_MILLISECONDS)
+    expect(page.locator(".jp-OutputArea").last).to_contain_text("alice")
+    expect(card).to_contain_text(re.compile(r"connected as \S*alice\S*, \d+ ms"))
     page.add_style_tag(content=".Toastify { display: none }")  # JupyterLab asks everybody whether they want its news
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         choose_theme(page, theme)
@@ -86,8 +77,28 @@ def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
     assert not any(hub_token in text or BEARER_TOKEN.search(text) for text in texts)
 
 
-def run_all(page: Page) -> None:
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator("text=/Python 3.*Idle/").first.wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+def test_the_cards_link_signs_in_through_the_one_redirect_of_the_hub(
+    signed_in: RunningHub, context: BrowserContext
+) -> None:
+    alice = signed_in.people["alice"]
+    notebook = write_notebook(
+        signed_in,
+        "alice",
+        "redirect.ipynb",
+        f"%env MICROMEGAS_CONFIG_DIR={alice.home / 'in-a-browser'}\n%load_ext micromegas_jupyter",
+        "%micromegas_login --flow redirect",
+        ASK,
+    )
+    page = context.new_page()
+    page.goto(f"{signed_in.url}user/{alice.name}/lab/workspaces/redirect/tree/redirect.ipynb")
+    run_all(page)
+
+    sign_in_by_redirect(page, done_url=f"{signed_in.service_url}done")
+
+    card = card_of(page)
+    expect(card).to_contain_text("Signed in as ")
+    expect(card).not_to_contain_text("through JupyterHub")
+    expect(page.locator(".jp-OutputArea").last).to_contain_text("alice")
+    save(page)
+    texts = [page.content(), notebook.read_text(encoding="utf-8")]
+    assert not any(BEARER_TOKEN.search(text) or "code=" in text for text in texts)
