@@ -36,11 +36,13 @@ def main() -> None:
 
 
 def _serve(order: dict[str, object], ended: threading.Event) -> None:
+    from micromegas_jupyter.assembly.spill_directory import remove_spilled_by_the_dead
     from micromegas_jupyter.assembly.workers.limits import memory_limits
     from micromegas_jupyter.assembly.workers.order import WorkerOrder
     from micromegas_jupyter.assembly.workers.port import ReservedPort
     from micromegas_jupyter.assembly.workers.supervisor import Supervisor
 
+    remove_spilled_by_the_dead(None)
     limits = memory_limits(int(str(order["memory_mib"])), _WORKERS)
     task = {name: order[name] for name in ("folder", "is_lake", "key_sha256")}
     with ReservedPort(_HOST, 0) as port:
@@ -68,6 +70,7 @@ def _serve(order: dict[str, object], ended: threading.Event) -> None:
                 pass
         finally:
             supervisor.kill()
+            supervisor.stop(0.0)  # returns when it has ended and its spilled rows are gone
 
 
 def _answer(answer: dict[str, object]) -> None:

@@ -1,15 +1,12 @@
 """Hands an administrator's limits to the parts that keep them."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from micromegas_jupyter.assembly.spill_directory import check_spill_directory
 from micromegas_jupyter.engine import EngineSettings, default_heavy_statements, processor_count
-from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.settings import ServerLimits, parse_server_limits
-from micromegas_jupyter.settings.server_limits import SPILL_DIRECTORY_VARIABLE
 
 _MIB = 1024 * 1024
 
@@ -21,13 +18,7 @@ def read_server_limits(environ: Mapping[str, str]) -> ServerLimits:
         ConfigurationError: One is malformed, or nothing can be written to the spill directory.
     """
     limits = parse_server_limits(environ)
-    folder = limits.spill_directory
-    if folder is not None and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise ConfigurationError(
-            "The spill directory is not a folder that this server may write to.",
-            key=SPILL_DIRECTORY_VARIABLE,
-            remedy="Make it, and let the server's user write to it.",
-        )
+    check_spill_directory(limits.spill_directory)
     return limits
 
 
@@ -83,6 +74,5 @@ def limit_engine(settings: EngineSettings, limits: ServerLimits) -> EngineSettin
         settings,
         heavy_statements=limits.max_heavy_queries or None,
         spill_limit_bytes=limits.spill_mib * _MIB,
-        spill_directory=limits.spill_directory,
         max_statement_bytes=limits.max_statement_bytes,
     )

@@ -19,7 +19,7 @@ from micromegas_jupyter.assembly.server_limits import (
 from micromegas_jupyter.assembly.server_readiness import find_readiness
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lakehouse import make_lake_folder
+from micromegas_jupyter.lakehouse import Lake, make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.server import (
     FlightServerSettings,
@@ -226,6 +226,8 @@ class ServerStack:
             make_lake_folder(self.options.lake)
         if self._recorder is not None:
             self._recorder.start()
+        elif self.lake is not None:
+            self._remove_leftovers(self.lake)
         try:
             if self._http is not None:
                 self._http_port = self._http.start()
@@ -233,6 +235,13 @@ class ServerStack:
         except BaseException:
             self.stop()
             raise
+
+    def _remove_leftovers(self, lake: Lake) -> None:
+        """Remove unfinished files of processes that were killed; where a recorder runs, it does so all the time."""
+        try:
+            lake.remove_leftovers()
+        except Unavailable as error:
+            _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
 
     def cancel_query(self, key: bytes) -> "CancelStatus":
         """Cancel a query of this process by its key, for another process on the same port."""

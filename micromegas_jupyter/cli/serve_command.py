@@ -145,6 +145,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--workers is a number from 0 to {_MOST_WORKERS}.")
     if not 0 <= arguments.drain_seconds <= _LONGEST_DRAIN_SECONDS:
         raise UsageError(f"--drain-seconds is a number from 0 to {_LONGEST_DRAIN_SECONDS}.")
+    if arguments.workers:
+        return _serve(arguments)
+    from micromegas_jupyter.assembly.spill_directory import own_temporaries
+
+    _, limits = limit_environment(arguments, access_environment(arguments))
+    with own_temporaries(limits.spill_directory):
+        return _serve(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
     proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
     environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()

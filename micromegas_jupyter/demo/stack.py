@@ -2,9 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -14,15 +11,18 @@ from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.behind_jupyter import BehindJupyter
 from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
+from micromegas_jupyter.temporary_folders import TemporaryFolder, remove_abandoned
 
 ADMIN_EMAIL = "alice@example.com"
 LAKE_AUDIENCE = "micromegas-demo-lake"
+_PREFIX = "micromegas-demo-"
 
 
 class DemoStack:
     """Provider and server, both on loopback, recording their own logs and load; a context manager.
 
-    Everything that it writes lies in one temporary folder, which goes when it stops.
+    Everything that it writes lies in one temporary folder, which goes when it stops, or when the next one starts if
+    it was killed.
 
     Args:
         host: A loopback address for the server.
@@ -41,12 +41,14 @@ class DemoStack:
         memory_mib: int = DEFAULT_MEMORY_MIB,
         behind: BehindJupyter | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="micromegas-demo-"))
+        remove_abandoned(_PREFIX)
+        self._own = TemporaryFolder(_PREFIX)
+        self.folder = self._own.path
         try:
             self.provider = DemoProvider(lake_audience=LAKE_AUDIENCE, behind=behind)
             self.provider.start()
         except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._own.close()
             raise
         try:
             self.server = open_server(
@@ -115,7 +117,7 @@ class DemoStack:
 
     def _remove(self) -> None:
         self.provider.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,6 @@ Which tables a session has is `tables`' answer.
 
 from __future__ import annotations
 
-import copy
 import functools
 import tempfile
 from pathlib import Path
@@ -33,21 +32,19 @@ _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
 
 class Sessions:
-    """Holds the shared runtime and its temporary folder; whoever made it calls `close`."""
+    """Holds the shared runtime, and a temporary folder for its owner's files; whoever made it calls `close`."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="engine-", dir=settings.spill_directory, ignore_cleanup_errors=True
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True)
         config = SessionConfig(dict(_OPTIONS)).with_information_schema(True).with_batch_size(settings.batch_rows)
         if settings.target_partitions is not None:
             config = config.with_target_partitions(settings.target_partitions)
         self._config = config
         # Sessions that are built from one builder, or from copies of it, share its memory pool.
         pooled = RuntimeEnvBuilder().with_fair_spill_pool(settings.memory_limit_bytes)
-        self._runtime = copy.copy(pooled).with_disk_manager_specified(self._folder.name)
-        self._diskless = copy.copy(pooled).with_disk_manager_disabled()
-        # The runtime's cap on spilled bytes can be set by a statement only, and counts for each session by itself.
+        self._runtime = pooled.with_disk_manager_disabled()
+        # What is spilled is capped by statement only, and for each session by itself. With the statement, DataFusion
+        # forgets any folder that it was given and takes the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
 
     @property
@@ -58,15 +55,18 @@ class Sessions:
     def open(self) -> SessionContext:
         """Return a new session without tables, which can spill up to the cap; it needs no closing.
 
-        It costs most of a millisecond: each makes a folder of its own for what it spills.
+        What it spills goes below the process's folder for temporary files (`TMPDIR`), and away with the session.
         """
-        context = self._opened(self._runtime)
+        context = self.open_diskless()
         context.sql(self._cap)
         return context
 
     def open_diskless(self) -> SessionContext:
-        """Return a new session without tables that cannot spill at all; it costs a tenth of the other kind."""
-        return self._opened(self._diskless)
+        """Return a new session without tables that cannot spill at all; it costs a fraction of the other kind."""
+        context = SessionContext(self._config, self._runtime)
+        for name in _REVEALING_FUNCTIONS:
+            context.deregister_udf(name)
+        return context
 
     @functools.cached_property
     def bare(self) -> SessionContext:
@@ -75,12 +75,6 @@ class Sessions:
         Statements that are planned with `READ_ONLY` leave nothing behind in a session.
         """
         return self.open_diskless()
-
-    def _opened(self, runtime: RuntimeEnvBuilder) -> SessionContext:
-        context = SessionContext(self._config, runtime)
-        for name in _REVEALING_FUNCTIONS:
-            context.deregister_udf(name)
-        return context
 
     def close(self) -> None:
         """Remove the temporary folder."""

@@ -24,8 +24,7 @@ class EngineSettings:
         memory_limit_bytes: What all running queries together may take from the engine's pool. Not a cap on the
             process: decoding and output live outside the pool (a 500 MB pool has been seen with 2.7 GB peaks), so an
             operating-system limit belongs around the process.
-        spill_limit_bytes: What one running query may write to the temporary folder.
-        spill_directory: An existing folder, below which the engine makes its own; None for the system's.
+        spill_limit_bytes: What one running query may write to the process's folder for temporary files.
         max_statement_bytes: The longest statement, in UTF-8 bytes; at most the default, for which the other
             limits of a statement's shape were measured.
         heavy_statements: How many heavy statements run at once; None for one for two processors. The server sees to it;
@@ -42,7 +41,6 @@ class EngineSettings:
 
     memory_limit_bytes: int = 1 << 30
     spill_limit_bytes: int = 8 << 30
-    spill_directory: str | None = field(default=None, repr=False)
     max_statement_bytes: int = MOST_STATEMENT_BYTES
     heavy_statements: int | None = None
     target_partitions: int | None = None

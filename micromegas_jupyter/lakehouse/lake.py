@@ -15,7 +15,7 @@ from filelock import FileLock
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lakehouse.compaction import Stopping
-from micromegas_jupyter.lakehouse.files import list_segments, storage_errors
+from micromegas_jupyter.lakehouse.files import list_segments, remove_old_temporaries, storage_errors
 from micromegas_jupyter.lakehouse.ingest import LakeSink
 from micromegas_jupyter.lakehouse.limits import LakeLimits, LakeSetup
 from micromegas_jupyter.lakehouse.maintenance import Maintenance, MaintenanceReport
@@ -94,6 +94,20 @@ class Lake:
     def sink(self) -> LakeSink:
         """Return the way to store rows that callers send."""
         return LakeSink(self._setup, self._user_tables)
+
+    def remove_leftovers(self) -> int:
+        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many.
+
+        Raises:
+            Unavailable: The folder cannot be read, or files cannot be removed.
+        """
+        before = self._setup.clock.now().timestamp() - self._setup.limits.temporary_age_seconds
+        with storage_errors("Files that are no longer needed could not be removed."):
+            removed = sum(
+                remove_old_temporaries(self._setup.folder(definition), modified_before=before)
+                for definition in self._setup.tables
+            )
+        return removed + self._user_tables.remove_leftovers(modified_before=before)
 
     def _listed(self, folder: Path, name: str, build: Callable[[tuple[str, ...]], TableSnapshot]) -> TableSnapshot:
         listed_at = self._setup.clock.monotonic()

@@ -16,6 +16,7 @@ from typing import Final
 
 import psutil
 
+from micromegas_jupyter.assembly.spill_directory import make_process_folder, process_folder_variables
 from micromegas_jupyter.assembly.workers.failures import rebuild_failure
 from micromegas_jupyter.assembly.workers.limits import WORKER_VARIABLES
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
@@ -49,16 +50,18 @@ class WorkerProcess:
         program: The module that it runs.
         changed: Called after each thing that was heard, and at the end.
         answers: Answers the worker's questions.
+        spill_directory: Where its folder for temporary files is, which goes when it has ended; None for the system's.
         clock: Tells when it was heard last.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who is told what
         self,
         order: WorkerOrder,
         *,
         program: str,
         changed: Callable[["WorkerProcess", Facts], None],
         answers: Callable[["WorkerProcess", Facts], Facts],
+        spill_directory: str | None,
         clock: Clock,
     ) -> None:
         self.order = order
@@ -73,17 +76,28 @@ class WorkerProcess:
         self._clock = clock
         mine, theirs = socket.socketpair()
         try:
+            self._folder = make_process_folder(spill_directory)
+        except OSError as error:
+            mine.close()
+            theirs.close()
+            raise Unavailable(f"A worker process could not be given a temporary folder: {error.strerror}.") from None
+        try:
             # Its own group: an interrupt at a terminal reaches the supervisor, which then lets its workers finish. No
             # session: Linux shares processors among those first, and only within one do urgent threads come first.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
                 [sys.executable, "-P", "-m", program],
-                env=Variables({**WORKER_VARIABLES, **_without_secrets(os.environ)}),
+                env=Variables(
+                    {**WORKER_VARIABLES, **_without_secrets(os.environ), **process_folder_variables(self._folder)}
+                ),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 process_group=0,
+                # Its folder counts as one of a living process until both have ended.
+                pass_fds=self._folder.locks,
             )
         except OSError as error:
             mine.close()
+            self._folder.close()
             raise Unavailable(f"A worker process could not be started: {error.strerror}.") from None
         finally:
             theirs.close()
@@ -148,6 +162,7 @@ class WorkerProcess:
             self._peer.finish()
             self._reap()
             self._changed(self, {"is": "ended"})
+            self._folder.close()
 
     def _reap(self) -> None:
         """Wait for the end; a worker that no longer talks is of no use."""

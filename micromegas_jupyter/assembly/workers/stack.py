@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.assembly.serve_options import ServeOptions, check_exposure
+from micromegas_jupyter.assembly.spill_directory import check_spill_directory, remove_spilled_by_the_dead
 from micromegas_jupyter.assembly.workers.limits import memory_limits
 from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
 from micromegas_jupyter.assembly.workers.order import WorkerOrder, describe_serving
@@ -45,6 +46,9 @@ class SupervisedStack:
         check_exposure(options)
         self.options = options
         variables = process_variables(environ)
+        server_limits = parse_server_limits(variables)
+        check_spill_directory(server_limits.spill_directory)
+        remove_spilled_by_the_dead(server_limits.spill_directory)
         self._port = ReservedPort(options.host, options.port)
         limits = memory_limits(options.memory_mib, options.workers)
         self._supervisor = Supervisor(
@@ -60,7 +64,8 @@ class SupervisedStack:
             workers=options.workers,
             limits=limits,
             keeps_spare=bool(options.spare_workers),
-            max_stuck=parse_server_limits(variables).max_stuck_queries,
+            max_stuck=server_limits.max_stuck_queries,
+            spill_directory=server_limits.spill_directory,
             program=program,
         )
         self._http_port: int | None = None

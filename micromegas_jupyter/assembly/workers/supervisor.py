@@ -45,6 +45,7 @@ class Supervisor:
         limits: One worker's memory.
         keeps_spare: Whether one more waits, ready to take over.
         max_stuck: How many queries of one caller may end with their worker in ten minutes; 0 for any number.
+        spill_directory: Where the workers' folders for temporary files are; None for the system's.
         program: The module that a worker runs.
         clock: Measures silence and waits.
     """
@@ -57,11 +58,13 @@ class Supervisor:
         limits: MemoryLimits,
         keeps_spare: bool = False,
         max_stuck: int = 0,
+        spill_directory: str | None = None,
         program: str = PROGRAM,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._order = order
         self._limits = limits
+        self._spill_directory = spill_directory
         self._program = program
         self._clock = clock
         self._lock = threading.RLock()
@@ -194,6 +197,7 @@ class Supervisor:
             program=self._program,
             changed=self._hear,
             answers=self._answer,
+            spill_directory=self._spill_directory,
             clock=self._clock,
         )
 

@@ -81,14 +81,13 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
     )
 
 
-def test_the_engine_gets_its_limits_in_its_own_units(tmp_path: Path) -> None:
-    limits = ServerLimits(max_heavy_queries=2, spill_mib=3, spill_directory=str(tmp_path), max_statement_bytes=100)
+def test_the_engine_gets_its_limits_in_its_own_units() -> None:
+    limits = ServerLimits(max_heavy_queries=2, spill_mib=3, max_statement_bytes=100)
 
     assert limit_engine(EngineSettings(planning_threads=1), limits) == EngineSettings(
         planning_threads=1,
         heavy_statements=2,
         spill_limit_bytes=3 << 20,
-        spill_directory=str(tmp_path),
         max_statement_bytes=100,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -332,8 +333,9 @@ def test_statements_do_not_see_each_other(ask: Asker) -> None:
     assert asyncio.run(many()) == [[{"x": index}] for index in range(30)]
 
 
-def test_closing_removes_the_temporary_folder(tmp_path: Path) -> None:
-    engine = DataFusionEngine(FixedTables(), EngineSettings(spill_directory=str(tmp_path), planning_threads=1))
+def test_closing_removes_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    engine = DataFusionEngine(FixedTables(), EngineSettings(planning_threads=1))
     (folder,) = tmp_path.iterdir()
     mode = folder.stat().st_mode & 0o777
 

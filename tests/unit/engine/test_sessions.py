@@ -12,6 +12,7 @@ from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SMALL = EngineSettings(memory_limit_bytes=60 << 20, spill_limit_bytes=8 << 20, target_partitions=1, planning_threads=1)
 # Its build side takes about 40 MB from the pool and keeps it while the other side streams.
@@ -67,6 +68,21 @@ def test_spilling_stops_at_the_cap(sessions: Sessions) -> None:
 
     with pytest.raises(Exception, match="allowable limit"):
         next(iter(sessions.open().sql(wide).execute_stream()))
+
+
+def test_what_is_spilled_lies_in_the_processs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    sessions = Sessions(replace(SMALL, spill_limit_bytes=1 << 30))
+    sort = "SELECT value * 7919 % 100003 AS n FROM generate_series(1, 10000000) ORDER BY n"
+    rows = iter(sessions.open().sql(sort).execute_stream())
+    next(rows)
+
+    spilled = [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    assert sum(path.stat().st_size for path in spilled) > 1 << 20
+    assert {path.stat().st_mode & 0o777 for path in spilled} == {0o600}
+    del rows
+    sessions.close()
 
 
 def test_sessions_have_the_settings_that_were_measured() -> None:

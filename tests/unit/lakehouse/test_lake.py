@@ -164,3 +164,16 @@ def test_an_id_can_be_given_up_twice(lake: Lake) -> None:
     writer.close()
 
     lake.open_writer("a").close()
+
+
+def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
+    folder = tmp_path / "lake" / "log_entries"
+    folder.mkdir(parents=True)
+    now = clock.now().timestamp()
+    for name, age in ((".old.tmp", 3700), (".new.tmp", 3500), ("old.parquet", 3700)):
+        (folder / name).touch()
+        os.utime(folder / name, (now - age, now - age))
+
+    assert lake.remove_leftovers() == 1
+
+    assert {path.name for path in folder.iterdir()} == {".new.tmp", "old.parquet"}
