@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def test_what_is_temporary_is_in_one_folder_that_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
+    (tmp_path / "micromegas-server-abcdefgh").mkdir(mode=0o700)  # of a process that has ended
     before = tempfile.gettempdir()
 
     with own_temporaries(str(tmp_path)):
