@@ -6,7 +6,9 @@ import gc
 import os
 import re
 import socket
+import tempfile
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -18,7 +20,6 @@ from tests.side_by_side import CHANGING_NAME, make_scheduler, place_of, process_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 __all__ = ["save_screenshot"]
 
@@ -125,6 +126,20 @@ def _loopback_only() -> Iterator[None]:
     yield
     socket.socket.connect = _real_connect  # type: ignore[method-assign]
     socket.socket.connect_ex = _real_connect_ex  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The machine's folder for temporary files, for what other accounts have to reach.
+
+    All else that tests and their programs write there goes below pytest's own folder, and away with it: a program that
+    a test kills leaves its files.
+    """
+    shared = Path(tempfile.gettempdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield shared
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,7 +40,7 @@ DOCUMENTS = ("/.well-known/openid-configuration", "/jwks")
 FLOOR = """
 import sys, grpc
 with grpc.insecure_channel(sys.argv[1]) as channel:
-    assert list(channel.unary_stream("/grpc.health.v1.Health/Check")(b"", timeout=10))
+    assert list(channel.unary_stream("/grpc.health.v1.Health/Check")(b"", timeout=60))
 """
 FIRST_TOKEN = """
 import time
@@ -97,7 +97,7 @@ def in_milliseconds(found: Sequence[float]) -> str:
 def ask(url: str, fields: dict[str, str] | None = None) -> bytes:
     """Call a provider with nothing between it and the socket."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     if fields is None:
         connection.request("GET", path)

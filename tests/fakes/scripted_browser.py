@@ -47,7 +47,7 @@ class ScriptedBrowser:
             while True:
                 url = self._before(url)
                 self.visited.append(url)
-                response = session.get(url, allow_redirects=False, timeout=20)
+                response = session.get(url, allow_redirects=False, timeout=60)
                 self.statuses.append(response.status_code)
                 if not response.is_redirect:
                     self.last_page = response.text

@@ -98,7 +98,7 @@ class SessionBus:
     def _has_owner(self, name: str) -> bool:
         with open_dbus_connection(self.environ["DBUS_SESSION_BUS_ADDRESS"]) as connection:
             question = new_method_call(_BUS, "NameHasOwner", "s", (name,))
-            return bool(connection.send_and_get_reply(question, timeout=10).body[0])
+            return bool(connection.send_and_get_reply(question, timeout=60).body[0])
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:

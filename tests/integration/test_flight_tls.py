@@ -119,7 +119,7 @@ def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobod
     trust = ssl.create_default_context(cafile=str(certificate_file))
 
     try:
-        with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=10, context=trust) as answer:
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=60, context=trust) as answer:
             body = answer.read()
     finally:
         for connection in idle:

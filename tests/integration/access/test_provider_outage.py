@@ -62,9 +62,9 @@ def outcome_of(validator: OidcValidator, token: str) -> str:
 
 
 def outcome_when_settled(validator: OidcValidator, token: str) -> str:
-    """The outcome when a fetch in the background has ended, ten seconds from now at the latest."""
+    """The outcome when a fetch in the background has ended, a minute from now at the latest."""
     pause, outcome = threading.Event(), "undecided"
-    for _ in range(200):
+    for _ in range(1200):
         outcome = outcome_of(validator, token)
         if outcome != "undecided":
             break

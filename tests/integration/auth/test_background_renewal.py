@@ -35,7 +35,7 @@ def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_pa
         assert asked.wait(30)
         threading.Timer(0.3, go_on.set).start()
 
-        program.communicate(b"\n", timeout=30)
+        program.communicate(b"\n", timeout=60)
 
         after = json.loads(path.read_text())["token"]
     assert program.returncode == 0

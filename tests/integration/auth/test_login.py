@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,14 @@ from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.errors import LoginTimedOut, ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.mint import rsa_key
+from tests.fakes.ports import free_port
 from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.auth.signing_in import sign_in
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -100,9 +101,7 @@ def test_without_a_token_file_nothing_is_stored(idp: ScriptedProvider, home: Pat
 
 
 def test_a_fixed_redirect_uri_is_used_as_registered(idp: ScriptedProvider) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     sign_in(idp, redirect_uri=f"http://localhost:{port}/oauth/callback")
 

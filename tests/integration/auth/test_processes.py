@@ -41,7 +41,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
 
 def finish(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
 
 
 def test_processes_that_need_a_token_at_once_renew_it_once(idp: ScriptedProvider, tmp_path: Path) -> None:

@@ -255,10 +255,10 @@ def test_c12_a_second_process_takes_over_what_the_first_one_renewed(tmp_path: Pa
             assert second.stdout.readline() == "ready\n"
             renewed = OidcAuthProvider.from_file(path).get_token()
 
-            printed, _ = second.communicate("\n", timeout=20)
+            printed, _ = second.communicate("\n", timeout=60)
         finally:
             second.kill()
-            second.communicate(timeout=10)
+            second.communicate(timeout=60)
 
         assert printed == f"{renewed}\n"
         assert len(idp.refreshes()) == 1

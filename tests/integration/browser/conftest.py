@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,9 @@ CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-STATE_TIMEOUT_MILLISECONDS = 40_000
+# Ten times what a page takes that has the machine to itself.
+STATE_TIMEOUT_MILLISECONDS = 90_000
+expect.set_options(timeout=STATE_TIMEOUT_MILLISECONDS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
             yield _read_addresses(ready, (home / "stderr").read_text(), environ)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 def _read_addresses(ready: str, printed: str, environ: dict[str, str]) -> RunningDemo:

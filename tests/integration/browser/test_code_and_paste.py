@@ -8,7 +8,7 @@ import pytest
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.looks import DARKEST, LIGHTEST, choose_theme, luminance, save
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
 

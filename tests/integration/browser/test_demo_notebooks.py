@@ -12,7 +12,8 @@ import requests
 if TYPE_CHECKING:
     from tests.integration.browser.conftest import RunningDemo
 
-pytestmark = pytest.mark.integration
+# The first test of the folder starts the demo.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_account(demo: RunningDemo) -> None:

@@ -10,14 +10,11 @@ import pytest
 from playwright.sync_api import expect
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
 from tests.integration.browser.looks import check_accessible, choose_theme, save
 from tests.integration.browser.widget_states import STATES
 from tests.integration.reloading import wait_for_widget
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
-
-expect.set_options(timeout=STATE_TIMEOUT_MILLISECONDS)
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).parents[3]
 WIDGET = ".micromegas-identity"
@@ -25,7 +22,7 @@ TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 SIGN_IN = "%micromegas_login --flow browser"
 BLOCK = """import time
-deadline = time.monotonic() + 90
+deadline = time.monotonic() + 300
 while time.monotonic() < deadline and not go_on.exists():
     time.sleep(0.05)
 """

@@ -9,7 +9,7 @@ from tests.integration.browser.conftest import notebook_opener
 from tests.integration.browser.looks import DARKEST, check_accessible, choose_theme, luminance, save
 from tests.integration.reloading import wait_for_widget
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS = 1842
 SQL = """%%sql

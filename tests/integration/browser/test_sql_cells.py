@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Open = Callable[..., tuple[Page, Path]]
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STATEMENT = "SELECT time, 'literal' AS quoted FROM log_entries -- newest"
 

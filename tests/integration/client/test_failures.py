@@ -29,6 +29,7 @@ from micromegas_jupyter.errors import (
     error_classes,
 )
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, rows
+from tests.fakes.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,18 +132,11 @@ def test_a_server_of_the_flight_library_shows_words_and_no_traceback() -> None:
     assert late.value.what == f"127.0.0.1:{server.port} cannot answer now: storage is down"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_a_port_where_nothing_listens_is_said_to_be_so_at_once() -> None:
     started = time.monotonic()
 
     with pytest.raises(ServerUnavailable, match="does not answer"):
-        FlightSQLClient(f"grpc://127.0.0.1:{_free_port()}").query("SELECT 1")
+        FlightSQLClient(f"grpc://127.0.0.1:{free_port()}").query("SELECT 1")
 
     assert time.monotonic() - started < 9
 

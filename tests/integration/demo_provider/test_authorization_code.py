@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 
 def _fetch(url: str) -> requests.Response:
-    return requests.get(url, timeout=10, allow_redirects=False)
+    return requests.get(url, timeout=60, allow_redirects=False)
 
 
 def _error_of(response: requests.Response) -> tuple[int, str]:
@@ -263,7 +263,7 @@ def test_a_token_parameter_given_twice_is_refused(client: RawClient, get_code: G
         client.metadata["token_endpoint"],
         data=body,
         headers={"Content-Type": "application/x-www-form-urlencoded"},
-        timeout=10,
+        timeout=60,
     )
 
     assert _error_of(response) == (400, "invalid_request")

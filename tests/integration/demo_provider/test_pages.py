@@ -29,10 +29,10 @@ class Tab:
         self.page = requests.Response()
 
     def open(self, url: str) -> requests.Response:
-        return self._settle(self.session.get(url, timeout=10, allow_redirects=False))
+        return self._settle(self.session.get(url, timeout=60, allow_redirects=False))
 
     def send(self, form: HtmlForm, **fields: str) -> requests.Response:
-        answer = self.session.post(form.action, data=form.fields | fields, timeout=10, allow_redirects=False)
+        answer = self.session.post(form.action, data=form.fields | fields, timeout=60, allow_redirects=False)
         return self._settle(answer)
 
     def form(self) -> HtmlForm:
@@ -44,7 +44,7 @@ class Tab:
 
     def _settle(self, answer: requests.Response) -> requests.Response:
         while answer.is_redirect and not answer.headers["Location"].startswith("http"):
-            answer = self.session.get(f"{self.issuer}/{answer.headers['Location']}", timeout=10, allow_redirects=False)
+            answer = self.session.get(f"{self.issuer}/{answer.headers['Location']}", timeout=60, allow_redirects=False)
         self.page = answer
         return answer
 
@@ -256,7 +256,7 @@ def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_
 
     for target in ("https://evil.example/", "http://127.0.0.1:9@evil.example/", "//evil.example", "javascript:x"):
         query = {"id_token_hint": hint, "post_logout_redirect_uri": target}
-        answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=10, allow_redirects=False)
+        answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=60, allow_redirects=False)
 
         assert answer.status_code == 200
         assert "Location" not in answer.headers
@@ -282,7 +282,7 @@ def test_an_id_token_of_one_application_leads_back_to_no_other(
         "post_logout_redirect_uri": "http://127.0.0.1:9/",
     }
 
-    answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=10, allow_redirects=False)
+    answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=60, allow_redirects=False)
 
     assert "Location" not in answer.headers
 

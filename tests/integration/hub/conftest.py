@@ -41,9 +41,9 @@ def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
 
 
 @pytest.fixture(scope="session")
-def readable_folder() -> Iterator[Path]:
+def readable_folder(shared_temporary_folder: Path) -> Iterator[Path]:
     """A folder that every system user can enter, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="hub-"))
+    folder = Path(tempfile.mkdtemp(prefix="hub-", dir=shared_temporary_folder))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

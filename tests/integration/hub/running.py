@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import threading
 from contextlib import suppress
@@ -17,6 +16,7 @@ import psutil
 import requests
 
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.ports import free_port
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
 from tests.integration.hub.guide import OwnValues, configuration_of
 from tests.integration.other_provider.installing import find_node
@@ -50,16 +50,6 @@ def until(look: Callable[[], Found], what: str, *, seconds: float = START_SECOND
         assert SYSTEM_CLOCK.monotonic() < deadline, f"in {seconds} s it did not come to: {what}"
         pause.wait(_LOOK_SECONDS)
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nobody listens at now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _each in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @dataclass(kw_only=True)
@@ -105,7 +95,7 @@ class RunningHub:
     config: Path = CONFIG
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
-    ports: list[int] = field(default_factory=lambda: free_ports(5))
+    ports: list[int] = field(default_factory=lambda: [free_port() for _each in range(5)])
     started_at: float = 0.0
     kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None

@@ -40,6 +40,7 @@ class _Stalled:
         self._has_sent = threading.Event()
         put = channel.stream_stream(FLIGHT + "DoPut")
         self._call = put(self._messages(), metadata=ALICE, timeout=_WAIT_SECONDS)
+        self._call.add_callback(self._has_sent.set)  # the server may end it before all is sent
         assert self._has_sent.wait(_WAIT_SECONDS)
 
     def _messages(self) -> Iterator[bytes]:
@@ -92,7 +93,7 @@ class _TellingSink:
 
 
 def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not() -> None:
-    settings = IngestSettings(max_per_caller=1, admission_wait_seconds=0.3)
+    settings = IngestSettings(max_per_caller=1, admission_wait_seconds=1.0)
     frames = ingest_frames(create_command("t"), _ROWS)
     sink = _TellingSink()
     with running_server(sink=sink, ingest=settings) as flight:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["chromium"]
 
 BASE_URL = "/user/ann/"
-LONGEST_WAIT_MILLISECONDS = 60_000
+LONGEST_WAIT_MILLISECONDS = 90_000
 KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 

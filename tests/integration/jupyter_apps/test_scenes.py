@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.reloading import wait_for_widget
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 APPS = ["lab", "notebook"]
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")

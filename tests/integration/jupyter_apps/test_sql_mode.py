@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.integration.jupyter_apps.conftest import LONGEST_WAIT_MILLISECONDS
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_notebook_7_edits_a_sql_cell_as_sql_and_others_as_python(open_notebook):

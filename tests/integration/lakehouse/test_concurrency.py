@@ -47,7 +47,7 @@ class Child:
         with self._process.stdout as output:
             for line in output:
                 self._acknowledged = int(line) + 1
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=60)
         self.ended.set()
 
     @property

@@ -56,11 +56,11 @@ def port_in(text: str) -> int:
 def is_gone(port: int) -> bool:
     """Return whether nobody listens there any more; waits for it."""
     pause = threading.Event()
-    for _ in range(300):
+    for _ in range(1200):
         with socket.socket() as attempt:
             if attempt.connect_ex(("127.0.0.1", port)) != 0:
                 return True
-        pause.wait(0.1)
+        pause.wait(0.05)
     return False
 
 

@@ -44,7 +44,7 @@ def kernel_gateway(folder: Path, *, environ: Mapping[str, str], port: int) -> It
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -202,7 +202,7 @@ def jupyter_server(
         yield JupyterServer(url=url, folder=folder, door=door, kernel_folders=[runtime])
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def _wait_for_address(runtime: Path, process: subprocess.Popen[bytes], folder: Path) -> str:

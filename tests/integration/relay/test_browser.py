@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CODE = re.compile(r"[?&]code=")
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.fakes.ports import free_port
 from tests.integration.relay.gateway import AUTH_TOKEN, kernel_gateway
 from tests.integration.relay.servers import jupyter_server, kernel_environment
 from tests.integration.relay.signing_in import SignIn
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from tests.integration.relay.servers import JupyterServer, ServerKernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

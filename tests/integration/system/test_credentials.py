@@ -44,7 +44,7 @@ def _query(uri, token):
     client = flight.connect(uri)
     try:
         ticket = flight.Ticket(statement_ticket("SELECT 1 AS one"))
-        return client.do_get(ticket, flight.FlightCallOptions(headers=headers, timeout=20)).read_all()
+        return client.do_get(ticket, flight.FlightCallOptions(headers=headers, timeout=60)).read_all()
     finally:
         client.close()
 
@@ -119,7 +119,7 @@ def test_a_provider_that_is_down_at_first_use_is_unavailable_not_a_refusal(tmp_p
 def test_sql_that_writes_or_is_wrong_or_too_large_is_an_invalid_argument(provider, server, sql):
     client = flight.connect(server.uri)
     options = flight.FlightCallOptions(
-        headers=[(b"authorization", f"Bearer {_token(provider.issuer)}".encode())], timeout=20
+        headers=[(b"authorization", f"Bearer {_token(provider.issuer)}".encode())], timeout=60
     )
 
     with pytest.raises(ArrowInvalid) as caught:
@@ -133,7 +133,7 @@ def test_sql_that_writes_or_is_wrong_or_too_large_is_an_invalid_argument(provide
 def test_bad_sql_names_line_and_column(provider, server):
     client = flight.connect(server.uri)
     options = flight.FlightCallOptions(
-        headers=[(b"authorization", f"Bearer {_token(provider.issuer)}".encode())], timeout=20
+        headers=[(b"authorization", f"Bearer {_token(provider.issuer)}".encode())], timeout=60
     )
 
     with pytest.raises(ArrowInvalid, match="line 2, column 8"):

@@ -72,7 +72,7 @@ def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, en
         result = micromegas("query", "SELECT 1 AS one", "--uri", ready["uri"], environ=environ)
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
 
     assert set(ready) == {"uri", "issuer", "client_id", "http"}
     assert result.stdout.split() == ["one", "-----", "1"]
@@ -100,7 +100,7 @@ def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_pa
         refused = micromegas("query", "SELECT 1", "--profile", "robot", environ=own)
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
     assert accepted.stdout.startswith("API key from robot.key\nserver 127.0.0.1:")
     assert "knows you as ci" in accepted.stdout

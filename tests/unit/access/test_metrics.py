@@ -36,7 +36,7 @@ def test_a_tally_counts_what_many_threads_add_while_others_look():
     start = threading.Barrier(8)
 
     def add(number: int) -> None:
-        start.wait(10)
+        start.wait(60)
         for _ in range(5000):
             tally.add()
             if number == 0:

@@ -254,13 +254,13 @@ def test_sixty_four_callers_share_one_fetch(clock, provider):
 
     def call(number: int) -> None:
         token = mint(subject=f"user{number}")
-        start.wait(10)
+        start.wait(60)
         subjects.append(validator.validate_token(token).subject)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(64)]
     for thread in threads:
         thread.start()
-    start.wait(10)
+    start.wait(60)
     assert provider.arrived.wait(30)
     provider.gate.set()
     for thread in threads:
@@ -278,7 +278,7 @@ def test_sixty_four_callers_with_an_unknown_key_share_one_fetch(validator, provi
 
     def call(number: int) -> None:
         token = mint(key=ec_key("new"), subject=f"user{number}")
-        start.wait(10)
+        start.wait(60)
         subjects.append(validator.validate_token(token).subject)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(64)]

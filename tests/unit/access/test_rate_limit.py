@@ -110,7 +110,7 @@ def test_threads_together_get_no_more_than_the_burst(clock):
     start = threading.Barrier(8)
 
     def take(_number: int) -> int:
-        start.wait(10)
+        start.wait(60)
         return sum(buckets.take("a") == 0 for _ in range(200))
 
     with ThreadPoolExecutor(8) as threads:

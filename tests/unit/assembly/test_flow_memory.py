@@ -136,7 +136,7 @@ def test_no_choice_of_writers_at_the_same_time_is_lost(environ):
     start = threading.Barrier(len(profiles))
 
     def choose(settings: ClientSettings) -> None:
-        start.wait(10)
+        start.wait(60)
         remember_flow(settings, Flow.PASTE, environ)
 
     threads = [threading.Thread(target=choose, args=(settings,)) for settings in profiles]

@@ -51,7 +51,7 @@ def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None
 
     def slow() -> int:
         began.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return 7
 
     thread = threading.Thread(target=turn.run, args=(slow,), kwargs={"is_optional": False})

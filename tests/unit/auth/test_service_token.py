@@ -38,7 +38,7 @@ class Fetches:
     def __call__(self) -> ServiceToken:
         self.count += 1
         if self.everyone_calls is not None:
-            self.everyone_calls.wait(5)
+            self.everyone_calls.wait(60)
         if self.failure is not None:
             raise self.failure
         now = self.clock.now()

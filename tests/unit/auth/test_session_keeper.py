@@ -155,7 +155,7 @@ def test_a_token_in_its_last_minutes_serves_while_another_process_renews(
     def hold() -> None:
         with sign_in.store().locked():
             held.set()
-            done.wait(10)
+            done.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()

@@ -14,6 +14,7 @@ from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from micromegas_jupyter.settings import Flow
+from tests.fakes.ports import free_port
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
 if TYPE_CHECKING:
@@ -110,8 +111,7 @@ def test_a_fixed_port_that_is_taken_is_known_before_the_person_is_asked(starter:
 
 def test_a_request_that_cannot_be_built_leaves_no_port_taken(starter: Starter, idp: ScriptedProvider) -> None:
     idp.metadata_changes["code_challenge_methods_supported"] = ["plain"]
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
 
     with pytest.raises(ProviderMisbehaved):
         starter.start(Flow.BROWSER, redirect_uri=f"http://127.0.0.1:{port}/callback")

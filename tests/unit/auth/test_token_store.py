@@ -103,7 +103,7 @@ def test_the_lock_is_waited_for_a_bounded_time(store: TokenStore) -> None:
     def hold() -> None:
         with other.locked():
             held.set()
-            done.wait(10)
+            done.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()

@@ -169,7 +169,7 @@ class TestAudit:
 
         class SlowValidator(FakeValidator):
             def validate_token(self, token: str) -> AuthContext:
-                release.wait(10)
+                release.wait(60)
                 return super().validate_token(token)
 
         with open_authenticator(SlowValidator(), check_seconds=0.05) as authenticator:
@@ -274,7 +274,7 @@ class TestLimits:
         class SlowValidator(FakeValidator):
             def validate_token(self, token: str) -> AuthContext:
                 asked.set()
-                release.wait(10)
+                release.wait(60)
                 return super().validate_token(token)
 
         async def give_up(authenticator: Authenticator) -> None:

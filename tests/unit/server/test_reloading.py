@@ -133,7 +133,7 @@ def test_a_reload_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
     class Stuck(ReloadableFake):
         def reload(self) -> None:
-            release.wait(10)
+            release.wait(60)
 
     monkeypatch.setattr(reloading, "_RELOAD_SECONDS", 0.05)
 

@@ -57,7 +57,7 @@ def main() -> None:
         child.stdout.readline()
         print(f"ready {secret}", flush=True)
         sys.stdin.readline()
-        child.communicate(b"\n", timeout=30)
+        child.communicate(b"\n", timeout=60)
     assert careless is not None
 
 

@@ -164,7 +164,7 @@ def no_provider(show: Show, dead: str, secret: str) -> None:
 def follow(url: str) -> str:
     """Sign in as a browser that the provider knows already, and return where it was sent; nothing of this is logged."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     connection.request("GET", f"{parts.path}?{parts.query}")
     answer = connection.getresponse()
     answer.read()

@@ -1,0 +1,22 @@
+"""Ports that stay free until they are used."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+
+# Below what systems give to sockets that ask for any port, so that no other test's connection takes one meanwhile.
+_FIRST, _LAST = 20_000, 32_000
+_MOST_TRIES = 100
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens at, for a program that has to be told its port."""
+    for _ in range(_MOST_TRIES):
+        port = _FIRST + secrets.randbelow(_LAST - _FIRST)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise AssertionError(f"no port between {_FIRST} and {_LAST} is free")
