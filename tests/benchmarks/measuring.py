@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TABLE = "events"
-ROWS = 1_000_000
+ROWS, LONG_ROWS = 200_000, 1_000_000
 WAIT_SECONDS = 600
-_ROW_GROUP = 120_000
+_ROW_GROUPS = 8
 _MEMORY_MIB = 1024
 
 
-def write_rows(folder: Path) -> Path:
+def write_rows(folder: Path, count: int) -> Path:
     """Write the rows that all are asked for: numbers, nulls, few and many different texts, a time, words."""
-    numbers = np.arange(ROWS)
-    names = [None if number % 13 == 0 else f"name-{number % 5000}" for number in range(ROWS)]
+    numbers = np.arange(count)
+    names = [None if number % 13 == 0 else f"name-{number % 5000}" for number in range(count)]
     words = pa.DictionaryArray.from_arrays(pa.array((numbers % 6).astype("int32")), pa.array([*"abcdef"]))
     table = pa.table(
         {
@@ -46,11 +46,11 @@ def write_rows(folder: Path) -> Path:
             "name": names,
             "time": pa.array(numbers * 1_000_000_007).cast(pa.timestamp("ns", "UTC")),
             "word": words,
-            "message": [f"request {number} was answered" for number in range(ROWS)],
+            "message": [f"request {number} was answered" for number in range(count)],
         }
     )
     path = folder / f"{TABLE}.parquet"
-    pq.write_table(table, path, row_group_size=_ROW_GROUP)
+    pq.write_table(table, path, row_group_size=count // _ROW_GROUPS)
     return path
 
 
@@ -62,12 +62,14 @@ class Bench:
         uri: The server.
         key: Its API key.
         rows: The file that it serves.
+        row_count: How many there are in it.
         folder: For frames and configuration.
     """
 
     uri: str
     key: str
     rows: Path
+    row_count: int
     folder: Path
 
     def run(self, way: str, sql: str, *, warm_up: str | None = None, kept_at: str = "") -> Cost:
@@ -119,12 +121,12 @@ def median(costs: list[Cost]) -> Cost:
 
 
 @contextmanager
-def bench(folder: Path) -> Iterator[Bench]:
+def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
     """Serve the rows from this process, with a key, until the block ends."""
     served, own = folder / "served", folder / "own"
     served.mkdir()
     own.mkdir(mode=0o700)
-    rows = write_rows(served)
+    rows = write_rows(served, row_count)
     key = secrets.token_hex(32)
     key_file = own / "key"
     key_file.touch(mode=0o600)
@@ -133,7 +135,7 @@ def bench(folder: Path) -> Iterator[Bench]:
     with LocalServer(ParquetFolder(served), key_sha256=digest, memory_mib=_MEMORY_MIB) as server:
         configuration = {"uri": server.uri, "api_key_file": str(key_file)}
         (own / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
-        yield Bench(uri=server.uri, key=key, rows=rows, folder=own)
+        yield Bench(uri=server.uri, key=key, rows=rows, row_count=row_count, folder=own)
 
 
 def load_text() -> str:

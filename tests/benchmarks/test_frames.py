@@ -1,4 +1,4 @@
-"""What a DataFrame of a million rows costs, beside upstream's client and beside jupysql; printed, never judged."""
+"""What a large DataFrame costs, in the long run one of a million rows, beside upstream's client and beside jupysql; printed, never judged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pandas.testing import assert_frame_equal
 
-from tests.benchmarks.measuring import ROWS, TABLE, Bench, bench, load_text
+from tests.benchmarks.measuring import LONG_ROWS, ROWS, TABLE, Bench, bench, load_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,9 @@ FEW_BATCHES_MIB = 100
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with bench(tmp_path_factory.mktemp("bench")) as serving:
+def running(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    row_count = LONG_ROWS if pytestconfig.getoption("--long") else ROWS
+    with bench(tmp_path_factory.mktemp("bench"), row_count=row_count) as serving:
         yield serving
 
 
@@ -87,7 +88,7 @@ def test_a_large_frame_beside_upstreams_client(
             assert_frame_equal(found, expected)
             assert found.equals(expected)
     with capsys.disabled():
-        print(beside(f"1M rows x 6 columns, {sql}", costs, ways[0]), file=sys.stderr)
+        print(beside(f"{running.row_count:,} rows x 6 columns, {sql}", costs, ways[0]), file=sys.stderr)
 
 
 def assert_same_values(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -111,11 +112,11 @@ def test_the_magic_beside_jupysql_over_duckdb(running: Bench, tries: int, capsys
     costs, frames = running.compare(statements, tries=1 if tries < LONG_TRIES else 3)
 
     for frame in frames.values():
-        assert len(frame) == ROWS
+        assert len(frame) == running.row_count
         assert frame["name"].equals(frames["%%sql"]["name"])
     with capsys.disabled():
         versions = ", ".join(f"{name} {version(name)}" for name in ("jupysql", "duckdb", "duckdb-engine", "sqlalchemy"))
-        title = f"1M rows x 6 columns through the magic, auth on; {versions}"
+        title = f"{running.row_count:,} rows x 6 columns through the magic, auth on; {versions}"
         print(beside(title, costs, "%%sql"), file=sys.stderr)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ROUNDS, LONG_ROUNDS = 4, 10
+ROUNDS, LONG_ROUNDS = 2, 10
 PROCESS_SECONDS = 60
 DOCUMENTS = ("/.well-known/openid-configuration", "/jwks")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROUNDS, LONG_ROUNDS = 15, 50
+ROUNDS, LONG_ROUNDS = 5, 50
 # In the kernel: when the exchange has given the tokens, and when the sign-in is stored and the notebook told. The clock
 # is the machine's, and so the test's, too.
 NOTE_THE_TOKENS = """
