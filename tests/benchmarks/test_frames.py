@@ -1,4 +1,4 @@
-"""What a large DataFrame costs, in the long run one of a million rows, beside upstream's client and beside jupysql; printed, never judged."""
+"""What a large DataFrame costs, beside upstream's client and beside jupysql; printed, never judged."""
 
 from __future__ import annotations
 
