@@ -132,8 +132,8 @@ def _loopback_only() -> Iterator[None]:
 def shared_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The machine's folder for temporary files, for what other accounts have to reach.
 
-    All else that tests and their programs write there goes below pytest's own folder, and away with it: a program that
-    a test kills leaves its files.
+    All else that tests and their programs write there goes below pytest's own folder, which pytest removes some runs
+    later: a program that a test kills leaves its files.
     """
     shared = Path(tempfile.gettempdir())
     with pytest.MonkeyPatch.context() as patch:
