@@ -20,7 +20,6 @@ from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.auth.signing_in import sign_in
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
