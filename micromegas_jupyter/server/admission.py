@@ -5,12 +5,12 @@ turns; when it is small, it keeps its turn, and if it then works for long, it co
 use while it runs is the engine's business.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
+from micromegas_jupyter.server.equal_timers import EqualTimers
 from micromegas_jupyter.server.fair_slots import CallerKey, FairSlots, SlotLimits
 
 #: A query that works for longer counts as heavy, whatever its plan looked like.
@@ -41,6 +41,7 @@ class Admission:
     """Gives out turns. Belongs to one event loop; the counts may be read from any thread."""
 
     def __init__(self, limits: AdmissionLimits) -> None:
+        self._long = EqualTimers(LONG_SECONDS)
         waiting = _WAITING_PER_SLOT * limits.max_queries
         self._ordinary = FairSlots(
             SlotLimits(
@@ -98,7 +99,7 @@ class Admission:
         """
         with waiting():
             await self._ordinary.take(caller)
-        turn = Turn(caller, ordinary=self._ordinary, heavy=self._heavy, waiting=waiting)
+        turn = Turn(caller, ordinary=self._ordinary, heavy=self._heavy, long=self._long, waiting=waiting)
         try:
             yield turn
         finally:
@@ -114,6 +115,7 @@ class Turn:
         *,
         ordinary: FairSlots,
         heavy: FairSlots,
+        long: EqualTimers,
         waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._caller = caller
@@ -124,7 +126,7 @@ class Turn:
         self._is_heavy = False
         self._is_idle = False
         self._has_heavy = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._long = long
 
     async def become_heavy(self) -> None:
         """Hand the turn on and wait for a heavy one.
@@ -140,33 +142,30 @@ class Turn:
 
     def become_small(self) -> None:
         """Keep the turn; from `LONG_SECONDS` on the query counts as a heavy one too."""
-        self._timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._settle, True)
+        self._long.start(self)
 
-    @contextmanager
-    def idle(self) -> Iterator[None]:
+    def time_is_over(self) -> None:
+        """Count as a heavy one from now on."""
+        self._settle(is_heavy=True)
+
+    def idle(self) -> "_Idle":
         """Let others have a heavy turn while the body waits for long: for a client that takes no data."""
-        timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._rest)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            self._is_idle = False
-            self._settle(is_heavy=self._is_heavy)
+        return _Idle(self, self._long)
 
     def end(self) -> None:
         """Give everything back."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._long.drop(self)
         self._settle(is_heavy=False)
         if self._has_ordinary:
             self._has_ordinary = False
             self._ordinary.give_back(self._caller)
 
-    def _rest(self) -> None:
-        self._is_idle = True
+    def rest(self, *, is_idle: bool) -> None:
+        """Give the heavy turn away, or have it again."""
+        self._is_idle = is_idle
         self._settle(is_heavy=self._is_heavy)
 
-    def _settle(self, is_heavy: bool) -> None:  # noqa: FBT001 - a timer calls it
+    def _settle(self, *, is_heavy: bool) -> None:
         """Hold a heavy turn exactly while the query is heavy and not idle."""
         self._is_heavy = is_heavy
         is_due = is_heavy and not self._is_idle
@@ -175,3 +174,23 @@ class Turn:
         elif self._has_heavy and not is_due:
             self._heavy.give_back(self._caller)
         self._has_heavy = is_due
+
+
+class _Idle:
+    """A query while it waits for its client; there is one for each message."""
+
+    __slots__ = ("_long", "_turn")
+
+    def __init__(self, turn: Turn, long: EqualTimers) -> None:
+        self._turn = turn
+        self._long = long
+
+    def __enter__(self) -> None:
+        self._long.start(self)
+
+    def __exit__(self, *_error: object) -> None:
+        self._long.drop(self)
+        self._turn.rest(is_idle=False)
+
+    def time_is_over(self) -> None:
+        self._turn.rest(is_idle=True)

@@ -15,6 +15,7 @@ from micromegas_jupyter.contracts import AuthContext, AuthType
 from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.admission import CallerKey
+from micromegas_jupyter.server.equal_timers import Deadline, EqualTimers
 from micromegas_jupyter.server.headers import Headers
 from micromegas_jupyter.server.message_waits import MessageWaits
 
@@ -25,13 +26,16 @@ QUERY_ID_HEADER: Final = "x-micromegas-query-id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """An authenticated call; messages go in and out as bytes. `describe` gathers what audit events tell of it."""
+    """An authenticated call; messages go in and out as bytes.
+
+    `describe` gathers what audit events tell of it; `stalls` says how long a client may take no message.
+    """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
     headers: Headers = field(repr=False)
     caller: AuthContext
     query_id: str
-    stalled_write_seconds: float
+    stalls: EqualTimers = field(repr=False)
     describe: Callable[[], CallFacts] = field(repr=False)
     waits: MessageWaits = field(default_factory=MessageWaits, repr=False)
 
@@ -96,10 +100,8 @@ class Call:
             DeadlineExceeded: The client took none for too long.
         """
         try:
-            async with asyncio.timeout(self.stalled_write_seconds):
+            with Deadline(self.stalls, _stalled):
                 await self.context.write(message)
-        except TimeoutError:
-            raise DeadlineExceeded("The client did not take the result in time.", limit="stalled_client") from None
         except grpc.aio.BaseError:
             # The client is gone, and gRPC is about to cancel this task; to go on or to answer would be an error.
             await asyncio.sleep(_CANCELLATION_SECONDS)
@@ -108,6 +110,10 @@ class Call:
     async def announce_query_id(self) -> None:
         """Tell the client the call's query id before anything else."""
         await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
+
+
+def _stalled() -> DeadlineExceeded:
+    return DeadlineExceeded("The client did not take the result in time.", limit="stalled_client")
 
 
 def find_source(caller: AuthContext, context: grpc.aio.ServicerContext[bytes, bytes]) -> CallerKey:

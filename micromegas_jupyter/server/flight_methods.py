@@ -130,7 +130,7 @@ class FlightMethods:
         match command:
             case IssuedQuery():
                 content = self._tickets.read(command.sealed, call.caller_key)
-                async with self._running.running(query_key(call.caller_key, content.id)):
+                with self._running.running(query_key(call.caller_key, content.id)):
                     parameters = unpack_values(content.parameters)
                     await self._queries.run(call, content.sql, parameters, ticket_id=content.id)
             case StatementQuery():
@@ -143,7 +143,7 @@ class FlightMethods:
                 await _send_batch(call, build_metadata(command, tables, self._facts))
 
     async def _run(self, call: Call, name: bytes, sql: str, parameters: pa.RecordBatch | None) -> None:
-        async with self._running.running(query_key(call.caller_key, name)):
+        with self._running.running(query_key(call.caller_key, name)):
             await self._queries.run(call, sql, parameters)
 
     async def _do_put(self, call: Call) -> None:

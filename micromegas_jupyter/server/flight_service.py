@@ -19,6 +19,7 @@ from micromegas_jupyter.flightsql.refusals import refuse_method
 from micromegas_jupyter.seams import Randomness
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.equal_timers import EqualTimers
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
@@ -83,6 +84,7 @@ class FlightService(_GenericRpcHandler):
         self._metrics = metrics
         self._tracing = tracing or Tracing()
         self._open_calls = OpenCalls(settings.max_calls_per_caller)
+        self._stalls = EqualTimers(settings.stalled_write_seconds)
         self._waits = MessageWaits(silent_seconds=settings.silent_client_seconds)
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
@@ -167,7 +169,7 @@ class FlightService(_GenericRpcHandler):
             headers=headers,
             caller=caller,
             query_id=query_id,
-            stalled_write_seconds=self._settings.stalled_write_seconds,
+            stalls=self._stalls,
             describe=describe,
             waits=self._waits,
         )

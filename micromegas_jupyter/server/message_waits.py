@@ -6,12 +6,14 @@ What a message says is the business of whoever waits for it.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Final
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
 from micromegas_jupyter.flightsql.framing import ParameterLimits
+from micromegas_jupyter.server.equal_timers import Deadline, EqualTimers
 from micromegas_jupyter.server.fair_slots import CallerKey, FairSlots, SlotLimits
 
 _WAITS: Final = 16
@@ -26,13 +28,6 @@ _FULL: Final = "As many calls as may, of yours or in all, wait for what their cl
 
 Read = Callable[[], Awaitable[bytes | None]]
 """Returns the client's next message, None after its last."""
-
-
-@dataclass(eq=False, slots=True)
-class _Wait:
-    caller: CallerKey
-    began: float
-    scope: asyncio.Timeout
 
 
 class Waits:
@@ -55,48 +50,75 @@ class Waits:
             wait_seconds=seconds,
         )
         self._slots = FairSlots(limits, limit="calls", what=_FULL)
+        self._timers = EqualTimers(seconds)
         self._waits: set[_Wait] = set()
 
     def has_room(self, caller: CallerKey) -> bool:
         """Whether the caller's turn would come at once."""
         return self._slots.has_room(caller)
 
-    @contextlib.asynccontextmanager
-    async def turn(self, caller: CallerKey) -> AsyncIterator[None]:
-        """Wait for the client in the body.
+    def turn(self, caller: CallerKey) -> "_Wait":
+        """Wait for the client in the body of an `async with`.
 
         Raises:
             DeadlineExceeded: The body took too long.
             ResourcesExhausted: No turn came in time.
         """
-        if not self.has_room(caller):
-            self._hurry(caller)
-        await self._slots.take(caller)
-        try:
-            async with asyncio.timeout(self._seconds) as scope:
-                wait = _Wait(caller, asyncio.get_running_loop().time(), scope)
-                self._waits.add(wait)
-                if self._slots.waiting_count:
-                    self._hurry(caller)
-                try:
-                    yield
-                finally:
-                    self._waits.discard(wait)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise too_late() from None
-        finally:
-            self._slots.give_back(caller)
+        return _Wait(self, caller)
+
+    async def begin(self, wait: "_Wait") -> None:
+        """Take the turn of a wait, after those before it."""
+        if not self.has_room(wait.caller):
+            self._hurry(wait.caller)
+        await self._slots.take(wait.caller)
+        wait.deadline = Deadline(self._timers, too_late)
+        wait.deadline.__enter__()
+        wait.began = asyncio.get_running_loop().time()
+        self._waits.add(wait)
+        if self._slots.waiting_count:
+            self._hurry(wait.caller)
+
+    def finish(self, wait: "_Wait") -> None:
+        """Give the turn of a wait to the next."""
+        self._waits.discard(wait)
+        self._slots.give_back(wait.caller)
 
     def _hurry(self, caller: CallerKey) -> None:
         """Let those who stand in a caller's way have the time that is sure, and no more."""
-        now = asyncio.get_running_loop().time()
         is_full = self._slots.taken_count >= _WAITS
         for wait in self._waits:
-            soon = max(now, wait.began + min(_SURE_SECONDS, self._seconds))
-            if (is_full or wait.caller == caller) and (wait.scope.when() or soon) > soon:
-                wait.scope.reschedule(soon)
+            if (is_full or wait.caller == caller) and self._seconds > _SURE_SECONDS:
+                wait.hurry()
+
+
+class _Wait:
+    """One wait for a client; the body of an `async with`."""
+
+    __slots__ = ("_sooner", "_waits", "began", "caller", "deadline")
+
+    def __init__(self, waits: Waits, caller: CallerKey) -> None:
+        self._waits = waits
+        self.caller = caller
+        self.began = 0.0
+        self.deadline: Deadline | None = None
+        self._sooner: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._waits.begin(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._sooner is not None:
+            self._sooner.cancel()
+        self._waits.finish(self)
+        if self.deadline is not None:
+            self.deadline.__exit__(kind, error, traceback)
+
+    def hurry(self) -> None:
+        """Let it have the time that is sure, and no more."""
+        if self._sooner is None and self.deadline is not None:
+            self._sooner = asyncio.get_running_loop().call_at(self.began + _SURE_SECONDS, self.deadline.time_is_over)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from micromegas_jupyter.engine import Engine, PlannedQuery, StatementRequest, Wo
 from micromegas_jupyter.engine.owner import QUERY_OWNER, QueryOwner
 from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.server.admission import Admission, AdmissionLimits
+from micromegas_jupyter.server.admission import Admission, AdmissionLimits, Turn
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
 from micromegas_jupyter.server.authentication import parse_authorization
@@ -26,7 +26,7 @@ from micromegas_jupyter.server.headers import (
 from micromegas_jupyter.server.kept_plans import KeptPlans
 from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.parameter_rows import plan_rows
-from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
+from micromegas_jupyter.server.query_limits import QueryTime, ResultSize
 from micromegas_jupyter.server.restrained_callers import RestrainedCallers
 from micromegas_jupyter.server.sending import Sending
 from micromegas_jupyter.server.statuses import ends_task, translate_error
@@ -61,6 +61,7 @@ class QueryRunner:
         self._clock = clock
         self._settings = settings
         self._metrics = metrics
+        self._time = QueryTime(settings.query_timeout_seconds)
         self._experience = Experience()
         self._kept_plans = KeptPlans(clock)
         self._admission = admission = Admission(
@@ -94,8 +95,9 @@ class QueryRunner:
             # A client that is refused here never asks for the rows, and a denial belongs in the audit.
             QueryAudit(facts, self._clock).write("error", error)
             raise
-        async with query_deadline(self._settings.query_timeout_seconds), self._admission.turn(call.caller_key):
-            return await plan_rows(self._engine, request, call.caller)
+        with self._time.of_one():
+            async with self._admission.turn(call.caller_key):
+                return await plan_rows(self._engine, request, call.caller)
 
     def keep(
         self, ticket_id: bytes, planned: PlannedQuery, call: Call, sql: str, parameters: pa.RecordBatch | None
@@ -123,33 +125,15 @@ class QueryRunner:
         measure = QueryMeasure(self._clock)
         try:
             await self._check_denials(facts)
-            async with (
-                query_deadline(self._settings.query_timeout_seconds),
-                self._admission.turn(call.caller_key, waiting=measure.waiting) as turn,
-            ):
-                audit.mark_admitted()
-                with measure.planning(), phase("plan"):
-                    planned = self._kept_plans.take(ticket_id, request, call.caller) or await plan_rows(
-                        self._engine, request, call.caller
-                    )
-                audit.mark_planned(lambda: planned.figures)
-                measure.work_class = self._experience.correct(sql, planned.work_class, call.caller_key)
-                if measure.work_class is WorkClass.HEAVY:
-                    with phase("wait"):
-                        await turn.become_heavy()
-                else:
-                    turn.become_small()
-                sending = Sending(
-                    call=call,
-                    turn=turn,
-                    size=ResultSize(max_rows=self._settings.max_rows, max_bytes=self._settings.max_result_bytes),
-                    audit=audit,
-                    measure=measure,
-                    metrics=self._metrics,
-                )
-                watched = self._experience.watch(sql, planned.work_class, call.caller_key, measure.worked_seconds)
-                with watched, phase("stream"):
-                    await sending.send(planned)
+            with self._time.of_one():
+                async with self._admission.turn(call.caller_key, waiting=measure.waiting) as turn:
+                    audit.mark_admitted()
+                    with measure.planning(), phase("plan"):
+                        planned = self._kept_plans.take(ticket_id, request, call.caller) or await plan_rows(
+                            self._engine, request, call.caller
+                        )
+                    audit.mark_planned(lambda: planned.figures)
+                    await self._send(call, planned, sql=sql, turn=turn, audit=audit, measure=measure)
         except BaseException as error:
             if ends_task(error) or call.context.done():
                 audit.write("incomplete")
@@ -161,6 +145,27 @@ class QueryRunner:
             raise translated from error
         audit.write("ok")
         self._metrics.count_query(measure, "ok")
+
+    async def _send(  # noqa: PLR0913 - what is known of a query by then
+        self, call: Call, planned: PlannedQuery, *, sql: str, turn: Turn, audit: QueryAudit, measure: QueryMeasure
+    ) -> None:
+        measure.work_class = self._experience.correct(sql, planned.work_class, call.caller_key)
+        if measure.work_class is WorkClass.HEAVY:
+            with phase("wait"):
+                await turn.become_heavy()
+        else:
+            turn.become_small()
+        sending = Sending(
+            call=call,
+            turn=turn,
+            size=ResultSize(max_rows=self._settings.max_rows, max_bytes=self._settings.max_result_bytes),
+            audit=audit,
+            measure=measure,
+            metrics=self._metrics,
+        )
+        watched = self._experience.watch(sql, planned.work_class, call.caller_key, measure.worked_seconds)
+        with watched, phase("stream"):
+            await sending.send(planned)
 
     async def _check_denials(self, facts: QueryFacts) -> None:
         is_known = facts.caller.auth_type is not AuthType.NONE

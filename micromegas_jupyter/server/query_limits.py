@@ -3,39 +3,41 @@
 How many queries run at once is `admission`'s answer; memory and disk are the engine's.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
+from micromegas_jupyter.server.equal_timers import Deadline, EqualTimers
 
 _MIB: Final = 1024 * 1024
 
 
-@asynccontextmanager
-async def query_deadline(seconds: float | None) -> AsyncIterator[None]:
-    """Cancel what the body waits for when the time is over.
+class QueryTime:
+    """Gives each query its time. Belongs to one event loop.
 
     Args:
-        seconds: From now; None for any time.
-
-    Raises:
-        DeadlineExceeded: The time is over.
+        seconds: How much; None for any.
     """
-    try:
-        async with asyncio.timeout(seconds) as deadline:
-            yield
-    except TimeoutError:
-        if not deadline.expired():
-            raise  # somebody else's clock
-        raise DeadlineExceeded(
-            f"The query took longer than the {seconds:g} s that this server gives one query.",
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._timers = None if seconds is None else EqualTimers(seconds)
+
+    def of_one(self) -> Deadline:
+        """Cancel what the body of a `with` waits for when its time is over.
+
+        Raises:
+            DeadlineExceeded: The time is over.
+        """
+        return Deadline(self._timers, self._too_late)
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"The query took longer than the {self._seconds:g} s that this server gives one query.",
             remedy="Ask for less at a time: a shorter time range, fewer columns, an aggregate instead of all rows.",
             limit="query_timeout",
-        ) from None
+        )
 
 
 class ResultSize:

@@ -8,13 +8,13 @@ import asyncio
 import enum
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
+from types import TracebackType
 from typing import Final
 
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable, Unavailable
 from micromegas_jupyter.server.admission import CallerKey
+from micromegas_jupyter.server.equal_timers import Deadline
 from micromegas_jupyter.server.seals import join_parts
 
 _END_SECONDS: Final = 2.0
@@ -34,12 +34,6 @@ CancelElsewhere = Callable[[bytes], Awaitable[CancelStatus]]
 """Cancels the queries with this key in the server's other processes; raises `Unavailable` when not all were asked."""
 
 
-@dataclass(eq=False, slots=True)
-class _Running:
-    scope: asyncio.Timeout
-    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class RunningQueries:
     """Knows the queries that run in this process. Belongs to one event loop.
 
@@ -51,25 +45,13 @@ class RunningQueries:
         self._cancel_elsewhere = cancel_elsewhere
         self._running: dict[bytes, set[_Running]] = {}
 
-    @asynccontextmanager
-    async def running(self, key: bytes) -> AsyncIterator[None]:
-        """Let the query in the body be cancelled by its key.
+    def running(self, key: bytes) -> "_Running":
+        """Let the query in the body of a `with` be cancelled by its key.
 
         Raises:
             QueryCancelled: It was.
         """
-        try:
-            async with asyncio.timeout(None) as scope:
-                entry = _Running(scope)
-                self._running.setdefault(key, set()).add(entry)
-                try:
-                    yield
-                finally:
-                    self._forget(key, entry)
-        except TimeoutError:
-            if not scope.expired():
-                raise  # somebody else's clock
-            raise QueryCancelled("The query was cancelled, as you asked.") from None
+        return _Running(self._running, key)
 
     async def cancel(self, key: bytes) -> CancelStatus:
         """Cancel the queries with this key in all processes of the server.
@@ -92,10 +74,8 @@ class RunningQueries:
         entries = tuple(self._running.get(key, ()))
         if not entries:
             return CancelStatus.NOT_CANCELLABLE
-        now = asyncio.get_running_loop().time()
         for entry in entries:
-            if not entry.scope.expired():
-                entry.scope.reschedule(now)
+            entry.end()
         try:
             async with asyncio.timeout(_END_SECONDS):
                 for entry in entries:
@@ -118,12 +98,38 @@ class RunningQueries:
             )
             return None
 
-    def _forget(self, key: bytes, entry: _Running) -> None:
-        entry.has_ended.set()
-        entries = self._running[key]
-        entries.discard(entry)
+
+class _Running:
+    """One query while it runs."""
+
+    __slots__ = ("_all", "_deadline", "_key", "has_ended")
+
+    def __init__(self, all_running: dict[bytes, set["_Running"]], key: bytes) -> None:
+        self._all = all_running
+        self._key = key
+        self._deadline = Deadline(None, _cancelled)
+        self.has_ended = asyncio.Event()
+
+    def __enter__(self) -> None:
+        self._deadline.__enter__()
+        self._all.setdefault(self._key, set()).add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.has_ended.set()
+        entries = self._all[self._key]
+        entries.discard(self)
         if not entries:
-            del self._running[key]
+            del self._all[self._key]
+        self._deadline.__exit__(kind, error, traceback)
+
+    def end(self) -> None:
+        self._deadline.time_is_over()
+
+
+def _cancelled() -> QueryCancelled:
+    return QueryCancelled("The query was cancelled, as you asked.")
 
 
 def join_statuses(found: Collection[CancelStatus]) -> CancelStatus:

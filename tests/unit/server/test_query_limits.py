@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
-from micromegas_jupyter.server.query_limits import ResultSize, query_deadline
+from micromegas_jupyter.server.query_limits import QueryTime, ResultSize
 
 THREE = pa.record_batch({"n": pa.array([1, 2, 3])})
 
@@ -17,7 +17,7 @@ def test_a_query_over_its_time_is_cancelled_and_told_so() -> None:
     ended: list[str] = []
 
     async def scenario() -> None:
-        async with query_deadline(0.01):
+        with QueryTime(0.01).of_one():
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -32,7 +32,7 @@ def test_a_query_over_its_time_is_cancelled_and_told_so() -> None:
 
 def test_without_a_limit_of_time_nothing_ends_it() -> None:
     async def scenario() -> None:
-        async with query_deadline(None):
+        with QueryTime(None).of_one():
             await asyncio.sleep(0)
 
     asyncio.run(scenario())
@@ -40,7 +40,7 @@ def test_without_a_limit_of_time_nothing_ends_it() -> None:
 
 def test_a_timeout_of_somebody_else_passes_as_it_is() -> None:
     async def scenario() -> None:
-        async with query_deadline(60):
+        with QueryTime(60).of_one():
             raise TimeoutError("the store did not answer")
 
     with pytest.raises(TimeoutError, match="the store"):

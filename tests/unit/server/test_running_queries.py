@@ -14,7 +14,7 @@ KEY = query_key(ALICE, b"ticket")
 
 async def _wait(running: RunningQueries, started: asyncio.Event, key: bytes = KEY) -> str:
     try:
-        async with running.running(key):
+        with running.running(key):
             started.set()
             await asyncio.Event().wait()
     except QueryCancelled:
@@ -60,7 +60,7 @@ def test_a_query_that_does_not_end_is_told_as_cancelling(monkeypatch: pytest.Mon
 
         async def stubborn() -> str:
             try:
-                async with running.running(KEY):
+                with running.running(KEY):
                     started.set()
                     try:
                         await asyncio.Event().wait()
@@ -82,12 +82,11 @@ def test_a_query_that_does_not_end_is_told_as_cancelling(monkeypatch: pytest.Mon
 def test_a_call_that_ends_otherwise_is_no_cancelled_query() -> None:
     async def scenario() -> None:
         running = RunningQueries()
-        with pytest.raises(TimeoutError):
-            async with running.running(KEY), asyncio.timeout(0):
+        with pytest.raises(TimeoutError), running.running(KEY):
+            async with asyncio.timeout(0):
                 await asyncio.Event().wait()
-        with pytest.raises(ValueError, match="other"):
-            async with running.running(KEY):
-                raise ValueError("other")
+        with pytest.raises(ValueError, match="other"), running.running(KEY):
+            raise ValueError("other")
         started = asyncio.Event()
         task = asyncio.create_task(_wait(running, started))
         await started.wait()
