@@ -16,6 +16,8 @@ _LAZY = {
     "unload_ipython_extension": "micromegas_jupyter.notebook",
 }
 
+_PUBLIC_ROOMS = {"access", "auth", "errors"}
+
 __all__ = ["FlightSQLClient", "__version__", "connect", "quote_identifier"]
 
 
@@ -27,4 +29,6 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name in _PUBLIC_ROOMS:
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

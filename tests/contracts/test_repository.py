@@ -40,6 +40,17 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_public_rooms_load_when_they_are_used_without_an_import_of_their_own() -> None:
+    program = (
+        "import micromegas_jupyter as package\n"
+        "print(package.auth.OidcAuthProvider.__name__, package.access.Rejected is package.errors.Rejected)"
+    )
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "OidcAuthProvider True"
+
+
 def test_the_command_line_parser_loads_no_heavy_library() -> None:
     program = (
         "import sys; from micromegas_jupyter.cli.main import build_parser; build_parser(); "
