@@ -21,6 +21,7 @@ from micromegas_jupyter.engine.explanations import (
     explain_unsupported,
     explain_value,
 )
+from micromegas_jupyter.engine.file_errors import file_error
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
 from micromegas_jupyter.engine.unknown_names import find_name, unknown_name
 from micromegas_jupyter.errors import (
@@ -29,7 +30,6 @@ from micromegas_jupyter.errors import (
     MicromegasError,
     ResourcesExhausted,
     StatementRefused,
-    Unavailable,
     UnsupportedStatement,
 )
 
@@ -45,7 +45,6 @@ _LONGEST_READ: Final = 8000
 _LONGEST_CLEANED: Final = 1000
 _LONGEST_LOGGED: Final = 4000
 _MORE_MEMORY: Final = "The query needs more memory or disk than this server gives one query."
-_GONE: Final = "A file of a table went away while the query began, since the table was being compacted."
 
 _EXPLAINING: Final = frozenset({"explain", "analyze", "verbose"})
 # fmt: off
@@ -101,11 +100,6 @@ class Context:
 def is_engine_failure(error: BaseException) -> bool:
     """Return whether `error` is an ordinary exception or a panic of the engine, not a wish to stop the process."""
     return isinstance(error, Exception) or type(error).__name__ == _PANIC
-
-
-def file_gone() -> Unavailable:
-    """Return the error for a file that a snapshot names and that is not there any more."""
-    return Unavailable(_GONE)
 
 
 def translate(error: BaseException, context: Context) -> MicromegasError:
@@ -253,7 +247,7 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
             limit="memory",
         )
     if re.match(r"(?:External|Ipc|Io|Parquet|C Data interface)(?: argument)? error", text):
-        return None
+        return file_error(text)
     if found := re.match(r"Error during planning: ", text):
         return _planning_error(text[found.end() :], context)
     return _value_error(text, context)
@@ -277,14 +271,14 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
     """A predicate that runs inside the reader wraps its failure; all other failures are the file's."""
     found = _PREDICATE.search(text)
     if found is None:
-        return None
+        return file_error(text)
     message = found[2] or ("Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated")
     return _value_error(message.replace("\\n", " ").replace("\\", ""), context)
 
 
 def _storage_error(text: str, context: Context) -> MicromegasError | None:
     del context
-    return file_gone() if "not found" in text.lower() else None
+    return file_error(text)
 
 
 def _configuration_error(text: str, context: Context) -> MicromegasError:

@@ -110,7 +110,23 @@ def told(text: str) -> MicromegasError:
         (
             "DataFusion error: Object Store error: Object at location /srv/lake/a.parquet not found: No such file",
             Unavailable,
-            "compacted",
+            "removed or replaced",
+        ),
+        (
+            "DataFusion error: Parquet error: External: Generic LocalFileSystem error: Out of range of file /srv/a: 9",
+            Unavailable,
+            "removed or replaced",
+        ),
+        (
+            "DataFusion error: Parquet error: Parquet error: Invalid Parquet file. Corrupt footer",
+            Unavailable,
+            "damaged",
+        ),
+        ("DataFusion error: Arrow error: Parquet argument error: EOF: Invalid page header", Unavailable, "damaged"),
+        (
+            "DataFusion error: Object Store error: Generic LocalFileSystem error: Unable to open file /srv/a: x",
+            Unavailable,
+            "may not read it",
         ),
         ("Invalid or Unsupported Configuration: Unknown key x", InvalidStatement, "unknown setting"),
     ],

@@ -1,0 +1,42 @@
+"""What went wrong with a table's file, from the words of the engine's readers.
+
+Somebody else may replace, remove or close a file of a plain folder at any moment, also under a running query. What else
+an engine raises is `errors`' job.
+"""
+
+import logging
+import re
+from typing import Final
+
+from micromegas_jupyter.errors import Unavailable
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_LOGGED: Final = 4000
+# A file has another size than it had when the folder was looked at, or is not there any more.
+_CHANGED: Final = re.compile(r"not found|Out of range of file", re.IGNORECASE)
+# A file that was replaced while it was read looks like a damaged one.
+_UNREADABLE: Final = re.compile(
+    r"Corrupt footer|Invalid page header|failed to fill whole buffer|Unable to open file|Permission denied"
+)
+
+
+def file_gone() -> Unavailable:
+    """Return the error for a file that a snapshot names and that is not there any more, or is another one."""
+    return Unavailable("A file of a table was removed or replaced while the query began.")
+
+
+def file_error(text: str) -> Unavailable | None:
+    """Return the error for what a reader said of a file; None when it is not understood.
+
+    The log has the reader's words, which name the file; the error has not.
+    """
+    if _CHANGED.search(text):
+        return file_gone()
+    if _UNREADABLE.search(text):
+        _log.error("a file of a table cannot be read", extra={"engine_error": text[:_LONGEST_LOGGED]})
+        return Unavailable(
+            "A file of a table cannot be read: it was changed meanwhile, it is damaged, or the server may not read it.",
+            remedy="Try again. If that does not help, tell the server's administrator, whose log names the file.",
+        )
+    return None
