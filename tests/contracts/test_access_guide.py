@@ -13,7 +13,6 @@ import pytest
 from micromegas_jupyter.access.audit import AccessAudit
 from micromegas_jupyter.access.decision import Refused
 from micromegas_jupyter.access.explanation import STEP_REASONS
-from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.settings import (
@@ -28,6 +27,7 @@ from micromegas_jupyter.settings.access_config import CONFIG_MEMBERS
 from micromegas_jupyter.settings.issuer_entry import ISSUER_MEMBERS
 from micromegas_jupyter.settings.oidc_config import OIDC_MEMBERS
 from micromegas_jupyter.telemetry import TABLES
+from tests.contracts.exercised_metrics import access_metrics
 from tests.contracts.guide_text import (
     GUIDE,
     ROOT,
@@ -40,7 +40,6 @@ from tests.contracts.guide_text import (
     table_rows,
 )
 from tests.contracts.reason_codes import collect_codes
-from tests.fakes.mint import NOW
 from tests.unit.access.claim_cases import WRONG_CLAIMS
 from tests.unit.access.form_cases import WRONG_FORM
 from tests.unit.access.key_cases import WRONG_KEY
@@ -202,28 +201,16 @@ class TestMetrics:
     """The metrics that the guide names are those that the server reports."""
 
     def test_all_and_only_the_reported_metrics_are_named(self):
-        metrics = AccessMetrics()
-        metrics.count_decision("refused", "expired", 0.001)
-        metrics.count_key_fetch("https://id.example.com", succeeded=True)
-        metrics.count_rate_limited("identity")
-        metrics.watch_keys("https://id.example.com", lambda: 1.0)
-        metrics.note_in_force(NOW)
-        families = list(metrics.registry.collect())
+        families = list(access_metrics().registry.collect())
 
         reported = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
 
         assert set(re.findall(r"micromegas_access_[a-z_]+", read_guide())) == reported
 
     def test_every_label_that_the_guide_names_is_one(self):
-        metrics = AccessMetrics()
-        metrics.count_decision("refused", "expired", 0.001)
-        metrics.count_key_fetch("https://id.example.com", succeeded=True)
-        metrics.count_rate_limited("identity")
-        metrics.watch_keys("https://id.example.com", lambda: 1.0)
-        metrics.note_in_force(NOW)
         labels = {
             (sample.name, frozenset(sample.labels))
-            for family in metrics.registry.collect()
+            for family in access_metrics().registry.collect()
             for sample in family.samples
         }
 

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
-from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.server import ServerMetrics
-from micromegas_jupyter.server.metrics import QueryMeasure
 from micromegas_jupyter.server.tls import HttpTls
 from micromegas_jupyter.server.tls_files import TlsFiles
+from tests.contracts.exercised_metrics import access_metrics, server_metrics
 from tests.contracts.guide_text import ROOT, read_page
 from tests.fakes.certificates import Authority
 
@@ -54,28 +50,11 @@ class _NoWorkers:
         return self.State()
 
 
-def _server() -> ServerMetrics:
-    metrics = ServerMetrics()
-    metrics.count_call("/arrow.flight.protocol.FlightService/DoGet", "OK")
-    metrics.count_error(ResourcesExhausted("Too much."))
-    metrics.count_query(QueryMeasure(SYSTEM_CLOCK), "ok")
-    metrics.watch_queries("small", running=lambda: 0, waiting=lambda: 0)
-    return metrics
-
-
-def _access() -> AccessMetrics:
-    metrics = AccessMetrics()
-    metrics.watch_keys("https://id.example", lambda: 1.0)
-    metrics.note_in_force(SYSTEM_CLOCK.now())
-    metrics.count_rate_limited("identity")
-    return metrics
-
-
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """The labels of each sample that a server reports, the worker's among them."""
     pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
-    own = [_server().registry, _access().registry]
+    own = [server_metrics().registry, access_metrics().registry]
     workers = WorkerMetrics(cast("Supervisor", _NoWorkers()), own).registry
     tls = CollectorRegistry()
     tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import re
 
-from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.server import ServerMetrics
-from micromegas_jupyter.server.metrics import QueryMeasure
+from tests.contracts.exercised_metrics import server_metrics
 from tests.contracts.guide_text import ROOT, dangling_links, read_page, table_rows
 
 PAGE = "metrics.md"
 SUFFIXES = ("_bucket", "_count", "_sum", "_created")
 
 
-def _exercised() -> ServerMetrics:
-    metrics = ServerMetrics()
-    metrics.count_call("/arrow.flight.protocol.FlightService/DoGet", "OK")
-    metrics.count_error(ResourcesExhausted("Too much."))
-    metrics.count_query(QueryMeasure(SYSTEM_CLOCK), "ok")
-    metrics.watch_queries("small", running=lambda: 0, waiting=lambda: 0)
-    return metrics
-
-
 def _reported() -> dict[str, set[frozenset[str]]]:
     found: dict[str, set[frozenset[str]]] = {}
-    for family in _exercised().registry.collect():
+    for family in server_metrics().registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {
             frozenset(sample.labels) - {"le"} for sample in family.samples if not sample.name.endswith("_created")
@@ -52,7 +40,7 @@ def test_every_limit_that_an_error_names_has_a_row() -> None:
     raised = set(re.findall(r'\blimit="([a-z_]+)"', source)) | {"other"}
     counted = {
         sample.labels["limit"]
-        for family in _exercised().registry.collect()
+        for family in server_metrics().registry.collect()
         for sample in family.samples
         if family.name == "micromegas_server_limits_reached"
     }

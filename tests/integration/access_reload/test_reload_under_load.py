@@ -17,6 +17,7 @@ from micromegas_jupyter.access import Rejected, validator_from_environment
 from micromegas_jupyter.access.key_file import KeyFile, make_api_key
 from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS, ReloadingValidator
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key, mint
 
 if TYPE_CHECKING:
@@ -40,16 +41,6 @@ def add_key(path: Path, name: str) -> NewApiKey:
     made = make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset({"read"}))
     KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
     return made
-
-
-def is_accepted(validator: TokenValidator, token: str) -> bool:
-    if validator.cached_context(token) is not None:
-        return True
-    try:
-        validator.validate_token(token)
-    except Rejected:
-        return False
-    return True
 
 
 def wait_for_refusal(validator: TokenValidator, token: str, *, seconds: float) -> float:

@@ -11,9 +11,10 @@ import pytest
 
 from micromegas_jupyter.access.reloading import ReloadingValidator
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.asking import is_accepted
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key
-from tests.unit.access.reloading_scene import LASTING, is_accepted
+from tests.unit.access.reloading_scene import LASTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

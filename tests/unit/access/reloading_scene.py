@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import Rejected, TokenValidator
 from micromegas_jupyter.access.reloading import ReloadingValidator
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
@@ -34,17 +33,6 @@ def put(path: Path, text: str) -> None:
     beside = path.with_name("beside")
     beside.write_text(text)
     beside.replace(path)
-
-
-def is_accepted(validator: TokenValidator, token: str) -> bool:
-    """Ask as the server does: what is remembered first, then the check itself."""
-    if validator.cached_context(token) is not None:
-        return True
-    try:
-        validator.validate_token(token)
-    except Rejected:
-        return False
-    return True
 
 
 def events(caplog: pytest.LogCaptureFixture, sentence: str) -> list[dict[str, object]]:

@@ -10,9 +10,10 @@ import pytest
 from micromegas_jupyter.access.configuration import marks_of
 from micromegas_jupyter.access.reloading import ReloadingValidator
 from micromegas_jupyter.errors import ConfigurationError
+from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key
 from tests.unit.access import reloading_scene as scene
-from tests.unit.access.reloading_scene import KEPT, LASTING, NEW, OLD, READ_AGAIN, events, is_accepted, keys_text, put
+from tests.unit.access.reloading_scene import KEPT, LASTING, NEW, OLD, READ_AGAIN, events, keys_text, put
 
 # A module's own fixtures win over those of its folder, which has another `validator`.
 clock, make, path, validator = scene.clock, scene.make, scene.path, scene.validator

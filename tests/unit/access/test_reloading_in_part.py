@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
+from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.unit.access import reloading_in_part_scene as scene
 from tests.unit.access.reloading_in_part_scene import FIRST, IN_PART, SECOND, THIRD, accepted
-from tests.unit.access.reloading_scene import KEPT, LASTING, READ_AGAIN, events, is_accepted, put
+from tests.unit.access.reloading_scene import KEPT, LASTING, READ_AGAIN, events, put
 
 if TYPE_CHECKING:
     from micromegas_jupyter.settings import AccessSettings

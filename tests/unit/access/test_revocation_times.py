@@ -11,6 +11,7 @@ import pytest
 from micromegas_jupyter.access import OidcValidator, Rejected
 from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS, ReloadingValidator
 from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings
+from tests.fakes.asking import is_accepted
 from tests.fakes.mint import AUDIENCE, ISSUER, ec_key, mint, rsa_key
 
 if TYPE_CHECKING:
@@ -42,16 +43,6 @@ def validator_of(
         token_cache_ttl_seconds=cache_seconds,
     )
     return OidcValidator(settings, http=provider, clock=clock)
-
-
-def is_accepted(validator: OidcValidator | ReloadingValidator, token: str) -> bool:
-    if validator.cached_context(token) is not None:
-        return True
-    try:
-        validator.validate_token(token)
-    except Rejected:
-        return False
-    return True
 
 
 def seconds_of_access(validator: OidcValidator, token: str, clock: FakeClock, *, at_most: int) -> int:
