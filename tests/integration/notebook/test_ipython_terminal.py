@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import re
-import select
-import subprocess
 import sys
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
@@ -15,17 +11,16 @@ import pytest
 
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.fakes.terminal import ProgramAtTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Run = Callable[[str], "IPythonAtTerminal"]
+    Run = Callable[[str], ProgramAtTerminal]
 
 pytestmark = pytest.mark.integration
 
-WAIT_SECONDS = 60
 LOAD = "%load_ext micromegas_jupyter"
 END_THE_SIGN_IN = """
 import threading
@@ -38,52 +33,6 @@ def end():
 pause = threading.Event()
 threading.Thread(target=end).start()
 """
-
-
-class IPythonAtTerminal:
-    """IPython that runs some lines; what it shows, and what a person types."""
-
-    def __init__(self, source: str, environ: dict[str, str]) -> None:
-        self._terminal, program = pty.openpty()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", f"{LOAD}\n{source}"],
-            env=environ,
-            stdin=program,
-            stdout=program,
-            stderr=program,
-            start_new_session=True,
-        )
-        os.close(program)
-        self.text = ""
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
-        while not (found := re.search(pattern, self.text)):
-            assert self._read(deadline - SYSTEM_CLOCK.monotonic()), self.text
-        return found
-
-    def type(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def finish(self) -> None:
-        """Read to the end."""
-        while self._read(WAIT_SECONDS):
-            pass
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait(WAIT_SECONDS)
-        os.close(self._terminal)
-
-    def _read(self, timeout_seconds: float) -> bool:
-        if not select.select([self._terminal], [], [], max(timeout_seconds, 0))[0]:
-            return False
-        try:
-            data = os.read(self._terminal, 65536)
-        except OSError:  # Linux: nobody holds the other end any more
-            return False
-        self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="replace"))
-        return bool(data)
 
 
 @pytest.fixture
@@ -111,8 +60,9 @@ def environ(provider: DemoProvider, tmp_path: Path) -> dict[str, str]:
 def run(environ: dict[str, str]) -> Iterator[Run]:
     with ExitStack() as running:
 
-        def run_one(source: str) -> IPythonAtTerminal:
-            return running.enter_context(closing(IPythonAtTerminal(source, environ)))
+        def run_one(source: str) -> ProgramAtTerminal:
+            command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", f"{LOAD}\n{source}"]
+            return running.enter_context(closing(ProgramAtTerminal(command, environ=environ)))
 
         yield run_one
 
@@ -124,9 +74,9 @@ def test_without_a_browser_a_code_is_shown_with_its_picture_and_waited_for(run: 
     sign_in(f"{address}?user_code={code}")
     terminal.finish()
 
-    assert "█▀▀▀▀▀█" in terminal.text or "█ ▄▄▄▄▄ █" in terminal.text
-    assert "Signed in as Alice Martin" in terminal.text
-    assert "Traceback" not in terminal.text
+    assert "█▀▀▀▀▀█" in terminal.words or "█ ▄▄▄▄▄ █" in terminal.words
+    assert "Signed in as Alice Martin" in terminal.words
+    assert "Traceback" not in terminal.words
 
 
 def test_a_long_pasted_address_is_taken_whole_and_not_shown(run: Run) -> None:
@@ -138,9 +88,9 @@ def test_a_long_pasted_address_is_taken_whole_and_not_shown(run: Run) -> None:
     terminal.type(f"{end}&session_state={'x' * 6000}\r")
     terminal.finish()
 
-    assert "Signed in as Alice Martin" in terminal.text
-    assert "code=" not in terminal.text
-    assert "xxxx" not in terminal.text
+    assert "Signed in as Alice Martin" in terminal.words
+    assert "code=" not in terminal.words
+    assert "xxxx" not in terminal.words
 
 
 def test_an_interrupt_of_the_question_ends_the_sign_in(run: Run) -> None:
@@ -150,8 +100,8 @@ def test_an_interrupt_of_the_question_ends_the_sign_in(run: Run) -> None:
     terminal.type("\x03")
     terminal.finish()
 
-    assert "✗ The sign-in was cancelled." in terminal.text
-    assert "Traceback" not in terminal.text
+    assert "✗ The sign-in was cancelled." in terminal.words
+    assert "Traceback" not in terminal.words
 
 
 def test_the_question_ends_with_the_sign_in(run: Run) -> None:
@@ -160,5 +110,5 @@ def test_the_question_ends_with_the_sign_in(run: Run) -> None:
     terminal.wait_for("Paste the address")
     terminal.finish()
 
-    assert "✗ The sign-in was cancelled. Start the sign-in again. · AUTH002" in terminal.text
-    assert "Traceback" not in terminal.text
+    assert "✗ The sign-in was cancelled. Start the sign-in again. · AUTH002" in terminal.words
+    assert "Traceback" not in terminal.words

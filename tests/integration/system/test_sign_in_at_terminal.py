@@ -1,10 +1,6 @@
 """`micromegas login` as a process of its own, in each of its ways, on a terminal and without one."""
 
-import os
-import pty
 import re
-import select
-import signal
 import subprocess
 import sys
 
@@ -12,57 +8,17 @@ import pytest
 
 from micromegas_jupyter import assembly
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import Flow
+from tests.fakes.terminal import WAIT_SECONDS, ProgramAtTerminal
 
 pytestmark = pytest.mark.integration
 
-WAIT_SECONDS = 60
 CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]
 
 
-class AtTerminal:
-    """A command whose standard input and error are a terminal, as a person's are."""
-
-    def __init__(self, *arguments, environ):
-        self._terminal, program = pty.openpty()
-        self._process = subprocess.Popen(
-            [*CLI, *arguments], env=environ, stdin=program, stderr=program, stdout=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(program)
-        self.text = ""
-
-    def wait_for(self, pattern):
-        """Read what the terminal shows until the pattern is there."""
-        deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
-        while not (found := re.search(pattern, self.text)):
-            assert self._read(deadline - SYSTEM_CLOCK.monotonic()), self.text
-        return found
-
-    def type(self, text):
-        os.write(self._terminal, text.encode())
-
-    def interrupt(self):
-        self._process.send_signal(signal.SIGINT)
-
-    def finish(self):
-        """Read to the end; returns standard output and the exit code."""
-        output, _ = self._process.communicate(timeout=WAIT_SECONDS)
-        while self._read(1):
-            pass
-        os.close(self._terminal)
-        return output, self._process.returncode
-
-    def _read(self, timeout_seconds):
-        if not select.select([self._terminal], [], [], max(timeout_seconds, 0))[0]:
-            return False
-        try:
-            data = os.read(self._terminal, 65536)
-        except OSError:
-            return False
-        self.text += data.decode(errors="replace")
-        return bool(data)
+def at_terminal(*arguments, environ):
+    """Start a command at a terminal, with its standard output apart."""
+    return ProgramAtTerminal([*CLI, *arguments], environ=environ, pipes_output=True)
 
 
 @pytest.fixture
@@ -75,12 +31,12 @@ def over_ssh(person):
 
 
 def test_a_code_over_ssh_signs_in_and_nothing_opens_its_address(stack, over_ssh):
-    terminal = AtTerminal("login", environ=over_ssh)
+    terminal = at_terminal("login", environ=over_ssh)
 
     address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\. Only type it").groups()
     terminal.wait_for(r"\d:\d\d left\.")
     sign_in(f"{address}?user_code={code}")
-    output, exit_code = terminal.finish()
+    output, exit_code = terminal.output()
 
     assert exit_code == 0, terminal.text
     assert output.startswith("Signed in as Alice Martin <alice@example.com> · ")
@@ -91,7 +47,7 @@ def test_a_code_over_ssh_signs_in_and_nothing_opens_its_address(stack, over_ssh)
 
 
 def test_a_pasted_address_signs_in_after_another_try_and_is_not_shown(stack, over_ssh):
-    terminal = AtTerminal("login", "--flow", "paste", environ=over_ssh)
+    terminal = at_terminal("login", "--flow", "paste", environ=over_ssh)
 
     address = terminal.wait_for(r"Open (\S+) in a browser")[1]
     end = sign_in(address, visit_callback=False)
@@ -99,7 +55,7 @@ def test_a_pasted_address_signs_in_after_another_try_and_is_not_shown(stack, ove
     terminal.type("http://127.0.0.1/something\r")
     terminal.wait_for("not the address")
     terminal.type(f"{end}\r")
-    output, exit_code = terminal.finish()
+    output, exit_code = terminal.output()
 
     assert exit_code == 0, terminal.text
     assert output.startswith("Signed in as Alice Martin")
@@ -110,11 +66,11 @@ def test_a_pasted_address_signs_in_after_another_try_and_is_not_shown(stack, ove
 
 @pytest.mark.parametrize("flow", ["browser", "device", "paste"])
 def test_an_interrupt_leaves_at_once_and_keeps_nothing(stack, over_ssh, tmp_path, flow):
-    terminal = AtTerminal("login", "--flow", flow, environ=over_ssh)
+    terminal = at_terminal("login", "--flow", flow, environ=over_ssh)
 
     terminal.wait_for(r"left\.|Paste the address")
     terminal.interrupt()
-    output, exit_code = terminal.finish()
+    output, exit_code = terminal.output()
 
     assert (output, exit_code) == ("", 130)
     assert "Traceback" not in terminal.text
@@ -138,9 +94,9 @@ def own_browser(tmp_path):
 
 def test_a_terminal_with_a_browser_opens_it(stack, over_ssh, own_browser):
     del over_ssh["SSH_CONNECTION"]
-    terminal = AtTerminal("login", environ={**over_ssh, "BROWSER": own_browser})
+    terminal = at_terminal("login", environ={**over_ssh, "BROWSER": own_browser})
 
-    output, exit_code = terminal.finish()
+    output, exit_code = terminal.output()
 
     assert exit_code == 0, terminal.text
     assert output.startswith("Signed in as Alice Martin")
@@ -149,11 +105,11 @@ def test_a_terminal_with_a_browser_opens_it(stack, over_ssh, own_browser):
 
 def test_a_browser_that_does_not_open_is_followed_by_a_code_and_a_line_about_it(stack, over_ssh):
     del over_ssh["SSH_CONNECTION"]
-    terminal = AtTerminal("login", environ={**over_ssh, "BROWSER": "/nowhere/a-browser"})
+    terminal = at_terminal("login", environ={**over_ssh, "BROWSER": "/nowhere/a-browser"})
 
     address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
     sign_in(f"{address}?user_code={code}")
-    _, exit_code = terminal.finish()
+    _, exit_code = terminal.output()
 
     assert exit_code == 0, terminal.text
     assert "No browser opened here. Going on with a code that you type on any device." in terminal.text
@@ -167,11 +123,11 @@ def test_a_text_browser_does_not_take_over_the_terminal(stack, over_ssh, tmp_pat
     lynx.write_text(f"#!/bin/sh\ntouch {started}\n")
     lynx.chmod(0o755)
     environ = {**over_ssh, "BROWSER": "lynx", "PATH": f"{tmp_path / 'bin'}:{over_ssh['PATH']}"}
-    terminal = AtTerminal("login", environ=environ)
+    terminal = at_terminal("login", environ=environ)
 
     terminal.wait_for(r"Go to \S+ and type")
     terminal.interrupt()
-    terminal.finish()
+    terminal.output()
 
     assert "No browser with a window can be opened from here." in terminal.text
     assert not started.exists()
@@ -188,9 +144,9 @@ def test_without_a_terminal_login_fails_at_once_with_the_remedy(stack, person, m
 
 
 def test_in_ci_a_terminal_is_nobody(stack, over_ssh):
-    terminal = AtTerminal("login", environ={**over_ssh, "CI": "true"})
+    terminal = at_terminal("login", environ={**over_ssh, "CI": "true"})
 
-    _, exit_code = terminal.finish()
+    _, exit_code = terminal.output()
 
     assert exit_code == 3
     assert "nobody is here to sign in" in terminal.text
@@ -215,9 +171,9 @@ def test_a_flow_that_is_named_works_without_a_terminal(stack, person):
 
 def test_a_query_can_sign_in_afresh_and_keeps_nothing(stack, over_ssh, own_browser, tmp_path):
     del over_ssh["SSH_CONNECTION"]
-    terminal = AtTerminal("query", "SELECT 1 AS one", "--oidc", environ={**over_ssh, "BROWSER": own_browser})
+    terminal = at_terminal("query", "SELECT 1 AS one", "--oidc", environ={**over_ssh, "BROWSER": own_browser})
 
-    output, exit_code = terminal.finish()
+    output, exit_code = terminal.output()
 
     assert (output.split(), exit_code) == (["one", "-----", "1"], 0), terminal.text
     assert not list((tmp_path / "config").glob("tokens*.json"))

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from tests.integration.system.escapes.terminal import ProgramAtTerminal
+from tests.fakes.terminal import ProgramAtTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,16 +57,16 @@ def sign_in_by_paste(
     terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
     for line in lines:
         terminal.wait_for(prompt)
-        terminal.type(line)
+        terminal.type(f"{line}\r")
     address = terminal.wait_for(r"[Oo]pen (http://\S+/authorize\S+)")[1]
     end = sign_in(address, visit_callback=False)
     terminal.wait_for("Paste the address")
-    terminal.type(end.replace("state=", "state=x"))
+    terminal.type(f"{end.replace('state=', 'state=x')}\r")
     terminal.wait_for("not the address")
     terminal.wait_for("Paste the address")
-    terminal.type(end)
+    terminal.type(f"{end}\r")
     terminal.wait_for("Signed in as")
     if lines:
         terminal.wait_for(prompt)
-        terminal.type("exit()")
+        terminal.type("exit()\r")
     return terminal.finish()

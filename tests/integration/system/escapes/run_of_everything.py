@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from jupyter_client.manager import KernelManager
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from tests.fakes.terminal import ProgramAtTerminal
 from tests.integration.notebook.kernels import AttendedKernel, widget_states
 from tests.integration.system.escapes import person
 from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
 from tests.integration.system.escapes.scanner import Place, Text
 from tests.integration.system.escapes.secrets_in_play import Kind
-from tests.integration.system.escapes.terminal import ProgramAtTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
