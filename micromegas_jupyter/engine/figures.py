@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from datafusion.plan import ExecutionPlan
 
 _MOST_STEPS: Final = 2000
-_SPILLS: Final = ("spill_count", "spilled_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

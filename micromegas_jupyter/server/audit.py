@@ -80,21 +80,7 @@ class QueryAudit:
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
         facts, request = self._facts, self._facts.request
-        record: dict[str, object] = {
-            "query_id": facts.query_id,
-            "client_ip": facts.client_address,
-            "client": facts.tags.client,
-            "agent": facts.tags.agent,
-            "entrypoint": facts.tags.entrypoint,
-            **facts.tags.optional,
-            "user": facts.attribution.user,
-            "email": facts.attribution.email,
-        }
-        if facts.attribution.name is not None:
-            record["name"] = facts.attribution.name
-        record["service_account"] = facts.attribution.service_account_name is not None
-        if facts.attribution.service_account_name is not None:
-            record["service_account_name"] = facts.attribution.service_account_name
+        record = describe_asker(facts.query_id, facts.client_address, tags=facts.tags, attribution=facts.attribution)
         record["sql"] = request.sql.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
         if request.time_range is not None:
             record["range_begin"] = request.time_range.begin.isoformat()
@@ -133,6 +119,28 @@ class QueryAudit:
             "setup_ms": _milliseconds(planned - self._started + figures.execution_seconds),
             "total_ms": _milliseconds(now - self._started),
         }
+
+
+def describe_asker(
+    query_id: str, client_address: str, *, tags: ClientTags, attribution: Attribution
+) -> dict[str, object]:
+    """Return the fields with which each line begins: which call it was and who asked."""
+    record: dict[str, object] = {
+        "query_id": query_id,
+        "client_ip": client_address,
+        "client": tags.client,
+        "agent": tags.agent,
+        "entrypoint": tags.entrypoint,
+        **tags.optional,
+        "user": attribution.user,
+        "email": attribution.email,
+    }
+    if attribution.name is not None:
+        record["name"] = attribution.name
+    record["service_account"] = attribution.service_account_name is not None
+    if attribution.service_account_name is not None:
+        record["service_account_name"] = attribution.service_account_name
+    return record
 
 
 def classify_error(error: MicromegasError) -> str:

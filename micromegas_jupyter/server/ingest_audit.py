@@ -14,7 +14,7 @@ from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import Attribution
-from micromegas_jupyter.server.audit import AUDIT_LOGGER, classify_error
+from micromegas_jupyter.server.audit import AUDIT_LOGGER, classify_error, describe_asker
 from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.headers import parse_client_tags
@@ -60,22 +60,13 @@ class IngestAudit:
             _LOG.exception("an audit line could not be written, query_id=%s", self.call.query_id)
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        call, caller, tags = self.call, self.call.caller, parse_client_tags(self.call.headers)
-        record: dict[str, object] = {
-            "query_id": call.query_id,
-            "client_ip": self.client_address,
-            "client": tags.client,
-            "agent": tags.agent,
-            "entrypoint": tags.entrypoint,
-            **tags.optional,
-            "user": self.attribution.user,
-            "email": self.attribution.email,
-        }
-        if self.attribution.name is not None:
-            record["name"] = self.attribution.name
-        record["service_account"] = self.attribution.service_account_name is not None
-        if self.attribution.service_account_name is not None:
-            record["service_account_name"] = self.attribution.service_account_name
+        call, caller = self.call, self.call.caller
+        record = describe_asker(
+            call.query_id,
+            self.client_address,
+            tags=parse_client_tags(call.headers),
+            attribution=self.attribution,
+        )
         record |= {
             "action": "ingest",
             "table": self.command.table[:_MAX_TABLE_CHARACTERS],
