@@ -7,7 +7,7 @@ answer; who may ask at all, the server has found before.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ _NO_PARAMETERS: Final = pa.schema([])
 class _Answer:
     schema: pa.Schema
     batches: tuple[pa.RecordBatch, ...]
+    shared: dict[str, object] = field(default_factory=dict)
 
 
 class KeptAnswers:
@@ -47,6 +48,7 @@ class KeptAnswers:
             schema=answer.schema,
             parameter_schema=_NO_PARAMETERS,
             context_init_seconds=0.0,
+            shared=answer.shared,
         )
 
     def keep(self, request: StatementRequest, schema: pa.Schema, ran: Ran) -> None:

@@ -60,11 +60,23 @@ class Ran:
 
 
 class ReadyQuery:
-    """A `PlannedQuery` whose rows are there."""
+    """A `PlannedQuery` whose rows are there.
+
+    Attributes:
+        shared: Where whoever sends the rows may keep what they make of them, for all queries that give the very same
+            batches; None when no other query does.
+    """
 
     def __init__(
-        self, ran: Ran, *, schema: pa.Schema, parameter_schema: pa.Schema, context_init_seconds: float
+        self,
+        ran: Ran,
+        *,
+        schema: pa.Schema,
+        parameter_schema: pa.Schema,
+        context_init_seconds: float,
+        shared: dict[str, object] | None = None,
     ) -> None:
+        self.shared = shared
         self._ran: Ran | None = ran
         self._schema = schema
         self._parameter_schema = parameter_schema

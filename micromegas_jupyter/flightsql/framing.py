@@ -126,6 +126,35 @@ class FlightDataEncoder:
                     yield _frame(metadata, header.body_length, body)
 
 
+class KeptEncoding:
+    """Encodes streams that all have the same schema and the same few small batches, each of them once.
+
+    Args:
+        schema: The schema of the batches, which bring no dictionaries along.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._encoder = FlightDataEncoder(schema)
+        self._schema = self._encoder.encode_schema()
+        self._batches: list[tuple[pa.RecordBatch, list[bytes]]] = []
+
+    def encode_schema(self) -> bytes:
+        """Return the message that opens the stream."""
+        return self._schema
+
+    def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
+        """Return the messages of one batch.
+
+        Raises:
+            ValueError: The batch does not have the stream's schema.
+        """
+        found = next((messages for known, messages in self._batches if known is batch), None)
+        if found is None:
+            found = list(self._encoder.encode_batch(batch))
+            self._batches.append((batch, found))
+        return iter(found)
+
+
 def _is_plain(kind: pa.DataType) -> bool:
     """Return whether columns of a type bring no dictionaries along, whatever is in them."""
     return kind.num_fields == 0 and not pa.types.is_dictionary(kind) and not isinstance(kind, pa.BaseExtensionType)

@@ -5,10 +5,10 @@ turns; when it is small, it keeps its turn, and if it then works for long, it co
 use while it runs is the engine's business.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from micromegas_jupyter.server.equal_timers import EqualTimers
 from micromegas_jupyter.server.fair_slots import CallerKey, FairSlots, SlotLimits
@@ -84,11 +84,8 @@ class Admission:
         """How many heavy queries wait to run."""
         return self._heavy.waiting_count
 
-    @asynccontextmanager
-    async def turn(
-        self, caller: CallerKey, *, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> AsyncIterator["Turn"]:
-        """Wait for a turn, to plan and run a query in the body.
+    def turn(self, caller: CallerKey, *, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> "Turn":
+        """Wait for a turn, to plan and run a query in the body of an `async with`.
 
         Args:
             caller: Issuer and subject.
@@ -97,13 +94,7 @@ class Admission:
         Raises:
             ResourcesExhausted: No turn came in time, or too many wait already.
         """
-        with waiting():
-            await self._ordinary.take(caller)
-        turn = Turn(caller, ordinary=self._ordinary, heavy=self._heavy, long=self._long, waiting=waiting)
-        try:
-            yield turn
-        finally:
-            turn.end()
+        return Turn(caller, ordinary=self._ordinary, heavy=self._heavy, long=self._long, waiting=waiting)
 
 
 class Turn:
@@ -122,11 +113,20 @@ class Turn:
         self._ordinary = ordinary
         self._heavy = heavy
         self._waiting = waiting
-        self._has_ordinary = True
+        self._has_ordinary = False
         self._is_heavy = False
         self._is_idle = False
         self._has_heavy = False
         self._long = long
+
+    async def __aenter__(self) -> Self:
+        with self._waiting():
+            await self._ordinary.take(self._caller)
+        self._has_ordinary = True
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.end()
 
     async def become_heavy(self) -> None:
         """Hand the turn on and wait for a heavy one.

@@ -6,7 +6,7 @@ unlucky would then wait behind all the heavy ones. What a plan tells is the engi
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 from micromegas_jupyter.engine import WorkClass, sql_hash
@@ -29,10 +29,9 @@ class Experience:
         is_known = planned is WorkClass.HEAVY and (caller, sql_hash(sql)) in self._quick
         return WorkClass.SMALL if is_known else planned
 
-    @contextmanager
     def watch(
         self, sql: str, planned: WorkClass, caller: CallerKey, worked_seconds: Callable[[], float]
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Take note of the run of a statement in the body.
 
         Args:
@@ -41,13 +40,16 @@ class Experience:
             planned: What its plan says.
             worked_seconds: Tells how long the engine worked, waits for turns and for the client left out.
         """
+        return self._watch(sql, caller, worked_seconds) if planned is WorkClass.HEAVY else nullcontext()
+
+    @contextmanager
+    def _watch(self, sql: str, caller: CallerKey, worked_seconds: Callable[[], float]) -> Iterator[None]:
         is_complete = False
         try:
             yield
             is_complete = True
         finally:
-            if planned is WorkClass.HEAVY:
-                self._note((caller, sql_hash(sql)), worked_seconds(), is_complete=is_complete)
+            self._note((caller, sql_hash(sql)), worked_seconds(), is_complete=is_complete)
 
     def _note(self, name: _Name, seconds: float, *, is_complete: bool) -> None:
         if seconds >= LONG_SECONDS:

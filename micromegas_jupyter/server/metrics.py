@@ -3,8 +3,8 @@
 Where the numbers are read is the HTTP endpoint's job; what the validators count, that of `access.metrics`.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -51,27 +51,17 @@ class QueryMeasure:
         self.planning_seconds = 0.0
         self.sending_seconds = 0.0
 
-    @contextmanager
-    def planning(self) -> Iterator[None]:
+    def planning(self) -> AbstractContextManager[None]:
         """Measure the body as planning."""
-        started = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            self.planning_seconds += self._clock.monotonic() - started
+        return _Phase(self, "planning_seconds", self._clock)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Measure the body as a wait for a turn."""
-        started = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            self.waiting_seconds += self._clock.monotonic() - started
+        return _Phase(self, "waiting_seconds", self._clock)
 
     def sending(self) -> AbstractContextManager[None]:
         """Measure the body as a wait for the client."""
-        return _Sending(self, self._clock)
+        return _Phase(self, "sending_seconds", self._clock)
 
     def worked_seconds(self) -> float:
         """Return for how long the engine works, so far, after planning."""
@@ -82,20 +72,22 @@ class QueryMeasure:
         return self._clock.monotonic() - self._started
 
 
-class _Sending:
-    """Measures one message; there are many of them, and a generator takes several times as long."""
+class _Phase:
+    """Measures one phase, such as one message; there are many of them, and a generator takes several times as long."""
 
-    __slots__ = ("_clock", "_measure", "_started")
+    __slots__ = ("_clock", "_measure", "_name", "_started")
 
-    def __init__(self, measure: QueryMeasure, clock: Clock) -> None:
+    def __init__(self, measure: QueryMeasure, name: str, clock: Clock) -> None:
         self._measure = measure
+        self._name = name
         self._clock = clock
 
     def __enter__(self) -> None:
         self._started = self._clock.monotonic()
 
     def __exit__(self, *_error: object) -> None:
-        self._measure.sending_seconds += self._clock.monotonic() - self._started
+        took = self._clock.monotonic() - self._started
+        setattr(self._measure, self._name, getattr(self._measure, self._name) + took)
 
 
 class ServerMetrics:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from micromegas_jupyter.engine import PlannedQuery
-from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+from micromegas_jupyter.engine.one_row import ReadyQuery
+from micromegas_jupyter.flightsql.framing import Compression, FlightDataEncoder, KeptEncoding
 from micromegas_jupyter.server.admission import Turn
 from micromegas_jupyter.server.audit import QueryAudit
 from micromegas_jupyter.server.calls import Call
@@ -17,6 +18,7 @@ from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
 from micromegas_jupyter.server.query_limits import ResultSize
 
 _CLOSE_SECONDS: Final = 10.0
+_ENCODING: Final = "encoding"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Sending:
             QueryError: The query fails, or gives more than it may.
         """
         compression = parse_compression(self.call.headers)
-        encoder = FlightDataEncoder(planned.schema, compression=compression)
+        encoder = _find_encoder(planned, compression)
         await self._write(encoder.encode_schema())
         batches = planned.batches()
         is_whole = False
@@ -65,3 +67,14 @@ class Sending:
     async def _write(self, message: bytes) -> None:
         with self.measure.sending(), self.turn.idle():
             await self.call.write(message)
+
+
+def _find_encoder(planned: PlannedQuery, compression: Compression | None) -> FlightDataEncoder | KeptEncoding:
+    """Return what encodes a query's rows; rows that are the same each time are encoded once."""
+    shared = planned.shared if isinstance(planned, ReadyQuery) else None
+    if shared is None or compression is not None:
+        return FlightDataEncoder(planned.schema, compression=compression)
+    found = shared.get(_ENCODING)
+    if not isinstance(found, KeptEncoding):
+        found = shared[_ENCODING] = KeptEncoding(planned.schema)
+    return found

@@ -6,7 +6,7 @@ spans go, how many are kept and what else the standard variables say, is the SDK
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -55,6 +55,10 @@ class CallSpan:
             self._span.set_status(Status(StatusCode.ERROR))
 
 
+_NO_SPAN: Final = nullcontext(CallSpan())
+_NO_PHASE: Final = nullcontext()
+
+
 class Tracing:
     """Makes the spans of one server; without a provider it makes none.
 
@@ -66,15 +70,19 @@ class Tracing:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
 
-    @contextmanager
-    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
+    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> AbstractContextManager[CallSpan]:
         """Let the body begin one call's span, which goes on with the trace that its metadata names and has its start.
 
         Source: W3C Trace Context, headers `traceparent` and `tracestate`.
         """
+        if self._tracer is None:
+            return _NO_SPAN
+        return self._call(self._tracer, method, query_id, metadata)
+
+    @contextmanager
+    def _call(self, tracer: Any, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
         service, _, name = method[1:].rpartition("/")
-        tracer = self._tracer
-        if tracer is None or service != FLIGHT_SERVICE:
+        if service != FLIGHT_SERVICE:
             yield CallSpan()
             return
         came_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
@@ -123,13 +131,14 @@ def _span(  # noqa: PLR0913, PLR0917 - what a span is made of
             _tracer_of_call.reset(token)
 
 
-@contextmanager
-def phase(name: str) -> Iterator[None]:
+def phase(name: str) -> AbstractContextManager[None]:
     """Have the body be a span within that of the call, where there is one."""
     tracer = _tracer_of_call.get()
-    if tracer is None:
-        yield
-        return
+    return _NO_PHASE if tracer is None else _phase(tracer, name)
+
+
+@contextmanager
+def _phase(tracer: Any, name: str) -> Iterator[None]:
     with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
         yield
 
