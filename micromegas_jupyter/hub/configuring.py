@@ -5,6 +5,7 @@ It fills traitlets' configuration and starts nothing; what it refuses to fill is
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ MOST_MARGIN_SECONDS: Final = 3600
 MOST_AGE_SECONDS: Final = 5
 """How long the Hub takes a person's record as it is. The look costs little, and tokens may be short-lived."""
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
 _DEFAULT_PORT: Final = 8000
 _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
@@ -120,10 +122,20 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     )
     if exchange_audience or exchange_resource or exchange_scope:
         wish.environment[names.CLIENT_SECRET] = _application(config, "client_secret")
+    _say_what_a_sign_out_leaves(config)
     _add_service(config, wish)
     _add_roles(config)
     _add_variable(config, wish.kernel_url)
     _make_hub_renew(config, wish)
+
+
+def _say_what_a_sign_out_leaves(config: Config) -> None:
+    """Say that servers outlive their person's sign-out, unless the administrator has chosen what becomes of them."""
+    if read_value(config, "JupyterHub", "shutdown_on_logout") is None:
+        _LOG.warning(
+            "Servers go on after their person has signed out of the Hub, and their kernels get tokens as before. Set "
+            "c.JupyterHub.shutdown_on_logout: True stops the servers then, False leaves them and this line out."
+        )
 
 
 def _add_service(config: Config, wish: _Wish) -> None:

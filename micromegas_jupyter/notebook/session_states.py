@@ -52,9 +52,9 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
             group_count=len(identity.groups),
             is_personal=True,
             through=through,
-            # What signs them in renews for each call, so there is no end that a person would have to know.
-            ends_at=None if through else identity.expires_at,
+            ends_at=identity.expires_at,
             renews=identity.renews,
+            # What signs them in renews when it is asked for a token, so there is no moment of that.
             renews_at=None if through else _renews_at(provider),
         )
     if settings.api_key_file is not None or settings.client_id is None:

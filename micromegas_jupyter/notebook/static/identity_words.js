@@ -78,9 +78,11 @@ function waiting(model, seconds, opened) {
 
 function signedIn(model, at, isOver) {
   const status = model.get("status");
-  const isRenewing = model.get("renews") && (isOver || (at.untilRenewal !== null && at.untilRenewal <= 0));
-  const isEnding = !model.get("renews") && at.remaining !== null && at.remaining <= ENDING_SOON;
   const through = model.get("through");
+  // What signs in for the person renews when a token is needed, and not before.
+  const isRenewing =
+    model.get("renews") && !through && (isOver || (at.untilRenewal !== null && at.untilRenewal <= 0));
+  const isEnding = !model.get("renews") && at.remaining !== null && at.remaining <= ENDING_SOON;
   const where = [through && `Signed in through ${through}`, model.get("issuer")].filter(Boolean).join(" · ");
   const clock = lifetime(model, at.remaining, { isOver, isRenewing });
   return {
@@ -125,7 +127,7 @@ function place(model) {
 
 function lifetime(model, seconds, { isOver, isRenewing }) {
   if (seconds === null) return "";
-  if (isOver) return "renewing now";
+  if (isOver) return model.get("through") ? "renews at the next query" : "renewing now";
   if (model.get("status") === "renewal_failed") {
     return `your token works for ${duration(seconds)}${model.get("renews") ? " · trying again" : ""}`;
   }

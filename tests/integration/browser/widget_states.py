@@ -79,7 +79,7 @@ STATES = {
         server_line="connected as lake-notebooks, 9 ms",
     ),
     "unnamed": replace(_NOBODY, status=IdentityStatus.SIGNED_IN, is_personal=True),
-    "through the Hub": replace(_ALICE, through="JupyterHub", ends_at=None, renews_at=None),
+    "through the Hub": replace(_ALICE, through="JupyterHub", renews_at=None),
     "renewing": replace(_ALICE, ends_at=_NOW + timedelta(seconds=299), renews_at=_NOW),
     "ending": replace(_ALICE, ends_at=_NOW + timedelta(seconds=252), renews=False, renews_at=None),
     "renewal failed": replace(

@@ -74,7 +74,8 @@ def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterato
 @pytest.fixture(scope="session")
 def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Flight SQL server that accepts the tokens of the Hub's people."""
-    audience = [hub_provider.hub_client_id, hub_provider.client_id]
+    applications = (hub_provider.hub_client_id, hub_provider.client_id)
+    audience = [f"{name}{ending}" for name in applications for ending in ("", "-names")]
     with running_server(tmp_path_factory.mktemp("flight"), hub_provider.issuer, audience=audience) as uri:
         yield uri
 

@@ -144,8 +144,8 @@ class RunningHub:
             "proxy_port": self.ports[2],
             "service_port": self.ports[3],
             "folder": str(self.folder),
-            "guide": guide,
-            "exchanging_guide": configuration_of(exchanging, as_chart=as_chart)[0],
+            "guide": self.own_guide(guide),
+            "exchanging_guide": self.own_guide(configuration_of(exchanging, as_chart=as_chart)[0]),
             "sections": sections,
             "names": {person.subject: person.name for person in self.people.values()},
             "proxy_command": [
@@ -178,6 +178,10 @@ class RunningHub:
                 stderr=log,
             )
         until(self._answers, "a Hub whose service answers")
+
+    def own_guide(self, text: str) -> str:
+        """Return a configuration of the guide as this Hub runs it."""
+        return text
 
     def stop(self) -> None:
         """Stop Hub, proxy and service; the servers and their kernels go on."""

@@ -60,6 +60,8 @@ def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
 
     card = card_of(page)
     expect(card).to_contain_text("Signed in through JupyterHub · 127.0.0.1")
+    # Its token lives for seconds, and nothing asks for the next one before there is a query.
+    expect(card).to_contain_text(re.compile(r" · (expires in 0:\d\d, renews by itself|renews at the next query)"))
     expect(card.get_by_role("button", name=re.compile("Sign"))).to_have_count(0)
     expect(page.locator(".jp-OutputArea").last).to_contain_text("alice")
     expect(card).to_contain_text(re.compile(r"connected as \S*alice\S*, \d+ ms"))

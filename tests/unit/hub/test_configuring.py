@@ -278,6 +278,15 @@ def test_rights_of_administrators_and_of_other_services_are_their_own_affair(rol
     assert configured(hub_config(JupyterHub={"load_roles": [{**role, "scopes": ["admin:users"]}]}))
 
 
+@pytest.mark.parametrize("chosen", [None, False, True])
+def test_what_becomes_of_servers_after_a_sign_out_is_said_until_it_is_chosen(
+    caplog: pytest.LogCaptureFixture, chosen: bool | None
+) -> None:
+    configured(hub_config(JupyterHub={} if chosen is None else {"shutdown_on_logout": chosen}))
+
+    assert ["shutdown_on_logout" in message for message in caplog.messages] == ([True] if chosen is None else [])
+
+
 def test_it_is_called_once() -> None:
     config = hub_config(JupyterHub={"services": [{"name": "micromegas"}]})
 

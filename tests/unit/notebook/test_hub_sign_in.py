@@ -14,14 +14,17 @@ from micromegas_jupyter.notebook.parts import FlowToUse
 from micromegas_jupyter.notebook.real_parts import real_parts
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
-from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.session import NotebookSession
 
-LINE = "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com, renews by itself.\n"
+LINE = (
+    "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
+    "renews by itself.\n"
+)
 LEFT = (
     "This notebook has forgotten the token that JupyterHub gave it. Your sign-in there goes on until you log out of "
     "the Hub; %micromegas_login takes it up again here."
@@ -70,10 +73,10 @@ def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_cu
     assert real_parts().renewal(world.stored, lambda _error: None) is None
 
 
-def test_the_widget_counts_nothing_down_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
+def test_the_widget_says_when_the_token_ends_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
     state = session.signed_in(SETTINGS)
 
-    assert (state.ends_at, state.renews_at, state.renews) == (None, None, True)
+    assert (state.ends_at, state.renews_at, state.renews) == (FakeIdentity.expires_at, None, True)
     assert state.through == "JupyterHub"
     assert offered_actions(state) == (IdentityAction.REFRESH,)
 

@@ -39,8 +39,11 @@ def test_who_is_signed_in_where_and_until_when_is_one_sentence() -> None:
             "Signed in as the holder of an API key.",
         ),
         (
-            {"through": "JupyterHub", "ends_at": None},
-            "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com, renews by itself.",
+            {"through": "JupyterHub"},
+            (
+                "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
+                "renews by itself."
+            ),
         ),
         ({"status": IdentityStatus.SIGNED_OUT}, "Not signed in at id.example.com (for lake.example.com)."),
         (
