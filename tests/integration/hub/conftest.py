@@ -32,6 +32,11 @@ TOKEN_LIFETIME_SECONDS = 10
 _PROXY = Path(__file__).with_name("proxy")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave what takes a second Hub and a second JupyterLab to the long run."""
+    return True if collection_path.name == "test_own_host_names.py" and not config.getoption("--long") else None
+
+
 @pytest.fixture(scope="session")
 def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
     """The certified provider with tokens that live for seconds."""

@@ -1,4 +1,7 @@
-"""A Hub that gives each person's server and the service a host name of its own, in Chromium: both ways sign in."""
+"""A Hub that gives each person's server and the service a host name of its own, in Chromium: both ways sign in.
+
+Runs with `--long` only.
+"""
 
 from __future__ import annotations
 
