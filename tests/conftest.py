@@ -30,6 +30,7 @@ _real_connect = socket.socket.connect
 _real_connect_ex = socket.socket.connect_ex
 
 LONG_TEST_SECONDS = 3600
+EXAMPLES, LONG_EXAMPLES = 50, 500
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile(
         "micromegas_jupyter",
         derandomize=not is_long,
+        max_examples=LONG_EXAMPLES if is_long else EXAMPLES,
         deadline=None,
         database=None,
         print_blob=True,

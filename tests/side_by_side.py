@@ -22,6 +22,7 @@ TOGETHER = (
     "tests/integration/binder",
     "tests/integration/browser",
     "tests/integration/hub",
+    "tests/integration/jupyter_apps",
     "tests/integration/system",
 )
 # What takes longest, the longest first: whatever comes last should be short, so that all processes end together.

@@ -221,7 +221,7 @@ class ChaosRun:
         for revocation in self._idp.revocations[self._revocations_seen :]:
             self._revocations_seen += 1
             receivers = {refresh.receiver for refresh in revocation.refreshes}
-            deadline = SYSTEM_CLOCK.monotonic() + 10
+            deadline = SYSTEM_CLOCK.monotonic() + _START_SECONDS
             while not receivers <= self._killed and SYSTEM_CLOCK.monotonic() < deadline:
                 self._replace_the_dead()
                 self._never.wait(_LOOK_SECONDS)

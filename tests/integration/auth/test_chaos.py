@@ -34,7 +34,7 @@ class Size:
 def size(request: pytest.FixtureRequest) -> Size:
     if request.config.getoption("--long"):
         return Size(expiries=500, seed=random.SystemRandom().getrandbits(64))
-    return Size(expiries=28, seed=20261124)
+    return Size(expiries=18, seed=20261124)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """`micromegas demo --no-browser` with JupyterLab."""
     home = tmp_path_factory.mktemp("demo-home")

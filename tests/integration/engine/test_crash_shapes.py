@@ -15,9 +15,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_largest_accepted_statements_leave_the_process_alive() -> None:
+def test_the_largest_accepted_statements_leave_the_process_alive(pytestconfig: pytest.Config) -> None:
+    words = ["--exact"] if pytestconfig.getoption("--long") else []
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.integration.engine.crash_shapes"],
+        [sys.executable, "-m", "tests.integration.engine.crash_shapes", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,

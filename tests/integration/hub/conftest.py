@@ -37,7 +37,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name == "test_own_host_names.py" and not config.getoption("--long") else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
     """The certified provider with tokens that live for seconds."""
     folder = Path(pytestconfig.cache.mkdir("other_provider"))
@@ -45,7 +45,7 @@ def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
         yield provider
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def readable_folder(shared_temporary_folder: Path) -> Iterator[Path]:
     """A folder that every system user can enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="hub-", dir=shared_temporary_folder))
@@ -63,7 +63,7 @@ def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterato
     with (
         (folder.parent / f"{folder.name}.log").open("wb") as log,
         subprocess.Popen(
-            [*command, "--workers", "1", "--ready-json"],
+            [*command, "--workers", "1", "--spare-workers", "0", "--ready-json"],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterato
         process.send_signal(signal.SIGTERM)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Flight SQL server that accepts the tokens of the Hub's people."""
     applications = (hub_provider.hub_client_id, hub_provider.client_id)
@@ -85,7 +85,7 @@ def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFac
         yield uri
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub(
     hub_provider: OtherProvider,
     flight_uri: str,
@@ -122,7 +122,7 @@ def hub(
         yield hub
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def signed_in(hub: RunningHub) -> RunningHub:
     """The Hub after both have signed in, with a server of each."""
     for login in hub.people:
@@ -132,7 +132,7 @@ def signed_in(hub: RunningHub) -> RunningHub:
     return hub
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def old_kernel(signed_in: RunningHub) -> Iterator[HubKernel]:
     """A kernel of alice's that is started before all tests and lives through them."""
     with signed_in.kernel("alice") as kernel:

@@ -37,13 +37,13 @@ class Jupyter:
     notebooks: Path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[DemoStack]:
     with DemoStack(workers=0) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def jupyter(chromium: str, stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     folder = tmp_path_factory.mktemp("jupyter")
     process = LabProcess(

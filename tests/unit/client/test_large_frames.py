@@ -19,7 +19,7 @@ from micromegas_jupyter.client.frames import build_frame, to_frame
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROWS = 140_000
+ROWS = 70_000
 LARGE_BYTES = 5 * 1024 * 1024
 BATCH_SIZES = (0, 8192, 1, 30_000)
 NUMBERS = np.arange(ROWS)

@@ -212,7 +212,7 @@ def outcome(ask: Asker, sql: str) -> object:
         return type(error)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, conditions=st.lists(CONDITIONS, min_size=1, max_size=3), statement=st.tuples(SHAPES, VALUES))
 def test_a_filtered_table_is_a_table_of_its_visible_rows(
     asker: Asker, tmp_path: Path, rows: list[Row], conditions: list[Condition], statement: tuple[str, str]
