@@ -37,6 +37,6 @@ def file_error(text: str) -> Unavailable | None:
         _log.error("a file of a table cannot be read", extra={"engine_error": text[:_LONGEST_LOGGED]})
         return Unavailable(
             "A file of a table cannot be read: it was changed meanwhile, it is damaged, or the server may not read it.",
-            remedy="Try again. If that does not help, tell the server's administrator, whose log names the file.",
+            remedy="Try again. If that does not help, tell the server's administrator, whose log has more.",
         )
     return None

@@ -110,6 +110,9 @@ STEPS: dict[str, Callable[[], Any]] = {
 
 
 def run_example(text: str) -> str:
+    # As in a new process, where nobody has told SQLAlchemy of the dialect yet.
+    sqlalchemy.dialects.registry.impls.pop("datafusion.flightsql", None)
+    sys.modules.pop("flightsql.sqlalchemy", None)
     exec(compile(text, "example", "exec"), {"uri": f"grpc://{HOST}:{PORT}", "token": API_KEY})
     return "ran"
 
