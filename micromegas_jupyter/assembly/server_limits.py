@@ -31,6 +31,11 @@ def share_processors(limits: ServerLimits, workers: int) -> ServerLimits:
     return replace(limits, max_heavy_queries=heavy)
 
 
+def medium_queries_of(workers: int) -> int:
+    """Return how many queries that are known to work for a while one of several workers runs at once."""
+    return max(1, default_heavy_statements() // max(1, workers))
+
+
 def partitions_of(workers: int) -> int | None:
     """Return in how many partitions a query of one of several workers runs; None for one per processor."""
     return None if workers <= 1 else max(1, processor_count() // workers)

@@ -12,6 +12,7 @@ from micromegas_jupyter.assembly.served_tables import describe_tables, open_tabl
 from micromegas_jupyter.assembly.server_limits import (
     limit_engine,
     limit_flight,
+    medium_queries_of,
     partitions_of,
     read_server_limits,
     share_processors,
@@ -116,6 +117,7 @@ class ServerStack:
                     trusted_proxies=options.trusted_proxies,
                     rate_limits=limits,
                     share_port=neighbours is not None,
+                    max_medium_queries=medium_queries_of(workers),
                 ),
                 server_limits,
             ),

@@ -98,10 +98,9 @@ class DataFusionEngine:
         denials: Denials | None = None,
         leftover_events: LeftoverEvents | None = None,
     ) -> None:
-        start_threads(
-            (settings.heavy_statements or default_heavy_statements())
-            * (settings.target_partitions or processor_count())
-        )
+        heavy = settings.heavy_statements or default_heavy_statements()
+        medium = min(heavy, default_heavy_statements())
+        start_threads((heavy + medium) * (settings.target_partitions or processor_count()))
         self._denials = denials
         self._tables = tables
         self._settings = settings

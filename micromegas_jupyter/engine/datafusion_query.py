@@ -193,6 +193,7 @@ class DataFusionQuery:
             bytes_scanned=counts.bytes_scanned,
             spilled_bytes=counts.spilled_bytes,
             spill_count=counts.spill_count,
+            busy_seconds=counts.busy_seconds,
         )
 
     async def _convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:

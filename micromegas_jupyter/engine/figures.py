@@ -25,6 +25,7 @@ class QueryFigures:
         peak_memory_bytes: The most memory that the statement held at once.
         spilled_bytes: Bytes written to the temporary folder for want of memory.
         spill_count: How many times something was written there.
+        busy_seconds: How long its steps and scans worked, all threads together; waits are not in it.
     """
 
     context_init_seconds: float = 0.0
@@ -33,6 +34,7 @@ class QueryFigures:
     peak_memory_bytes: int | None = None
     spilled_bytes: int | None = 0
     spill_count: int | None = 0
+    busy_seconds: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +44,19 @@ class PlanCounts:
     bytes_scanned: int | None = None
     spilled_bytes: int | None = None
     spill_count: int | None = None
+    busy_seconds: float | None = None
 
 
 def count_plan(plan: ExecutionPlan) -> PlanCounts:
     """Add up what the steps of a plan have counted, while it runs or after; a plan of very many steps is unknown."""
     scanned: int | None = 0
-    spilled = spills = 0
+    spilled = spills = busy_ns = 0
     waiting: list[Any] = [plan]
     for _ in range(_MOST_STEPS):
         if not waiting:
-            return PlanCounts(bytes_scanned=scanned, spilled_bytes=spilled, spill_count=spills)
+            return PlanCounts(
+                bytes_scanned=scanned, spilled_bytes=spilled, spill_count=spills, busy_seconds=busy_ns / 1e9
+            )
         step = waiting.pop()
         inputs = step.children()
         waiting.extend(inputs)
@@ -59,6 +64,7 @@ def count_plan(plan: ExecutionPlan) -> PlanCounts:
         if counters is not None:
             spills += counters.spill_count or 0
             spilled += counters.spilled_bytes or 0
+            busy_ns += (counters.elapsed_compute or 0) + (counters.sum_by_name("time_elapsed_processing") or 0)
         if not inputs and scanned is not None:
             read = None if counters is None else counters.sum_by_name("bytes_scanned")
             # A scan that is not DataFusion's own reads files without counting.

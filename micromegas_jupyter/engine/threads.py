@@ -1,4 +1,4 @@
-"""Starts the threads on which DataFusion works: more than heavy statements keep busy, and behind everything else.
+"""Starts the threads on which DataFusion works: more than long statements keep busy, and behind everything else.
 
 A small statement passes through the same threads as heavy ones. While each of them is busy it waits for a whole batch
 of somebody else's work at each step; with two to spare it does not. That they are a little less urgent lets the event
@@ -43,7 +43,7 @@ def start_threads(busy_threads: int) -> None:
     """Start DataFusion's threads, if this process has none yet; an operator's `TOKIO_WORKER_THREADS` wins.
 
     Args:
-        busy_threads: How many of them heavy statements may keep busy.
+        busy_threads: How many of them heavy and medium statements may keep busy.
 
     Raises:
         ConfigurationError: The variable is no number of threads.

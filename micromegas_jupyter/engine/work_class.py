@@ -41,9 +41,10 @@ _MANY_TIMES: Final = _Small(file_bytes=256 << 10, digits=3)
 
 
 class WorkClass(enum.StrEnum):
-    """How much work a statement is likely to be."""
+    """How much work a statement is likely to be; that it is medium, only experience tells."""
 
     SMALL = "small"
+    MEDIUM = "medium"
     HEAVY = "heavy"
 
 

@@ -26,6 +26,8 @@ class FlightServerSettings:
         max_concurrent_queries: Queries that plan or stream at once.
         max_queries_per_caller: Of these, those of one caller.
         max_heavy_queries: Heavy queries that run at once; None for one for two processors.
+        max_medium_queries: Queries that run at once of those that are known to work for a while; None for one for two
+            processors.
         query_timeout_seconds: How long a query may take from its call to its last row; None for any time.
         max_rows: Rows of one result; None for all.
         max_result_bytes: Bytes of one result as it is sent; None for any number.
@@ -60,6 +62,7 @@ class FlightServerSettings:
     max_concurrent_queries: int = 32
     max_queries_per_caller: int = 16
     max_heavy_queries: int | None = None
+    max_medium_queries: int | None = None
     query_timeout_seconds: float | None = 1800.0
     max_rows: int | None = None
     max_result_bytes: int | None = None
@@ -84,6 +87,7 @@ class FlightServerSettings:
             raise ValueError("clients can show certificates over TLS only")
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError("a port is between 0 and 65535")
+        optional = (self.max_rows, self.max_result_bytes, self.max_heavy_queries, self.max_medium_queries)
         counts = (
             self.max_receive_bytes,
             self.max_metadata_bytes,
@@ -93,7 +97,7 @@ class FlightServerSettings:
             self.max_queries_per_caller,
             self.max_prepared,
             self.max_prepared_per_caller,
-            *(limit for limit in (self.max_rows, self.max_result_bytes, self.max_heavy_queries) if limit is not None),
+            *(limit for limit in optional if limit is not None),
         )
         waits = (
             self.admission_wait_seconds,

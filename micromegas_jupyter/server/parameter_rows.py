@@ -49,6 +49,7 @@ class _RowByRow:
             peak_memory_bytes=max(peaks, default=None),
             spilled_bytes=_add(figures.spilled_bytes for figures in found),
             spill_count=_add(figures.spill_count for figures in found),
+            busy_seconds=sum(figures.busy_seconds or 0.0 for figures in found),
         )
 
     @property

@@ -69,11 +69,15 @@ class QueryRunner:
                 max_queries=settings.max_concurrent_queries,
                 max_per_caller=settings.max_queries_per_caller,
                 max_heavy=settings.max_heavy_queries or default_heavy_statements(),
+                max_medium=settings.max_medium_queries or default_heavy_statements(),
                 wait_seconds=settings.admission_wait_seconds,
             )
         )
         metrics.watch_queries(
             WorkClass.SMALL, running=lambda: admission.small_count, waiting=lambda: admission.waiting_count
+        )
+        metrics.watch_queries(
+            WorkClass.MEDIUM, running=lambda: admission.medium_count, waiting=lambda: admission.waiting_medium_count
         )
         metrics.watch_queries(
             WorkClass.HEAVY, running=lambda: admission.heavy_count, waiting=lambda: admission.waiting_heavy_count
@@ -153,6 +157,9 @@ class QueryRunner:
         if measure.work_class is WorkClass.HEAVY:
             with phase("wait"):
                 await turn.become_heavy()
+        elif measure.work_class is WorkClass.MEDIUM:
+            with phase("wait"):
+                await turn.become_medium()
         else:
             turn.become_small()
         sending = Sending(
@@ -163,7 +170,13 @@ class QueryRunner:
             measure=measure,
             metrics=self._metrics,
         )
-        watched = self._experience.watch(sql, planned.work_class, call.caller_key, measure.worked_seconds)
+        watched = self._experience.watch(
+            sql,
+            planned.work_class,
+            call.caller_key,
+            worked_seconds=measure.worked_seconds,
+            busy_seconds=lambda: planned.figures.busy_seconds,
+        )
         with watched, phase("stream"):
             await sending.send(planned)
 

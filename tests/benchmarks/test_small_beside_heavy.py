@@ -1,4 +1,4 @@
-"""How long a small query takes beside sixteen heavy ones, against an idle server; printed, never judged.
+"""How long a small query takes beside sixteen others, heavy or of 0.1 s, against an idle server; printed, never judged.
 
 One server answers in its own process, the other one with two worker processes, as `micromegas serve` does by default.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROWS = 4_000_000
+SOME_ROWS = 1_000_000
 HEAVY_CLIENTS = 16
 # Each client is a connection of its own, and with it may reach another worker; they take turns.
 SMALL_CLIENTS = 4
@@ -37,13 +38,21 @@ HEAVY = (
     "SELECT a.key, count(*) FROM many a JOIN many b ON a.key = b.key GROUP BY 1 LIMIT 5",
     "SELECT * FROM many ORDER BY amount LIMIT 100000",
 )
+# A tenth of a second alone, and small by the size of what it reads.
+MIDDLING = (
+    "SELECT key % 1000, count(*), avg(amount) FROM some GROUP BY 1",
+    "SELECT key % 77, count(DISTINCT key) FROM some GROUP BY 1",
+)
+BESIDE = {"heavy": HEAVY, "0.1 s": MIDDLING}
 
 
 def _write(folder: Path, name: str, rows: int) -> None:
     order = pa.array(range(rows), pa.int64())
     # Keys in no order, each about four times.
     keys = pc.bit_wise_and(pc.multiply(order, 2654435761), 0xFFFFF)
-    table = pa.table({"key": order if rows < ROWS else keys, "amount": pc.divide(pc.cast(keys, pa.float64()), 7.0)})
+    table = pa.table(
+        {"key": order if rows < SOME_ROWS else keys, "amount": pc.divide(pc.cast(keys, pa.float64()), 7.0)}
+    )
     (folder / name).mkdir()
     pq.write_table(table, folder / name / "rows.parquet", row_group_size=200_000)
 
@@ -52,6 +61,7 @@ def _write(folder: Path, name: str, rows: int) -> None:
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     _write(folder, "many", ROWS)
+    _write(folder, "some", SOME_ROWS)
     _write(folder, "few", 10_000)
     return folder
 
@@ -82,33 +92,40 @@ def _p99(sorted_values: list[float]) -> float:
     return sorted_values[int(len(sorted_values) * 0.99) - 1]
 
 
+@pytest.mark.parametrize("beside", BESIDE)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_small_query_beside_heavy_ones(tables: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
+def test_a_small_query_beside_others(
+    tables: Path, capsys: pytest.CaptureFixture[str], workers: int, beside: str
+) -> None:
     with Serving(
         tables, "--disable-auth", "--no-http", "--no-telemetry", "--drain-seconds", "0", "--workers", str(workers)
     ) as server:
-        _compare(server.uri, capsys, "in one process" if workers == 0 else f"{workers} workers")
+        _compare(server.uri, capsys, "in one process" if workers == 0 else f"{workers} workers", beside)
 
 
-def _compare(uri: str, capsys: pytest.CaptureFixture[str], name_of_server: str) -> None:
+def _compare(uri: str, capsys: pytest.CaptureFixture[str], name_of_server: str, beside: str) -> None:
     clients = [FlightSQLClient(uri) for _ in range(SMALL_CLIENTS)]
     idle = {name: _milliseconds(clients, sql) for name, sql in SMALL.items()}
     stop, done = threading.Event(), []
     heavy = [
-        threading.Thread(target=_run_heavy, args=(uri, HEAVY[number % len(HEAVY)], stop, done), daemon=True)
+        threading.Thread(
+            target=_run_heavy, args=(uri, BESIDE[beside][number % len(BESIDE[beside])], stop, done), daemon=True
+        )
         for number in range(HEAVY_CLIENTS)
     ]
     for thread in heavy:
         thread.start()
 
+    started = SYSTEM_CLOCK.monotonic()
     busy = {name: _milliseconds(clients, sql) for name, sql in SMALL.items()}
+    seconds = SYSTEM_CLOCK.monotonic() - started
     stop.set()
 
     assert all(len(found) == REPEATS for found in busy.values())
     with capsys.disabled():
         print(
-            f"\n{name_of_server} (load {os.getloadavg()[0]:.1f}): {HEAVY_CLIENTS} heavy clients meanwhile: "
-            f"{len(done)} queries ended, {done.count('ok')} of them well"
+            f"\n{name_of_server} (load {os.getloadavg()[0]:.1f}): {HEAVY_CLIENTS} clients of {beside} ones "
+            f"meanwhile: {len(done) / seconds:.1f} queries a second, {len(done) - done.count('ok')} of them not well"
         )
         for name in SMALL:
             ratio = _p99(busy[name]) / _p99(idle[name])

@@ -62,6 +62,7 @@ def test_fewer_columns_and_rows_read_fewer_bytes(ask: Asker) -> None:
     assert everything is not None
     assert column is not None
     assert everything > column > 0
+    assert _figures(ask.engine, "SELECT level FROM log_entries ORDER BY msg").busy_seconds
     assert nothing == 0
 
 

@@ -1,4 +1,4 @@
-"""A statement that was quick is small, whatever its plan looks like; one that is small stays so."""
+"""A statement that was quick is small, whatever its plan looks like; one that took a while is medium."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANN, BOB = ("issuer", "ann"), ("issuer", "bob")
 
 
 def _run(experience: Experience, sql: str, seconds: float, planned: WorkClass = WorkClass.HEAVY) -> None:
-    with experience.watch(sql, planned, ANN, lambda: seconds):
+    with experience.watch(sql, planned, ANN, worked_seconds=lambda: seconds, busy_seconds=lambda: None):
         pass
 
 
@@ -45,10 +45,45 @@ def test_a_heavy_plan_that_was_quick_is_small_until_it_takes_long(
     assert experience.correct(SAME_SHAPE, WorkClass.HEAVY, ANN) is expected
 
 
-def test_a_small_plan_stays_small_however_long_it_took_on_a_busy_machine() -> None:
+def test_a_small_plan_never_becomes_heavy_however_long_it_took_on_a_busy_machine() -> None:
     experience = Experience()
 
     _run(experience, SQL, 9.0, WorkClass.SMALL)
+    assert experience.correct(SQL, WorkClass.SMALL, ANN) is WorkClass.SMALL
+
+    for _ in range(5):
+        _run(experience, SQL, 9.0, WorkClass.SMALL)
+    assert experience.correct(SQL, WorkClass.SMALL, ANN) is WorkClass.MEDIUM
+
+
+@pytest.mark.parametrize("planned", [WorkClass.SMALL, WorkClass.HEAVY])
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((0.08, 0.08), WorkClass.SMALL),
+        ((0.08, 0.08, 0.08), WorkClass.MEDIUM),
+        ((0.08, 0.08, 0.01, 0.08), WorkClass.SMALL),
+        ((0.08, 0.08, 0.08, 0.01), WorkClass.SMALL),
+    ],
+)
+def test_what_took_a_while_several_times_is_medium_until_it_is_quick(
+    seconds: tuple[float, ...], expected: WorkClass, planned: WorkClass
+) -> None:
+    experience = Experience()
+
+    for each in seconds:
+        _run(experience, SQL, each, planned)
+
+    assert experience.correct(SAME_SHAPE, planned, ANN) is expected
+    assert experience.correct(SAME_SHAPE, WorkClass.SMALL, BOB) is WorkClass.SMALL
+
+
+def test_what_only_waited_for_others_is_not_medium() -> None:
+    experience = Experience()
+
+    for _ in range(5):
+        with experience.watch(SQL, WorkClass.SMALL, ANN, worked_seconds=lambda: 9.0, busy_seconds=lambda: 0.002):
+            pass
 
     assert experience.correct(SQL, WorkClass.SMALL, ANN) is WorkClass.SMALL
 
@@ -67,7 +102,7 @@ def test_a_quick_failure_teaches_nothing() -> None:
 
     with (
         pytest.raises(ValueError, match="zero"),
-        experience.watch(SQL, WorkClass.HEAVY, ANN, lambda: 0.01),
+        experience.watch(SQL, WorkClass.HEAVY, ANN, worked_seconds=lambda: 0.01, busy_seconds=lambda: 0.01),
     ):
         raise ValueError("division by zero")
 
