@@ -27,11 +27,16 @@ _COMMANDS = {
     "whoami": "who you are here, and to the server",
     "doctor": "what is wrong with the sign-in here, and what to do",
     "query": "run one SQL statement and print its rows",
+    "processes": "which programs sent telemetry of late",
+    "process-log": "what one program logged",
+    "process-metrics": "what one program measured",
     "keys": "make, list and revoke the API keys in a key file",
     "serve": "run a Flight SQL server over a folder of telemetry",
     "access": "why a server with this environment accepts or refuses a token",
     "demo": "a whole system on this machine: provider, server, telemetry, notebook",
 }
+
+_PRINTS_ROWS = {"query", "processes", "process-log", "process-metrics"}  # which hold what they are to the last letter
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -55,7 +60,7 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     named = next((word for word in argv if not word.startswith("-")), None)
     arguments = build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and (arguments.command != "query" or stream is sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (arguments.command not in _PRINTS_ROWS or stream is sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # a sentence is never lost for one of its characters
     if arguments.command != "serve":  # which logs as its own options say
         log_to_terminal(logging.WARNING)
@@ -124,4 +129,4 @@ class CommandModule(Protocol):
 
 
 def _command_module(name: str) -> CommandModule:
-    return cast("CommandModule", import_module(f"micromegas_jupyter.cli.{name}_command"))
+    return cast("CommandModule", import_module(f"micromegas_jupyter.cli.{name.replace('-', '_')}_command"))
