@@ -100,6 +100,9 @@ def hub(
     folder = tmp_path_factory.mktemp("hub")
     homes = readable_folder / "home"
     homes.mkdir(mode=0o755)
+    temporary = readable_folder / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
     run = secrets.token_hex(3)
     with ExitStack() as stack:
         system = SystemPeople(homes)
@@ -115,7 +118,7 @@ def hub(
                 for login, name in names.items()
             },
             system=system,
-            environment={"MICROMEGAS_ANALYTICS_URI": flight_uri},
+            environment={"MICROMEGAS_ANALYTICS_URI": flight_uri, "TMPDIR": str(temporary)},
         )
         stack.callback(hub.end)
         hub.start()

@@ -45,7 +45,7 @@ class BareHub(RunningHub):
 
 
 @pytest.fixture(scope="module")
-def bare_hub(hub: RunningHub, flight_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHub]:
+def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHub]:
     """A second Hub, for the same system users; bob has a server."""
     bare = BareHub(
         folder=tmp_path_factory.mktemp("bare-hub"),
@@ -55,7 +55,7 @@ def bare_hub(hub: RunningHub, flight_uri: str, tmp_path_factory: pytest.TempPath
         people=hub.people,
         system=hub.system,
         environment={
-            "MICROMEGAS_ANALYTICS_URI": flight_uri,
+            **hub.environment,
             "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,
             "MICROMEGAS_OIDC_CLIENT_ID": hub.provider.client_id,
         },
