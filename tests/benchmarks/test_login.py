@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROUNDS, LONG_ROUNDS = 2, 10
-PROCESS_SECONDS = 60
+PROCESS_SECONDS = 120
 DOCUMENTS = ("/.well-known/openid-configuration", "/jwks")
 
 FLOOR = """

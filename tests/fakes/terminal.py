@@ -15,7 +15,7 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 ALICE = [(b"authorization", b"Bearer alice")]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     RunNotebook: TypeAlias = Callable[[Path, Mapping[str, str]], Run]
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-RUN_TIMEOUT_SECONDS = 280
+RUN_TIMEOUT_SECONDS = 580
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.stack import DemoStack
     from tests.notebooks.conftest import RunNotebook
 
-pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.slow, pytest.mark.timeout(600)]
 
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 

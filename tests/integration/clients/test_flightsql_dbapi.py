@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.contracts.guide_text import Block
     from tests.integration.clients.serving import ClientServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]  # the first run installs
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # the first run installs
 
 CHILD = Path(__file__).with_name("dbapi_child.py")
 TIMEOUT_SECONDS = 200

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from adbc_driver_flightsql.dbapi import Connection
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]  # several processes start
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # several processes start
 
 # Each new connection goes to one of the two workers; that all of these go to one happens once in 2 ** 11.
 CONNECTIONS = 12

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_READY_TIMEOUT_SECONDS = 60
+_READY_TIMEOUT_SECONDS = 120
 _STOP_TIMEOUT_SECONDS = 10
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-START_SECONDS = 60
-TIMEOUT_SECONDS = 60
+START_SECONDS = 120
+TIMEOUT_SECONDS = 120
 TOKEN = "a-token-of-this-server"
 PASSWORD = "a password of this server"
 LOAD = "%load_ext micromegas_jupyter"

@@ -19,7 +19,7 @@ from tests.integration.system.escapes.secrets_in_play import Kind, SecretsInPlay
 from tests.integration.system.escapes.watched_providers import WatchedDemoProvider
 
 # The first test waits for everything to be done.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 KEPT_IN = r"/config/\.?tokens[^/]*$|/persons-keyring\.json$"
 START_ADDRESS = frozenset({Kind.START_ADDRESS})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
 # A busy thread gets a share even of a machine that ten others want; an idle server's heartbeat takes next to nothing.
 _QUIET_SECONDS = 0.3

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 INSIDE = Path(__file__).parent / "inside"
 REPOSITORY = Path(__file__).parents[4]
 CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 120
 API_KEY = "an-api-key-for-this-run-only-0123456789"
 
 _START_ADDRESS = re.compile(r"/start/([\w-]{20,})")
