@@ -30,6 +30,7 @@ from micromegas_jupyter.engine.plan_checks import check_plan, check_work, is_exp
 from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.reading import Reading, read_statement
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
+from micromegas_jupyter.engine.session_pool import LentSession, SessionPool
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
@@ -78,6 +79,7 @@ class _Planned:
     init_seconds: float
     plan_text: str
     work: PlanWork | None = None
+    lent: LentSession | None = None
 
     @property
     def is_filtered(self) -> bool:
@@ -106,6 +108,7 @@ class DataFusionEngine:
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
+        self._lending = SessionPool(self._sessions.open)
         self._conditions = Conditions()
         self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
         self._pool = PlanningPool(settings.planning_threads)
@@ -152,6 +155,7 @@ class DataFusionEngine:
         """Stop planning and remove the temporary folder."""
         self._pool.close()
         self._answers.clear()
+        self._lending.close()
         self._sessions.close()
 
     def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
@@ -206,7 +210,10 @@ class DataFusionEngine:
             )
             if is_one_row(planned.plan_text):
                 return planned
-        return self._planned_with(self._sessions.open, statement, is_apart=is_apart)
+        if not reading.needs_nothing:
+            return self._planned_with(self._sessions.open, statement, is_apart=is_apart)
+        lent = self._lending.lend()
+        return replace(self._planned_with(lambda: lent.session, statement, is_apart=is_apart), lent=lent)
 
     def _planned_with(
         self, open_session: Callable[[], SessionContext], statement: _Statement, *, is_apart: bool
@@ -294,6 +301,7 @@ class DataFusionEngine:
                 (file for table in planned.tables for file in table.snapshot.files),
             ),
             leftovers=self._leftovers,
+            lent=planned.lent,
         )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.explain import PathScrubber
     from micromegas_jupyter.engine.leftovers import Leftovers
     from micromegas_jupyter.engine.pool import PlanningPool
+    from micromegas_jupyter.engine.session_pool import LentSession
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class DataFusionQuery:
         context_init_seconds: float = 0.0,
         work_class: WorkClass = WorkClass.SMALL,
         leftovers: Leftovers | None = None,
+        lent: LentSession | None = None,
     ) -> None:
+        self._lent = lent
         self._work_class = work_class
         self._leftovers = leftovers
         self._figures = QueryFigures(context_init_seconds=context_init_seconds)
@@ -178,6 +181,13 @@ class DataFusionQuery:
             if is_started:
                 self._count(frame)
             frame = None
+            self._let_go(is_whole=is_whole)
+
+    def _let_go(self, *, is_whole: bool) -> None:
+        """Let the session be used again, if nothing works in it any more."""
+        lent, self._lent = self._lent, None
+        if is_whole and lent is not None:
+            lent.give_back()
 
     def _count(self, frame: DataFrame) -> None:
         try:

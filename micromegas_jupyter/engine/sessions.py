@@ -27,6 +27,9 @@ _OPTIONS: Final = {
     "datafusion.sql_parser.collect_spans": "true",
 }
 
+# How much is kept of what the footers of files said, for as long as a session lives.
+_FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
+
 # What these return names files of the server, or counts rows before this one, hidden ones too.
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
@@ -58,6 +61,7 @@ class Sessions:
         What it spills goes below the process's folder for temporary files (`TMPDIR`), and away with the session.
         """
         context = self.open_diskless()
+        context.sql(_FOOTERS)
         context.sql(self._cap)
         return context
 

@@ -1,0 +1,188 @@
+"""A session is used again when its statement has left nothing in it, and nothing of one caller comes to another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from micromegas_jupyter.contracts import TableAccess, TableSnapshot
+from micromegas_jupyter.engine import DataFusionEngine, StatementRequest
+from micromegas_jupyter.engine.session_pool import SessionPool
+from micromegas_jupyter.engine.sessions import Sessions
+from micromegas_jupyter.errors import InvalidStatement, StatementRefused
+from tests.fakes.fixed_tables import CALLER, FixedTables
+from tests.unit.engine.conftest import SETTINGS, Asker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ROWS = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"]})
+ALICE = replace(CALLER, subject="alice", table_access=TableAccess(filters={"things": ("owner = 'alice'",)}))
+NOBODY = replace(CALLER, subject="nobody", table_access=TableAccess(filters={"others": ()}))
+SET_OR_MAKE = [
+    "SET datafusion.execution.batch_size = 1",
+    "CREATE TABLE left_behind AS SELECT 1",
+    "CREATE TEMPORARY TABLE left_behind AS SELECT 1",
+    "CREATE VIEW left_behind AS SELECT * FROM things",
+    "CREATE SCHEMA left_behind",
+    "CREATE FUNCTION left_behind() RETURNS INT RETURN 1",
+    "PREPARE left_behind AS SELECT * FROM things",
+    "RESET datafusion.execution.batch_size",
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "things.parquet"
+    pq.write_table(ROWS, path)
+    return path
+
+
+@pytest.fixture
+def ask(file: Path) -> Iterator[Asker]:
+    tables = FixedTables(
+        [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
+    )
+    engine = DataFusionEngine(tables, SETTINGS)
+    yield Asker(engine, tables)
+    engine.close()
+
+
+@pytest.fixture
+def sessions() -> Iterator[Sessions]:
+    sessions = Sessions(SETTINGS)
+    yield sessions
+    sessions.close()
+
+
+def kept(ask: Asker) -> int:
+    return len(ask.engine._lending)
+
+
+def test_a_session_is_used_again_after_the_last_row(ask: Asker) -> None:
+    for _ in range(3):
+        assert len(ask.rows("SELECT * FROM things")) == 3
+        assert kept(ask) == 1
+
+
+def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask: Asker) -> None:
+    async def give_up() -> None:
+        planned = await ask.engine.plan(StatementRequest(sql="SELECT * FROM things"), CALLER)
+        batches = planned.batches()
+        await anext(batches)
+        await batches.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(give_up())
+    assert kept(ask) == 0
+    with pytest.raises(InvalidStatement):
+        ask.rows("SELECT 1 / (id - id) AS n FROM things")
+    assert kept(ask) == 0
+    ask.plan("SELECT * FROM things")
+    assert kept(ask) == 0
+
+
+@pytest.mark.parametrize("sql", ["SELECT current_user AS u FROM things", "SELECT count(*) FROM my_rights()"])
+def test_a_session_with_a_callers_own_functions_is_not_used_again(ask: Asker, sql: str) -> None:
+    assert ask.rows(sql)
+
+    assert kept(ask) == 0
+
+
+def test_tables_of_one_caller_are_not_there_for_the_next(ask: Asker) -> None:
+    nobody = Asker(ask.engine, ask.tables, NOBODY)
+    listing = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+    ask.rows("SELECT * FROM things")
+    ask.rows("SHOW TABLES")
+
+    assert kept(ask) == 1
+    with pytest.raises(InvalidStatement):
+        nobody.rows("SELECT * FROM things")
+    assert nobody.rows(listing) == [{"table_name": "others"}]
+    assert ask.rows(listing) == [{"table_name": "others"}, {"table_name": "things"}]
+
+
+def test_rows_that_a_caller_may_not_see_stay_hidden(ask: Asker) -> None:
+    alice = Asker(ask.engine, ask.tables, ALICE)
+    sql = "SELECT id FROM things ORDER BY id"
+
+    for _ in range(3):
+        assert len(ask.rows(sql)) == 3
+        assert alice.rows(sql) == [{"id": 1}]
+    assert kept(ask) > 0
+
+
+@pytest.mark.parametrize("sql", SET_OR_MAKE)
+def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None:
+    ask.rows("SELECT * FROM things")
+    with pytest.raises((StatementRefused, InvalidStatement)):
+        ask.rows(sql)
+
+    ask.rows("SELECT * FROM things")
+    session = ask.engine._lending.lend().session
+    assert session.catalog().schema().table_names() == set()
+    with pytest.raises(InvalidStatement):
+        ask.rows("SELECT * FROM left_behind")
+
+
+def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> None:
+    sql = "SELECT id FROM things WHERE id > 0 ORDER BY id"
+    assert [row["id"] for row in ask.rows(sql)] == [1, 2, 3]
+    before = file.stat()
+
+    for first in (4, 7):  # of the same size, and changed at another time
+        pq.write_table(ROWS.set_column(0, "id", [[first, first + 1, first + 2]]), file)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + first * 1_000_000))
+
+        assert [row["id"] for row in ask.rows(sql)] == [first, first + 1, first + 2]
+    pq.write_table(ROWS.slice(0, 1), file)
+
+    assert [row["id"] for row in ask.rows(sql)] == [1]
+    assert kept(ask) == 1
+
+
+def test_few_sessions_are_kept_and_none_for_ever(sessions: Sessions) -> None:
+    opened = 0
+
+    def open_session() -> object:
+        nonlocal opened
+        opened += 1
+        return sessions.open_diskless()
+
+    pool = SessionPool(open_session)  # type: ignore[arg-type]
+    lent = [pool.lend() for _ in range(6)]
+    for one in lent:
+        one.give_back()
+        one.give_back()
+    assert (opened, len(pool)) == (6, 4)
+    for _ in range(4):
+        pool.lend()
+    for _ in range(256):
+        pool.lend().give_back()
+    assert (opened, len(pool)) == (7, 0)
+
+
+def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: Sessions) -> None:
+    pool = SessionPool(sessions.open_diskless)
+    lent = pool.lend()
+    lent.session.sql("CREATE SCHEMA left_behind").collect()
+
+    lent.give_back()
+
+    assert len(pool) == 0
+
+
+def test_a_pool_that_is_closed_keeps_none(sessions: Sessions) -> None:
+    pool = SessionPool(sessions.open_diskless)
+    pool.lend().give_back()
+    assert len(pool) == 1
+
+    pool.close()
+
+    assert len(pool) == 0
