@@ -18,6 +18,7 @@ from micromegas_jupyter.errors import (
     QueryError,
     ResourcesExhausted,
     StatementRefused,
+    Unavailable,
     UnsupportedStatement,
 )
 from micromegas_jupyter.flightsql.error_details import decode_error, encode_error, parse_status_text, status_text
@@ -115,7 +116,7 @@ def test_a_client_gets_the_same_class_place_and_remedy(
 @pytest.mark.parametrize(
     ("damage", "kind"),
     [
-        (lambda content: content[:100], InternalError),
+        (lambda content: content[:100], Unavailable),
         (lambda content: content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:], InternalError),
     ],
 )
