@@ -102,7 +102,8 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     check_crypt_key(config)
     check_spawner(config, allow_shared_system_user=allow_shared_system_user)
     check_roles(config)
-    check_issuer_url(issuer, key="issuer")
+    check_issuer_url(issuer or "", key="issuer")  # None: a variable of the Hub's environment that is not set
+    names.listening_address(service_url, key="service_url")
     wish = _Wish(
         issuer=issuer,
         client_id=_application(config, "client_id"),

@@ -102,7 +102,7 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """
     issuer = _required(environ, ISSUER)
     check_issuer_url(issuer, key=ISSUER)
-    host, port = _listening(_required(environ, "JUPYTERHUB_SERVICE_URL", remedy=_FROM_THE_HUB))
+    host, port = listening_address(_required(environ, "JUPYTERHUB_SERVICE_URL", remedy=_FROM_THE_HUB))
     secret = environ.get(CLIENT_SECRET)
     return ServiceSettings(
         api_url=_required(environ, "JUPYTERHUB_API_URL", remedy=_FROM_THE_HUB).rstrip("/"),
@@ -138,16 +138,21 @@ def _bearer(text: str) -> Bearer:
         raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
 
 
-def _listening(url: str) -> tuple[str, int]:
+def listening_address(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple[str, int]:
+    """Return host and port at which a service with this address listens.
+
+    Raises:
+        ConfigurationError: It is not of the form `http://host:port`.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or parts.scheme != "http":
+    if not host or not port or parts.scheme != "http" or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigurationError(
-            "JUPYTERHUB_SERVICE_URL is not of the form http://host:port.",
-            key="JUPYTERHUB_SERVICE_URL",
+            f"{key} is not of the form http://host:port.",
+            key=key,
             remedy="Give configure a service_url such as http://127.0.0.1:8190.",
         )
     return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port

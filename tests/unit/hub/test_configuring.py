@@ -297,6 +297,10 @@ def test_it_is_called_once() -> None:
     ("wish", "key"),
     [
         ({"issuer": "http://id.example.com"}, "issuer"),
+        ({"issuer": None}, "issuer"),
+        ({"service_url": "https://hub:8190"}, "service_url"),
+        ({"service_url": "http://hub"}, "service_url"),
+        ({"service_url": "http://hub:8190/services"}, "service_url"),
         ({"bearer": "refresh_token"}, "bearer"),
         ({"public_url": "hub.example.com"}, "public_url"),
         ({"kernel_url": "ftp://hub"}, "kernel_url"),
