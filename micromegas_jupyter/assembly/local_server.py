@@ -15,6 +15,7 @@ from micromegas_jupyter.settings import ApiKeySetting
 
 if TYPE_CHECKING:
     from micromegas_jupyter.engine.leftovers import LeftoverEvents
+    from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.server.neighbours import Neighbours
     from micromegas_jupyter.server.running_queries import CancelStatus
 
@@ -82,6 +83,10 @@ class LocalServer:
     def cancel_query(self, key: bytes) -> "CancelStatus":
         """Cancel a query of this process by its key, for another process on the same port."""
         return self._server.cancel_query(key)
+
+    def running_queries(self) -> "Sequence[QueryOwner]":
+        """Return the queries that run in this process, as far as it is known whose they are."""
+        return self._engine.running_queries()
 
     def has_turned(self) -> bool:
         """Whether the server's event loop has turned since the last call."""

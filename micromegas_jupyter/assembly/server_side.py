@@ -1,7 +1,7 @@
 """Joins validator, engine, lake, recorder and Flight service into a server that runs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.access.reloading import ReloadingValidator
     from micromegas_jupyter.engine.leftovers import LeftoverEvents
+    from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.server.neighbours import Neighbours
     from micromegas_jupyter.server.running_queries import CancelStatus
 
@@ -248,6 +249,10 @@ class ServerStack:
     def cancel_query(self, key: bytes) -> "CancelStatus":
         """Cancel a query of this process by its key, for another process on the same port."""
         return self._server.cancel_query(key)
+
+    def running_queries(self) -> "Sequence[QueryOwner]":
+        """Return the queries that run in this process, as far as it is known whose they are."""
+        return self._engine.running_queries()
 
     def has_turned(self) -> bool:
         """Whether the server's event loop has turned since the last call."""

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
     from micromegas_jupyter.engine.denials import Denials
     from micromegas_jupyter.engine.leftovers import LeftoverEvents
+    from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.engine.placeholders import Placeholders
     from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.settings import EngineSettings
@@ -150,6 +151,10 @@ class DataFusionEngine:
         """
         if any(filters.values()):
             check_role_conditions(self._conditions, self._tables, filters)
+
+    def running_queries(self) -> tuple[QueryOwner, ...]:
+        """Return the queries that run, where cancelled work is looked after; those of nobody are left out."""
+        return () if self._leftovers is None else self._leftovers.running_queries()
 
     def close(self) -> None:
         """Stop planning and remove the temporary folder."""

@@ -151,7 +151,7 @@ class DataFusionQuery:
         remaining = self._result.row_limit
         is_whole = False
         owner = QUERY_OWNER.get()  # here, for the end may come in another context
-        began = 0.0 if self._leftovers is None else self._leftovers.begin()
+        began = 0.0 if self._leftovers is None else self._leftovers.begin(owner)
         try:
             # Making the stream plans physically and lists files: work for a thread that may block.
             started = SYSTEM_CLOCK.monotonic()

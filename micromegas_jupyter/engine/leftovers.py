@@ -16,7 +16,7 @@ from micromegas_jupyter.engine.thread_times import ThreadTime, read_thread_times
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.engine.pool import PlanningPool
@@ -45,8 +45,8 @@ class LeftoverEvents(Protocol):
         """Something was cancelled and still runs."""
         ...
 
-    def stuck(self, why: str, owner: QueryOwner | None) -> None:
-        """It does not stop; said once, with whose query it is as far as that can be told."""
+    def stuck(self, why: str, owners: Sequence[QueryOwner]) -> None:
+        """It does not stop; said once, with the queries that it may be, the likeliest first."""
         ...
 
 
@@ -103,16 +103,24 @@ class Leftovers:
         self._probe = probe or ThreadProbe(clock)
         self._changed = threading.Condition()
         self._running = 0
+        self._owners: list[QueryOwner] = []
         self._idle_since = clock.monotonic()
         self._let_go: list[_LetGo] = []
         self._suspected = self._is_told = False
         pool.on_abandoned, pool.on_abandoned_end = self._wake, self._note_abandoned_end
         threading.Thread(target=self._watch, name="leftovers", daemon=True).start()
 
-    def begin(self) -> float:
-        """Note that a query runs; return when it began, for `end`."""
+    def running_queries(self) -> tuple[QueryOwner, ...]:
+        """Return the queries that run, those of nobody left out."""
+        with self._changed:
+            return tuple(self._owners)
+
+    def begin(self, owner: QueryOwner | None = None) -> float:
+        """Note that a query runs, and whose it is; return when it began, for `end`."""
         with self._changed:
             self._running += 1
+            if owner is not None:
+                self._owners.append(owner)
         return self._clock.monotonic()
 
     def end(self, *, began: float, is_given_up: bool, is_long: bool, owner: QueryOwner | None = None) -> None:
@@ -122,7 +130,7 @@ class Leftovers:
             began: When it began.
             is_given_up: Whether it had more rows to give.
             is_long: Whether it was given up and its plan `goes_on_for_long`.
-            owner: Whose it is.
+            owner: Whose it is, as `begin` was told.
         """
         now = self._clock.monotonic()
         # What was over soon has left nothing behind; to look would take longer than such a query.
@@ -130,6 +138,8 @@ class Leftovers:
         base = self._read() if is_watched else {}
         with self._changed:
             self._running -= 1
+            if owner in self._owners:
+                self._owners.remove(owner)
             if not self._running:
                 self._idle_since = now
             if is_watched:
@@ -176,12 +186,15 @@ class Leftovers:
         times, now = self._read(), self._clock.monotonic()
         abandoned = self._pool.abandoned_since()
         if abandoned is not None and now - abandoned > GRACE_SECONDS:
-            self._tell("The plan of a query that was cancelled does not come to an end.", self._pool.abandoned_owner())
+            self._tell(
+                "The plan of a query that was cancelled does not come to an end.", [self._pool.abandoned_owner()]
+            )
         with self._changed:
             self._let_go = [entry for entry in self._let_go if self._may_go_on(entry, times, now)]
             watched = tuple(self._let_go)
             idle_seconds = 0.0 if self._running else now - self._idle_since
         is_suspicious = needs_probe = False
+        suspects: list[QueryOwner | None] = []
         # Of several that are suspected, one with slow steps is the likeliest.
         for entry in sorted(watched, key=lambda found: not found.is_long):
             seconds = now - entry.at
@@ -198,7 +211,11 @@ class Leftovers:
             if is_alone or entry.is_long:
                 is_suspicious = True
                 if seconds > GRACE_SECONDS and (is_alone or self._has_probed(entry, seconds)):
-                    self._tell("A query that was cancelled does not stop.", entry.owner)
+                    suspects.append(entry.owner)
+        if suspects:
+            # Threads do not tell whose work they do: it may be any that was given up and is not accounted for.
+            suspects += [entry.owner for entry in watched if entry.is_long and self._culprits(entry, times, now)]
+            self._tell("A query that was cancelled does not stop.", suspects)
         if needs_probe:
             self._probe.start(len(times))
         else:
@@ -239,7 +256,8 @@ class Leftovers:
             self._events.suspect()
         self._suspected = is_suspicious
 
-    def _tell(self, why: str, owner: QueryOwner | None) -> None:
+    def _tell(self, why: str, owners: Sequence[QueryOwner | None]) -> None:
         if not self._is_told:
             self._is_told = True
-            self._events.stuck(why, owner)
+            known = {owner.query_id: owner for owner in owners if owner is not None}
+            self._events.stuck(why, tuple(known.values()))

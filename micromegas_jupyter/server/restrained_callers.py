@@ -48,8 +48,9 @@ class RestrainedCallers:
                 return
         minutes = max(1, round(seconds / 60))
         raise ResourcesExhausted(
-            "Several of your queries did not stop when they were cancelled, and other callers lost theirs with them.",
-            remedy=f"Try again in {minutes} min, without cross joins and joins that have no equality.",
+            "Several of your queries did not stop when they were cancelled, or took too much memory, and other callers "
+            "lost theirs with them.",
+            remedy=f"Try again in {minutes} min, without cross joins, joins that have no equality and huge values.",
             retry_after_seconds=seconds,
             limit="stuck_queries",
         )

@@ -148,7 +148,7 @@ COUNTED_LIMITS: Final = (
     CountedLimit(
         name="max_stuck_queries",
         variable="MICROMEGAS_SERVER_MAX_STUCK_QUERIES",
-        meaning="cancelled queries of one caller that end with their worker in ten minutes; 0 for no limit",
+        meaning="queries of one caller that end their worker in ten minutes; 0 for no limit",
         least=0,
         most=1000,
     ),

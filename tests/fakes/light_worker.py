@@ -1,6 +1,8 @@
 """A worker process that serves next to nothing and so starts in a moment: the program of real workers, real sockets.
 
-A client gets one line, this process's id, and may send one: `grow`, `stuck ISSUER SUBJECT QUERY_ID`, or `fail`.
+A client gets one line, this process's id, and may send one: `grow`, `fail`, `leave`,
+`cancel` (answered with who else was asked), or `run` or `stuck` with ISSUER, SUBJECT and QUERY_ID. One that leaves
+stays while the file `drains` is there.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ if TYPE_CHECKING:
 
 GROWTH_BYTES = 160 << 20
 _LOOK_SECONDS = 0.02
+_LONG_SECONDS = 60.0
 
 
 class LightServer:
     """Answers lines on the shared port, each connection by itself."""
 
     def __init__(self, order: WorkerOrder, others: served.Others) -> None:
+        self._folder = Path(str(order.task["folder"]))
         self._others = others
         self._kept: list[bytes] = []
+        self.running: list[dict[str, object]] = []
         self.registry = CollectorRegistry()
         self._told = Counter("light_told", "What it was told.", ("word",), registry=self.registry)
         self._clients = Gauge("light_clients", "Those that are connected.", registry=self.registry)
@@ -46,8 +51,13 @@ class LightServer:
     def cancel_query(self, key: bytes) -> int:
         return len(key)
 
+    def running_queries(self) -> tuple[()]:
+        return ()
+
     def stop(self, grace_seconds: float, *, why: str) -> None:
         assert grace_seconds >= 0, why
+        while (self._folder / "drains").exists():
+            threading.Event().wait(_LOOK_SECONDS)
         self._socket.close()
 
     def _accept(self) -> None:
@@ -67,12 +77,19 @@ class LightServer:
             match line:
                 case ["grow"]:
                     self._kept.append(b"x" * GROWTH_BYTES)
+                case ["run", issuer, subject, query_id]:
+                    self.running.append({"caller": (issuer, subject), "user": subject, "query_id": query_id})
                 case ["stuck", issuer, subject, query_id]:
                     self._others.retire(0.0, "It was told to be stuck.", last_seconds=0.1)
-                    caller = (issuer, subject)
-                    self._others.tell(
-                        "stuck", why="It was told to be stuck.", caller=caller, user=subject, query_id=query_id
-                    )
+                    query = {"caller": (issuer, subject), "user": subject, "query_id": query_id}
+                    self._others.tell("stuck", why="It was told to be stuck.", queries=[query, *self.running])
+                case ["leave"]:
+                    self._others.retire(_LONG_SECONDS, "It was told to leave.", last_seconds=_LONG_SECONDS)
+                    self._others.tell("stuck", why="It was told to leave.")
+                case ["cancel"]:
+                    answers = self._others.ask_others("cancel", key="00")
+                    lines.write(f"{sorted(answer['pid'] for answer in answers.found)} {answers.is_complete}\n")
+                    lines.flush()
                 case ["fail"]:
                     os._exit(3)
 
@@ -90,6 +107,8 @@ def build_light(order: WorkerOrder, others: served.Others) -> served.Served:
     return served.Served(
         server=server,
         answers={
+            "cancel": lambda _question: {"pid": os.getpid()},
+            "queries": lambda _question: {"queries": server.running},
             "restrained": lambda _question: {"callers": restrained},
             "metrics": lambda _question: {"pid": os.getpid(), "text": generate_latest(server.registry).decode()},
         },

@@ -125,6 +125,8 @@ class Worker:
                 self._may_listen.set()
             case {"is": "restrain", "caller": [str(issuer), str(subject)], "seconds": float() | int() as seconds}:
                 self._restrain((issuer, subject), float(seconds))
+            case {"is": "tell_queries"} if (queries := self._answers.get("queries")) is not None:
+                self.tell("queries", **queries({}))
             case {"is": "retire", "seconds": float() | int() as seconds, "why": str(why)}:
                 self.retire(float(seconds), why)
 

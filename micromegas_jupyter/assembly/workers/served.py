@@ -1,7 +1,7 @@
 """What a worker serves: the whole server of `micromegas serve`, or the small one of a notebook."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,10 @@ class Server(Protocol):
 
     def cancel_query(self, key: bytes) -> int:
         """Cancel a query of this process by its key; return a `CancelStatus`."""
+        ...
+
+    def running_queries(self) -> "Sequence[QueryOwner]":
+        """Return the queries that run in this process, as far as it is known whose they are."""
         ...
 
     def stop(self, grace_seconds: float, *, why: str) -> None:
@@ -119,16 +123,14 @@ class _StuckWork:
         """Have a replacement made ready."""
         self.others.tell("suspect")
 
-    def stuck(self, why: str, owner: "QueryOwner | None") -> None:
+    def stuck(self, why: str, owners: "Sequence[QueryOwner]") -> None:
         """End the process."""
         told = f"The process of the server that answered this call is replaced, because of another call. {why}"
         self.others.retire(0.0, told, last_seconds=_STUCK_LAST_SECONDS)
-        self.others.tell("stuck", why=why, **_facts_of(owner))
+        self.others.tell("stuck", why=why, queries=[_facts_of(owner) for owner in owners])
 
 
-def _facts_of(owner: "QueryOwner | None") -> Facts:
-    if owner is None:
-        return {}
+def _facts_of(owner: "QueryOwner") -> Facts:
     from micromegas_jupyter.engine import sql_hash
 
     return {
@@ -171,6 +173,10 @@ def _cancel(server: Server, question: Facts) -> Facts:
     return {"status": int(server.cancel_query(bytes.fromhex(str(question["key"]))))}
 
 
+def _running(server: Server) -> Facts:
+    return {"queries": [_facts_of(owner) for owner in server.running_queries()]}
+
+
 def _build_whole(order: WorkerOrder, others: Others) -> Served:
     from micromegas_jupyter.assembly.server_side import ServerStack
 
@@ -189,6 +195,7 @@ def _build_whole(order: WorkerOrder, others: Others) -> Served:
             "cancel": lambda question: _cancel(stack, question),
             "metrics": lambda _question: _metrics(stack),
             "readiness": lambda _question: {"reason": stack.readiness()},
+            "queries": lambda _question: _running(stack),
             "reload": lambda _question: _reload(stack),
         },
         restrain=neighbours.restrained.restrain,
@@ -225,7 +232,10 @@ def _build_local(order: WorkerOrder, others: Others) -> Served:
     return Served(
         server=server,
         facts=lambda: {"tables": list(server.table_names()), "problems": list(problems)},
-        answers={"cancel": lambda question: _cancel(server, question)},
+        answers={
+            "cancel": lambda question: _cancel(server, question),
+            "queries": lambda _question: _running(server),
+        },
     )
 
 

@@ -6,15 +6,17 @@ What a worker serves is in its order. Supervision never waits for a worker witho
 import logging
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from micromegas_jupyter.assembly.workers.asking import ask_workers
+from micromegas_jupyter.assembly.workers.blame import Blame, describe_queries, read_queries
 from micromegas_jupyter.assembly.workers.limits import MemoryLimits
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.peer import Facts
 from micromegas_jupyter.assembly.workers.process import PROGRAM, State, WorkerProcess
-from micromegas_jupyter.assembly.workers.restraint import Caller, Restraint
+from micromegas_jupyter.assembly.workers.restraint import Restraint
 from micromegas_jupyter.assembly.workers.slots import Slot, WorkersState
 from micromegas_jupyter.assembly.workers.spares import SparePlace
 from micromegas_jupyter.errors import InternalError, MicromegasError
@@ -44,7 +46,7 @@ class Supervisor:
         workers: How many.
         limits: One worker's memory.
         keeps_spare: Whether one more waits, ready to take over.
-        max_stuck: How many queries of one caller may end with their worker in ten minutes; 0 for any number.
+        max_stuck: How many queries of one caller may end their worker in ten minutes; 0 for any number.
         spill_directory: Where the workers' folders for temporary files are; None for the system's.
         program: The module that a worker runs.
         clock: Measures silence and waits.
@@ -73,7 +75,7 @@ class Supervisor:
         self._spare = SparePlace(
             is_kept=keeps_spare, start=lambda: self._spawned(0, is_spare=True), silent_seconds=_SILENT_SECONDS
         )
-        self._restraint = Restraint(max_stuck)
+        self._blame = Blame(Restraint(max_stuck), workers=self._ready_workers, clock=clock)
         self._is_stopping = False
         self._watching: threading.Thread | None = None
         self._last_counts: deque[tuple[int, int, str]] = deque(maxlen=_MOST_LAST_COUNTS)
@@ -169,23 +171,23 @@ class Supervisor:
         *,
         timeout_seconds: float = ASK_SECONDS,
         but: WorkerProcess | None = None,
+        leaving: bool = False,
     ) -> list[tuple[int, Facts | MicromegasError]]:
-        """Ask all workers that answer calls, at once; return each one's answer, or what it raised, by number."""
+        """Ask all workers that answer calls, at once; return each one's answer, or what it raised, by number.
+
+        Those that are being replaced and end their last calls are asked only when `leaving` says so.
+        """
         with self._lock:
-            asked = [slot.current for slot in self._slots if slot.current and slot.is_ready and slot.current is not but]
+            asked = self._ready_workers()
+            if leaving:
+                asked += [worker for slot in self._slots for worker in slot.leaving if worker.state is State.LEAVING]
+            asked = [worker for worker in asked if worker is not but]
             if what == "reload":
                 self._spare.discard()  # it knows what was configured when it started
-        if not asked:
-            return []
+        return ask_workers(asked, what, facts or {}, timeout_seconds=timeout_seconds)
 
-        def ask(worker: WorkerProcess) -> tuple[int, Facts | MicromegasError]:
-            try:
-                return worker.order.number, worker.ask(what, timeout_seconds=timeout_seconds, **(facts or {}))
-            except MicromegasError as error:
-                return worker.order.number, error
-
-        with ThreadPoolExecutor(len(asked), thread_name_prefix="ask-workers") as threads:
-            return list(threads.map(ask, asked))
+    def _ready_workers(self) -> list[WorkerProcess]:
+        return [slot.current for slot in self._slots if slot.current and slot.is_ready]
 
     def _all_workers(self) -> list[WorkerProcess]:
         found = [worker for slot in self._slots for worker in (slot.current, *slot.leaving) if worker is not None]
@@ -204,7 +206,9 @@ class Supervisor:
     def _answer(self, worker: WorkerProcess, question: Facts) -> Facts:
         """Pass a worker's question on to the others and gather what they say."""
         facts = {name: value for name, value in question.items() if name not in {"is", "what", "number"}}
-        answers = self.ask_all(str(question.get("what")), facts, but=worker)
+        what = str(question.get("what"))
+        # A query that is to be cancelled may be one of the last calls of a worker that is being replaced.
+        answers = self.ask_all(what, facts, but=worker, leaving=what == "cancel")
         found = [answer for _, answer in answers if isinstance(answer, dict)]
         return {"answers": found, "missing": len(answers) - len(found)}
 
@@ -217,31 +221,29 @@ class Supervisor:
                     worker.state = State.SPARE
                 case "ready":
                     worker.state, worker.ready_at = State.READY, self._clock.monotonic()
-                    for caller, seconds in self._restraint.waiting(worker.ready_at).items():
-                        worker.tell("restrain", caller=caller, seconds=seconds)
+                    self._blame.tell(worker)
                 case "suspect" if not self._is_stopping:
                     self._spare.ask_for()
                 case "counts":
                     self._last_counts.append((worker.order.number, worker.pid, str(facts.get("text"))))
                 case "stuck":
                     self._leave_stuck(worker, facts)
+                case "queries":
+                    self._hear_queries(worker, read_queries(facts))
                 case "ended":
                     worker.state = State.ENDED
             self._changed.notify_all()
 
     def _leave_stuck(self, worker: WorkerProcess, facts: Facts) -> None:
-        about = {name: facts[name] for name in ("user", "query_id", "sql_hash") if facts.get(name)}
-        self._leave(worker, str(facts.get("why")), reason="stuck", seconds=_STUCK_GOODBYE_SECONDS, about=about)
-        match facts.get("caller"):
-            case [str(issuer), str(subject)] if self._restraint.note((issuer, subject), self._clock.monotonic()):
-                _LOG.warning("A caller's queries had to be ended too often; the caller has to wait.", extra=about)
-                self._restrain((issuer, subject))
+        queries = read_queries(facts)
+        why, about = str(facts.get("why")), describe_queries(queries)
+        self._leave(worker, why, reason="stuck", seconds=_STUCK_GOODBYE_SECONDS, about=about)
+        self._blame.note(queries)
 
-    def _restrain(self, caller: Caller) -> None:
-        seconds = self._restraint.waiting(self._clock.monotonic())[caller]
-        for slot in self._slots:
-            if slot.current is not None and slot.is_ready:
-                slot.current.tell("restrain", caller=caller, seconds=seconds)
+    def _hear_queries(self, worker: WorkerProcess, queries: Sequence[Facts]) -> None:
+        extra = {**_who(worker), **describe_queries(queries)}
+        _LOG.warning("These queries ran in a worker process whose memory passed its limit.", extra=extra)
+        self._blame.note(queries)
 
     def _spawned(self, number: int, *, is_spare: bool = False) -> WorkerProcess | None:
         try:
@@ -290,6 +292,7 @@ class Supervisor:
             worker.kill()
         elif (resident := worker.resident_bytes()) > self._limits.watched:
             why = f"its memory passed {self._limits.watched >> 20} MiB ({resident >> 20} MiB)"
+            worker.tell("tell_queries")
             self._leave(worker, why, reason="memory", seconds=_MEMORY_GOODBYE_SECONDS)
 
     def _leave(

@@ -43,16 +43,24 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self.pid = int(self._socket.makefile().readline())
+        self._lines = self._socket.makefile()
+        self.pid = int(self._lines.readline())
 
     def tell(self, line: str) -> None:
         self._socket.sendall(f"{line}\n".encode())
+
+    def hear(self) -> str:
+        return self._lines.readline().strip()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._socket.close()
+        self.close()
 
 
 class Bench:
@@ -274,6 +282,54 @@ def test_counters_go_on_when_a_worker_is_replaced(one: Bench) -> None:
     assert told("first") == 2
     assert told("stuck") == 1
     assert registry.get_sample_value("light_clients", {"worker": "1"}) == 0
+
+
+def test_a_caller_whose_queries_take_a_workers_memory_has_to_wait(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(folder, workers=1, max_stuck=1)
+    bench.supervisor.start()
+
+    def lose_a_worker(*callers: str) -> None:
+        (before,) = bench.pids()
+        for caller in callers:
+            bench.tell(f"run https://id.example {caller} q-of-{caller}")
+        bench.tell("grow")
+        until(lambda: not is_alive(before) and len(bench.pids() - {before}) == 1, "it is replaced")
+
+    def restrained() -> list[object]:
+        ((_, answer),) = bench.supervisor.ask_all("restrained")
+        assert isinstance(answer, dict)
+        return list(answer["callers"])
+
+    try:
+        lose_a_worker("alice", "bob")
+        assert restrained() == []
+        lose_a_worker("alice", "alice")
+        until(lambda: restrained() == [["https://id.example", "alice"]], "it is known")
+    finally:
+        bench.stop()
+    said = "These queries ran in a worker process whose memory passed its limit."
+    told = [vars(record)["candidates"] for record in caplog.records if record.message == said]
+    assert told[0] == "alice q-of-alice None; bob q-of-bob None"
+
+
+def test_a_worker_that_ends_its_last_calls_is_asked_to_cancel_too(with_spare: Bench) -> None:
+    (with_spare.folder / "drains").touch()
+    leaving = with_spare.tell("leave")
+    until(lambda: leaving not in with_spare.pids() and len(with_spare.pids()) == 2, "another one has its place")
+
+    asking = with_spare.connect()
+    while asking.pid == leaving:
+        asking.close()
+        asking = with_spare.connect()
+    asking.tell("cancel")
+    answer = asking.hear()
+
+    asking.close()
+    (with_spare.folder / "drains").unlink()
+    assert answer == f"{sorted({leaving, *with_spare.pids()} - {asking.pid})} True"
+    until(lambda: not is_alive(leaving), "it has ended")
 
 
 def test_no_process_is_left_when_the_server_stops(folder: Path) -> None:

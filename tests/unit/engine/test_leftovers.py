@@ -16,12 +16,13 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DEADLINE_SECONDS = 30.0
 BUSY, OTHER = 11, 12
 MANY = 40
 OWNER = QueryOwner(query_id="q-1", caller=("https://id.example", "alice"), user="alice", sql="SELECT 1")
+ANOTHER = QueryOwner(query_id="q-2", caller=("https://id.example", "bob"), user="bob", sql="SELECT 1")
 
 
 class Events:
@@ -30,14 +31,14 @@ class Events:
     def __init__(self) -> None:
         self.suspicions = 0
         self.stuck_reasons: list[str] = []
-        self.owner: QueryOwner | None = None
+        self.owners: tuple[QueryOwner, ...] = ()
 
     def suspect(self) -> None:
         self.suspicions += 1
 
-    def stuck(self, why: str, owner: QueryOwner | None) -> None:
+    def stuck(self, why: str, owners: Sequence[QueryOwner]) -> None:
         self.stuck_reasons.append(why)
-        self.owner = owner
+        self.owners = tuple(owners)
 
 
 class Probe(ThreadProbe):
@@ -80,11 +81,14 @@ class Bench:
         busy = ThreadTime(busy_seconds=self.clock.monotonic(), pauses=0)
         return {BUSY: busy, OTHER: ThreadTime(busy_seconds=self.clock.monotonic(), pauses=self.pauses)}
 
-    def run(self, *, is_given_up: bool, is_long: bool, seconds: float = 1.0) -> None:
+    def run(self, *, is_given_up: bool, is_long: bool, seconds: float = 1.0, owner: QueryOwner | None = OWNER) -> None:
         """Have a query run and end."""
-        began = self.leftovers.begin()
+        owner = owner if is_long else None
+        began = self.leftovers.begin(owner)
+        assert self.leftovers.running_queries() == (() if owner is None else (owner,))
         self.clock.advance(seconds)
-        self.leftovers.end(began=began, is_given_up=is_given_up, is_long=is_long, owner=OWNER if is_long else None)
+        self.leftovers.end(began=began, is_given_up=is_given_up, is_long=is_long, owner=owner)
+        assert self.leftovers.running_queries() == ()
 
     def advance(self, seconds: float) -> None:
         """Let time pass and the watch look at it once from begin to end."""
@@ -132,7 +136,21 @@ def test_a_cancelled_join_whose_thread_takes_up_nothing_is_stuck(bench: Bench) -
     bench.advance(0.6)
 
     assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
-    assert bench.events.owner == OWNER
+    assert bench.events.owners == (OWNER,)
+
+
+def test_all_that_were_given_up_and_may_go_on_are_named(bench: Bench) -> None:
+    bench.leftovers.begin()
+    bench.run(is_given_up=True, is_long=True)
+    bench.run(is_given_up=True, is_long=True, owner=ANOTHER)
+
+    bench.advance(0.6)
+    bench.answer(OTHER)
+    bench.advance(0.6)
+    bench.advance(0.6)
+
+    assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
+    assert bench.events.owners == (OWNER, ANOTHER)
 
 
 def test_it_is_not_called_stuck_before_a_probe_was_taken_up_by_any_thread(bench: Bench) -> None:
