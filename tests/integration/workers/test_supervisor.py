@@ -7,128 +7,21 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import threading
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly.workers.limits import MemoryLimits
 from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
-from micromegas_jupyter.assembly.workers.order import WorkerOrder
-from micromegas_jupyter.assembly.workers.port import ReservedPort
-from micromegas_jupyter.assembly.workers.supervisor import Supervisor
 from micromegas_jupyter.errors import InternalError
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from tests.fakes.clock import FakeClock
+from tests.integration.workers.bench import Bench, Connection
 from tests.integration.workers.serving import is_alive, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parents[3]
-MIB = 1 << 20
-# Much more than a light worker has, less than one that has grown.
-WATCHED_BYTES = 120 * MIB
-STEP_SECONDS = 1.0
-LOOK_SECONDS = 0.3
-
-
-class Connection:
-    """A connection to one of the workers."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self._lines = self._socket.makefile()
-        self.pid = int(self._lines.readline())
-
-    def tell(self, line: str) -> None:
-        self._socket.sendall(f"{line}\n".encode())
-
-    def hear(self) -> str:
-        return self._lines.readline().strip()
-
-    def close(self) -> None:
-        self._lines.close()
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-
-class Bench:
-    """A supervisor over light workers, under a clock that the test moves."""
-
-    def __init__(self, folder: Path, *, workers: int, keeps_spare: bool = False, max_stuck: int = 0) -> None:
-        self.folder = folder
-        self.clock = FakeClock(SYSTEM_CLOCK.now())
-        self.port = ReservedPort("127.0.0.1", 0)
-        order = WorkerOrder(
-            kind="light",
-            task={"folder": str(folder)},
-            port=self.port.number,
-            number=0,
-            pool_bytes=64 * MIB,
-            hard_bytes=4096 * MIB,
-        )
-        limits = MemoryLimits(pool=order.pool_bytes, hard=order.hard_bytes, watched=WATCHED_BYTES)
-        self.supervisor = Supervisor(
-            order,
-            workers=workers,
-            limits=limits,
-            keeps_spare=keeps_spare,
-            max_stuck=max_stuck,
-            program="tests.fakes.light_worker",
-            clock=self.clock,
-        )
-
-    def connect(self) -> Connection:
-        """Connect to whichever worker the system chooses."""
-        return Connection(self.port.number)
-
-    def tell(self, line: str) -> int:
-        """Tell whichever worker the system chooses something; return its process id."""
-        with self.connect() as connection:
-            connection.tell(line)
-            return connection.pid
-
-    def answering_pid(self) -> int:
-        with self.connect() as connection:
-            return connection.pid
-
-    def pids(self) -> set[int]:
-        return set(self.supervisor.pids().values())
-
-    def advance_until(self, holds: Callable[[], bool], what: str) -> None:
-        """Let time pass in steps that the watch takes one by one, until something holds."""
-        pause = threading.Event()
-
-        def has_come() -> bool:
-            if holds():
-                return True
-            self.clock.advance(STEP_SECONDS)
-            pause.wait(LOOK_SECONDS)
-            return False
-
-        until(has_come, what)
-
-    def stop(self) -> None:
-        self.supervisor.stop(0.0)
-        self.port.close()
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "gate").touch()
-    return tmp_path
 
 
 @pytest.fixture
@@ -284,36 +177,6 @@ def test_counters_go_on_when_a_worker_is_replaced(one: Bench) -> None:
     assert registry.get_sample_value("light_clients", {"worker": "1"}) == 0
 
 
-def test_a_caller_whose_queries_take_a_workers_memory_has_to_wait(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    bench = Bench(folder, workers=1, max_stuck=1)
-    bench.supervisor.start()
-
-    def lose_a_worker(*callers: str) -> None:
-        (before,) = bench.pids()
-        for caller in callers:
-            bench.tell(f"run https://id.example {caller} q-of-{caller}")
-        bench.tell("grow")
-        until(lambda: not is_alive(before) and len(bench.pids() - {before}) == 1, "it is replaced")
-
-    def restrained() -> list[object]:
-        ((_, answer),) = bench.supervisor.ask_all("restrained")
-        assert isinstance(answer, dict)
-        return list(answer["callers"])
-
-    try:
-        lose_a_worker("alice", "bob")
-        assert restrained() == []
-        lose_a_worker("alice", "alice")
-        until(lambda: restrained() == [["https://id.example", "alice"]], "it is known")
-    finally:
-        bench.stop()
-    said = "These queries ran in a worker process whose memory passed its limit."
-    told = [vars(record)["candidates"] for record in caplog.records if record.message == said]
-    assert told[0] == "alice q-of-alice None; bob q-of-bob None"
-
-
 def test_a_worker_that_ends_its_last_calls_is_asked_to_cancel_too(with_spare: Bench) -> None:
     (with_spare.folder / "drains").touch()
     leaving = with_spare.tell("leave")
@@ -343,28 +206,3 @@ def test_no_process_is_left_when_the_server_stops(folder: Path) -> None:
     bench.stop()
 
     assert not any(is_alive(pid) for pid in pids)
-
-
-def test_a_caller_whose_queries_end_workers_has_to_wait_at_every_worker(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    bench = Bench(folder, workers=2, max_stuck=2)
-    bench.supervisor.start()
-
-    def restrained() -> list[object]:
-        answers = bench.supervisor.ask_all("restrained")
-        return [answer["callers"] for _, answer in answers if isinstance(answer, dict)]
-
-    try:
-        for number in (1, 2):
-            assert restrained() == [[], []]
-            bench.tell(f"stuck https://id.example alice q-{number}")
-            until(lambda number=number: bench.supervisor.replaced == {"stuck": number}, "it is replaced")
-            until(lambda: bench.supervisor.state().ready == 2, "two answer")
-
-        assert restrained() == [[["https://id.example", "alice"]]] * 2
-    finally:
-        bench.stop()
-    told = [vars(record) for record in caplog.records if record.message == "A worker process is replaced."]
-    assert [(found["user"], found["query_id"]) for found in told] == [("alice", "q-1"), ("alice", "q-2")]
-    assert "A caller's queries had to be ended too often; the caller has to wait." in caplog.text
