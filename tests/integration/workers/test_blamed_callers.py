@@ -1,4 +1,4 @@
-"""A caller whose queries end workers has to wait at every worker; nobody has, where it is not certain whose they are."""
+"""A caller whose queries end workers has to wait, at every worker, where it is certain whose queries they are."""
 
 from __future__ import annotations
 
