@@ -16,6 +16,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from micromegas_jupyter.hub.refusals import hub_unavailable
 
 if TYPE_CHECKING:
+    import ssl
+
     from tornado.httpclient import HTTPResponse
 
     from micromegas_jupyter.contracts import Secret
@@ -51,11 +53,13 @@ class HubApi:
     Args:
         url: The API's address, without a slash at its end.
         token: The service's own token.
+        tls: How https is spoken; as everywhere when left out.
     """
 
-    def __init__(self, url: str, token: Secret) -> None:
+    def __init__(self, url: str, token: Secret, *, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
         self._token = token
+        self._tls = tls
         self._http = AsyncHTTPClient(force_instance=True, max_clients=MAX_CALLS, max_body_size=MAX_ANSWER_BYTES)
 
     async def owner_of(self, token: Secret) -> TokenOwner | None:
@@ -92,6 +96,7 @@ class HubApi:
             connect_timeout=CALL_SECONDS,
             request_timeout=CALL_SECONDS,
             follow_redirects=False,
+            ssl_options=self._tls,
         )
         try:
             return await self._http.fetch(request, raise_error=False)

@@ -38,9 +38,10 @@ _LOOK_SECONDS: Final = 3.0
 def build_parts(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> ServiceParts:
     """Return what the handlers share."""
     audit = HubAudit(clock=clock)
+    tls = None if settings.internal_tls is None else settings.internal_tls.context()
     return ServiceParts(
         settings=settings,
-        hub=HubApi(settings.api_url, settings.api_token),
+        hub=HubApi(settings.api_url, settings.api_token, tls=tls),
         audit=audit,
         provider=HubProvider(settings, clock=clock),
         sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.hub.internal_tls import InternalTls, read_internal_tls
 from micromegas_jupyter.redirect.redirect_address import public_base
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
 
@@ -65,6 +66,7 @@ class ServiceSettings:
         public_url: An address at the host that browsers reach the service at; None when nothing says it.
         redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
         exchange: What tokens are exchanged for; None for the tokens themselves.
+        internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
     """
 
     api_url: str
@@ -79,6 +81,7 @@ class ServiceSettings:
     public_url: str | None = None
     redirect_client_id: str | None = None
     exchange: ExchangeSetting | None = field(default=None)
+    internal_tls: InternalTls | None = None
 
     @property
     def public_prefix(self) -> str:
@@ -117,6 +120,7 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         public_url=environ.get(PUBLIC_URL) or public_base(environ.get(HUB_PUBLIC_URL, "")),
         redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
         exchange=_exchange(environ),
+        internal_tls=read_internal_tls(environ),
     )
 
 

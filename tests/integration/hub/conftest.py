@@ -33,8 +33,9 @@ _PROXY = Path(__file__).with_name("proxy")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave what takes a second Hub and a second JupyterLab to the long run."""
-    return True if collection_path.name == "test_own_host_names.py" and not config.getoption("--long") else None
+    """Leave what takes a second Hub to the long run."""
+    is_long = collection_path.name in {"test_own_host_names.py", "test_internal_tls.py"}
+    return True if is_long and not config.getoption("--long") else None
 
 
 @pytest.fixture(scope="package")
