@@ -112,7 +112,7 @@ class Engine(Protocol):
     """Turns statements into planned queries over the tables that a caller may see."""
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request`; nothing of it runs yet, unless it `runs_at_once`.
+        """Check and plan `request`; nothing of it runs yet, unless it `runs_at_once` or is a SELECT of literals.
 
         A statement may be planned without its parameters.
 

@@ -117,7 +117,7 @@ class DataFusionEngine:
         self._leftovers = None if leftover_events is None else Leftovers(self._pool, leftover_events)
 
     async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request` over what `caller` sees; nothing of it runs yet, unless it `runs_at_once`.
+        """Check and plan `request` over what `caller` sees; nothing runs yet unless it `runs_at_once` or is constant.
 
         Raises:
             InvalidStatement: The SQL, a name, a type or a parameter is wrong.
@@ -286,7 +286,8 @@ class DataFusionEngine:
             unbound=() if request.parameters is not None else reading.placeholders.written,
         )
         init_seconds = statement.init_seconds + planned.init_seconds
-        if request.runs_at_once and not parameters.unbound and is_one_row(planned.plan_text):
+        runs_now = request.runs_at_once or reading.is_constant
+        if runs_now and not parameters.unbound and is_one_row(planned.plan_text):
             ran = run_now(frame, result, context)
             if reading.is_constant:
                 self._answers.keep(request, result.schema, ran)

@@ -50,10 +50,11 @@ def test_a_select_of_literals_runs_once(engine: DataFusionEngine) -> None:
 
 
 def test_its_answer_is_there_for_who_only_plans_it_too(engine: DataFusionEngine) -> None:
-    assert not isinstance(plan(engine, "SELECT 1 AS one"), ReadyQuery)
-    plan(engine, "SELECT 1 AS one", runs_at_once=True)
+    planned = plan(engine, "SELECT 1 AS one")
 
-    assert isinstance(plan(engine, "SELECT 1 AS one"), ReadyQuery)
+    assert isinstance(planned, ReadyQuery)
+    assert asyncio.run(drain(planned)) == asyncio.run(drain(plan(engine, "SELECT 1 AS one", runs_at_once=True)))
+    assert not isinstance(plan(engine, "SELECT 1 + 0 AS one"), ReadyQuery)
 
 
 @pytest.mark.parametrize("sql", ["SELECT now() AS t", "SELECT random() AS r", "SELECT uuid() AS u"])
