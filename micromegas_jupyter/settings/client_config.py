@@ -54,6 +54,7 @@ WORKLOAD_MEMBERS = frozenset({"platform", "exchange", "audience", "token_file", 
 
 _PROOFS_OF_APPLICATION = ("client_secret", "client_secret_file", "private_key")
 _WAYS_WITHOUT_A_PERSON = ("service_account_file", "workload")
+_PROVIDER_OPTIONS = {"MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"}
 
 
 def parse_client_settings(
@@ -78,11 +79,19 @@ def parse_client_settings(
     """
     chosen = parse_profile(environ, config_text=config_text, asked_for=profile)
     configured = _combine(environ, chosen)
+    if options.keys() >= _PROVIDER_OPTIONS:
+        # A call that names its own provider signs in there, and the profile's API key stays at home.
+        chosen = _without_api_key(chosen)
     settings = _combine({**environ, **options}, chosen) if options else configured
     if not same_application(settings, configured):
         return without_proofs(settings)
     check_proofs_of_file(settings, issuer_of_file=chosen.issuer.values.get("issuer"))
     return settings
+
+
+def _without_api_key(chosen: Profile) -> Profile:
+    kept = {name: value for name, value in chosen.members.values.items() if name != "api_key_file"}
+    return replace(chosen, members=replace(chosen.members, values=kept))
 
 
 def _combine(environ: Mapping[str, str], chosen: Profile) -> ClientSettings:

@@ -82,6 +82,17 @@ def test_an_option_that_names_the_same_application_leaves_its_secret(options):
     assert parse_client_settings(environ, config_text=_file(), options=options).client_secret == Secret("sesame")
 
 
+def test_a_provider_that_options_name_wins_over_the_profiles_api_key():
+    text = json.dumps({"uri": "grpc://localhost:1", "api_key_file": "key"})
+    options = {"MICROMEGAS_OIDC_ISSUER": GOOD, "MICROMEGAS_OIDC_CLIENT_ID": "app"}
+
+    settings = parse_client_settings({}, config_text=text, options=options)
+
+    assert (settings.uri, settings.issuer, settings.api_key_file) == ("grpc://localhost:1", GOOD, None)
+    with pytest.raises(ConfigurationError, match="Keep one of the two"):
+        parse_client_settings(options, config_text=text)
+
+
 def test_a_secret_for_a_provider_that_only_an_option_names_is_used():
     environ = {"MICROMEGAS_OIDC_CLIENT_SECRET": "sesame"}
     options = {"MICROMEGAS_OIDC_ISSUER": GOOD, "MICROMEGAS_OIDC_CLIENT_ID": "app"}
