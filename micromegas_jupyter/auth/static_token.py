@@ -17,10 +17,17 @@ class StaticTokenAuthProvider:
         token: The token; white space around it is dropped.
 
     Raises:
-        ConfigurationError: Nothing is left, or it holds anything but printable ASCII without spaces.
+        ConfigurationError: Nothing is left, it holds anything but printable ASCII without spaces, or it is no text, as
+            of a variable that is not set.
     """
 
     def __init__(self, token: str | Secret) -> None:
+        if not isinstance(token, str | Secret):
+            raise ConfigurationError(
+                f"The token is no text but {type(token).__name__}.",
+                key="token",
+                remedy="Give the token as a text; is the variable that it comes from set?",
+            )
         token = token if isinstance(token, Secret) else Secret(token)  # or a traceback would show it
         self._token = _checked(token, key="token")
 

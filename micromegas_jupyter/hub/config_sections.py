@@ -9,6 +9,8 @@ import importlib
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from micromegas_jupyter.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,8 +18,15 @@ if TYPE_CHECKING:
 
 
 def read_list(config: Config, section: str, name: str) -> list[Any]:
-    """Return a copy of a list, whether it was set or only added to."""
-    return list(_value(config, section, name) or [])
+    """Return a copy of a list, whether it was set or only added to.
+
+    Raises:
+        ConfigurationError: It is no list.
+    """
+    value = _value(config, section, name) or []
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"c.{section}.{name} is no list.", key=f"{section}.{name}")
+    return list(value)
 
 
 def read_value(config: Config, section: str, name: str) -> Any:

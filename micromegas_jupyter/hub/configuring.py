@@ -104,6 +104,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     check_roles(config)
     check_issuer_url(issuer or "", key="issuer")  # None: a variable of the Hub's environment that is not set
     names.listening_address(service_url, key="service_url")
+    names.check_resource(exchange_resource, key="exchange_resource")
     wish = _Wish(
         issuer=issuer,
         client_id=_application(config, "client_id"),
@@ -121,6 +122,12 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
             }
         ),
     )
+    if redirect_client_id and not (wish.public_url or read_value(config, "JupyterHub", "subdomain_host")):
+        raise ConfigurationError(
+            "redirect_client_id needs the address of the Hub in browsers, which is not set.",
+            key="public_url",
+            remedy="Give configure a public_url, such as https://hub.example.com.",
+        )
     if exchange_audience or exchange_resource or exchange_scope:
         wish.environment[names.CLIENT_SECRET] = _application(config, "client_secret")
     _say_what_a_sign_out_leaves(config)

@@ -162,9 +162,30 @@ def listening_address(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
     return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port
 
 
+def check_resource(resource: str | None, *, key: str = EXCHANGE_RESOURCE) -> None:
+    """Check what a token is exchanged for; None and an empty text are nothing.
+
+    Raises:
+        ConfigurationError: It is no absolute address, or has a fragment (RFC 8707, section 2).
+    """
+    if not resource:
+        return
+    try:
+        parts = urlsplit(resource)
+    except ValueError:
+        parts = None
+    if parts is None or not parts.scheme or not (parts.netloc or parts.path) or "#" in resource:
+        raise ConfigurationError(
+            f"{key} is no absolute address without a fragment.",
+            key=key,
+            remedy="Give the resource as the identity provider knows it, such as https://lake.example.com.",
+        )
+
+
 def _exchange(environ: Mapping[str, str]) -> ExchangeSetting | None:
     audience, resource = environ.get(EXCHANGE_AUDIENCE), environ.get(EXCHANGE_RESOURCE)
     scope = environ.get(EXCHANGE_SCOPE)
+    check_resource(resource)
     if not (audience or resource or scope):
         return None
     return ExchangeSetting(audience=audience or None, resource=resource or None, scope=scope or None)

@@ -32,6 +32,13 @@ def test_anything_but_one_word_of_ascii_is_refused_without_being_shown(token: st
     assert str(caught.value).startswith("The token is not one word")
 
 
+def test_a_variable_that_is_not_set_is_refused_with_what_to_look_at() -> None:
+    with pytest.raises(ConfigurationError, match="no text but NoneType") as caught:
+        StaticTokenAuthProvider(None)  # type: ignore[arg-type]
+
+    assert "is the variable" in str(caught.value.remedy)
+
+
 def test_a_token_comes_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("sesame\n")

@@ -318,3 +318,33 @@ def test_an_authenticator_without_an_application_is_refused() -> None:
     del config.GenericOAuthenticator["client_id"]
 
     assert refusal(config).key == "OAuthenticator.client_id"
+
+
+@pytest.mark.parametrize("resource", ["lake", "/lake", "https://lake.example.com#rows", "https:", "http://[lake"])
+def test_a_resource_that_is_no_absolute_address_is_refused(resource: str) -> None:
+    refused = refusal(hub_config(), exchange_resource=resource)
+
+    assert refused.key == "exchange_resource"
+
+
+@pytest.mark.parametrize("resource", ["https://lake.example.com", "api://lake", "urn:example:lake"])
+def test_a_resource_may_be_any_absolute_address(resource: str) -> None:
+    service = configured(hub_config(), exchange_resource=resource)
+
+    assert service["environment"]["MICROMEGAS_HUB_EXCHANGE_RESOURCE"] == resource
+
+
+def test_a_redirect_of_the_whole_hub_needs_its_address() -> None:
+    refused = refusal(hub_config(), redirect_client_id="notebooks")
+
+    assert refused.key == "public_url"
+    for known in ({"public_url": "https://hub.example.com"}, {"subdomain_host": "https://hub.example.com"}):
+        service = configured(hub_config(JupyterHub=known), redirect_client_id="notebooks")
+        assert service["environment"]["MICROMEGAS_HUB_REDIRECT_CLIENT_ID"] == "notebooks"
+
+
+@pytest.mark.parametrize("name", ["load_roles", "services"])
+def test_a_list_that_is_none_is_refused(name: str) -> None:
+    refused = refusal(hub_config(JupyterHub={name: "text"}))
+
+    assert refused.key == f"JupyterHub.{name}"
