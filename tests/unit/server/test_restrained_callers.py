@@ -20,7 +20,8 @@ def test_a_caller_is_refused_until_the_time_is_over() -> None:
     with pytest.raises(ResourcesExhausted) as found:
         callers.check(ALICE)
 
-    assert found.value.remedy == "Try again in 10 min, without cross joins, joins that have no equality and huge values."
+    remedy = "Try again in 10 min, without cross joins, joins that have no equality and huge values."
+    assert found.value.remedy == remedy
     assert found.value.retry_after_seconds == 600.0
     assert found.value.limit == "stuck_queries"
     clock.advance(600.0)
