@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.cli.answers import add_row_arguments, check_row_arguments, print_answer_of
 from micromegas_jupyter.cli.discreet_parser import DiscreetParser
-from micromegas_jupyter.cli.notice import show_notice
-from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, print_rows
 from micromegas_jupyter.cli.sign_in_terminal import sign_in
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import UsageError
@@ -30,12 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--begin", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     parser.add_argument("--end", help="end of the time range, the same forms; now when only --begin is given")
     parser.add_argument("--all", action="store_true", help="no time range (the default without --begin)")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
-    parser.add_argument(
-        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
-    )
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--uri", help="the server, instead of the configured one")
+    add_row_arguments(parser)
     parser.add_argument("--issuer", help="identity provider of a service account")
     parser.add_argument("--client-id", help="client id of a service account")
     parser.add_argument(
@@ -55,24 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
     begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
-    if arguments.max_colwidth < 0:
-        raise UsageError("--max-colwidth is a width, or 0 for no cut.")
+    check_row_arguments(arguments)
     settings = _settings(arguments)
     environ = assembly.without_wrapper() if _says_where(arguments) else None
     provider = _provider(arguments, settings, environ)
     with assembly.open_client(settings, provider, environ=environ) as client:
-        client.tell_notices(show_notice)
-        with client.open_query(sql, begin, end) as reader:
-            count = print_rows(
-                reader.schema,
-                reader,
-                output=sys.stdout,
-                output_format=arguments.format,
-                max_column_width=arguments.max_colwidth,
-            )
-        sys.stdout.flush()
-    if count == 0:
-        print("no rows", file=sys.stderr)
+        print_answer_of(client, arguments, sql, begin, end)
     return 0
 
 

@@ -1,26 +1,14 @@
-"""What `processes`, `process-log` and `process-metrics` share: where to ask, how rows are printed, conditions.
+"""What `processes`, `process-log` and `process-metrics` share: where to ask, and conditions.
 
 What is asked for is each command's own matter.
 """
 
 import argparse
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 
-from micromegas_jupyter.cli.notice import show_notice
-from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, print_rows
+from micromegas_jupyter.cli.answers import check_row_arguments, print_answer_of
 from micromegas_jupyter.errors import UsageError
-
-
-def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that the commands share."""
-    parser.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
-    parser.add_argument(
-        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
-    )
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--uri", help="the server, instead of the configured one")
 
 
 def contains(column: str, text: str | None) -> str:
@@ -58,23 +46,11 @@ def print_answer(
     """
     from micromegas_jupyter import assembly
 
-    if arguments.max_colwidth < 0:
-        raise UsageError("--max-colwidth is a width, or 0 for no cut.")
+    check_row_arguments(arguments)
     options = {"MICROMEGAS_ANALYTICS_URI": arguments.uri} if arguments.uri else {}
     settings = assembly.load_client_settings(profile=arguments.profile, options=options)
     environ = assembly.without_wrapper() if arguments.uri or arguments.profile else None
     provider = assembly.stored_provider(settings, environ)
     with assembly.open_client(settings, provider, environ=environ) as client:
-        client.tell_notices(show_notice)
-        with client.open_query(sql, begin, end) as reader:
-            count = print_rows(
-                reader.schema,
-                reader,
-                output=sys.stdout,
-                output_format=arguments.format,
-                max_column_width=arguments.max_colwidth,
-            )
-        sys.stdout.flush()
-    if count == 0:
-        print("no rows", file=sys.stderr)
+        print_answer_of(client, arguments, sql, begin, end)
     return 0
