@@ -49,34 +49,25 @@ class Admission:
         self._short = EqualTimers(MEDIUM_SECONDS)
         self._long = EqualTimers(LONG_SECONDS)
         waiting = _WAITING_PER_SLOT * limits.max_queries
-        self._ordinary = FairSlots(
-            SlotLimits(
-                slots=limits.max_queries,
-                per_caller=limits.max_per_caller,
-                waiting=waiting,
-                waiting_per_caller=waiting,
-                wait_seconds=limits.wait_seconds,
-            ),
-            limit="queue",
-        )
-        self._medium = FairSlots(
-            SlotLimits(
-                slots=limits.max_medium,
-                per_caller=limits.max_medium,
-                waiting=waiting,
-                waiting_per_caller=waiting,
-                wait_seconds=limits.wait_seconds,
-            ),
-            limit="queue",
-        )
-        self._heavy = FairSlots(
-            SlotLimits(
-                slots=limits.max_heavy,
-                per_caller=limits.max_heavy,
-                waiting=waiting,
-                waiting_per_caller=limits.max_per_caller,
-                wait_seconds=limits.wait_seconds,
-            ),
+
+        def share(slots: int, *, per_caller: int, waiting_per_caller: int = waiting, limit: str = "queue") -> FairSlots:
+            return FairSlots(
+                SlotLimits(
+                    slots=slots,
+                    per_caller=per_caller,
+                    waiting=waiting,
+                    waiting_per_caller=waiting_per_caller,
+                    wait_seconds=limits.wait_seconds,
+                ),
+                limit=limit,
+            )
+
+        self._ordinary = share(limits.max_queries, per_caller=limits.max_per_caller)
+        self._medium = share(limits.max_medium, per_caller=limits.max_medium)
+        self._heavy = share(
+            limits.max_heavy,
+            per_caller=limits.max_heavy,
+            waiting_per_caller=limits.max_per_caller,
             limit="heavy_queue",
         )
 
