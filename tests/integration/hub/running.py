@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psutil
 import requests
@@ -34,6 +34,8 @@ Found = TypeVar("Found")
 START_SECONDS = 180
 CONFIG = Path(__file__).with_name("jupyterhub_config.py")
 _LOOK_SECONDS = 0.05
+# What Hubs of one run have in common.
+_SHARED = ("provider", "python", "proxy_folder", "people", "system", "environment")
 # They take longer to start than all that is tested here.
 _LEAN = {
     "JUPYTERHUB_SINGLEUSER_APP": "jupyter_server.serverapp.ServerApp",
@@ -99,6 +101,12 @@ class RunningHub:
     started_at: float = 0.0
     kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def beside(cls, hub: RunningHub, *, folder: Path, **others: Any) -> Self:
+        """Return another Hub for the same people, with the same programs; `others` are what it has of its own."""
+        shared = {name: getattr(hub, name) for name in _SHARED}
+        return cls(folder=folder, **{**shared, **others})
 
     @property
     def url(self) -> str:

@@ -47,13 +47,9 @@ class BareHub(RunningHub):
 @pytest.fixture(scope="module")
 def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHub]:
     """A second Hub, for the same system users; bob has a server."""
-    bare = BareHub(
+    bare = BareHub.beside(
+        hub,
         folder=tmp_path_factory.mktemp("bare-hub"),
-        provider=hub.provider,
-        python=hub.python,
-        proxy_folder=hub.proxy_folder,
-        people=hub.people,
-        system=hub.system,
         environment={
             **hub.environment,
             "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,

@@ -31,15 +31,7 @@ c.ConfigurableHTTPProxy.api_url = "https://127.0.0.1:{self.ports[2]}"
 @pytest.fixture(scope="module")
 def tls_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubWithTls]:
     """A second Hub, for the same system users; alice has a server."""
-    second = HubWithTls(
-        folder=tmp_path_factory.mktemp("tls-hub"),
-        provider=hub.provider,
-        python=hub.python,
-        proxy_folder=hub.proxy_folder,
-        people=hub.people,
-        system=hub.system,
-        environment=hub.environment,
-    )
+    second = HubWithTls.beside(hub, folder=tmp_path_factory.mktemp("tls-hub"))
     try:
         second.start()
         second.browser().sign_in("alice")

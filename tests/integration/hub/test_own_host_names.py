@@ -61,15 +61,7 @@ class HubWithHostNames(RunningHub):
 @pytest.fixture(scope="module")
 def named_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubWithHostNames]:
     """A second Hub, for the same system users; nobody has signed in."""
-    named = HubWithHostNames(
-        folder=tmp_path_factory.mktemp("named-hub"),
-        provider=hub.provider,
-        python=hub.python,
-        proxy_folder=hub.proxy_folder,
-        people=hub.people,
-        system=hub.system,
-        environment=hub.environment,
-    )
+    named = HubWithHostNames.beside(hub, folder=tmp_path_factory.mktemp("named-hub"))
     hub.provider.allow_host_names(
         hub=f"{named.browser_url}hub/oauth_callback",
         notebooks=f"{named.browser_service_url}services/micromegas/callback",
