@@ -50,7 +50,7 @@ class Admission:
         self._long = EqualTimers(LONG_SECONDS)
         waiting = _WAITING_PER_SLOT * limits.max_queries
 
-        def share(slots: int, *, per_caller: int, waiting_per_caller: int = waiting, limit: str = "queue") -> FairSlots:
+        def share(slots: int, *, per_caller: int, limit: str, waiting_per_caller: int = waiting) -> FairSlots:
             return FairSlots(
                 SlotLimits(
                     slots=slots,
@@ -62,8 +62,8 @@ class Admission:
                 limit=limit,
             )
 
-        self._ordinary = share(limits.max_queries, per_caller=limits.max_per_caller)
-        self._medium = share(limits.max_medium, per_caller=limits.max_medium)
+        self._ordinary = share(limits.max_queries, per_caller=limits.max_per_caller, limit="queue")
+        self._medium = share(limits.max_medium, per_caller=limits.max_medium, limit="queue")
         self._heavy = share(
             limits.max_heavy,
             per_caller=limits.max_heavy,
