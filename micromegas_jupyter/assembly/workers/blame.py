@@ -11,6 +11,7 @@ from micromegas_jupyter.seams import Clock
 
 _MOST_QUERIES: Final = 64
 _MOST_SHOWN: Final = 8
+_SHOWN: Final = ("user", "query_id", "sql_hash")
 _LOG: Final = logging.getLogger("micromegas_jupyter.supervisor")
 
 
@@ -66,11 +67,14 @@ def only_caller(queries: Sequence[Facts]) -> Caller | None:
 
 
 def describe_queries(queries: Sequence[Facts]) -> Facts:
-    """Return facts for the log: one query's `user`, `query_id` and `sql_hash`, or several as `candidates`."""
-    if len(queries) == 1:
-        return {name: queries[0][name] for name in ("user", "query_id", "sql_hash") if queries[0].get(name)}
-    if not queries:
-        return {}
-    shown = [" ".join(str(query.get(name)) for name in ("user", "query_id", "sql_hash")) for query in queries]
+    """Return facts for the log: `user`, `query_id`, `sql_hash` where all have the same one; several as `candidates`."""
+    shared: dict[str, object] = {}
+    for name in _SHOWN:
+        values = [query.get(name) for query in queries]
+        if values and values[0] and all(value == values[0] for value in values):
+            shared[name] = values[0]
+    if len(queries) < 2:  # noqa: PLR2004 - one query's facts say all
+        return shared
+    shown = [" ".join(str(query.get(name)) for name in _SHOWN) for query in queries]
     more = [f"and {len(shown) - _MOST_SHOWN} more"] if len(shown) > _MOST_SHOWN else []
-    return {"candidates": "; ".join([*shown[:_MOST_SHOWN], *more])}
+    return {**shared, "candidates": "; ".join([*shown[:_MOST_SHOWN], *more])}

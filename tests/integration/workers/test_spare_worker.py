@@ -74,7 +74,9 @@ def test_others_are_answered_while_both_workers_are_replaced_and_their_caller_ha
             client.query_arrow("SELECT 1 AS one")
         told = [line for line in server.log().splitlines() if "A worker process is replaced." in line]
         assert len(told) == 2
-        assert all("user=careless" in line and "query_id=" in line for line in told)
+        assert all("user=careless" in line for line in told)
+        # Where several connections reached one worker, several queries may not have stopped.
+        assert all("query_id=" in line or "candidates=" in line for line in told)
         assert all(f"sql_hash={sql_hash(STATEMENTS['cross join'])}" in line for line in told)
         for call in bad:
             call.close()

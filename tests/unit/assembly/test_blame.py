@@ -34,6 +34,16 @@ def test_one_query_is_named_by_facts_and_several_as_candidates() -> None:
     assert describe_queries([ALICE, BOB]) == {"candidates": "alice q-1 aa; bob q-2 bb"}
 
 
+def test_what_all_candidates_have_in_common_is_a_fact_too() -> None:
+    other = {**ALICE, "query_id": "q-4"}
+
+    assert describe_queries([ALICE, other]) == {
+        "user": "alice",
+        "sql_hash": "aa",
+        "candidates": "alice q-1 aa; alice q-4 aa",
+    }
+
+
 def test_of_many_only_the_first_are_shown() -> None:
     shown = describe_queries([ALICE] * 20)["candidates"]
 
