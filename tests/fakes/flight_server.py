@@ -91,8 +91,10 @@ class FakeFlightServer(grpc.GenericRpcHandler):
         return f"grpc://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        # Calls are cut first: an answer that is let go before ends as a whole one.
+        stopped = self._server.stop(None)
         self.closing.set()
-        self._server.stop(None).wait(10)
+        stopped.wait(60)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         method = details.method.removeprefix(_SERVICE)

@@ -58,9 +58,21 @@ def test_a_listener_that_never_accepts_does_not_hold_the_caller() -> None:
 
 
 def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
-    http = ProviderHttp(timeout_seconds=2)
+    # What reaches the provider after the first calls' deadline says nothing: a busy machine may need a longer one.
+    for seconds in (2.0, 30.0):
+        reached, failed, is_in_time = _forty_calls(timeout_seconds=seconds)
+        assert failed == 40
+        if is_in_time:
+            break
+
+    assert (reached, is_in_time) == (16, True)
+
+
+def _forty_calls(*, timeout_seconds: float) -> tuple[int, int, bool]:
+    """Return how many calls at once reach a provider that hangs, how many fail, and whether that was seen in time."""
+    http = ProviderHttp(timeout_seconds=timeout_seconds)
     failures: list[BaseException] = []
-    bound_reached = threading.Semaphore(0)
+    arrived = threading.Semaphore(0)
 
     def call(url: str) -> None:
         try:
@@ -69,21 +81,20 @@ def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
             failures.append(error)
 
     def hang_and_count(connection: socket.socket, server: RawServer) -> None:
-        bound_reached.release()
+        arrived.release()
         server.stopping.wait(60)
 
     with RawServer(hang_and_count) as server:
         threads = [threading.Thread(target=call, args=(server.url,)) for _ in range(40)]
+        started = time.monotonic()
         for thread in threads:
             thread.start()
-        reached = [bound_reached.acquire(timeout=30) for _ in range(16)]
-        one_more = bound_reached.acquire(timeout=0.3)
+        first = sum(arrived.acquire(timeout=timeout_seconds) for _ in range(16))
+        reached = first + arrived.acquire(timeout=0.3)
+        is_in_time = time.monotonic() - started < timeout_seconds
         for thread in threads:
-            thread.join(60)
-
-    assert all(reached)
-    assert not one_more
-    assert len(failures) == 40
+            thread.join(120)
+    return reached, len(failures), is_in_time
 
 
 def test_closing_cuts_running_calls_and_refuses_new_ones() -> None:
