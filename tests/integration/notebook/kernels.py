@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import nbformat
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +56,10 @@ class AttendedKernel:
         self._manager = manager
         self._client = manager.client()
         self._client.start_channels()
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the kernel answers and is heard."""
         self._client.wait_for_ready(timeout=TIMEOUT_SECONDS)
 
     def run(
@@ -168,17 +174,28 @@ class AttendedKernel:
 
 
 @contextmanager
+def _own_sockets() -> Iterator[Config]:
+    """Give the configuration of a kernel that is reached over files of its own.
+
+    Ports are chosen before the kernel starts: until it listens there, any other program may.
+    """
+    with tempfile.TemporaryDirectory(prefix="k") as folder:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
+
+
+@contextmanager
 def attended_kernel(variables: Mapping[str, str] | None = None) -> Iterator[AttendedKernel]:
     """Run a kernel; `variables` are added to this process's environment."""
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(REPOSITORY), env={**os.environ, **(variables or {})})
-    kernel = AttendedKernel(manager)
-    try:
-        yield kernel
-    finally:
-        kernel.close()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
+    with _own_sockets() as config:
+        manager = KernelManager(kernel_name="python3", config=config)
+        manager.start_kernel(cwd=str(REPOSITORY), env={**os.environ, **(variables or {})})
+        kernel = AttendedKernel(manager)
+        try:
+            yield kernel
+        finally:
+            kernel.close()
+            manager.shutdown_kernel(now=True)
+            manager.cleanup_resources()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +217,12 @@ def run_unattended(*sources: str) -> UnattendedRun:
     """Run cells as nbclient, nbconvert and papermill do."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     place = {"metadata": {"path": str(REPOSITORY)}}
-    client = NotebookClient(notebook, timeout=TIMEOUT_SECONDS, kernel_name="python3", resources=place)
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        return UnattendedRun(notebook=notebook, stopped_by=error)
-    return UnattendedRun(notebook=notebook, stopped_by=None)
+    with _own_sockets() as config:
+        client = NotebookClient(
+            notebook, timeout=TIMEOUT_SECONDS, kernel_name="python3", resources=place, config=config
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            return UnattendedRun(notebook=notebook, stopped_by=error)
+        return UnattendedRun(notebook=notebook, stopped_by=None)

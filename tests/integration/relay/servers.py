@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import queue
 import re
 import socket
 import subprocess
@@ -104,6 +105,7 @@ class JupyterServer:
     def restart(self, kernel: ServerKernel) -> None:
         """Restart a kernel in place, as the button of a notebook does."""
         self._api("POST", f"api/kernels/{kernel.kernel_id}/restart")
+        kernel.wait_until_ready()
 
     def connection_file(self, kernel_id: str) -> str:
         """Return where a kernel says how it is reached."""
@@ -135,8 +137,16 @@ class PatientClient(BlockingKernelClient):
     """Waits for a kernel that another process started, however long that takes; Jupyter's own gives up early."""
 
     def wait_for_ready(self, timeout: float | None = None) -> None:
-        self.kernel_info()
-        self.get_shell_msg(timeout=timeout)
+        """Wait until it answers, and until what it publishes arrives, which goes over another connection."""
+        for _try in range(TIMEOUT_SECONDS):
+            request = self.kernel_info()
+            while self.get_shell_msg(timeout=timeout)["parent_header"].get("msg_id") != request:
+                continue
+            with suppress(queue.Empty):
+                while self.get_iopub_msg(timeout=1)["parent_header"].get("msg_id") != request:
+                    continue
+                return
+        raise AssertionError("nothing that the kernel publishes arrives")
 
 
 class ServerKernel(AttendedKernel):
