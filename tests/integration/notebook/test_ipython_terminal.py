@@ -23,15 +23,14 @@ pytestmark = pytest.mark.integration
 
 LOAD = "%load_ext micromegas_jupyter"
 END_THE_SIGN_IN = """
-import threading
+import pathlib, threading
 session = get_ipython()._micromegas_extension.session
 def end():
-    while session.waiting_login is None:
+    while not pathlib.Path({gate!r}).exists():
         pause.wait(0.1)
-    pause.wait(1)
     session.waiting_login.cancel()
 pause = threading.Event()
-threading.Thread(target=end).start()
+threading.Thread(target=end, daemon=True).start()
 """
 
 
@@ -104,10 +103,12 @@ def test_an_interrupt_of_the_question_ends_the_sign_in(run: Run) -> None:
     assert "Traceback" not in terminal.words
 
 
-def test_the_question_ends_with_the_sign_in(run: Run) -> None:
-    terminal = run(f"{END_THE_SIGN_IN}\n%micromegas_login --flow paste")
+def test_the_question_ends_with_the_sign_in(run: Run, tmp_path: Path) -> None:
+    gate = tmp_path / "asked"
+    terminal = run(f"{END_THE_SIGN_IN.format(gate=str(gate))}\n%micromegas_login --flow paste")
 
     terminal.wait_for("Paste the address")
+    gate.touch()
     terminal.finish()
 
     assert "✗ The sign-in was cancelled. Start the sign-in again. · AUTH002" in terminal.words

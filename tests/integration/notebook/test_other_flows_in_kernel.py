@@ -1,6 +1,7 @@
 """Codes and pasted addresses in a real kernel, and what the notebook holds afterwards."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,10 +32,12 @@ def kernel() -> Iterator[AttendedKernel]:
 
 def check_nothing_is_left(kernel: AttendedKernel) -> None:
     ends = ("Signed in as Alice Martin", "Not signed in at id.example.com (for lake.example.com:50051)")
+    secrets = (SECRET_STATE, SECRET_CHALLENGE, ONE_TIME_CODE, USER_CODE)
     kernel.wait_until(lambda: any(end in kernel.saved() for end in ends))
+    kernel.wait_until(lambda: not any(secret in kernel.saved() for secret in secrets))
     kernel.later_messages(0.5)
     saved = kernel.saved()
-    for secret in (SECRET_STATE, SECRET_CHALLENGE, ONE_TIME_CODE, USER_CODE):
+    for secret in secrets:
         assert secret not in saved
 
 
@@ -146,6 +149,7 @@ def test_a_second_sign_in_takes_the_first_one_out_of_the_notebook(kernel: Attend
 
     kernel.run("%micromegas_login --flow browser")
 
+    kernel.wait_until(lambda: USER_CODE not in kernel.saved())
     kernel.later_messages(0.5)
     assert USER_CODE not in kernel.saved()
 
@@ -158,21 +162,26 @@ def test_a_kernel_that_is_shut_down_leaves_nothing_in_the_notebook(kernel: Atten
     check_nothing_is_left(kernel)
 
 
-def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKernel) -> None:
+def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKernel, tmp_path: Path) -> None:
+    may_fail = tmp_path / "may-fail"
     kernel.run("world.stored = __import__('tests.fakes.notebook_parts').fakes.notebook_parts.FakePersonalProvider()")
     kernel.run("%micromegas_login")
-    kernel.run("assert world.was_asked_whoami.wait(30)")
+    kernel.wait_until(lambda: "connected as" in str(widget_states(kernel.all_messages)))
     kernel.later_messages(0.5)
     kernel.run(
         "from micromegas_jupyter.errors import ProviderUnavailable\n"
-        "import threading\n"
+        "import pathlib, threading\n"
+        f"may_fail = pathlib.Path({str(may_fail)!r})\n"
         "def fail():\n"
+        "    while not may_fail.exists():\n"
+        "        threading.Event().wait(0.05)\n"
         "    world.clock.advance(60)\n"
         "    world.renewals[0].on_change(ProviderUnavailable('No answer.'))\n"
-        "threading.Timer(0.3, fail).start()"
+        "threading.Thread(target=fail, daemon=True).start()"
     )
 
     seen = len(kernel.all_messages)
+    may_fail.touch()
     kernel.wait_until(lambda: bool(widget_states(kernel.all_messages[seen:])))
     kernel.later_messages(0.5)
 

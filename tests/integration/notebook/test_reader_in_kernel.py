@@ -92,16 +92,19 @@ def test_a_reader_that_is_left_is_cancelled_on_the_server(
     kernel.run("next(numbers)\nNone")
 
     before = len(kernel.all_messages)
+
+    def updates() -> list[str]:
+        later = kernel.all_messages[before:]
+        contents = [message["content"] for message in later if message["msg_type"] == "update_display_data"]
+        return [content["data"]["text/plain"] for content in contents]
+
     kernel.run(leave)
+    if line is not None:
+        kernel.wait_until(lambda: updates()[-1:] != [] and updates()[-1].startswith(line))
     kernel.later_messages(0.5)
 
     assert server.calls[-1].ended.wait(WAIT_SECONDS)
-    updates = [
-        message["content"]["data"]["text/plain"]
-        for message in kernel.all_messages[before:]
-        if message["msg_type"] == "update_display_data"
-    ]
-    assert [text[:9] for text in updates[-1:]] == ([] if line is None else [line])
+    assert [text[:9] for text in updates()[-1:]] == ([] if line is None else [line])
 
 
 def test_an_interrupt_of_the_cell_that_reads_stops_the_query_and_the_next_one_works(

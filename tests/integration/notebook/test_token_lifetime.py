@@ -33,6 +33,8 @@ pytestmark = pytest.mark.integration
 
 QUERY_TOKEN_SECONDS = 4
 RENEWED_TOKEN_SECONDS = 6
+# A machine that stands still for seconds may do so when a token ends.
+TRIES = 10
 ROWS = 8_000_000
 
 
@@ -124,11 +126,16 @@ def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(
         monkeypatch.setenv("MICROMEGAS_OIDC_AUDIENCE", provider.lake_audience)
         register(shell, replace(real_parts(), stored_provider=stored_provider, open_client=open_slow_client))
 
-        result = shell.run_line_magic("sql", f"SELECT value FROM generate_series(1, {ROWS})")
+        for _try in range(TRIES):
+            given_before = len(providers[0].given) if providers else 0
+            result = shell.run_line_magic("sql", f"SELECT value FROM generate_series(1, {ROWS})")
+            token, *further = providers[0].given[given_before:]
+            if not further:  # else its first token ended before the query had begun
+                break
 
+        assert further == []
         assert len(result) == ROWS
-        assert 0 < clients[0].readers[0].rows_before_the_end < ROWS
-        (token,) = providers[0].given
+        assert 0 < clients[-1].readers[-1].rows_before_the_end < ROWS
         with open_client(used[0], StaticTokenAuthProvider(token)) as late, pytest.raises(Rejected):
             late.query_arrow("SELECT 1")
 
@@ -144,16 +151,20 @@ def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(
             login = kernel.run("%micromegas_login --flow browser")
             person.open(widget_states(login.messages)[-1]["start_url"])
             kernel.run("%sql SELECT 1")
-            kernel.later_messages(0.5)
-            refreshes_before = provider.counters().refreshes
+            for _try in range(TRIES):
+                kernel.later_messages(0.5)
+                refreshes_before = provider.counters().refreshes
 
-            idle = messages_until_renewed(kernel)
-            refreshes = provider.counters().refreshes - refreshes_before
+                idle = messages_until_renewed(kernel)
+                refreshes = provider.counters().refreshes - refreshes_before
+                left = [state["remaining_seconds"] for state in widget_states(idle)]
 
-    states = widget_states(idle)
-    assert len(states) == refreshes == 1
-    assert states[0]["remaining_seconds"] > RENEWED_TOKEN_SECONDS / 2
-    assert {message["msg_type"] for message in idle} <= {"comm_msg", "status"}
+                assert {message["msg_type"] for message in idle} <= {"comm_msg", "status"}
+                if len(left) == refreshes == 1 and left[0] > RENEWED_TOKEN_SECONDS / 2:
+                    break
+
+    assert len(left) == refreshes == 1
+    assert left[0] > RENEWED_TOKEN_SECONDS / 2
 
 
 def messages_until_renewed(kernel: AttendedKernel) -> list[dict[str, Any]]:
