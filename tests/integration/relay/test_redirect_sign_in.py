@@ -32,13 +32,14 @@ def test_a_person_signs_in_and_the_notebook_goes_on(kernel: ServerKernel, sign_i
     assert "Signed in as Alice Martin." in last.text
     # Signed in, it gets as far as the server, which does not run here.
     assert waited.of("error")[0]["ename"] == "ServerUnavailable"
-    assert "Signed in as Alice Martin" in kernel.saved()
+    kernel.wait_until_saved("Signed in as Alice Martin")
 
 
 def test_nothing_of_the_request_is_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
     callback = sign_in.answer()
     saved_before = kernel.saved()
     sign_in.come_back(callback)
+    kernel.wait_until(lambda: "micromegas/start/" not in kernel.saved())
     kernel.later_messages(1.0)
 
     query = parse_qs(urlsplit(sign_in.authorization_url).query)
