@@ -37,9 +37,7 @@ def chromium() -> Iterator[BrowserContext]:
         launched = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_OPTIONS))
         context = launched.new_context(viewport={"width": 1280, "height": 720})
         context.set_default_timeout(PATIENCE_MILLISECONDS)
-        expect.set_options(timeout=PATIENCE_MILLISECONDS)
         yield context
-        expect.set_options(timeout=None)
         launched.close()
 
 
