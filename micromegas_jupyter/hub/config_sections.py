@@ -6,13 +6,14 @@ What is written there is `configuring`'s, what may stand there is `configuration
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from traitlets.config import Config
 
@@ -34,18 +35,43 @@ def read_value(config: Config, section: str, name: str) -> Any:
     return _value(config, section, name)
 
 
-def sections_with(config: Config, ending: str, name: str) -> Iterator[str]:
-    """Return the sections of classes whose names end so and that set the value: a subclass's wins over its base's."""
-    return (section for section in list(config) if section.endswith(ending) and _is_set(config, section, name))
+def read_mapping(config: Config, section: str, name: str) -> dict[str, Any]:
+    """Return a copy of a mapping; empty when it is not set.
+
+    Raises:
+        ConfigurationError: It is no mapping.
+    """
+    value = _value(config, section, name) or {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"c.{section}.{name} is no mapping.", key=f"{section}.{name}")
+    return dict(value)
+
+
+def sections_with(config: Config, ending: str, name: str, *, classes: Collection[str]) -> Iterator[str]:
+    """Return the sections that set the value: a subclass's wins over its base's.
+
+    Args:
+        config: The configuration.
+        ending: How the names of such classes end.
+        name: The value's name.
+        classes: Those that the Hub uses, whatever their names.
+    """
+    return (
+        section
+        for section in list(config)
+        if (section.endswith(ending) or section in classes) and _is_set(config, section, name)
+    )
 
 
 def class_names(spec: object, *, group: str) -> list[str]:
     """Return the names of a class and of its bases, the class first.
 
     Args:
-        spec: The class, its dotted name, or the name under which it is registered.
+        spec: The class, its dotted name, or the name under which it is registered; None when there is none.
         group: The group of entry points in which classes are registered.
     """
+    if spec is None:
+        return []
     found = load_class(spec, group=group)
     if found is not None:
         return [base.__name__ for base in found.__mro__ if base is not object]

@@ -40,7 +40,7 @@ def check_authenticator(config: Config) -> None:
     """
     spec = read_value(config, "JupyterHub", "authenticator_class")
     found = None if spec is None else load_class(spec, group=AUTHENTICATORS)
-    names = [] if spec is None else class_names(spec, group=AUTHENTICATORS)
+    names = class_names(spec, group=AUTHENTICATORS)
     if "OAuthenticator" not in names or not hasattr(found, "refresh_user_hook"):
         raise ConfigurationError(
             "People do not sign in to this Hub with OAuthenticator 17.3 or later, so it keeps no token of theirs.",
@@ -50,14 +50,14 @@ def check_authenticator(config: Config) -> None:
                 "one, kernels sign in by device code and need no service."
             ),
         )
-    for section in sections_with(config, "Authenticator", "enable_auth_state"):
+    for section in sections_with(config, "Authenticator", "enable_auth_state", classes=names):
         if read_value(config, section, "enable_auth_state") is False:
             raise ConfigurationError(
                 f"{section}.enable_auth_state is False, so the Hub keeps no token that kernels could get.",
                 key=f"{section}.enable_auth_state",
                 remedy="Remove the line; configure enables auth state.",
             )
-    for section in sections_with(config, "Authenticator", "refresh_user_hook"):
+    for section in sections_with(config, "Authenticator", "refresh_user_hook", classes=names):
         raise ConfigurationError(
             f"{section}.refresh_user_hook is set already, and two hooks would use up each other's refresh tokens.",
             key=f"{section}.refresh_user_hook",
@@ -87,7 +87,7 @@ def check_spawner(config: Config, *, allow_shared_system_user: bool) -> None:
         ConfigurationError: They are known to share one, and that was not allowed.
     """
     spec = read_value(config, "JupyterHub", "spawner_class")
-    names = [] if spec is None else class_names(spec, group=SPAWNERS)
+    names = class_names(spec, group=SPAWNERS)
     if spec == "simple":
         names = [*names, *SHARING_SPAWNERS]
     if allow_shared_system_user or not SHARING_SPAWNERS.intersection(names):
@@ -108,19 +108,29 @@ def check_roles(config: Config) -> None:
         ConfigurationError: One does; the sentence names it.
     """
     for role in read_list(config, "JupyterHub", "load_roles"):
-        if not isinstance(role, dict):
-            continue
-        scopes = [str(scope) for scope in role.get("scopes") or ()]
+        if not isinstance(role, dict) or not isinstance(role.get("scopes", []), list | tuple | set):
+            raise ConfigurationError(
+                "c.JupyterHub.load_roles holds something else than roles with a list of scopes.",
+                key="JupyterHub.load_roles",
+            )
+        scopes = [str(scope) for scope in role.get("scopes", ())]
         what = f"The role {role.get('name')} gives people or their servers"
         if _is_for_people(role):
             _check_scopes(scopes, what=what, key="JupyterHub.load_roles", may_be_all=role.get("name") != "server")
+    spawner = class_names(read_value(config, "JupyterHub", "spawner_class"), group=SPAWNERS)
     for name in _TOKEN_SCOPES:
-        for section in sections_with(config, "Spawner", name):
-            found = read_value(config, section, name)
-            scopes = [str(scope) for scope in found] if isinstance(found, list | tuple | set) else []
+        for section in sections_with(config, "Spawner", name, classes=spawner):
+            scopes = _token_scopes(config, section, name)
             _check_scopes(scopes, what=f"{section}.{name} gives servers", key=f"{section}.{name}", may_be_all=False)
             if name == "oauth_client_allowed_scopes":
                 _check_rights_of_visitors(scopes, key=f"{section}.{name}")
+
+
+def _token_scopes(config: Config, section: str, name: str) -> list[str]:
+    found = read_value(config, section, name)
+    if callable(found):
+        return []  # known only when a server starts
+    return [str(scope) for scope in (found if isinstance(found, set) else read_list(config, section, name))]
 
 
 def _check_scopes(scopes: Collection[str], *, what: str, key: str, may_be_all: bool) -> None:

@@ -9,21 +9,22 @@ import logging
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub import settings as names
-from micromegas_jupyter.hub.config_sections import class_names, read_list, read_value, sections_with
+from micromegas_jupyter.hub.config_sections import class_names, read_list, read_mapping, read_value, sections_with
 from micromegas_jupyter.hub.configuration_checks import (
     AUTHENTICATORS,
+    SPAWNERS,
     check_authenticator,
     check_crypt_key,
     check_roles,
     check_spawner,
 )
+from micromegas_jupyter.hub.kernel_address import kernel_address
 from micromegas_jupyter.hub.own_rights import SERVICE_SCOPES
 from micromegas_jupyter.hub.refreshing import SignInRefresher
-from micromegas_jupyter.redirect.redirect_address import public_base
+from micromegas_jupyter.hub.wishes import address_wish, bearer_wish, margin_wish, switch_wish, text_wish
 from micromegas_jupyter.settings import Bearer, check_issuer_url
 
 if TYPE_CHECKING:
@@ -34,14 +35,10 @@ SERVICE_ROLE: Final = "micromegas-sign-in"
 SERVICE_PATH: Final = f"services/{SERVICE_NAME}/"
 KERNEL_VARIABLE: Final = "KERNEL_MICROMEGAS_HUB"
 DEFAULT_SERVICE_URL: Final = "http://127.0.0.1:8190"
-LEAST_MARGIN_SECONDS: Final = 2
-MOST_MARGIN_SECONDS: Final = 3600
 MOST_AGE_SECONDS: Final = 5
 """How long the Hub takes a person's record as it is. The look costs little, and tokens may be short-lived."""
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
-_ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
-_DEFAULT_PORT: Final = 8000
 _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
 
 
@@ -100,25 +97,34 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     """
     check_authenticator(config)
     check_crypt_key(config)
-    check_spawner(config, allow_shared_system_user=allow_shared_system_user)
+    is_shared = switch_wish(allow_shared_system_user, key="allow_shared_system_user")
+    check_spawner(config, allow_shared_system_user=is_shared)
     check_roles(config)
-    check_issuer_url(issuer or "", key="issuer")  # None: a variable of the Hub's environment that is not set
+    issuer = text_wish(issuer, key="issuer") or ""  # None: a variable of the Hub's environment that is not set
+    check_issuer_url(issuer, key="issuer")
+    service_url = text_wish(service_url, key="service_url") or ""
     names.listening_address(service_url, key="service_url")
-    names.check_resource(exchange_resource, key="exchange_resource")
+    resource = text_wish(exchange_resource, key="exchange_resource")
+    names.check_resource(resource, key="exchange_resource")
+    shown_url = public_url or read_value(config, "JupyterHub", "public_url")
     wish = _Wish(
         issuer=issuer,
         client_id=_application(config, "client_id"),
-        bearer=_checked_bearer(bearer),
-        public_url=_checked_url(public_url or read_value(config, "JupyterHub", "public_url"), key="public_url"),
-        kernel_url=_kernel_url(config, kernel_url, service_url=service_url),
+        bearer=bearer_wish(bearer),
+        public_url=address_wish(shown_url, key="public_url") if shown_url else None,
+        kernel_url=(
+            kernel_address(config, service_url=service_url, path=SERVICE_PATH)
+            if kernel_url is None
+            else address_wish(kernel_url, key="kernel_url")
+        ),
         service_url=service_url,
-        margin_seconds=_checked_margin(margin_seconds),
+        margin_seconds=margin_wish(margin_seconds),
         environment=_set_only(
             {
-                names.REDIRECT_CLIENT_ID: redirect_client_id,
-                names.EXCHANGE_AUDIENCE: exchange_audience,
-                names.EXCHANGE_RESOURCE: exchange_resource,
-                names.EXCHANGE_SCOPE: exchange_scope,
+                names.REDIRECT_CLIENT_ID: text_wish(redirect_client_id, key="redirect_client_id"),
+                names.EXCHANGE_AUDIENCE: text_wish(exchange_audience, key="exchange_audience"),
+                names.EXCHANGE_RESOURCE: resource,
+                names.EXCHANGE_SCOPE: text_wish(exchange_scope, key="exchange_scope"),
             }
         ),
     )
@@ -178,9 +184,10 @@ def _add_roles(config: Config) -> None:
     roles = [dict(role) for role in read_list(config, "JupyterHub", "load_roles")]
     people = next((role for role in roles if role.get("name") == "user"), None)
     if people is None:
-        people = {"name": "user", "scopes": ["self"]}
+        people = {"name": "user"}
         roles.append(people)
-    people["scopes"] = [*people.get("scopes", ()), _ACCESS]
+    # A role of the Hub's own that says nothing of scopes keeps those that the Hub gives it.
+    people["scopes"] = [*people.get("scopes", ("self",)), _ACCESS]
     own = {
         "name": SERVICE_ROLE,
         "description": "Gives each person's kernels that person's own token",
@@ -192,8 +199,9 @@ def _add_roles(config: Config) -> None:
 
 def _add_variable(config: Config, kernel_url: str) -> None:
     """Tell kernels where the service is, in each section that sets variables: a subclass's hides its base's."""
-    for section in {"Spawner", *sections_with(config, "Spawner", "environment")}:
-        variables = read_value(config, section, "environment") or {}
+    spawner = class_names(read_value(config, "JupyterHub", "spawner_class"), group=SPAWNERS)
+    for section in {"Spawner", *sections_with(config, "Spawner", "environment", classes=spawner)}:
+        variables = read_mapping(config, section, "environment")
         config[section].environment = {**variables, KERNEL_VARIABLE: kernel_url}
 
 
@@ -201,7 +209,11 @@ def _make_hub_renew(config: Config, wish: _Wish) -> None:
     # A look-up comes at most this much after the last one that could renew, so as much more must be left then.
     age_seconds = max(1, min(MOST_AGE_SECONDS, wish.margin_seconds // 2))
     config.Authenticator.enable_auth_state = True
-    for section in {"Authenticator", *sections_with(config, "Authenticator", "auth_refresh_age")}:
+    authenticator = class_names(read_value(config, "JupyterHub", "authenticator_class"), group=AUTHENTICATORS)
+    for section in {
+        "Authenticator",
+        *sections_with(config, "Authenticator", "auth_refresh_age", classes=authenticator),
+    }:
         config[section].auth_refresh_age = age_seconds
     config.OAuthenticator.refresh_user_hook = SignInRefresher(
         wish.bearer, margin_seconds=wish.margin_seconds + age_seconds
@@ -220,51 +232,6 @@ def _application(config: Config, name: str) -> str:
             remedy=f"Set it before configure is called, such as c.GenericOAuthenticator.{name}.",
         )
     return value
-
-
-def _checked_bearer(text: str) -> Bearer:
-    try:
-        return Bearer(text)
-    except ValueError:
-        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer") from None
-
-
-def _checked_margin(seconds: object) -> int:
-    if (
-        not isinstance(seconds, int)
-        or isinstance(seconds, bool)
-        or not LEAST_MARGIN_SECONDS <= seconds <= MOST_MARGIN_SECONDS
-    ):
-        raise ConfigurationError(
-            f"margin_seconds is no whole number from {LEAST_MARGIN_SECONDS} to {MOST_MARGIN_SECONDS}.",
-            key="margin_seconds",
-        )
-    return seconds
-
-
-def _checked_url(url: object, *, key: str) -> str | None:
-    if not url:
-        return None
-    base = public_base(url) if isinstance(url, str) else None
-    if base is None:
-        raise ConfigurationError(f"{key} is no http or https address without user, query and fragment.", key=key)
-    return base
-
-
-def _kernel_url(config: Config, wanted: str | None, *, service_url: str) -> str:
-    if wanted is not None:
-        return _checked_url(wanted, key="kernel_url") or ""
-    bind_url = read_value(config, "JupyterHub", "bind_url")
-    parts = urlsplit(bind_url if isinstance(bind_url, str) else "")
-    host = parts.hostname or ""
-    port = parts.port or read_value(config, "JupyterHub", "port") or _DEFAULT_PORT
-    base = parts.path.strip("/") or str(read_value(config, "JupyterHub", "base_url") or "").strip("/")
-    path = f"{f'{base}/' if base else ''}{SERVICE_PATH}"
-    if read_value(config, "JupyterHub", "subdomain_host"):
-        return f"{service_url.rstrip('/')}/{path}"
-    shown = "127.0.0.1" if host in _ANY_HOST else host
-    scheme = parts.scheme or "http"
-    return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}/{path}"
 
 
 def _set_only(values: dict[str, str | None]) -> dict[str, str]:
