@@ -14,7 +14,7 @@ from micromegas_jupyter.notebook.error_lines import show_as_lines
 from micromegas_jupyter.notebook.live_line import DisplayLine, TerminalLine
 from micromegas_jupyter.notebook.sign_in_offer import offer_of, waiting_address, waiting_line
 from micromegas_jupyter.notebook.surroundings import has_kernel
-from micromegas_jupyter.notebook.words import host_text, moment_text, seconds_text
+from micromegas_jupyter.notebook.words import moment_text, provider_text, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ class CellConnections:
         def say_what_for(login: Login) -> None:
             offer = offer_of(login)
             until = f" (until {moment_text(login.expires_at, now=clock.now())})"
-            waiting = waiting_line(offer, issuer=host_text(settings.issuer or ""), until=until)
+            waiting = waiting_line(offer, issuer=provider_text(settings.issuer), until=until)
             line.rewrite(f"⏳ {waiting} · interrupt to stop waiting", address=waiting_address(offer))
 
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.error_lines import errors_as_lines
 from micromegas_jupyter.notebook.ipython_names import argument, line_magic, no_var_expand, with_arguments
@@ -69,7 +69,7 @@ class ConnectMagic(Magics):
                 )
             choice = self._choice(arguments.server, arguments.profile)
             settings = choice.read(self._session.parts.load_settings)
-            _check_server(settings)
+            self._check_server(settings)
             if arguments.name is None:
                 self._session.choice = choice
                 said = f"Later cells use {_place(settings)}."
@@ -95,7 +95,7 @@ class ConnectMagic(Magics):
         """Say what goes to that server, and that it is not the configured one when that is so."""
         if self._session.is_lent(settings):
             return "It takes calls of this notebook only."
-        tokens = _tokens(settings)
+        tokens = self._tokens(settings)
         if tokens is None:
             return "No sign-in is configured: it is asked without a token."
         server = host_text(settings.uri)
@@ -106,6 +106,37 @@ class ConnectMagic(Magics):
         if elsewhere == server:
             return f"{tokens} go there."
         return f"⚠ {tokens} go to {server}, as you said; the settings have them for {elsewhere}."
+
+    def _check_server(self, settings: ClientSettings) -> None:
+        """Check the address, and that no token would be readable on the way to it.
+
+        Raises:
+            UsageError: One of the two is not so.
+        """
+        from micromegas_jupyter.client.address import parse_address
+
+        address = parse_address(settings.uri)
+        if self._tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
+            raise UsageError(
+                f"The connection to {address.name} is not encrypted: anybody on the way could read the token.",
+                remedy=f"Use grpc+tls://{address.name}.",
+            )
+
+    def _tokens(self, settings: ClientSettings) -> str | None:
+        """Return what a server gets that shows who asks, in the plural; None when it gets nothing."""
+        sign_in = self._sign_in(settings)
+        return None if sign_in is None else "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
+
+    def _sign_in(self, settings: ClientSettings) -> str | None:
+        """Return whose tokens these settings' calls are made with; nobody is asked."""
+        configured = _configured_sign_in(settings)
+        if configured is not None or self._session.is_lent(settings):
+            return configured
+        try:
+            provider = self._session.parts.stored_provider(settings)
+        except MicromegasError:
+            return None
+        return getattr(provider, "through", "") or None
 
     def _list(self) -> TextTable:
         in_use = self._session.settings()
@@ -121,7 +152,7 @@ class ConnectMagic(Magics):
                     name,
                     host_text(settings.uri),
                     printable(settings.profile or ""),
-                    "this notebook only" if self._session.is_lent(settings) else _sign_in(settings) or "none",
+                    "this notebook only" if self._session.is_lent(settings) else self._sign_in(settings) or "none",
                 )
                 for name, settings in rows
             ],
@@ -135,34 +166,12 @@ def _parse_server(uri: str) -> None:
     parse_address(uri)
 
 
-def _check_server(settings: ClientSettings) -> None:
-    """Check the address, and that no token would be readable on the way to it.
-
-    Raises:
-        UsageError: One of the two is not so.
-    """
-    from micromegas_jupyter.client.address import parse_address
-
-    address = parse_address(settings.uri)
-    if _tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
-        raise UsageError(
-            f"The connection to {address.name} is not encrypted: anybody on the way could read the token.",
-            remedy=f"Use grpc+tls://{address.name}.",
-        )
-
-
 def _place(settings: ClientSettings) -> str:
     profile = "" if settings.profile is None else f" (profile {printable(settings.profile)})"
     return f"{host_text(settings.uri)}{profile}"
 
 
-def _tokens(settings: ClientSettings) -> str | None:
-    """Return what a server gets that shows who asks, in the plural; None when it gets nothing."""
-    sign_in = _sign_in(settings)
-    return None if sign_in is None else "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
-
-
-def _sign_in(settings: ClientSettings) -> str | None:
+def _configured_sign_in(settings: ClientSettings) -> str | None:
     if settings.api_key_file is not None:
         return _API_KEY
     if settings.service_account_file is not None:

@@ -141,7 +141,9 @@ class IdentityButtons:
         while True:
             flow = flows.pop(0)
             try:
-                self._session.begin_login(settings, flow, reason=reason)
+                self._session.begin_login(
+                    settings, flow, reason=reason, stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB
+                )
             except MicromegasError as error:
                 if error.giver is None or not flows:
                     raise

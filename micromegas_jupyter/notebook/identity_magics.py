@@ -89,6 +89,7 @@ class IdentityMagics(Magics):
             if wish.flow is not None and (wish.flow is Flow.HUB) is not bool(state.through):
                 self._sign_in.run(settings, wish)
                 return
+            self._session.leave_login(settings)
             self._display.show(state)
             if has_kernel(self._shell) and is_attended(self._shell):
                 self._session.ask_server_later(settings)

@@ -132,6 +132,7 @@ class NotebookSession:
         *,
         reason: str = "",
         on_signed_in: Callable[[], None] = lambda: None,
+        stands_in: bool = False,
     ) -> Login:
         """Start a sign-in in place of one that may be going on; returns at once, the session goes on by itself.
 
@@ -140,13 +141,14 @@ class NotebookSession:
             flow: The way of signing in.
             reason: Why that one, for the person; empty when that is not worth a line.
             on_signed_in: Called once when it ends with a token.
+            stands_in: Whether JupyterHub was to sign the person in and did not: cells ask it again before they wait.
 
         Raises:
             ConfigurationError: No provider is configured.
             ProviderUnavailable: The provider does not answer.
             ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
         """
-        return self._sign_in.begin(settings, flow, reason=reason, on_signed_in=on_signed_in)
+        return self._sign_in.begin(settings, flow, reason=reason, on_signed_in=on_signed_in, stands_in=stands_in)
 
     def finish_login(self, login: Login) -> None:
         """Wait for the end of a sign-in that this session began.
@@ -162,6 +164,10 @@ class NotebookSession:
     def cancel_login(self) -> None:
         """End a sign-in that goes on, if there is one, and show that it is over."""
         self._sign_in.cancel()
+
+    def leave_login(self, settings: ClientSettings) -> None:
+        """End the sign-in of these settings, if one goes on, as the person is signed in without it."""
+        self._sign_in.leave(settings)
 
     def ask_server(self, settings: ClientSettings) -> IdentityState:
         """Ask the server whom it takes the caller for, and show its answer with the time it took.

@@ -9,7 +9,7 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUn
 from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
 from micromegas_jupyter.notebook.parts import PersonalProvider
 from micromegas_jupyter.notebook.sign_in_offer import offer_of
-from micromegas_jupyter.notebook.words import cut, host_text, printable
+from micromegas_jupyter.notebook.words import cut, host_text, printable, provider_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -87,7 +87,7 @@ def waiting_state(settings: ClientSettings, login: Login, *, reason: str = "") -
     return IdentityState(
         status=IdentityStatus.WAITING,
         server=host_text(settings.uri),
-        issuer=host_text(settings.issuer or ""),
+        issuer=provider_text(settings.issuer),
         ends_at=login.expires_at,
         offer=offer_of(login),
         detail=shown_detail(reason),

@@ -101,7 +101,11 @@ class SignIn:
             flow = flows.pop(0)
             try:
                 login = self._session.begin_login(
-                    settings, flow, reason=reason, on_signed_in=lambda: self._remember(settings, wish)
+                    settings,
+                    flow,
+                    reason=reason,
+                    on_signed_in=lambda: self._remember(settings, wish),
+                    stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB,
                 )
             except MicromegasError as error:
                 if not flows or not may_go_on(error):

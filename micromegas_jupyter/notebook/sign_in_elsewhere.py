@@ -1,4 +1,4 @@
-"""Notices that a person has signed in in another program while a sign-in waits here; what follows is the session's.
+"""Notices that a person is signed in in another way while a sign-in waits here; what follows is the session's.
 
 Two notebooks that are run at once both offer a sign-in: the person follows one link, and both go on.
 """
@@ -53,3 +53,18 @@ def stored_meanwhile(parts: Parts, settings: ClientSettings) -> PersonalProvider
         return None
     # One that had ended before this sign-in was begun is no news.
     return provider if ends_at > parts.clock.now() else None
+
+
+def given_now(parts: Parts, settings: ClientSettings) -> PersonalProvider | None:
+    """Return what signs the person in without a click, as JupyterHub does after a sign-in there; None when it does not.
+
+    It is asked, which a cell that would have to wait may do.
+    """
+    try:
+        provider = parts.stored_provider(settings)
+        if provider is None or not getattr(provider, "through", ""):
+            return None
+        provider.get_token()
+    except MicromegasError:
+        return None
+    return provider if isinstance(provider, PersonalProvider) else None

@@ -17,7 +17,7 @@ from micromegas_jupyter.notebook.session_states import (
     started_state,
     waiting_state,
 )
-from micromegas_jupyter.notebook.sign_in_elsewhere import stored_meanwhile, watch_for_sign_in
+from micromegas_jupyter.notebook.sign_in_elsewhere import given_now, stored_meanwhile, watch_for_sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ class _Pending:
     settings: ClientSettings
     login: Login
     on_signed_in: Callable[[], None]
+    stands_in: bool
 
 
 class WaitingSignIn:
@@ -79,11 +80,13 @@ class WaitingSignIn:
         with self._lock:
             return None if self._pending is None else self._pending.login
 
-    def begin(self, settings: ClientSettings, flow: Flow, *, reason: str, on_signed_in: Callable[[], None]) -> Login:
+    def begin(
+        self, settings: ClientSettings, flow: Flow, *, reason: str, on_signed_in: Callable[[], None], stands_in: bool
+    ) -> Login:
         """Start a sign-in in place of one that may be going on; returns at once. Raises as `Parts.begin_login` does."""
         self.cancel()
         login = self._parts.begin_login(settings, flow)
-        pending = _Pending(settings=settings, login=login, on_signed_in=on_signed_in)
+        pending = _Pending(settings=settings, login=login, on_signed_in=on_signed_in, stands_in=stands_in)
         with self._lock:
             self._pending = pending
         self._shown.show(settings, waiting_state(settings, login, reason=reason))
@@ -93,7 +96,7 @@ class WaitingSignIn:
         started = contextvars.copy_context()
         login.on_started(lambda redirect_uri: started.run(self._note_started, pending, redirect_uri))
         if stored_meanwhile(self._parts, settings) is None:  # or the person wants another one than there is
-            watch_for_sign_in(login, lambda: self._overtake(pending))
+            watch_for_sign_in(login, lambda: self._overtake(pending, stored_meanwhile(self._parts, settings)))
         return login
 
     def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None) -> None:
@@ -101,6 +104,8 @@ class WaitingSignIn:
         with self._lock:
             pending = self._pending
         if pending is not None and pending.settings == settings:
+            if pending.stands_in and self._overtake(pending, given_now(self._parts, settings)):
+                return
             if on_wait is not None and not pending.login.done:
                 on_wait(pending.login)
             self._finish(pending)
@@ -121,6 +126,15 @@ class WaitingSignIn:
         if pending is not None:
             pending.login.cancel()
             self._shown.show(pending.settings, signed_out_state(pending.settings))
+
+    def leave(self, settings: ClientSettings) -> None:
+        """End the sign-in of these settings, if one goes on: the person is signed in without it, which stays shown."""
+        with self._lock:
+            pending = self._pending
+            if pending is None or pending.settings != settings:
+                return
+            self._pending, self._overtaken = None, pending.login
+        pending.login.cancel()
 
     def _note_started(self, pending: _Pending, redirect_uri: str) -> None:
         """Say which address the provider has to know: one that does not says so to the browser, and never here."""
@@ -158,10 +172,9 @@ class WaitingSignIn:
             self._shown.show(pending.settings, self._after.state_of(pending.settings, provider))
             pending.on_signed_in()
 
-    def _overtake(self, pending: _Pending) -> bool:
-        """Take a sign-in that another program of this person has stored meanwhile; whether the look-out is over."""
-        provider = None if pending.login.done else stored_meanwhile(self._parts, pending.settings)
-        if provider is None:
+    def _overtake(self, pending: _Pending, provider: AuthProvider | None) -> bool:
+        """Take what signs the person in meanwhile, if anything does; whether this sign-in is over."""
+        if provider is None or pending.login.done:
             return pending.login.done
         with self._lock:
             if self._pending is not pending:

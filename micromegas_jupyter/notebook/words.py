@@ -70,6 +70,11 @@ def host_text(url: str) -> str:
     return printable(urls.host_text(url))
 
 
+def provider_text(issuer: str | None) -> str:
+    """Return where somebody is to sign in: the host of the issuer; without one only the Hub knows which."""
+    return host_text(issuer) if issuer else "JupyterHub's identity provider"
+
+
 def place_text(issuer: str, server: str) -> str:
     """Return where somebody is, or is not, signed in, and for what: ` at id.example.com (for lake.example.com:50051)`.
 

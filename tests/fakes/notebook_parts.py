@@ -206,6 +206,7 @@ class FakeWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     settings: ClientSettings = SETTINGS
     stored: Any = None
+    given: Any = None
     script: list[Any] = field(default_factory=lambda: ROWS.to_batches(max_chunksize=2))
     seconds_per_batch: float = 0.5
     query_id: str | None = "7f3a91c2d4e5"
@@ -309,7 +310,7 @@ class FakeWorld:
         if self.stored_failure is not None:
             raise self.stored_failure
         if settings.issuer is None and settings.api_key_file is None:
-            return None
+            return self.given
         if self.stored is None:
             raise LoginRequired(f"You are not signed in at {settings.issuer}.", remedy=SIGN_IN_REMEDY)
         return self.stored

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, UsageError
 from micromegas_jupyter.notebook.identity_actions import IdentityAction, offered_actions
 from micromegas_jupyter.notebook.identity_buttons import IdentityButtons
 from micromegas_jupyter.notebook.identity_state import IdentityStatus
 from micromegas_jupyter.notebook.parts import FlowToUse
 from micromegas_jupyter.notebook.real_parts import real_parts
+from micromegas_jupyter.notebook.session_states import waiting_state
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
@@ -183,3 +185,80 @@ def test_an_address_at_the_provider_is_part_of_the_answer_when_it_was_asked_for(
     session.signed_in(SETTINGS)
 
     assert session.logout(SETTINGS, end_session=True) == f"{LEFT} Signed out."
+
+
+def with_a_code_instead(shell: InteractiveShell, world: FakeWorld) -> FakeLogin:
+    """Have the Hub refuse, and begin the sign-in by a code that then waits."""
+    world.stored.failure = world.begin_failures[Flow.HUB] = refused()
+    session: NotebookSession = shell._micromegas_extension.session
+    with pytest.raises(LoginRequired):
+        session.signed_in(SETTINGS)
+    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
+    return world.logins[-1]
+
+
+def test_a_cell_goes_on_after_a_sign_in_at_the_hub_though_another_way_was_begun(
+    shell: InteractiveShell, world: FakeWorld
+) -> None:
+    login = with_a_code_instead(shell, world)
+    world.stored.failure = None
+
+    shell.run_line_magic("sql", "SELECT 1")
+
+    assert login.is_cancelled
+    assert [asked["sql"] for asked in world.asked] == ["SELECT 1"]
+    assert shell._micromegas_extension.session.state.through == "JupyterHub"
+
+
+def test_a_login_after_a_sign_in_at_the_hub_ends_the_other_way(shell: InteractiveShell, world: FakeWorld) -> None:
+    login = with_a_code_instead(shell, world)
+    world.stored.failure = None
+
+    shell.run_line_magic("micromegas_login", "")
+
+    assert login.is_cancelled
+    assert shell._micromegas_extension.session.waiting_login is None
+    assert shell._micromegas_extension.session.state.status is IdentityStatus.SIGNED_IN
+
+
+def test_another_way_that_the_person_chose_is_waited_for(shell: InteractiveShell, world: FakeWorld) -> None:
+    session: NotebookSession = shell._micromegas_extension.session
+    login = session.begin_login(SETTINGS, Flow.DEVICE)
+    waits = []
+
+    def end(waiting: FakeLogin) -> None:
+        waits.append(waiting)
+        waiting.succeed()
+
+    session.connection(SETTINGS, on_wait=end)
+
+    assert waits == [login]
+    assert session.state.through == ""
+
+
+def test_where_only_the_hub_knows_the_provider_the_wait_says_so() -> None:
+    login = FakeLogin(expires_at=FakeIdentity.expires_at, flow=Flow.REDIRECT)
+
+    state = waiting_state(replace(SETTINGS, issuer=None, client_id=None), login)
+
+    assert state.issuer == "JupyterHub's identity provider"
+
+
+def test_it_is_said_which_server_gets_the_hubs_tokens_where_no_provider_is_configured(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.settings = replace(SETTINGS, issuer=None, client_id=None)
+    world.given = world.stored
+
+    shell.run_cell("%micromegas_connect grpc+tls://other.example.com:443")
+    plain = shell.run_cell("%micromegas_connect grpc://other.example.com:443")
+
+    assert capsys.readouterr().out.startswith(
+        "Later cells use other.example.com:443. ⚠ Tokens of JupyterHub go to other.example.com:443, as you said; "
+        "the settings have them for lake.example.com:50051.\n"
+    )
+    assert isinstance(plain.error_in_exec, UsageError)
+    assert "anybody on the way could read the token" in plain.error_in_exec.what
+    assert world.given.token_count == 0
+    shell.run_cell("%micromegas_connect")
+    assert "other.example.com:443           JupyterHub" in capsys.readouterr().out
