@@ -25,7 +25,8 @@ from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.redirect import Ending
 from micromegas_jupyter.settings import Flow
 
-LINGER_SECONDS = 2.0
+# For a browser that is slow to ask for the last page; nearly all ask at once.
+LINGER_SECONDS = 10.0
 # After the person: discovery, token and keys of ten seconds each, and the wait for the token file's lock.
 COMPLETION_SECONDS = 90.0
 

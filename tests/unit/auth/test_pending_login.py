@@ -65,7 +65,7 @@ def test_the_page_is_shown_before_anybody_learns_of_the_end(flow: ScriptedFlow) 
     flow.come(TOKENS)
 
     assert closed(pending)
-    assert flow.events == ["show", "told", "close 2", "close 0"]
+    assert flow.events == ["show", "told", "close 10", "close 0"]
     assert flow.page is not None
     assert "Signed in as Alice Example." in flow.page.html
 

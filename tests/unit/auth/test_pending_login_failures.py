@@ -118,7 +118,7 @@ def test_everybody_learns_of_the_end_before_tokens_are_discarded(flow: ScriptedF
     flow.come(TOKENS)
 
     assert closed(pending)
-    assert flow.events == ["show", "told", "discard", "close 2", "close 0"]
+    assert flow.events == ["show", "told", "discard", "close 10", "close 0"]
 
 
 def test_a_discard_that_fails_leaves_the_end_as_it_is(flow: ScriptedFlow, caplog: pytest.LogCaptureFixture) -> None:
