@@ -87,7 +87,11 @@ class BatchPump:
         self._waiting_bytes = 0
         self._stream: BatchStream | None = None
         self._is_stopped = False
-        start_thread(self._run, name="micromegas-query")
+        try:
+            start_thread(self._run, name="micromegas-query")
+        except BaseException:  # Ctrl-C, while the thread runs already
+            self.stop()
+            raise
 
     def take(self) -> Event:
         """Return the next event; waits for it for as long as the call may last, and Ctrl-C ends the wait."""

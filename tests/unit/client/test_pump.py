@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pytest
 
 from micromegas_jupyter.client.pump import Arrived, BatchPump, Ended, Failed, Opened, Stopped
+from micromegas_jupyter.client.threads import start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BATCH = pa.record_batch({"n": [1]})
 _WAIT = 10
@@ -140,3 +146,19 @@ def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
     assert stream.closed.wait(_WAIT)
     assert stream.cancelled.is_set()
     assert stream.read_count == 0
+
+
+def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = ScriptedStream(limit=None)
+
+    def start_and_be_interrupted(target: Callable[[], None], *, name: str) -> None:
+        start_thread(target, name=name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("micromegas_jupyter.client.pump.start_thread", start_and_be_interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        BatchPump(lambda: stream)
+
+    assert stream.cancelled.wait(_WAIT)
+    assert stream.closed.wait(_WAIT)
