@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import re
 import socket
@@ -186,6 +187,17 @@ def _own_home(_new_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
         if name.startswith(("MICROMEGAS_", "CLAUDECODE", "CLAUDE_CODE")):
             monkeypatch.delenv(name)
     return home
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """Take away what a command that ran in this process leaves at the root: it writes to that test's standard error."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler and handler not in before:
+            root.removeHandler(handler)
 
 
 @pytest.fixture

@@ -19,6 +19,11 @@ from tests.unit.access.reloading_scene import KEPT, LASTING, NEW, OLD, READ_AGAI
 clock, make, path, validator = scene.clock, scene.make, scene.path, scene.validator
 
 
+def watching_threads() -> set[threading.Thread]:
+    """Return the threads that watch for changes; another test's validator may have one."""
+    return {thread for thread in threading.enumerate() if thread.name == "micromegas-access"}
+
+
 class TestReload:
     def test_it_puts_the_new_version_in_force(self, validator, path, caplog) -> None:
         put(path, keys_text(NEW))
@@ -141,24 +146,28 @@ class TestStart:
 
     def test_a_start_that_fails_leaves_no_thread(self, make, path) -> None:
         path.write_text(keys_text(OLD, OLD))
+        before = watching_threads()
 
         with pytest.raises(ConfigurationError):
             make(MICROMEGAS_API_KEY_FILE=str(path))
 
-        assert "micromegas-access" not in {thread.name for thread in threading.enumerate()}
+        assert watching_threads() <= before
 
 
 class TestWatching:
     def test_without_files_there_is_no_thread(self, make) -> None:
+        before = watching_threads()
+
         make(MICROMEGAS_API_KEYS=keys_text(NEW))
 
-        assert "micromegas-access" not in {thread.name for thread in threading.enumerate()}
+        assert watching_threads() <= before
 
     def test_closing_ends_the_thread_and_twice_does_no_harm(self, path) -> None:
+        before = watching_threads()
         validator = validator_from_environment({"MICROMEGAS_API_KEY_FILE": str(path)})
-        assert "micromegas-access" in {thread.name for thread in threading.enumerate()}
+        (own,) = watching_threads() - before
 
         validator.close()
         validator.close()
 
-        assert "micromegas-access" not in {thread.name for thread in threading.enumerate()}
+        assert not own.is_alive()
