@@ -39,17 +39,26 @@ class Load:
         self.stopping = threading.Event()
         self.accepted = 0
         self.unavailable = 0
+        self.stood_still_seconds = 0.0
         self.refused_at: dict[str, list[float]] = defaultdict(list)
         self.accepted_at: dict[str, list[float]] = defaultdict(list)
         self.reasons: set[str] = set()
 
     def run(self, first_at: float, period_seconds: float) -> None:
         due, number = first_at, 0
-        while not self.stopping.wait(max(0.0, due - time.monotonic())):
+        while not self._waits_until(due):
             with self._lock:
                 token = self.tokens[-1 - number % min(2, len(self.tokens))]
             self._call(token)
             due, number = due + period_seconds, number + 1
+
+    def _waits_until(self, due: float) -> bool:
+        began = time.monotonic()
+        pause_seconds = max(0.0, due - began)
+        is_over = self.stopping.wait(pause_seconds)
+        with self._lock:
+            self.stood_still_seconds = max(self.stood_still_seconds, time.monotonic() - began - pause_seconds)
+        return is_over
 
     def offer(self, token: str) -> None:
         with self._lock:
@@ -70,6 +79,12 @@ class Load:
             with self._lock:
                 self.accepted += 1
                 self.accepted_at[key_id].append(time.monotonic())
+
+    def wait_for_newest(self) -> None:
+        """Wait until the newest token was accepted, which on a machine that stood still comes later."""
+        deadline = time.monotonic() + 60
+        while not self.accepted_at[str(header_of(self.tokens[-1])["kid"])] and time.monotonic() < deadline:
+            self.stopping.wait(0.05)
 
     def refused_count(self) -> int:
         return sum(map(len, self.refused_at.values()))
@@ -104,6 +119,7 @@ def test_no_valid_token_is_refused_for_longer_than_the_cool_down(
         own_provider.rotate(keep=len(ROTATIONS_AT_SECONDS))
         load.offer(minter.token())
     load.stopping.wait(max(0.0, started + LENGTH_SECONDS - time.monotonic()))
+    load.wait_for_newest()
     load.stopping.set()
     for thread in threads:
         thread.join(60)
@@ -125,5 +141,5 @@ def test_no_valid_token_is_refused_for_longer_than_the_cool_down(
     assert load.reasons <= {"unknown_key"}
     assert load.unavailable == 0
     # What a fetch and a thread's turn take comes on top, but no second cool-down.
-    assert load.longest_gap_seconds() < 2 * COOL_DOWN_SECONDS
+    assert load.longest_gap_seconds() < 2 * COOL_DOWN_SECONDS + load.stood_still_seconds
     assert len(counted.began) <= 2 + len(ROTATIONS_AT_SECONDS)

@@ -64,6 +64,12 @@ def _wait_until_busy(process, seconds=60.0):
         pause.wait(0.05)
 
 
+def _wait_until_idle(process, seconds=60.0):
+    deadline = SYSTEM_CLOCK.monotonic() + seconds
+    while (busy := process.cpu_percent(0.25)) >= 20:  # what else this process does comes and goes
+        assert SYSTEM_CLOCK.monotonic() < deadline, busy
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_query_stops_when_its_client_is_killed(tmp_path, monkeypatch, shape):
     import logging
@@ -85,7 +91,6 @@ def test_the_query_stops_when_its_client_is_killed(tmp_path, monkeypatch, shape)
                 assert audit.arrived.wait(60)
 
             assert _computed_seconds(server_process) - computed < STOP_TIMEOUT_SECONDS * psutil.cpu_count()
-            busy = [server_process.cpu_percent(0.25) for _ in range(4)]
-            assert min(busy) < 20, busy
+            _wait_until_idle(server_process)
     finally:
         logging.getLogger("micromegas_jupyter.audit").removeHandler(handler)

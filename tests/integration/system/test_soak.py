@@ -56,10 +56,9 @@ def server(tmp_path: Path, provider: ScriptedProvider) -> Iterator[Serving]:
 class Faults:
     """What goes wrong, one after the other, each for a while."""
 
-    def __init__(self, server: Serving, provider: ScriptedProvider, is_jumped: threading.Event) -> None:
+    def __init__(self, server: Serving, provider: ScriptedProvider) -> None:
         self._server = server
         self._provider = provider
-        self._is_jumped = is_jumped
 
     def all(self) -> list[Callable[[float], None]]:
         return [self.provider_down, self.worker_killed, self.disk_full, self.clock_jump]
@@ -85,13 +84,11 @@ class Faults:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
     def clock_jump(self, seconds: float) -> None:
-        self._is_jumped.set()
         clock = self._provider._clock
         assert isinstance(clock, FakeClock)
         clock.advance(JUMP.total_seconds())
         threading.Event().wait(seconds)
         clock.advance(-JUMP.total_seconds())
-        self._is_jumped.clear()
 
 
 def gauge(server: Serving, name: str) -> float:
@@ -117,9 +114,8 @@ def test_mixed_calls_with_faults_in_between(
 ) -> None:
     is_long = pytestconfig.getoption("--long")
     seconds, fault_seconds = (LONG_SECONDS, 4.5) if is_long else (0.0, 2.0)
-    is_jumped = threading.Event()
-    calls = Mixed(server.uri, KEY, mint=provider.mint_id_token, is_jumped=is_jumped)
-    faults = Faults(server, provider, is_jumped)
+    calls = Mixed(server.uri, KEY, mint=provider.mint_id_token)
+    faults = Faults(server, provider)
     memory: list[dict[int, int]] = []
     calls.start()
     ends_at = time.monotonic() + seconds
