@@ -67,7 +67,7 @@ class SessionBus:
     def __exit__(self, *_error: object) -> None:
         for process in reversed(self._processes):
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
     def start_keyring(self, *, password: bytes | None) -> None:
         """Start the keyring: unlocked with `password`, or locked."""
@@ -82,7 +82,7 @@ class SessionBus:
         """Stop the keyring; what it keeps stays on disk."""
         process = self._processes.pop()
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
     def _start(self, *command: str, takes_input: bool = False) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -102,7 +102,7 @@ class SessionBus:
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, "the session bus or the keyring did not start"
         threading.Event().wait(0.02)

@@ -26,7 +26,7 @@ PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run thi
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
-def get(server: RawServer, *, timeout_seconds: float = 5) -> bytes:
+def get(server: RawServer, *, timeout_seconds: float = 60) -> bytes:
     http = PlatformHttp(timeout_seconds=timeout_seconds)
     return http.get(server.url, headers={"Metadata": Secret("s3same")}, platform=PLATFORM).body
 

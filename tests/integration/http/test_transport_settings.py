@@ -237,7 +237,7 @@ def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
     monkeypatch.setenv("https_proxy", address)
 
     with pytest.raises(ConfigurationError) as caught:
-        ProviderHttp(timeout_seconds=5).fetch_json(provider.url)
+        ProviderHttp(timeout_seconds=60).fetch_json(provider.url)
 
     assert caught.value.key == "https_proxy"
     assert "sesame" not in str(caught.value)
@@ -245,7 +245,7 @@ def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
 
 def test_calls_that_a_malformed_proxy_stops_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:99999")
-    http = ProviderHttp(timeout_seconds=5)
+    http = ProviderHttp(timeout_seconds=60)
     for _ in range(MAX_RUNNING_EXCHANGES):
         with pytest.raises(ConfigurationError):
             http.fetch_json("https://id.example/")

@@ -9,11 +9,11 @@ import secrets
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
 from joserfc.jwk import ECKey, RSAKey
 
 from micromegas_jupyter.contracts import Secret
+from tests.fakes.ports import free_port
 from tests.integration.other_provider.installing import OtherProviderMissing, find_node
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class OtherProvider:
         """Start it; after a stop, at the same address and with the same keys."""
         node, _npm = find_node()
         self._keys = self._keys or [_make_key()]
+        self._port = self._port or free_port()
         settings = {
             "port": self._port,
             "clientId": self.client_id,
@@ -94,7 +95,6 @@ class OtherProvider:
         # By standard input, because arguments are readable by everybody on the machine.
         self._say(self._process, json.dumps(settings))
         self.issuer = json.loads(self._next_line(self._process))["issuer"]
-        self._port = urlsplit(self.issuer).port or 0
 
     def rotate(self, *, keep: int = 1) -> str:
         """Sign with a new key from now on, publish the last `keep` ones still, and return the new key's id."""

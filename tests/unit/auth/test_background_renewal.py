@@ -7,6 +7,8 @@ import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.seams import SYSTEM_CLOCK
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    import pytest
-
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import ScriptedProvider
 
 DEADLINE_SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _long_stop_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping waits as long as a busy machine needs; nothing here hangs for ever."""
+    monkeypatch.setattr("micromegas_jupyter.auth.background_renewal.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
 
 
 class Renewable:
