@@ -24,9 +24,10 @@ from micromegas_jupyter.engine.identity import register_identity_functions
 from micromegas_jupyter.engine.kept_answers import KeptAnswers
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
+from micromegas_jupyter.engine.nested_loops import may_nest_loops
 from micromegas_jupyter.engine.one_row import ReadyQuery, is_one_row, may_be_one_row
 from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
-from micromegas_jupyter.engine.plan_checks import check_plan, check_work, is_explain, placeholder_types
+from micromegas_jupyter.engine.plan_checks import check_plan, check_work, is_explain, parameter_schema
 from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.reading import Reading, read_statement
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from datafusion import DataFrame, SessionContext
-    from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
@@ -80,6 +80,7 @@ class _Planned:
     init_seconds: float
     plan_text: str
     work: PlanWork | None = None
+    is_apart: bool = False
     lent: LentSession | None = None
 
     @property
@@ -184,6 +185,8 @@ class DataFusionEngine:
             if planned.is_filtered:
                 context = replace(context, hides_values=True)
                 planned = self._kept_apart(planned, statement)
+            if may_nest_loops(planned.frame, planned.plan_text):
+                planned = self._planned_with(self._sessions.open_diskless, statement, is_apart=planned.is_apart)
             return self._query(planned, statement, context)
         except BaseException as error:
             if not is_engine_failure(error):
@@ -282,7 +285,7 @@ class DataFusionEngine:
         elif request.row_limit is not None:
             frame = frame.limit(request.row_limit)
         parameters = Parameters(
-            schema=_parameter_schema(reading.placeholders, request.parameters, plan),
+            schema=parameter_schema(reading.placeholders, request.parameters, plan),
             unbound=() if request.parameters is not None else reading.placeholders.written,
         )
         init_seconds = statement.init_seconds + planned.init_seconds
@@ -324,21 +327,8 @@ def _planned_in(
     plan_text = check_plan(plan)
     # Behind the barrier it is the same statement.
     work = None if is_apart else check_work(plan, statement.reading.scanned)
-    return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work)
-
-
-def _parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
-    """Return the types of the values sent, else those that the plan inferred, else null."""
-    if not placeholders.columns:
-        return pa.schema([])
-    if parameters is not None:
-        return pa.schema([pa.field(name, parameters.schema.field(name).type) for name in placeholders.columns])
-    types = placeholder_types(plan)
-    return pa.schema(
-        [
-            pa.field(column, types.get(written, pa.null()))
-            for column, written in zip(placeholders.columns, placeholders.bound_names, strict=True)
-        ]
+    return _Planned(
+        frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work, is_apart=is_apart
     )
 
 

@@ -19,6 +19,7 @@ from micromegas_jupyter.errors import StatementRefused
 if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
 
+    from micromegas_jupyter.engine.placeholders import Placeholders
     from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.scanner import Scan
 
@@ -106,6 +107,21 @@ def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
         else:
             break
     return found
+
+
+def parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
+    """Return the types of the values sent, else those that the plan inferred, else null."""
+    if not placeholders.columns:
+        return pa.schema([])
+    if parameters is not None:
+        return pa.schema([pa.field(name, parameters.schema.field(name).type) for name in placeholders.columns])
+    types = placeholder_types(plan)
+    return pa.schema(
+        [
+            pa.field(column, types.get(written, pa.null()))
+            for column, written in zip(placeholders.columns, placeholders.bound_names, strict=True)
+        ]
+    )
 
 
 def _expressions_of(node: LogicalPlan) -> list[Any]:
