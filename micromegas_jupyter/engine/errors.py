@@ -21,7 +21,7 @@ from micromegas_jupyter.engine.explanations import (
     explain_unsupported,
     explain_value,
 )
-from micromegas_jupyter.engine.file_errors import file_error
+from micromegas_jupyter.engine.file_errors import file_error, parquet_error
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
 from micromegas_jupyter.engine.unknown_names import find_name, unknown_name
 from micromegas_jupyter.errors import (
@@ -246,7 +246,9 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
             remedy="Ask for less at a time, or try again later; the server's administrator can make room.",
             limit="memory",
         )
-    if re.match(r"(?:External|Ipc|Io|Parquet|C Data interface)(?: argument)? error", text):
+    if re.match(r"Parquet(?: argument)? error", text):
+        return parquet_error(text)
+    if re.match(r"(?:External|Ipc|Io|C Data interface)(?: argument)? error", text):
         return file_error(text)
     if found := re.match(r"Error during planning: ", text):
         return _planning_error(text[found.end() :], context)
@@ -271,7 +273,7 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
     """A predicate that runs inside the reader wraps its failure; all other failures are the file's."""
     found = _PREDICATE.search(text)
     if found is None:
-        return file_error(text)
+        return parquet_error(text)
     message = found[2] or ("Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated")
     return _value_error(message.replace("\\n", " ").replace("\\", ""), context)
 

@@ -12,7 +12,6 @@ import pytest
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import (
-    InternalError,
     InvalidStatement,
     MicromegasError,
     QueryError,
@@ -114,13 +113,13 @@ def test_a_client_gets_the_same_class_place_and_remedy(
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind"),
+    "damage",
     [
-        (lambda content: content[:100], Unavailable),
-        (lambda content: content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:], InternalError),
+        lambda content: content[:100],
+        lambda content: content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:],
     ],
 )
-def test_a_damaged_file_is_the_servers_fault(tmp_path: Path, damage: object, kind: type[MicromegasError]) -> None:
+def test_a_damaged_file_is_the_servers_fault(tmp_path: Path, damage: object) -> None:
     rows = pa.table({"word": [f"{n * 7919 % 10_007:050d}" for n in range(10_000)]})
     file = tmp_path / "secret name.parquet"
     pq.write_table(rows, file, compression="snappy")
@@ -132,7 +131,7 @@ def test_a_damaged_file_is_the_servers_fault(tmp_path: Path, damage: object, kin
         Asker(engine, tables).rows("SELECT max(word), count(DISTINCT word) FROM words")
 
     engine.close()
-    assert isinstance(failed.value, kind)
+    assert type(failed.value) is Unavailable
     assert not isinstance(failed.value, QueryError)
     assert "secret" not in str(failed.value)
     assert "arquet" not in str(failed.value)
