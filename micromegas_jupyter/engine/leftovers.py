@@ -25,6 +25,7 @@ GRACE_SECONDS: Final = 1.0
 _SUSPICION_SECONDS: Final = 0.45
 _LOOK_SECONDS: Final = 0.1
 _RARE_LOOK_SECONDS: Final = 0.5
+_LATE_SECONDS: Final = 0.2
 _SOON_SECONDS: Final = 0.3
 _MERGED_SECONDS: Final = 0.2
 _MOST_WATCHED: Final = 32
@@ -106,6 +107,7 @@ class Leftovers:
         self._owners: list[QueryOwner] = []
         self._idle_since = clock.monotonic()
         self._let_go: list[_LetGo] = []
+        self._looked_at = clock.monotonic()
         self._suspected = self._is_told = False
         pool.on_abandoned, pool.on_abandoned_end = self._wake, self._note_abandoned_end
         threading.Thread(target=self._watch, name="leftovers", daemon=True).start()
@@ -171,6 +173,7 @@ class Leftovers:
 
     def _watch(self) -> None:
         while True:
+            pause = 0.0
             with self._changed:
                 if not self._let_go and self._pool.abandoned_since() is None:
                     self._probe.stop()
@@ -179,10 +182,11 @@ class Leftovers:
                 else:
                     # While other queries run, busy threads say nothing of what was not of the long kind.
                     is_urgent = not self._running or any(entry.is_long for entry in self._let_go)
-                    self._changed.wait(_LOOK_SECONDS if is_urgent else _RARE_LOOK_SECONDS)
-            self._look()
+                    pause = _LOOK_SECONDS if is_urgent else _RARE_LOOK_SECONDS
+                    self._changed.wait(pause)
+            self._look(pause)
 
-    def _look(self) -> None:
+    def _look(self, pause: float) -> None:
         times, now = self._read(), self._clock.monotonic()
         abandoned = self._pool.abandoned_since()
         if abandoned is not None and now - abandoned > GRACE_SECONDS:
@@ -190,7 +194,9 @@ class Leftovers:
                 "The plan of a query that was cancelled does not come to an end.", [self._pool.abandoned_owner()]
             )
         with self._changed:
-            self._let_go = [entry for entry in self._let_go if self._may_go_on(entry, times, now)]
+            followed = [self._follow(entry, times, now, late_after=pause + _LATE_SECONDS) for entry in self._let_go]
+            self._let_go = [entry for entry in followed if entry is not None]
+            self._looked_at = now
             watched = tuple(self._let_go)
             idle_seconds = 0.0 if self._running else now - self._idle_since
         is_suspicious = needs_probe = False
@@ -227,8 +233,14 @@ class Leftovers:
         with self._changed:
             self._let_go = [replace(one, is_long=False) if one is entry else one for one in self._let_go]
 
-    def _may_go_on(self, entry: _LetGo, times: dict[int, ThreadTime], now: float) -> bool:
-        return now - entry.based_at < _FEWEST_SECONDS or bool(self._culprits(entry, times, now))
+    def _follow(self, entry: _LetGo, times: dict[int, ThreadTime], now: float, *, late_after: float) -> _LetGo | None:
+        """Return the entry, as it is to be watched from now on; None when nothing of it goes on."""
+        if self._culprits(entry, times, now):
+            return entry
+        if now - max(self._looked_at, entry.based_at) > late_after:
+            # This process stood still, perhaps with the whole machine, and no thread was busy then: begin anew.
+            return replace(entry, at=now, based_at=now, base=times)
+        return entry if now - entry.based_at < _FEWEST_SECONDS else None
 
     def _culprits(self, entry: _LetGo, times: dict[int, ThreadTime], now: float) -> list[int]:
         """Return the threads that have hardly paused since then."""

@@ -65,6 +65,7 @@ class Bench:
         self.clock = FakeClock(SYSTEM_CLOCK.now())
         self.events, self.probe = Events(), Probe()
         self.pauses = 0
+        self._stood_still_seconds = 0.0
         self._is_over = False
         self._looks = threading.Condition()
         self._looks_begun = 0
@@ -78,8 +79,9 @@ class Bench:
                 self._looks.notify_all()
         if self._is_over:
             return {}
-        busy = ThreadTime(busy_seconds=self.clock.monotonic(), pauses=0)
-        return {BUSY: busy, OTHER: ThreadTime(busy_seconds=self.clock.monotonic(), pauses=self.pauses)}
+        with self._looks:
+            busy_seconds = self.clock.monotonic() - self._stood_still_seconds
+        return {BUSY: ThreadTime(busy_seconds, pauses=0), OTHER: ThreadTime(busy_seconds, pauses=self.pauses)}
 
     def run(self, *, is_given_up: bool, is_long: bool, seconds: float = 1.0, owner: QueryOwner | None = OWNER) -> None:
         """Have a query run and end."""
@@ -93,6 +95,16 @@ class Bench:
     def advance(self, seconds: float) -> None:
         """Let time pass and the watch look at it once from begin to end."""
         self.clock.advance(seconds)
+        self._wait_for_a_look()
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which no thread of the process runs."""
+        with self._looks:
+            self._stood_still_seconds += seconds
+            self.clock.advance(seconds)
+        self._wait_for_a_look()
+
+    def _wait_for_a_look(self) -> None:
         with self._looks:
             wanted = self._looks_begun + 2
             assert self._looks.wait_for(lambda: self._looks_begun >= wanted, DEADLINE_SECONDS)
@@ -199,3 +211,13 @@ def test_what_goes_on_when_no_query_runs_is_stuck_whatever_it_was(bench: Bench) 
 
     assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
     assert bench.probe.times_started == 0
+
+
+def test_what_goes_on_after_the_process_stood_still_is_stuck_all_the_same(bench: Bench) -> None:
+    bench.run(is_given_up=True, is_long=True)
+
+    bench.stand_still(3)
+    assert bench.events.stuck_reasons == []
+    bench.advance(1.2)
+
+    assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
