@@ -151,7 +151,7 @@ class TestLimits:
     """Who comes too often is told when to come back."""
 
     def test_an_identity_that_calls_too_often_gets_a_hint_that_clients_understand(self) -> None:
-        limits = RateLimits(calls_per_second=0.1, burst_calls=2)
+        limits = RateLimits(calls_per_second=0.01, burst_calls=2)
 
         with running_server(rate_limits=limits) as flight:
             codes = [_who_am_i(flight, ALICE).code for _ in range(2)]
@@ -162,12 +162,12 @@ class TestLimits:
         assert (refused.code, other.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK)
         assert isinstance(refused.error, ResourcesExhausted)
         assert refused.error.retry_after_seconds is not None
-        assert 5 < refused.error.retry_after_seconds <= 10
+        assert 50 < refused.error.retry_after_seconds <= 100
         assert refused.error.remedy == f"Try again in {refused.error.retry_after_seconds:g} seconds."
         assert int(refused.trailing["grpc-retry-pushback-ms"]) == round(refused.error.retry_after_seconds * 1000)
 
     def test_after_too_many_refusals_an_address_is_not_looked_at_but_known_callers_are(self) -> None:
-        limits = RateLimits(refusals_per_second=0.1, burst_refusals=3)
+        limits = RateLimits(refusals_per_second=0.01, burst_refusals=3)
 
         with running_server(rate_limits=limits, trusted_proxies=frozenset({"127.0.0.1"})) as flight:
             flight.validator.cached["alice"] = flight.validator.known["alice"]
@@ -182,7 +182,7 @@ class TestLimits:
         assert "bad3" not in flight.validator.validated
 
     def test_with_authentication_off_nobody_is_counted(self) -> None:
-        with running_server(is_open=True, rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as flight:
+        with running_server(is_open=True, rate_limits=RateLimits(calls_per_second=0.01, burst_calls=1)) as flight:
             codes = [_who_am_i(flight, ()).code for _ in range(3)]
 
         assert codes == [grpc.StatusCode.OK] * 3
@@ -190,8 +190,9 @@ class TestLimits:
     def test_turned_away_calls_are_counted_in_the_validators_metrics(self) -> None:
         validator = _oidc_validator()
         validator.metrics = AccessMetrics()
+        limits = RateLimits(calls_per_second=0.01, burst_calls=1)
 
-        with running_server(validator=validator, rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as flight:
+        with running_server(validator=validator, rate_limits=limits) as flight:
             for _ in range(3):
                 _who_am_i(flight, _bearer(mint()))
 
