@@ -240,7 +240,8 @@ class Leftovers:
         if now - max(self._looked_at, entry.based_at) > late_after:
             # This process stood still, perhaps with the whole machine, and no thread was busy then: begin anew.
             return replace(entry, at=now, based_at=now, base=times)
-        return entry if now - entry.based_at < _FEWEST_SECONDS else None
+        is_young = now - entry.based_at < _FEWEST_SECONDS
+        return entry if is_young or _has_unpaused(entry.base, times) else None
 
     def _culprits(self, entry: _LetGo, times: dict[int, ThreadTime], now: float) -> list[int]:
         """Return the threads that have hardly paused since then."""
@@ -273,3 +274,12 @@ class Leftovers:
             self._is_told = True
             known = {owner.query_id: owner for owner in owners if owner is not None}
             self._events.stuck(why, tuple(known.values()))
+
+
+def _has_unpaused(base: dict[int, ThreadTime], times: dict[int, ThreadTime]) -> bool:
+    """Whether a thread has run since then and not paused: how long it has to wait now is told when it runs again."""
+    return any(
+        times[thread].pauses == before.pauses and times[thread].busy_seconds > before.busy_seconds
+        for thread, before in base.items()
+        if thread in times
+    )

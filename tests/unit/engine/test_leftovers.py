@@ -65,7 +65,7 @@ class Bench:
         self.clock = FakeClock(SYSTEM_CLOCK.now())
         self.events, self.probe = Events(), Probe()
         self.pauses = 0
-        self._stood_still_seconds = 0.0
+        self.untold_seconds = 0.0
         self._is_over = False
         self._looks = threading.Condition()
         self._looks_begun = 0
@@ -80,7 +80,7 @@ class Bench:
         if self._is_over:
             return {}
         with self._looks:
-            busy_seconds = self.clock.monotonic() - self._stood_still_seconds
+            busy_seconds = self.clock.monotonic() - self.untold_seconds
         return {BUSY: ThreadTime(busy_seconds, pauses=0), OTHER: ThreadTime(busy_seconds, pauses=self.pauses)}
 
     def run(self, *, is_given_up: bool, is_long: bool, seconds: float = 1.0, owner: QueryOwner | None = OWNER) -> None:
@@ -92,20 +92,11 @@ class Bench:
         self.leftovers.end(began=began, is_given_up=is_given_up, is_long=is_long, owner=owner)
         assert self.leftovers.running_queries() == ()
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass and the watch look at it once from begin to end."""
-        self.clock.advance(seconds)
-        self._wait_for_a_look()
-
-    def stand_still(self, seconds: float) -> None:
-        """Let time pass in which no thread of the process runs."""
+    def advance(self, seconds: float, *, untold: float = 0.0) -> None:
+        """Let time pass and the watch look at it once from begin to end; of some of it, it is not told who was busy."""
         with self._looks:
-            self._stood_still_seconds += seconds
+            self.untold_seconds += untold
             self.clock.advance(seconds)
-        self._wait_for_a_look()
-
-    def _wait_for_a_look(self) -> None:
-        with self._looks:
             wanted = self._looks_begun + 2
             assert self._looks.wait_for(lambda: self._looks_begun >= wanted, DEADLINE_SECONDS)
 
@@ -216,8 +207,18 @@ def test_what_goes_on_when_no_query_runs_is_stuck_whatever_it_was(bench: Bench) 
 def test_what_goes_on_after_the_process_stood_still_is_stuck_all_the_same(bench: Bench) -> None:
     bench.run(is_given_up=True, is_long=True)
 
-    bench.stand_still(3)
-    assert bench.events.stuck_reasons == []
+    bench.advance(3, untold=3)
     bench.advance(1.2)
+
+    assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
+
+
+def test_a_thread_that_waits_long_for_a_processor_is_not_lost(bench: Bench) -> None:
+    bench.run(is_given_up=True, is_long=True)
+
+    for _ in range(4):
+        bench.advance(0.25, untold=0.2)
+    bench.untold_seconds = 0.0
+    bench.advance(0.6)
 
     assert bench.events.stuck_reasons == ["A query that was cancelled does not stop."]
