@@ -82,9 +82,10 @@ class Bench:
         return Connection(self.port.number)
 
     def tell(self, line: str) -> int:
-        """Tell whichever worker the system chooses something; return its process id."""
+        """Tell whichever worker the system chooses something, and wait until it has done it; return its process id."""
         with self.connect() as connection:
             connection.tell(line)
+            connection.hear()  # nothing, when it closes the connection
             return connection.pid
 
     def answering_pid(self) -> int:

@@ -58,7 +58,8 @@ def test_a_caller_whose_queries_end_workers_has_to_wait_at_every_worker(
     try:
         for number in (1, 2):
             assert restrained() == [[], []]
-            bench.tell(f"stuck https://id.example alice q-{number}")
+            ended = bench.tell(f"stuck https://id.example alice q-{number}")
+            until(lambda ended=ended: not is_alive(ended), "it has ended, and takes no more connections")
             until(lambda number=number: bench.supervisor.replaced == {"stuck": number}, "it is replaced")
             until(lambda: bench.supervisor.state().ready == 2, "two answer")
 

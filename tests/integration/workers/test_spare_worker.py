@@ -43,6 +43,21 @@ def connect(server: Serving, name: str) -> FlightSQLClient:
     return micromegas_jupyter.connect(server.uri, auth_provider=StaticTokenAuthProvider(KEYS[name]))
 
 
+def is_answered_by(pid: int, server: Serving) -> bool:
+    with connect(server, "other") as client:
+        assert client.query_arrow("SELECT 1 AS one")["one"].to_pylist() == [1]
+        return len(connected(pid)) > 1
+
+
+def is_restrained(server: Serving) -> bool:
+    with connect(server, "careless") as client:
+        try:
+            client.query_arrow("SELECT 1 AS one")
+        except ResourcesExhausted as error:
+            return "did not stop" in error.what
+    return False
+
+
 @pytest.mark.timeout(400)  # three processes that start one after the other, on a machine with much else to do
 def test_others_are_answered_while_both_workers_are_replaced_and_their_caller_has_to_wait(tmp_path: Path) -> None:
     environ = {"MICROMEGAS_API_KEYS": json.dumps([{"name": name, "key": key} for name, key in KEYS.items()])}
@@ -66,12 +81,10 @@ def test_others_are_answered_while_both_workers_are_replaced_and_their_caller_ha
             call.call.cancel()
 
         until(lambda: not any(is_alive(pid) for pid in before), "both have ended")
-        with connect(server, "other") as client:
-            assert client.query_arrow("SELECT 1 AS one")["one"].to_pylist() == [1]
-            assert len(connected(waiting)) > 1
-        assert 'micromegas_workers_replaced_total{reason="stuck"} 2.0' in metrics(server)
-        with connect(server, "careless") as client, pytest.raises(ResourcesExhausted, match="did not stop"):
-            client.query_arrow("SELECT 1 AS one")
+        until(lambda: bool(connected(waiting)), "the one that waits answers")
+        until(lambda: is_answered_by(waiting, server), "it is reached, also where another answers by now")
+        until(lambda: 'micromegas_workers_replaced_total{reason="stuck"} 2.0' in metrics(server), "both are counted")
+        until(lambda: is_restrained(server), "their caller has to wait")
         told = [line for line in server.log().splitlines() if "A worker process is replaced." in line]
         assert len(told) == 2
         assert all("user=careless" in line for line in told)

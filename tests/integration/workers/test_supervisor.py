@@ -127,8 +127,8 @@ def test_one_that_waits_takes_over_before_any_other_process_has_started(with_spa
 
         assert to_both.keys() == before
     until(lambda: not any(is_alive(pid) for pid in before), "both have ended")
+    until(lambda: with_spare.supervisor.state().ready == 1, "one answers")
     assert with_spare.answering_pid() == waiting
-    assert with_spare.supervisor.state().ready == 1
     (with_spare.folder / "gate").touch()
     until(lambda: with_spare.supervisor.state().ready == 2, "two answer again")
     until(lambda: with_spare.supervisor.state().spares == 1, "and one waits")
