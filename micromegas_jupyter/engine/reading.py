@@ -14,6 +14,7 @@ from micromegas_jupyter.engine.denial_functions import DENIAL_NAMES, with_denial
 from micromegas_jupyter.engine.guard import check_statement
 from micromegas_jupyter.engine.huge_values import check_huge_values
 from micromegas_jupyter.engine.identity import IDENTITY_NAMES, with_identity_syntax
+from micromegas_jupyter.engine.left_out import check_nothing_is_left_out
 from micromegas_jupyter.engine.one_row import may_be_one_row
 from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
 from micromegas_jupyter.engine.plan_checks import check_types
@@ -65,6 +66,7 @@ def read_statement(sql: str, *, max_bytes: int, knows_denials: bool) -> Reading:
     Raises:
         InvalidStatement: There is no statement, or its placeholders are wrong.
         StatementRefused: It is larger or deeper than the limits, or there are several.
+        UnsupportedStatement: The engine would leave a clause of it out.
     """
     read: Callable[[str, int, bool], Reading] = _read if len(sql) > _LONGEST_KEPT else _kept
     return read(sql, max_bytes, knows_denials)
@@ -73,6 +75,7 @@ def read_statement(sql: str, *, max_bytes: int, knows_denials: bool) -> Reading:
 def _read(sql: str, max_bytes: int, knows_denials: bool) -> Reading:  # noqa: FBT001 - what is kept is kept by position
     scanned = check_statement(sql, max_bytes=max_bytes)
     check_huge_values(scanned)
+    check_nothing_is_left_out(scanned)
     check_types(scanned)
     scanned = with_identity_syntax(scanned)
     if knows_denials:
