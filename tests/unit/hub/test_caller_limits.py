@@ -161,7 +161,7 @@ def test_calls_without_a_token_count_and_the_audit_log_is_told_seldom(
         for _each in range(BURST_UNKNOWN + 5):
             asker.call(None)
 
-    lines = [json.loads(message) for message in caplog.messages]
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == AUDIT_LOGGER]
     assert [(line["event"], line["client_ip"]) for line in lines] == [("calls_turned_away", HERE)] * 2
     assert [line["calls"] for line in lines] == [1, 5]
     assert asker.asked == []

@@ -131,7 +131,8 @@ def test_what_becomes_of_servers_after_a_sign_out_is_said_until_it_is_chosen(
 ) -> None:
     configured(hub_config(JupyterHub={} if chosen is None else {"shutdown_on_logout": chosen}))
 
-    assert ["shutdown_on_logout" in message for message in caplog.messages] == ([True] if chosen is None else [])
+    said = [record.getMessage() for record in caplog.records if record.name == "micromegas_jupyter.hub"]
+    assert ["shutdown_on_logout" in message for message in said] == ([True] if chosen is None else [])
 
 
 def test_it_is_called_once() -> None:

@@ -7,6 +7,8 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUn
 from micromegas_jupyter.notebook.renewing import TokenRenewal, WatchedProvider
 from tests.fakes.clock import FakeClock
 
+THREAD = "micromegas-background-renewal"
+
 
 class RenewableProvider:
     """Renews, or does not, as the test says."""
@@ -120,11 +122,15 @@ def test_a_renewal_runs_from_start_to_stop(
     provider.failure = LoginRequired("The sign-in has ended.")
     provider.due_at = None
     renewal = TokenRenewal(provider, clock=clock, on_change=lambda error: (told.append(error), ended.set()))
+    of_others = set(threading.enumerate())
 
     renewal.start()
 
+    own = [each for each in threading.enumerate() if each not in of_others and each.name == THREAD]
     assert ended.wait(30)
     renewal.stop()
     renewal.stop()
     assert [type(error) for error in told] == [LoginRequired]
-    assert not any(thread.name == "micromegas-background-renewal" for thread in threading.enumerate())
+    for thread in own:
+        thread.join(60)
+    assert [thread.is_alive() for thread in own] == [False]
