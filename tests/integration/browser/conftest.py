@@ -57,6 +57,7 @@ def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     """`micromegas demo --no-browser` with JupyterLab."""
     home = tmp_path_factory.mktemp("demo-home")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+    environ["JUPYTERLAB_SETTINGS_DIR"] = str(_patient_settings(home / "settings"))
     with (
         (home / "stderr").open("w") as errors,
         subprocess.Popen(
@@ -73,6 +74,14 @@ def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
+
+
+def _patient_settings(folder: Path) -> Path:
+    """Have JupyterLab wait for completions: what takes a kernel more than a second, it leaves out."""
+    completer = folder / "@jupyterlab" / "completer-extension" / "manager.jupyterlab-settings"
+    completer.parent.mkdir(parents=True)
+    completer.write_text(json.dumps({"providerTimeout": STATE_TIMEOUT_MILLISECONDS}), encoding="utf-8")
+    return folder
 
 
 def _read_addresses(ready: str, printed: str, environ: dict[str, str]) -> RunningDemo:

@@ -49,8 +49,7 @@ def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path
     notebook.sign_in()
     notebook.wait_for_person()
 
-    running = notebook.page.locator(".jp-Notebook-ExecutionIndicator[data-status='busy']")
-    assert running.count() == 1
+    notebook.page.locator(".jp-Notebook-ExecutionIndicator[data-status='busy']").wait_for()
     assert notebook.page.get_by_text("the long cell is over", exact=True).count() == 0
     gate.touch()
     notebook.page.get_by_text("the long cell is over", exact=True).wait_for()
@@ -71,9 +70,10 @@ def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
     wait_for_widget(notebook.page, notebook.widget.get_by_text("Alice Martin").first)
     notebook.wait_until_idle()
 
+    earlier_line = notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.element_handle()
     notebook.choose("Kernel", "Restart Kernel and Run All Cells…")
     notebook.page.get_by_role("button", name="Confirm Kernel Restart").click()
-    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for(state="detached")
+    earlier_line.wait_for_element_state("hidden")
     notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()
     notebook.wait_for_person()
     assert notebook.page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
