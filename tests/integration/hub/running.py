@@ -212,11 +212,18 @@ class RunningHub:
     def end(self) -> None:
         """Stop it and every program of its people."""
         self.stop()
+        for _round in range(3):  # each may leave a program that was just being started
+            left = self._of_people()
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=TIMEOUT_SECONDS)
+
+    def _of_people(self) -> list[psutil.Process]:
+        """Return the programs that run as the Hub's people."""
         users = {self.system.ids(person.name)[0] for person in self.people.values()}
-        left = [process for process in psutil.process_iter(["uids"]) if process.info["uids"].real in users]
-        for process in left:
-            process.kill()
-        psutil.wait_procs(left, timeout=TIMEOUT_SECONDS)
+        running = [each for each in psutil.process_iter(["uids", "status"]) if each.info["uids"].real in users]
+        return [each for each in running if each.info["status"] != psutil.STATUS_ZOMBIE]
 
     def browser(self) -> HubBrowser:
         """Return a new browser."""
@@ -257,26 +264,22 @@ class RunningHub:
     def service_process(self) -> psutil.Process:
         """Return the process of the sign-in service."""
         assert self._process is not None
-        children = psutil.Process(self._process.pid).children(recursive=True)
-        return next(
-            child
-            for child in children
-            if "micromegas_jupyter.hub" in child.cmdline()
-            and child.environ()["JUPYTERHUB_SERVICE_NAME"] == "micromegas"
-        )
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                is_service = "micromegas_jupyter.hub" in child.cmdline()
+                if is_service and child.environ()["JUPYTERHUB_SERVICE_NAME"] == "micromegas":
+                    return child
+        raise AssertionError("no process of the service")
 
     def listening_ports(self) -> list[int]:
         """Return each port that a program of this Hub listens at."""
         assert self._process is not None
-        users = {self.system.ids(person.name)[0] for person in self.people.values()}
-        programs = psutil.Process(self._process.pid).children(recursive=True)
-        programs += [process for process in psutil.process_iter(["uids"]) if process.info["uids"].real in users]
-        found = {
-            connection.laddr.port
-            for process in [psutil.Process(self._process.pid), *programs]
-            for connection in process.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN
-        }
+        hub = psutil.Process(self._process.pid)
+        found: set[int] = set()
+        for process in [hub, *hub.children(recursive=True), *self._of_people()]:
+            with suppress(psutil.NoSuchProcess):
+                connections = process.net_connections("tcp")
+                found |= {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
         return sorted(found)
 
     def end_at_provider(self, login: str) -> None:
