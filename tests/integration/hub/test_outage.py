@@ -36,7 +36,7 @@ def test_kernels_go_on_until_their_token_ends_then_say_what_to_do_and_work_again
         before = provider.counts()
 
         for _try in range(TRIES):
-            hung_up = provider.counts()["hangUps"]
+            hung_up, logged = provider.counts()["hangUps"], len(signed_in.log)
             ends_at = post_token(signed_in, token).json()["expires_at"]
             began = SYSTEM_CLOCK.monotonic()
             outage.enter_context(provider.outage())
@@ -55,13 +55,16 @@ def test_kernels_go_on_until_their_token_ends_then_say_what_to_do_and_work_again
             refused = list(pool.map(lambda _each: post_token(signed_in, token), range(CALLERS)))
         hang_ups = provider.counts()["hangUps"] - hung_up
         lasted = SYSTEM_CLOCK.monotonic() - began
+        renewals = signed_in.log[logged:].count(f"The sign-in of {signed_in.people['alice'].name} could not be renewed")
         assert told.reply["ename"] == "ProviderUnavailable"
         said = "".join(told.reply["traceback"])
         assert "JupyterHub cannot reach the identity provider." in said
         assert "Your sign-in is not at fault. Try again in a moment." in said
         assert {(each.status_code, each.json()["error"]) for each in refused} == {(503, "provider_unavailable")}
         assert all(int(each.headers["Retry-After"]) > 0 for each in refused)
-        assert 1 <= hang_ups <= 2 + lasted / FAILURE_PAUSE_SECONDS
+        assert 1 <= renewals <= 2 + lasted / FAILURE_PAUSE_SECONDS
+        # Bob's server and the Flight SQL server have reasons of their own to ask.
+        assert 1 <= hang_ups < CALLERS
 
         outage.close()
         until(lambda: post_token(signed_in, token).status_code == 200, "a token")
