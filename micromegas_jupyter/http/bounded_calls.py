@@ -119,10 +119,12 @@ class BoundedCalls:
             self._register(exchange, callee)
             raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
-            raise ProviderUnavailable(
-                f"{callee.name} could not be reached: {failure}.",
-                remedy=callee.remedies.get(failure.kind, callee.remedy),
-            ) from None
+            raw = None  # on a machine that stood still, the deadline passed before a failure was seen
+            if SYSTEM_CLOCK.monotonic() < deadline:
+                raise ProviderUnavailable(
+                    f"{callee.name} could not be reached: {failure}.",
+                    remedy=callee.remedies.get(failure.kind, callee.remedy),
+                ) from None
         finally:
             with self._lock:
                 self._running.discard(exchange)

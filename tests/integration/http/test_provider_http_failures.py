@@ -10,6 +10,7 @@ import pytest
 
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.http.exchange import Exchange
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 
 pytestmark = pytest.mark.integration
@@ -35,6 +36,15 @@ def test_the_deadline_holds_against_every_way_to_stall(talk: object) -> None:
         assert taken_seconds < 9
         if talk is not hang:
             assert server.hung_up.wait(30), "the connection was left open after the deadline"
+
+
+def test_a_failure_that_is_seen_after_the_deadline_is_the_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Exchange.run
+    # The waiting thread has no turn until the one that reads has given up by itself.
+    monkeypatch.setattr(Exchange, "run", lambda self, **_deadline: run(self, timeout_seconds=60))
+
+    with RawServer(hang) as server, pytest.raises(ProviderUnavailable, match=r"within 0\.2 seconds"):
+        ProviderHttp(timeout_seconds=0.2).fetch_json(server.url)
 
 
 def test_a_listener_that_never_accepts_does_not_hold_the_caller() -> None:
