@@ -86,7 +86,7 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
         try:
             handle = _bind(transport, handle, statement.row, call)
             command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-            with _unless_unsupported():
+            with _unless_unsupported(call):
                 info = transport.get_flight_info(command, control_call(call))
             stream = transport.do_get(only_ticket(info), call)
         except BaseException:
@@ -120,7 +120,7 @@ class _PreparedStream:
 
 def _create(transport: Transport, sql: str, call: Call) -> Any:
     request = messages.ActionCreatePreparedStatementRequest(query=sql)
-    with _unless_unsupported():
+    with _unless_unsupported(call):
         results = transport.do_action("CreatePreparedStatement", pack_any(request), control_call(call))
     if not results:
         raise UnsupportedRequest("The server prepares no statements.", remedy=_WITHOUT_VALUES)
@@ -133,7 +133,7 @@ def _create(transport: Transport, sql: str, call: Call) -> Any:
 def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) -> bytes:
     """Send the values; returns the handle that holds from now on (Flight SQL, DoPutPreparedStatementResult)."""
     command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-    with _unless_unsupported():
+    with _unless_unsupported(call):
         answer = transport.do_put(command, row.schema, [row], control_call(call))
     try:
         renewed = parse_message(messages.DoPutPreparedStatementResult, answer or b"")
@@ -174,10 +174,13 @@ def places_as_given(statement: BoundStatement) -> Iterator[None]:
 
 
 @contextmanager
-def _unless_unsupported() -> Iterator[None]:
+def _unless_unsupported(call: Call) -> Iterator[None]:
+    """Say that the server lacks prepared statements, unless it says itself that the statement is at fault."""
     try:
         yield
     except (UnsupportedStatement, UnsupportedRequest) as error:
+        if isinstance(error, UnsupportedStatement) and call.record.error_details is not None:
+            raise
         raise UnsupportedRequest(
             "The server does not take values apart from the statement.", remedy=_WITHOUT_VALUES, query_id=error.query_id
         ) from error

@@ -145,7 +145,10 @@ def _conversion_error(text: str, context: Context) -> MicromegasError:
         # DataFusion announces one type and gives another, for example where a UNION mixes text and numbers.
         return _value_error(text, context)
     if "out of bounds timestamp" in text:
-        return InvalidStatement("A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.")
+        return InvalidStatement(
+            "A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.",
+            remedy="Ask for it as text: CAST(x AS VARCHAR).",
+        )
     return _internal(text, "a result could not be converted", context)
 
 

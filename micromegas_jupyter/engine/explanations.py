@@ -132,7 +132,14 @@ _PLANNING: Final = (
 
 _PLANNING_BY_TYPE: Final = (
     (
-        re.compile(r"Function '(\w+)' failed to match any signature"),
+        re.compile(r"Cannot get result type for temporal operation (.+?): "),
+        lambda found: Explanation(
+            what=f"{_short(found[1])} cannot be calculated.",
+            remedy="Add an interval to a time, or subtract it; a placeholder for one is written CAST(? AS INTERVAL).",
+        ),
+    ),
+    (
+        re.compile(r"Function '(\w+)' (?:failed to match any signature|user-defined coercion failed)"),
         lambda found: Explanation(
             what=f"The function {_short(found[1])} does not take these arguments.",
             remedy="Give it other arguments, or convert them with CAST.",

@@ -23,6 +23,7 @@ from micromegas_jupyter.errors import (
     Rejected,
     StatementRefused,
     UnsupportedRequest,
+    UnsupportedStatement,
     UsageError,
 )
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
@@ -171,6 +172,14 @@ def test_a_statement_is_prepared(alice: FlightSQLClient) -> None:
 
     assert statement.dataset_schema.names == ["n"]
     assert [batch.to_pydict() for batch in alice.prepared_statement_stream(statement)] == [{"n": [1]}]
+
+
+@pytest.mark.parametrize("sql", ["SELECT :a FETCH FIRST 1 ROWS ONLY", "SELECT INTERVAL :a"])
+def test_a_statement_with_values_that_the_engine_does_not_implement_is_said_to_be_at_fault(
+    alice: FlightSQLClient, sql: str
+) -> None:
+    with pytest.raises(UnsupportedStatement, match="The engine does not implement"):
+        alice.query(sql, params={"a": 1})
 
 
 def test_ingest_is_not_offered(alice: FlightSQLClient) -> None:

@@ -145,3 +145,30 @@ def test_a_described_plan_shows_no_path(ask: Asker, options: str) -> None:
     assert not FOLDER.search(str(rows))
     assert "failing lake" not in str(rows)
     assert "failing%20lake" not in str(rows)
+
+
+@pytest.mark.parametrize(
+    ("sql", "remedy"),
+    [
+        ("SELECT time + ? FROM log_entries", "CAST(? AS INTERVAL)"),
+        ("SELECT arrow_cast(253402300799, 'Timestamp(Second, None)')", "CAST(x AS VARCHAR)"),
+        ("SELECT element_at([1, 2], INTERVAL '1 day')", "convert them with CAST"),
+    ],
+)
+def test_a_way_out_is_told(ask: Asker, sql: str, remedy: str) -> None:
+    with pytest.raises(InvalidStatement) as failed:
+        ask.rows(sql)
+
+    assert remedy in failed.value.remedy
+    assert "Internal error" not in failed.value.what
+
+
+def test_the_way_out_leads_out(ask: Asker) -> None:
+    hour = pa.record_batch({"0": pa.array([3600], pa.duration("s"))})
+
+    found = ask.rows("SELECT time + CAST(? AS INTERVAL) - time AS later FROM log_entries LIMIT 1", parameters=hour)
+
+    assert str(found[0]["later"]) == "0 days 01:00:00"
+    assert ask.rows("SELECT CAST(arrow_cast(253402300799, 'Timestamp(Second, None)') AS VARCHAR) AS far") == [
+        {"far": "9999-12-31T23:59:59"}
+    ]
