@@ -4,9 +4,13 @@ What is asked for, where, and as whom is each command's own matter.
 """
 
 import argparse
+import errno
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from micromegas_jupyter.cli.notice import show_notice
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, print_rows
@@ -14,6 +18,8 @@ from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client import FlightSQLClient
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +55,7 @@ def print_answer_of(
         MicromegasError: It cannot be run.
     """
     client.tell_notices(show_notice)
-    with client.open_query(sql, begin, end) as reader:
+    with client.open_query(sql, begin, end) as reader, _enough_room(sys.stdout):
         count = print_rows(
             reader.schema,
             reader,
@@ -57,6 +63,21 @@ def print_answer_of(
             output_format=arguments.format,
             max_column_width=arguments.max_colwidth,
         )
-    sys.stdout.flush()
+        sys.stdout.flush()
     if count == 0:
         print("no rows", file=sys.stderr)
+
+
+@contextmanager
+def _enough_room(output: TextIO) -> Iterator[None]:
+    """Say that there is no room left for the output, which is neither the server's fault nor this program's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # Or Python would try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        raise UsageError(
+            f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
+        ) from error

@@ -9,6 +9,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
+from micromegas_jupyter.errors import UsageError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -32,6 +34,9 @@ def print_rows(
         output: Where the text goes.
         output_format: `table`, `csv` (RFC 4180) or `json` (a list of objects, times as RFC 3339 with all digits).
         max_column_width: Longer cells of a table are cut with `...`; 0 means never.
+
+    Raises:
+        UsageError: The format cannot hold the columns; nothing was written.
     """
     if output_format == "csv":
         return _print_csv(schema, batches, output)
@@ -81,10 +86,22 @@ def _visible(character: str) -> str:
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\x{ord(character):02x}")
 
 
-def _rows(batches: Iterable["pa.RecordBatch"]) -> Iterator[list[Any]]:
+def _rows(batches: Iterable["pa.RecordBatch"], *, as_text: bool = True) -> Iterator[list[Any]]:
+    """Return the values of each row as JSON holds them; as text, numbers that JSON has no word for have theirs."""
     for batch in batches:
-        columns = [_plain_column(column) for column in batch.columns]
+        columns = [(_number_texts if as_text else _plain_column)(column) for column in batch.columns]
         yield from (list(row) for row in zip(*columns, strict=True))
+
+
+def _number_texts(column: "pa.Array") -> list[Any]:
+    import pyarrow as pa
+
+    if not pa.types.is_floating(column.type):
+        return _plain_column(column)
+    return [
+        value if value is None or math.isfinite(value) else "NaN" if math.isnan(value) else str(value)
+        for value in column.to_pylist()
+    ]
 
 
 def _plain_column(column: "pa.Array") -> list[Any]:
@@ -148,7 +165,13 @@ def _csv_value(value: object) -> object:
 
 def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO) -> int:
     names = schema.names
-    rows = _rows(batches)
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise UsageError(
+            f"Several columns of the result are called {cell_text(twice)}, and a JSON object can hold one.",
+            remedy="Give each a name of its own with AS, or use --format csv.",
+        )
+    rows = _rows(batches, as_text=False)
     count = 0
     output.write("[")
     while chunk := list(islice(rows, 1000)):

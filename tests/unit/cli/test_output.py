@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.cli.output import print_rows
+from micromegas_jupyter.errors import UsageError
 
 SCHEMA = pa.schema(
     [
@@ -93,3 +94,42 @@ def test_a_time_of_day_without_nanoseconds_is_printed_as_rfc_3339() -> None:
     print_rows(batch.schema, [batch], output=output, output_format="json")
 
     assert json.loads(output.getvalue()) == [{"t": "2026-01-02T00:00:00+00:00"}]
+
+
+NUMBERS = pa.record_batch({"x": pa.array([float("nan"), float("inf"), float("-inf"), None, 0.5])})
+
+
+def test_csv_tells_numbers_that_are_none_from_missing_ones() -> None:
+    output = io.StringIO()
+
+    print_rows(NUMBERS.schema, [NUMBERS], output=output, output_format="csv")
+
+    assert output.getvalue() == 'x\nNaN\ninf\n-inf\n""\n0.5\n'
+
+
+def test_a_table_does_too() -> None:
+    output = io.StringIO()
+
+    print_rows(NUMBERS.schema, [NUMBERS], output=output, output_format="table")
+
+    assert [line.strip() for line in output.getvalue().splitlines()[2:]] == ["NaN", "inf", "-inf", "", "0.5"]
+
+
+def test_json_has_no_word_for_them() -> None:
+    output = io.StringIO()
+
+    print_rows(NUMBERS.schema, [NUMBERS], output=output, output_format="json")
+
+    assert [row["x"] for row in json.loads(output.getvalue())] == [None, None, None, None, 0.5]
+
+
+def test_json_loses_no_column_to_another_of_its_name() -> None:
+    batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["a", "a"])
+    output = io.StringIO()
+
+    with pytest.raises(UsageError, match="Several columns of the result are called a"):
+        print_rows(batch.schema, [batch], output=output, output_format="json")
+
+    assert output.getvalue() == ""
+    print_rows(batch.schema, [batch], output=output, output_format="csv")
+    assert output.getvalue() == "a,a\n1,2\n"
