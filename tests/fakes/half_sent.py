@@ -5,7 +5,6 @@ Source: RFC 9113, sections 5.2 (flow control), 6.5 (SETTINGS), 6.7 (PING), 6.9 (
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import struct
 from typing import TYPE_CHECKING, Final
@@ -57,8 +56,12 @@ class HalfSender:
 
     def step(self) -> None:
         """Read what has come, and send what may be sent."""
-        with contextlib.suppress(BlockingIOError, InterruptedError):
+        try:
             self._take(self.socket.recv(1 << 16))
+        except (BlockingIOError, InterruptedError):
+            pass  # nothing has come
+        except OSError:
+            self.is_over = True
         while self.wants_to_send:
             if not self._out:
                 part = (self._head + bytes(_FRAME_BYTES))[: min(_FRAME_BYTES, self._room())]

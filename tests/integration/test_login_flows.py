@@ -80,17 +80,21 @@ def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
     assert idp.seen("/token") == []
 
 
-def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(idp: ScriptedProvider) -> None:
+def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
+    idp: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = FakeClock(SYSTEM_CLOCK.now())
     pause = FakePause(clock)
     idp.device.interval_seconds, idp.device.lifetime_seconds = 5, 60
     with RawServer(hang) as server:
         idp.metadata_changes["token_endpoint"] = server.url
-        http = ProviderHttp(timeout_seconds=0.2)
+        http = ProviderHttp()
         connection = ProviderConnection(idp.issuer, "notebook", None, http=http, clock=clock)
         login = start_login(
             Flow.DEVICE, LoginRequest(), connection, clock=clock, randomness=SYSTEM_RANDOMNESS, device_stop=pause
         )
+        # From here on only what hangs is asked.
+        monkeypatch.setattr(http, "_timeout_seconds", 0.2)
 
         with pytest.raises(ProviderUnavailable):
             login.tokens()
