@@ -131,7 +131,8 @@ def test_a_folder_that_cannot_be_made_is_told_without_its_path(tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_no_choice_of_writers_at_the_same_time_is_lost(environ):
+def test_no_choice_of_writers_at_the_same_time_is_lost(environ, monkeypatch):
+    monkeypatch.setattr(flow_memory, "LOCK_WAIT_SECONDS", 60.0)  # who waits longest may do so for long
     profiles = [ClientSettings(profile=f"p{number}") for number in range(16)]
     start = threading.Barrier(len(profiles))
 

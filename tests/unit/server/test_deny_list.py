@@ -16,7 +16,7 @@ from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import StatementRequest, sql_hash
 from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
-from micromegas_jupyter.server import DenyList
+from micromegas_jupyter.server import DenyList, denial_file
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.audit import QueryFacts
 from micromegas_jupyter.server.headers import ClientTags
@@ -141,7 +141,10 @@ def test_rules_outlive_a_restart_in_a_file_of_their_owner(open_list: Callable[..
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_rules_that_are_made_at_once_are_all_kept(open_list: Callable[..., DenyList]) -> None:
+def test_rules_that_are_made_at_once_are_all_kept(
+    open_list: Callable[..., DenyList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denial_file, "_LOCK_SECONDS", 60.0)  # who waits longest may do so for long
     lists = [open_list() for _ in range(4)]
 
     with ThreadPoolExecutor(4) as pool:
