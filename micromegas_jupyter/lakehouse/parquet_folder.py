@@ -14,11 +14,13 @@ import pyarrow.parquet
 
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lakehouse.wider_types import wider_type
 
 _SUFFIX: Final = ".parquet"
 _HIDDEN: Final = (".", "_")
 _TIME: Final = "time"
 _MAX_FILES: Final = 10_000
+_LONGEST_NAME: Final = 100
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -202,11 +204,15 @@ def _storage(kind: pa.DataType) -> pa.DataType:
 
 def _joined(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
     """Return the columns of both; one that not every file has is null in the others."""
-    try:
-        joined = pa.unify_schemas([schema, other])
-    except pa.ArrowException:
-        raise _Unusable("is left out: a column has another type than in the files before it") from None
-    return pa.schema([field.with_nullable(nullable=True) for field in joined])
+    kinds = {field.name: field.type for field in schema}
+    for field in other:
+        kind = wider_type(kinds.get(field.name, field.type), field.type)
+        if kind is None:
+            raise _Unusable(
+                f"is left out: its column {field.name[:_LONGEST_NAME]!r} has another type than in the files before it"
+            )
+        kinds[field.name] = kind
+    return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
 
 
 def _build(name: str, files: Iterable[Path], schema: pa.Schema) -> TableSnapshot:

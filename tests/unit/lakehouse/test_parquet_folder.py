@@ -59,7 +59,9 @@ def test_a_file_whose_columns_contradict_the_others_is_left_out_and_told(tmp_pat
 
     (trips,) = folder.snapshot()
     assert trips.files == (str(tmp_path / "trips" / "1.parquet"),)
-    assert folder.problems == ("trips/2.parquet is left out: a column has another type than in the files before it.",)
+    assert folder.problems == (
+        "trips/2.parquet is left out: its column 'n' has another type than in the files before it.",
+    )
 
 
 def test_a_table_with_a_time_can_be_cut_to_a_range(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Two types become one only where no value is lost, and files of both are read as one table."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
+from micromegas_jupyter.lakehouse.wider_types import wider_type
+from tests.fakes.fixed_tables import FixedTables
+from tests.unit.engine.conftest import Asker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CATEGORIES = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wider"),
+    [
+        (CATEGORIES, CATEGORIES, CATEGORIES),
+        (pa.null(), CATEGORIES, CATEGORIES),
+        (pa.list_(pa.int8()), pa.null(), pa.list_(pa.int8())),
+        (pa.string(), CATEGORIES, pa.string()),
+        (pa.large_string(), pa.string_view(), pa.string()),
+        (pa.large_binary(), pa.binary(), pa.binary()),
+        (pa.dictionary(pa.int8(), pa.int16()), pa.int32(), pa.int32()),
+        (pa.int8(), pa.int64(), pa.int64()),
+        (pa.uint8(), pa.uint32(), pa.uint32()),
+        (pa.uint32(), pa.int8(), pa.int64()),
+        (pa.uint64(), pa.int64(), None),
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.int32(), pa.float32(), pa.float64()),
+        (pa.int64(), pa.float64(), None),
+        (pa.timestamp("s", "UTC"), pa.timestamp("us", "+00:00"), pa.timestamp("us", "UTC")),
+        (pa.timestamp("ns"), pa.timestamp("ms"), pa.timestamp("ns")),
+        (pa.timestamp("ns", "UTC"), pa.timestamp("ns"), None),
+        (pa.timestamp("ns", "UTC"), pa.timestamp("ns", "Europe/Paris"), None),
+        (pa.decimal128(10, 2), pa.decimal128(12, 4), pa.decimal128(12, 4)),
+        (pa.decimal128(10, 0), pa.decimal128(10, 4), pa.decimal128(14, 4)),
+        (pa.decimal128(38, 0), pa.decimal128(38, 4), None),
+        (pa.decimal128(10, 2), pa.float64(), None),
+        (pa.string(), pa.int64(), None),
+        (pa.string(), pa.binary(), None),
+        (pa.bool_(), pa.int8(), None),
+    ],
+)
+def test_the_wider_type_is_the_same_from_both_sides(
+    first: pa.DataType, second: pa.DataType, wider: pa.DataType | None
+) -> None:
+    assert wider_type(first, second) == wider
+    assert wider_type(second, first) == wider
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "literal"),
+    [
+        (pa.array(["a", "b"]).dictionary_encode(), pa.array(["a", None], pa.large_string()), "'a'"),
+        (pa.array([1, -5], pa.int32()), pa.array([1, None], pa.int64()), "1"),
+        (pa.array([1, -5], pa.int16()), pa.array([1.0, 1.5]), "1"),
+        (
+            pa.array([2, 3], pa.timestamp("ms")),
+            pa.array([2_000_000, None], pa.timestamp("ns")),
+            "to_timestamp_millis(2)",
+        ),
+        (pa.array([Decimal("1.5"), None], pa.decimal128(9, 2)), pa.array([Decimal("1.5"), Decimal("2.0625")]), "1.5"),
+    ],
+)
+def test_files_of_both_types_are_filtered_and_grouped_as_one_table(
+    tmp_path: Path, first: pa.Array, second: pa.Array, literal: str
+) -> None:
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"v": first}), tmp_path / "t" / "1.parquet")
+    pq.write_table(pa.table({"v": second}), tmp_path / "t" / "2.parquet")
+    folder = ParquetFolder(tmp_path)
+
+    with closing(DataFusionEngine(folder, EngineSettings(planning_threads=1))) as engine:
+        ask = Asker(engine, FixedTables([]))
+        found = ask.rows(f"SELECT count(*) AS n FROM t WHERE v = {literal}")
+        others = ask.rows(f"SELECT count(*) AS n FROM t WHERE v <> {literal} OR v IS NULL")
+        groups = ask.rows("SELECT count(*) AS n FROM t GROUP BY v ORDER BY n DESC")
+
+    assert folder.problems == ()
+    assert (found, others) == ([{"n": 2}], [{"n": 2}])
+    assert [row["n"] for row in groups] == [2, 1, 1]
