@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-NOW = datetime.now(UTC)
 LONG_EXE = "/opt/" + "x" * 80 + "/Game.exe"
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("telemetry")
-    times = [NOW - timedelta(minutes=minutes) for minutes in (3, 2, 1)]
+    now = datetime.now(UTC)  # the commands look back for an hour, so not when the tests are collected
+    times = [now - timedelta(minutes=minutes) for minutes in (3, 2, 1)]
     tables = {
         "processes": {
             "process_id": ["p1", "it's"],

@@ -7,6 +7,7 @@ to go. Whether a secret is in it is the test's to find out.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import json
@@ -147,8 +148,10 @@ class Watch:
         place = Path(os.fsdecode(path))
         if folder not in {None, -1}:
             place = Path(f"/proc/self/fd/{folder}").readlink() / place
-        if place.is_file() and place.stat().st_size <= _MAX_FILE_BYTES:
-            self._notes.add("file", str(place), place.read_bytes().decode("latin-1"), mode=place.stat().st_mode & 0o777)
+        with contextlib.suppress(FileNotFoundError):  # another process may take it away at the same moment
+            if place.is_file() and (found := place.stat()).st_size <= _MAX_FILE_BYTES:
+                text = place.read_bytes().decode("latin-1")
+                self._notes.add("file", str(place), text, mode=found.st_mode & 0o777)
         self.look_at_objects()
 
 
