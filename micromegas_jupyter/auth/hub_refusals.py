@@ -78,6 +78,13 @@ REFUSALS: dict[str, Refusal] = {
         what="Your sign-in at JupyterHub has ended.",
         remedy="Log out of the Hub and in again, then go on here.",
     ),
+    "not_renewed": Refusal(
+        error_class=LoginRequired,
+        what="The identity provider renews your sign-in at JupyterHub without the token that the Hub hands on, and the "
+        "last one has ended.",
+        remedy="Log out of the Hub and in again. The Hub's administrator can hand on tokens of the other kind (bearer, "
+        f"docs/jupyterhub.md). {_OTHERWISE}",
+    ),
     "exchange_refused": Refusal(
         error_class=LoginRequired,
         what="The identity provider does not let JupyterHub exchange your token for one that the server takes.",

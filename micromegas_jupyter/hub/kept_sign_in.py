@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 REFUSED_MARK: Final = "micromegas_refresh_refused"
 """Set in the auth state when the provider has refused to renew a sign-in; the next sign-in replaces it all."""
 
+STALE_MARK: Final = "micromegas_renewed_without_token"
+"""Set in the auth state when the provider has renewed a sign-in and brought no newer token of the wanted kind."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldBearer:
@@ -51,17 +54,28 @@ def is_refused(auth_state: Mapping[str, object]) -> bool:
     return auth_state.get(REFUSED_MARK) is True
 
 
+def is_stale(auth_state: Mapping[str, object]) -> bool:
+    """Whether the provider's renewals bring no newer token of the wanted kind."""
+    return auth_state.get(STALE_MARK) is True
+
+
 def is_same_sign_in(old: Secret | None, new: Secret | None) -> bool:
     """Whether a renewed ID token continues the sign-in of the old one; it does when either is missing.
 
-    Source: OpenID Connect Core 1.0 section 12.2.
+    Its audience may have become larger. Source: OpenID Connect Core 1.0 section 12.2.
     """
     if old is None or new is None:
         return True
     before, after = _claims(old), _claims(new)
     if before is None or after is None:
         return after is not None
-    return all(before.get(name) == after.get(name) for name in ("iss", "sub", "aud"))
+    is_same_person = all(before.get(name) == after.get(name) for name in ("iss", "sub"))
+    return is_same_person and _audience(before) <= _audience(after)
+
+
+def _audience(claims: Mapping[str, object]) -> frozenset[str]:
+    stated = claims.get("aud")
+    return frozenset(map(str, stated)) if isinstance(stated, list) else frozenset({str(stated)})
 
 
 def _held(token: Secret) -> HeldBearer | None:

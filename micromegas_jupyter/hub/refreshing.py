@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
-from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, is_refused, is_same_sign_in, read_bearer
+from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, STALE_MARK, is_refused, is_same_sign_in, read_bearer
 from micromegas_jupyter.oidc.token import build_token_error, usable_token
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -79,7 +79,7 @@ class SignInRefresher:
                 return self._leave(user.name, is_due=held is None or self._is_due(held))
             if not self._is_due(held) or self._is_paused(user.name):
                 return True
-            return await self._renew(authenticator, user, state)
+            return await self._renew(authenticator, user, state, held=held)
 
     def _leave(self, name: str, *, is_due: bool) -> bool | None:
         """Leave a person to OAuthenticator, which asks for a new sign-in at the end, but not again and again."""
@@ -103,7 +103,9 @@ class SignInRefresher:
             margin = min(margin, held.lifetime_seconds * _SHARE_OF_LIFETIME)
         return held.expires_at.timestamp() - self._clock.now().timestamp() < margin
 
-    async def _renew(self, authenticator: Any, user: Any, state: dict[str, Any]) -> bool | dict[str, Any]:
+    async def _renew(
+        self, authenticator: Any, user: Any, state: dict[str, Any], *, held: HeldBearer
+    ) -> bool | dict[str, Any]:
         # Never cut off, but by its own time-out: the provider may have replaced the refresh token already.
         fields = authenticator.build_refresh_token_request_params(state["refresh_token"])
         try:
@@ -113,7 +115,13 @@ class SignInRefresher:
         if not is_same_sign_in(usable_token(state.get("id_token")), usable_token(answer.get("id_token"))):
             _LOG.error("The identity provider renewed the sign-in of %s with a token for somebody else.", user.name)
             return await self._refuse(user, state)
-        renewed = _merged(state, answer)
+        renewed = {**_merged(state, answer), STALE_MARK: False}
+        fresh = read_bearer(renewed, self._bearer)
+        if fresh is None or fresh.expires_at <= held.expires_at:
+            # At each call it would bring no more, and use a refresh token up each time.
+            _LOG.error("The sign-in of %s was renewed without a new %s.", user.name, self._bearer.value)
+            self._pause(user.name, FAILURE_PAUSE_SECONDS)
+            renewed[STALE_MARK] = True
         await user.save_auth_state(renewed)
         _LOG.info("The sign-in of %s was renewed.", user.name)
         return await _with_groups(authenticator, user, renewed) if authenticator.manage_groups else True

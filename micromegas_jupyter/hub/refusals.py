@@ -108,6 +108,16 @@ def sign_in_again() -> Refused:
     )
 
 
+def not_renewed(bearer: str) -> Refused:
+    """The provider renews the sign-in and brings no new token of the kind that kernels get."""
+    return Refused(
+        status=409,
+        error="not_renewed",
+        message=f"The identity provider renews your sign-in without a new {bearer}, and the last one has ended.",
+        remedy=f"{_SIGN_IN_HINT} The Hub can give kernels tokens of the other kind (bearer). {_ADMIN_HINT}",
+    )
+
+
 def slow_down(seconds: int) -> Refused:
     """The caller asks too often."""
     return Refused(

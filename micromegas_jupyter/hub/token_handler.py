@@ -9,8 +9,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.hub.json_handler import JsonHandler
-from micromegas_jupyter.hub.kept_sign_in import is_refused, read_bearer
-from micromegas_jupyter.hub.refusals import no_auth_state, provider_unavailable, sign_in_again
+from micromegas_jupyter.hub.kept_sign_in import is_refused, is_stale, read_bearer
+from micromegas_jupyter.hub.refusals import no_auth_state, not_renewed, provider_unavailable, sign_in_again
 
 if TYPE_CHECKING:
     from micromegas_jupyter.hub.kept_sign_in import HeldBearer
@@ -54,6 +54,8 @@ class TokenHandler(JsonHandler):
                 return held
             if is_refused(state) or not state.get("refresh_token"):
                 raise sign_in_again()
+            if is_stale(state):
+                raise not_renewed(_BEARER_NAMES[bearer.value])
             if not is_last:
                 await self.owner()  # a Hub with much to do has taken longer than the token had left
         raise provider_unavailable()

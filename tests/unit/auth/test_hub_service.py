@@ -31,6 +31,7 @@ STATUSES = {
     "dangerous_role": 403,
     "no_auth_state": 409,
     "sign_in_again": 409,
+    "not_renewed": 409,
     "exchange_refused": 409,
     "no_redirect": 409,
     "slow_down": 429,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK
+from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, STALE_MARK
 from micromegas_jupyter.hub.refreshing import FAILURE_PAUSE_SECONDS, MAX_PAUSES, SignInRefresher
 from micromegas_jupyter.settings import Bearer
 from tests.fakes.clock import FakeClock
-from tests.fakes.mint import NOW, mint
+from tests.fakes.mint import AUDIENCE, NOW, mint
 
 MARGIN = 60.0
 
@@ -115,6 +115,7 @@ def test_a_token_below_the_margin_is_renewed_and_all_new_tokens_are_kept() -> No
         "refresh_token": "new refresh",
         "scope": ["openid", "lake"],
         "token_response": answer,
+        STALE_MARK: False,
     }
 
 
@@ -134,6 +135,41 @@ def test_an_answer_without_new_refresh_and_id_tokens_keeps_the_old_ones() -> Non
     assert user.state is not None
     assert (user.state["refresh_token"], user.state["id_token"]) == ("old refresh", old_id_token)
     assert user.state["token_response"]["refresh_token"] == "old refresh"
+
+
+@pytest.mark.parametrize("brought", [{}, {"id_token": mint(expires_in=-5)}], ids=["none", "one that has ended"])
+def test_a_renewal_without_a_newer_token_is_marked_and_not_tried_at_each_call(brought: dict[str, str]) -> None:
+    user, authenticator = User(kept(1)), Authenticator({"access_token": "new access", **brought})
+
+    assert refresh(authenticator, user, times=20) == [True] * 20
+    assert authenticator.sent == ["old refresh"]
+    assert user.state is not None
+    assert user.state[STALE_MARK] is True
+
+
+def test_the_mark_goes_when_a_newer_token_comes() -> None:
+    user = User(kept(1, **{STALE_MARK: True}))
+
+    refresh(Authenticator(renewed()), user)
+
+    assert user.state is not None
+    assert user.state[STALE_MARK] is False
+
+
+@pytest.mark.parametrize("audience", [["lake", AUDIENCE], [AUDIENCE]])
+def test_a_renewal_may_add_an_audience(audience: list[str]) -> None:
+    user, answer = User(kept(1)), renewed(id_token=mint(expires_in=900, audience=audience))
+
+    assert refresh(Authenticator(answer), user) == [True]
+    assert user.state is not None
+    assert user.state["id_token"] == answer["id_token"]
+
+
+def test_a_renewal_may_take_no_audience_away() -> None:
+    issued_at = int(NOW.timestamp()) - 600
+    state = kept(1, id_token=mint(expires_in=1, iat=issued_at, audience=["hub", "lake"]))
+
+    assert refresh(Authenticator(renewed(id_token=mint(audience=["lake"]))), User(state)) == [False]
 
 
 def test_half_of_a_short_life_is_margin_enough() -> None:

@@ -17,7 +17,7 @@ from micromegas_jupyter.hub.application import build_application
 from micromegas_jupyter.hub.audit import AUDIT_LOGGER
 from micromegas_jupyter.hub.caller_limits import BURST_CALLS, BURST_UNKNOWN
 from micromegas_jupyter.hub.hub_api import HubApi, TokenOwner
-from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK
+from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, STALE_MARK
 from micromegas_jupyter.hub.refusals import hub_unavailable
 from micromegas_jupyter.hub.service import build_parts
 from micromegas_jupyter.hub.settings import read_service_settings
@@ -150,8 +150,19 @@ def test_a_token_that_ended_while_the_hub_had_much_to_do_is_asked_for_once_more(
         (Hub(state_of(-1)), 503, "provider_unavailable"),
         (Hub(state_of(-1, **{REFUSED_MARK: True})), 409, "sign_in_again"),
         (Hub(state_of(-1, refresh_token=None)), 409, "sign_in_again"),
+        (Hub(state_of(-1, **{STALE_MARK: True})), 409, "not_renewed"),
     ],
-    ids=["Hub down", "nothing kept", "no ID token", "opaque", "no end", "provider down", "refused", "no refresh token"],
+    ids=[
+        "Hub down",
+        "nothing kept",
+        "no ID token",
+        "opaque",
+        "no end",
+        "provider down",
+        "refused",
+        "no refresh token",
+        "stale",
+    ],
 )
 def test_a_refusal_says_what_happened_and_what_to_do(
     hub: Hub, status: int, error: str, caplog: pytest.LogCaptureFixture
