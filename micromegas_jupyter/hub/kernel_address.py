@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.config_sections import read_value
+from micromegas_jupyter.hub.config_sections import class_names, read_value
+from micromegas_jupyter.hub.configuration_checks import SPAWNERS
+from micromegas_jupyter.settings import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from traitlets.config import Config
 
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
+_LOCAL_SPAWNER: Final = "LocalProcessSpawner"
+"""The Hub's default, whose servers run on the Hub's machine."""
 _DEFAULT_URL: Final = "http://:8000"
 _DEFAULT_PARTS: Final = {"ip": "", "port": 8000, "base_url": "/"}
 """What the Hub has for the settings that `bind_url` replaced; one that is set to something else wins over it."""
@@ -24,8 +28,9 @@ _DEFAULT_PARTS: Final = {"ip": "", "port": 8000, "base_url": "/"}
 def kernel_address(config: Config, *, service_url: str, path: str) -> str:
     """Return where kernels find the service.
 
-    That is behind the Hub's proxy. Where kernels could not call there, because of host names of its own or because no
-    certificate is for an IP address, it is the service itself.
+    That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with host names for
+    each server, where no certificate is for an IP address, and where programs of this machine would send a token in
+    plain http to a host that is not the Hub's own, which they do not.
 
     Args:
         config: The Hub's configuration.
@@ -38,7 +43,8 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
     host, port, base = _proxy_place(config)
     below = f"{f'{base}/' if base else ''}{path}"
     is_tls = bool(read_value(config, "JupyterHub", "ssl_cert"))
-    if read_value(config, "JupyterHub", "subdomain_host") or (is_tls and _is_ip(host)):
+    is_closed = _is_ip(host) if is_tls else _is_refused_in_plain(config, host)
+    if read_value(config, "JupyterHub", "subdomain_host") or is_closed:
         return f"{service_url.rstrip('/')}/{below}"
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if is_tls else 'http'}://{shown}:{port or (443 if is_tls else 80)}/{below}"
@@ -72,6 +78,14 @@ def _is_other(value: object, default: object) -> bool:
 
 def _shown_host(host: str) -> str:
     return "127.0.0.1" if host in _ANY_HOST else host
+
+
+def _is_refused_in_plain(config: Config, host: str) -> bool:
+    hub = {read_value(config, "JupyterHub", name) for name in ("hub_ip", "hub_connect_ip")}
+    if host in LOOPBACK_HOSTS or host in hub:
+        return False
+    spawner = read_value(config, "JupyterHub", "spawner_class") or _LOCAL_SPAWNER
+    return _LOCAL_SPAWNER in class_names(spawner, group=SPAWNERS)
 
 
 def _is_ip(host: str) -> bool:

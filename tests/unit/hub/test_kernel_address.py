@@ -38,7 +38,7 @@ def test_kernels_call_where_the_hub_makes_its_proxy_listen(section: dict[str, An
     config.JupyterHub.update(section)
 
     assert JupyterHub(config=config).bind_url == bind_url
-    assert address(**section) == url
+    assert address(**section, spawner_class="dockerspawner.DockerSpawner") == url
 
 
 @pytest.mark.parametrize(
