@@ -42,15 +42,16 @@ def test_a_watcher_is_told_at_once_and_again_when_the_server_begins_to_stop() ->
     assert isinstance(decode_error(dict(known.trailing_metadata())[ERROR_DETAILS_KEY]), ServerUnavailable)
 
 
-def test_watchers_beyond_the_limit_are_refused_and_callers_are_served(flight: FlightHarness) -> None:
-    watchers = [_watch(flight) for _ in range(64)]
-    told = [_status(next(watcher)) for watcher in watchers]
-    one_more = _watch(flight)
-    with pytest.raises(grpc.RpcError):
-        next(one_more)
-    served = flight.query("numbers")
-    for watcher in watchers:
-        watcher.cancel()
+def test_watchers_beyond_the_limit_are_refused_and_callers_are_served() -> None:
+    with running_server() as flight:
+        watchers = [_watch(flight) for _ in range(64)]
+        told = [_status(next(watcher)) for watcher in watchers]
+        one_more = _watch(flight)
+        with pytest.raises(grpc.RpcError):
+            next(one_more)
+        served = flight.query("numbers")
+        for watcher in watchers:
+            watcher.cancel()
 
     assert told == [SERVING] * 64
     assert one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
