@@ -28,7 +28,8 @@ class Place(NamedTuple):
     authority: Authority
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.serving.log().splitlines()]
+        """Return what is written; a line without its end is being written."""
+        return [json.loads(line) for line in self.serving.log().splitlines(keepends=True) if line.endswith("\n")]
 
     def told(self, message: str) -> list[dict[str, Any]]:
         return [line["facts"] for line in self.lines() if line.get("message") == message]

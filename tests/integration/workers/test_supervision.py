@@ -41,9 +41,12 @@ def test_both_workers_answer_on_the_one_port(server: Serving) -> None:
     for _ in range(8):
         assert answers(server.uri)
 
+    def both_are_told() -> bool:
+        text = server.page("/metrics")
+        return 'worker="1"' in text and 'worker="2"' in text
+
+    until(both_are_told, "both workers tell what they count")
     text = server.page("/metrics")
-    assert 'worker="1"' in text
-    assert 'worker="2"' in text
     assert text.count("# TYPE micromegas_server_calls_total counter") <= 1
     assert server.ready_workers() == 2
     assert server.page("/health") == "OK\n"
