@@ -14,6 +14,7 @@ value need none of this, see `harmless`.
 
 from __future__ import annotations
 
+import enum
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,14 @@ _TELLING: Final = (
     "SELECT shown FROM sample WHERE 1 / number = 1 ORDER BY CAST(text AS INT) LIMIT 1",
     "SELECT a.shown FROM sample a JOIN sample b ON CAST(a.text AS INT) = 1 / b.number",
 )
+
+
+class Apart(enum.Enum):
+    """Which tables' rows are kept apart from what a statement does with them."""
+
+    NONE = enum.auto()
+    FILTERED = enum.auto()
+    ALL = enum.auto()
 
 
 def keep_apart(rows: DataFrame) -> DataFrame:

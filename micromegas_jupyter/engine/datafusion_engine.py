@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.barrier import barrier_holds
+from micromegas_jupyter.engine.barrier import Apart, barrier_holds
 from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result, run_now
 from micromegas_jupyter.engine.denial_functions import register_denial_functions
@@ -30,6 +30,7 @@ from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
 from micromegas_jupyter.engine.plan_checks import check_plan, check_work, is_explain, parameter_schema
 from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.reading import Reading, read_statement
+from micromegas_jupyter.engine.right_joins import keeps_the_right_side
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.session_pool import LentSession, SessionPool
 from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
@@ -80,7 +81,7 @@ class _Planned:
     init_seconds: float
     plan_text: str
     work: PlanWork | None = None
-    is_apart: bool = False
+    apart: Apart = Apart.NONE
     lent: LentSession | None = None
 
     @property
@@ -181,12 +182,11 @@ class DataFusionEngine:
         statement = replace(statement, tables=tables, init_seconds=SYSTEM_CLOCK.monotonic() - started)
         context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
         try:
-            planned = self._planned(statement, is_apart=False)
+            planned = self._planned(statement, apart=Apart.NONE)
             if planned.is_filtered:
                 context = replace(context, hides_values=True)
                 planned = self._kept_apart(planned, statement)
-            if may_nest_loops(planned.frame, planned.plan_text):
-                planned = self._planned_with(self._sessions.open_diskless, statement, is_apart=planned.is_apart)
+            planned = self._kept_right(planned, statement)
             return self._query(planned, statement, context)
         except BaseException as error:
             if not is_engine_failure(error):
@@ -208,23 +208,23 @@ class DataFusionEngine:
                 raise
             return None
 
-    def _planned(self, statement: _Statement, *, is_apart: bool) -> _Planned:
+    def _planned(self, statement: _Statement, *, apart: Apart) -> _Planned:
         reading = statement.reading
         if may_be_one_row(reading.mentions.names) and not mentions_any(reading.mentions, statement.tables):
             planned = (
                 _planned_in(self._sessions.bare, statement)
                 if reading.needs_nothing
-                else self._planned_with(self._sessions.open_diskless, statement, is_apart=is_apart)
+                else self._planned_with(self._sessions.open_diskless, statement, apart=apart)
             )
             if is_one_row(planned.plan_text):
                 return planned
         if not reading.needs_nothing:
-            return self._planned_with(self._sessions.open, statement, is_apart=is_apart)
+            return self._planned_with(self._sessions.open, statement, apart=apart)
         lent = self._lending.lend()
-        return replace(self._planned_with(lambda: lent.session, statement, is_apart=is_apart), lent=lent)
+        return replace(self._planned_with(lambda: lent.session, statement, apart=apart), lent=lent)
 
     def _planned_with(
-        self, open_session: Callable[[], SessionContext], statement: _Statement, *, is_apart: bool
+        self, open_session: Callable[[], SessionContext], statement: _Statement, *, apart: Apart
     ) -> _Planned:
         """Return a plan in a session of its own with all that the statement mentions."""
         started = SYSTEM_CLOCK.monotonic()
@@ -244,10 +244,10 @@ class DataFusionEngine:
             statement.tables,
             mentions=mentions,
             time_range=statement.request.time_range,
-            is_apart=is_apart,
+            apart=apart,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        return _planned_in(session, statement, tables=tables, init_seconds=init_seconds, is_apart=is_apart)
+        return _planned_in(session, statement, tables=tables, init_seconds=init_seconds, apart=apart)
 
     def _kept_apart(self, planned: _Planned, statement: _Statement) -> _Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
@@ -267,7 +267,15 @@ class DataFusionEngine:
             return planned
         if not self._barrier_holds:
             raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
-        return self._planned(statement, is_apart=True)
+        return self._planned(statement, apart=Apart.FILTERED)
+
+    def _kept_right(self, planned: _Planned, statement: _Statement) -> _Planned:
+        """Return a plan that gives the right rows where the engine would give others, because of a join."""
+        if keeps_the_right_side(planned.plan_text):
+            planned = self._planned_with(self._sessions.open, statement, apart=Apart.ALL)
+        if may_nest_loops(planned.frame, planned.plan_text):
+            planned = self._planned_with(self._sessions.open_diskless, statement, apart=planned.apart)
+        return planned
 
     @functools.cached_property
     def _barrier_holds(self) -> bool:
@@ -320,16 +328,14 @@ def _planned_in(
     *,
     tables: Sequence[VisibleTable] = (),
     init_seconds: float = 0.0,
-    is_apart: bool = False,
+    apart: Apart = Apart.NONE,
 ) -> _Planned:
     frame = session.sql_with_options(statement.reading.placeholders.sql, READ_ONLY, param_values=statement.values)
     plan = frame.logical_plan()
     plan_text = check_plan(plan)
     # Behind the barrier it is the same statement.
-    work = None if is_apart else check_work(plan, statement.reading.scanned)
-    return _Planned(
-        frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work, is_apart=is_apart
-    )
+    work = None if apart is not Apart.NONE else check_work(plan, statement.reading.scanned)
+    return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work, apart=apart)
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

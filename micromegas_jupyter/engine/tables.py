@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
-from micromegas_jupyter.engine.barrier import keep_apart
+from micromegas_jupyter.engine.barrier import Apart, keep_apart
 from micromegas_jupyter.engine.file_errors import file_gone
 from micromegas_jupyter.engine.flat_schema import flat_schema
 from micromegas_jupyter.engine.names import quoted
@@ -89,7 +89,7 @@ class TableBuilder:
         *,
         mentions: Mention,
         time_range: TimeRange | None,
-        is_apart: bool,
+        apart: Apart,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them.
 
@@ -101,7 +101,7 @@ class TableBuilder:
             tables: All tables of the caller.
             mentions: The names in the statement.
             time_range: What tables with a time are cut to; None for all rows.
-            is_apart: Whether filtered rows are kept apart from what the caller wrote, by `barrier.keep_apart`.
+            apart: Which tables' rows are kept apart from what the caller wrote, by `barrier.keep_apart`.
 
         Raises:
             Unavailable: A file of a mentioned table is gone.
@@ -115,7 +115,13 @@ class TableBuilder:
                 _check_files(snapshot)
                 rows = self._rows(context, snapshot)
                 named = table if mentions.has(table.raw_name or "") else replace(table, raw_name=None)
-                self._register(context, named, rows, time_range=time_range, is_apart=is_apart)
+                self._register(
+                    context,
+                    named,
+                    rows,
+                    time_range=time_range,
+                    is_apart=apart is Apart.ALL or (apart is Apart.FILTERED and bool(table.conditions)),
+                )
                 registered.append(table)
             elif wants_names:
                 unfiltered = replace(table, conditions=(), raw_name=None)
@@ -153,8 +159,8 @@ class TableBuilder:
             rows = self.conditions.apply(rows, table.conditions, table=snapshot.name)
             if cut_last:
                 rows = _cut(rows, snapshot, time_range)
-            if is_apart:
-                rows = keep_apart(rows)
+        if is_apart:
+            rows = keep_apart(rows)
         context.register_table(quoted(snapshot.name), rows.into_view())
 
 
