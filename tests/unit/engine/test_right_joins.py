@@ -62,3 +62,10 @@ def test_a_condition_stays_with_its_side(joined: Asker, sql: str, count: int) ->
 )
 def test_only_joins_that_keep_the_right_side_count(plan: str, *, kept: bool) -> None:
     assert keeps_the_right_side(plan) is kept
+
+
+def test_what_a_join_has_seen_filters_no_column_of_another_table(joined: Asker) -> None:
+    plan = joined.rows("EXPLAIN SELECT t.n, u.n AS m FROM t JOIN u ON t.a = u.a WHERE u.f > 0")
+
+    assert "HashJoinExec" in str(plan)
+    assert "DynamicFilter" not in str(plan)
