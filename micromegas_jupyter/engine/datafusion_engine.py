@@ -8,7 +8,7 @@ and admission came before; status codes and framing come after.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -21,31 +21,31 @@ from micromegas_jupyter.engine.errors import Context, is_engine_failure, transla
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.identity import register_identity_functions
+from micromegas_jupyter.engine.joins import look_at_joins, may_join
 from micromegas_jupyter.engine.kept_answers import KeptAnswers
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
-from micromegas_jupyter.engine.nested_loops import may_nest_loops
 from micromegas_jupyter.engine.one_row import ReadyQuery, is_one_row, may_be_one_row
 from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
-from micromegas_jupyter.engine.plan_checks import check_plan, check_work, is_explain, parameter_schema
+from micromegas_jupyter.engine.plan_checks import is_explain, parameter_schema
+from micromegas_jupyter.engine.planned import Planned, Statement, planned_in
 from micromegas_jupyter.engine.pool import PlanningPool
-from micromegas_jupyter.engine.reading import Reading, read_statement
-from micromegas_jupyter.engine.right_joins import keeps_the_right_side
+from micromegas_jupyter.engine.reading import read_statement
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
-from micromegas_jupyter.engine.session_pool import LentSession, SessionPool
-from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
+from micromegas_jupyter.engine.session_pool import SessionPool
+from micromegas_jupyter.engine.sessions import Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.engine.work_class import estimate_work
-from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
+from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused, UnsupportedStatement
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from datafusion import DataFrame, SessionContext
+    from datafusion import SessionContext
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
@@ -53,40 +53,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.leftovers import LeftoverEvents
     from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.engine.placeholders import Placeholders
-    from micromegas_jupyter.engine.plan_work import PlanWork
     from micromegas_jupyter.engine.settings import EngineSettings
-    from micromegas_jupyter.engine.visibility import VisibleTable
-    from micromegas_jupyter.errors import MicromegasError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Statement:
-    """One request after its text was read, and the tables that its caller sees."""
-
-    request: StatementRequest
-    caller: AuthContext
-    reading: Reading
-    values: dict[str, pa.Scalar] = field(repr=False)
-    tables: list[VisibleTable] = field(default_factory=list, repr=False)
-    init_seconds: float = 0.0
-    failures: list[MicromegasError] = field(default_factory=list, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
-    """A statement's plan, and the tables in its session."""
-
-    frame: DataFrame
-    tables: Sequence[VisibleTable]
-    init_seconds: float
-    plan_text: str
-    work: PlanWork | None = None
-    apart: Apart = Apart.NONE
-    lent: LentSession | None = None
-
-    @property
-    def is_filtered(self) -> bool:
-        return any(table.conditions for table in self.tables)
 
 
 class DataFusionEngine:
@@ -112,6 +79,7 @@ class DataFusionEngine:
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
         self._lending = SessionPool(self._sessions.open)
+        self._lending_for_joins = SessionPool(self._sessions.open_for_joins)
         self._conditions = Conditions()
         self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
         self._pool = PlanningPool(settings.planning_threads)
@@ -163,6 +131,7 @@ class DataFusionEngine:
         self._pool.close()
         self._answers.clear()
         self._lending.close()
+        self._lending_for_joins.close()
         self._sessions.close()
 
     def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
@@ -174,7 +143,7 @@ class DataFusionEngine:
         placeholders = reading.placeholders
         request = with_plain_parameters(request, placeholders.columns)
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
-        statement = _Statement(request=request, caller=caller, reading=reading, values=values)
+        statement = Statement(request=request, caller=caller, reading=reading, values=values)
         if reading.may_stand_alone and (alone := self._alone(statement)) is not None:
             return alone
         started = SYSTEM_CLOCK.monotonic()
@@ -193,13 +162,13 @@ class DataFusionEngine:
                 raise
             raise _placed(translate(error, context), placeholders) from error
 
-    def _alone(self, statement: _Statement) -> PlannedQuery | None:
+    def _alone(self, statement: Statement) -> PlannedQuery | None:
         """Return the query of a statement that is one row made of nothing, without a look at the tables.
 
         None for any other, and where planning fails: with the tables it fails again, and is explained better.
         """
         try:
-            planned = _planned_in(self._sessions.bare, statement)
+            planned = planned_in(self._sessions.bare, statement)
             if not is_one_row(planned.plan_text):
                 return None
             return self._query(planned, statement, Context(sql=statement.reading.placeholders.sql))
@@ -208,24 +177,27 @@ class DataFusionEngine:
                 raise
             return None
 
-    def _planned(self, statement: _Statement, *, apart: Apart) -> _Planned:
+    def _planned(self, statement: Statement, *, apart: Apart, joins: bool = False) -> Planned:
         reading = statement.reading
         if may_be_one_row(reading.mentions.names) and not mentions_any(reading.mentions, statement.tables):
             planned = (
-                _planned_in(self._sessions.bare, statement)
+                planned_in(self._sessions.bare, statement)
                 if reading.needs_nothing
                 else self._planned_with(self._sessions.open_diskless, statement, apart=apart)
             )
             if is_one_row(planned.plan_text):
                 return planned
+        joins = joins or reading.names_join
         if not reading.needs_nothing:
-            return self._planned_with(self._sessions.open, statement, apart=apart)
-        lent = self._lending.lend()
-        return replace(self._planned_with(lambda: lent.session, statement, apart=apart), lent=lent)
+            open_session = self._sessions.open_for_joins if joins else self._sessions.open
+            return replace(self._planned_with(open_session, statement, apart=apart), is_for_joins=joins)
+        lent = (self._lending_for_joins if joins else self._lending).lend()
+        planned = self._planned_with(lambda: lent.session, statement, apart=apart)
+        return replace(planned, is_for_joins=joins, lent=lent)
 
     def _planned_with(
-        self, open_session: Callable[[], SessionContext], statement: _Statement, *, apart: Apart
-    ) -> _Planned:
+        self, open_session: Callable[[], SessionContext], statement: Statement, *, apart: Apart
+    ) -> Planned:
         """Return a plan in a session of its own with all that the statement mentions."""
         started = SYSTEM_CLOCK.monotonic()
         mentions = statement.reading.mentions
@@ -247,9 +219,9 @@ class DataFusionEngine:
             apart=apart,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        return _planned_in(session, statement, tables=tables, init_seconds=init_seconds, apart=apart)
+        return planned_in(session, statement, tables=tables, init_seconds=init_seconds, apart=apart)
 
-    def _kept_apart(self, planned: _Planned, statement: _Statement) -> _Planned:
+    def _kept_apart(self, planned: Planned, statement: Statement) -> Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
         if is_explain(planned.frame.logical_plan()):
             raise StatementRefused(
@@ -269,19 +241,37 @@ class DataFusionEngine:
             raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
         return self._planned(statement, apart=Apart.FILTERED)
 
-    def _kept_right(self, planned: _Planned, statement: _Statement) -> _Planned:
-        """Return a plan that gives the right rows where the engine would give others, because of a join."""
-        if keeps_the_right_side(planned.plan_text):
-            planned = self._planned_with(self._sessions.open, statement, apart=Apart.ALL)
-        if may_nest_loops(planned.frame, planned.plan_text):
-            planned = self._planned_with(self._sessions.open_diskless, statement, apart=planned.apart)
-        return planned
+    def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
+        """Return a plan that gives the right rows where the engine would give others, because of a join.
+
+        Raises:
+            UnsupportedStatement: There is none.
+        """
+        if not may_join(planned.plan_text):
+            return planned
+        for apart in dict.fromkeys((planned.apart, Apart.ALL)):
+            if not (planned.is_for_joins and planned.apart is apart):
+                planned.give_back()
+                planned = self._planned(statement, apart=apart, joins=True)
+            if is_explain(planned.frame.logical_plan()):
+                return planned
+            look = look_at_joins(planned.session, statement.reading.placeholders.sql, statement.values)
+            if not look.has_stray_conditions:
+                if look.nests_loops:
+                    planned.give_back()
+                    planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, apart=apart)
+                return planned
+        raise UnsupportedStatement(
+            "The engine cannot keep apart the columns of one name in this statement's joins.",
+            remedy="Write a RIGHT JOIN as a LEFT JOIN with its tables exchanged, or give the columns other names in a "
+            "sub-select: FROM (SELECT x AS other_x, … FROM t).",
+        )
 
     @functools.cached_property
     def _barrier_holds(self) -> bool:
         return barrier_holds(self._sessions.open())
 
-    def _query(self, planned: _Planned, statement: _Statement, context: Context) -> PlannedQuery:
+    def _query(self, planned: Planned, statement: Statement, context: Context) -> PlannedQuery:
         frame = planned.frame
         request, reading = statement.request, statement.reading
         plan = frame.logical_plan()
@@ -320,22 +310,6 @@ class DataFusionEngine:
             leftovers=self._leftovers,
             lent=planned.lent,
         )
-
-
-def _planned_in(
-    session: SessionContext,
-    statement: _Statement,
-    *,
-    tables: Sequence[VisibleTable] = (),
-    init_seconds: float = 0.0,
-    apart: Apart = Apart.NONE,
-) -> _Planned:
-    frame = session.sql_with_options(statement.reading.placeholders.sql, READ_ONLY, param_values=statement.values)
-    plan = frame.logical_plan()
-    plan_text = check_plan(plan)
-    # Behind the barrier it is the same statement.
-    work = None if apart is not Apart.NONE else check_work(plan, statement.reading.scanned)
-    return _Planned(frame=frame, tables=tables, init_seconds=init_seconds, plan_text=plan_text, work=work, apart=apart)
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

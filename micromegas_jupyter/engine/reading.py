@@ -54,6 +54,11 @@ class Reading:
         """Return whether it is likely to be one row that is made of nothing, so that tables need not be looked for."""
         return self.needs_nothing and "from" not in self.mentions.names and may_be_one_row(self.mentions.names)
 
+    @property
+    def names_join(self) -> bool:
+        """Return whether it is likely to have a join; others have one, too, such as sub-queries in conditions."""
+        return "join" in self.mentions.names
+
 
 def read_statement(sql: str, *, max_bytes: int, knows_denials: bool) -> Reading:
     """Return what a text tells.

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 READ_ONLY: Final = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
 
 _OPTIONS: Final = {
-    # What a join has seen of one side would filter the other, but above a join that leaves out columns another one is
-    # taken for it (DataFusion 55.2), and rows are lost.
-    "datafusion.optimizer.enable_join_dynamic_filter_pushdown": "false",
     # Filters inside the decoder: look-ups by process take 0.6 of the time, the latest 100 rows 0.33.
     "datafusion.execution.parquet.pushdown_filters": "true",
     # Inside the engine views would be faster, but every result needs plain strings (wire_schema converts the rest).
@@ -29,6 +26,10 @@ _OPTIONS: Final = {
     # Lines and columns in messages, where DataFusion has them.
     "datafusion.sql_parser.collect_spans": "true",
 }
+
+# What a join or a limit has seen would filter the scans below. But above a join, the column of another table may be
+# taken for the one that is meant (DataFusion 55.2, see `joins`), and rows are lost.
+_OPTIONS_FOR_JOINS: Final = {**_OPTIONS, "datafusion.optimizer.enable_dynamic_filter_pushdown": "false"}
 
 # How much is kept of what the footers of files said, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
@@ -42,10 +43,8 @@ class Sessions:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True)
-        config = SessionConfig(dict(_OPTIONS)).with_information_schema(True).with_batch_size(settings.batch_rows)
-        if settings.target_partitions is not None:
-            config = config.with_target_partitions(settings.target_partitions)
-        self._config = config
+        self._config = _configured(_OPTIONS, settings)
+        self._config_for_joins = _configured(_OPTIONS_FOR_JOINS, settings)
         # Sessions that are built from one builder, or from copies of it, share its memory pool.
         pooled = RuntimeEnvBuilder().with_fair_spill_pool(settings.memory_limit_bytes)
         self._runtime = pooled.with_disk_manager_disabled()
@@ -63,16 +62,29 @@ class Sessions:
 
         What it spills goes below the process's folder for temporary files (`TMPDIR`), and away with the session.
         """
-        context = self.open_diskless()
-        context.sql(_FOOTERS)
-        context.sql(self._cap)
-        return context
+        return self._capped(self.open_diskless())
+
+    def open_for_joins(self) -> SessionContext:
+        """Return a session as of `open` for a statement with joins: nothing seen while it runs filters scans."""
+        return self._capped(self.open_diskless_for_joins())
 
     def open_diskless(self) -> SessionContext:
         """Return a new session without tables that cannot spill at all; it costs a fraction of the other kind."""
-        context = SessionContext(self._config, self._runtime)
+        return self._opened(self._config)
+
+    def open_diskless_for_joins(self) -> SessionContext:
+        """Return a session as of `open_for_joins` that cannot spill at all."""
+        return self._opened(self._config_for_joins)
+
+    def _opened(self, config: SessionConfig) -> SessionContext:
+        context = SessionContext(config, self._runtime)
         for name in _REVEALING_FUNCTIONS:
             context.deregister_udf(name)
+        return context
+
+    def _capped(self, context: SessionContext) -> SessionContext:
+        context.sql(_FOOTERS)
+        context.sql(self._cap)
         return context
 
     @functools.cached_property
@@ -86,3 +98,10 @@ class Sessions:
     def close(self) -> None:
         """Remove the temporary folder."""
         self._folder.cleanup()
+
+
+def _configured(options: dict[str, str], settings: EngineSettings) -> SessionConfig:
+    config = SessionConfig(dict(options)).with_information_schema(True).with_batch_size(settings.batch_rows)
+    if settings.target_partitions is not None:
+        config = config.with_target_partitions(settings.target_partitions)
+    return config
