@@ -79,7 +79,7 @@ class DataFusionEngine:
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
         self._lending = SessionPool(self._sessions.open)
-        self._lending_for_joins = SessionPool(self._sessions.open_for_joins)
+        self._lending_for_joins = SessionPool(self._sessions.open_for_joins, most_kept=2)
         self._conditions = Conditions()
         self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
         self._pool = PlanningPool(settings.planning_threads)

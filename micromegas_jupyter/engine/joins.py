@@ -15,18 +15,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import pyarrow as pa
+
+from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.engine.sessions import READ_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pyarrow as pa
     from datafusion import SessionContext
 
 # A literal with a line break could look like a line of its own; then a statement is looked at that need not be.
 _JOINING: Final = re.compile(r"^ *(?:(?:\w+ )+Join:|Subquery:)", re.MULTILINE)
 _SYNTAX: Final = re.compile(r"[()]|\b(?:AND|OR|CASE|END)\b")
 _DEEPER: Final = {"(": 1, "CASE": 1, ")": -1, "END": -1}
+# What such words and signs in a text would be taken for.
+_WORDS: Final = re.compile(r"\b(?:AND|OR|CASE|END)\b")
+_SIGNS: Final = re.compile(r"[()\r\n]")
+_SUBQUERY: Final = "Subquery:"
 _NESTED_LOOPS: Final = "NestedLoopJoinExec"
 
 
@@ -65,8 +72,12 @@ def look_at_joins(session: SessionContext, sql: str, values: Mapping[str, pa.Sca
         sql: The statement; no EXPLAIN.
         values: Values of its placeholders.
     """
-    described = session.sql_with_options(f"EXPLAIN {sql}", READ_ONLY, param_values=dict(values)).collect()
-    plans = {row["plan_type"]: row["plan"] for batch in described for row in batch.to_pylist()}
+    try:
+        plans = _described(session, _plain(sql), {name: _plain_value(value) for name, value in values.items()})
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        plans = _described(session, sql, values)  # a text of it was more than a text
     logical, physical = plans.get("logical_plan", ""), plans.get("physical_plan")
     if physical is None:
         return JoinsLook(nests_loops=False, has_stray_conditions=False)
@@ -75,33 +86,73 @@ def look_at_joins(session: SessionContext, sql: str, values: Mapping[str, pa.Sca
     )
 
 
+def _described(session: SessionContext, sql: str, values: Mapping[str, pa.Scalar]) -> dict[str, str]:
+    described = session.sql_with_options(f"EXPLAIN {sql}", READ_ONLY, param_values=dict(values)).collect()
+    return {row["plan_type"]: row["plan"] for batch in described for row in batch.to_pylist()}
+
+
+def _plain(sql: str) -> str:
+    """Return a statement without what could be taken for syntax in its texts, since plans show them without quotes."""
+    parts, place = [], 0
+    for token in scan(sql).tokens:
+        if token.kind is Kind.STRING:
+            parts += [sql[place : token.start], _plain_text(token.text)]
+            place = token.start + len(token.text)
+    return "".join([*parts, sql[place:]])
+
+
+def _plain_value(value: pa.Scalar) -> pa.Scalar:
+    is_text = pa.types.is_string(value.type) or pa.types.is_large_string(value.type)
+    return pa.scalar(_plain_text(value.as_py()), value.type) if is_text and value.is_valid else value
+
+
+def _plain_text(text: str) -> str:
+    return _WORDS.sub(lambda found: found[0].lower(), _SIGNS.sub("-", text))
+
+
 def has_stray_conditions(logical: str, physical: str) -> bool:
-    """Return whether a condition above a join in the optimised plan is not above one in what would run."""
-    return _conditions_above_joins(logical, _LOGICAL) != _conditions_above_joins(physical, _PHYSICAL)
+    """Return whether a condition above a join in the optimised plan is not above one in what would run.
+
+    Also where that cannot be told.
+    """
+    try:
+        return _conditions_above_joins(logical, _LOGICAL) != _conditions_above_joins(physical, _PHYSICAL)
+    except _UnclearError:
+        return True
+
+
+class _UnclearError(Exception):
+    """A condition's brackets do not match, so that there is a text in it which was made while planning."""
 
 
 def _conditions_above_joins(plan: str, words: _Words) -> int:
     count = 0
-    above: list[tuple[int, int]] = []  # how far in a step is, and its conditions that are not counted yet
+    # How far in a step is, and its conditions that are not counted yet; None for a sub-query, which is no part of them.
+    above: list[tuple[int, int | None]] = []
     for line in plan.splitlines():
         step = line.lstrip()
         depth = len(line) - len(step)
         while above and above[-1][0] >= depth:
             above.pop()
         if words.join.match(step):
-            count += sum(conditions for _, conditions in above)
-            above = [(further, 0) for further, _ in above]
+            inside = max((place for place, (_, conditions) in enumerate(above, 1) if conditions is None), default=0)
+            count += sum(conditions or 0 for _, conditions in above[inside:])
+            above[inside:] = [(further, 0) for further, _ in above[inside:]]
         found = words.condition.match(step)
-        above.append((depth, _conditions_in(found[1]) if found else 0))
+        conditions = _conditions_in(found[1]) if found else 0
+        above.append((depth, None if step.startswith(_SUBQUERY) else conditions))
     return count
 
 
 def _conditions_in(text: str) -> int:
     """Return of how many conditions a filter consists, each of which may be handed down by itself."""
-    count, depth = 1, 0
+    count, depth, is_either = 1, 0, False
     for word in _SYNTAX.findall(text):
         depth += _DEEPER.get(word, 0)
-        if depth == 0 and word == "OR":
-            return 1
+        if depth < 0:
+            raise _UnclearError
+        is_either = is_either or (depth == 0 and word == "OR")
         count += depth == 0 and word == "AND"
-    return count
+    if depth:
+        raise _UnclearError
+    return 1 if is_either else count

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOST_KEPT: Final = 4
 #: After so many statements a session is closed, whatever may have gathered in it.
 _MOST_USES: Final = 256
 _CATALOGS: Final = {"datafusion"}
@@ -38,10 +37,12 @@ class SessionPool:
 
     Args:
         open_session: Returns a new one without tables.
+        most_kept: How many are free at most; each keeps what footers said.
     """
 
-    def __init__(self, open_session: Callable[[], SessionContext]) -> None:
+    def __init__(self, open_session: Callable[[], SessionContext], *, most_kept: int = 4) -> None:
         self._open = open_session
+        self._most_kept = most_kept
         self._free: list[LentSession] = []
         self._lock = threading.Lock()
 
@@ -60,7 +61,7 @@ class SessionPool:
         if lent.uses >= _MOST_USES or not _is_emptied(lent.session):
             return
         with self._lock:
-            if len(self._free) < _MOST_KEPT:
+            if len(self._free) < self._most_kept:
                 self._free.append(LentSession(lent.session, self, uses=lent.uses + 1))
 
     def close(self) -> None:

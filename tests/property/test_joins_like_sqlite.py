@@ -77,7 +77,13 @@ class Statements:
                 return f"{self._chance.choice(names)}.s {operator} '{self._chance.choice(['', 'x', 'zz'])}'"
 
     def _condition(self, names: list[str]) -> str:
-        match self._chance.randrange(6):
+        match self._chance.randrange(8):
+            case 6:
+                text = self._chance.choice(["z AND z", "(", "x OR (y", "CASE"])
+                return f"coalesce({self._chance.choice(names)}.s, '{text}') <> 'R AND D' AND {self._plain(names)}"
+            case 7:
+                inner = f"t k JOIN u l ON {self._number(['k'])} = {self._number(['l'])}"
+                return f"{self._number(names)} > (SELECT min({self._number(['k', 'l'])}) FROM {inner})"
             case 0:
                 return f"({self._plain(names)} OR {self._plain(names)})"
             case 1 | 2:

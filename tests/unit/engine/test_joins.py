@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ORDERS = 40
+NO_TEXTS = pa.nulls(4, pa.string())
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     folder = tmp_path_factory.mktemp("joined")
     tables = []
     for name, rows in (
-        ("t", pa.table({"a": [1, 1, 2, 2], "f": [1.0, None, 2.0, None], "n": [1, 2, 3, 4]})),
+        ("t", pa.table({"a": [1, 1, 2, 2], "f": [1.0, None, 2.0, None], "n": [1, 2, 3, 4], "s": NO_TEXTS})),
         ("u", pa.table({"a": [1, 3, None], "f": [1.0, 1.0, 5.0], "n": [1, 2, 3]})),
         ("v", pa.table({"a": [0, 1, 3, None], "n": [9, 1, 2, 3]})),
         ("orders", pa.table({"id": range(ORDERS), "amount": range(1000, 1000 + ORDERS)})),
@@ -58,6 +59,27 @@ def test_a_condition_stays_with_its_side(joined: Asker, sql: str, count: int) ->
     rows = joined.rows(f"SELECT t.a AS ta, t.f AS tf, u.a AS ua, u.f AS uf {sql}")
 
     assert len(rows) == count
+
+
+@pytest.mark.parametrize(
+    ("sql", "count"),
+    [
+        ("FROM t RIGHT JOIN u ON t.a = u.a WHERE t.f IS NULL AND coalesce(t.s, 'q') <> 'z AND z'", 3),
+        ("FROM t RIGHT JOIN u ON t.a = u.a WHERE coalesce(t.s, '(') <> 'z' AND t.f IS NULL", 3),
+        ("FROM t LEFT JOIN u ON t.a = u.a WHERE coalesce(t.s, 'OR') = 'OR' AND coalesce(u.n, 0) < 9", 4),
+        ("FROM t JOIN u ON t.a = u.a GROUP BY 1, 2 HAVING max(coalesce(t.s, 'R AND D')) = 'R AND D'", 2),
+        ("FROM t JOIN u ON t.a = u.a WHERE t.n > (SELECT min(u.n) - 1 FROM u JOIN v ON u.a = v.a)", 2),
+        ("FROM t JOIN u ON t.a = u.a WHERE t.n > (SELECT min(n) - 1 FROM u WHERE a IN (SELECT a FROM v))", 2),
+    ],
+)
+def test_texts_and_sub_queries_are_no_conditions_above_joins(joined: Asker, sql: str, count: int) -> None:
+    assert len(joined.rows(f"SELECT t.n AS tn, u.n AS un {sql}")) == count
+
+
+def test_texts_that_are_bound_are_no_conditions_either(joined: Asker) -> None:
+    sql = "SELECT u.n AS un FROM t RIGHT JOIN u ON t.a = u.a WHERE t.f IS NULL AND coalesce(t.s, 'q') <> ?"
+
+    assert len(joined.rows(sql, parameters=pa.record_batch({"0": ["z AND (z"]}))) == 3
 
 
 @pytest.mark.parametrize(
@@ -121,6 +143,12 @@ def test_only_statements_with_joins_are_looked_at(plan: str, *, joins: bool) -> 
             False,
         ),
         ("Filter: t.a\n  TableScan: t", "DataSourceExec: predicate=a@0", False),
+        (
+            "Filter: t.a > (<subquery>)\n  Subquery:\n    Filter: u.b\n      Left Join: x\n  Left Join: y",
+            "FilterExec: a@0 > scalar_subquery(0)\n  HashJoinExec: \nFilterExec: b@1\n  HashJoinExec: ",
+            False,
+        ),
+        ("Filter: t.a = b ( c\n  Left Join: x", "FilterExec: a@0 = b ( c\n  HashJoinExec: ", True),
     ],
 )
 def test_conditions_have_gone_astray_where_fewer_are_above_joins(logical: str, physical: str, *, strayed: bool) -> None:
