@@ -23,7 +23,7 @@ REFUSED_MARK: Final = "micromegas_refresh_refused"
 """Set in the auth state when the provider has refused to renew a sign-in; the next sign-in replaces it all."""
 
 STALE_MARK: Final = "micromegas_renewed_without_token"
-"""Set in the auth state when the provider has renewed a sign-in and brought no newer token of the wanted kind."""
+"""Set in the auth state when the provider has renewed a sign-in and brought no new token of the wanted kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def is_refused(auth_state: Mapping[str, object]) -> bool:
 
 
 def is_stale(auth_state: Mapping[str, object]) -> bool:
-    """Whether the provider's renewals bring no newer token of the wanted kind."""
+    """Whether the provider's renewals bring no new token of the wanted kind."""
     return auth_state.get(STALE_MARK) is True
 
 

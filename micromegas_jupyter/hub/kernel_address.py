@@ -22,7 +22,10 @@ _LOCAL_SPAWNER: Final = "LocalProcessSpawner"
 """The Hub's default, whose servers run on the Hub's machine."""
 _DEFAULT_URL: Final = "http://:8000"
 _DEFAULT_PARTS: Final = {"ip": "", "port": 8000, "base_url": "/"}
-"""What the Hub has for the settings that `bind_url` replaced; one that is set to something else wins over it."""
+"""What the Hub has for the settings that `bind_url` replaced; one that is set to something else wins over it.
+
+The path of `bind_url` stays where `base_url` is not set, also when another one is.
+"""
 
 
 def kernel_address(config: Config, *, service_url: str, path: str) -> str:
@@ -54,22 +57,22 @@ def _proxy_place(config: Config) -> tuple[str, int | None, str]:
     """Return host, port and base URL as the Hub makes them of its settings."""
     found = {name: read_value(config, "JupyterHub", name) for name in _DEFAULT_PARTS}
     changed = {name: value for name, value in found.items() if value is not None}
-    if any(_is_other(changed.get(name, value), value) for name, value in _DEFAULT_PARTS.items()):
-        place = {**_DEFAULT_PARTS, **changed}
-        return _shown_host(str(place["ip"])), int(str(place["port"])), str(place["base_url"]).strip("/")
     bind_url = read_value(config, "JupyterHub", "bind_url")
     try:
         parts = urlsplit(_DEFAULT_URL if bind_url is None else bind_url)
-        host, port, scheme = parts.hostname, parts.port, parts.scheme
+        host, port, scheme, base = parts.hostname, parts.port, parts.scheme, parts.path
     except (ValueError, AttributeError, TypeError):
-        host, port, scheme = None, None, ""
+        host, port, scheme, base = None, None, "", ""
     if scheme not in {"http", "https"}:
         raise ConfigurationError(
             "c.JupyterHub.bind_url is no http or https address, so it does not say where kernels find the service.",
             key="JupyterHub.bind_url",
             remedy="Correct it, or give configure a kernel_url.",
         )
-    return _shown_host(host or ""), port, parts.path.strip("/")
+    if any(_is_other(changed.get(name, value), value) for name, value in _DEFAULT_PARTS.items()):
+        place = {**_DEFAULT_PARTS, **changed}
+        host, port = str(place["ip"]), int(str(place["port"]))
+    return _shown_host(host or ""), port, str(changed.get("base_url", base)).strip("/")
 
 
 def _is_other(value: object, default: object) -> bool:

@@ -119,8 +119,10 @@ class SignInRefresher:
         fresh = read_bearer(renewed, self._bearer)
         if fresh is None or fresh.expires_at <= held.expires_at:
             # At each call it would bring no more, and use a refresh token up each time.
-            _LOG.error("The sign-in of %s was renewed without a new %s.", user.name, self._bearer.value)
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
+        if fresh is not None and fresh.token == held.token:
+            # A new token that lasts no longer is another matter: it ends with the person's session at the provider.
+            _LOG.error("The sign-in of %s was renewed without a new %s.", user.name, self._bearer.value)
             renewed[STALE_MARK] = True
         await user.save_auth_state(renewed)
         _LOG.info("The sign-in of %s was renewed.", user.name)

@@ -28,6 +28,14 @@ def address(**section: Any) -> str:
         ({"ip": "", "bind_url": "http://10.1.2.3:9000"}, "http://10.1.2.3:9000", "http://10.1.2.3:9000/service/"),
         ({"ip": "10.1.2.3", "bind_url": "http://:9000"}, "http://10.1.2.3:8000/", "http://10.1.2.3:8000/service/"),
         ({"bind_url": "http://hub"}, "http://hub", "http://hub:80/service/"),
+        ({"bind_url": "http://hub:9000/jh"}, "http://hub:9000/jh", "http://hub:9000/jh/service/"),
+        (
+            {"ip": "10.1.2.3", "bind_url": "http://:9000/jh"},
+            "http://10.1.2.3:8000/jh/",
+            "http://10.1.2.3:8000/jh/service/",
+        ),
+        ({"port": 8100, "bind_url": "http://hub:9000/jh"}, "http://:8100/jh/", "http://127.0.0.1:8100/jh/service/"),
+        ({"base_url": "/x", "bind_url": "http://hub:9000/jh"}, "http://:8000/x/", "http://127.0.0.1:8000/x/service/"),
         ({"bind_url": "https://hub:9000"}, "http://hub:9000", "http://hub:9000/service/"),
         ({"bind_url": "https://hub", "ssl_cert": "hub.pem"}, "https://hub", "https://hub:443/service/"),
         ({"bind_url": "http://hub:9000", "ssl_cert": "hub.pem"}, "https://hub:9000", "https://hub:9000/service/"),
@@ -39,6 +47,15 @@ def test_kernels_call_where_the_hub_makes_its_proxy_listen(section: dict[str, An
 
     assert JupyterHub(config=config).bind_url == bind_url
     assert address(**section, spawner_class="dockerspawner.DockerSpawner") == url
+
+
+def test_a_base_url_of_its_own_counts_and_not_the_path_of_the_bind_url() -> None:
+    section = {"base_url": "/", "bind_url": "http://hub:9000/jh"}
+    config = Config()
+    config.JupyterHub.update(section)
+
+    assert JupyterHub(config=config).base_url == "/"
+    assert address(**section, spawner_class="dockerspawner.DockerSpawner") == "http://hub:9000/service/"
 
 
 @pytest.mark.parametrize(

@@ -137,14 +137,35 @@ def test_an_answer_without_new_refresh_and_id_tokens_keeps_the_old_ones() -> Non
     assert user.state["token_response"]["refresh_token"] == "old refresh"
 
 
-@pytest.mark.parametrize("brought", [{}, {"id_token": mint(expires_in=-5)}], ids=["none", "one that has ended"])
-def test_a_renewal_without_a_newer_token_is_marked_and_not_tried_at_each_call(brought: dict[str, str]) -> None:
-    user, authenticator = User(kept(1)), Authenticator({"access_token": "new access", **brought})
+@pytest.mark.parametrize("brought", [(), ("id_token",)], ids=["none", "the old one"])
+def test_a_renewal_without_a_new_token_is_marked_and_not_tried_at_each_call(
+    brought: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    state = kept(1)
+    user = User(state)
+    authenticator = Authenticator({"access_token": "new access", **{name: state[name] for name in brought}})
 
     assert refresh(authenticator, user, times=20) == [True] * 20
     assert authenticator.sent == ["old refresh"]
     assert user.state is not None
     assert user.state[STALE_MARK] is True
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "The sign-in of alice was renewed without a new id_token."
+    ]
+
+
+@pytest.mark.parametrize("expires_in", [1, -5], ids=["no longer", "ended"])
+def test_a_new_token_that_lasts_no_longer_is_not_said_to_be_missing_and_not_tried_at_each_call(
+    expires_in: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = mint(expires_in=expires_in)
+    user, authenticator = User(kept(1)), Authenticator(renewed(id_token=new))
+
+    assert refresh(authenticator, user, times=20) == [True] * 20
+    assert authenticator.sent == ["old refresh"]
+    assert user.state is not None
+    assert (user.state["id_token"], user.state[STALE_MARK]) == (new, False)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_the_mark_goes_when_a_newer_token_comes() -> None:
