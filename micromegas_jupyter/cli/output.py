@@ -89,29 +89,16 @@ def _visible(character: str) -> str:
 def _rows(batches: Iterable["pa.RecordBatch"], *, as_text: bool = True) -> Iterator[list[Any]]:
     """Return the values of each row as JSON holds them; as text, numbers that JSON has no word for have theirs."""
     for batch in batches:
-        columns = [(_number_texts if as_text else _plain_column)(column) for column in batch.columns]
+        columns = [_plain_column(column, as_text=as_text) for column in batch.columns]
         yield from (list(row) for row in zip(*columns, strict=True))
 
 
-def _number_texts(column: "pa.Array") -> list[Any]:
+def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
     import pyarrow as pa
 
-    if not pa.types.is_floating(column.type):
-        return _plain_column(column)
-    return [
-        value if value is None or math.isfinite(value) else "NaN" if math.isnan(value) else str(value)
-        for value in column.to_pylist()
-    ]
-
-
-def _plain_column(column: "pa.Array") -> list[Any]:
-    import pyarrow as pa
-
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     kind = column.type
-    if pa.types.is_map(kind):
-        return [
-            None if item is None else {str(key): plain_value(held) for key, held in item} for item in column.to_pylist()
-        ]
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         # Python's datetime has no nanoseconds: Arrow prints them in full.
         zone = "" if kind.tz is None else "Z"
@@ -119,7 +106,23 @@ def _plain_column(column: "pa.Array") -> list[Any]:
         return [None if text is None else text.replace(" ", "T") + zone for text in texts]
     if pa.types.is_duration(kind) and kind.unit == "ns":
         return [None if count is None else count / 1e9 for count in column.cast(pa.int64()).to_pylist()]
-    return [plain_value(value) for value in column.to_pylist()]
+    values = column.to_pylist()
+    if pa.types.is_map(kind):
+        values = [None if item is None else {str(key): held for key, held in item} for item in values]
+    if as_text and (pa.types.is_floating(kind) or pa.types.is_nested(kind)):
+        values = map(_with_number_texts, values)
+    return [plain_value(value) for value in values]
+
+
+def _with_number_texts(value: Any) -> Any:
+    """Return a value with text for each number in it that JSON has no word for, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else str(value)
+    if isinstance(value, dict):
+        return {key: _with_number_texts(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_number_texts(held) for held in value]
+    return value
 
 
 def _print_table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO, max_width: int) -> int:

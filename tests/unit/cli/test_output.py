@@ -115,6 +115,41 @@ def test_a_table_does_too() -> None:
     assert [line.strip() for line in output.getvalue().splitlines()[2:]] == ["NaN", "inf", "-inf", "", "0.5"]
 
 
+def test_csv_and_tables_do_so_for_columns_with_a_dictionary() -> None:
+    batch = pa.record_batch({"x": NUMBERS.column(0).dictionary_encode()})
+    text, table = io.StringIO(), io.StringIO()
+
+    print_rows(batch.schema, [batch], output=text, output_format="csv")
+    print_rows(batch.schema, [batch], output=table, output_format="table")
+
+    assert text.getvalue() == 'x\nNaN\ninf\n-inf\n""\n0.5\n'
+    assert [line.strip() for line in table.getvalue().splitlines()[2:]] == ["NaN", "inf", "-inf", "", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("held", "kind", "cell"),
+    [
+        ([float("nan"), None, 0.5], pa.list_(pa.float64()), '["NaN", null, 0.5]'),
+        (
+            {"a": [float("inf")], "b": None},
+            pa.struct({"a": pa.list_(pa.float64()), "b": pa.float64()}),
+            '{"a": ["inf"], "b": null}',
+        ),
+        ([("k", float("-inf")), ("l", None)], pa.map_(pa.string(), pa.float64()), '{"k": "-inf", "l": null}'),
+    ],
+    ids=["list", "struct", "map"],
+)
+def test_csv_and_tables_do_so_within_values(held: object, kind: pa.DataType, cell: str) -> None:
+    batch = pa.record_batch({"x": pa.array([held], kind)})
+    text, table = io.StringIO(newline=""), io.StringIO()
+
+    print_rows(batch.schema, [batch], output=text, output_format="csv")
+    print_rows(batch.schema, [batch], output=table, output_format="table")
+
+    assert list(csv.reader(io.StringIO(text.getvalue()))) == [["x"], [cell]]
+    assert table.getvalue().splitlines()[2] == cell
+
+
 def test_json_has_no_word_for_them() -> None:
     output = io.StringIO()
 
