@@ -1,17 +1,21 @@
 """Refuses statements that make one enormous value with a single call, such as `repeat('x', 1000000000)`.
 
 Such a call takes its memory outside the engine's pool, in one step that nothing can stop, and often while the statement
-is planned; where there is not enough, the process ends. Only sizes that stand in the text are seen; for the others
-there is the operating system's limit around the process.
+is planned; where there is not enough, the process ends. Only sizes that stand in the text as numbers, with a sign or in
+brackets, are seen, not those that are calculated or cast; for the others there is the operating system's limit around
+the process.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token
 from micromegas_jupyter.errors import StatementRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Characters of a text, or elements of a list.
 _LARGEST: Final = 10_000_000
@@ -23,6 +27,9 @@ _RANGES: Final = frozenset({"range", "generate_series"})
 _RANGE_ARGUMENTS: Final = 3
 _BEFORE_ROWS: Final = frozenset({"from", "join", "lateral"})
 _MOST_DIGITS: Final = 18
+#: Of one number.
+_MOST_SIGNS: Final = 8
+_SIGNS: Final = frozenset({"+", "-"})
 _AFTER_FROM: Final = frozenset(
     {"where", "group", "having", "order", "limit", "select", "union", "except", "intersect", "window"}
 )
@@ -62,10 +69,12 @@ def check_huge_values(scanned: Scan) -> None:
     Raises:
         StatementRefused: One is.
     """
+    if not any(_maker(token) for token in scanned.tokens):
+        return
     calls = [_Call()]
     before: Token | None = None
     earlier: Token | None = None
-    for token in scanned.tokens:
+    for token in _without_brackets_around_numbers(_without_comparing_from(scanned.tokens)):
         here = calls[-1]
         match token.kind:
             case Kind.OPEN:
@@ -85,14 +94,50 @@ def check_huge_values(scanned: Scan) -> None:
                 here.argument += 1
             case Kind.NUMBER:
                 _read_number(here, token.text)
-            case Kind.OPERATOR if token.text == "-":
-                here.sign = -1
+            case Kind.OPERATOR if token.text in _SIGNS:
+                here.sign *= -1 if token.text == "-" else 1
             case Kind.WORD:
                 here.numbers = None
                 here.in_from = token.name in _BEFORE_ROWS or (here.in_from and token.name not in _AFTER_FROM)
             case _:
                 here.numbers = None
         before, earlier = token, before
+
+
+def _without_comparing_from(tokens: Iterable[Token]) -> list[Token]:
+    """Leave out the `FROM` of `IS [NOT] DISTINCT FROM`: no table comes behind it."""
+    kept: list[Token] = []
+    for token in tokens:
+        is_from = token.kind is Kind.WORD and token.name == "from"
+        before = [each.name for each in kept[-2:] if each.kind is Kind.WORD] if is_from else []
+        if before not in (["is", "distinct"], ["not", "distinct"]):
+            kept.append(token)
+    return kept
+
+
+def _without_brackets_around_numbers(tokens: Iterable[Token]) -> list[Token]:
+    """Leave out brackets around one number, with or without signs, that are not those of a call."""
+    kept: list[Token] = []
+    for token in tokens:
+        opened = _bracket_before_number(kept) if token.text == ")" else None
+        if opened is None:
+            kept.append(token)
+        else:
+            del kept[opened]
+    return kept
+
+
+def _bracket_before_number(tokens: list[Token]) -> int | None:
+    """Return where the bracket is that the number at the end stands in."""
+    if not tokens or tokens[-1].kind is not Kind.NUMBER:
+        return None
+    place = len(tokens) - 2
+    while place >= 0 and len(tokens) - place <= _MOST_SIGNS and tokens[place].text in _SIGNS:
+        place -= 1
+    if place < 0 or tokens[place].text != "(":
+        return None
+    is_call = place > 0 and tokens[place - 1].kind in {Kind.WORD, Kind.QUOTED, Kind.CLOSE}
+    return None if is_call else place
 
 
 def _read_number(call: _Call, text: str) -> None:

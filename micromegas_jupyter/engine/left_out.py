@@ -1,7 +1,7 @@
 """Refuses clauses that DataFusion's parser takes and its planner leaves out: they would give other rows than asked for.
 
-They are known by their words, where they can be nothing else: a column or an alias may have such a name. All other
-clauses that the engine does not know, it refuses itself.
+Only those below are known, by their words, where they are not likely to be anything else: a column or an alias may have
+such a name. Others that the planner leaves out, such as `FOR UPDATE`, `WITH (NOLOCK)` or `SETTINGS`, pass.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _BEFORE_A_NAME: Final = frozenset(
         "recursive",
     }
     | {"select", "then", "when", "where", "with", "between", "like", "ilike", "is", "limit", "offset", "using"}
+    | {"for", "lateral", "qualify"}
 )
 #: Words behind a name.
 _BEHIND_A_NAME: Final = frozenset(
@@ -56,8 +57,17 @@ _BEHIND_A_NAME: Final = frozenset(
     | {"in", "inner", "intersect", "is", "join", "left", "like", "limit", "natural", "nulls", "offset", "on", "or"}
     | {"order", "right", "then", "union", "using", "when", "where", "window", "tablesample", "qualify", "over"}
 )
+_FEWER_ROWS: Final = "Write WHERE random() < 0.1 for a tenth of the rows."
 _SAMPLINGS: Final = frozenset({"bernoulli", "system", "row", "block"})
+#: Functions with names that also stand behind a name.
+_NAMED_LIKE_A_JOIN: Final = frozenset({"left", "right"})
+_STARTS_A_CONDITION: Final = frozenset({Kind.WORD, Kind.QUOTED, Kind.NUMBER, Kind.STRING, Kind.OPEN, Kind.PLACEHOLDER})
+#: Operators that a condition can start with.
+_SIGNS: Final = frozenset({"-", "+", ":", "~", "@"})
+_FORMATS: Final = frozenset({"xml", "json"})
+_FORMAT_MODES: Final = frozenset({"raw", "auto", "explicit", "path"})
 _TOTALS: Final = frozenset({"rollup", "cube", "totals"})
+_NO_MORE: Final = (None, None, None)
 
 
 def check_nothing_is_left_out(scanned: Scan) -> None:
@@ -71,7 +81,7 @@ def check_nothing_is_left_out(scanned: Scan) -> None:
         finder = _FINDERS.get(token.text.lower()) if token.kind in {Kind.WORD, Kind.OPERATOR} else None
         if finder is None or token.start >= scanned.certain_until:
             continue
-        found = finder(tokens[max(0, place - 1)] if place else None, [*tokens[place + 1 : place + 3], None, None])
+        found = finder(tokens[max(0, place - 1)] if place else None, [*tokens[place + 1 : place + 4], *_NO_MORE])
         if found is not None:
             line, column = place_of(scanned.sql, token.start)
             clause, remedy = found
@@ -94,24 +104,52 @@ def _is_named(token: Token | None) -> bool:
 def _sampling(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
     first = behind[0]
     is_one = first is not None and (first.kind is Kind.OPEN or _word(first) in _SAMPLINGS)
-    return (
-        ("TABLESAMPLE", "Write WHERE random() < 0.1 for a tenth of the rows.") if is_one and _is_named(before) else None
-    )
+    return ("TABLESAMPLE", _FEWER_ROWS) if is_one and _is_named(before) else None
+
+
+def _sample(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
+    first, second = behind[:2]
+    if first is None or not _is_named(before):
+        return None
+    is_fraction = first.text == "." and second is not None and second.kind is Kind.NUMBER
+    is_one = is_fraction or first.kind in {Kind.NUMBER, Kind.OPEN, Kind.PLACEHOLDER}
+    return ("SAMPLE", _FEWER_ROWS) if is_one else None
+
+
+def _partition(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
+    first = behind[0]
+    is_one = first is not None and first.kind is Kind.OPEN and _is_named(before)
+    return ("PARTITION behind a table", "Write WHERE.") if is_one else None
+
+
+def _format(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
+    name, mode = _word(behind[0]), _word(behind[1])
+    is_one = before is not None and name in _FORMATS and mode in _FORMAT_MODES
+    return (f"FOR {name.upper()}", "Leave it out: rows come as Arrow.") if is_one else None
 
 
 def _prewhere(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
-    first = behind[0]
-    is_name = first is None or first.kind not in {
-        Kind.WORD,
-        Kind.QUOTED,
-        Kind.NUMBER,
-        Kind.STRING,
-        Kind.OPEN,
-        Kind.PLACEHOLDER,
-    }
-    if is_name or _word(first) in _BEHIND_A_NAME or not _is_named(before):
+    first, second = behind[:2]
+    if first is None or not _is_named(before):
         return None
-    return "PREWHERE", "Write WHERE."
+    if _word(first) in _BEHIND_A_NAME:
+        is_one = _word(first) in _NAMED_LIKE_A_JOIN and second is not None and second.kind is Kind.OPEN
+    else:
+        is_one = first.kind in _STARTS_A_CONDITION or first.text in _SIGNS
+    return ("PREWHERE", "Write WHERE.") if is_one else None
+
+
+def _with(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
+    return _totals(before, behind) or _ordinality(before, behind)
+
+
+def _ordinality(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
+    first, second, third = behind[:3]
+    if _word(first) != "ordinality" or not _is_named(before):
+        return None
+    is_query = third is not None and third.kind is Kind.OPEN and _word(second) == "as"
+    is_table = is_query or (second is not None and second.kind is Kind.OPEN)
+    return None if is_table else ("WITH ORDINALITY", "Write row_number() OVER ().")
 
 
 def _totals(before: Token | None, behind: list[Token | None]) -> tuple[str, str] | None:
@@ -134,8 +172,11 @@ def _selected_names(before: Token | None, behind: list[Token | None]) -> tuple[s
 
 _FINDERS: Final[dict[str, Callable[[Token | None, list[Token | None]], tuple[str, str] | None]]] = {
     "tablesample": _sampling,
+    "sample": _sample,
+    "partition": _partition,
+    "for": _format,
     "prewhere": _prewhere,
-    "with": _totals,
+    "with": _with,
     "connect": _hierarchy,
     "*": _selected_names,
 }

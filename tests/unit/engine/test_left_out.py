@@ -21,6 +21,20 @@ LEFT_OUT = [
     ("SELECT n, count(*) FROM t GROUP BY ROLLUP (n) WITH TOTALS", "WITH TOTALS", (1, 47)),
     ("SELECT n FROM t START WITH n = 1 CONNECT BY PRIOR n = n", "CONNECT BY", (1, 34)),
     ("SELECT * ILIKE '%a%' FROM t", "ILIKE", (1, 8)),
+    ("SELECT n FROM t SAMPLE 0.1", "SAMPLE", (1, 17)),
+    ("SELECT n FROM t SAMPLE .1", "SAMPLE", (1, 17)),
+    ("SELECT n FROM t AS o SAMPLE (10)", "SAMPLE", (1, 22)),
+    ("SELECT n FROM (SELECT n FROM t) SAMPLE (1 ROWS)", "SAMPLE", (1, 33)),
+    ("SELECT n FROM t PARTITION (p0) WHERE n = 1", "PARTITION", (1, 17)),
+    ("SELECT n FROM t WITH ORDINALITY", "WITH ORDINALITY", (1, 17)),
+    ("SELECT n FROM t WITH ORDINALITY AS o", "WITH ORDINALITY", (1, 17)),
+    ("SELECT n FROM t FOR XML PATH", "FOR XML", (1, 17)),
+    ("SELECT n FROM t WHERE n > 0 FOR JSON AUTO", "FOR JSON", (1, 29)),
+    ("SELECT n FROM t PREWHERE -n = -1", "PREWHERE", (1, 17)),
+    ("SELECT n FROM t PREWHERE +n = 1", "PREWHERE", (1, 17)),
+    ("SELECT n FROM t PREWHERE :n = 1", "PREWHERE", (1, 17)),
+    ("SELECT n FROM t PREWHERE left('One', 1) = 'O'", "PREWHERE", (1, 17)),
+    ("SELECT n FROM t PREWHERE right('One', 1) = 'e'", "PREWHERE", (1, 17)),
 ]
 HEEDED = [
     "SELECT prewhere, tablesample, connect, rollup FROM named",
@@ -33,6 +47,18 @@ HEEDED = [
     "WITH rollup AS (SELECT 1 AS x), cube (y) AS (SELECT 2) SELECT * FROM rollup, cube",
     "SELECT n, count(*) FROM t GROUP BY ROLLUP (n)",
     "SELECT n * 2, count(*) FROM t WHERE 'A' ILIKE 'a' GROUP BY n",
+    "SELECT sample, partition, ordinality, xml FROM others WHERE sample > 0.1",
+    "SELECT n sample FROM t AS partition",
+    "SELECT sample.n FROM t AS sample (n) WHERE sample.n = 1 AND n > -1",
+    "SELECT n AS sample, sum(n) OVER (PARTITION BY (n)) FROM t ORDER BY sample",
+    "WITH sample (x) AS (SELECT 1), partition (x) AS (SELECT 2) SELECT sample.x FROM sample, partition",
+    "WITH ordinality AS (SELECT 1 AS x) SELECT x FROM ordinality",
+    "EXPLAIN WITH ordinality AS (SELECT 1 AS x) SELECT x FROM ordinality",
+    "EXPLAIN WITH ordinality (x) AS (SELECT 1) SELECT x FROM ordinality",
+    "SELECT substring('abc' FOR xml) FROM others",
+    "SELECT tablesample FROM named AS prewhere LEFT JOIN (SELECT 1 AS n) AS o ON tablesample = n",
+    "SELECT n prewhere FROM (SELECT n FROM t) UNION (SELECT 2)",
+    "SELECT prewhere - 1, sum(prewhere) + 1 FROM (SELECT 1 AS prewhere) WHERE -prewhere < 0 GROUP BY prewhere",
     "WITH RECURSIVE r (k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM r WHERE k < 3) SELECT * FROM r",
 ]
 
@@ -42,6 +68,7 @@ def session() -> SessionContext:
     session = SessionContext()
     session.sql("CREATE TABLE t AS SELECT 1 AS n")
     session.sql("CREATE TABLE named AS SELECT true AS prewhere, 1 AS tablesample, 2 AS connect, 3 AS rollup")
+    session.sql("CREATE TABLE others AS SELECT 1 AS sample, 2 AS partition, 3 AS ordinality, 4 AS xml")
     return session
 
 
