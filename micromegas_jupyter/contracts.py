@@ -179,13 +179,14 @@ class TableSnapshot:
 
     Attributes:
         name: The table's name in SQL.
-        schema: The Arrow schema of each file.
+        schema: The Arrow schema that each file is read with.
         files: Absolute paths of Parquet files, each row in exactly one of them. May be empty.
         range_columns: The columns (first, last) that a query's time range [begin, end] filters: rows with
             `first <= end` and `last >= begin`. For an event both are its `time`.
         merge_sql: For tables whose rows are partial states: a SELECT over the raw rows (relation name
             `raw_name`) that gives the table's rows; None when the raw rows are the table.
         raw_name: The name under which the raw rows are visible when `merge_sql` is set.
+        has_mixed_types: Whether some files have a column in another type, whose values that of `schema` holds.
     """
 
     name: str
@@ -194,6 +195,7 @@ class TableSnapshot:
     range_columns: tuple[str, str] | None = None
     merge_sql: str | None = None
     raw_name: str | None = None
+    has_mixed_types: bool = False
 
 
 @runtime_checkable

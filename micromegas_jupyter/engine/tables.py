@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 _NAMES_ALL: Final = frozenset({"show", "information_schema"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+# DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
+_USE_FOOTERS: Final = "SET datafusion.execution.collect_statistics = {}"
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 
 
@@ -107,6 +109,7 @@ class TableBuilder:
             Unavailable: A file of a mentioned table is gone.
             InternalError: A condition does not fit its table, or a merge left out the columns of the time range.
         """
+        _choose_footers(context, tables, mentions)
         wants_names = any(mentions.has(name) for name in _NAMES_ALL)
         registered: list[VisibleTable] = []
         for table in tables:
@@ -162,6 +165,13 @@ class TableBuilder:
         if is_apart:
             rows = keep_apart(rows)
         context.register_table(quoted(snapshot.name), rows.into_view())
+
+
+def _choose_footers(context: SessionContext, tables: Sequence[VisibleTable], mentions: Mention) -> None:
+    """Let footers answer only where they are right; a session that is used again may come from another statement."""
+    mixed = [table for table in tables if table.snapshot.has_mixed_types]
+    if mixed:
+        context.sql(_USE_FOOTERS.format("false" if mentions_any(mentions, mixed) else "true"))
 
 
 def _readable(table: VisibleTable) -> TableSnapshot:

@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lakehouse.finest_units import UNITS, coarser_units, finest_units
 from micromegas_jupyter.lakehouse.wider_types import wider_type
 
 _SUFFIX: Final = ".parquet"
@@ -32,6 +33,15 @@ class _Footer(NamedTuple):
     changed_ns: int
     size_bytes: int
     schema: pa.Schema
+    finest_units: dict[str, str]
+
+
+class _Joined(NamedTuple):
+    """The columns of the files so far, the finest units that hold their times, and whether types differed."""
+
+    schema: pa.Schema
+    finest_units: dict[str, str]
+    has_mixed_types: bool = False
 
 
 class ParquetFolder:
@@ -93,7 +103,7 @@ class ParquetFolder:
     def _table(self, entry: Path, footers: dict[str, _Footer], problems: list[str]) -> TableSnapshot | None:
         kind = _kind(entry)
         if kind == stat.S_IFREG and _is_parquet(entry):
-            return _build(_plain_name(entry.stem), [entry], self._footer(entry, footers).schema)
+            return _build(_plain_name(entry.stem), [entry], _Joined(self._footer(entry, footers).schema, {}))
         if kind != stat.S_IFDIR:
             if kind and _is_parquet(entry):
                 raise _Unusable("is left out: it is not a file")
@@ -104,17 +114,17 @@ class ParquetFolder:
             if any(file.is_dir() for file in inner):
                 raise _Unusable("is left out: it holds no Parquet file itself, and folders below it are not read")
             return None
-        schema = pa.schema([])
+        joined = _Joined(pa.schema([]), {})
         kept = []
         for file in files:
             try:
                 _check_is_file(file)
-                schema = _joined(schema, self._footer(file, footers).schema)
+                joined = _join(joined, self._footer(file, footers))
             except _Unusable as why:
                 problems.append(f"{entry.name}/{file.name} {why}.")
             else:
                 kept.append(file)
-        return _build(_plain_name(entry.name), kept, schema) if kept else None
+        return _build(_plain_name(entry.name), kept, joined) if kept else None
 
     def _footer(self, file: Path, footers: dict[str, _Footer]) -> _Footer:
         key = _plain_name(str(file.relative_to(self._root)))
@@ -122,9 +132,10 @@ class ParquetFolder:
             found = file.stat()
             known = self._footers.get(key)
             if known is None or (known.changed_ns, known.size_bytes) != (found.st_mtime_ns, found.st_size):
-                schema = _plain(pyarrow.parquet.read_schema(file))
+                metadata = pyarrow.parquet.read_metadata(file)
+                schema = _plain(metadata.schema.to_arrow_schema())
                 _check_names(schema)
-                known = _Footer(found.st_mtime_ns, found.st_size, schema)
+                known = _Footer(found.st_mtime_ns, found.st_size, schema, finest_units(metadata, schema))
         except PermissionError:
             raise _Unusable("is left out: this account may not read it") from None
         except (OSError, pa.ArrowException):
@@ -202,24 +213,34 @@ def _storage(kind: pa.DataType) -> pa.DataType:
     return _storage(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
 
 
-def _joined(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
-    """Return the columns of both; one that not every file has is null in the others."""
-    kinds = {field.name: field.type for field in schema}
-    for field in other:
-        kind = wider_type(kinds.get(field.name, field.type), field.type)
-        if kind is None:
+def _join(joined: _Joined, footer: _Footer) -> _Joined:
+    """Return the columns of all; one that not every file has is null in the others."""
+    kinds = {field.name: field.type for field in joined.schema}
+    units = coarser_units(joined.finest_units, footer.finest_units)
+    has_mixed_types = joined.has_mixed_types
+    for field in footer.schema:
+        known = kinds.get(field.name, field.type)
+        kind = wider_type(known, field.type)
+        if kind is None or not _holds(kind, units.get(field.name)):
             raise _Unusable(
                 f"is left out: its column {field.name[:_LONGEST_NAME]!r} has another type than in the files before it"
             )
         kinds[field.name] = kind
-    return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+        has_mixed_types = has_mixed_types or known != field.type
+    return _Joined(pa.schema([pa.field(name, kind) for name, kind in kinds.items()]), units, has_mixed_types)
 
 
-def _build(name: str, files: Iterable[Path], schema: pa.Schema) -> TableSnapshot:
+def _holds(kind: pa.DataType, finest_unit: str | None) -> bool:
+    return finest_unit is None or not pa.types.is_timestamp(kind) or UNITS.index(kind.unit) <= UNITS.index(finest_unit)
+
+
+def _build(name: str, files: Iterable[Path], joined: _Joined) -> TableSnapshot:
+    schema = joined.schema
     has_time = _TIME in schema.names and pa.types.is_timestamp(schema.field(_TIME).type)
     return TableSnapshot(
         name=name,
         schema=schema,
         files=tuple(str(file) for file in files),
         range_columns=(_TIME, _TIME) if has_time else None,
+        has_mixed_types=joined.has_mixed_types,
     )

@@ -1,5 +1,7 @@
 """The type that holds the values of two files' columns of one name, where one does and no value is lost.
 
+Times in a finer unit are fewer: whether those that are there lie among them is `finest_units`' answer.
+
 Programs write the same values in different types: text as plain, large, view or categories, moments in other units,
 numbers in other widths. What a table is made of is the callers' job.
 """
@@ -10,7 +12,8 @@ from typing import Final
 
 import pyarrow as pa
 
-_UNITS: Final = ("s", "ms", "us", "ns")
+from micromegas_jupyter.lakehouse.finest_units import UNITS
+
 _UTC: Final = frozenset({"UTC", "Etc/UTC", "Z", "+00:00"})
 _WIDEST_DECIMAL: Final = 38
 _EXACT_IN_DOUBLE_BITS: Final = 32
@@ -18,7 +21,7 @@ _LONGEST_INTEGER_BITS: Final = 64
 
 
 def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Return a type that holds all values of both; None when there is none that loses nothing."""
+    """Return a type that holds all values of both, but for times too far off for the finer unit; None without one."""
     if first == second or pa.types.is_null(second):
         return first
     if pa.types.is_null(first):
@@ -32,7 +35,7 @@ def _wider(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     if _is_number(first) and _is_number(second):
         return _wider_number(first, second)
     if pa.types.is_timestamp(first) and pa.types.is_timestamp(second) and first.tz == second.tz:
-        return pa.timestamp(max(first.unit, second.unit, key=_UNITS.index), first.tz)
+        return pa.timestamp(max(first.unit, second.unit, key=UNITS.index), first.tz)
     if pa.types.is_decimal128(first) and pa.types.is_decimal128(second):
         return _wider_decimal(first, second)
     return None

@@ -243,7 +243,7 @@ def test_a_schema_is_read_once_while_the_file_stays(tmp_path: Path, monkeypatch:
     write(tmp_path / "events.parquet")
     folder = ParquetFolder(tmp_path)
 
-    monkeypatch.setattr(parquet_folder.pyarrow.parquet, "read_schema", None)
+    monkeypatch.setattr(parquet_folder.pyarrow.parquet, "read_metadata", None)
 
     assert names(folder) == ["events"]
 
@@ -282,7 +282,7 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied")  # root may read everything
 
     write(tmp_path / "events.parquet")
-    monkeypatch.setattr(parquet_folder.pyarrow.parquet, "read_schema", refuse)
+    monkeypatch.setattr(parquet_folder.pyarrow.parquet, "read_metadata", refuse)
 
     folder = ParquetFolder(tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -90,3 +91,73 @@ def test_files_of_both_types_are_filtered_and_grouped_as_one_table(
     assert folder.problems == ()
     assert (found, others) == ([{"n": 2}], [{"n": 2}])
     assert [row["n"] for row in groups] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([5, 6]), pa.array([7, 1], pa.int32())),
+        (pa.array([5, None]), pa.array([None, 9], pa.uint8())),
+        (pa.array([5.0, 6.0]), pa.array([7.0, 1.0], pa.float32())),
+        (pa.array(["f", "g"]), pa.array(["z", "a"], pa.large_string())),
+        (pa.array(["f", "g"]).dictionary_encode(), pa.array(["z", "a"], pa.large_string())),
+        (pa.array([5, 6], pa.timestamp("ns", "UTC")), pa.array([7, 1], pa.timestamp("us", "UTC"))),
+        (pa.array([5, 6], pa.timestamp("us", "UTC")), pa.array([7, 1], pa.timestamp("us", "+00:00"))),
+        (pa.array([Decimal("5.5")]), pa.array([Decimal("7.25"), Decimal("1.25")])),
+    ],
+)
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_the_least_and_the_greatest_value_are_those_of_all_files(
+    tmp_path: Path, first: pa.Array, second: pa.Array, order: tuple[int, int]
+) -> None:
+    (tmp_path / "t").mkdir()
+    for name, values in zip(order, (first, second), strict=True):
+        pq.write_table(pa.table({"v": values}), tmp_path / "t" / f"{name}.parquet")
+    folder = ParquetFolder(tmp_path)
+
+    with closing(DataFusionEngine(folder, EngineSettings(planning_threads=1))) as engine:
+        ask = Asker(engine, FixedTables([]))
+        sorted_values = [row["v"] for row in ask.rows("SELECT v FROM t WHERE v IS NOT NULL ORDER BY v")]
+        least = ask.rows("SELECT min(v) AS v FROM t")
+        greatest = ask.rows("SELECT max(v) AS v FROM t")
+        counted = ask.rows("SELECT max(v) AS v, min(v) AS w, count(*) AS n, count(v) AS m FROM t")
+
+    count = len(first) + len(second)
+    assert folder.problems == ()
+    assert len(sorted_values) == count - first.null_count - second.null_count
+    assert (least, greatest) == ([{"v": sorted_values[0]}], [{"v": sorted_values[-1]}])
+    assert counted == [{"v": sorted_values[-1], "w": sorted_values[0], "n": count, "m": len(sorted_values)}]
+
+
+def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_types(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "t" / "1.parquet")
+    pq.write_table(pa.table({"v": pa.array([7], pa.int8())}), tmp_path / "t" / "2.parquet")
+    pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "other.parquet")
+
+    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings(planning_threads=1))) as engine:
+        ask = Asker(engine, FixedTables([]))
+        plans = [
+            str(ask.rows(f"EXPLAIN SELECT max(v) FROM {table}"))
+            for table in ("other", "t", "other", "other JOIN t USING (v)")
+        ]
+
+    assert ["DataSourceExec" in plan for plan in plans] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us"])
+def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path: Path, unit: str) -> None:
+    far = datetime(9999, 12, 31, tzinfo=UTC)
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"v": pa.array([None, far], pa.timestamp(unit, "UTC"))}), tmp_path / "t" / "1.parquet")
+    pq.write_table(pa.table({"v": pa.array([1], pa.timestamp("ns", "UTC"))}), tmp_path / "t" / "2.parquet")
+    folder = ParquetFolder(tmp_path)
+
+    with closing(DataFusionEngine(folder, EngineSettings(planning_threads=1))) as engine:
+        ask = Asker(engine, FixedTables([]))
+        found = ask.rows("SELECT CAST(v AS VARCHAR) AS text FROM t ORDER BY v")
+        counts = ask.rows("SELECT count(v) AS n FROM t")
+        missing = ask.rows("SELECT count(*) AS n FROM t WHERE v IS NULL")
+
+    assert (found, counts, missing) == ([{"text": "9999-12-31T00:00:00Z"}, {"text": None}], [{"n": 1}], [{"n": 1}])
+    assert folder.problems == ("t/2.parquet is left out: its column 'v' has another type than in the files before it.",)
