@@ -145,6 +145,17 @@ def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_t
     assert ["DataSourceExec" in plan for plan in plans] == [False, True, False, True]
 
 
+def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"v": [5, 6], "w": [None, 1]}), tmp_path / "t.parquet")
+
+    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings(planning_threads=1))) as engine:
+        ask = Asker(engine, FixedTables([]))
+        plan = str(ask.rows("EXPLAIN SELECT max(v), max(w) FROM t WHERE v > 0 OR w > 0"))
+
+    assert "DataSourceExec" in plan
+    assert "DynamicFilter" not in plan
+
+
 @pytest.mark.parametrize("unit", ["ms", "us"])
 def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path: Path, unit: str) -> None:
     far = datetime(9999, 12, 31, tzinfo=UTC)
