@@ -104,9 +104,10 @@ class SessionKeeper:
             Unavailable: A renewal is needed and not possible now.
             ProviderMisbehaved: The provider's answer breaks the protocol or is for somebody else.
         """
+        may_force = self._may_force()  # before the session is read, or the one before a renewal could pass for good
         session = self._kept.current()
         freshness = self._freshness(session, bearer)
-        is_refused = self._is_refused(session, bearer)
+        is_refused = may_force and self._holds_refused(session, bearer)
         if freshness is not Freshness.FRESH or is_refused:
             is_valid = freshness is not Freshness.ENDED
             session = self._renewed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused)
@@ -183,9 +184,13 @@ class SessionKeeper:
         return session.freshness(bearer, self._connection.now(), delay_share=self._delay_share)
 
     def _is_refused(self, session: Session, bearer: Bearer) -> bool:
+        return self._holds_refused(session, bearer) and self._may_force()
+
+    def _holds_refused(self, session: Session, bearer: Bearer) -> bool:
         held = session.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else session.tokens.id_token
-        if self._refused is None or held != self._refused:
-            return False
+        return self._refused is not None and held == self._refused
+
+    def _may_force(self) -> bool:
         return self._forced_at is None or self._clock.monotonic() - self._forced_at >= FORCED_PAUSE_SECONDS
 
     def _is_good(self, session: Session, bearer: Bearer) -> bool:

@@ -13,6 +13,7 @@ from tests.fakes.stored_sign_in import StoredSignIn
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from micromegas_jupyter.auth.session import Session
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 
@@ -185,6 +186,29 @@ def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun
         thread.join(60)
 
     assert set(found) == {sign_in.token()["id_token"]} != {refused}
+    assert len(idp.refreshes()) == 1
+
+
+def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_new_one(
+    sign_in: StoredSignIn, idp: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = sign_in.opened()
+    refused = provider.get_token()
+    provider.invalidate(refused)
+    kept = provider._keeper._kept
+    read = kept.current
+
+    def slowly() -> Session:
+        session = read()
+        monkeypatch.setattr(kept, "current", read)
+        other = threading.Thread(target=provider.get_token)
+        other.start()
+        other.join(60)
+        return session
+
+    monkeypatch.setattr(kept, "current", slowly)
+
+    assert provider.get_token() == sign_in.token()["id_token"] != refused
     assert len(idp.refreshes()) == 1
 
 
