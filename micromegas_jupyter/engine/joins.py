@@ -127,20 +127,20 @@ class _UnclearError(Exception):
 
 def _conditions_above_joins(plan: str, words: _Words) -> int:
     count = 0
-    # How far in a step is, and its conditions that are not counted yet; None for a sub-query, which is no part of them.
-    above: list[tuple[int, int | None]] = []
+    # How far in a step is, and its condition where it was not counted yet; None for a sub-query, no part of that.
+    above: list[tuple[int, str | None]] = []
     for line in plan.splitlines():
         step = line.lstrip()
         depth = len(line) - len(step)
         while above and above[-1][0] >= depth:
             above.pop()
         if words.join.match(step):
-            inside = max((place for place, (_, conditions) in enumerate(above, 1) if conditions is None), default=0)
-            count += sum(conditions or 0 for _, conditions in above[inside:])
-            above[inside:] = [(further, 0) for further, _ in above[inside:]]
+            inside = max((place for place, (_, text) in enumerate(above, 1) if text is None), default=0)
+            count += sum(_conditions_in(text) for _, text in above[inside:] if text)
+            above[inside:] = [(further, "") for further, _ in above[inside:]]
         found = words.condition.match(step)
-        conditions = _conditions_in(found[1]) if found else 0
-        above.append((depth, None if step.startswith(_SUBQUERY) else conditions))
+        text = found[1] if found else ""
+        above.append((depth, None if step.startswith(_SUBQUERY) else text))
     return count
 
 

@@ -76,6 +76,15 @@ def test_texts_and_sub_queries_are_no_conditions_above_joins(joined: Asker, sql:
     assert len(joined.rows(f"SELECT t.n AS tn, u.n AS un {sql}")) == count
 
 
+def test_texts_in_the_conditions_of_roles_are_no_conditions_either(joined: Asker) -> None:
+    person = joined.seeing({"t": ("n < 4 AND (s IS NULL OR s <> '(')", "s = 'R AND D'"), "u": ("n > 0",)})
+
+    assert person.rows("SELECT t.n FROM t JOIN u ON t.a = u.a WHERE coalesce(t.f, 0) < 9 ORDER BY 1") == [
+        {"n": 1},
+        {"n": 2},
+    ]
+
+
 def test_texts_that_are_bound_are_no_conditions_either(joined: Asker) -> None:
     sql = "SELECT u.n AS un FROM t RIGHT JOIN u ON t.a = u.a WHERE t.f IS NULL AND coalesce(t.s, 'q') <> ?"
 
@@ -149,6 +158,7 @@ def test_only_statements_with_joins_are_looked_at(plan: str, *, joins: bool) -> 
             False,
         ),
         ("Filter: t.a = b ( c\n  Left Join: x", "FilterExec: a@0 = b ( c\n  HashJoinExec: ", True),
+        ("Left Join: x\n  Filter: t.a = b ( c", "HashJoinExec: \n  FilterExec: a@0 = b ( c", False),
     ],
 )
 def test_conditions_have_gone_astray_where_fewer_are_above_joins(logical: str, physical: str, *, strayed: bool) -> None:
