@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
-    from micromegas_jupyter.engine.denials import Denials
+    from micromegas_jupyter.engine.denial_store import Denials
     from micromegas_jupyter.engine.leftovers import LeftoverEvents
     from micromegas_jupyter.engine.owner import QueryOwner
     from micromegas_jupyter.engine.placeholders import Placeholders

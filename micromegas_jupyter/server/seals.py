@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from typing import Final
 
-from micromegas_jupyter.server.admission import CallerKey
+from micromegas_jupyter.executors.limits import CallerKey
 
 MARK_BYTES: Final = hashlib.sha256().digest_size
 SHORTEST_KEY: Final = 32
