@@ -1,7 +1,4 @@
-"""Keeps a port for the workers: bound, never listened on, so that it stays theirs while one is replaced.
-
-Which worker gets a connection is the kernel's choice (SO_REUSEPORT, Linux 3.9 and later).
-"""
+"""Holds a port for a server: bound, never listened on, so that another server can take it over (SO_REUSEPORT)."""
 
 import socket
 import sys

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import TableSource
     from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-    from micromegas_jupyter.executors.statements import RunningStatement, Statement
+    from micromegas_jupyter.executors.requests import Statement
+    from micromegas_jupyter.executors.statements import RunningStatement
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _TICK_SECONDS: Final = 0.1

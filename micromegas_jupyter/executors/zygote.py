@@ -18,12 +18,9 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from micromegas_jupyter.executors.settings import WorkerOptions
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.executors import worker as worker_module
 
 VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -49,7 +46,7 @@ class Zygote:
 
         self._front = front
         self._options = options
-        self._worker: worker_module = worker  # type: ignore[valid-type]
+        self._worker = worker
         self._libc = ctypes.CDLL(None)
         self._own_pid = os.getpid()
         self._uses_native_reader = True

@@ -97,10 +97,10 @@ class DenyList:
             self._checked_at = now  # first, so that queries beside this one do not look as well
             await asyncio.to_thread(self._reload_if_changed)
         state = self._state
-        if state.matching is None or len(facts.request.sql) > MAX_STATEMENT_BYTES:
+        if state.matching is None or len(facts.statement.sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         found = _match_facts(facts)
-        hashes = fingerprints(facts.request.sql)
+        hashes = fingerprints(facts.statement.sql)
         if state.matching.are_quick:
             place = state.matching.first_match(found, hashes)
         else:
@@ -109,7 +109,7 @@ class DenyList:
             return
         from micromegas_jupyter.engine.denial_functions import names_denial_function
 
-        if not (facts.caller.is_admin and names_denial_function(facts.request.sql)):
+        if not (facts.caller.is_admin and names_denial_function(facts.statement.sql)):
             await self._deny(state.rules[place], facts)
 
     async def _deny(self, rule: Denial, facts: QueryFacts) -> None:
@@ -192,7 +192,7 @@ def _match_facts(facts: QueryFacts) -> dict[str, str | None]:
         "entrypoint": tags.entrypoint,
         **{name: tags.optional.get(name) for name in ("session", "notebook", "cell")},
         "client_ip": facts.client_address,
-        "sql": facts.request.sql,
+        "sql": facts.statement.sql,
     }
 
 

@@ -98,7 +98,7 @@ class FlightMethods:
                 schema, _ = await self._plan(call, command)
                 endpoint = self._build_endpoint(call, command)
             case _:
-                schema = metadata_schema(command).serialize().to_pybytes()
+                schema = bytes(metadata_schema(command).serialize())
                 endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
         return messages.FlightInfo(
             schema=schema,
