@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from micromegas_jupyter.contracts import TableSource
-    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
     from micromegas_jupyter.executors.requests import Statement
+    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
     from micromegas_jupyter.executors.statements import RunningStatement
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
@@ -98,6 +98,8 @@ class Executor:
         self.baseline_bytes = self.baseline_private_bytes = 0
         self.kept: KeptPlan | None = None
         self._received = b""
+        self._readable: asyncio.Future[None] | None = None
+        self._is_watched = False
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
 
@@ -143,16 +145,39 @@ class Executor:
 
     def close(self) -> None:
         """Close the socket."""
+        if self._is_watched:
+            self._loop.remove_reader(self._connection)
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
         self._connection.close()
 
     async def _receive(self, size: int) -> bytes:
+        """Return what has come, at most `size` bytes; the socket is watched only while somebody waits for it."""
         try:
-            found = await self._loop.sock_recv(self._connection, size)
+            found = self._connection.recv(size)
+        except BlockingIOError:
+            waiting = self._readable = self._loop.create_future()
+            if not self._is_watched:
+                self._is_watched = True
+                self._loop.add_reader(self._connection, self._note_readable)
+            try:
+                await waiting
+            finally:
+                self._readable = None
+            return await self._receive(size)
         except OSError:
             found = b""
         if not found:
             raise ExecutorEnded
         return found
+
+    def _note_readable(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+        elif self._readable is None:
+            # Nobody reads now: the executor waits until somebody does.
+            self._loop.remove_reader(self._connection)
+            self._is_watched = False
 
 
 class Pool:

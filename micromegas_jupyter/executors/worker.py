@@ -29,6 +29,7 @@ from micromegas_jupyter.engine.denial_store import DenialStore
 from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.requests import decode_statement
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSnapshot
     from micromegas_jupyter.engine.contract import PlannedQuery
-    from micromegas_jupyter.executors.requests import Envelope, Output, Statement
+    from micromegas_jupyter.executors.requests import Output, Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
 STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
@@ -49,6 +50,7 @@ _MAX_LOG_RECORDS: Final = 16
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 0.05
 _MIB: Final = 1024 * 1024
+_SMALL_MEMORY_BYTES: Final = 32 * _MIB
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
@@ -111,7 +113,7 @@ class Worker:
         self._upload: UploadStream | None = None
         self._log = _LogRecords()
         logging.getLogger().addHandler(self._log)
-        self._baseline_bytes = self._baseline_private_bytes = 0
+        self._baseline_bytes = self._baseline_private_bytes = self._peak_bytes = 0
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
         self._received = bytearray()
@@ -123,8 +125,8 @@ class Worker:
     def serve(self) -> None:
         """Answer until the front is gone."""
         self._engine.warm()
-        self._baseline_bytes = _resident_bytes()
-        self._baseline_private_bytes, _ = _memory_bytes()
+        self._baseline_bytes = self._peak_bytes = _max_resident_bytes()
+        self._baseline_private_bytes = _private_bytes()
         facts = {"baseline_bytes": self._baseline_bytes, "private_bytes": self._baseline_private_bytes}
         self._send(protocol.READY, json.dumps(facts).encode())
         while (message := self._receive()) is not None:
@@ -152,10 +154,7 @@ class Worker:
             if self._upload is not None:
                 self._upload.abandon()
                 self._upload = None
-            envelope: Envelope = pickle.loads(body)  # noqa: S301 - the front is trusted
-            if envelope.tables is not None:
-                self._tables.tables = envelope.tables
-            self._begin(kind, envelope)
+            self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._stop_flush_timer()
             self._planned, self._held = None, []
@@ -164,28 +163,36 @@ class Worker:
                 self._upload = None
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), self._statistics()))
 
-    def _begin(self, kind: bytes, envelope: Envelope) -> None:
+    def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
-        request: Any = envelope.request
         match kind:
-            case protocol.PLAN:
-                planned = self._plan(request)
-                self._planned, self._plan_id = planned, envelope.plan_id
+            case protocol.PLAN | protocol.RUN:
+                statement, output, plan_id, tables = decode_statement(body)
+                self._learn(tables)
+                if kind == protocol.RUN:
+                    is_kept = planned is not None and plan_id == self._plan_id
+                    self._run(planned if planned is not None and is_kept else self._plan(statement), output)
+                    return
+                self._planned = planned = self._plan(statement)
+                self._plan_id = plan_id
                 schemas = (planned.schema, planned.parameter_schema)
                 self._send(protocol.PLANNED, protocol.build_pair(*(one.serialize().to_pybytes() for one in schemas)))
-            case protocol.RUN:
-                if planned is None or self._plan_id != envelope.plan_id:
-                    planned = self._plan(request)
-                self._run(planned, envelope.output)
             case protocol.TABLES:
-                self._send(protocol.LISTED, self._list(request))
+                caller, tables = pickle.loads(body)  # noqa: S301 - from the front
+                self._learn(tables)
+                self._send(protocol.LISTED, self._list(caller))
             case protocol.INGEST:
                 if self._options.lake is None:
                     raise InternalError("This executor was not told where rows go.")
-                self._upload = UploadStream(Lake(Path(self._options.lake)).sink(), request)
+                sink = Lake(Path(self._options.lake)).sink()
+                self._upload = UploadStream(sink, pickle.loads(body))  # noqa: S301 - from the front
                 self._send(protocol.ACCEPTED, b'{"rows": 0}')
             case _:
                 raise InternalError("An executor was asked something that it does not know.")
+
+    def _learn(self, tables: Sequence[TableSnapshot] | None) -> None:
+        if tables is not None:
+            self._tables.tables = tables
 
     def _plan(self, statement: Statement) -> PlannedQuery:
         parameters = None
@@ -269,17 +276,16 @@ class Worker:
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and what the process holds."""
-        now = time.perf_counter()
-        private, peak = _memory_bytes()
+        private_bytes, peak_bytes = self._measure_memory()
+        cpu_seconds = time.process_time()
         facts: dict[str, object] = {
-            "cpu_seconds": round(time.process_time() - self._cpu_seconds, 6),
-            "process_cpu_seconds": round(time.process_time(), 6),
-            "seconds": round(now - self._started, 6),
-            "peak_memory_bytes": max(0, peak - self._baseline_bytes),
-            "private_bytes": max(0, private - self._baseline_private_bytes),
+            "cpu_seconds": cpu_seconds - self._cpu_seconds,
+            "process_cpu_seconds": cpu_seconds,
+            "peak_memory_bytes": peak_bytes,
+            "private_bytes": private_bytes,
         }
         if self._planned_at is not None:
-            facts["planning_seconds"] = round(self._planned_at - self._started, 6)
+            facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
             taken = planned.statistics
             facts |= {
@@ -295,6 +301,16 @@ class Worker:
         if records := self._log.take():
             facts["log"] = records
         return facts
+
+    def _measure_memory(self) -> tuple[int, int]:
+        """Return the private memory that the process has beyond its start, and what the statement had at its peak."""
+        peak = _max_resident_bytes()
+        if peak - self._baseline_bytes < _SMALL_MEMORY_BYTES:
+            # The peak of the process's life: close enough, and reading more would cost as much as a small statement.
+            return peak - self._baseline_bytes, peak - self._baseline_bytes
+        private = max(0, _private_bytes() - self._baseline_private_bytes)
+        has_grown, self._peak_bytes = peak > self._peak_bytes, peak
+        return private, peak - self._baseline_bytes if has_grown else private
 
     def _describe(self, error: BaseException) -> MicromegasError:
         if isinstance(error, MicromegasError):
@@ -362,27 +378,24 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _memory_bytes() -> tuple[int, int]:
-    """Return this process's private memory and its resident memory at its peak; 0 where the system does not tell."""
+def _max_resident_bytes() -> int:
+    """Return this process's resident memory at its peak; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def _private_bytes() -> int:
+    """Return this process's anonymous memory; 0 where the system does not tell."""
     try:
-        with open("/proc/self/status", "rb") as stream:  # noqa: PTH123 - for each statement: Path costs as much again
-            text = stream.read()
-    except OSError:
-        return 0, 0
-    return _kilobytes(text, b"RssAnon:"), _kilobytes(text, b"VmHWM:")
-
-
-def _kilobytes(text: bytes, name: bytes) -> int:
-    start = text.find(name)
-    return 0 if start < 0 else int(text[start + len(name) : text.index(b"kB", start)]) * 1024
-
-
-def _resident_bytes() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123
-            return int(stream.read().split()[1]) * _PAGE_BYTES
+        with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123 - for each large statement
+            _, resident, shared, *_ = stream.read().split()
     except OSError:
         return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
 
 
 def limit_process(options: WorkerOptions) -> None:
