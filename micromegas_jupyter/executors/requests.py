@@ -103,9 +103,8 @@ def encode_statement(
 
 def decode_statement(body: bytes) -> tuple[Statement, Output, int, Sequence[TableSnapshot] | None]:
     """Return what `encode_statement` encoded."""
-    sql, caller, parameters, time_range, row_limit, preserve, compression, rows, size, plan_id, tables = pickle.loads(
-        body
-    )
+    fields = pickle.loads(body)  # noqa: S301 - from the front
+    sql, caller, parameters, time_range, row_limit, preserve, compression, rows, size, plan_id, tables = fields
     statement = Statement(
         sql=sql,
         caller=_decode_caller(caller),

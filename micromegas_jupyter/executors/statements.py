@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.pool import Executor, ExecutorEnded, KeptPlan, Pool
+from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
 from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error, find_cause
 from micromegas_jupyter.executors.requests import Output, Statement, Upload, encode_listing, encode_statement
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSnapshot
     from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
+    from micromegas_jupyter.executors.pool import Pool
     from micromegas_jupyter.executors.processes import Ended
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
@@ -299,7 +300,7 @@ async def plan_statement(pool: Pool, statement: Statement, running: RunningState
     return schemas
 
 
-async def run_statement(
+async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
     pool: Pool,
     statement: Statement,
     running: RunningStatement,

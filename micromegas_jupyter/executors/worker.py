@@ -26,6 +26,7 @@ import pyarrow.parquet
 
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
 from micromegas_jupyter.engine.denial_store import DenialStore
+from micromegas_jupyter.engine.denials import check_match
 from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
@@ -96,7 +97,9 @@ class Worker:
         self._front = front
         self._options = options
         self._tables = _ToldTables()
-        self._denials = None if options.denials_file is None else DenialStore(Path(options.denials_file))
+        self._denials = None
+        if options.denials_file is not None:
+            self._denials = DenialStore(Path(options.denials_file), check_match=check_match)
         self._engine = DataFusionEngine(
             self._tables,
             EngineSettings(
