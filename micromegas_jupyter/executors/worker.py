@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
 STANDARD_ERROR: Final = "stderr"
 _MAX_LOG_CHARACTERS: Final = 8192
+_MAX_ERROR_BYTES: Final = 64 * 1024
 _MAX_LOG_RECORDS: Final = 16
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 0.05
@@ -153,6 +154,8 @@ class Worker:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
                 return
+            if os.fstat(2).st_size > _MAX_ERROR_BYTES:
+                os.ftruncate(2, 0)
             self._started, self._cpu_seconds, self._planned_at = time.perf_counter(), time.process_time(), None
             if self._upload is not None:
                 self._upload.abandon()
@@ -426,7 +429,7 @@ def use_own_folder(options: WorkerOptions) -> Path:
     folder = Path(options.spill_directory) / str(os.getpid())
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    with (folder / STANDARD_ERROR).open("wb") as stream:
+    with (folder / STANDARD_ERROR).open("ab") as stream:
         os.dup2(stream.fileno(), 2)
     return folder
 
