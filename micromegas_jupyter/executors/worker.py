@@ -52,9 +52,7 @@ _MAX_LOG_RECORDS: Final = 16
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 0.05
 _MIB: Final = 1024 * 1024
-_SMALL_MEMORY_BYTES: Final = 32 * _MIB
 _PARAMETER_LIMITS: Final = ParameterLimits()
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
 
@@ -117,7 +115,7 @@ class Worker:
         self._upload: UploadStream | None = None
         self._log = _LogRecords()
         logging.getLogger().addHandler(self._log)
-        self._baseline_bytes = self._baseline_private_bytes = self._peak_bytes = 0
+        self._memory = _MemoryMeter()
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
         self._received = bytearray()
@@ -129,9 +127,8 @@ class Worker:
     def serve(self) -> None:
         """Answer until the front is gone."""
         self._engine.warm()
-        self._baseline_bytes = self._peak_bytes = _max_resident_bytes()
-        self._baseline_private_bytes = _private_bytes()
-        facts = {"baseline_bytes": self._baseline_bytes, "private_bytes": self._baseline_private_bytes}
+        self._memory = _MemoryMeter()
+        facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
         self._send(protocol.READY, json.dumps(facts).encode())
         while (message := self._receive()) is not None:
             self._answer(*message)
@@ -282,7 +279,7 @@ class Worker:
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and what the process holds."""
-        private_bytes, peak_bytes = self._measure_memory()
+        private_bytes, peak_bytes = self._memory.measure()
         cpu_seconds = time.process_time()
         facts: dict[str, object] = {
             "cpu_seconds": cpu_seconds - self._cpu_seconds,
@@ -307,16 +304,6 @@ class Worker:
         if records := self._log.take():
             facts["log"] = records
         return facts
-
-    def _measure_memory(self) -> tuple[int, int]:
-        """Return the private memory that the process has beyond its start, and what the statement had at its peak."""
-        peak = _max_resident_bytes()
-        if peak - self._baseline_bytes < _SMALL_MEMORY_BYTES:
-            # The peak of the process's life: close enough, and reading more would cost as much as a small statement.
-            return peak - self._baseline_bytes, peak - self._baseline_bytes
-        private = max(0, _private_bytes() - self._baseline_private_bytes)
-        has_grown, self._peak_bytes = peak > self._peak_bytes, peak
-        return private, peak - self._baseline_bytes if has_grown else private
 
     def _describe(self, error: BaseException) -> MicromegasError:
         if isinstance(error, MicromegasError):
@@ -384,24 +371,36 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _max_resident_bytes() -> int:
-    """Return this process's resident memory at its peak; 0 where the system does not tell."""
-    if sys.platform == "win32":
-        return 0
-    import resource
+class _MemoryMeter:
+    """Tells how much memory this process has beyond what it had at its start; 0 where the system does not tell.
 
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
+    The file is kept open: this is read for every statement, and getrusage(2) takes longer the more threads there are.
+    """
+
+    def __init__(self) -> None:
+        self._status = -1
+        with contextlib.suppress(OSError):
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        self.first_private, self.first_peak, self.first_resident = self._read()
+        self._last_peak = self.first_peak
+
+    def measure(self) -> tuple[int, int]:
+        """Return the private memory now, and the memory at the peak of the time since the last call."""
+        private, peak, resident = self._read()
+        has_grown, self._last_peak = peak > self._last_peak, peak
+        highest = peak if has_grown else resident
+        return max(0, private - self.first_private), max(0, highest - self.first_resident)
+
+    def _read(self) -> tuple[int, int, int]:
+        if self._status < 0:
+            return 0, 0, 0
+        text = os.pread(self._status, 4096, 0)
+        return _kilobytes(text, b"RssAnon:"), _kilobytes(text, b"VmHWM:"), _kilobytes(text, b"VmRSS:")
 
 
-def _private_bytes() -> int:
-    """Return this process's anonymous memory; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123 - for each large statement
-            _, resident, shared, *_ = stream.read().split()
-    except OSError:
-        return 0
-    return (int(resident) - int(shared)) * _PAGE_BYTES
+def _kilobytes(text: bytes, name: bytes) -> int:
+    start = text.find(name)
+    return 0 if start < 0 else int(text[start + len(name) : text.index(b"kB", start)]) * 1024
 
 
 def limit_process(options: WorkerOptions) -> None:
