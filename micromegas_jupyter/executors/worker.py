@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.parquet
 
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
 from micromegas_jupyter.engine.denial_store import DenialStore

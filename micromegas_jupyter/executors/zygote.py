@@ -42,6 +42,8 @@ class Zygote:
     """
 
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
+        # pyarrow loads pandas where there is one, for half of the time and memory of all imports; executors need none.
+        sys.modules["pandas"] = None  # type: ignore[assignment]
         from micromegas_jupyter.executors import worker
 
         self._front = front
