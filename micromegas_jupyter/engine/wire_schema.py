@@ -6,12 +6,15 @@ before the first batch. Framing and message sizes are the server's.
 
 from __future__ import annotations
 
+import functools
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
+@functools.lru_cache(maxsize=512)
 def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
-    """Return `schema` as it goes on the wire.
+    """Return `schema` as it goes on the wire; kept per schema.
 
     String and binary views become Utf8 and Binary, timestamps count nanoseconds, dictionaries are flattened unless
     `preserve_dictionary`; names, order, nullability and the fields' own metadata stay.
@@ -88,7 +91,9 @@ def _convert_dictionary(column: pa.DictionaryArray, target: pa.DataType) -> pa.A
     if pa.types.is_dictionary(target):
         values = _convert(column.dictionary, target.value_type)
         return pa.DictionaryArray.from_arrays(column.indices, values, ordered=target.ordered)
-    return pa.DictionaryArray.from_arrays(column.indices, _convert(column.dictionary, target)).dictionary_decode()
+    if column.type.value_type != target:
+        column = pa.DictionaryArray.from_arrays(column.indices, _convert(column.dictionary, target))
+    return column.dictionary_decode()
 
 
 def _convert_list_view(column: pa.Array, target: pa.DataType) -> pa.Array:

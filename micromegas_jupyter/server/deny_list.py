@@ -16,7 +16,7 @@ from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.denial_functions import names_denial_function
 from micromegas_jupyter.engine.denials import Denial, MatchRules, check_match
-from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
+from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.private_files import FileMark, FileProblem
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
@@ -159,7 +159,7 @@ class DenyList:
             self._checked_at = now  # first, so that queries beside this one do not look as well
             await asyncio.to_thread(self._reload_if_changed)
         state = self._state
-        if not state.rules or len(facts.request.sql) > MOST_STATEMENT_BYTES:
+        if not state.rules or len(facts.request.sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         found = _match_facts(facts)
         hashes = fingerprints(facts.request.sql)
