@@ -160,7 +160,7 @@ class DataFusionEngine:
             planned = self._planned(statement, barrier=Barrier.NONE)
             if planned.is_filtered:
                 context = replace(context, hides_values=True)
-                planned = self._kept_secret(planned, statement)
+                planned = self._with_barrier(planned, statement)
             planned = self._kept_right(planned, statement)
             return self._query(planned, statement, context)
         except BaseException as error:
@@ -240,7 +240,7 @@ class DataFusionEngine:
             lent=lent,
         )
 
-    def _kept_secret(self, planned: Planned, statement: Statement) -> Planned:
+    def _with_barrier(self, planned: Planned, statement: Statement) -> Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
         if is_explain(planned.plan):
             raise StatementRefused(

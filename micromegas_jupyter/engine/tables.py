@@ -6,6 +6,7 @@ caller has is `visibility`'s answer.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from dataclasses import dataclass, field, replace
@@ -178,7 +179,12 @@ def _read_schema(table: VisibleTable) -> pa.Schema:
 
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
     """Return the schema of `SELECT *` over a table; kept per schema."""
-    return wire_schema(visible_schema(snapshot), preserve_dictionary=False)
+    return _wire_schema(visible_schema(snapshot))
+
+
+@functools.lru_cache(maxsize=512)
+def _wire_schema(schema: pa.Schema) -> pa.Schema:
+    return wire_schema(schema, preserve_dictionary=False)
 
 
 def names_of(tables: Sequence[VisibleTable]) -> tuple[str, ...]:

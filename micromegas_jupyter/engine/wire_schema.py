@@ -6,15 +6,12 @@ before the first batch. Framing and message sizes are the server's.
 
 from __future__ import annotations
 
-import functools
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
-@functools.lru_cache(maxsize=512)
 def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
-    """Return `schema` as it goes on the wire; kept per schema.
+    """Return `schema` as it goes on the wire.
 
     String and binary views become Utf8 and Binary, timestamps count nanoseconds, dictionaries are flattened unless
     `preserve_dictionary`; names, order, nullability and the fields' own metadata stay.
