@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.native_scan import FileReader
     from micromegas_jupyter.engine.placeholders import Placeholders
     from micromegas_jupyter.engine.reading import Reading
+    from micromegas_jupyter.engine.sessions import LentSession
     from micromegas_jupyter.engine.settings import EngineSettings
 
 
@@ -140,18 +141,26 @@ class DataFusionEngine:
         """Plan a request without parameters, or with one row of them."""
         placeholders = reading.placeholders
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
-        statement = Statement(request=request, caller=caller, reading=reading, values=values)
-        if reading.may_stand_alone and (alone := self._alone(statement)) is not None:
-            return alone
+        if reading.may_stand_alone:
+            alone = self._alone(Statement(request=request, caller=caller, reading=reading, values=values))
+            if alone is not None:
+                return alone
         started = SYSTEM_CLOCK.monotonic()
         tables = self._visibility.tables(self._tables.snapshot(), caller)
-        statement = replace(statement, tables=tables, init_seconds=SYSTEM_CLOCK.monotonic() - started)
+        statement = Statement(
+            request=request,
+            caller=caller,
+            reading=reading,
+            values=values,
+            tables=tables,
+            init_seconds=SYSTEM_CLOCK.monotonic() - started,
+        )
         context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
         try:
             planned = self._planned(statement, barrier=Barrier.NONE)
             if planned.is_filtered:
                 context = replace(context, hides_values=True)
-                planned = self._kept_secret(planned, statement)
+                planned = self._with_barrier(planned, statement)
             planned = self._kept_right(planned, statement)
             return self._query(planned, statement, context)
         except BaseException as error:
@@ -187,15 +196,20 @@ class DataFusionEngine:
         joins = joins or reading.names_join
         if not reading.needs_nothing:
             open_session = self._sessions.open_for_joins if joins else self._sessions.open
-            return replace(self._planned_with(open_session, statement, barrier=barrier), is_for_joins=joins)
+            return self._planned_with(open_session, statement, barrier=barrier, is_for_joins=joins)
         lent = (self._lending_for_joins if joins else self._lending).lend()
-        planned = self._planned_with(lambda: lent.session, statement, barrier=barrier)
-        return replace(planned, is_for_joins=joins, lent=lent)
+        return self._planned_with(lambda: lent.session, statement, barrier=barrier, is_for_joins=joins, lent=lent)
 
     def _planned_with(
-        self, open_session: Callable[[], SessionContext], statement: Statement, *, barrier: Barrier
+        self,
+        open_session: Callable[[], SessionContext],
+        statement: Statement,
+        *,
+        barrier: Barrier,
+        is_for_joins: bool = False,
+        lent: LentSession | None = None,
     ) -> Planned:
-        """Return a plan in a session of its own with all that the statement mentions."""
+        """Return a plan in a session with all that the statement mentions."""
         started = SYSTEM_CLOCK.monotonic()
         mentions = statement.reading.mentions
         session = open_session()
@@ -216,11 +230,19 @@ class DataFusionEngine:
             barrier=barrier,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        return planned_in(session, statement, tables=tables, init_seconds=init_seconds, barrier=barrier)
+        return planned_in(
+            session,
+            statement,
+            tables=tables,
+            init_seconds=init_seconds,
+            barrier=barrier,
+            is_for_joins=is_for_joins,
+            lent=lent,
+        )
 
-    def _kept_secret(self, planned: Planned, statement: Statement) -> Planned:
+    def _with_barrier(self, planned: Planned, statement: Statement) -> Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
-        if is_explain(planned.frame.logical_plan()):
+        if is_explain(planned.plan):
             raise StatementRefused(
                 "The plan of this statement is not shown, since you see only some rows of one of its tables.",
                 remedy="Run the statement without EXPLAIN.",
@@ -271,19 +293,18 @@ class DataFusionEngine:
     def _query(self, planned: Planned, statement: Statement, context: Context) -> DataFusionQuery:
         frame = planned.frame
         request, placeholders = statement.request, statement.reading.placeholders
-        plan = frame.logical_plan()
         result = Result(
             schema=wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary),
             is_one_row=is_one_row(planned.plan_text),
         )
-        if is_explain(plan):
+        if is_explain(planned.plan):
             # A described plan must stay the root of its plan, so its limit is kept while the rows pass.
             scrubber = PathScrubber(table.snapshot.files for table in planned.tables)
             result = replace(result, row_limit=request.row_limit, scrubber=scrubber)
         elif request.row_limit is not None:
             frame = frame.limit(request.row_limit)
         parameters = Parameters(
-            schema=parameter_schema(placeholders, request.parameters, plan),
+            schema=parameter_schema(placeholders, request.parameters, planned.plan),
             unbound=() if request.parameters is not None else placeholders.written,
         )
         return DataFusionQuery(

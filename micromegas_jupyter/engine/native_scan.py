@@ -44,19 +44,22 @@ class FileReader(Protocol):
 
 
 class NativeReader:
-    """The native scan. What it keeps is bounded: of each list of files, DataFusion keeps what the footers said."""
+    """The native scan.
+
+    It keeps the last scan of each schema, in which DataFusion keeps what the files' footers said.
+    """
 
     def __init__(self) -> None:
         self._template = functools.lru_cache(maxsize=256)(_make_template)
-        self._scans: dict[tuple[tuple[str, ...], pa.Schema], LogicalPlan] = {}
+        self._scans: dict[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = {}
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
         """Return the plan of one scan over all files."""
-        key = (tuple(files), schema)
-        scan = self._scans.pop(key, None)
-        if scan is None:
+        names = tuple(files)
+        kept, scan = self._scans.pop(schema, (None, None))
+        if scan is None or kept != names:
             scan = self._decode(context, files, schema)
-        self._scans[key] = scan  # the least recently used stands first
+        self._scans[schema] = names, scan  # the least recently used stands first
         if len(self._scans) > _MAX_SCANS:
             del self._scans[next(iter(self._scans))]
         return context.create_dataframe_from_logical_plan(scan)

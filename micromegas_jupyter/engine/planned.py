@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from datafusion import DataFrame, SessionContext
+    from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.contracts import AuthContext
     from micromegas_jupyter.engine.contract import StatementRequest
@@ -42,6 +43,7 @@ class Planned:
 
     session: SessionContext
     frame: DataFrame
+    plan: LogicalPlan
     tables: Sequence[VisibleTable]
     init_seconds: float
     plan_text: str
@@ -60,13 +62,15 @@ class Planned:
             self.lent.release()
 
 
-def planned_in(
+def planned_in(  # noqa: PLR0913 - options by keyword, all of them facts of one plan
     session: SessionContext,
     statement: Statement,
     *,
     tables: Sequence[VisibleTable] = (),
     init_seconds: float = 0.0,
     barrier: Barrier = Barrier.NONE,
+    is_for_joins: bool = False,
+    lent: LentSession | None = None,
 ) -> Planned:
     """Plan a statement and check the plan, before anything of it is optimized.
 
@@ -76,17 +80,23 @@ def planned_in(
         tables: Those that are in the session.
         init_seconds: How long it took to fill the session.
         barrier: Which of these tables are behind the barrier.
+        is_for_joins: Whether the session is one for statements with joins.
+        lent: The session, when it is to be released.
 
     Raises:
         StatementRefused: It would write, or reads what is not shown.
         Exception: DataFusion's own, where it cannot be planned; see `errors.translate`.
     """
     frame = session.sql_with_options(statement.reading.placeholders.sql, READ_ONLY, param_values=statement.values)
+    plan = frame.logical_plan()
     return Planned(
         session=session,
         frame=frame,
+        plan=plan,
         tables=tables,
         init_seconds=init_seconds,
-        plan_text=check_plan(frame.logical_plan()),
+        plan_text=check_plan(plan),
         barrier=barrier,
+        is_for_joins=is_for_joins,
+        lent=lent,
     )

@@ -113,14 +113,13 @@ class TableBuilder:
         wants_names = any(mentions.has(name) for name in _NAMES_ALL)
         registered: list[VisibleTable] = []
         for table in tables:
-            snapshot = _readable(table)
             if any(mentions.has(name) for name in table.names):
-                _check_files(snapshot)
-                rows = self._rows(context, snapshot)
-                named = table if mentions.has(table.raw_name or "") else replace(table, raw_name=None)
+                _check_files(table.snapshot)
+                rows = self._rows(context, table.snapshot, _read_schema(table))
+                shows_raw = table.raw_name is not None and mentions.has(table.raw_name)
                 self._register(
                     context,
-                    named,
+                    table if shows_raw or table.raw_name is None else replace(table, raw_name=None),
                     rows,
                     time_range=time_range,
                     is_behind_barrier=barrier is Barrier.ALL
@@ -129,14 +128,12 @@ class TableBuilder:
                 registered.append(table)
             elif wants_names:
                 unfiltered = replace(table, conditions=(), raw_name=None)
-                rows = no_rows(context, snapshot.schema)
+                rows = no_rows(context, _read_schema(table))
                 self._register(context, unfiltered, rows, time_range=None, is_behind_barrier=False)
         return registered
 
-    def _rows(self, context: SessionContext, snapshot: TableSnapshot) -> DataFrame:
-        if not snapshot.files:
-            return no_rows(context, snapshot.schema)
-        return self.reader.read(context, snapshot.files, snapshot.schema)
+    def _rows(self, context: SessionContext, snapshot: TableSnapshot, schema: pa.Schema) -> DataFrame:
+        return self.reader.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
 
     def _register(
         self,
@@ -175,11 +172,9 @@ def _choose_footers(context: SessionContext, tables: Sequence[VisibleTable], men
         context.sql(_USE_FOOTERS.format("false" if mentions_any(mentions, mixed) else "true"))
 
 
-def _readable(table: VisibleTable) -> TableSnapshot:
-    """Return the snapshot with the schema that its files are read with."""
-    if not table.conditions:
-        return table.snapshot
-    return replace(table.snapshot, schema=flat_schema(table.snapshot.schema))
+def _read_schema(table: VisibleTable) -> pa.Schema:
+    """Return the schema that the table's files are read with."""
+    return flat_schema(table.snapshot.schema) if table.conditions else table.snapshot.schema
 
 
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:

@@ -14,7 +14,7 @@ import pytest
 
 from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import StatementRequest, sql_hash
-from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
+from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.server import DenyList, denial_file
 from micromegas_jupyter.server.attribution import Attribution
@@ -100,7 +100,7 @@ def test_a_statement_that_is_too_long_anyway_is_not_read(open_list: Callable[...
     deny_list = open_list()
     deny_list.add("sql LIKE '%SELECT%'", "a reason", created_by="root")
 
-    _check(deny_list, f"SELECT {'1' * MOST_STATEMENT_BYTES}")  # the engine refuses it
+    _check(deny_list, f"SELECT {'1' * MAX_STATEMENT_BYTES}")  # the engine refuses it
 
 
 def test_an_administrator_can_lift_a_denial_of_everything(open_list: Callable[..., DenyList]) -> None:
