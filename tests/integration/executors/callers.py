@@ -243,10 +243,20 @@ class SmallStatements:
             f"{statements} statements of each other caller",
         )
 
+    def wait_until_well(self) -> None:
+        """Wait until nothing fails, and forget what failed before."""
+
+        def is_well() -> bool:
+            self.forget()
+            self.wait_for_all()
+            return not self.failures
+
+        wait_until(is_well, "small statements succeed")
+
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
-        self.wait_for_all()
+        self.wait_until_well()
         return self
 
     def __exit__(self, *_error: object) -> None:

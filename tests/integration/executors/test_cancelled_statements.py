@@ -159,7 +159,7 @@ def test_the_processor_is_quiet_half_a_second_after_the_client_has_gone(
     server: ServerProcess, other: SmallStatements, kind: str, way: str
 ) -> None:
     wait_until(lambda: cpu_seconds_of(server, WATCH_SECONDS) < QUIET_CPU_SECONDS, "earlier statements have ended")
-    other.forget()
+    other.wait_until_well()
     before = server.cpu_seconds()
     client = WAYS[way](server, BUSY[kind])
     try:
