@@ -131,7 +131,9 @@ def run(arguments: argparse.Namespace) -> int:
     environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.assembly import ServeOptions, ServerStack
+    from micromegas_jupyter.executors.zygote import hide_memory
 
+    hide_memory()
     stack = ServerStack(
         ServeOptions(
             lake=Path(arguments.lake),

@@ -119,7 +119,7 @@ COUNTED_LIMITS: Final = (
         name="statement_memory_mib",
         variable="MICROMEGAS_SERVER_STATEMENT_MEMORY_MIB",
         meaning="memory of one statement, in MiB",
-        least=512,
+        least=1536,
         most=_MOST_MIB,
         has_option=True,
     ),
