@@ -157,7 +157,9 @@ def test_a_query_is_recorded_once(clock: FakeClock, caplog: pytest.LogCaptureFix
 
 
 def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    facts = _facts(statement=Statement(sql="é" * 5000, caller=ALICE), attribution=Attribution(user="u" * 999, email="e"))
+    facts = _facts(
+        statement=Statement(sql="é" * 5000, caller=ALICE), attribution=Attribution(user="u" * 999, email="e")
+    )
 
     record = _write(QueryAudit(facts, clock), caplog, "ok")
 

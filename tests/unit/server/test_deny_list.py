@@ -245,9 +245,9 @@ _RULE = {
     ],
 )  # fmt: skip
 def test_a_malformed_file_stops_the_start_and_later_changes_nothing(
-    open_list: Callable[..., DenyList], path: Path, clock: FakeClock, content: str, caplog: pytest.LogCaptureFixture, store: DenialStore
+    open_list: Callable[..., DenyList], path: Path, clock: FakeClock, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.add("client = 'grafana'", "a reason", created_by="root")
+    DenialStore(path).add("client = 'grafana'", "a reason", created_by="root")
     deny_list = open_list()
     path.write_text(content)
     clock.advance(1)

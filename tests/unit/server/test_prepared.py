@@ -238,7 +238,9 @@ def test_a_statement_does_not_show_its_parameters(clock: FakeClock) -> None:
     assert "secret" not in repr(store.get(handle, ALICE))
 
 
-@pytest.mark.parametrize("frames", [(), (b"",), (b"a", b"", b"bc"), (bytes(65_532),)], ids=["none", "empty", "some", "most"])
+@pytest.mark.parametrize(
+    "frames", [(), (b"",), (b"a", b"", b"bc"), (bytes(65_532),)], ids=["none", "empty", "some", "most"]
+)
 def test_packed_messages_come_back_as_they_were(frames: tuple[bytes, ...]) -> None:
     packed = pack_frames(frames)
 
