@@ -12,7 +12,7 @@ from datafusion import SessionContext
 
 from micromegas_jupyter.engine.denial_store import MATCH_COLUMNS
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.guard import check_statement
+from micromegas_jupyter.engine.guard import check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan
 from micromegas_jupyter.errors import InvalidStatement, QueryError
 
@@ -70,7 +70,7 @@ def check_match(expression: str) -> Scan:
         InvalidStatement: It is no boolean expression over `MATCH_COLUMNS`, or it names none of them.
     """
     try:
-        scanned = check_statement(expression, max_bytes=_LONGEST_EXPRESSION_BYTES)
+        scanned = check_expression(expression, max_bytes=_LONGEST_EXPRESSION_BYTES)
     except QueryError as error:
         raise InvalidStatement(f"The rule's expression cannot be used. {error.what}") from None
     kinds = {token.kind for token in scanned.tokens}

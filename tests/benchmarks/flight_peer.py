@@ -19,7 +19,7 @@ from micromegas_jupyter.access import ApiKeyValidator
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.engine import QueryFigures, WorkClass
 from micromegas_jupyter.engine.guard import check_statement
-from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
+from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from micromegas_jupyter.settings import ApiKeySetting
 
@@ -74,7 +74,7 @@ class MemoryEngine:
         self._table = pq.read_table(folder / TABLE)
 
     async def plan(self, request: StatementRequest, _caller: AuthContext) -> InMemory:
-        check_statement(request.sql, max_bytes=MOST_STATEMENT_BYTES)
+        check_statement(request.sql, max_bytes=MAX_STATEMENT_BYTES)
         return InMemory(self._table)
 
     def tables(self, _caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:

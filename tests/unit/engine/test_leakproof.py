@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine.harmless import is_harmless
+from micromegas_jupyter.engine.leakproof import is_leakproof
 from tests.unit.engine.telling_statements import TELLING
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def frame(sql: str) -> DataFrame:
     return context.sql(sql)
 
 
-def harmless(sql: str) -> bool:
-    return is_harmless(frame(sql), nested_columns={"tags"})
+def leakproof(sql: str) -> bool:
+    return is_leakproof(frame(sql), nested_columns={"tags"})
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def harmless(sql: str) -> bool:
         "WITH c AS (SELECT DISTINCT word FROM ledger) SELECT * FROM c LIMIT 5",
     ],
 )
-def test_comparisons_and_plain_aggregates_are_harmless(sql: str) -> None:
-    assert harmless(sql)
+def test_comparisons_and_plain_aggregates_are_leakproof(sql: str) -> None:
+    assert leakproof(sql)
 
 
 @pytest.mark.parametrize("sql", [sql for sql in TELLING if any(word in sql for word in FAILING_WORDS)])
 def test_a_statement_that_can_fail_is_not(sql: str) -> None:
-    assert not harmless(sql)
+    assert not leakproof(sql)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,5 @@ def test_a_statement_that_can_fail_is_not(sql: str) -> None:
         "SELECT id FROM ledger WHERE x = 1 / 0",
     ],
 )
-def test_what_is_not_known_to_be_harmless_is_not(sql: str) -> None:
-    assert not harmless(sql)
+def test_what_is_not_known_to_be_leakproof_is_not(sql: str) -> None:
+    assert not leakproof(sql)

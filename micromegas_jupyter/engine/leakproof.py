@@ -1,16 +1,14 @@
 """Tells which statements cannot fail on any value, so that the order in which they look at rows tells nothing.
 
-Only what is known to be harmless counts: plain columns, constants, comparisons, LIKE with a constant, and the common
-aggregates of such. Any other part of a plan, and any that DataFusion-Python does not show, makes a statement one that
-needs the barrier. Looking at a plan optimises it, which holds the interpreter's lock, so that the whole process stands
-still: only plans that are known to be optimised quickly may be looked at.
+Only what is known to be leakproof counts: plain columns, constants, comparisons, LIKE with a constant, and the common
+aggregates of such. A statement needs the barrier when any other part is in its plan, or one that DataFusion-Python does
+not show. The optimized plan is examined, since type coercion adds casts to the plan as it was written.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from micromegas_jupyter.engine.caller_facts import IDENTITY_FUNCTIONS
 from micromegas_jupyter.engine.errors import is_engine_failure
 
 if TYPE_CHECKING:
@@ -19,18 +17,7 @@ if TYPE_CHECKING:
 
     from datafusion import DataFrame
 
-    from micromegas_jupyter.engine.plan_work import PlanWork
-
-#: Far below what a statement may be; a plan of this size is optimised in 0.02 s.
-_QUICK_SIZE: Final = 1000
-_QUICK_STEPS: Final = 100
-_QUICK_EXPRESSIONS: Final = 2000
-#: What the optimiser computes of a constant call, however long it takes; these take no time.
-_QUICK_FUNCTIONS: Final = frozenset(
-    {"now", "current_timestamp", "current_date", "current_time", "today", "to_timestamp", "date_trunc"}
-    | IDENTITY_FUNCTIONS
-)
-_MOST_VISITED: Final = 5000
+_MAX_VISITED: Final = 5000
 _OPERATORS: Final = frozenset(
     {"=", "!=", "<", "<=", ">", ">=", "AND", "OR", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"}
 )
@@ -43,36 +30,25 @@ _SINGLE: Final = frozenset(
 )  # fmt: skip
 
 
-def is_quickly_optimised(work: PlanWork) -> bool:
-    """Return whether a plan is so small that optimising it may hold the interpreter's lock."""
-    return (
-        work.size <= _QUICK_SIZE
-        and work.steps <= _QUICK_STEPS
-        and work.visited <= _QUICK_EXPRESSIONS
-        and not work.has_subqueries
-        and work.functions <= _QUICK_FUNCTIONS
-    )
-
-
-def is_harmless(frame: DataFrame, *, nested_columns: AbstractSet[str]) -> bool:
+def is_leakproof(frame: DataFrame, *, nested_columns: AbstractSet[str]) -> bool:
     """Return whether no value of any row can make the statement fail.
 
     Args:
-        frame: The statement, planned without the barrier; its plan is one that `is_quickly_optimised`.
-        nested_columns: Names of columns with a nested type, for which comparisons are not known to be harmless.
+        frame: The statement, planned without the barrier.
+        nested_columns: Names of columns with a nested type, for which comparisons are not known to be leakproof.
     """
     try:
-        return _are_harmless_nodes(frame.optimized_logical_plan(), nested_columns)
+        return _are_leakproof_nodes(frame.optimized_logical_plan(), nested_columns)
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         return False  # a part that DataFusion-Python has no class for, or a plan that fails when it is run
 
 
-def _are_harmless_nodes(root: Any, nested_columns: AbstractSet[str]) -> bool:
+def _are_leakproof_nodes(root: Any, nested_columns: AbstractSet[str]) -> bool:
     nodes: list[Any] = [root]
     expressions: list[Any] = []
-    for _ in range(_MOST_VISITED):
+    for _ in range(_MAX_VISITED):
         if expressions:
             parts = _parts(expressions.pop(), nested_columns)
             if parts is None:
@@ -96,7 +72,7 @@ def _join_expressions(join: Any) -> list[Any]:
     return [side for pair in join.on() for side in pair] + ([] if condition is None else [condition])
 
 
-# All expressions of a node, by its kind; kinds that are not here are not known to be harmless.
+# All expressions of a node, by its kind; kinds that are not here are not known to be leakproof.
 _EXPRESSIONS: Final[Mapping[str, Callable[[Any], list[Any]]]] = {
     "Projection": lambda node: list(node.projections()),
     "Filter": lambda node: [node.predicate()],
@@ -112,7 +88,7 @@ _EXPRESSIONS: Final[Mapping[str, Callable[[Any], list[Any]]]] = {
 
 
 def _parts(expression: Any, nested_columns: AbstractSet[str]) -> list[Any] | None:  # noqa: PLR0911 - one per kind
-    """Return the expressions in a harmless one; None for any other."""
+    """Return the expressions in a leakproof one; None for any other."""
     found = expression.to_variant()
     match type(found).__name__:
         case "Literal":
