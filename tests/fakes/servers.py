@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _CLOSE_SECONDS: Final = 30.0
 
 NUMBERS: Final = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n)"
+WORDS: Final = "SELECT arrow_cast(w, 'Dictionary(Int32, Utf8)') AS word FROM (VALUES ('a'), ('b'), ('a')) AS t(w)"
 LARGE: Final = "SELECT value AS n FROM generate_series(0, 999999)"
 ENDLESS: Final = "SELECT value AS n FROM generate_series(1, 1000000000000)"
 #: Gives three rows and then no more, though it does not end.
@@ -132,33 +133,20 @@ def _make_spill_folder() -> str:
 
 @contextmanager
 def open_server(
-    tables: TableSource | None = None,
-    *,
-    validator: TokenValidator | None = None,
-    is_open: bool = False,
-    worker: dict[str, Any] | None = None,
-    pool: dict[str, Any] | None = None,
-    lasts: bool = True,
-    thread: dict[str, Any] | None = None,
-    **settings: Any,
+    pool: Pool | None = None, *, validator: TokenValidator | None = None, is_open: bool = False, **settings: Any
 ) -> Iterator[ServerThread]:
     """Run a server on a free port.
 
     Args:
-        tables: What statements read.
+        pool: Runs statements; one without tables when left out.
         validator: Says who calls; a `FakeValidator` when left out.
         is_open: Leave authentication out.
-        worker: Fields of `WorkerOptions`.
-        pool: Fields of `PoolSettings`.
-        lasts: As for `build_pool`.
-        thread: What else `ServerThread` takes.
         settings: Fields of `FlightServerSettings`.
     """
     server = ServerThread(
-        pool=build_pool(tables, worker=worker, lasts=lasts, **(pool or {})),
+        pool=pool or build_pool(),
         validator=None if is_open else validator or FakeValidator(),
         settings=FlightServerSettings(**{"port": 0, **settings}),
-        **(thread or {}),
     )
     server.start()
     try:
