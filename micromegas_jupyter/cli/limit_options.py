@@ -58,7 +58,7 @@ class _Removed(argparse.Action):
 
     def __call__(
         self,
-        parser: argparse.ArgumentParser,
+        _parser: argparse.ArgumentParser,
         _namespace: argparse.Namespace,
         _values: object,
         option_string: str | None = None,

@@ -112,15 +112,24 @@ class DenialStore:
         path: The file; it need not exist.
         clock: Tells the time.
         max_rules: How many rules there may be.
+        check_match: Raises when an expression cannot be a rule's, see `denials.check_match`.
 
     Attributes:
         has_changed: Whether this store has changed the file; whoever takes note of it sets it back.
     """
 
-    def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK, max_rules: int = MAX_RULES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        max_rules: int = MAX_RULES,
+        check_match: Callable[[str], object] = lambda _expression: None,
+    ) -> None:
         self._path = path
         self._clock = clock
         self._max_rules = max_rules
+        self._check_match = check_match
         self.has_changed = False
         self._lock_path = path.with_name(f".{path.name}.lock")
 
@@ -184,14 +193,12 @@ class DenialStore:
             InvalidStatement: The expression or the reason cannot be used, or there are too many rules.
             Unavailable: The file cannot be written now.
         """
-        from micromegas_jupyter.engine.denials import check_match
-
         if not 0 < len(reason.strip()) <= _LONGEST_REASON or not reason.isprintable():
             raise InvalidStatement(
                 f"A denial needs a reason of 1 to {_LONGEST_REASON} printable characters.",
                 remedy="Say why: whoever is denied is told it.",
             )
-        check_match(match_expr)
+        self._check_match(match_expr)
         rule = Denial(
             rule_id=str(uuid.uuid4()),
             created_at=self._clock.now(),

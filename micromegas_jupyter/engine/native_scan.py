@@ -14,7 +14,6 @@ import urllib.parse
 from typing import TYPE_CHECKING, Final, Protocol
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet
 from datafusion import DataFrame, SessionContext, col, lit
 from datafusion.catalog import Table
@@ -78,6 +77,8 @@ class DatasetReader:
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
         """Return the plan of a scan over a pyarrow dataset."""
+        import pyarrow.dataset  # loads pandas, which the native reader does not need
+
         return context.read_table(Table(pyarrow.dataset.dataset(list(files), schema=schema, format="parquet")))
 
 

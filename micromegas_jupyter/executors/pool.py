@@ -10,15 +10,14 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.limits import EndedLimit, RunningLimit
+from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
+from micromegas_jupyter.executors.limits import CallerKey, EndedLimit, RunningLimit
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.processes import Ended, Process, SpawnLauncher, ZygoteLauncher
 from micromegas_jupyter.executors.reports import Cause
@@ -26,12 +25,12 @@ from micromegas_jupyter.executors.scheduling import LONG_SECONDS, LongStatement,
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from micromegas_jupyter.contracts import TableSource
-    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
     from micromegas_jupyter.executors.requests import Statement
-    from micromegas_jupyter.executors.statements import RunningStatement
+    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _TICK_SECONDS: Final = 0.1
@@ -40,119 +39,31 @@ _HURRIED_SHARE: Final = 0.4
 _KILL_SHARE: Final = 0.85  # a statement grows between two looks
 _NICENESS: Final = 5
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
-_RECEIVE_BYTES: Final = 64 * 1024
-_LARGE_RECEIVE_BYTES: Final = 1024 * 1024
-_SOCKET_BUFFER_BYTES: Final = 1024 * 1024
 _END_SECONDS: Final = 10.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
-_SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
-class ExecutorEnded(Exception):
-    """The executor's process has ended, or says what cannot be read."""
+class Running(Protocol):
+    """A statement or an upload that has an executor, as far as the pool looks after it."""
 
+    caller_key: CallerKey
+    executor: Executor | None
+    is_upload: bool
+    is_stopped: bool
+    started_at: float
+    turn_at: float
+    waits_for_client_since: float | None
+    peak_bytes: int
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptPlan:
-    """A plan that waits in an executor for the call that runs it, once.
+    def __hash__(self) -> int: ...
 
-    Attributes:
-        statement: What was planned.
-        version: The tables' version that it was planned with.
-        plan_id: Its name in the executor.
-        schemas: The IPC schemas of the result and of the parameters.
-        until: Monotonic seconds until which it is used.
-    """
+    def end(self, cause: Cause) -> None:
+        """End it, wherever it is; its call raises what fits the cause."""
+        ...
 
-    statement: Statement
-    version: int
-    plan_id: int
-    schemas: tuple[bytes, bytes] = field(repr=False)
-    until: float
-
-
-class Executor:
-    """One process and the socket to it. Belongs to one event loop.
-
-    Attributes:
-        process: The process.
-        ended: Done when the process has ended and how is known.
-        is_ready: Whether it has started.
-        is_gone: Whether it has ended, or is about to.
-        is_reniced: Whether it has been made less urgent, which cannot be undone.
-        tables_version: Which version of the tables it knows; 0 for none.
-        cpu_seconds: CPU time of its whole life up to the end of its last statement.
-        baseline_bytes: Its resident memory when it was ready.
-        baseline_private_bytes: Its anonymous memory when it was ready, most of which it shares with the zygote.
-        kept: The plan that it keeps.
-    """
-
-    def __init__(self, process: Process, connection: socket.socket) -> None:
-        self.process = process
-        self._connection = connection
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Ended] = self._loop.create_future()
-        self.is_ready = self.is_gone = self.is_reniced = False
-        self.tables_version = 0
-        self.cpu_seconds = 0.0
-        self.baseline_bytes = self.baseline_private_bytes = 0
-        self.kept: KeptPlan | None = None
-        self._received = b""
-        connection.setblocking(False)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
-
-    async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next answer.
-
-        Raises:
-            ExecutorEnded: There is none.
-        """
-        head = protocol.HEAD
-        while len(self._received) < head.size:
-            self._received += await self._receive(_RECEIVE_BYTES)
-        kind, _, length = head.unpack_from(self._received)
-        end = head.size + length
-        if len(self._received) >= end:
-            body, self._received = self._received[head.size : end], self._received[end:]
-            return kind, body
-        if length > protocol.MAX_ANSWER_BYTES:
-            raise ExecutorEnded
-        parts, missing = [self._received[head.size :]], end - len(self._received)
-        self._received = b""
-        while missing:
-            part = await self._receive(min(missing, _LARGE_RECEIVE_BYTES))
-            parts.append(part)
-            missing -= len(part)
-        return kind, b"".join(parts)
-
-    async def send(self, kind: bytes, body: bytes) -> None:
-        """Send a request.
-
-        Raises:
-            ExecutorEnded: It cannot be sent.
-        """
-        try:
-            await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, 0, len(body)) + body)
-        except OSError:
-            raise ExecutorEnded from None
-
-    def kill(self) -> None:
-        """End the process at once, also one that is stopped."""
-        self.is_gone = True
-        self.process.signal(_SIGKILL)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._connection.close()
-
-    async def _receive(self, size: int) -> bytes:
-        try:
-            found = await self._loop.sock_recv(self._connection, size)
-        except OSError:
-            found = b""
-        if not found:
-            raise ExecutorEnded
-        return found
+    def set_stopped(self, now: float, *, is_stopped: bool) -> None:
+        """Stop the executor's process, or have it go on."""
+        ...
 
 
 class Pool:
@@ -191,7 +102,7 @@ class Pool:
             queue_timeout_seconds=settings.queue_timeout_seconds,
         )
         self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=clock)
-        self.running: set[RunningStatement] = set()
+        self.running: set[Running] = set()
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
         self._idle: list[Executor] = []
@@ -393,7 +304,7 @@ class Pool:
             await asyncio.sleep(_HURRIED_TICK_SECONDS if share > _HURRIED_SHARE else _TICK_SECONDS)
             try:
                 share = self._look()
-            except Exception:  # the watch must go on
+            except Exception:  # noqa: BLE001 - the watch must go on
                 _LOG.exception("the watch over executors failed")
 
     def _look(self) -> float:
@@ -403,15 +314,15 @@ class Pool:
         self._end_stalled(now)
         used = {one: _private_bytes(one.executor) for one in self.running if one.executor is not None}
         limit_bytes = int(self.settings.memory_bytes * _KILL_SHARE)
-        largest = choose_largest(dict(used.items()), limit_bytes=limit_bytes)
+        largest = choose_largest(used, limit_bytes=limit_bytes)
         if largest is not None:
-            largest.end(Cause.MEMORY)  # type: ignore[attr-defined]
+            largest.end(Cause.MEMORY)
         for one, size in used.items():
             one.peak_bytes = max(one.peak_bytes, size)
         return sum(used.values()) / self.settings.memory_bytes
 
     def _schedule(self, now: float) -> None:
-        working: dict[RunningStatement, LongStatement] = {}
+        working: dict[Running, LongStatement[Running]] = {}
         for one in self.running:
             if one.executor is None or one.is_upload or now - one.started_at < LONG_SECONDS:
                 continue

@@ -37,9 +37,9 @@ _MAX_CONTROL_BYTES: Final = 16 * 1024
 #: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
 _PASSED_ON: Final = frozenset(
     {
-        "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
-        "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "TOKIO_WORKER_THREADS",
-        "RUST_MIN_STACK", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+        "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
+        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+        "TOKIO_WORKER_THREADS", "RUST_MIN_STACK", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
     }
 )  # fmt: skip
 

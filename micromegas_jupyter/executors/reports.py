@@ -58,7 +58,9 @@ def find_cause(ended: Ended, decided: Cause | None) -> Cause:
     return Cause.KILLED if ended.code == -getattr(signal, "SIGKILL", 0) else Cause.CRASH
 
 
-def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions) -> MicromegasError:
+def build_error(  # noqa: PLR0911 - one for each cause
+    cause: Cause, *, settings: PoolSettings, options: WorkerOptions
+) -> MicromegasError:
     """Return the error of a statement that was ended."""
     match cause:
         case Cause.MEMORY:
@@ -78,7 +80,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
             )
         case Cause.KILLED:
             return ResourcesExhausted(
-                "The operating system ended this statement's process, most likely because the machine ran out of memory.",
+                "The operating system ended this statement's process, most likely for want of memory on the machine.",
                 remedy=_SMALLER,
                 limit="memory",
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,18 +73,60 @@ class Upload:
     max_row_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """A request, and what else the executor needs for it.
+def encode_statement(
+    statement: Statement, output: Output, *, plan_id: int, tables: Sequence[TableSnapshot] | None
+) -> bytes:
+    """Return a statement as an executor reads it.
 
-    Attributes:
-        request: What is asked; for a list of tables, who asks.
-        output: How a result is sent.
-        plan_id: Names the plan that is to be kept, or that was.
+    Args:
+        statement: The statement.
+        output: How its result is sent.
+        plan_id: Names the plan that is to be kept, or that was; 0 for none.
         tables: All tables, when the executor does not know this version of them.
     """
+    # Tuples take a third of the time of dataclasses, and callers are few.
+    fields = (
+        statement.sql,
+        _encode_caller(statement.caller),
+        statement.parameters,
+        statement.time_range,
+        statement.row_limit,
+        statement.preserve_dictionary,
+        output.compression,
+        output.max_rows,
+        output.max_bytes,
+        plan_id,
+        tables,
+    )
+    return pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
 
-    request: Statement | AuthContext | Upload
-    output: Output = field(default_factory=Output)
-    plan_id: int = 0
-    tables: Sequence[TableSnapshot] | None = field(default=None, repr=False)
+
+def decode_statement(body: bytes) -> tuple[Statement, Output, int, Sequence[TableSnapshot] | None]:
+    """Return what `encode_statement` encoded."""
+    fields = pickle.loads(body)  # noqa: S301 - from the front
+    sql, caller, parameters, time_range, row_limit, preserve, compression, rows, size, plan_id, tables = fields
+    statement = Statement(
+        sql=sql,
+        caller=_decode_caller(caller),
+        parameters=parameters,
+        time_range=time_range,
+        row_limit=row_limit,
+        preserve_dictionary=preserve,
+    )
+    return statement, Output(compression=compression, max_rows=rows, max_bytes=size), plan_id, tables
+
+
+def encode_listing(caller: AuthContext, tables: Sequence[TableSnapshot] | None) -> bytes:
+    """Return a request for the tables that a caller sees."""
+    return pickle.dumps((caller, tables), pickle.HIGHEST_PROTOCOL)
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_caller(caller: AuthContext) -> bytes:
+    return pickle.dumps(caller, pickle.HIGHEST_PROTOCOL)
+
+
+@functools.lru_cache(maxsize=256)
+def _decode_caller(encoded: bytes) -> AuthContext:
+    caller: AuthContext = pickle.loads(encoded)  # noqa: S301 - from the front
+    return caller

@@ -7,17 +7,19 @@ turn of the caller who has waited longest, and of that caller's statement that h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+_Key = TypeVar("_Key", bound="Hashable")
 
 LONG_SECONDS: Final = 1.0
 SLICE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LongStatement:
+class LongStatement(Generic[_Key]):
     """A long statement that has work to do.
 
     Attributes:
@@ -27,13 +29,13 @@ class LongStatement:
         turn_at: When its turn began, or ended when it is stopped; monotonic seconds.
     """
 
-    key: Hashable
+    key: _Key
     caller: Hashable
     is_stopped: bool
     turn_at: float
 
 
-def choose_running(statements: Sequence[LongStatement], *, places: int, now: float) -> set[Hashable]:
+def choose_running(statements: Sequence[LongStatement[_Key]], *, places: int, now: float) -> set[_Key]:
     """Return the keys of the statements that run from now on, at most `places`.
 
     Args:
@@ -60,12 +62,12 @@ def choose_running(statements: Sequence[LongStatement], *, places: int, now: flo
     return chosen
 
 
-def _last_turn(statement: LongStatement, now: float) -> float:
+def _last_turn(statement: LongStatement[_Key], now: float) -> float:
     """Return when a statement last ran; one that runs now had its turn just now."""
     return statement.turn_at if statement.is_stopped else now
 
 
-def _last_turns(statements: Iterable[LongStatement], now: float) -> dict[Hashable, float]:
+def _last_turns(statements: Iterable[LongStatement[_Key]], now: float) -> dict[Hashable, float]:
     """Return when each caller last had a turn."""
     found: dict[Hashable, float] = {}
     for one in statements:
@@ -74,7 +76,7 @@ def _last_turns(statements: Iterable[LongStatement], now: float) -> dict[Hashabl
     return found
 
 
-def choose_largest(private_bytes: dict[Hashable, int], *, limit_bytes: int) -> Hashable | None:
+def choose_largest(private_bytes: Mapping[_Key, int], *, limit_bytes: int) -> _Key | None:
     """Return whose statement is to be ended for memory; None while all together are within the limit."""
     if sum(private_bytes.values()) <= limit_bytes:
         return None

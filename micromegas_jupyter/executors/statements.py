@@ -11,25 +11,36 @@ import logging
 import pickle
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.pool import Executor, ExecutorEnded, KeptPlan, Pool
+from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
 from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error, find_cause
-from micromegas_jupyter.executors.requests import Envelope, Output, Statement, Upload
+from micromegas_jupyter.executors.requests import Output, Statement, Upload, encode_listing, encode_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.contracts import AuthContext, TableSnapshot
     from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
+    from micromegas_jupyter.executors.pool import Pool
     from micromegas_jupyter.executors.processes import Ended
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _KEPT_PLAN_SECONDS: Final = 2.0
+_REPORTED: Final = (
+    "planning_seconds",
+    "context_init_seconds",
+    "execution_seconds",
+    "cpu_seconds",
+    "peak_memory_bytes",
+    "bytes_scanned",
+    "spilled_bytes",
+    "spill_count",
+)
 _MAX_KEPT_SQL_CHARACTERS: Final = 16 * 1024
 
 
@@ -37,7 +48,7 @@ class ClientGone(Exception):
     """The client has left while its rows were sent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StatementReport:
     """What a statement took, as far as it came. What is not known is None.
 
@@ -92,7 +103,6 @@ class RunningStatement:
         self.is_stopped = False
         self.is_upload = places is not None
         self.peak_bytes = 0
-        self._sending_seconds = 0.0
         self._pool = pool
         self._asked_at = self.started_at
         self._has_place = False
@@ -111,7 +121,6 @@ class RunningStatement:
     ) -> None:
         executor, pool = self.executor, self._pool
         pool.running.discard(self)
-        self.report = replace(self.report, sending_seconds=self._sending_seconds)
         try:
             if executor is not None and self._is_idle:
                 pool.give_back(executor, private_bytes=self._private_bytes)
@@ -158,9 +167,10 @@ class RunningStatement:
                 cpu_seconds = max(0.0, ended.cpu_seconds - executor.cpu_seconds)
             if ended.max_resident_bytes is not None:
                 peak_bytes = max(self.peak_bytes, ended.max_resident_bytes - executor.baseline_bytes)
-        self.report = replace(
-            self.report, cause=cause, cpu_seconds=cpu_seconds, peak_memory_bytes=peak_bytes or self.peak_bytes or None
-        )
+        report = self.report
+        report.cause = cause
+        report.cpu_seconds = cpu_seconds
+        report.peak_memory_bytes = peak_bytes or self.peak_bytes or None
         if cause in CHARGED or cause is Cause.LOST:
             _LOG.warning(
                 "A statement's executor was ended.",
@@ -204,7 +214,7 @@ class RunningStatement:
         executor = await pool.take(plan)
         self.executor = executor
         self.started_at = self.turn_at = pool.clock.monotonic()
-        self.report = replace(self.report, waiting_seconds=self.started_at - self._asked_at)
+        self.report.waiting_seconds = self.started_at - self._asked_at
         pool.running.add(self)
         return executor
 
@@ -242,18 +252,11 @@ class RunningStatement:
         assert executor is not None  # noqa: S101 - it has answered
         executor.cpu_seconds = float(facts.get("process_cpu_seconds", 0.0))
         self._private_bytes = int(facts.get("private_bytes", 0))
-        self.report = replace(
-            self.report,
-            rows=int(facts.get("rows", 0)),
-            planning_seconds=facts.get("planning_seconds"),
-            context_init_seconds=float(facts.get("context_init_seconds", 0.0)),
-            execution_seconds=float(facts.get("execution_seconds", 0.0)),
-            cpu_seconds=facts.get("cpu_seconds"),
-            peak_memory_bytes=facts.get("peak_memory_bytes"),
-            bytes_scanned=facts.get("bytes_scanned"),
-            spilled_bytes=facts.get("spilled_bytes"),
-            spill_count=facts.get("spill_count"),
-        )
+        report = self.report
+        report.rows = int(facts.get("rows", 0))
+        for name in _REPORTED:
+            if name in facts:
+                setattr(report, name, facts[name])
         for level, name, text in facts.get("log", ()):
             logging.getLogger(str(name)).log(int(level), "%s", text)
         if facts.get("has_changed_denials"):
@@ -265,7 +268,7 @@ class RunningStatement:
         self.waits_for_client_since = since = clock.monotonic()
         await write(frame)
         self.waits_for_client_since = None
-        self._sending_seconds += clock.monotonic() - since
+        self.report.sending_seconds += clock.monotonic() - since
 
 
 async def plan_statement(pool: Pool, statement: Statement, running: RunningStatement) -> tuple[bytes, bytes]:
@@ -280,7 +283,8 @@ async def plan_statement(pool: Pool, statement: Statement, running: RunningState
     executor = await running.begin()
     plan_id = pool.next_plan_id()
     version = pool.listing.version
-    await running.ask(protocol.PLAN, _envelope(pool, executor, statement, plan_id=plan_id))
+    body = encode_statement(statement, Output(), plan_id=plan_id, tables=_new_tables(pool, executor))
+    await running.ask(protocol.PLAN, body)
     kind, body = await running.read()
     if kind != protocol.PLANNED:
         raise InternalError("An executor gave an answer that was not asked for.")
@@ -296,7 +300,7 @@ async def plan_statement(pool: Pool, statement: Statement, running: RunningState
     return schemas
 
 
-async def run_statement(
+async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
     pool: Pool,
     statement: Statement,
     running: RunningStatement,
@@ -324,7 +328,8 @@ async def run_statement(
     plan_id = plan.plan_id if plan is not None and executor.kept is plan else 0
     executor.kept = None
     on_running()
-    await running.ask(protocol.RUN, _envelope(pool, executor, statement, output=output, plan_id=plan_id))
+    body = encode_statement(statement, output, plan_id=plan_id, tables=_new_tables(pool, executor))
+    await running.ask(protocol.RUN, body)
     while True:
         kind, body = await running.read()
         if kind == protocol.END:
@@ -342,7 +347,7 @@ async def list_tables(pool: Pool, caller: AuthContext, running: RunningStatement
     """
     await pool.listing.refresh()
     executor = await running.begin()
-    await running.ask(protocol.TABLES, _envelope(pool, executor, caller))
+    await running.ask(protocol.TABLES, encode_listing(caller, _new_tables(pool, executor)))
     _, body = await running.read()
     return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
 
@@ -365,7 +370,7 @@ class RunningUpload:
             MicromegasError: It cannot be begun.
         """
         await self._running.begin()
-        await self._running.ask(protocol.INGEST, pickle.dumps(Envelope(request=upload), pickle.HIGHEST_PROTOCOL))
+        await self._running.ask(protocol.INGEST, pickle.dumps(upload, pickle.HIGHEST_PROTOCOL))
         await self._running.read()
 
     async def send(self, frame: bytes) -> None:
@@ -389,17 +394,9 @@ class RunningUpload:
         return self._running.report.rows
 
 
-def _envelope(
-    pool: Pool,
-    executor: Executor,
-    request: Statement | AuthContext,
-    *,
-    output: Output | None = None,
-    plan_id: int = 0,
-) -> bytes:
-    """Return the body of a request, with the tables when the executor does not know these."""
-    listing = pool.listing
-    tables = None if executor.tables_version == listing.version else listing.tables
-    executor.tables_version = listing.version
-    envelope = Envelope(request=request, output=output or Output(), plan_id=plan_id, tables=tables)
-    return pickle.dumps(envelope, pickle.HIGHEST_PROTOCOL)
+def _new_tables(pool: Pool, executor: Executor) -> Sequence[TableSnapshot] | None:
+    """Return the tables when the executor does not know this version of them."""
+    if executor.tables_version == pool.listing.version:
+        return None
+    executor.tables_version = pool.listing.version
+    return pool.listing.tables

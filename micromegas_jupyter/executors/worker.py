@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.parquet
 
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
 from micromegas_jupyter.engine.denial_store import DenialStore
+from micromegas_jupyter.engine.denials import check_match
 from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.requests import decode_statement
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSnapshot
     from micromegas_jupyter.engine.contract import PlannedQuery
-    from micromegas_jupyter.executors.requests import Envelope, Output, Statement
+    from micromegas_jupyter.executors.requests import Output, Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
 STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
 STANDARD_ERROR: Final = "stderr"
 _MAX_LOG_CHARACTERS: Final = 8192
+_MAX_ERROR_BYTES: Final = 64 * 1024
 _MAX_LOG_RECORDS: Final = 16
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 0.05
 _MIB: Final = 1024 * 1024
 _PARAMETER_LIMITS: Final = ParameterLimits()
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
 
@@ -94,7 +94,9 @@ class Worker:
         self._front = front
         self._options = options
         self._tables = _ToldTables()
-        self._denials = None if options.denials_file is None else DenialStore(Path(options.denials_file))
+        self._denials = None
+        if options.denials_file is not None:
+            self._denials = DenialStore(Path(options.denials_file), check_match=check_match)
         self._engine = DataFusionEngine(
             self._tables,
             EngineSettings(
@@ -111,7 +113,7 @@ class Worker:
         self._upload: UploadStream | None = None
         self._log = _LogRecords()
         logging.getLogger().addHandler(self._log)
-        self._baseline_bytes = self._baseline_private_bytes = 0
+        self._memory = _MemoryMeter()
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
         self._received = bytearray()
@@ -123,9 +125,8 @@ class Worker:
     def serve(self) -> None:
         """Answer until the front is gone."""
         self._engine.warm()
-        self._baseline_bytes = _resident_bytes()
-        self._baseline_private_bytes, _ = _memory_bytes()
-        facts = {"baseline_bytes": self._baseline_bytes, "private_bytes": self._baseline_private_bytes}
+        self._memory = _MemoryMeter()
+        facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
         self._send(protocol.READY, json.dumps(facts).encode())
         while (message := self._receive()) is not None:
             self._answer(*message)
@@ -148,14 +149,13 @@ class Worker:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
                 return
+            if os.fstat(2).st_size > _MAX_ERROR_BYTES:
+                os.ftruncate(2, 0)
             self._started, self._cpu_seconds, self._planned_at = time.perf_counter(), time.process_time(), None
             if self._upload is not None:
                 self._upload.abandon()
                 self._upload = None
-            envelope: Envelope = pickle.loads(body)  # noqa: S301 - the front is trusted
-            if envelope.tables is not None:
-                self._tables.tables = envelope.tables
-            self._begin(kind, envelope)
+            self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._stop_flush_timer()
             self._planned, self._held = None, []
@@ -164,28 +164,36 @@ class Worker:
                 self._upload = None
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), self._statistics()))
 
-    def _begin(self, kind: bytes, envelope: Envelope) -> None:
+    def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
-        request: Any = envelope.request
         match kind:
-            case protocol.PLAN:
-                planned = self._plan(request)
-                self._planned, self._plan_id = planned, envelope.plan_id
+            case protocol.PLAN | protocol.RUN:
+                statement, output, plan_id, tables = decode_statement(body)
+                self._learn(tables)
+                if kind == protocol.RUN:
+                    is_kept = planned is not None and plan_id == self._plan_id
+                    self._run(planned if planned is not None and is_kept else self._plan(statement), output)
+                    return
+                self._planned = planned = self._plan(statement)
+                self._plan_id = plan_id
                 schemas = (planned.schema, planned.parameter_schema)
                 self._send(protocol.PLANNED, protocol.build_pair(*(one.serialize().to_pybytes() for one in schemas)))
-            case protocol.RUN:
-                if planned is None or self._plan_id != envelope.plan_id:
-                    planned = self._plan(request)
-                self._run(planned, envelope.output)
             case protocol.TABLES:
-                self._send(protocol.LISTED, self._list(request))
+                caller, tables = pickle.loads(body)  # noqa: S301 - from the front
+                self._learn(tables)
+                self._send(protocol.LISTED, self._list(caller))
             case protocol.INGEST:
                 if self._options.lake is None:
                     raise InternalError("This executor was not told where rows go.")
-                self._upload = UploadStream(Lake(Path(self._options.lake)).sink(), request)
+                sink = Lake(Path(self._options.lake)).sink()
+                self._upload = UploadStream(sink, pickle.loads(body))  # noqa: S301 - from the front
                 self._send(protocol.ACCEPTED, b'{"rows": 0}')
             case _:
                 raise InternalError("An executor was asked something that it does not know.")
+
+    def _learn(self, tables: Sequence[TableSnapshot] | None) -> None:
+        if tables is not None:
+            self._tables.tables = tables
 
     def _plan(self, statement: Statement) -> PlannedQuery:
         parameters = None
@@ -269,17 +277,16 @@ class Worker:
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and what the process holds."""
-        now = time.perf_counter()
-        private, peak = _memory_bytes()
+        private_bytes, peak_bytes = self._memory.measure()
+        cpu_seconds = time.process_time()
         facts: dict[str, object] = {
-            "cpu_seconds": round(time.process_time() - self._cpu_seconds, 6),
-            "process_cpu_seconds": round(time.process_time(), 6),
-            "seconds": round(now - self._started, 6),
-            "peak_memory_bytes": max(0, peak - self._baseline_bytes),
-            "private_bytes": max(0, private - self._baseline_private_bytes),
+            "cpu_seconds": cpu_seconds - self._cpu_seconds,
+            "process_cpu_seconds": cpu_seconds,
+            "peak_memory_bytes": peak_bytes,
+            "private_bytes": private_bytes,
         }
         if self._planned_at is not None:
-            facts["planning_seconds"] = round(self._planned_at - self._started, 6)
+            facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
             taken = planned.statistics
             facts |= {
@@ -362,27 +369,36 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _memory_bytes() -> tuple[int, int]:
-    """Return this process's private memory and its resident memory at its peak; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/status", "rb") as stream:  # noqa: PTH123 - for each statement: Path costs as much again
-            text = stream.read()
-    except OSError:
-        return 0, 0
-    return _kilobytes(text, b"RssAnon:"), _kilobytes(text, b"VmHWM:")
+class _MemoryMeter:
+    """Tells how much memory this process has beyond what it had at its start; 0 where the system does not tell.
+
+    The file is kept open: this is read for every statement, and getrusage(2) takes longer the more threads there are.
+    """
+
+    def __init__(self) -> None:
+        self._status = -1
+        with contextlib.suppress(OSError):
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        self.first_private, self.first_peak, self.first_resident = self._read()
+        self._last_peak = self.first_peak
+
+    def measure(self) -> tuple[int, int]:
+        """Return the private memory now, and the memory at the peak of the time since the last call."""
+        private, peak, resident = self._read()
+        has_grown, self._last_peak = peak > self._last_peak, peak
+        highest = peak if has_grown else resident
+        return max(0, private - self.first_private), max(0, highest - self.first_resident)
+
+    def _read(self) -> tuple[int, int, int]:
+        if self._status < 0:
+            return 0, 0, 0
+        text = os.pread(self._status, 4096, 0)
+        return _kilobytes(text, b"RssAnon:"), _kilobytes(text, b"VmHWM:"), _kilobytes(text, b"VmRSS:")
 
 
 def _kilobytes(text: bytes, name: bytes) -> int:
     start = text.find(name)
     return 0 if start < 0 else int(text[start + len(name) : text.index(b"kB", start)]) * 1024
-
-
-def _resident_bytes() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123
-            return int(stream.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0
 
 
 def limit_process(options: WorkerOptions) -> None:
@@ -410,7 +426,7 @@ def use_own_folder(options: WorkerOptions) -> Path:
     folder = Path(options.spill_directory) / str(os.getpid())
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    with (folder / STANDARD_ERROR).open("wb") as stream:
+    with (folder / STANDARD_ERROR).open("ab") as stream:
         os.dup2(stream.fileno(), 2)
     return folder
 

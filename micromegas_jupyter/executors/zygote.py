@@ -1,8 +1,8 @@
 """The process that executors are forked from: everything imported, one thread, nothing secret.
 
-Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow's jemalloc start threads at import unless
-`VARIABLES` say otherwise; before each fork the threads are counted. The front asks for executors over a socket and gets
-each one's own socket and process descriptor; it learns how executors end, since this process is their parent.
+Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow's jemalloc start threads at import
+unless `VARIABLES` say otherwise; before each fork the threads are counted. The front asks for executors over a socket
+and gets each one's own socket and process descriptor; it learns how they end, since this process is their parent.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Zygote:
     """
 
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
+        # pyarrow loads pandas where there is one, for half of the time and memory of all imports; executors need none.
+        sys.modules["pandas"] = None  # type: ignore[assignment]
         from micromegas_jupyter.executors import worker
 
         self._front = front
@@ -147,7 +149,7 @@ class Zygote:
 
 
 def _thread_count() -> int:
-    return len(os.listdir("/proc/self/task"))
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - before each fork: Path allocates more
 
 
 def _last_words(path: Path) -> str:

@@ -98,7 +98,7 @@ class FlightMethods:
                 schema, _ = await self._plan(call, command)
                 endpoint = self._build_endpoint(call, command)
             case _:
-                schema = bytes(metadata_schema(command).serialize())
+                schema = _serialized(metadata_schema(command))
                 endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
         return messages.FlightInfo(
             schema=schema,
@@ -164,7 +164,7 @@ class FlightMethods:
                 schema, _ = await self._plan(call, command)
                 return schema
             case _:
-                return metadata_schema(command).serialize().to_pybytes()
+                return _serialized(metadata_schema(command))
 
     async def _plan(self, call: Call, command: _Statement) -> tuple[bytes, bytes]:
         return await self._queries.plan(call, *self._find_statement(call, command))
@@ -210,6 +210,11 @@ def _refusing_late(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call]
             raise
 
     return answer
+
+
+def _serialized(schema: pa.Schema) -> bytes:
+    data: bytes = schema.serialize().to_pybytes()
+    return data
 
 
 async def _send_batch(call: Call, batch: pa.RecordBatch) -> None:

@@ -3,7 +3,6 @@
 What the calls mean is decided in `flight_service`; pool and validator belong to whoever passes them in.
 """
 
-import asyncio
 from typing import Final
 
 import grpc
@@ -20,6 +19,7 @@ from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.own_sockets import close_connections, stop_listening
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
@@ -37,7 +37,6 @@ _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
 _SHORTEST_PING_INTERVAL_MILLISECONDS: Final = 10_000
-_CLOSE_SLACK_SECONDS: Final = 5.0
 
 
 class FlightServer:
@@ -130,6 +129,7 @@ class FlightServer:
             tracing=tracing,
         )
         self._server: grpc.aio.Server | None = None
+        self._port = 0
         self._credentials: grpc.ServerCredentials | None = None
 
     async def start(self) -> int:
@@ -161,7 +161,7 @@ class FlightServer:
                 remedy="Choose another port, or 0 for any free one.",
             ) from None
         await server.start()
-        self._server = server
+        self._server, self._port = server, port
         return port
 
     async def stop(self, grace_seconds: float, *, why: str = "") -> None:
@@ -173,10 +173,9 @@ class FlightServer:
         """
         if self._server is not None:
             server, self._server = self._server, None
-            # The port is free at once: new connections go to another server on it, or are refused.
-            closing = asyncio.ensure_future(server.stop(grace_seconds + _CLOSE_SLACK_SECONDS))
+            stop_listening(self._port)
             await self._service.drain(grace_seconds, why=why)
-            closing.cancel()
+            close_connections(self._port)
             await server.stop(0)
         await self._pool.close()
         self._authenticator.close()

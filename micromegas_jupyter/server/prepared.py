@@ -105,7 +105,7 @@ class PreparedStatements:
         """Bind parameters to a caller's own statement, in place of those bound before.
 
         Returns:
-            The handle that stands for the statement with these parameters, also after a restart unless they are large.
+            The handle that stands for the statement with these parameters.
 
         Raises:
             UsageError: There is no such statement.
@@ -134,7 +134,7 @@ class PreparedStatements:
         self._end(found.id)
 
     def _find(self, handle: bytes, caller: CallerKey) -> tuple[Handle, _Kept]:
-        """Return what a handle says and what is kept of its statement, taking it up if this process does not know it."""
+        """Return what a handle says and what is kept of its statement, taking up one that is not known."""
         self._expire()
         found = read_handle(handle, self._seals, caller)
         kept = self._kept.get(found.id)
