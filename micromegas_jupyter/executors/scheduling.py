@@ -51,7 +51,7 @@ def choose_running(statements: Sequence[LongStatement[_Key]], *, places: int, no
     chosen = {one.key for one in kept}
     served = {one.caller for one in kept}
     waiting = [one for one in statements if one.key not in chosen]
-    last_turns = _last_turns(statements)
+    last_turns = _last_turns(statements, now)
     while len(chosen) < places:
         # A caller without a place comes first; then the caller, and the statement, whose turn was longest ago.
         following = min(waiting, key=lambda one: (one.caller in served, last_turns[one.caller], _last_turn(one, now)))
@@ -67,11 +67,12 @@ def _last_turn(statement: LongStatement[_Key], now: float) -> float:
     return statement.turn_at if statement.is_stopped else now
 
 
-def _last_turns(statements: Iterable[LongStatement[_Key]]) -> dict[Hashable, float]:
-    """Return when each caller's turn last began or ended."""
+def _last_turns(statements: Iterable[LongStatement[_Key]], now: float) -> dict[Hashable, float]:
+    """Return when each caller last had a turn."""
     found: dict[Hashable, float] = {}
     for one in statements:
-        found[one.caller] = max(one.turn_at, found.get(one.caller, one.turn_at))
+        last = _last_turn(one, now)
+        found[one.caller] = max(last, found.get(one.caller, last))
     return found
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from micromegas_jupyter.contracts import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.executors.requests import Upload
+from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.server.ingest_settings import IngestSettings
-from micromegas_jupyter.server.ingest_stream import IngestStream, build_write_id, parse_ingest_headers
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.table_sink import FakeSink
 
@@ -23,9 +24,21 @@ SETTINGS = IngestSettings()
 REQUEST = WriteRequest(table="t", mode=WriteMode.APPEND)
 
 
+def _open(sink: FakeSink, settings: IngestSettings = SETTINGS, *, promised: int | None = None) -> UploadStream:
+    upload = Upload(
+        request=REQUEST,
+        decoding=settings.decode_limits(),
+        row_count=promised,
+        max_rows=settings.max_rows,
+        max_bytes=settings.max_bytes,
+        max_row_bytes=settings.max_row_bytes,
+    )
+    return UploadStream(sink, upload)
+
+
 def _take_all(frames: Sequence[bytes], settings: IngestSettings = SETTINGS, *, promised: int | None = None) -> FakeSink:
     sink = FakeSink()
-    stream = IngestStream(sink, REQUEST, settings=settings, row_count=promised)
+    stream = _open(sink, settings, promised=promised)
     for frame in frames:
         stream.take(frame)
     stream.commit()
@@ -195,7 +208,7 @@ def _nested(depth: int) -> pa.DataType:
 )
 def test_a_schema_that_is_not_accepted_is_refused_before_any_row(schema: pa.Schema, error: type[Exception]) -> None:
     sink = FakeSink()
-    stream = IngestStream(sink, REQUEST, settings=SETTINGS, row_count=None)
+    stream = _open(sink)
     (opening,) = encode_stream(schema=schema)
 
     with pytest.raises(error):
@@ -249,7 +262,7 @@ def test_a_call_without_a_schema_is_refused() -> None:
 
 def test_rows_that_do_not_all_come_are_not_committed() -> None:
     sink = FakeSink()
-    stream = IngestStream(sink, REQUEST, settings=SETTINGS, row_count=2)
+    stream = _open(sink, promised=2)
     for frame in encode_stream(pa.record_batch({"n": [1]})):
         stream.take(frame)
 
@@ -258,26 +271,3 @@ def test_rows_that_do_not_all_come_are_not_committed() -> None:
     stream.abandon()
 
     assert sink.is_abandoned
-
-
-def test_a_write_id_tells_nothing_and_depends_on_everything() -> None:
-    ids = {
-        build_write_id(caller, table, ingest_id)
-        for caller in [("issuer", "alice"), ("issuera", "lice")]
-        for table in ("t", "u")
-        for ingest_id in ("1", "2")
-    }
-
-    assert len(ids) == 8
-    assert all(len(found) == 64 and found.isalnum() for found in ids)
-
-
-@pytest.mark.parametrize("name", ["x-micromegas-ingest-id", "x-micromegas-ingest-rows"])
-def test_a_header_is_taken_once(name: str) -> None:
-    with pytest.raises(UsageError, match="more than once"):
-        parse_ingest_headers({name: ("1", "1")})
-
-
-def test_limits_are_greater_than_nothing() -> None:
-    with pytest.raises(ValueError, match="greater than 0"):
-        IngestSettings(max_rows=0)
