@@ -217,7 +217,8 @@ class Worker:
         schema = encoder.encode_schema()
         size = _ResultSize(output)
         self._held = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]
-        batches, held_bytes = planned.batches(), 0
+        with _cpu_limit(self._options.planning_seconds):
+            batches, held_bytes = planned.batches(), 0  # optimizes the plan
         self._start_flush_timer()
         while (batch := self._next(batches)) is not None:
             fitting = size.fit(batch)
