@@ -162,7 +162,11 @@ class Worker:
             if self._upload is not None:
                 self._upload.abandon()
                 self._upload = None
-            self._send(protocol.ERROR, protocol.build_error(self._describe(error), self._statistics()))
+            # A panic is no Exception, and may leave the engine in any state.
+            cause = error.__cause__ or error
+            is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
+            facts = {**self._statistics(), "is_broken": is_broken}
+            self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
