@@ -37,6 +37,9 @@ def open_server(
     Raises:
         ConfigurationError: The options or the environment do not make a server that is safe to run.
     """
+    from micromegas_jupyter.assembly.served_tables import check_served_folder
+
+    check_served_folder(options.lake)  # before anybody makes the path absolute
     if options.disable_auth:
         check_unused_access(process_variables(environ))
     if options.workers and sys.platform == "win32":
