@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.assembly.provider_calls import provider_http
     from micromegas_jupyter.assembly.serve_options import ServeOptions
     from micromegas_jupyter.assembly.server_side import ServerStack
-    from micromegas_jupyter.assembly.serving import open_server
     from micromegas_jupyter.assembly.sign_in import begin_login, choose_flow, login, require_flow, sentence_of
     from micromegas_jupyter.assembly.sign_in_files import sign_in_store, stored_sign_ins, token_file
     from micromegas_jupyter.assembly.sign_out import logout
@@ -41,7 +40,6 @@ _HOME = {
     "login": "sign_in",
     "logout": "sign_out",
     "open_client": "client_side",
-    "open_server": "serving",
     "require_flow": "sign_in",
     "sentence_of": "sign_in",
     "provider_http": "provider_calls",
@@ -71,7 +69,6 @@ __all__ = [
     "login",
     "logout",
     "open_client",
-    "open_server",
     "provider_http",
     "remember_flow",
     "remembered_flow",

@@ -15,24 +15,27 @@ DENIED_MEASURE: Final = "query_denied"
 _TARGET: Final = "micromegas_jupyter.server.deny_list"
 
 
-def open_deny_list(
-    environ: Mapping[str, str], *, lake: Path | None, recorder: Callable[[], Recorder | None]
-) -> DenyList | None:
-    """Return the list in the configured file, else in the lake's folder; None where there is neither.
-
-    Each denial becomes a measure in the lake when there is a recorder.
+def find_denials_file(environ: Mapping[str, str], *, lake: Path | None) -> Path | None:
+    """Return the configured file of denied queries, else the one in the lake's folder; None where there is neither.
 
     Raises:
-        ConfigurationError: The file with the denials is there and cannot be used, or its name is no absolute path.
+        ConfigurationError: The configured name is not an absolute path.
     """
     configured = environ.get(DENIALS_VARIABLE)
     if configured and not Path(configured).is_absolute():
         raise ConfigurationError(f"{DENIALS_VARIABLE} is not an absolute path.", key=DENIALS_VARIABLE)
     if configured:
-        path = Path(configured)
-    elif lake is not None:
-        path = lake.absolute() / DENIALS_FILE
-    else:
+        return Path(configured)
+    return None if lake is None else lake.absolute() / DENIALS_FILE
+
+
+def open_deny_list(path: Path | None, *, recorder: Callable[[], Recorder | None]) -> DenyList | None:
+    """Return the list in a file; each denial becomes a measure in the lake when there is a recorder.
+
+    Raises:
+        ConfigurationError: The file is there and cannot be used.
+    """
+    if path is None:
         return None
 
     def record(rule_id: str) -> None:

@@ -4,22 +4,23 @@ A server for others, with sign-ins and telemetry, is `server_side`'s.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from micromegas_jupyter.access import ApiKeyValidator
+from micromegas_jupyter.assembly.serve_options import ServeOptions
+from micromegas_jupyter.assembly.server_limits import build_pool_settings, build_worker_options
+from micromegas_jupyter.assembly.spill_directory import make_process_folder, remove_spilled_by_the_dead
 from micromegas_jupyter.contracts import TableSource
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import open_launcher
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
-from micromegas_jupyter.settings import ApiKeySetting
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.engine.leftovers import LeftoverEvents
-    from micromegas_jupyter.engine.owner import QueryOwner
-    from micromegas_jupyter.server.neighbours import Neighbours
-    from micromegas_jupyter.server.running_queries import CancelStatus
+from micromegas_jupyter.settings import ApiKeySetting, ServerLimits
 
 KEY_NAME: Final = "local"
+_SPARE_EXECUTORS: Final = 1
 
 
 class LocalServer:
@@ -28,31 +29,36 @@ class LocalServer:
     Args:
         source: The tables; the bearer of the key reads all of them.
         key_sha256: The SHA-256 digest (32 bytes) of the one key that is accepted.
-        memory_mib: Memory for queries, in MiB.
-        port: The port to listen on, 0 for any free one.
-        neighbours: The other processes on that port; None when it is this one's alone.
-        leftover_events: Told of cancelled work that goes on.
+        memory_mib: Memory of all statements together, in MiB.
+
+    Raises:
+        Unavailable: No temporary folder can be made.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts that a server is made of
-        self,
-        source: TableSource,
-        *,
-        key_sha256: bytes,
-        memory_mib: int,
-        port: int = 0,
-        neighbours: "Neighbours | None" = None,
-        leftover_events: "LeftoverEvents | None" = None,
-    ) -> None:
+    def __init__(self, source: TableSource, *, key_sha256: bytes, memory_mib: int) -> None:
         self._source = source
-        self._engine = DataFusionEngine(
-            source, EngineSettings(memory_limit_bytes=memory_mib * 1024 * 1024), leftover_events=leftover_events
+        limits = ServerLimits()
+        remove_spilled_by_the_dead(None)
+        try:
+            self._spill_folder = make_process_folder(None)
+        except OSError as error:
+            raise Unavailable(f"No folder for temporary files can be made: {error.strerror}.") from None
+        options = build_worker_options(
+            limits,
+            memory_mib=memory_mib,
+            lake=None,
+            denials_file=None,
+            spill_directory=self._spill_folder.path,
+            default_conditions={},
+        )
+        serve_options = ServeOptions(lake=Path(), memory_mib=memory_mib, spare_executors=_SPARE_EXECUTORS)
+        pool = Pool(
+            open_launcher(options), source, settings=build_pool_settings(limits, serve_options), options=options
         )
         self._server = ServerThread(
-            engine=self._engine,
+            pool=pool,
             validator=ApiKeyValidator([ApiKeySetting(name=KEY_NAME, sha256=key_sha256)]),
-            settings=FlightServerSettings(port=port, share_port=neighbours is not None),
-            neighbours=neighbours,
+            settings=FlightServerSettings(port=0),
         )
 
     @property
@@ -74,28 +80,12 @@ class LocalServer:
         Raises:
             ConfigurationError: The address is taken.
         """
-        try:
-            self._server.start()
-        except BaseException:
-            self._engine.close()
-            raise
+        self._server.start()
 
-    def cancel_query(self, key: bytes) -> "CancelStatus":
-        """Cancel a query of this process by its key, for another process on the same port."""
-        return self._server.cancel_query(key)
-
-    def running_queries(self) -> "Sequence[QueryOwner]":
-        """Return the queries that run in this process, as far as it is known whose they are."""
-        return self._engine.running_queries()
-
-    def has_turned(self) -> bool:
-        """Whether the server's event loop has turned since the last call."""
-        return self._server.has_turned()
-
-    def stop(self, grace_seconds: float = 0.0, *, why: str = "") -> None:
-        """End running calls after `grace_seconds`, telling them `why`, and release everything."""
-        self._server.stop(grace_seconds, why=why)
-        self._engine.close()
+    def stop(self, grace_seconds: float = 0.0) -> None:
+        """End running calls after `grace_seconds` and release everything."""
+        self._server.stop(grace_seconds)
+        self._spill_folder.close()
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,7 +1,6 @@
-"""The program that runs a `LocalServer` in a worker process: told what on standard input, it ends when that closes.
+"""The program that runs a `LocalServer`: told what on standard input, it ends when that closes.
 
-It answers with one line of JSON, then supervises. What starts it, and ends with it, is `notebook.local_server`; what
-the worker serves is `workers.served`'s job.
+It answers with one line of JSON, then serves. What starts it, and ends with it, is `notebook.local_server`.
 """
 
 import json
@@ -9,16 +8,17 @@ import os
 import signal
 import sys
 import threading
-from typing import BinaryIO, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.errors import MicromegasError, UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.contracts import TableSource
 
 _MAX_ORDER_BYTES: Final = 64 * 1024
 _LOOK_SECONDS: Final = 1.0
-_HOST: Final = "127.0.0.1"
-_WORKERS: Final = 1
-_SECRET_BYTES: Final = 32
+_NEEDED: Final = "Name a folder of *.parquet files, or of folders of them."
 
 
 def main() -> None:
@@ -31,46 +31,38 @@ def main() -> None:
         _serve(order, ended)
     except MicromegasError as error:
         _answer({"failure": [error.what, error.remedy]})
-    # Threads of a query that does not end would keep the process.
     os._exit(0)
 
 
 def _serve(order: dict[str, object], ended: threading.Event) -> None:
-    from micromegas_jupyter.assembly.spill_directory import remove_spilled_by_the_dead
-    from micromegas_jupyter.assembly.workers.limits import memory_limits
-    from micromegas_jupyter.assembly.workers.order import WorkerOrder
-    from micromegas_jupyter.assembly.workers.port import ReservedPort
-    from micromegas_jupyter.assembly.workers.supervisor import Supervisor
+    from micromegas_jupyter.assembly.local_server import LocalServer
 
-    remove_spilled_by_the_dead(None)
-    limits = memory_limits(int(str(order["memory_mib"])), _WORKERS)
-    task = {name: order[name] for name in ("folder", "is_lake", "key_sha256")}
-    with ReservedPort(_HOST, 0) as port:
-        supervisor = Supervisor(
-            WorkerOrder(
-                kind="local",
-                task=task,
-                port=port.number,
-                number=0,
-                pool_bytes=limits.pool,
-                hard_bytes=limits.hard,
-                secret=SYSTEM_RANDOMNESS.token_urlsafe(_SECRET_BYTES),
-            ),
-            workers=_WORKERS,
-            limits=limits,
-        )
-        try:
-            supervisor.start()
-            facts = supervisor.facts()
-            uri = f"grpc://{_HOST}:{port.number}"
-            _answer({"uri": uri, "tables": facts["tables"], "problems": facts["problems"]})
-            parent = order["parent"]
-            # Standard input stays open when another child of the kernel holds its other end.
-            while not ended.wait(_LOOK_SECONDS) and os.getppid() == parent:
-                pass
-        finally:
-            supervisor.kill()
-            supervisor.stop(0.0)  # returns when it has ended and its spilled rows are gone
+    source, problems = _open_source(Path(str(order["folder"])), is_lake=bool(order["is_lake"]))
+    server = LocalServer(
+        source, key_sha256=bytes.fromhex(str(order["key_sha256"])), memory_mib=int(str(order["memory_mib"]))
+    )
+    with server:
+        _answer({"uri": server.uri, "tables": list(server.table_names()), "problems": list(problems)})
+        parent = order["parent"]
+        # Standard input stays open when another child of the kernel holds its other end.
+        while not ended.wait(_LOOK_SECONDS) and os.getppid() == parent:
+            pass
+
+
+def _open_source(folder: Path, *, is_lake: bool) -> "tuple[TableSource, tuple[str, ...]]":
+    if is_lake:
+        if not folder.is_dir():
+            raise UsageError("There is no such folder.", remedy="Name a folder that micromegas serve has written to.")
+        from micromegas_jupyter.lakehouse import Lake
+
+        return Lake(folder), ()
+    from micromegas_jupyter.lakehouse import ParquetFolder
+
+    parquet = ParquetFolder(folder)
+    if not parquet.snapshot():
+        found = f" {parquet.problems[0]}" if parquet.problems else ""
+        raise UsageError(f"The folder holds no Parquet file that can be read.{found}", remedy=_NEEDED)
+    return parquet, parquet.problems
 
 
 def _answer(answer: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""How a server runs, and whether that is safe; loads nothing heavy, for a supervisor serves nothing itself."""
+"""How a server runs, and whether that is safe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from micromegas_jupyter.server.tls_files import TlsFiles
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, LegacyApiKeys
 
 DEFAULT_PORT: Final = 50051
-DEFAULT_MEMORY_MIB: Final = 2048
-DEFAULT_WORKERS: Final = 2
+DEFAULT_MEMORY_MIB: Final = 4096
+DEFAULT_SPARE_EXECUTORS: Final = 4
 DEFAULT_DRAIN_SECONDS: Final = 5.0
 
 
@@ -32,12 +32,11 @@ class ServeOptions:
         certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
         key_file: PEM file of the private key.
         client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
-        memory_mib: Memory for queries, in MiB, over all worker processes.
+        memory_mib: Memory of all statements together, in MiB.
         record: Whether the server writes its own logs and measurements into the lake.
         program: The name under which it records itself.
         properties: Anything else worth knowing of its process.
-        workers: How many worker processes answer calls on the one port; 0 for none, the calling process answers.
-        spare_workers: How many more wait, started, to take the place of one that has to be ended: 0 or 1.
+        spare_executors: How many idle executor processes are started ahead of demand.
         drain_seconds: How long running calls may go on when the server stops.
     """
 
@@ -57,8 +56,7 @@ class ServeOptions:
     record: bool = True
     program: str = "micromegas serve"
     properties: Mapping[str, str] = field(default_factory=dict)
-    workers: int = DEFAULT_WORKERS
-    spare_workers: int = 1
+    spare_executors: int = DEFAULT_SPARE_EXECUTORS
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
 
     def uri_at(self, port: int) -> str:

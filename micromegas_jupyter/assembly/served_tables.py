@@ -7,7 +7,7 @@ from typing import Final
 
 from micromegas_jupyter.contracts import TableSource
 from micromegas_jupyter.errors import ConfigurationError, UsageError
-from micromegas_jupyter.lakehouse import FolderKind, KeptListing, Lake, ParquetFolder, check_servable, find_folder_kind
+from micromegas_jupyter.lakehouse import FolderKind, KeptListing, Lake, ParquetFolder, find_folder_kind
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _SHOWN_TABLES: Final = 20
@@ -28,18 +28,6 @@ class ServedTables:
 
     source: TableSource
     lake: Lake | None = None
-
-
-def check_served_folder(root: Path) -> None:
-    """Refuse what would be served wrongly, given as it was written.
-
-    Raises:
-        ConfigurationError: It is an address of storage elsewhere, or a Delta table.
-    """
-    try:
-        check_servable(root)
-    except UsageError as error:
-        raise ConfigurationError(error.what, key="--lake", remedy=error.remedy) from None
 
 
 def open_tables(root: Path) -> ServedTables:

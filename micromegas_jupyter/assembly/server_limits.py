@@ -1,83 +1,90 @@
 """Hands an administrator's limits to the parts that keep them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
-from micromegas_jupyter.assembly.spill_directory import check_spill_directory
-from micromegas_jupyter.engine import EngineSettings, default_heavy_statements, processor_count
+from micromegas_jupyter.assembly.serve_options import ServeOptions
+from micromegas_jupyter.executors.processes import can_fork
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
-from micromegas_jupyter.settings import ServerLimits, parse_server_limits
+from micromegas_jupyter.server.ingest_settings import IngestSettings
+from micromegas_jupyter.settings import RateLimits, ServerLimits
 
-_MIB = 1024 * 1024
-
-
-def read_server_limits(environ: Mapping[str, str]) -> ServerLimits:
-    """Return the limits that the variables set.
-
-    Raises:
-        ConfigurationError: One is malformed, or nothing can be written to the spill directory.
-    """
-    limits = parse_server_limits(environ)
-    check_spill_directory(limits.spill_directory)
-    return limits
+_MIB: Final = 1024 * 1024
+_MAX_POOL_MIB: Final = 512
+#: Each takes two seconds to start where there is no fork.
+_SPAWNED_SPARES: Final = 2
 
 
-def share_processors(limits: ServerLimits, workers: int) -> ServerLimits:
-    """Return the limits of one of several workers, which leave the machine its processors for small queries.
+def build_worker_options(  # noqa: PLR0913 - all that executors are told
+    limits: ServerLimits,
+    *,
+    memory_mib: int,
+    lake: Path | None,
+    denials_file: Path | None,
+    spill_directory: Path,
+    default_conditions: Mapping[str, str],
+) -> WorkerOptions:
+    """Return what all executors have in common."""
+    return WorkerOptions(
+        lake=None if lake is None else str(lake.absolute()),
+        denials_file=None if denials_file is None else str(denials_file),
+        spill_directory=str(spill_directory),
+        memory_pool_bytes=min(_MAX_POOL_MIB, limits.statement_memory_mib // 4, memory_mib) * _MIB,
+        data_limit_bytes=limits.statement_memory_mib * _MIB,
+        spill_limit_bytes=limits.spill_mib * _MIB,
+        max_statement_bytes=limits.max_statement_bytes,
+        default_conditions=dict(default_conditions),
+    )
 
-    A number of heavy queries that somebody set counts for each worker by itself, and is left as it is.
-    """
-    heavy = limits.max_heavy_queries or max(1, default_heavy_statements() // max(1, workers))
-    return replace(limits, max_heavy_queries=heavy)
+
+def build_pool_settings(limits: ServerLimits, options: ServeOptions) -> PoolSettings:
+    """Return how many executors there are, and what they may take together."""
+    spare = options.spare_executors if can_fork() else min(options.spare_executors, _SPAWNED_SPARES)
+    return PoolSettings(
+        max_executors=limits.max_queries,
+        spare_executors=spare,
+        max_uploads=limits.max_ingests,
+        max_per_caller=limits.max_queries_per_caller,
+        queue_timeout_seconds=float(limits.queue_timeout_seconds),
+        statement_timeout_seconds=float(limits.query_timeout_seconds) or None,
+        write_timeout_seconds=float(limits.write_timeout_seconds),
+        memory_bytes=options.memory_mib * _MIB,
+        max_ended_per_caller=limits.max_ended_per_caller,
+    )
 
 
-def medium_queries_of(workers: int) -> int:
-    """Return how many queries that are known to work for a while one of several workers runs at once."""
-    return max(1, default_heavy_statements() // max(1, workers))
-
-
-def partitions_of(workers: int) -> int | None:
-    """Return in how many partitions a query of one of several workers runs; None for one per processor."""
-    return None if workers <= 1 else max(1, processor_count() // workers)
-
-
-def limit_flight(settings: FlightServerSettings, limits: ServerLimits) -> FlightServerSettings:
-    """Return `settings` with the limits of calls and queries."""
-    return replace(
-        settings,
-        query_timeout_seconds=float(limits.query_timeout_seconds) or None,
+def build_flight_settings(
+    limits: ServerLimits, options: ServeOptions, *, rate_limits: RateLimits, port: int, is_port_reserved: bool
+) -> FlightServerSettings:
+    """Return how the Flight server listens, and the limits of calls."""
+    return FlightServerSettings(
+        host=options.host,
+        port=port,
+        is_port_reserved=is_port_reserved,
+        certificate_file=options.certificate_file,
+        key_file=options.key_file,
+        client_ca_file=options.client_ca_file,
+        trusted_proxies=options.trusted_proxies,
+        rate_limits=rate_limits,
         max_rows=limits.max_rows or None,
         max_result_bytes=limits.max_result_mib * _MIB or None,
-        max_concurrent_queries=limits.max_queries,
-        max_queries_per_caller=limits.max_queries_per_caller,
-        max_heavy_queries=limits.max_heavy_queries or None,
-        admission_wait_seconds=float(limits.queue_seconds),
         max_receive_bytes=limits.max_message_mib * _MIB,
         max_metadata_bytes=limits.max_metadata_kib * 1024,
         max_concurrent_calls=limits.max_calls,
         max_calls_per_caller=limits.max_calls_per_caller,
-        silent_client_seconds=float(limits.silent_client_seconds),
+        read_timeout_seconds=float(limits.read_timeout_seconds),
+        write_timeout_seconds=float(limits.write_timeout_seconds),
         ticket_life_seconds=float(limits.ticket_life_seconds),
         connection_idle_seconds=float(limits.connection_idle_seconds) or None,
         connection_age_seconds=float(limits.connection_age_seconds) or None,
-        stalled_write_seconds=float(limits.stalled_client_seconds),
-        ingest=replace(
-            settings.ingest,
+        ingest=IngestSettings(
             max_bytes=limits.max_ingest_mib * _MIB,
             max_concurrent=limits.max_ingests,
             max_per_caller=limits.max_ingests_per_caller,
             max_tables_per_caller=limits.max_tables_per_caller,
-            idle_seconds=float(limits.silent_client_seconds),
+            idle_seconds=float(limits.read_timeout_seconds),
             max_seconds=float(limits.upload_seconds),
         ),
-    )
-
-
-def limit_engine(settings: EngineSettings, limits: ServerLimits) -> EngineSettings:
-    """Return `settings` with the limits of spilling and of a statement's length."""
-    return replace(
-        settings,
-        heavy_statements=limits.max_heavy_queries or None,
-        spill_limit_bytes=limits.spill_mib * _MIB,
-        max_statement_bytes=limits.max_statement_bytes,
     )

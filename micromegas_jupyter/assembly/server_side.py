@@ -1,54 +1,46 @@
-"""Joins validator, engine, lake, recorder and Flight service into a server that runs."""
+"""Joins validator, executors, lake, recorder and Flight service into a server that runs."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.assembly.denials import open_deny_list
+from micromegas_jupyter.assembly.denials import find_denials_file, open_deny_list
+from micromegas_jupyter.assembly.port import ReservedPort, is_port_shareable
 from micromegas_jupyter.assembly.serve_options import ServeOptions, check_exposure
 from micromegas_jupyter.assembly.served_tables import describe_tables, open_tables
-from micromegas_jupyter.assembly.server_limits import (
-    limit_engine,
-    limit_flight,
-    medium_queries_of,
-    partitions_of,
-    read_server_limits,
-    share_processors,
-)
+from micromegas_jupyter.assembly.server_limits import build_flight_settings, build_pool_settings, build_worker_options
 from micromegas_jupyter.assembly.server_readiness import find_readiness
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lakehouse import Lake, make_lake_folder
-from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
-from micromegas_jupyter.server import (
-    FlightServerSettings,
-    HttpEndpoint,
-    NotReady,
-    Recorder,
-    ServerMetrics,
-    ServerThread,
+from micromegas_jupyter.assembly.spill_directory import (
+    check_spill_directory,
+    make_process_folder,
+    remove_spilled_by_the_dead,
+    unusable_spill_directory,
 )
+from micromegas_jupyter.assembly.unused_access import check_unused_access
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import open_launcher
+from micromegas_jupyter.lakehouse import Lake, make_lake_folder
+from micromegas_jupyter.seams import process_variables
+from micromegas_jupyter.server import HttpEndpoint, NotReady, Recorder, ServerMetrics, ServerThread
 from micromegas_jupyter.server.tracing import open_tracing
-from micromegas_jupyter.settings import AccessSettings, RateLimits
+from micromegas_jupyter.settings import AccessSettings, RateLimits, parse_server_limits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from micromegas_jupyter.access.reloading import ReloadingValidator
-    from micromegas_jupyter.engine.leftovers import LeftoverEvents
-    from micromegas_jupyter.engine.owner import QueryOwner
-    from micromegas_jupyter.server.neighbours import Neighbours
-    from micromegas_jupyter.server.running_queries import CancelStatus
 
 # These loggers tell what other people asked; a server records its own logs in the lake that it serves.
-_LOGGERS_OF_OTHERS = ("access", "audit", "engine", "server", "supervisor")
+_LOGGERS_OF_OTHERS = ("access", "audit", "engine", "executors", "server")
 OTHER_PEOPLES_ROWS = {
     "log_entries": "target IS NULL OR NOT ("
     + " OR ".join(
         f"target = 'micromegas_jupyter.{name}' OR target LIKE 'micromegas_jupyter.{name}.%'"
-        for name in _LOGGERS_OF_OTHERS
+        for name in (*_LOGGERS_OF_OTHERS, "supervisor")  # which versions before had
     )
     + ")"
 }
@@ -57,86 +49,75 @@ _LOG = logging.getLogger("micromegas_jupyter.server")
 
 
 class ServerStack:
-    """A running server with its engine, lake and recorder; a context manager that starts and stops them.
+    """A running server with its executors, lake and recorder; a context manager that starts and stops them.
 
     Raises:
         ConfigurationError: The options or the environment do not make a server that is safe to run.
     """
 
-    def __init__(
-        self,
-        options: ServeOptions,
-        *,
-        environ: Mapping[str, str] | None = None,
-        neighbours: "Neighbours | None" = None,
-        leftover_events: "LeftoverEvents | None" = None,
-    ) -> None:
+    def __init__(self, options: ServeOptions, *, environ: Mapping[str, str] | None = None) -> None:
         check_exposure(options)
+        variables = process_variables(environ)
+        if options.disable_auth:
+            check_unused_access(variables)
         self.options = options
-        workers = 1 if neighbours is None else options.workers
-        server_limits = share_processors(read_server_limits(process_variables(environ)), workers)
+        limits = parse_server_limits(variables)
+        check_spill_directory(limits.spill_directory)
         self._tables = open_tables(options.lake)
         self.lake = self._tables.lake
         self._recorder: Recorder | None = None
-        self._deny_list = open_deny_list(
-            process_variables(environ),
-            lake=None if self.lake is None else options.lake,
-            recorder=lambda: self._recorder,
-        )
-        self._engine = DataFusionEngine(
-            self._tables.source,
-            limit_engine(
-                EngineSettings(
-                    memory_limit_bytes=options.memory_mib * 1024 * 1024,
-                    target_partitions=partitions_of(workers),
-                    default_conditions={} if self.lake is None else dict(OTHER_PEOPLES_ROWS),
-                ),
-                server_limits,
-            ),
-            denials=self._deny_list,
-            leftover_events=leftover_events,
-        )
+        denials_file = find_denials_file(variables, lake=None if self.lake is None else options.lake)
+        self._deny_list = open_deny_list(denials_file, recorder=lambda: self._recorder)
+        self._port = ReservedPort(options.host, options.port) if is_port_shareable() else None
+        remove_spilled_by_the_dead(limits.spill_directory)
         try:
-            self.validator: ReloadingValidator | None = self._make_validator(process_variables(environ))
+            self._spill_folder = make_process_folder(limits.spill_directory)
+        except OSError:
+            raise unusable_spill_directory() from None
+        worker_options = build_worker_options(
+            limits,
+            memory_mib=options.memory_mib,
+            lake=None if self.lake is None else options.lake,
+            denials_file=denials_file,
+            spill_directory=self._spill_folder.path,
+            default_conditions={} if self.lake is None else OTHER_PEOPLES_ROWS,
+        )
+        # The process that executors are forked from starts while this one reads the configuration.
+        launcher = open_launcher(worker_options)
+        try:
+            self.validator: ReloadingValidator | None = self._make_validator(variables)
         except BaseException:
-            self._engine.close()
+            launcher.abandon()
+            self._spill_folder.close()
             raise
-        self.record_as({})
+        if options.record and self.lake is not None:
+            self._recorder = Recorder(self.lake, exe=options.program, properties=options.properties)
         self.metrics = ServerMetrics()
-        limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
-        self._tracing = open_tracing(process_variables(environ))
+        rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
+        self._tracing = open_tracing(variables)
+        self._pool = Pool(
+            launcher,
+            self._tables.source,
+            settings=build_pool_settings(limits, options),
+            options=worker_options,
+            on_denials_changed=self._reload_denials,
+        )
         self._server = ServerThread(
-            engine=self._engine,
+            pool=self._pool,
             validator=self.validator,
-            settings=limit_flight(
-                FlightServerSettings(
-                    host=options.host,
-                    port=options.port,
-                    certificate_file=options.certificate_file,
-                    key_file=options.key_file,
-                    client_ca_file=options.client_ca_file,
-                    trusted_proxies=options.trusted_proxies,
-                    rate_limits=limits,
-                    share_port=neighbours is not None,
-                    max_medium_queries=medium_queries_of(workers),
-                ),
-                server_limits,
+            settings=build_flight_settings(
+                limits,
+                options,
+                rate_limits=rate_limits,
+                port=options.port if self._port is None else self._port.number,
+                is_port_reserved=self._port is not None,
             ),
-            clock=SYSTEM_CLOCK,
             metrics=self.metrics,
-            sink=None if self.lake is None else self.lake.sink(),
             deny_list=self._deny_list,
-            neighbours=neighbours,
             tracing=self._tracing,
         )
-        self._http = self._make_http(limits)
+        self._http = self._make_http(rate_limits)
         self._http_port: int | None = None
-
-    def record_as(self, properties: Mapping[str, str]) -> None:
-        """Record this process, where it is recorded, with these properties besides its own; before `start`."""
-        if self.options.record and self.lake is not None:
-            merged = {**self.options.properties, **properties}
-            self._recorder = Recorder(self.lake, exe=self.options.program, clock=SYSTEM_CLOCK, properties=merged)
 
     def _make_validator(self, environ: Mapping[str, str]) -> "ReloadingValidator | None":
         if self.options.disable_auth:
@@ -159,6 +140,10 @@ class ServerStack:
             rate_limits=limits,
         )
 
+    def _reload_denials(self) -> None:
+        if self._deny_list is not None:
+            self._deny_list.reload()
+
     def _check_conditions(self, settings: AccessSettings) -> None:
         """Refuse roles whose conditions the tables do not have.
 
@@ -170,8 +155,14 @@ class ServerStack:
             for table, condition in role.tables.items():
                 if condition is not None:
                     conditions.setdefault(table, []).append(condition)
+        if not conditions:
+            return
+        # Loads the engine, which this process needs for nothing else.
+        from micromegas_jupyter.engine.conditions import Conditions
+        from micromegas_jupyter.engine.role_conditions import check_role_conditions
+
         try:
-            self._engine.check_conditions(conditions)
+            check_role_conditions(Conditions(), self._tables.source, conditions)
         except Unavailable as error:
             # Each condition is checked again when it is used, and then fails closed.
             _LOG.warning("the roles' conditions could not be held against the tables: %s", error.what)
@@ -179,6 +170,11 @@ class ServerStack:
     def described_tables(self) -> str:
         """Return what is served, for people."""
         return describe_tables(self._tables, self.options.lake)
+
+    @property
+    def executor_count(self) -> int:
+        """How many executor processes there are."""
+        return self._pool.executor_count
 
     @property
     def is_recorded(self) -> bool:
@@ -203,7 +199,9 @@ class ServerStack:
 
     def readiness(self) -> NotReady | None:
         """Return why calls make no sense now, None when they do; may block as long as the storage does."""
-        return find_readiness(self._tables.source, self.options.lake, server=self._server)
+        if self._server.is_serving and not self._pool.executor_count:
+            return NotReady.EXECUTORS
+        return find_readiness(self._tables.source, Path(self.options.lake), server=self._server)
 
     def reload(self) -> None:
         """Read the access configuration again.
@@ -214,9 +212,6 @@ class ServerStack:
         """
         if self.validator is not None:
             self.validator.reload()
-
-    def kill(self) -> None:
-        """Nothing ends at once but by ending this process, which is its owner's decision."""
 
     def start(self) -> None:
         """Start recording and serving; returns when the server answers.
@@ -246,18 +241,6 @@ class ServerStack:
         except Unavailable as error:
             _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
 
-    def cancel_query(self, key: bytes) -> "CancelStatus":
-        """Cancel a query of this process by its key, for another process on the same port."""
-        return self._server.cancel_query(key)
-
-    def running_queries(self) -> "Sequence[QueryOwner]":
-        """Return the queries that run in this process, as far as it is known whose they are."""
-        return self._engine.running_queries()
-
-    def has_turned(self) -> bool:
-        """Whether the server's event loop has turned since the last call."""
-        return self._server.has_turned()
-
     def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice.
 
@@ -273,9 +256,11 @@ class ServerStack:
         if self._recorder is not None:
             self._recorder.stop()
         self._tracing.close()
-        self._engine.close()
+        if self._port is not None:
+            self._port.close()
         if self.validator is not None:
             self.validator.close()
+        self._spill_folder.close()
 
     def __enter__(self) -> Self:
         self.start()

@@ -22,13 +22,11 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import AccessSettings, ApiKeySetting, LegacyApiKeys
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.assembly.serving import RunningServer
+    from micromegas_jupyter.assembly import ServerStack
 
 _HIGHEST_PORT = 65535
 _SHOWN_ISSUERS = 5
-_MOST_WORKERS = 64
 _LONGEST_DRAIN_SECONDS = 3600
-_WORKER = "micromegas_jupyter.cli.serve_worker"
 _LOG = logging.getLogger(__name__)
 
 
@@ -85,20 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_log_arguments(parser)
     parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        default=2,
-        help=f"worker processes that answer calls, 0 for none; 0 to {_MOST_WORKERS}, default %(default)s",
-    )
-    parser.add_argument(
-        "--spare-workers",
-        type=int,
-        choices=(0, 1),
-        default=1,
-        help="processes more that wait to take the place of one that has to be ended (0 or 1, 1 by default)",
-    )
-    parser.add_argument(
         "--drain-seconds",
         type=float,
         metavar="S",
@@ -141,26 +125,16 @@ def run(arguments: argparse.Namespace) -> int:
     check_listening_arguments(arguments)
     if not 0 <= arguments.http_port <= _HIGHEST_PORT:
         raise UsageError("--http-port is a number from 0 to 65535.")
-    if not 0 <= arguments.workers <= _MOST_WORKERS:
-        raise UsageError(f"--workers is a number from 0 to {_MOST_WORKERS}.")
     if not 0 <= arguments.drain_seconds <= _LONGEST_DRAIN_SECONDS:
         raise UsageError(f"--drain-seconds is a number from 0 to {_LONGEST_DRAIN_SECONDS}.")
-    if arguments.workers:
-        return _serve(arguments)
-    from micromegas_jupyter.assembly.spill_directory import own_temporaries
-
-    _, limits = limit_environment(arguments, access_environment(arguments))
-    with own_temporaries(limits.spill_directory):
-        return _serve(arguments)
-
-
-def _serve(arguments: argparse.Namespace) -> int:
     proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
     environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()
-    from micromegas_jupyter.assembly import ServeOptions, open_server
+    from micromegas_jupyter.assembly import ServeOptions, ServerStack
+    from micromegas_jupyter.executors.zygote import hide_memory
 
-    stack = open_server(
+    hide_memory()
+    stack = ServerStack(
         ServeOptions(
             lake=Path(arguments.lake),
             host=arguments.host,
@@ -176,14 +150,11 @@ def _serve(arguments: argparse.Namespace) -> int:
             client_ca_file=arguments.tls_client_ca,
             memory_mib=limits.memory_mib,
             record=not arguments.no_telemetry,
-            workers=arguments.workers,
-            spare_workers=arguments.spare_workers,
             drain_seconds=arguments.drain_seconds,
         ),
         environ=environ,
-        program=_WORKER,
     )
-    stop = stop_event(again=stack.kill)
+    stop = stop_event(again=lambda: os._exit(1))  # executors end with this process
     with stack:
         _reload_on_hangup(stack)
         _print_start(stack, SYSTEM_CLOCK.monotonic() - started)
@@ -222,7 +193,7 @@ def _address(text: str) -> str:
         raise UsageError("--trusted-proxy is an IP address.") from None
 
 
-def _reload_on_hangup(stack: "RunningServer") -> None:
+def _reload_on_hangup(stack: "ServerStack") -> None:
     """Let SIGHUP read the access configuration again, where there is such a signal."""
     if stack.validator is None or not hasattr(signal, "SIGHUP"):
         return
@@ -244,13 +215,14 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _print_start(stack: "RunningServer", seconds: float) -> None:
+def _print_start(stack: "ServerStack", seconds: float) -> None:
     settings = AccessSettings() if stack.validator is None else stack.validator.settings
     http = "" if stack.http_url is None else f" · health {stack.http_url}/health · metrics {stack.http_url}/metrics"
     lines = (
-        f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri}"
-        f" · {stack.options.memory_mib} MiB memory for queries"
-        + (f" · {_counted(stack.options.workers, 'worker')}" if stack.options.workers else ""),
+        (
+            f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri}"
+            f" · {_counted(stack.executor_count, 'executor')} · {stack.options.memory_mib} MiB memory for queries"
+        ),
         f"tokens: {_accepted(settings)}"
         if stack.validator is not None
         else "tokens: not asked for: everyone is administrator (--disable-auth)",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # All of a Binder, Jupyter and kernels included, often has 2 GiB.
-_WORKERS = 1
+_SPARE_EXECUTORS = 1
 _MEMORY_MIB = 256
 _CONFIG_PATH = "JUPYTER_CONFIG_PATH"
 _DATA_PATH = "JUPYTER_PATH"
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _run(behind: BehindJupyter) -> None:
-    with DemoStack(workers=_WORKERS, memory_mib=_MEMORY_MIB, behind=behind) as stack:
+    with DemoStack(spare_executors=_SPARE_EXECUTORS, memory_mib=_MEMORY_MIB, behind=behind) as stack:
         paths = write_jupyter_files(stack.folder, issuer=stack.provider.issuer, job_environment=stack.job_environment())
         inherited = {name: os.pathsep.join(filter(None, (path, os.environ.get(name)))) for name, path in paths.items()}
         sys.stdout.write(json.dumps({**stack.client_environment(), **inherited}) + "\n")

@@ -5,7 +5,7 @@ import os
 from types import TracebackType
 from typing import Self
 
-from micromegas_jupyter.assembly import ServeOptions, open_server
+from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
 from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
 from micromegas_jupyter.demo.provider import DemoProvider
@@ -27,8 +27,8 @@ class DemoStack:
     Args:
         host: A loopback address for the server.
         port: The server's port, 0 for any free one.
-        workers: How many processes answer its calls; 0 for this one.
-        memory_mib: Memory for queries, in MiB, over all worker processes.
+        spare_executors: How many idle executor processes are started ahead of demand.
+        memory_mib: Memory of all statements together, in MiB.
         behind: The Jupyter server below which browsers find the provider's pages; None when they reach it themselves.
     """
 
@@ -37,7 +37,7 @@ class DemoStack:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        workers: int = 2,
+        spare_executors: int = 2,
         memory_mib: int = DEFAULT_MEMORY_MIB,
         behind: BehindJupyter | None = None,
     ) -> None:
@@ -51,14 +51,13 @@ class DemoStack:
             self._own.close()
             raise
         try:
-            self.server = open_server(
+            self.server = ServerStack(
                 ServeOptions(
                     lake=self.folder / "lake",
                     host=host,
                     port=port,
                     program="micromegas demo",
-                    workers=workers,
-                    spare_workers=0,
+                    spare_executors=spare_executors,
                     memory_mib=memory_mib,
                 ),
                 environ=self.server_environment(),

@@ -1,48 +1,38 @@
-"""SQL to Arrow batches: the `Engine` protocol and the engine that is embedded in this process.
+"""SQL to Arrow batches: DataFusion over the tables that a caller may see.
 
-Storage hands over file lists (`contracts.TableSource`); the wire is the server's. Each name loads its parts when it is
-first used: what only speaks of queries loads no DataFusion.
+Storage hands over file lists (`contracts.TableSource`). Each name loads its parts when it is first used: what only
+speaks of queries loads no DataFusion.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.engine.contract import Engine, PlannedQuery, StatementRequest, TimeRange
+    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest, TimeRange
     from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-    from micromegas_jupyter.engine.figures import QueryFigures
     from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
     from micromegas_jupyter.engine.settings import EngineSettings
-    from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count
-    from micromegas_jupyter.engine.work_class import WorkClass
+    from micromegas_jupyter.engine.statistics import QueryStatistics
 
 _HOME = {
     "DataFusionEngine": "datafusion_engine",
-    "Engine": "contract",
     "EngineSettings": "settings",
     "PlannedQuery": "contract",
-    "QueryFigures": "figures",
+    "QueryStatistics": "statistics",
     "StatementRequest": "contract",
     "TimeRange": "contract",
-    "WorkClass": "work_class",
-    "default_heavy_statements": "threads",
     "fingerprints": "fingerprint",
-    "processor_count": "threads",
     "sql_hash": "fingerprint",
 }
 
 __all__ = [
     "DataFusionEngine",
-    "Engine",
     "EngineSettings",
     "PlannedQuery",
-    "QueryFigures",
+    "QueryStatistics",
     "StatementRequest",
     "TimeRange",
-    "WorkClass",
-    "default_heavy_statements",
     "fingerprints",
-    "processor_count",
     "sql_hash",
 ]
 

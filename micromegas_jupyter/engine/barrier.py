@@ -9,7 +9,7 @@ predicates and expressions as far down as it can. No single node of DataFusion s
   are made while the query runs pass it, but in the logical plan filters do.
 
 Both together stop everything; tests look at the plans and at what is evaluated. Statements that cannot fail on any
-value need none of this, see `harmless`.
+value need none of this, see `leakproof`.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _TELLING: Final = (
 )
 
 
-class Apart(enum.Enum):
-    """Which tables' rows are kept apart from what a statement does with them."""
+class Barrier(enum.Enum):
+    """Which tables' rows a statement sees from behind the barrier only."""
 
     NONE = enum.auto()
     FILTERED = enum.auto()
     ALL = enum.auto()
 
 
-def keep_apart(rows: DataFrame) -> DataFrame:
+def behind_barrier(rows: DataFrame) -> DataFrame:
     """Return `rows` such that nothing which is put on top is evaluated on rows that are not in them."""
     names = rows.schema().names
     mark = "mark"
@@ -60,7 +60,7 @@ def keep_apart(rows: DataFrame) -> DataFrame:
     return doubled.select(*(col(quoted(name)) for name in names)).limit(_ALL_ROWS)
 
 
-def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFrame] = keep_apart) -> bool:
+def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFrame] = behind_barrier) -> bool:
     """Return whether statements that fail on a hidden row of a sample do not, behind `barrier`.
 
     Args:

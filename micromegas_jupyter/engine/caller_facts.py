@@ -65,8 +65,11 @@ def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Co
     A name without brackets that is one of the table's columns, too, is the column: as the caller's name,
     `user = current_user()` would let everybody see every row.
     """
+    lowered = condition.lower()
+    if not any(name in lowered for name in IDENTITY_FUNCTIONS):
+        return condition
     scanned = scan(condition)
-    if not scanned.is_certain or not any(token.name in IDENTITY_FUNCTIONS for token in scanned.tokens):
+    if not scanned.is_certain:
         return condition
     facts = caller_facts(caller)
     folded = {column.lower() for column in columns}

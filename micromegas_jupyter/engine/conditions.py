@@ -16,7 +16,7 @@ from datafusion import SessionConfig, SessionContext
 
 from micromegas_jupyter.engine.caller_facts import NO_TEXTS
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.guard import check_statement
+from micromegas_jupyter.engine.guard import check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan
 from micromegas_jupyter.engine.trial_rows import trial_rows
 from micromegas_jupyter.errors import InternalError, QueryError
@@ -90,7 +90,7 @@ def _unusable(table: str, problem: str) -> InternalError:
 def _find_problem(condition: str, schema: pa.Schema) -> str | None:
     try:
         # The empty list's own text calls a function whose result changes, to no effect.
-        scanned = check_statement(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_LONGEST_CONDITION_BYTES)
+        scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_LONGEST_CONDITION_BYTES)
     except QueryError:
         return "it is empty, too long, too deeply nested or more than one expression"
     return _problem_of_tokens(scanned) or _problem_of_plan(condition, schema)

@@ -1,44 +1,40 @@
-"""The engine that is embedded in this process: DataFusion over files of Parquet.
+"""The engine that is embedded in an executor: DataFusion over files of Parquet, one statement at a time.
 
 One call of `plan` goes through guard, placeholders, the caller's visible tables, session, DataFusion's planner and the
-plan's checks, in this order; a plan that could tell about hidden rows is made again behind the barrier. Authentication
-and admission came before; status codes and framing come after.
+plan's checks, in this order; a plan that could tell about hidden rows is made again behind the barrier. It plans on the
+calling thread, which needs a large stack since planning recurses with the statement. How long a statement takes and how
+much memory it needs is limited by whoever started the process, and may end it at any moment.
 """
 
 from __future__ import annotations
 
 import functools
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.barrier import Apart, barrier_holds
+from micromegas_jupyter.engine.barrier import Barrier, barrier_holds
 from micromegas_jupyter.engine.conditions import Conditions
-from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result, run_now
+from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
 from micromegas_jupyter.engine.denial_functions import register_denial_functions
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
-from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.identity import register_identity_functions
 from micromegas_jupyter.engine.joins import look_at_joins, may_join
-from micromegas_jupyter.engine.kept_answers import KeptAnswers
-from micromegas_jupyter.engine.leftovers import Leftovers
+from micromegas_jupyter.engine.leakproof import is_leakproof
 from micromegas_jupyter.engine.native_scan import choose_reader
-from micromegas_jupyter.engine.one_row import ReadyQuery, is_one_row, may_be_one_row
-from micromegas_jupyter.engine.parameter_rows import with_plain_parameters
-from micromegas_jupyter.engine.plan_checks import is_explain, parameter_schema
+from micromegas_jupyter.engine.parameter_rows import RowByRow, with_plain_parameters
+from micromegas_jupyter.engine.plan_checks import is_explain, is_one_row, parameter_schema
 from micromegas_jupyter.engine.planned import Planned, Statement, planned_in
-from micromegas_jupyter.engine.pool import PlanningPool
 from micromegas_jupyter.engine.reading import read_statement
 from micromegas_jupyter.engine.role_conditions import check_role_conditions
-from micromegas_jupyter.engine.session_pool import SessionPool
-from micromegas_jupyter.engine.sessions import Sessions
+from micromegas_jupyter.engine.sessions import SessionPool, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
-from micromegas_jupyter.engine.threads import default_heavy_statements, processor_count, start_threads
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
-from micromegas_jupyter.engine.work_class import estimate_work
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused, UnsupportedStatement
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -49,17 +45,22 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
-    from micromegas_jupyter.engine.denials import Denials
-    from micromegas_jupyter.engine.leftovers import LeftoverEvents
-    from micromegas_jupyter.engine.owner import QueryOwner
+    from micromegas_jupyter.engine.denial_store import Denials
+    from micromegas_jupyter.engine.native_scan import FileReader
     from micromegas_jupyter.engine.placeholders import Placeholders
+    from micromegas_jupyter.engine.reading import Reading
+    from micromegas_jupyter.engine.sessions import LentSession
     from micromegas_jupyter.engine.settings import EngineSettings
 
 
 class DataFusionEngine:
-    """An `Engine` over `tables`. It holds threads, a memory pool and a temporary folder until `close`.
+    """Plans statements over tables. It is not safe to use from several threads at once.
 
-    All methods are safe to call from several threads and event loops.
+    Args:
+        tables: Where the tables are listed.
+        settings: Its limits.
+        denials: The denied queries, for administrators; None without denials.
+        reader: Reads the tables' files; None for the native one if that passes its self-test.
     """
 
     def __init__(
@@ -68,38 +69,48 @@ class DataFusionEngine:
         settings: EngineSettings,
         *,
         denials: Denials | None = None,
-        leftover_events: LeftoverEvents | None = None,
+        reader: FileReader | None = None,
     ) -> None:
-        heavy = settings.heavy_statements or default_heavy_statements()
-        medium = min(heavy, default_heavy_statements())
-        start_threads((heavy + medium) * (settings.target_partitions or processor_count()))
         self._denials = denials
         self._tables = tables
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
         self._lending = SessionPool(self._sessions.open)
-        self._lending_for_joins = SessionPool(self._sessions.open_for_joins, most_kept=2)
+        self._lending_for_joins = SessionPool(self._sessions.open_for_joins)
         self._conditions = Conditions()
-        self._builder = TableBuilder(reader=choose_reader(self._sessions.folder), conditions=self._conditions)
-        self._pool = PlanningPool(settings.planning_threads)
-        self._answers = KeptAnswers()
-        self._leftovers = None if leftover_events is None else Leftovers(self._pool, leftover_events)
+        self._builder = TableBuilder(reader=reader or _tested_reader(), conditions=self._conditions)
 
-    async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request` over what `caller` sees; nothing runs yet unless it `runs_at_once` or is constant.
+    def warm(self) -> None:
+        """Start DataFusion's threads and open the sessions that the first statements get."""
+        self._sessions.bare.sql("SELECT 1").collect()
+        for lending in (self._lending, self._lending_for_joins):
+            lending.lend().release()
+
+    def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
+        """Check and plan `request` over what `caller` sees; nothing of it runs yet.
+
+        A statement may be planned without its parameters.
 
         Raises:
             InvalidStatement: The SQL, a name, a type or a parameter is wrong.
-            StatementRefused: The statement would write or set, is larger or deeper than the limits, or describes how
-                a table of which the caller sees some rows only is read.
+            StatementRefused: The statement would write or set, is longer or deeper than the limits, or describes how
+                a table of which the caller sees only some rows is read.
             UnsupportedStatement: The SQL is valid, but the engine does not implement it.
-            ResourcesExhausted: Too many statements wait to be planned.
+            ResourcesExhausted: There is not enough memory to plan it.
             Unavailable: A file of a table is gone, or the tables cannot be listed.
             InternalError: A defect, or a condition on the caller's rows that cannot be used.
         """
-        kept = self._answers.get(request)
-        return await self._pool.run(lambda: self._plan(request, caller)) if kept is None else kept
+        reading = read_statement(
+            request.sql,
+            max_bytes=self._settings.max_statement_bytes,
+            knows_denials=self._denials is not None and caller.is_admin,
+        )
+        request = with_plain_parameters(request, reading.placeholders.columns)
+        rows = request.parameters
+        if rows is None or rows.num_rows <= 1:
+            return self._plan_row(request, caller, reading)
+        return RowByRow(lambda row: self._plan_row(row, caller, reading), request, rows)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -109,8 +120,7 @@ class DataFusionEngine:
     def check_conditions(self, filters: Mapping[str, Sequence[str]]) -> None:
         """Check the conditions of roles against the tables that there are now.
 
-        Conditions of tables that do not exist yet, and of `*`, are checked when they are used. This runs in the calling
-        thread: callers' statements, which may fill the planning threads, must not keep a configuration waiting.
+        Conditions of tables that do not exist yet, and of `*`, are checked when they are used.
 
         Args:
             filters: By table name, conditions of which a row must meet one.
@@ -122,39 +132,35 @@ class DataFusionEngine:
         if any(filters.values()):
             check_role_conditions(self._conditions, self._tables, filters)
 
-    def running_queries(self) -> tuple[QueryOwner, ...]:
-        """Return the queries that run, where cancelled work is looked after; those of nobody are left out."""
-        return () if self._leftovers is None else self._leftovers.running_queries()
-
     def close(self) -> None:
-        """Stop planning and remove the temporary folder."""
-        self._pool.close()
-        self._answers.clear()
-        self._lending.close()
-        self._lending_for_joins.close()
-        self._sessions.close()
+        """Drop the sessions that no query has."""
+        self._lending.clear()
+        self._lending_for_joins.clear()
 
-    def _plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        reading = read_statement(
-            request.sql,
-            max_bytes=self._settings.max_statement_bytes,
-            knows_denials=self._denials is not None and caller.is_admin,
-        )
+    def _plan_row(self, request: StatementRequest, caller: AuthContext, reading: Reading) -> DataFusionQuery:
+        """Plan a request without parameters, or with one row of them."""
         placeholders = reading.placeholders
-        request = with_plain_parameters(request, placeholders.columns)
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
-        statement = Statement(request=request, caller=caller, reading=reading, values=values)
-        if reading.may_stand_alone and (alone := self._alone(statement)) is not None:
-            return alone
+        if reading.may_stand_alone:
+            alone = self._alone(Statement(request=request, caller=caller, reading=reading, values=values))
+            if alone is not None:
+                return alone
         started = SYSTEM_CLOCK.monotonic()
         tables = self._visibility.tables(self._tables.snapshot(), caller)
-        statement = replace(statement, tables=tables, init_seconds=SYSTEM_CLOCK.monotonic() - started)
+        statement = Statement(
+            request=request,
+            caller=caller,
+            reading=reading,
+            values=values,
+            tables=tables,
+            init_seconds=SYSTEM_CLOCK.monotonic() - started,
+        )
         context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
         try:
-            planned = self._planned(statement, apart=Apart.NONE)
+            planned = self._planned(statement, barrier=Barrier.NONE)
             if planned.is_filtered:
                 context = replace(context, hides_values=True)
-                planned = self._kept_apart(planned, statement)
+                planned = self._with_barrier(planned, statement)
             planned = self._kept_right(planned, statement)
             return self._query(planned, statement, context)
         except BaseException as error:
@@ -162,7 +168,7 @@ class DataFusionEngine:
                 raise
             raise _placed(translate(error, context), placeholders) from error
 
-    def _alone(self, statement: Statement) -> PlannedQuery | None:
+    def _alone(self, statement: Statement) -> DataFusionQuery | None:
         """Return the query of a statement that is one row made of nothing, without a look at the tables.
 
         None for any other, and where planning fails: with the tables it fails again, and is explained better.
@@ -177,28 +183,33 @@ class DataFusionEngine:
                 raise
             return None
 
-    def _planned(self, statement: Statement, *, apart: Apart, joins: bool = False) -> Planned:
+    def _planned(self, statement: Statement, *, barrier: Barrier, joins: bool = False) -> Planned:
         reading = statement.reading
-        if may_be_one_row(reading.mentions.names) and not mentions_any(reading.mentions, statement.tables):
+        if reading.may_be_one_row and not mentions_any(reading.mentions, statement.tables):
             planned = (
                 planned_in(self._sessions.bare, statement)
                 if reading.needs_nothing
-                else self._planned_with(self._sessions.open_diskless, statement, apart=apart)
+                else self._planned_with(self._sessions.open_diskless, statement, barrier=barrier)
             )
             if is_one_row(planned.plan_text):
                 return planned
         joins = joins or reading.names_join
         if not reading.needs_nothing:
             open_session = self._sessions.open_for_joins if joins else self._sessions.open
-            return replace(self._planned_with(open_session, statement, apart=apart), is_for_joins=joins)
+            return self._planned_with(open_session, statement, barrier=barrier, is_for_joins=joins)
         lent = (self._lending_for_joins if joins else self._lending).lend()
-        planned = self._planned_with(lambda: lent.session, statement, apart=apart)
-        return replace(planned, is_for_joins=joins, lent=lent)
+        return self._planned_with(lambda: lent.session, statement, barrier=barrier, is_for_joins=joins, lent=lent)
 
     def _planned_with(
-        self, open_session: Callable[[], SessionContext], statement: Statement, *, apart: Apart
+        self,
+        open_session: Callable[[], SessionContext],
+        statement: Statement,
+        *,
+        barrier: Barrier,
+        is_for_joins: bool = False,
+        lent: LentSession | None = None,
     ) -> Planned:
-        """Return a plan in a session of its own with all that the statement mentions."""
+        """Return a plan in a session with all that the statement mentions."""
         started = SYSTEM_CLOCK.monotonic()
         mentions = statement.reading.mentions
         session = open_session()
@@ -216,16 +227,24 @@ class DataFusionEngine:
             statement.tables,
             mentions=mentions,
             time_range=statement.request.time_range,
-            apart=apart,
+            barrier=barrier,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        return planned_in(session, statement, tables=tables, init_seconds=init_seconds, apart=apart)
+        return planned_in(
+            session,
+            statement,
+            tables=tables,
+            init_seconds=init_seconds,
+            barrier=barrier,
+            is_for_joins=is_for_joins,
+            lent=lent,
+        )
 
-    def _kept_apart(self, planned: Planned, statement: Statement) -> Planned:
+    def _with_barrier(self, planned: Planned, statement: Statement) -> Planned:
         """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
-        if is_explain(planned.frame.logical_plan()):
+        if is_explain(planned.plan):
             raise StatementRefused(
-                "The plan of this statement is not shown, since you see some rows of one of its tables only.",
+                "The plan of this statement is not shown, since you see only some rows of one of its tables.",
                 remedy="Run the statement without EXPLAIN.",
             )
         nested = {
@@ -234,12 +253,12 @@ class DataFusionEngine:
             for column in table.snapshot.schema
             if pa.types.is_nested(column.type)
         }
-        is_quick = planned.work is not None and is_quickly_optimised(planned.work)
-        if is_quick and is_harmless(planned.frame, nested_columns=nested):
+        if is_leakproof(planned.frame, nested_columns=nested):
             return planned
         if not self._barrier_holds:
             raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
-        return self._planned(statement, apart=Apart.FILTERED)
+        planned.give_back()
+        return self._planned(statement, barrier=Barrier.FILTERED)
 
     def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
         """Return a plan that gives the right rows where the engine would give others, because of a join.
@@ -249,17 +268,17 @@ class DataFusionEngine:
         """
         if not may_join(planned.plan_text):
             return planned
-        for apart in dict.fromkeys((planned.apart, Apart.ALL)):
-            if not (planned.is_for_joins and planned.apart is apart):
+        for barrier in dict.fromkeys((planned.barrier, Barrier.ALL)):
+            if not (planned.is_for_joins and planned.barrier is barrier):
                 planned.give_back()
-                planned = self._planned(statement, apart=apart, joins=True)
+                planned = self._planned(statement, barrier=barrier, joins=True)
             if is_explain(planned.frame.logical_plan()):
                 return planned
             look = look_at_joins(planned.session, statement.reading.placeholders.sql, statement.values)
             if not look.has_stray_conditions:
                 if look.nests_loops:
                     planned.give_back()
-                    planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, apart=apart)
+                    planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, barrier=barrier)
                 return planned
         raise UnsupportedStatement(
             "The engine cannot keep apart the columns of one name in this statement's joins.",
@@ -271,45 +290,36 @@ class DataFusionEngine:
     def _barrier_holds(self) -> bool:
         return barrier_holds(self._sessions.open())
 
-    def _query(self, planned: Planned, statement: Statement, context: Context) -> PlannedQuery:
+    def _query(self, planned: Planned, statement: Statement, context: Context) -> DataFusionQuery:
         frame = planned.frame
-        request, reading = statement.request, statement.reading
-        plan = frame.logical_plan()
-        result = Result(schema=wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary))
-        if is_explain(plan):
+        request, placeholders = statement.request, statement.reading.placeholders
+        result = Result(
+            schema=wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary),
+            is_one_row=is_one_row(planned.plan_text),
+        )
+        if is_explain(planned.plan):
             # A described plan must stay the root of its plan, so its limit is kept while the rows pass.
             scrubber = PathScrubber(table.snapshot.files for table in planned.tables)
             result = replace(result, row_limit=request.row_limit, scrubber=scrubber)
         elif request.row_limit is not None:
             frame = frame.limit(request.row_limit)
         parameters = Parameters(
-            schema=parameter_schema(reading.placeholders, request.parameters, plan),
-            unbound=() if request.parameters is not None else reading.placeholders.written,
+            schema=parameter_schema(placeholders, request.parameters, planned.plan),
+            unbound=() if request.parameters is not None else placeholders.written,
         )
-        init_seconds = statement.init_seconds + planned.init_seconds
-        runs_now = request.runs_at_once or reading.is_constant
-        if runs_now and not parameters.unbound and is_one_row(planned.plan_text):
-            ran = run_now(frame, result, context)
-            if reading.is_constant:
-                self._answers.keep(request, result.schema, ran)
-            return ReadyQuery(
-                ran, schema=result.schema, parameter_schema=parameters.schema, context_init_seconds=init_seconds
-            )
         return DataFusionQuery(
             frame,
             result,
             parameters=parameters,
-            pool=self._pool,
             context=context,
-            context_init_seconds=init_seconds,
-            work_class=estimate_work(
-                planned.plan_text,
-                reading.scanned,
-                (file for table in planned.tables for file in table.snapshot.files),
-            ),
-            leftovers=self._leftovers,
+            context_init_seconds=statement.init_seconds + planned.init_seconds,
             lent=planned.lent,
         )
+
+
+def _tested_reader() -> FileReader:
+    with tempfile.TemporaryDirectory() as folder:
+        return choose_reader(Path(folder))
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from micromegas_jupyter.contracts import AuthContext
-    from micromegas_jupyter.engine.denials import Denials
+    from micromegas_jupyter.engine.denial_store import Denials
     from micromegas_jupyter.engine.tables import Mention
 
 DENY: Final = "deny_queries"

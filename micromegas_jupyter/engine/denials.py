@@ -1,98 +1,30 @@
-"""Which queries are denied: rules over what is known of a query before it is planned, and whether one of them applies.
+"""Whether a rule denies a query: boolean SQL expressions over what is known of a query before it is planned.
 
-A rule is a boolean SQL expression over `MATCH_COLUMNS`, as upstream has it. Where rules are kept, and what becomes of a
-denied query, is the server's job.
+A rule's expression is over `denial_store.MATCH_COLUMNS`, as upstream has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from datafusion import SessionContext
 
+from micromegas_jupyter.engine.denial_store import MATCH_COLUMNS
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.guard import check_statement
+from micromegas_jupyter.engine.guard import check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan
 from micromegas_jupyter.errors import InvalidStatement, QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from datafusion import DataFrame
-
-#: What a rule can name, all of them text; NULL is what the client did not send.
-MATCH_COLUMNS: Final = (
-    "user_id",
-    "email",
-    "service_account",
-    "client",
-    "agent",
-    "entrypoint",
-    "session",
-    "notebook",
-    "cell",
-    "client_ip",
-    "sql",
-    "sql_hash",
-)
 
 _LONGEST_EXPRESSION_BYTES: Final = 4096
 _OTHER_ROWS: Final = frozenset({"select", "values", "table", "with"})
 _SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])
 _WORDS_IN_ONE: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denial:
-    """One rule.
-
-    Attributes:
-        rule_id: Its id.
-        created_at: When it was made (aware UTC).
-        created_by: Who made it.
-        reason: Why; a denied caller is told.
-        match_expr: The expression over `MATCH_COLUMNS`.
-        last_hit_at: When it last denied a query (aware UTC), to a few seconds; None when it never did.
-    """
-
-    rule_id: str
-    created_at: datetime
-    created_by: str
-    reason: str
-    match_expr: str = field(repr=False)
-    last_hit_at: datetime | None = None
-
-
-class Denials(Protocol):
-    """The rules of a server, as its administrators see them. Safe to call from several threads; may read and write."""
-
-    def rules(self) -> Sequence[Denial]:
-        """Return all rules.
-
-        Raises:
-            Unavailable: They cannot be read now.
-        """
-        ...
-
-    def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
-        """Add a rule and return its id.
-
-        Raises:
-            InvalidStatement: The expression or the reason cannot be used, or there are too many rules.
-            Unavailable: It cannot be kept now.
-        """
-        ...
-
-    def remove(self, rule_id: str) -> bool:
-        """Remove a rule; False when there is none with this id.
-
-        Raises:
-            Unavailable: That cannot be kept now.
-        """
-        ...
 
 
 class MatchRules:
@@ -138,7 +70,7 @@ def check_match(expression: str) -> Scan:
         InvalidStatement: It is no boolean expression over `MATCH_COLUMNS`, or it names none of them.
     """
     try:
-        scanned = check_statement(expression, max_bytes=_LONGEST_EXPRESSION_BYTES)
+        scanned = check_expression(expression, max_bytes=_LONGEST_EXPRESSION_BYTES)
     except QueryError as error:
         raise InvalidStatement(f"The rule's expression cannot be used. {error.what}") from None
     kinds = {token.kind for token in scanned.tokens}

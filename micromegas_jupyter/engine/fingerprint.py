@@ -12,11 +12,11 @@ import hashlib
 import re
 from typing import Final
 
-from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
+from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"
-_LONGEST_KEPT: Final = 4096
+_MAX_KEPT_LENGTH: Final = 4096
 
 _TOKEN = re.compile(
     r"""
@@ -50,7 +50,7 @@ def sql_hash(sql: str) -> str:
 
 def fingerprints(sql: str) -> tuple[str, str]:
     """Return the fingerprints of a statement as it is and without semicolons at its end; a rule may name either."""
-    return _kept(sql) if len(sql) <= _LONGEST_KEPT else _fingerprints(sql[:MOST_STATEMENT_BYTES])
+    return _kept(sql) if len(sql) <= _MAX_KEPT_LENGTH else _fingerprints(sql[:MAX_STATEMENT_BYTES])
 
 
 def _fingerprints(sql: str) -> tuple[str, str]:

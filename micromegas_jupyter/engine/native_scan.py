@@ -14,7 +14,6 @@ import urllib.parse
 from typing import TYPE_CHECKING, Final, Protocol
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet
 from datafusion import DataFrame, SessionContext, col, lit
 from datafusion.catalog import Table
@@ -33,6 +32,7 @@ _log = logging.getLogger(__name__)
 _LISTING_SCAN: Final = 1
 _PATHS: Final = 2
 _ANY_PATH: Final = "/any.parquet"
+_MAX_SCANS: Final = 64
 
 
 class FileReader(Protocol):
@@ -44,18 +44,32 @@ class FileReader(Protocol):
 
 
 class NativeReader:
-    """The native scan. The templates that it keeps are bounded and safe to share between threads."""
+    """The native scan.
+
+    It keeps the last scan of each schema, in which DataFusion keeps what the files' footers said.
+    """
 
     def __init__(self) -> None:
         self._template = functools.lru_cache(maxsize=256)(_make_template)
+        self._scans: dict[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = {}
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
         """Return the plan of one scan over all files."""
+        names = tuple(files)
+        kept, scan = self._scans.pop(schema, (None, None))
+        if scan is None or kept != names:
+            scan = self._decode(context, files, schema)
+        self._scans[schema] = names, scan  # the least recently used stands first
+        if len(self._scans) > _MAX_SCANS:
+            del self._scans[next(iter(self._scans))]
+        return context.create_dataframe_from_logical_plan(scan)
+
+    def _decode(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> LogicalPlan:
         before, after = self._template(schema)
         paths = [Field(_PATHS, WireType.LENGTH_DELIMITED, file_url(file).encode()) for file in files]
         scan = write_fields([*before, *paths, *after])
         plan = write_fields([Field(_LISTING_SCAN, WireType.LENGTH_DELIMITED, scan)])
-        return context.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(context, plan))
+        return LogicalPlan.from_bytes(context, plan)
 
 
 class DatasetReader:
@@ -63,6 +77,8 @@ class DatasetReader:
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
         """Return the plan of a scan over a pyarrow dataset."""
+        import pyarrow.dataset  # loads pandas, which the native reader does not need
+
         return context.read_table(Table(pyarrow.dataset.dataset(list(files), schema=schema, format="parquet")))
 
 

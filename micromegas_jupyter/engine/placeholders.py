@@ -51,13 +51,13 @@ class Placeholders:
         return max(1, column - shift)
 
     def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
-        """Return DataFusion's `param_values` for one row of values, types kept.
+        """Return DataFusion's `param_values` for the first row of values, types kept.
 
         Raises:
-            InvalidStatement: A value is missing or left over, or there is not exactly one row.
+            InvalidStatement: A value is missing or left over, or there is no row.
         """
-        if parameters.num_rows != 1:
-            raise InvalidStatement(f"Parameters are one row of values, not {parameters.num_rows}.")
+        if not parameters.num_rows:
+            raise InvalidStatement("The parameters hold no row of values.")
         names = parameters.schema.names
         known = set(self.columns) | self.optional
         for name in names:

@@ -1,19 +1,32 @@
-"""Opens a DataFusion session for one statement, all from one memory pool and with the settings that were measured.
+"""Opens DataFusion sessions, all from one memory pool and with the settings that were measured, and uses them again.
 
-Which tables a session has is `tables`' answer.
+To open a session costs about as much as to plan a small statement, and a new one has not read what the files' footers
+say: for a look-up in a large file, that is most of the work. What was measured is in docs/performance.md.
+
+Nothing of one caller may reach another through a session. So only sessions are lent that get nothing but tables, never
+a function with a caller's values; what a statement could set or create by itself, `READ_ONLY` refuses; a session is
+kept only after the last row was given, never after a statement that failed or was given up; then all its tables are
+removed, and one that still has something in it is not used again. What stays is what the files said, by path, size and
+time of change, within a bound; no statement can ask for it.
 """
 
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
+import logging
 from typing import TYPE_CHECKING, Final
 
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
 
+from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.names import quoted
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from micromegas_jupyter.engine.settings import EngineSettings
+
+_log = logging.getLogger(__name__)
 
 READ_ONLY: Final = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
 
@@ -41,11 +54,18 @@ _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
 
+#: After so many statements a session is closed, whatever may have gathered in it.
+_MAX_USES: Final = 256
+#: One statement runs at a time, while another may be planned.
+_MAX_FREE: Final = 2
+_CATALOGS: Final = {"datafusion"}
+_SCHEMAS: Final = {"public"}
+
+
 class Sessions:
-    """Holds the shared runtime, and a temporary folder for its owner's files; whoever made it calls `close`."""
+    """Holds the runtime that all sessions of an engine share."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True)
         self._config = _configured(_OPTIONS, settings)
         self._config_for_joins = _configured(_OPTIONS_FOR_JOINS, settings)
         # Sessions that are built from one builder, or from copies of it, share its memory pool.
@@ -55,15 +75,10 @@ class Sessions:
         # forgets any folder that it was given and takes the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
 
-    @property
-    def folder(self) -> Path:
-        """Return the temporary folder, which only this process's user can read."""
-        return Path(self._folder.name)
-
     def open(self) -> SessionContext:
         """Return a new session without tables, which can spill up to the cap; it needs no closing.
 
-        What it spills goes below the process's folder for temporary files (`TMPDIR`), and away with the session.
+        What it spills goes below the process's folder for temporary files (`TMPDIR`), and is removed with the session.
         """
         return self._capped(self.open_diskless())
 
@@ -98,9 +113,66 @@ class Sessions:
         """
         return self.open_diskless()
 
-    def close(self) -> None:
-        """Remove the temporary folder."""
-        self._folder.cleanup()
+
+class SessionPool:
+    """Lends sessions, each to one statement at a time.
+
+    Args:
+        open_session: Returns a new one without tables.
+    """
+
+    def __init__(self, open_session: Callable[[], SessionContext]) -> None:
+        self._open = open_session
+        self._free: list[LentSession] = []
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def lend(self) -> LentSession:
+        """Return a session without tables; drop it, or release it when its statement has given its last row."""
+        return self._free.pop() if self._free else LentSession(self._open(), self)
+
+    def take_back(self, lent: LentSession) -> None:
+        """Keep a session for the next statement, if it is empty."""
+        if len(self._free) < _MAX_FREE and lent.uses < _MAX_USES and _is_emptied(lent.session):
+            self._free.append(LentSession(lent.session, self, uses=lent.uses + 1))
+
+    def clear(self) -> None:
+        """Drop the free ones."""
+        self._free.clear()
+
+
+class LentSession:
+    """A session for one statement."""
+
+    def __init__(self, session: SessionContext, pool: SessionPool, *, uses: int = 1) -> None:
+        self.session = session
+        self.uses = uses
+        self._pool: SessionPool | None = pool
+
+    def release(self) -> None:
+        """Say that the statement has given its last row, or will not run; only the first call counts."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.take_back(self)
+
+
+def _is_emptied(session: SessionContext) -> bool:
+    """Remove all tables from a session; return whether nothing is left in it."""
+    try:
+        schema = session.catalog().schema()
+        for name in schema.table_names():
+            session.deregister_table(quoted(name))
+        return (
+            not schema.table_names()
+            and session.catalog().schema_names() == _SCHEMAS
+            and session.catalog_names() == _CATALOGS
+        )
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        _log.warning("a session could not be emptied", exc_info=error)
+        return False
 
 
 def _configured(options: dict[str, str], settings: EngineSettings) -> SessionConfig:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
-from micromegas_jupyter.engine.barrier import Apart, keep_apart
+from micromegas_jupyter.engine.barrier import Barrier, behind_barrier
 from micromegas_jupyter.engine.file_errors import file_gone
 from micromegas_jupyter.engine.flat_schema import flat_schema
 from micromegas_jupyter.engine.names import quoted
@@ -91,7 +91,7 @@ class TableBuilder:
         *,
         mentions: Mention,
         time_range: TimeRange | None,
-        apart: Apart,
+        barrier: Barrier,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them.
 
@@ -103,7 +103,7 @@ class TableBuilder:
             tables: All tables of the caller.
             mentions: The names in the statement.
             time_range: What tables with a time are cut to; None for all rows.
-            apart: Which tables' rows are kept apart from what the caller wrote, by `barrier.keep_apart`.
+            barrier: Which tables' rows what the caller wrote sees from behind the barrier only.
 
         Raises:
             Unavailable: A file of a mentioned table is gone.
@@ -113,29 +113,27 @@ class TableBuilder:
         wants_names = any(mentions.has(name) for name in _NAMES_ALL)
         registered: list[VisibleTable] = []
         for table in tables:
-            snapshot = _readable(table)
             if any(mentions.has(name) for name in table.names):
-                _check_files(snapshot)
-                rows = self._rows(context, snapshot)
-                named = table if mentions.has(table.raw_name or "") else replace(table, raw_name=None)
+                _check_files(table.snapshot)
+                rows = self._rows(context, table.snapshot, _read_schema(table))
+                shows_raw = table.raw_name is not None and mentions.has(table.raw_name)
                 self._register(
                     context,
-                    named,
+                    table if shows_raw or table.raw_name is None else replace(table, raw_name=None),
                     rows,
                     time_range=time_range,
-                    is_apart=apart is Apart.ALL or (apart is Apart.FILTERED and bool(table.conditions)),
+                    is_behind_barrier=barrier is Barrier.ALL
+                    or (barrier is Barrier.FILTERED and bool(table.conditions)),
                 )
                 registered.append(table)
             elif wants_names:
                 unfiltered = replace(table, conditions=(), raw_name=None)
-                rows = no_rows(context, snapshot.schema)
-                self._register(context, unfiltered, rows, time_range=None, is_apart=False)
+                rows = no_rows(context, _read_schema(table))
+                self._register(context, unfiltered, rows, time_range=None, is_behind_barrier=False)
         return registered
 
-    def _rows(self, context: SessionContext, snapshot: TableSnapshot) -> DataFrame:
-        if not snapshot.files:
-            return no_rows(context, snapshot.schema)
-        return self.reader.read(context, snapshot.files, snapshot.schema)
+    def _rows(self, context: SessionContext, snapshot: TableSnapshot, schema: pa.Schema) -> DataFrame:
+        return self.reader.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
 
     def _register(
         self,
@@ -144,7 +142,7 @@ class TableBuilder:
         rows: DataFrame,
         *,
         time_range: TimeRange | None,
-        is_apart: bool,
+        is_behind_barrier: bool,
     ) -> None:
         snapshot = table.snapshot
         is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None
@@ -162,8 +160,8 @@ class TableBuilder:
             rows = self.conditions.apply(rows, table.conditions, table=snapshot.name)
             if cut_last:
                 rows = _cut(rows, snapshot, time_range)
-        if is_apart:
-            rows = keep_apart(rows)
+        if is_behind_barrier:
+            rows = behind_barrier(rows)
         context.register_table(quoted(snapshot.name), rows.into_view())
 
 
@@ -174,11 +172,9 @@ def _choose_footers(context: SessionContext, tables: Sequence[VisibleTable], men
         context.sql(_USE_FOOTERS.format("false" if mentions_any(mentions, mixed) else "true"))
 
 
-def _readable(table: VisibleTable) -> TableSnapshot:
-    """Return the snapshot with the schema that its files are read with."""
-    if not table.conditions:
-        return table.snapshot
-    return replace(table.snapshot, schema=flat_schema(table.snapshot.schema))
+def _read_schema(table: VisibleTable) -> pa.Schema:
+    """Return the schema that the table's files are read with."""
+    return flat_schema(table.snapshot.schema) if table.conditions else table.snapshot.schema
 
 
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:

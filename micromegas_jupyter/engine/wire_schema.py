@@ -88,7 +88,9 @@ def _convert_dictionary(column: pa.DictionaryArray, target: pa.DataType) -> pa.A
     if pa.types.is_dictionary(target):
         values = _convert(column.dictionary, target.value_type)
         return pa.DictionaryArray.from_arrays(column.indices, values, ordered=target.ordered)
-    return pa.DictionaryArray.from_arrays(column.indices, _convert(column.dictionary, target)).dictionary_decode()
+    if column.type.value_type != target:
+        column = pa.DictionaryArray.from_arrays(column.indices, _convert(column.dictionary, target))
+    return column.dictionary_decode()
 
 
 def _convert_list_view(column: pa.Array, target: pa.DataType) -> pa.Array:

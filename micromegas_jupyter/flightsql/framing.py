@@ -99,10 +99,19 @@ class FlightDataEncoder:
 
     def encode_schema(self) -> bytes:
         """Return the message that opens the stream."""
-        return _frame_whole(self._schema.serialize())
+        return b"".join(_frame_whole(self._schema.serialize()))
 
     def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
         """Yield the messages of one batch: dictionaries where the receiver lacks them, then the rows.
+
+        Raises:
+            ValueError: The batch does not have the stream's schema.
+            ResourcesExhausted: One row, or one dictionary, is larger than any message.
+        """
+        return map(b"".join, self.encode_pieces(batch))
+
+    def encode_pieces(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
+        """Yield the messages of one batch as `encode_batch` does, each in pieces that are not joined.
 
         Raises:
             ValueError: The batch does not have the stream's schema.
@@ -126,41 +135,12 @@ class FlightDataEncoder:
                     yield _frame(metadata, header.body_length, body)
 
 
-class KeptEncoding:
-    """Encodes streams that all have the same schema and the same few small batches, each of them once.
-
-    Args:
-        schema: The schema of the batches, which bring no dictionaries along.
-    """
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._encoder = FlightDataEncoder(schema)
-        self._schema = self._encoder.encode_schema()
-        self._batches: list[tuple[pa.RecordBatch, list[bytes]]] = []
-
-    def encode_schema(self) -> bytes:
-        """Return the message that opens the stream."""
-        return self._schema
-
-    def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
-        """Return the messages of one batch.
-
-        Raises:
-            ValueError: The batch does not have the stream's schema.
-        """
-        found = next((messages for known, messages in self._batches if known is batch), None)
-        if found is None:
-            found = list(self._encoder.encode_batch(batch))
-            self._batches.append((batch, found))
-        return iter(found)
-
-
 def _is_plain(kind: pa.DataType) -> bool:
     """Return whether columns of a type bring no dictionaries along, whatever is in them."""
     return kind.num_fields == 0 and not pa.types.is_dictionary(kind) and not isinstance(kind, pa.BaseExtensionType)
 
 
-def _frame_whole(message: pa.Buffer) -> bytes:
+def _frame_whole(message: pa.Buffer) -> list[Any]:
     """Return the `FlightData` of one encapsulated message, which has no dictionaries before it."""
     whole = memoryview(message)
     body_at = _PREFIX_BYTES + int.from_bytes(whole[4:_PREFIX_BYTES], "little")
@@ -191,12 +171,12 @@ def split_batch(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[pa.RecordB
     yield from split_batch(batch.slice(middle), max_bytes=max_bytes)
 
 
-def _frame(metadata: bytes | memoryview, body_length: int, body: list[Any]) -> bytes:
-    """Return a `FlightData`; the one place where the rows are copied."""
+def _frame(metadata: bytes | memoryview, body_length: int, body: list[Any]) -> list[Any]:
+    """Return the pieces of a `FlightData`."""
     head: list[Any] = [_DATA_HEADER_TAG, _varint(len(metadata)), metadata]
     if body_length:
         head += [_DATA_BODY_TAG, _varint(body_length)]
-    return b"".join(head + body)
+    return head + body
 
 
 def _varint(number: int) -> bytes:

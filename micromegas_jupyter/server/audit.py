@@ -4,20 +4,21 @@ Calls that are not let in are told by `access.audit`, on a child of that logger.
 
 Where the lines go is decided by whoever configures logging; a handler that fails does not fail the query.
 
-Field names are upstream's, in upstream's order, and three more before the last: `issuer`, `credential` (as in
-`access.audit`) and `time`.
+Field names are upstream's, in upstream's order, and more before the last: `cpu_ms`, `ended_for`, `issuer`, `credential`
+(as in `access.audit`) and `time`.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from micromegas_jupyter.access.audit_lines import encode_line, utc_text
 from micromegas_jupyter.access.credential import token_name
 from micromegas_jupyter.contracts import AuthContext, Secret
-from micromegas_jupyter.engine import QueryFigures, StatementRequest, sql_hash
+from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
+from micromegas_jupyter.executors.requests import Statement
+from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.headers import ClientTags
@@ -39,33 +40,24 @@ class QueryFacts:
     tags: ClientTags
     caller: AuthContext
     attribution: Attribution
-    request: StatementRequest = field(repr=False)
+    statement: Statement = field(repr=False)
     credential: Secret | None = field(default=None, repr=False)
 
 
 class QueryAudit:
-    """Collects one query's measures and writes its line, once."""
+    """Measures one query and writes its line, once."""
 
     def __init__(self, facts: QueryFacts, clock: Clock) -> None:
         self._facts = facts
         self._clock = clock
         self._started = clock.monotonic()
-        self._admitted: float | None = None
-        self._planned: float | None = None
         self._is_written = False
-        self._figures: Callable[[], QueryFigures] = QueryFigures
-        self.output_rows = 0
 
-    def mark_admitted(self) -> None:
-        """Note that the query's turn has come and planning starts."""
-        self._admitted = self._clock.monotonic()
+    def seconds(self) -> float:
+        """Return how long the query takes so far."""
+        return self._clock.monotonic() - self._started
 
-    def mark_planned(self, figures: Callable[[], QueryFigures] = QueryFigures) -> None:
-        """Note that the plan exists; `figures` says, when the line is written, what it took."""
-        self._planned = self._clock.monotonic()
-        self._figures = figures
-
-    def write(self, status: str, error: MicromegasError | None = None) -> None:
+    def write(self, status: str, report: StatementReport, error: MicromegasError | None = None) -> None:
         """Write the line: `ok`, `error` with the error, or `incomplete` when the client left."""
         if self._is_written:
             return
@@ -73,51 +65,53 @@ class QueryAudit:
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
                 # `info` would look for the line of code that calls it, which is always this one.
-                line = encode_line(self._record(status, error))
+                line = encode_line(self._record(status, report, error))
                 _AUDIT.handle(_AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None))
         except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
             _LOG.exception("an audit line could not be written, query_id=%s", self._facts.query_id)
 
-    def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        facts, request = self._facts, self._facts.request
+    def _record(self, status: str, report: StatementReport, error: MicromegasError | None) -> dict[str, object]:
+        facts, statement = self._facts, self._facts.statement
         record = describe_asker(facts.query_id, facts.client_address, tags=facts.tags, attribution=facts.attribution)
-        record["sql"] = request.sql.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
-        if request.time_range is not None:
-            record["range_begin"] = request.time_range.begin.isoformat()
-            record["range_end"] = request.time_range.end.isoformat()
-        if request.row_limit is not None:
-            record["limit"] = request.row_limit
-        figures = self._figures()
-        record |= self._timings(figures)
+        record["sql"] = statement.sql.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
+        if statement.time_range is not None:
+            record["range_begin"] = statement.time_range.begin.isoformat()
+            record["range_end"] = statement.time_range.end.isoformat()
+        if statement.row_limit is not None:
+            record["limit"] = statement.row_limit
+        record |= self._timings(report)
         record["status"] = status
         if error is not None:
             record |= {"error": str(error), "error_class": classify_error(error)}
-        if self._planned is not None:
-            record["output_rows"] = self.output_rows
+        if report.planning_seconds is not None:
+            record["output_rows"] = report.rows
         record |= {
-            "bytes_scanned": figures.bytes_scanned,
-            "peak_memory_bytes": figures.peak_memory_bytes,
-            "spilled_bytes": figures.spilled_bytes,
-            "spill_count": figures.spill_count,
+            "bytes_scanned": report.bytes_scanned,
+            "peak_memory_bytes": report.peak_memory_bytes,
+            "spilled_bytes": report.spilled_bytes,
+            "spill_count": report.spill_count,
+            "cpu_ms": None if report.cpu_seconds is None else _milliseconds(report.cpu_seconds),
         }
+        if report.cause is not None:
+            record["ended_for"] = report.cause.value
         record["issuer"] = facts.caller.issuer
         if facts.credential is not None:
             record["credential"] = token_name(facts.credential.reveal())
         record["time"] = utc_text(self._clock.now())
-        record["sql_hash"] = sql_hash(request.sql)
+        record["sql_hash"] = sql_hash(statement.sql)
         return record
 
-    def _timings(self, figures: QueryFigures) -> dict[str, object]:
-        now = self._clock.monotonic()
-        admitted = self._admitted if self._admitted is not None else now
-        planned = self._planned if self._planned is not None else now
-        init = figures.context_init_seconds
+    def _timings(self, report: StatementReport) -> dict[str, object]:
+        total = self.seconds()
+        init = report.context_init_seconds
+        planning = total - report.waiting_seconds if report.planning_seconds is None else report.planning_seconds
+        setup = report.waiting_seconds + planning + report.execution_seconds
         return {
             "context_init_ms": _milliseconds(init),
-            "planning_ms": _milliseconds(max(0.0, planned - admitted - init)),
-            "execution_ms": _milliseconds(figures.execution_seconds),
-            "setup_ms": _milliseconds(planned - self._started + figures.execution_seconds),
-            "total_ms": _milliseconds(now - self._started),
+            "planning_ms": _milliseconds(max(0.0, planning - init)),
+            "execution_ms": _milliseconds(report.execution_seconds),
+            "setup_ms": _milliseconds(min(setup, total)),
+            "total_ms": _milliseconds(total),
         }
 
 

@@ -1,7 +1,4 @@
-"""One call from a client: its raw messages, its headers and who makes it.
-
-What a call asks for is `flight_service`'s job; how it ends badly, that of `statuses`.
-"""
+"""One call from a client: its raw messages, its headers and who makes it."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,32 +9,34 @@ import grpc
 
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.contracts import AuthContext, AuthType
-from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, UsageError
+from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, ResourcesExhausted, UsageError
+from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
+from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.framing import ParameterLimits
-from micromegas_jupyter.server.admission import CallerKey
-from micromegas_jupyter.server.equal_timers import Deadline, EqualTimers
 from micromegas_jupyter.server.headers import Headers
-from micromegas_jupyter.server.message_waits import MessageWaits
-
-_CANCELLATION_SECONDS: Final = 5.0
 
 QUERY_ID_HEADER: Final = "x-micromegas-query-id"
+_MAX_MESSAGE_BYTES: Final = 1024 * 1024
+_REST_SECONDS: Final = 5.0
+_MAX_REST_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """An authenticated call; messages go in and out as bytes.
 
-    `describe` gathers what audit events tell of it; `stalls` says how long a client may take no message.
+    `describe` gathers what audit events tell of it; `readers` bounds the messages that are waited for at once, each of
+    which may take up to the largest size in memory.
     """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
     headers: Headers = field(repr=False)
     caller: AuthContext
     query_id: str
-    stalls: EqualTimers = field(repr=False)
     describe: Callable[[], CallFacts] = field(repr=False)
-    waits: MessageWaits = field(default_factory=MessageWaits, repr=False)
+    readers: RunningLimit = field(repr=False)
+    read_timeout_seconds: float = 60.0
+    write_timeout_seconds: float = 300.0
 
     @property
     def caller_key(self) -> CallerKey:
@@ -47,7 +46,9 @@ class Call:
     @property
     def source(self) -> CallerKey:
         """Who is held to have sent the call: the caller, or its connection where nobody says who calls."""
-        return find_source(self.caller, self.context)
+        if self.caller.auth_type is AuthType.NONE:
+            return self.caller.issuer, self.context.peer()
+        return self.caller_key
 
     def require_scope(self, scope: str) -> None:
         """Check that the caller's credential is for this kind of call.
@@ -63,61 +64,101 @@ class Call:
             )
 
     async def read(self) -> bytes | None:
-        """Return the client's next message, None after its last."""
-        message: object = await self.context.read()
+        """Return the client's next message, None after its last.
+
+        Raises:
+            ResourcesExhausted: Too many others are waited for.
+        """
+        source = self.source
+        await self.readers.acquire(source)
+        try:
+            message: object = await self.context.read()
+        finally:
+            self.readers.release(source)
         return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
 
     async def read_only_message(self) -> bytes:
-        """Return the message of a call that has one; a client that sends none must not hold a call.
+        """Return the message of a call that has one.
 
         Raises:
             UsageError: The client sent none.
             DeadlineExceeded: It did not come in time.
-            ResourcesExhausted: It is too large, or too many others are waited for.
+            ResourcesExhausted: It is too large.
         """
-        message = await self.waits.message(self.read, self.source)
+        try:
+            async with asyncio.timeout(self.read_timeout_seconds):
+                message = await self.read()
+        except TimeoutError:
+            raise _too_late() from None
         if message is None:
             raise UsageError("The call carries no message.", remedy="Use a Flight SQL client.")
+        if len(message) > _MAX_MESSAGE_BYTES:
+            raise ResourcesExhausted(
+                "The call's message is larger than 1 MiB.", remedy="Send rows and values in messages of their own."
+            )
         return message
 
-    async def read_values(self, first: bytes, limits: ParameterLimits) -> list[bytes]:
+    async def read_values(self, first: bytes, limits: ParameterLimits) -> tuple[bytes, ...]:
         """Return the messages of a stream of values, of which `first` is here, no further than `limits` say.
 
         Raises:
-            DeadlineExceeded: One did not come in time, or all of them.
-            ResourcesExhausted: They are too large, or too many others are waited for.
+            DeadlineExceeded: They did not come in time.
+            ResourcesExhausted: They are too large.
         """
-        return await self.waits.values(first, self.read, self.source, limits=limits)
+        frames, size = [first], len(first)
+        try:
+            async with asyncio.timeout(self.read_timeout_seconds):
+                while (frame := await self.read()) is not None:
+                    frames.append(frame)
+                    size += len(frame)
+                    if size > limits.max_bytes or len(frames) > limits.max_messages:
+                        raise ResourcesExhausted(
+                            "The parameters are larger than this server takes.", remedy="Bind fewer values."
+                        )
+        except TimeoutError:
+            raise _too_late() from None
+        return tuple(frames)
 
     async def pass_over_the_rest(self) -> None:
-        """Throw away what else the client sends, as much and for as long as is bearable."""
-        await self.waits.rest(self.read, self.source)
+        """Throw away what else the client sends, up to 16 MiB and 5 seconds."""
+        size = 0
+        try:
+            async with asyncio.timeout(_REST_SECONDS):
+                while size <= _MAX_REST_BYTES and (message := await self.read()) is not None:
+                    size += len(message)
+        except TimeoutError:
+            return
 
     async def write(self, message: bytes) -> None:
         """Send a message; waits while the client takes none.
 
         Raises:
+            ClientGone: The client has left, and gRPC is about to cancel this task.
+        """
+        try:
+            await self.context.write(message)
+        except grpc.aio.BaseError:
+            raise ClientGone from None
+
+    async def answer(self, message: bytes) -> None:
+        """Send a message that needs no executor.
+
+        Raises:
+            ClientGone: The client has left.
             DeadlineExceeded: The client took none for too long.
         """
         try:
-            with Deadline(self.stalls, _stalled):
-                await self.context.write(message)
-        except grpc.aio.BaseError:
-            # The client is gone, and gRPC is about to cancel this task; to go on or to answer would be an error.
-            await asyncio.sleep(_CANCELLATION_SECONDS)
-            raise
+            async with asyncio.timeout(self.write_timeout_seconds):
+                await self.write(message)
+        except TimeoutError:
+            raise DeadlineExceeded("The client did not take the result in time.", limit="stalled_client") from None
 
     async def announce_query_id(self) -> None:
         """Tell the client the call's query id before anything else."""
         await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
 
 
-def _stalled() -> DeadlineExceeded:
-    return DeadlineExceeded("The client did not take the result in time.", limit="stalled_client")
-
-
-def find_source(caller: AuthContext, context: grpc.aio.ServicerContext[bytes, bytes]) -> CallerKey:
-    """Return who is held to have sent a call: the caller, or the call's connection where nobody says who calls."""
-    if caller.auth_type is AuthType.NONE:
-        return caller.issuer, context.peer()
-    return caller.issuer, caller.subject
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The call's message did not come in time.", remedy="Call again over a better connection.", limit="silent_client"
+    )

@@ -1,6 +1,6 @@
 """Answers to the commands that describe the database: catalogs, schemas, tables, server facts.
 
-Which tables a caller may see is the engine's knowledge. As with upstream there is one catalog and one schema,
+As with upstream there is one catalog and one schema,
 both with an empty name, and every table is of type `table`.
 """
 
@@ -24,7 +24,6 @@ from micromegas_jupyter.flightsql.metadata_commands import (
 )
 from micromegas_jupyter.server.sql_info import SQL_INFO_SCHEMA, ServerFacts, build_sql_info
 from micromegas_jupyter.server.type_info import TYPE_INFO_SCHEMA, type_rows
-from micromegas_jupyter.telemetry.descriptions import with_remarks
 
 _PATTERN_PART: Final = re.compile(r"\\[%_\\]|[%_*?\[]")
 _CATALOG: Final = ""
@@ -93,10 +92,8 @@ def metadata_schema(command: MetadataCommand) -> pa.Schema:
     return _SCHEMAS[type(command)]
 
 
-def build_metadata(
-    command: MetadataCommand, tables: Sequence[tuple[str, pa.Schema]], facts: ServerFacts
-) -> pa.RecordBatch:
-    """Return the answer to a command, over the tables that the caller may see."""
+def build_metadata(command: MetadataCommand, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
+    """Return the answer to a command, over the tables that the caller may see, each with its IPC schema."""
     match command:
         case SqlInfoQuery():
             return build_sql_info(command.info_ids, facts)
@@ -132,7 +129,7 @@ def _as_shell_pattern(found: re.Match[str]) -> str:
     return {"%": "*", "_": "?"}.get(part) or f"[{part[-1]}]"
 
 
-def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, pa.Schema]]) -> list[dict[str, object]]:
+def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, bytes]]) -> list[dict[str, object]]:
     if not _is_asked_schema(command.catalog, command.schema_pattern):
         return []
     if command.table_types and _TABLE_TYPE not in command.table_types:
@@ -143,7 +140,7 @@ def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, pa.Schema]]) -
             "db_schema_name": _DB_SCHEMA,
             "table_name": name,
             "table_type": _TABLE_TYPE,
-            **({"table_schema": with_remarks(name, schema).serialize().to_pybytes()} if command.include_schema else {}),
+            **({"table_schema": schema} if command.include_schema else {}),
         }
         for name, schema in sorted(tables, key=lambda table: table[0])
         if matches_pattern(name, command.table_pattern)

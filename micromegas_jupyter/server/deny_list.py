@@ -1,37 +1,36 @@
 """Refuses queries that an administrator has denied, before they are planned.
 
-Rules are made and removed while the server runs, by SQL (`engine.denial_functions`) or in the file; every worker sees a
-change of the file within `check_seconds`.
+Rules are made and removed while the server runs, by SQL (`engine.denial_functions`, in an executor) or in the file; a
+change of the file holds within `check_seconds`.
 """
+
+from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import fingerprints
-from micromegas_jupyter.engine.denial_functions import names_denial_function
-from micromegas_jupyter.engine.denials import Denial, MatchRules, check_match
-from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
+from micromegas_jupyter.engine.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
+from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.private_files import FileMark, FileProblem
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.server.audit import QueryFacts
-from micromegas_jupyter.server.denial_file import DenialFile, MalformedFile, new_rule, with_hits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
+    from pathlib import Path
+
+    from micromegas_jupyter.engine.denials import MatchRules
+    from micromegas_jupyter.server.audit import QueryFacts
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
-MAX_RULES: Final = 100
 CHECK_SECONDS: Final = 1.0
 _HIT_SECONDS: Final = 5.0
-_LONGEST_REASON: Final = 256
-_LONGEST_NAME: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +38,11 @@ class _State:
     """The rules as they were last read, ready to be applied."""
 
     rules: tuple[Denial, ...] = ()
-    matching: MatchRules = field(default_factory=lambda: MatchRules(()))
+    matching: MatchRules | None = None
 
 
 class DenyList:
-    """The denials of one server; implements `engine.denials.Denials`.
+    """The denials of one server.
 
     `_lock` covers the state and the hits that are not written yet; it is free during reading and writing.
 
@@ -67,7 +66,7 @@ class DenyList:
         check_seconds: float = CHECK_SECONDS,
         on_denied: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._file = DenialFile(path)
+        self._file = DenialStore(path, clock=clock)
         self._clock = clock
         self._max_rules = max_rules
         self._check_seconds = check_seconds
@@ -87,67 +86,6 @@ class DenyList:
                 remedy="Correct or remove the file, and start again.",
             ) from None
 
-    def rules(self) -> Sequence[Denial]:
-        """Return all rules as they stand in the file, with this process's latest hits.
-
-        Raises:
-            Unavailable: The file cannot be read now.
-        """
-        try:
-            rules = self._file.read()
-        except (FileProblem, MalformedFile) as error:
-            raise Unavailable("The list of denied queries cannot be read now.") from error
-        with self._lock:
-            return with_hits(rules, self._hits)
-
-    def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
-        """Add a rule and return its id; it holds in this process at once.
-
-        Raises:
-            InvalidStatement: The expression or the reason cannot be used, or there are too many rules.
-            Unavailable: The file cannot be written now.
-        """
-        if not 0 < len(reason.strip()) <= _LONGEST_REASON or not reason.isprintable():
-            raise InvalidStatement(
-                f"A denial needs a reason of 1 to {_LONGEST_REASON} printable characters.",
-                remedy="Say why: whoever is denied is told it.",
-            )
-        check_match(match_expr)
-        rule = new_rule(
-            match_expr=match_expr, reason=reason, created_by=created_by[:_LONGEST_NAME], now=self._clock.now()
-        )
-
-        def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
-            if len(rules) >= self._max_rules:
-                raise InvalidStatement(
-                    f"There are {len(rules)} denials already, as many as there may be.",
-                    remedy="Remove one first: SELECT remove_query_denial('…').",
-                )
-            return [*rules, rule]
-
-        self._file.change(added)
-        _LOG.warning("a query denial was added, rule_id=%s created_by=%s", rule.rule_id, rule.created_by)
-        self._reload()
-        return rule.rule_id
-
-    def remove(self, rule_id: str) -> bool:
-        """Remove a rule; False when there is none with this id.
-
-        Raises:
-            Unavailable: The file cannot be written now.
-        """
-        removed: list[Denial] = []
-
-        def kept(rules: tuple[Denial, ...]) -> Sequence[Denial]:
-            removed.extend(rule for rule in rules if rule.rule_id == rule_id)
-            return [rule for rule in rules if rule.rule_id != rule_id]
-
-        self._file.change(kept)
-        if removed:
-            _LOG.warning("a query denial was removed, rule_id=%s", rule_id)
-        self._reload()
-        return bool(removed)
-
     async def check(self, facts: QueryFacts) -> None:
         """Let a query pass that no rule denies, and any of an administrator that names a function of denials.
 
@@ -159,15 +97,19 @@ class DenyList:
             self._checked_at = now  # first, so that queries beside this one do not look as well
             await asyncio.to_thread(self._reload_if_changed)
         state = self._state
-        if not state.rules or len(facts.request.sql) > MOST_STATEMENT_BYTES:
+        if state.matching is None or len(facts.statement.sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         found = _match_facts(facts)
-        hashes = fingerprints(facts.request.sql)
+        hashes = fingerprints(facts.statement.sql)
         if state.matching.are_quick:
             place = state.matching.first_match(found, hashes)
         else:
             place = await asyncio.to_thread(state.matching.first_match, found, hashes)
-        if place is not None and not (facts.caller.is_admin and names_denial_function(facts.request.sql)):
+        if place is None:
+            return
+        from micromegas_jupyter.engine.denial_functions import names_denial_function
+
+        if not (facts.caller.is_admin and names_denial_function(facts.statement.sql)):
             await self._deny(state.rules[place], facts)
 
     async def _deny(self, rule: Denial, facts: QueryFacts) -> None:
@@ -204,9 +146,9 @@ class DenyList:
         except FileProblem:
             mark = None
         if mark != self._mark:
-            self._reload()
+            self.reload()
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
         """Read the file again; one that cannot be used leaves the rules as they were."""
         try:
             mark, state = self._read()
@@ -229,10 +171,14 @@ class DenyList:
         if len(rules) > self._max_rules:
             raise MalformedFile(f"it has {len(rules)} rules, more than the {self._max_rules} that there may be")
         expressions = tuple(rule.match_expr for rule in rules)
+        if not rules:
+            return mark, _State()
         before = self._state.matching
-        return mark, _State(
-            rules=rules, matching=before if before.expressions == expressions else MatchRules(expressions)
-        )
+        if before is not None and before.expressions == expressions:
+            return mark, _State(rules=rules, matching=before)
+        from micromegas_jupyter.engine.denials import MatchRules  # loads the engine, which most servers need not here
+
+        return mark, _State(rules=rules, matching=MatchRules(expressions))
 
 
 def _match_facts(facts: QueryFacts) -> dict[str, str | None]:
@@ -246,7 +192,7 @@ def _match_facts(facts: QueryFacts) -> dict[str, str | None]:
         "entrypoint": tags.entrypoint,
         **{name: tags.optional.get(name) for name in ("session", "notebook", "cell")},
         "client_ip": facts.client_address,
-        "sql": facts.request.sql,
+        "sql": facts.statement.sql,
     }
 
 

@@ -102,18 +102,18 @@ class FlightActions:
         if self._access_reload.is_offered_to(call.caller):
             offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
         for name, description in offered.items():
-            await call.write(messages.ActionType(type=name, description=description).SerializeToString())
+            await call.answer(messages.ActionType(type=name, description=description).SerializeToString())
 
     async def _create_prepared_statement(self, call: Call, body: bytes) -> None:
         request = parse_action_body(messages.ActionCreatePreparedStatementRequest, body)
         if request.transaction_id:
             raise refuse_transaction()
         await call.announce_query_id()
-        planned = await self._queries.plan(call, request.query, None)
+        schema, parameter_schema = await self._queries.plan(call, request.query, ())
         result = messages.ActionCreatePreparedStatementResult(
             prepared_statement_handle=self._prepared.add(request.query, call.caller_key),
-            dataset_schema=planned.schema.serialize().to_pybytes(),
-            parameter_schema=planned.parameter_schema.serialize().to_pybytes(),
+            dataset_schema=schema,
+            parameter_schema=parameter_schema,
         )
         await _reply(call, pack_any(result))
 
@@ -163,7 +163,7 @@ def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Ca
 
 
 async def _reply(call: Call, body: bytes) -> None:
-    await call.write(messages.Result(body=body).SerializeToString())
+    await call.answer(messages.Result(body=body).SerializeToString())
 
 
 def _describe_caller(call: Call) -> bytes:

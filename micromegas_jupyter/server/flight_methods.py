@@ -3,14 +3,13 @@
 Who calls is known when a method starts; running queries is `queries`' job, describing the database `catalog`'s.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine import Engine, PlannedQuery
-from micromegas_jupyter.errors import UnsupportedRequest
+from micromegas_jupyter.errors import DeadlineExceeded, UnsupportedRequest
+from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     Command,
@@ -22,17 +21,16 @@ from micromegas_jupyter.flightsql.commands import (
     parse_ticket,
     prepared_ticket,
 )
-from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
-from micromegas_jupyter.server.bound_values import pack_values, unpack_values
+from micromegas_jupyter.flightsql.metadata_commands import TablesQuery
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.late_refusals import refusing_late
-from micromegas_jupyter.server.prepared import PreparedStatements
+from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, unpack_frames
 from micromegas_jupyter.server.queries import QueryRunner
-from micromegas_jupyter.server.running_queries import RunningQueries, query_key
+from micromegas_jupyter.server.running_queries import query_key
 from micromegas_jupyter.server.sql_info import ServerFacts
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
 from micromegas_jupyter.settings import READ_SCOPE
@@ -46,11 +44,9 @@ class FlightMethods:
     """Answers the calls of known callers.
 
     Args:
-        engine: Knows the tables.
         queries: Plans and runs statements.
         prepared: Keeps prepared statements.
         tickets: Issues tickets and reads them.
-        running: Lets running queries be cancelled.
         actions: Answers actions.
         ingests: Takes rows.
         facts: What the server tells about itself beyond what always holds.
@@ -59,20 +55,16 @@ class FlightMethods:
     def __init__(  # noqa: PLR0913 - the parts of a server
         self,
         *,
-        engine: Engine,
         queries: QueryRunner,
         prepared: PreparedStatements,
         tickets: Tickets,
-        running: RunningQueries,
         actions: FlightActions,
         ingests: IngestRunner,
         facts: ServerFacts,
     ) -> None:
-        self._engine = engine
         self._queries = queries
         self._prepared = prepared
         self._tickets = tickets
-        self._running = running
         self._actions = actions
         self._ingests = ingests
         self._facts = facts
@@ -84,18 +76,18 @@ class FlightMethods:
             "PollFlightInfo": _reading(self._poll_flight_info),
             "GetSchema": _reading(self._get_schema),
             "DoGet": _reading(self._do_get),
-            "DoPut": refusing_late(self._do_put),
+            "DoPut": _refusing_late(self._do_put),
             "DoAction": self._actions.do_action,
             "ListActions": self._actions.list_actions,
         }
 
     async def _get_flight_info(self, call: Call) -> None:
-        await call.write((await self._build_flight_info(call)).SerializeToString())
+        await call.answer((await self._build_flight_info(call)).SerializeToString())
 
     async def _poll_flight_info(self, call: Call) -> None:
         """Answer `PollFlightInfo`: a query starts when its rows are read, so there is never anything to wait for."""
         info = await self._build_flight_info(call)
-        await call.write(messages.PollInfo(info=info, progress=1.0).SerializeToString())
+        await call.answer(messages.PollInfo(info=info, progress=1.0).SerializeToString())
 
     async def _build_flight_info(self, call: Call) -> Any:
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
@@ -103,13 +95,13 @@ class FlightMethods:
         await call.announce_query_id()
         match command:
             case StatementQuery() | PreparedQuery():
-                planned = await self._plan(call, command)
-                schema, endpoint = planned.schema, self._build_endpoint(call, command, planned)
+                schema, _ = await self._plan(call, command)
+                endpoint = self._build_endpoint(call, command)
             case _:
-                schema = metadata_schema(command)
+                schema = _serialized(metadata_schema(command))
                 endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
         return messages.FlightInfo(
-            schema=schema.serialize().to_pybytes(),
+            schema=schema,
             flight_descriptor=descriptor,
             endpoint=[endpoint],
             total_records=_UNKNOWN_SIZE,
@@ -121,7 +113,7 @@ class FlightMethods:
         command = parse_descriptor(parse_message(messages.FlightDescriptor, await call.read_only_message()))
         await call.announce_query_id()
         schema = await self._find_schema(call, command)
-        await call.write(messages.SchemaResult(schema=schema.serialize().to_pybytes()).SerializeToString())
+        await call.answer(messages.SchemaResult(schema=schema).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
         ticket = parse_message(messages.Ticket, await call.read_only_message()).ticket
@@ -130,21 +122,20 @@ class FlightMethods:
         match command:
             case IssuedQuery():
                 content = self._tickets.read(command.sealed, call.caller_key)
-                with self._running.running(query_key(call.caller_key, content.id)):
-                    parameters = unpack_values(content.parameters)
-                    await self._queries.run(call, content.sql, parameters, ticket_id=content.id)
+                await self._run(call, content.id, content.sql, unpack_frames(content.parameters))
             case StatementQuery():
-                await self._run(call, ticket, command.sql, None)
+                await self._run(call, ticket, command.sql, ())
             case PreparedQuery():
                 statement = self._prepared.get(command.handle, call.caller_key)
                 await self._run(call, ticket, statement.sql, statement.parameters)
-            case _:
-                tables = await asyncio.to_thread(self._engine.tables, call.caller)
+            case TablesQuery():
+                tables = await self._queries.tables(call.caller, call)
                 await _send_batch(call, build_metadata(command, tables, self._facts))
+            case _:
+                await _send_batch(call, build_metadata(command, (), self._facts))
 
-    async def _run(self, call: Call, name: bytes, sql: str, parameters: pa.RecordBatch | None) -> None:
-        with self._running.running(query_key(call.caller_key, name)):
-            await self._queries.run(call, sql, parameters)
+    async def _run(self, call: Call, name: bytes, sql: str, parameters: tuple[bytes, ...]) -> None:
+        await self._queries.run(call, sql, parameters, key=query_key(call.caller_key, name))
 
     async def _do_put(self, call: Call) -> None:
         first = await call.read_only_message()
@@ -162,37 +153,35 @@ class FlightMethods:
             )
         self._prepared.get(command.handle, call.caller_key)
         frames = await call.read_values(first, _PARAMETER_LIMITS)
-        parameters = decode_parameters(frames, limits=_PARAMETER_LIMITS)
-        handle = self._prepared.bind(command.handle, parameters, call.caller_key)
+        handle = self._prepared.bind(command.handle, frames, call.caller_key)
         result = messages.DoPutPreparedStatementResult(prepared_statement_handle=handle)
-        await call.write(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
+        await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
-    async def _find_schema(self, call: Call, command: Command) -> pa.Schema:
+    async def _find_schema(self, call: Call, command: Command) -> bytes:
         """Return the exact schema of a command's rows: some clients refuse rows of another schema than announced."""
         match command:
             case StatementQuery() | PreparedQuery():
-                return (await self._plan(call, command)).schema
+                schema, _ = await self._plan(call, command)
+                return schema
             case _:
-                return metadata_schema(command)
+                return _serialized(metadata_schema(command))
 
-    async def _plan(self, call: Call, command: _Statement) -> PlannedQuery:
+    async def _plan(self, call: Call, command: _Statement) -> tuple[bytes, bytes]:
         return await self._queries.plan(call, *self._find_statement(call, command))
 
-    def _find_statement(self, call: Call, command: _Statement) -> tuple[str, pa.RecordBatch | None]:
+    def _find_statement(self, call: Call, command: _Statement) -> tuple[str, tuple[bytes, ...]]:
         if isinstance(command, StatementQuery):
-            return command.sql, None
+            return command.sql, ()
         statement = self._prepared.get(command.handle, call.caller_key)
         return statement.sql, statement.parameters
 
-    def _build_endpoint(self, call: Call, command: _Statement, planned: PlannedQuery) -> Any:
+    def _build_endpoint(self, call: Call, command: _Statement) -> Any:
         sql, parameters = self._find_statement(call, command)
-        values = b"" if parameters is None else pack_values(parameters)
-        if values is None and isinstance(command, PreparedQuery):
+        packed = pack_frames(parameters)
+        if packed is None and isinstance(command, PreparedQuery):
             # The values stay where they are kept.
             return messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
-        ticket = self._tickets.issue(sql, call.caller_key, values or b"")
-        self._queries.keep(ticket.id, planned, call, sql, parameters)
-        return write_endpoint(ticket)
+        return write_endpoint(self._tickets.issue(sql, call.caller_key, packed or b""))
 
 
 def _reading(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awaitable[None]]:
@@ -205,8 +194,31 @@ def _reading(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awai
     return answer
 
 
+def _refusing_late(method: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awaitable[None]]:
+    """Return the method with its errors held back until the client has sent everything, within bounds.
+
+    A client whose call ends while it still sends often sees only that: Arrow's Go driver reports `EOF`.
+    """
+
+    async def answer(call: Call) -> None:
+        try:
+            await method(call)
+        except (DeadlineExceeded, ClientGone):
+            raise
+        except Exception:
+            await call.pass_over_the_rest()
+            raise
+
+    return answer
+
+
+def _serialized(schema: pa.Schema) -> bytes:
+    data: bytes = schema.serialize().to_pybytes()
+    return data
+
+
 async def _send_batch(call: Call, batch: pa.RecordBatch) -> None:
     encoder = FlightDataEncoder(batch.schema)
-    await call.write(encoder.encode_schema())
+    await call.answer(encoder.encode_schema())
     for message in encoder.encode_batch(batch):
-        await call.write(message)
+        await call.answer(message)

@@ -1,17 +1,15 @@
 """Listens for Flight calls: sockets, TLS, limits of the transport, start and drain.
 
-What the calls mean is `flight_service`'s job; engine and validator belong to whoever passes them in.
+What the calls mean is decided in `flight_service`; pool and validator belong to whoever passes them in.
 """
 
-import asyncio
-from collections.abc import Callable
 from typing import Final
 
 import grpc
 
-from micromegas_jupyter.contracts import TableSink, TokenValidator
-from micromegas_jupyter.engine import Engine
+from micromegas_jupyter.contracts import TokenValidator
 from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.deny_list import DenyList
@@ -21,11 +19,11 @@ from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.own_sockets import close_connections, stop_listening
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
-from micromegas_jupyter.server.restrained_callers import RestrainedCallers
-from micromegas_jupyter.server.running_queries import CancelElsewhere, CancelStatus, RunningQueries
+from micromegas_jupyter.server.running_queries import RunningQueries
 from micromegas_jupyter.server.seals import SHORTEST_KEY, Seals
 from micromegas_jupyter.server.sql_info import ServerFacts
 from micromegas_jupyter.server.tickets import Tickets
@@ -39,27 +37,22 @@ _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
 _SHORTEST_PING_INTERVAL_MILLISECONDS: Final = 10_000
-_CLOSE_SLACK_SECONDS: Final = 5.0
 
 
 class FlightServer:
     """A Flight SQL server on the running event loop.
 
     Args:
-        engine: Answers the queries; its owner closes it.
+        pool: Runs the statements; opened by `start`, closed by `stop`.
         validator: Says who bears a token; None lets everybody in as administrator. Its owner closes it.
         settings: Where and within which limits.
         clock: Measures queries and idle statements.
         randomness: Makes query ids and handles.
-        sink: Takes the rows that callers send; None where the server only reads. Its owner closes it.
         metrics: Counts what happens; its own when left out.
-        ticket_key: Marks the tickets and handles that are issued, at least 32 bytes; processes that share a port
-            share the key. None for a new one, with which older tickets are worth nothing.
+        ticket_key: Marks the tickets and handles that are issued, at least 32 bytes. None for a new one, with which
+            older tickets are worth nothing.
         deny_list: Refuses queries that an administrator has denied; None for no denials.
-        cancel_elsewhere: Cancels a query in the processes that share the port, by its key; None when there are none.
-        reload_others: Has these processes reload their access configuration, too; may block. None when there are none.
         tracing: Makes spans of calls; None for none. Its owner closes it.
-        restrained: The callers who may not query now; None when there never are any.
 
     Raises:
         ValueError: The ticket key is too short.
@@ -68,22 +61,19 @@ class FlightServer:
     def __init__(  # noqa: PLR0913 - the parts that a server is made of
         self,
         *,
-        engine: Engine,
+        pool: Pool,
         validator: TokenValidator | None,
         settings: FlightServerSettings,
         clock: Clock,
         randomness: Randomness = SYSTEM_RANDOMNESS,
         metrics: ServerMetrics | None = None,
         ticket_key: bytes | None = None,
-        cancel_elsewhere: CancelElsewhere | None = None,
-        sink: TableSink | None = None,
         deny_list: DenyList | None = None,
-        reload_others: Callable[[], None] | None = None,
         tracing: Tracing | None = None,
-        restrained: RestrainedCallers | None = None,
     ) -> None:
         metrics = metrics or ServerMetrics()
         self._settings = settings
+        self._pool = pool
         self._authenticator = Authenticator(
             validator,
             check_seconds=settings.token_check_seconds,
@@ -99,13 +89,15 @@ class FlightServer:
             randomness=randomness,
         )
         metrics.watch_prepared(lambda: len(prepared))
-        self._queries = QueryRunner(
-            engine, settings=settings, clock=clock, metrics=metrics, deny_list=deny_list, restrained=restrained
+        metrics.watch_pool(pool)
+        pool.on_end = metrics.count_end
+        running = RunningQueries()
+        queries = QueryRunner(
+            pool, settings=settings, clock=clock, metrics=metrics, running=running, deny_list=deny_list
         )
-        self._ingests = IngestRunner(
-            sink, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock, metrics=metrics
+        ingests = IngestRunner(
+            pool, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock, metrics=metrics
         )
-        self._running = RunningQueries(cancel_elsewhere)
         tickets = Tickets(
             seals,
             life_seconds=settings.ticket_life_seconds,
@@ -113,22 +105,22 @@ class FlightServer:
             randomness=randomness,
         )
         actions = FlightActions(
-            queries=self._queries,
+            queries=queries,
             prepared=prepared,
             tickets=tickets,
-            running=self._running,
-            access_reload=AccessReload(validator, audit=self._authenticator.audit, reload_others=reload_others),
+            running=running,
+            access_reload=AccessReload(validator, audit=self._authenticator.audit),
         )
         self._service = FlightService(
             methods=FlightMethods(
-                engine=engine,
-                queries=self._queries,
+                queries=queries,
                 prepared=prepared,
                 tickets=tickets,
-                running=self._running,
                 actions=actions,
-                ingests=self._ingests,
-                facts=ServerFacts(takes_rows=sink is not None, prepared_idle_seconds=settings.prepared_idle_seconds),
+                ingests=ingests,
+                facts=ServerFacts(
+                    takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
+                ),
             ),
             authenticator=self._authenticator,
             settings=settings,
@@ -137,11 +129,8 @@ class FlightServer:
             tracing=tracing,
         )
         self._server: grpc.aio.Server | None = None
+        self._port = 0
         self._credentials: grpc.ServerCredentials | None = None
-
-    async def cancel_query(self, key: bytes) -> CancelStatus:
-        """Cancel a query in this process for another one that shares the port, by the key that it was given."""
-        return await self._running.cancel_here(key)
 
     async def start(self) -> int:
         """Start to listen and return the port.
@@ -150,6 +139,7 @@ class FlightServer:
             ConfigurationError: The address cannot be used, or the certificate or key cannot.
         """
         settings = self._settings
+        await self._pool.open()
         server = grpc.aio.server(
             handlers=(self._service,),
             options=_channel_options(settings),
@@ -171,7 +161,7 @@ class FlightServer:
                 remedy="Choose another port, or 0 for any free one.",
             ) from None
         await server.start()
-        self._server = server
+        self._server, self._port = server, port
         return port
 
     async def stop(self, grace_seconds: float, *, why: str = "") -> None:
@@ -183,15 +173,11 @@ class FlightServer:
         """
         if self._server is not None:
             server, self._server = self._server, None
-            if self._settings.share_port:
-                # Other processes answer on this port: new connections go to them at once, those of this one end.
-                closing = asyncio.ensure_future(server.stop(grace_seconds + _CLOSE_SLACK_SECONDS))
-                await self._service.drain(grace_seconds, why=why)
-                closing.cancel()
-            else:
-                await self._service.drain(grace_seconds, why=why)
+            stop_listening(self._port)
+            await self._service.drain(grace_seconds, why=why)
+            close_connections(self._port)
             await server.stop(0)
-        self._ingests.close()
+        await self._pool.close()
         self._authenticator.close()
 
 
@@ -203,7 +189,7 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
     }
     return (
         *((name, round(seconds * 1000)) for name, seconds in ages.items() if seconds is not None),
-        ("grpc.so_reuseport", int(settings.share_port)),
+        ("grpc.so_reuseport", int(settings.is_port_reserved)),
         ("grpc.max_receive_message_length", settings.max_receive_bytes),
         ("grpc.max_send_message_length", -1),
         # gRPC refuses at random between the two, so the first is the promise and the second leaves room above it.

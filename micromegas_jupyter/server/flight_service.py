@@ -15,17 +15,17 @@ from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.contracts import AuthContext
 from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable
+from micromegas_jupyter.executors.limits import RunningLimit
+from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.refusals import refuse_method
 from micromegas_jupyter.seams import Randomness
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.equal_timers import EqualTimers
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
 from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
 from micromegas_jupyter.server.identifiers import new_query_id
-from micromegas_jupyter.server.message_waits import MessageWaits
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.open_calls import OpenCalls
 from micromegas_jupyter.server.statuses import abort_call, ends_task, translate_error
@@ -39,6 +39,9 @@ else:
     _GenericRpcHandler = grpc.GenericRpcHandler  # generic only to the type checker
 
 _GOODBYE_SECONDS: Final = 2.0  # a client that takes no data cannot be told; closing the connection ends its call
+_CANCELLATION_SECONDS: Final = 5.0
+_MAX_READERS: Final = 64
+_MAX_READERS_PER_CALLER: Final = 16
 _MAX_NOTICE_CHARACTERS: Final = 512
 
 NOTICE_TRAILER: Final = "x-micromegas-notice"
@@ -84,8 +87,11 @@ class FlightService(_GenericRpcHandler):
         self._metrics = metrics
         self._tracing = tracing or Tracing()
         self._open_calls = OpenCalls(settings.max_calls_per_caller)
-        self._stalls = EqualTimers(settings.stalled_write_seconds)
-        self._waits = MessageWaits(silent_seconds=settings.silent_client_seconds)
+        self._readers = RunningLimit(
+            max_running=_MAX_READERS,
+            max_per_caller=_MAX_READERS_PER_CALLER,
+            queue_timeout_seconds=settings.read_timeout_seconds,
+        )
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
         self._why = ""
@@ -123,6 +129,11 @@ class FlightService(_GenericRpcHandler):
         self._metrics.calls_open.inc()
         try:
             await self._answer(method, context, query_id, span)
+        except ClientGone:
+            self._metrics.count_call(method, "CANCELLED")
+            span.note_end("CANCELLED")
+            # gRPC is about to cancel this task; to answer would be an error.
+            await asyncio.sleep(_CANCELLATION_SECONDS)
         except BaseException as raised:  # the one place where whatever went wrong becomes a status
             is_goodbye = isinstance(raised, asyncio.CancelledError) and not self._is_serving
             if ends_task(raised) and not is_goodbye:
@@ -169,9 +180,10 @@ class FlightService(_GenericRpcHandler):
             headers=headers,
             caller=caller,
             query_id=query_id,
-            stalls=self._stalls,
             describe=describe,
-            waits=self._waits,
+            readers=self._readers,
+            read_timeout_seconds=self._settings.read_timeout_seconds,
+            write_timeout_seconds=self._settings.write_timeout_seconds,
         )
         try:
             with self._open_calls.one_of(call.source):

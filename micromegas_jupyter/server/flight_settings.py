@@ -15,26 +15,19 @@ class FlightServerSettings:
     Attributes:
         host: The address to listen on; an IPv6 address without brackets.
         port: The port, 0 for any free one.
+        is_port_reserved: Whether the port is held by a socket that only this user's processes may share (SO_REUSEPORT).
         certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
         key_file: PEM file of the private key.
         client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
-        share_port: Whether several server processes may listen on one port.
         max_receive_bytes: The largest message that is accepted from a client.
         max_metadata_bytes: The largest set of headers; a token that lists many groups is long.
         max_concurrent_calls: Calls of all kinds at once; over it the answer is RESOURCE_EXHAUSTED at once.
         max_calls_per_caller: Of these, those of one caller; of one connection where nobody says who calls.
-        max_concurrent_queries: Queries that plan or stream at once.
-        max_queries_per_caller: Of these, those of one caller.
-        max_heavy_queries: Heavy queries that run at once; None for one for two processors.
-        max_medium_queries: Queries that run at once of those that are known to work for a while; None for one for two
-            processors.
-        query_timeout_seconds: How long a query may take from its call to its last row; None for any time.
         max_rows: Rows of one result; None for all.
         max_result_bytes: Bytes of one result as it is sent; None for any number.
-        admission_wait_seconds: How long a query waits for its turn before it is refused.
         token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
-        silent_client_seconds: How long a client may send nothing of its call's message or values.
-        stalled_write_seconds: How long a client may take no data before its query is given up.
+        read_timeout_seconds: How long a client may send nothing of its call's message or values.
+        write_timeout_seconds: How long a client may take no data before its query is given up.
         connection_idle_seconds: How long a connection without calls is kept; None for any time.
         connection_age_seconds: How long a connection takes new calls, give or take a tenth; None for any time.
         ticket_life_seconds: How long a ticket from GetFlightInfo can be used.
@@ -54,22 +47,16 @@ class FlightServerSettings:
     certificate_file: Path | None = field(default=None, repr=False)
     key_file: Path | None = field(default=None, repr=False)
     client_ca_file: Path | None = field(default=None, repr=False)
-    share_port: bool = False
+    is_port_reserved: bool = False
     max_receive_bytes: int = 32 * 1024 * 1024
     max_metadata_bytes: int = 64 * 1024
     max_concurrent_calls: int = 1000
     max_calls_per_caller: int = 250
-    max_concurrent_queries: int = 32
-    max_queries_per_caller: int = 16
-    max_heavy_queries: int | None = None
-    max_medium_queries: int | None = None
-    query_timeout_seconds: float | None = 1800.0
     max_rows: int | None = None
     max_result_bytes: int | None = None
-    admission_wait_seconds: float = 60.0
     token_check_seconds: float = 20.0
-    silent_client_seconds: float = 60.0
-    stalled_write_seconds: float = 300.0
+    read_timeout_seconds: float = 60.0
+    write_timeout_seconds: float = 300.0
     connection_idle_seconds: float | None = 900.0
     connection_age_seconds: float | None = 3600.0
     ticket_life_seconds: float = 600.0
@@ -87,30 +74,23 @@ class FlightServerSettings:
             raise ValueError("clients can show certificates over TLS only")
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError("a port is between 0 and 65535")
-        optional = (self.max_rows, self.max_result_bytes, self.max_heavy_queries, self.max_medium_queries)
+        optional = (self.max_rows, self.max_result_bytes)
         counts = (
             self.max_receive_bytes,
             self.max_metadata_bytes,
             self.max_concurrent_calls,
             self.max_calls_per_caller,
-            self.max_concurrent_queries,
-            self.max_queries_per_caller,
             self.max_prepared,
             self.max_prepared_per_caller,
             *(limit for limit in optional if limit is not None),
         )
         waits = (
-            self.admission_wait_seconds,
             self.token_check_seconds,
-            self.silent_client_seconds,
-            self.stalled_write_seconds,
+            self.read_timeout_seconds,
+            self.write_timeout_seconds,
             self.ticket_life_seconds,
             self.prepared_idle_seconds,
-            *(
-                limit
-                for limit in (self.query_timeout_seconds, self.connection_idle_seconds, self.connection_age_seconds)
-                if limit is not None
-            ),
+            *(limit for limit in (self.connection_idle_seconds, self.connection_age_seconds) if limit is not None),
         )
         if min(counts) < 1 or min(waits) <= 0:
             raise ValueError("limits are one or more, waits are longer than nothing")

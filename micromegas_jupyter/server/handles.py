@@ -1,6 +1,6 @@
 """The handles of prepared statements: the statement itself, marked for the caller who prepared it.
 
-A handle can be taken to any process of the server. It is the SQL with a comment at its end: upstream's client shows a
+It is the SQL with a comment at its end: upstream's client shows a
 handle to people as the statement's text, and runs it as an ordinary statement.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.executors.limits import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message
-from micromegas_jupyter.server.admission import CallerKey
 from micromegas_jupyter.server.seals import MARK_BYTES, Seals, join_parts
 
 _PURPOSE: Final = b"prepared"
@@ -27,9 +27,9 @@ class Handle:
     Attributes:
         id: Tells statements apart; the same for all handles of one.
         sql: The statement.
-        expires_at: Seconds since 1970 until which a process that does not know the statement takes it up.
+        expires_at: Seconds since 1970 until which a server that has started since takes the statement up.
         parameters: The values bound to it, packed; empty for none, or for too many to travel.
-        has_kept_parameters: Whether there are too many, so that only the process that took them has them.
+        has_kept_parameters: Whether there are too many, so that only the server process that took them has them.
     """
 
     id: bytes

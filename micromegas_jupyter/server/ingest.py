@@ -1,46 +1,81 @@
 """Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored when all have come.
 
-What the messages hold is `ingest_stream`'s business, where the rows lie that of the storage.
+What the messages hold is read by an executor (`executors.uploads`); this process passes them on.
 """
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import re
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, TypeVar
+from typing import Final
 
 import grpc
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, TableSink, WriteRequest
+from micromegas_jupyter.contracts import AuthContext, AuthType, WriteRequest
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     PermissionDenied,
     QueryCancelled,
     ResourcesExhausted,
     UnsupportedRequest,
+    UsageError,
 )
+from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.requests import Upload
+from micromegas_jupyter.executors.statements import ClientGone, RunningStatement, RunningUpload
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.server.admission import CallerKey
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.headers import find_client_address
+from micromegas_jupyter.server.headers import Headers, find_client_address
 from micromegas_jupyter.server.ingest_audit import IngestAudit
 from micromegas_jupyter.server.ingest_settings import IngestSettings
-from micromegas_jupyter.server.ingest_stream import IngestStream, build_write_id, parse_ingest_headers
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.seals import join_parts
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 from micromegas_jupyter.settings import INGEST_SCOPE, READ_SCOPE
 
-_THREADS: Final = 4
+INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
+INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
+_INGEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_ROWS: Final = re.compile(r"[0-9]{1,18}")
 _CANCELLATION_SECONDS: Final = 5.0
 
-_T = TypeVar("_T")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestHeaders:
+    """What an ingest's headers say: its own name, and how many rows will come; None for what they do not say."""
+
+    ingest_id: str | None = None
+    row_count: int | None = None
+
+
+def parse_ingest_headers(headers: Headers) -> IngestHeaders:
+    """Read the headers of an ingest.
+
+    Raises:
+        UsageError: One of them is there several times or cannot be read.
+    """
+    ingest_id = _only(headers, INGEST_ID_HEADER)
+    if ingest_id is not None and _INGEST_ID.fullmatch(ingest_id) is None:
+        raise UsageError(
+            f"The header {INGEST_ID_HEADER} is not 1 to 128 printable characters.", remedy="Send a UUID, for instance."
+        )
+    rows = _only(headers, INGEST_ROWS_HEADER)
+    if rows is not None and _ROWS.fullmatch(rows) is None:
+        raise UsageError(f"The header {INGEST_ROWS_HEADER} is not a whole number.", remedy="Send decimal digits.")
+    return IngestHeaders(ingest_id=ingest_id, row_count=None if rows is None else int(rows))
+
+
+def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
+    """Return what names a caller's write in a table: hexadecimal digits that tell nothing of the parts."""
+    parts = b"".join(
+        len(part).to_bytes(4, "big") + part for part in (text.encode() for text in (*caller, table, ingest_id))
+    )
+    return sha256(parts).hexdigest()
 
 
 def check_may_ingest(caller: AuthContext) -> None:
@@ -82,32 +117,35 @@ def build_request(
 
 
 class IngestRunner:
-    """Runs the ingests of one server. Belongs to one event loop.
+    """Runs the uploads of one server. Belongs to one event loop.
 
     Args:
-        sink: Where rows go; None where this server only reads.
+        pool: Lends an executor for each upload.
         settings: The limits.
         trusted_proxies: Peer addresses whose forwarding headers name the real client.
-        clock: Measures how long an ingest takes.
+        clock: Measures how long an upload takes.
         metrics: Counts calls and rows.
     """
 
     def __init__(
         self,
-        sink: TableSink | None,
+        pool: Pool,
         *,
         settings: IngestSettings,
         trusted_proxies: frozenset[str],
         clock: Clock,
         metrics: ServerMetrics,
     ) -> None:
-        self._metrics = metrics
-        self._sink = sink
+        self._pool = pool
         self._settings = settings
         self._trusted_proxies = trusted_proxies
         self._clock = clock
-        self._slots = _Slots(settings)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ingest")
+        self._metrics = metrics
+        self._places = RunningLimit(
+            max_running=settings.max_concurrent,
+            max_per_caller=settings.max_per_caller,
+            queue_timeout_seconds=settings.admission_wait_seconds,
+        )
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
         """Take the rows of one call and answer how many were stored; writes the audit line however it ends.
@@ -129,10 +167,10 @@ class IngestRunner:
             clock=self._clock,
         )
         try:
-            async with self._slots.slot(call.caller_key), asyncio.timeout(self._settings.max_seconds):
+            async with asyncio.timeout(self._settings.max_seconds):
                 stored = await self._store(call, command, first, audit)
         except BaseException as raised:
-            if ends_task(raised) or call.context.done():
+            if ends_task(raised) or isinstance(raised, ClientGone) or call.context.done():
                 audit.write("incomplete")
                 self._metrics.count_ingest("incomplete", rows=0, size=0)
                 raise
@@ -144,30 +182,33 @@ class IngestRunner:
         audit.write("ok")
         self._metrics.count_ingest("ok", rows=stored, size=audit.received_bytes)
         result = messages.DoPutUpdateResult(record_count=stored)
-        await call.write(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
-
-    def close(self) -> None:
-        """Give up the threads; what runs on them ends first."""
-        self._threads.shutdown(wait=False)
+        await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
     async def _store(self, call: Call, command: IngestCommand, first: bytes, audit: IngestAudit) -> int:
-        if self._sink is None:
+        if self._pool.options.lake is None:
             raise UnsupportedRequest("This server only reads.", remedy="Send the rows to a server that keeps a lake.")
         asked = parse_ingest_headers(call.headers)
         if asked.ingest_id is not None:
             audit.write_id = build_write_id(call.caller_key, command.table, asked.ingest_id)
-        request = build_request(
-            command, call.caller, write_id=audit.write_id, most_tables=self._settings.max_tables_per_caller
+        settings = self._settings
+        upload = Upload(
+            request=build_request(
+                command, call.caller, write_id=audit.write_id, most_tables=settings.max_tables_per_caller
+            ),
+            decoding=settings.decode_limits(),
+            row_count=asked.row_count,
+            max_rows=settings.max_rows,
+            max_bytes=settings.max_bytes,
+            max_row_bytes=settings.max_row_bytes,
         )
-        stream = IngestStream(self._sink, request, settings=self._settings, row_count=asked.row_count)
-        try:
-            await self._receive(call, first, stream, audit)
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id, places=self._places) as running:
+            receiving = RunningUpload(running)
+            await receiving.begin(upload)
+            await self._receive(call, first, receiving, audit)
             await _check_presence(call)
-            return await self._in_thread(stream.commit)
-        finally:
-            await self._in_thread(stream.abandon)
+            return await receiving.commit()
 
-    async def _receive(self, call: Call, first: bytes, stream: IngestStream, audit: IngestAudit) -> None:
+    async def _receive(self, call: Call, first: bytes, receiving: RunningUpload, audit: IngestAudit) -> None:
         frame: bytes | None = first
         while frame is not None:
             audit.received_bytes += len(frame)
@@ -177,8 +218,8 @@ class IngestRunner:
                     remedy="Send them in several calls.",
                     limit="ingest",
                 )
-            await self._in_thread(partial(stream.take, frame))
-            audit.rows = stream.rows
+            await receiving.send(frame)
+            audit.rows = receiving.rows
             frame = await self._next(call)
 
     async def _next(self, call: Call) -> bytes | None:
@@ -192,16 +233,12 @@ class IngestRunner:
                 limit="silent_client",
             ) from None
 
-    async def _in_thread(self, function: Callable[[], _T]) -> _T:
-        """Return what `function` returns; it has ended when this ends, even when the call is cancelled."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with contextlib.suppress(asyncio.CancelledError):  # asked again to end, which it will
-                    await asyncio.wait({future})
-            raise
+
+def _only(headers: Headers, name: str) -> str | None:
+    values = headers.get(name, ())
+    if len(values) > 1:
+        raise UsageError(f"The header {name} is there more than once.", remedy="Send it once.")
+    return values[0] if values else None
 
 
 def _too_slow() -> DeadlineExceeded:
@@ -221,42 +258,3 @@ async def _check_presence(call: Call) -> None:
             return
     await asyncio.sleep(_CANCELLATION_SECONDS)
     raise QueryCancelled("The client left before it was told that its rows are stored, so they are not.")
-
-
-class _Slots:
-    """How many calls store rows at once, in all and of one caller; the rest wait a bounded time."""
-
-    def __init__(self, settings: IngestSettings) -> None:
-        self._settings = settings
-        self._running: Counter[CallerKey] = Counter()
-        self._changed = asyncio.Condition()
-
-    @contextlib.asynccontextmanager
-    async def slot(self, caller: CallerKey) -> AsyncIterator[None]:
-        """Hold a slot.
-
-        Raises:
-            ResourcesExhausted: None came free in time.
-        """
-        try:
-            async with asyncio.timeout(self._settings.admission_wait_seconds), self._changed:
-                await self._changed.wait_for(lambda: self._is_free(caller))
-                self._running[caller] += 1
-        except TimeoutError:
-            raise ResourcesExhausted(
-                "As many calls send rows as may at once, for you or in all.",
-                remedy="Wait for some to end.",
-                limit="ingest",
-            ) from None
-        try:
-            yield
-        finally:
-            self._running[caller] -= 1
-            if not self._running[caller]:
-                del self._running[caller]
-            async with self._changed:
-                self._changed.notify_all()
-
-    def _is_free(self, caller: CallerKey) -> bool:
-        is_room = self._running.total() < self._settings.max_concurrent
-        return is_room and self._running[caller] < self._settings.max_per_caller

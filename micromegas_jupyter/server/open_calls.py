@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.server.fair_slots import CallerKey
+from micromegas_jupyter.executors.limits import CallerKey
 
 
 class OpenCalls:

@@ -1,24 +1,21 @@
 """Prepared statements: made for a caller, found by their handles, with the parameters bound to them.
 
-A handle says all that is needed, so that each process of the server can go on with it; what is kept here are the
-parameters of clients that use a statement's first handle throughout, and which statements have ended. Planning and
-running them is `queries`' job.
+Parameters are the client's own messages, never read here. They travel with the handle when they are few; they are also
+kept here, for clients that use a statement's first handle throughout.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import pyarrow as pa
-
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
+from micromegas_jupyter.executors.limits import CallerKey
 from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.server.admission import CallerKey
-from micromegas_jupyter.server.bound_values import pack_values, unpack_values
 from micromegas_jupyter.server.handles import Handle, read_handle, unknown_statement, write_handle
 from micromegas_jupyter.server.seals import Seals
 
 _MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
+_MAX_TRAVELLING_BYTES: Final = 64 * 1024
 _MAX_ENDED: Final = 16 * 1024
 _ID_BYTES: Final = 16
 
@@ -28,27 +25,27 @@ class PreparedStatement:
     """A prepared statement as it can be run."""
 
     sql: str = field(repr=False)
-    parameters: pa.RecordBatch | None = field(default=None, repr=False)
+    parameters: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    """What this process keeps of a statement; `last_used` is monotonic seconds."""
+    """What is kept of a statement; `last_used` is monotonic seconds."""
 
     caller: CallerKey
-    parameters: pa.RecordBatch | None = field(default=None, repr=False)
+    parameters: tuple[bytes, ...] = field(default=(), repr=False)
     last_used: float
 
     @property
     def size_bytes(self) -> int:
-        return 0 if self.parameters is None else int(self.parameters.get_total_buffer_size())
+        return sum(map(len, self.parameters))
 
 
 class PreparedStatements:
     """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
 
     Args:
-        seals: Marks handles; with the same key in all processes of the server.
+        seals: Marks handles.
         max_statements: How many in all.
         max_per_caller: How many of one caller; a new one replaces the longest unused.
         idle_seconds: How long an unused one is kept.
@@ -93,24 +90,22 @@ class PreparedStatements:
         """Return a caller's own statement.
 
         Raises:
-            UsageError: There is none with this handle (another caller's counts as none), or another process has its
-                parameters.
+            UsageError: There is none with this handle (another caller's counts as none), or its parameters are gone.
             ResourcesExhausted: Other callers' statements fill the store.
         """
         found, kept = self._find(handle, caller)
-        parameters = unpack_values(found.parameters) if found.parameters else kept.parameters
-        if parameters is None and found.has_kept_parameters:
+        parameters = unpack_frames(found.parameters) if found.parameters else kept.parameters
+        if not parameters and found.has_kept_parameters:
             raise UsageError(
-                "The statement's parameters were bound in another process of the server.", remedy="Bind them again."
+                "The statement's parameters were bound before the server was started again.", remedy="Bind them again."
             )
         return PreparedStatement(sql=found.sql, parameters=parameters)
 
-    def bind(self, handle: bytes, parameters: pa.RecordBatch | None, caller: CallerKey) -> bytes:
+    def bind(self, handle: bytes, parameters: tuple[bytes, ...], caller: CallerKey) -> bytes:
         """Bind parameters to a caller's own statement, in place of those bound before.
 
         Returns:
-            The handle that stands for the statement with these parameters, in each process of the server unless they
-            are large. Those clients that go on with the handle they had are served by this process.
+            The handle that stands for the statement with these parameters.
 
         Raises:
             UsageError: There is no such statement.
@@ -126,7 +121,7 @@ class PreparedStatements:
                 "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
             )
         self._kept[found.id] = bound
-        packed = b"" if parameters is None else pack_values(parameters)
+        packed = pack_frames(parameters)
         renewed = replace(found, parameters=packed or b"", has_kept_parameters=packed is None)
         return write_handle(renewed, self._seals, caller)
 
@@ -139,7 +134,7 @@ class PreparedStatements:
         self._end(found.id)
 
     def _find(self, handle: bytes, caller: CallerKey) -> tuple[Handle, _Kept]:
-        """Return what a handle says and what is kept of its statement, taking it up if another process made it."""
+        """Return what a handle says and what is kept of its statement, taking up one that is not known."""
         self._expire()
         found = read_handle(handle, self._seals, caller)
         kept = self._kept.get(found.id)
@@ -176,3 +171,19 @@ class PreparedStatements:
             if kept.last_used >= oldest_allowed:
                 return
             self._end(statement_id)
+
+
+def pack_frames(frames: tuple[bytes, ...]) -> bytes | None:
+    """Return messages as bytes that travel with a handle or a ticket; None when they are too large for that."""
+    packed = b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
+    return packed if len(packed) <= _MAX_TRAVELLING_BYTES else None
+
+
+def unpack_frames(packed: bytes) -> tuple[bytes, ...]:
+    """Return what `pack_frames` packed; the bytes are the server's own, under its mark."""
+    frames, start = [], 0
+    while start < len(packed):
+        end = start + 4 + int.from_bytes(packed[start : start + 4], "big")
+        frames.append(packed[start + 4 : end])
+        start = end
+    return tuple(frames)

@@ -25,14 +25,14 @@ class NotReady(enum.StrEnum):
         STARTING: The server does not listen yet.
         DRAINING: It is stopping, and takes no more calls.
         STORAGE: The tables cannot be read.
-        WORKERS: No worker process answers.
+        EXECUTORS: No process can run a statement.
         TIMEOUT: It could not be found out in time.
     """
 
     STARTING = "starting"
     DRAINING = "draining"
     STORAGE = "storage"
-    WORKERS = "workers"
+    EXECUTORS = "executors"
     TIMEOUT = "timeout"
 
 

@@ -5,7 +5,6 @@ What is read, and what becomes of a version that cannot be used, is the validato
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
 from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
@@ -45,15 +44,11 @@ class AccessReload:
     Args:
         validator: What is reloaded, if it is `Reloadable`.
         audit: Where it is told.
-        reload_others: Has the other processes of this server reload, too.
     """
 
-    def __init__(
-        self, validator: object, *, audit: AccessAudit, reload_others: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, validator: object, *, audit: AccessAudit) -> None:
         self._reloadable: Reloadable | None = validator if isinstance(validator, Reloadable) else None
         self._audit = audit
-        self._reload_others = reload_others
         self._turn = asyncio.Lock()
 
     def is_offered_to(self, caller: AuthContext) -> bool:
@@ -79,14 +74,12 @@ class AccessReload:
             self._record(call, "reload_failed", error.code)
             raise
         self._record(call, "reloaded", None)
-        await call.write(messages.Result(body=json.dumps({"reloaded": True}).encode()).SerializeToString())
+        await call.answer(messages.Result(body=json.dumps({"reloaded": True}).encode()).SerializeToString())
 
     async def _reload(self, reloadable: Reloadable) -> None:
         try:
             async with asyncio.timeout(_RELOAD_SECONDS), self._turn:
                 await asyncio.to_thread(reloadable.reload)
-                if self._reload_others is not None:
-                    await asyncio.to_thread(self._reload_others)
         except TimeoutError:
             raise DeadlineExceeded(
                 "The configuration could not be read in time.", remedy="Try again, and look at the server's log."

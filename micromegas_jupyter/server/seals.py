@@ -1,14 +1,14 @@
 """Marks what the server hands to a caller, so that it knows it again and knows whom it gave it to.
 
-The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that all processes of one
-server share. What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
+The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the
+server has. What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
 """
 
 import hashlib
 import hmac
 from typing import Final
 
-from micromegas_jupyter.server.admission import CallerKey
+from micromegas_jupyter.executors.limits import CallerKey
 
 MARK_BYTES: Final = hashlib.sha256().digest_size
 SHORTEST_KEY: Final = 32

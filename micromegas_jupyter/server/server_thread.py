@@ -2,24 +2,20 @@
 
 import asyncio
 import threading
-from contextlib import suppress
 from typing import Final
 
-from micromegas_jupyter.contracts import TableSink, TokenValidator
-from micromegas_jupyter.engine import Engine
+from micromegas_jupyter.contracts import TokenValidator
 from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.server.deny_list import DenyList
 from micromegas_jupyter.server.flight_server import FlightServer
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.neighbours import Neighbours
-from micromegas_jupyter.server.running_queries import CancelStatus
 from micromegas_jupyter.server.tracing import Tracing
 
 _START_SECONDS: Final = 30.0
 _STOP_SLACK_SECONDS: Final = 10.0
-_CANCEL_SECONDS: Final = 4.0
 _DEFAULT_GRACE_SECONDS: Final = 5.0
 
 
@@ -27,35 +23,32 @@ class ServerThread:
     """Runs one `FlightServer`; `start` returns when it answers, `stop` when it no longer does.
 
     `start` and `stop` are for one thread at a time; what the server's own thread hands over is ordered by
-    `_is_settled`. Engine, validator and sink belong to whoever passes them in.
+    `_is_settled`. The pool is opened and closed with the server; the validator belongs to whoever passes it in.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that a server is made of
         self,
         *,
-        engine: Engine,
+        pool: Pool,
         validator: TokenValidator | None,
         settings: FlightServerSettings,
         clock: Clock = SYSTEM_CLOCK,
         metrics: ServerMetrics | None = None,
-        sink: TableSink | None = None,
         deny_list: DenyList | None = None,
-        neighbours: Neighbours | None = None,
+        ticket_key: bytes | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
         self._deny_list = deny_list
-        self._engine = engine
+        self._pool = pool
         self._validator = validator
         self._settings = settings
         self._clock = clock
         self.metrics = metrics or ServerMetrics()
-        self._sink = sink
-        self._neighbours = neighbours
+        self._ticket_key = ticket_key
         self._server: FlightServer | None = None
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._why = ""
-        self._has_turned = True
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
         self._port = 0
@@ -100,27 +93,6 @@ class ServerThread:
             self._thread.join()
             raise self._failure
 
-    def cancel_query(self, key: bytes) -> CancelStatus:
-        """Cancel a query of this process by its key, for another process on the same port; waits for its end."""
-        if self._loop is None or self._server is None or not self.is_serving:
-            return CancelStatus.NOT_CANCELLABLE
-        found = asyncio.run_coroutine_threadsafe(self._server.cancel_query(key), self._loop)
-        try:
-            return found.result(_CANCEL_SECONDS)
-        except TimeoutError:
-            return CancelStatus.CANCELLING
-
-    def has_turned(self) -> bool:
-        """Whether the event loop has turned since the last call: a loop that does not turn answers nobody."""
-        turned, self._has_turned = self._has_turned, False
-        if self._loop is not None and not self._loop.is_closed():
-            with suppress(RuntimeError):  # it closed in this moment
-                self._loop.call_soon_threadsafe(self._note_turn)
-        return turned
-
-    def _note_turn(self) -> None:
-        self._has_turned = True
-
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, why: str = "") -> None:
         """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start.
 
@@ -144,19 +116,14 @@ class ServerThread:
             self._is_settled.set()
 
     async def _serve(self) -> None:
-        neighbours = self._neighbours
         server = self._server = FlightServer(
-            engine=self._engine,
+            pool=self._pool,
             validator=self._validator,
             settings=self._settings,
             clock=self._clock,
             metrics=self.metrics,
-            sink=self._sink,
             deny_list=self._deny_list,
-            ticket_key=None if neighbours is None else neighbours.ticket_key,
-            cancel_elsewhere=None if neighbours is None else neighbours.cancel,
-            reload_others=None if neighbours is None else neighbours.reload,
-            restrained=None if neighbours is None else neighbours.restrained,
+            ticket_key=self._ticket_key,
             tracing=self._tracing,
         )
         self._loop = asyncio.get_running_loop()

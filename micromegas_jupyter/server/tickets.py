@@ -1,6 +1,6 @@
 """The tickets that `GetFlightInfo` hands out: for one caller, one statement and a short time.
 
-A ticket can be taken to any process of the server. Tickets that clients make themselves, with SQL in them, are read by
+Tickets that clients make themselves, with SQL in them, are read by
 `flightsql.commands`; they give no more than the caller could ask for anyway.
 """
 
@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.executors.limits import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
 from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.server.admission import CallerKey
 from micromegas_jupyter.server.seals import MARK_BYTES, Seals
 
 _ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -19,9 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micromegas_jupyter.assembly.local_server import LocalServer
-from micromegas_jupyter.lakehouse import ParquetFolder
 from tests.benchmarks.query_child import Cost, Task
+from tests.integration.executors.server_process import CHECKOUT, ServerProcess, supported_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +120,7 @@ def median(costs: list[Cost]) -> Cost:
 
 @contextmanager
 def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
-    """Serve the rows from this process, with a key, until the block ends."""
+    """Serve the rows, with a key, until the block ends."""
     served, own = folder / "served", folder / "own"
     served.mkdir()
     own.mkdir(mode=0o700)
@@ -131,8 +129,10 @@ def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
     key_file = own / "key"
     key_file.touch(mode=0o600)
     key_file.write_text(key, encoding="ascii")
-    digest = hashlib.sha256(key.encode()).digest()
-    with LocalServer(ParquetFolder(served), key_sha256=digest, memory_mib=_MEMORY_MIB) as server:
+    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+    with ServerProcess(
+        folder / "server", lake=served, keys={"bench": key}, options=options, memory_mib=_MEMORY_MIB
+    ) as server:
         configuration = {"uri": server.uri, "api_key_file": str(key_file)}
         (own / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
         yield Bench(uri=server.uri, key=key, rows=rows, row_count=row_count, folder=own)

@@ -7,9 +7,9 @@ import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 
 from micromegas_jupyter import FlightSQLClient
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.integration.executors.server_process import CHECKOUT, ServerProcess, supported_options
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -23,8 +23,9 @@ FROM generate_series(1, {count})
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    options = ServeOptions(lake=tmp_path_factory.mktemp("lake"), port=0, record=False)
-    with ServerStack(options, environ={"MICROMEGAS_API_KEYS": f'[{{"name": "bench", "key": "{KEY}"}}]'}) as running:
+    folder = tmp_path_factory.mktemp("server")
+    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+    with ServerProcess(folder, lake=folder / "lake", keys={"bench": KEY}, options=options) as running:
         yield running
 
 

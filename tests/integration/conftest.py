@@ -17,10 +17,10 @@ __all__ = ["other_provider"]
 
 
 @pytest.fixture(scope="module")
-def flight() -> Iterator[FlightHarness]:
-    """A server with a fake engine and validator, for all tests of a module."""
+def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightHarness]:
+    """A server with two tables and a fake validator, for all tests of a module."""
     # Most tests of these folders run no such server, and load nothing of it.
-    from tests.integration.flight_harness import running_server
+    from tests.integration.flight_harness import example_tables, running_server
 
-    with running_server() as harness:
+    with running_server(tables=example_tables(tmp_path_factory.mktemp("tables"))) as harness:
         yield harness

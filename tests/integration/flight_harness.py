@@ -1,4 +1,4 @@
-"""A Flight server with a fake engine and validator, and a raw gRPC client that can send what no Flight client would."""
+"""A Flight server with a fake validator, and a raw gRPC client that can send what no Flight client would."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pyarrow as pa
 from google.protobuf import any_pb2
 
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any, statement_ticket
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
-from tests.fakes.engine import FakeEngine
+from tests.fakes.fixed_tables import FixedTables, write_log_entries, write_processes
+from tests.fakes.servers import ENDLESS, FAILS_LATE, HUGE, LARGE, NUMBERS, WAITING, WORDS, build_pool, open_server
 from tests.fakes.validator import FakeValidator
+from tests.fakes.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from micromegas_jupyter.contracts import TableSink, TokenValidator
-    from micromegas_jupyter.engine import Engine
+    from micromegas_jupyter.contracts import TableSource, TokenValidator
     from micromegas_jupyter.errors import MicromegasError
+    from micromegas_jupyter.executors.pool import Pool
+    from micromegas_jupyter.server import ServerThread
+
+__all__ = ["ENDLESS", "FAILS_LATE", "HUGE", "LARGE", "NUMBERS", "WAITING", "WORDS"]
 
 FLIGHT = "/arrow.flight.protocol.FlightService/"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -49,7 +55,7 @@ class FlightHarness:
     """A running server and a channel to it."""
 
     server: ServerThread
-    engine: Any
+    pool: Pool
     validator: Any
     channel: grpc.Channel
 
@@ -75,6 +81,38 @@ class FlightHarness:
 
     def query(self, sql: str, *, metadata: Metadata = ALICE) -> Answer:
         return self.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket(sql)), metadata=metadata)
+
+    def read(self, sql: str, *, metadata: Metadata = ALICE, timeout: float = DEADLINE_SECONDS) -> Any:
+        """Begin to read a statement's rows; the call gives its messages one by one."""
+        request = ticket_bytes(statement_ticket(sql))
+        return self.channel.unary_stream(FLIGHT + "DoGet")(request, metadata=metadata, timeout=timeout)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no executor has a statement."""
+        return not self.pool.places.running_count and self.pool.idle_count == self.pool.executor_count
+
+    def wait_until_running(self, count: int = 1) -> None:
+        wait_until(lambda: len(self.pool.running) >= count, "statements are running")
+
+    def wait_until_quiet(self) -> None:
+        wait_until(lambda: self.is_quiet, "no executor has a statement")
+
+
+def rows_of(answer: Answer) -> pa.Table:
+    """Return the rows of an answer to `DoGet`."""
+    assert answer.code is grpc.StatusCode.OK, answer.text
+    return decode_rows(answer.replies)
+
+
+def decode_rows(replies: Sequence[bytes]) -> pa.Table:
+    """Return the rows in messages of `DoGet`."""
+    messages_of_arrow = []
+    for reply in replies:
+        data = messages.FlightData.FromString(reply)
+        header = data.data_header + bytes(-len(data.data_header) % 8)
+        messages_of_arrow += [b"\xff\xff\xff\xff", len(header).to_bytes(4, "little"), header, data.data_body]
+    return pa.ipc.open_stream(b"".join(messages_of_arrow)).read_all()
 
 
 def ticket_bytes(ticket: bytes) -> bytes:
@@ -102,26 +140,30 @@ def prepare(flight: FlightHarness, sql: str, metadata: Metadata = ALICE) -> byte
     return handle
 
 
+def example_tables(folder: Path) -> FixedTables:
+    """Return the tables `log_entries`, with eight rows in two hours after noon, and `processes`."""
+    return FixedTables([write_log_entries(folder, 2), write_processes(folder)])
+
+
 @contextmanager
 def running_server(
     *,
-    engine: Engine | None = None,
+    tables: TableSource | None = None,
     validator: TokenValidator | None = None,
     is_open: bool = False,
-    sink: TableSink | None = None,
+    worker: dict[str, Any] | None = None,
+    pool: dict[str, Any] | None = None,
     channel_options: Sequence[tuple[str, int]] = (),
     **settings: Any,
 ) -> Iterator[FlightHarness]:
-    """Run a server on a free port; `is_open` leaves authentication out."""
-    engine = engine or FakeEngine()
+    """Run a server on a free port; `is_open` leaves authentication out.
+
+    `worker` and `pool` are fields of `WorkerOptions` and `PoolSettings`, what is left those of `FlightServerSettings`.
+    """
+    executors = build_pool(tables, worker=worker, **(pool or {}))
     validator = None if is_open else validator or FakeValidator()
-    server = ServerThread(
-        engine=engine, validator=validator, settings=FlightServerSettings(port=0, **settings), sink=sink
-    )
-    server.start()
-    channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=list(channel_options))
-    try:
-        yield FlightHarness(server, engine, validator, channel)
-    finally:
-        channel.close()
-        server.stop(grace_seconds=0)
+    with (
+        open_server(executors, validator=validator, is_open=is_open, **settings) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}", options=list(channel_options)) as channel,
+    ):
+        yield FlightHarness(server, executors, validator, channel)

@@ -14,9 +14,9 @@ import pytest
 
 from micromegas_jupyter.client.server_identity import parse_server_identity
 from micromegas_jupyter.errors import (
-    InternalError,
     InvalidStatement,
     PermissionDenied,
+    ResourcesExhausted,
     StatementRefused,
     UnsupportedStatement,
     UsageError,
@@ -27,33 +27,45 @@ from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
+    FAILS_LATE,
     FLIGHT,
+    HUGE,
+    NUMBERS,
+    WORDS,
     FlightHarness,
     action_bytes,
     descriptor_bytes,
     prepare,
+    rows_of,
     running_server,
     ticket_bytes,
 )
 
 if TYPE_CHECKING:
     from micromegas_jupyter.errors import MicromegasError
+    from tests.integration.flight_harness import Metadata
 
 pytestmark = pytest.mark.integration
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+NUMBERS_SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False)])
+WRONG = "SELECT tagret FROM log_entries"
+
+
 @pytest.mark.parametrize(
     ("sql", "code", "kind"),
     [
-        ("wrong", grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
-        ("late", grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
-        ("drop table t", grpc.StatusCode.INVALID_ARGUMENT, StatementRefused),
-        ("unsupported", grpc.StatusCode.UNIMPLEMENTED, UnsupportedStatement),
-        ("crash", grpc.StatusCode.INTERNAL, InternalError),
-        ("cancelled", grpc.StatusCode.INTERNAL, InternalError),
-        ("panic", grpc.StatusCode.INTERNAL, InternalError),
+        (WRONG, grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
+        (FAILS_LATE, grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
+        ("DROP TABLE log_entries", grpc.StatusCode.INVALID_ARGUMENT, StatementRefused),
+        (
+            "SELECT msg FROM log_entries TABLESAMPLE (10)",
+            grpc.StatusCode.UNIMPLEMENTED,
+            UnsupportedStatement,
+        ),
+        (HUGE, grpc.StatusCode.RESOURCE_EXHAUSTED, ResourcesExhausted),
     ],
 )
 def test_an_error_arrives_with_its_class_and_nothing_of_the_server(
@@ -70,32 +82,30 @@ def test_an_error_arrives_with_its_class_and_nothing_of_the_server(
 
 
 def test_a_position_in_the_sql_arrives(flight: FlightHarness) -> None:
-    error = flight.query("wrong").error
+    error = flight.query(WRONG).error
 
     assert isinstance(error, InvalidStatement)
-    assert (error.line, error.column) == (1, 14)
+    assert (error.line, error.column) == (1, 8)
 
 
 def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flight: FlightHarness) -> None:
-    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query="numbers")))
+    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
 
     info = messages.FlightInfo.FromString(answer.replies[0])
     (endpoint,) = info.endpoint
-    assert pa.ipc.read_schema(pa.py_buffer(info.schema)) == pa.schema({"n": pa.int64()})
+    assert pa.ipc.read_schema(pa.py_buffer(info.schema)) == NUMBERS_SCHEMA
     assert list(endpoint.location) == []
-    assert (
-        flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket)).replies == flight.query("numbers").replies
-    )
+    assert flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket)).replies == flight.query(NUMBERS).replies
     assert (info.total_records, info.total_bytes) == (-1, -1)
     assert UUID.fullmatch(str(answer.initial["x-micromegas-query-id"]))
 
 
 def test_polling_a_flight_finds_it_complete(flight: FlightHarness) -> None:
-    answer = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query="numbers")))
+    answer = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
 
     found = messages.PollInfo.FromString(answer.replies[0])
     assert (found.HasField("flight_descriptor"), found.progress) == (False, 1.0)
-    assert pa.ipc.read_schema(pa.py_buffer(found.info.schema)) == pa.schema({"n": pa.int64()})
+    assert pa.ipc.read_schema(pa.py_buffer(found.info.schema)) == NUMBERS_SCHEMA
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
@@ -121,40 +131,41 @@ def test_a_session_can_be_read_and_closed(flight: FlightHarness) -> None:
     assert messages.CloseSessionResult.FromString(closed).status == messages.CloseSessionResult.CLOSED
 
 
-def test_get_schema_is_exact(flight: FlightHarness) -> None:
-    answer = flight.call(FLIGHT + "GetSchema", descriptor_bytes(messages.CommandStatementQuery(query="words")))
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [((), pa.string()), ((("preserve_dictionary", "true"),), pa.dictionary(pa.int32(), pa.string()))],
+)
+def test_get_schema_is_exact(flight: FlightHarness, headers: Metadata, kind: pa.DataType) -> None:
+    command = messages.CommandStatementQuery(query="SELECT exe FROM log_entries")
+
+    answer = flight.call(FLIGHT + "GetSchema", descriptor_bytes(command), metadata=(*ALICE, *headers))
+    rows = rows_of(flight.query(command.query, metadata=(*ALICE, *headers)))
 
     schema = pa.ipc.read_schema(pa.py_buffer(messages.SchemaResult.FromString(answer.replies[0]).schema))
-    assert schema == pa.schema({"word": pa.dictionary(pa.int32(), pa.string())})
+    assert schema == rows.schema == pa.schema([pa.field("exe", kind, nullable=False)])
 
 
 def test_a_bare_ticket_runs_its_sql(flight: FlightHarness) -> None:
-    bare = messages.TicketStatementQuery(statement_handle=b"numbers").SerializeToString()
+    bare = messages.TicketStatementQuery(statement_handle=NUMBERS.encode()).SerializeToString()
 
     answer = flight.call(FLIGHT + "DoGet", ticket_bytes(bare))
 
     assert (answer.code, len(answer.replies)) == (grpc.StatusCode.OK, 2)
 
 
-def test_headers_reach_the_engine(flight: FlightHarness) -> None:
-    metadata = (
-        *ALICE,
-        ("query_range_begin", "2026-11-24T12:00:00Z"),
-        ("query_range_end", "2026-11-24T13:00:00Z"),
-        ("limit", "5"),
-        ("preserve_dictionary", "true"),
-    )
+def test_headers_cut_what_is_read(flight: FlightHarness) -> None:
+    within = (("query_range_begin", "2026-11-24T12:10:00Z"), ("query_range_end", "2026-11-24T13:10:00Z"))
+    sql = "SELECT time FROM log_entries ORDER BY time"
 
-    flight.query("numbers", metadata=metadata)
+    cut = rows_of(flight.query(sql, metadata=(*ALICE, *within)))
+    limited = rows_of(flight.query(sql, metadata=(*ALICE, *within, ("limit", "2"))))
 
-    request = flight.engine.requests[-1]
-    assert request.time_range is not None
-    assert request.time_range.begin.isoformat() == "2026-11-24T12:00:00+00:00"
-    assert (request.row_limit, request.preserve_dictionary) == (5, True)
+    assert [time.strftime("%H:%M") for time in cut["time"].to_pylist()] == ["12:15", "12:30", "12:45", "13:00"]
+    assert limited == cut.slice(0, 2)
 
 
 def test_a_bad_header_is_refused(flight: FlightHarness) -> None:
-    answer = flight.query("numbers", metadata=(*ALICE, ("limit", "many")))
+    answer = flight.query(NUMBERS, metadata=(*ALICE, ("limit", "many")))
 
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert type(answer.error) is UsageError
@@ -163,7 +174,7 @@ def test_a_bad_header_is_refused(flight: FlightHarness) -> None:
 def test_naming_another_user_is_refused_and_recorded(flight: FlightHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
 
-    answer = flight.query("numbers", metadata=(*BOB, ("x-user-id", "alice")))
+    answer = flight.query(NUMBERS, metadata=(*BOB, ("x-user-id", "alice")))
 
     assert answer.code is grpc.StatusCode.PERMISSION_DENIED
     assert type(answer.error) is PermissionDenied
@@ -257,15 +268,15 @@ def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     tags = (("x-client-type", "python"), ("x-client-notebook", "a.ipynb"))
 
-    flight.query("numbers", metadata=(*ALICE, *tags))
-    handle = prepare(flight, "words")
+    flight.query(NUMBERS, metadata=(*ALICE, *tags))
+    handle = prepare(flight, WORDS)
     flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
     flight.query("wrong\u2028\n")
 
     records = [json.loads(line) for line in caplog.messages]
     assert [(record["sql"], record["status"]) for record in records] == [
-        ("numbers", "ok"),
-        ("words", "ok"),
+        (NUMBERS, "ok"),
+        (WORDS, "ok"),
         ("wrong\u2028\n", "error"),
     ]
     assert (records[0]["client"], records[0]["notebook"], records[0]["user"]) == ("python", "a.ipynb", "alice")

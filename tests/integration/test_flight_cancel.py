@@ -17,7 +17,10 @@ from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
+    ENDLESS,
     FLIGHT,
+    NUMBERS,
+    WAITING,
     Answer,
     FlightHarness,
     Metadata,
@@ -91,7 +94,7 @@ def reading(flight: FlightHarness) -> Iterator[list[Reading]]:
 
 
 def test_a_flights_ticket_runs_it_and_tells_its_end(flight: FlightHarness) -> None:
-    info = _info(flight, "numbers")
+    info = _info(flight, NUMBERS)
     (endpoint,) = info.endpoint
 
     answer = flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket))
@@ -104,7 +107,7 @@ def test_a_flights_ticket_runs_it_and_tells_its_end(flight: FlightHarness) -> No
 
 @pytest.mark.parametrize("kind", ["another caller", "forged", "cut off"])
 def test_a_ticket_that_is_not_the_callers_is_refused(flight: FlightHarness, kind: str) -> None:
-    ticket = _info(flight, "numbers").endpoint[0].ticket.ticket
+    ticket = _info(flight, NUMBERS).endpoint[0].ticket.ticket
     ticket = {"another caller": ticket, "forged": issued_ticket(bytes(100)), "cut off": issued_ticket(b"")}[kind]
     metadata = BOB if kind == "another caller" else ALICE
 
@@ -116,18 +119,17 @@ def test_a_ticket_that_is_not_the_callers_is_refused(flight: FlightHarness, kind
 
 
 def test_a_running_flight_is_cancelled_by_its_caller_alone(flight: FlightHarness, reading: list[Reading]) -> None:
-    info = _info(flight, "waiting")
-    flight.engine.stream_closed.clear()
+    info = _info(flight, WAITING)
     reading.append(Reading(flight, info.endpoint[0].ticket.ticket))
 
     by_another = _cancel(flight, info, BOB)
-    still_runs = not flight.engine.stream_closed.is_set()
+    still_runs = len(flight.pool.running) == 1
     status = _status(_cancel(flight, info))
 
     assert by_another.code is grpc.StatusCode.INVALID_ARGUMENT
     assert still_runs
     assert status == CANCELLED
-    assert flight.engine.stream_closed.is_set()
+    assert not flight.pool.running
     assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
     assert _status(_cancel(flight, info)) == NOT_CANCELLABLE
 
@@ -136,7 +138,7 @@ def test_a_running_flight_is_cancelled_by_its_caller_alone(flight: FlightHarness
 def test_a_flight_by_a_ticket_of_the_client_is_cancelled(
     flight: FlightHarness, reading: list[Reading], kind: str
 ) -> None:
-    ticket = statement_ticket("endless") if kind == "statement" else prepared_ticket(prepare(flight, "endless"))
+    ticket = statement_ticket(ENDLESS) if kind == "statement" else prepared_ticket(prepare(flight, ENDLESS))
     reading.append(Reading(flight, ticket))
 
     by_another = _status(_cancel(flight, _info_of(ticket), BOB))
@@ -147,7 +149,7 @@ def test_a_flight_by_a_ticket_of_the_client_is_cancelled(
 
 
 def test_the_older_action_cancels_too(flight: FlightHarness, reading: list[Reading]) -> None:
-    info = _info(flight, "waiting")
+    info = _info(flight, WAITING)
     reading.append(Reading(flight, info.endpoint[0].ticket.ticket))
     body = pack_any(messages.ActionCancelQueryRequest(info=info.SerializeToString()))
 
@@ -166,8 +168,8 @@ def test_a_flight_without_endpoints_is_refused(flight: FlightHarness) -> None:
 
 
 def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
-    endpoint = _info(flight, "numbers").endpoint[0]
-    plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket("numbers")))
+    endpoint = _info(flight, NUMBERS).endpoint[0]
+    plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(NUMBERS)))
 
     renewed, kept = (
         messages.FlightEndpoint.FromString(
@@ -191,7 +193,7 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
 
 def test_pyarrow_cancels_a_flight(flight: FlightHarness) -> None:
     options = pyarrow.flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")], timeout=60)
-    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query="waiting")))
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=WAITING)))
 
     with pyarrow.flight.connect(flight.uri) as client:
         info = client.get_flight_info(descriptor, options)

@@ -9,9 +9,12 @@ from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from tests.integration.flight_harness import (
-    ALICE,
     BOB,
     FLIGHT,
+    HUGE,
+    LARGE,
+    NUMBERS,
+    WAITING,
     FlightHarness,
     descriptor_bytes,
     running_server,
@@ -26,22 +29,21 @@ def _check_alive(flight: FlightHarness) -> None:
     assert flight.call(FLIGHT + "ListActions", b"").code is grpc.StatusCode.OK
 
 
-def test_a_query_over_its_time_ends_with_its_id_and_stops_its_stream() -> None:
-    with running_server(query_timeout_seconds=0.2) as flight:
-        while not flight.engine.stream_started.is_set():  # on a busy machine the time may be over before it begins
-            answer = flight.query("waiting")
+def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None:
+    with running_server(pool={"statement_timeout_seconds": 0.5}) as flight:
+        answer = flight.query(WAITING)
 
-            assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert type(answer.error) is DeadlineExceeded
-            assert answer.error.query_id == answer.initial["x-micromegas-query-id"]
-            assert "longer than the 0.2 s" in answer.text
-        assert flight.engine.stream_closed.wait(30)
+        assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert type(answer.error) is DeadlineExceeded
+        assert answer.error.query_id == answer.initial["x-micromegas-query-id"]
+        assert "longer than the 0.5 s" in answer.text
+        flight.wait_until_quiet()
         _check_alive(flight)
 
 
 def test_rows_come_up_to_the_limit() -> None:
     with running_server(max_rows=2) as flight:
-        answer = flight.query("numbers")
+        answer = flight.query(NUMBERS)
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert type(answer.error) is ResourcesExhausted
@@ -53,7 +55,7 @@ def test_rows_come_up_to_the_limit() -> None:
 
 def test_a_result_over_its_size_ends() -> None:
     with running_server(max_result_bytes=3 << 20) as flight:
-        answer = flight.query("large")
+        answer = flight.query(LARGE)
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "larger than the 3 MiB" in answer.text
@@ -61,13 +63,23 @@ def test_a_result_over_its_size_ends() -> None:
         _check_alive(flight)
 
 
-def test_planning_counts_towards_the_time() -> None:
-    with running_server(query_timeout_seconds=0.2) as flight:
-        command = messages.CommandStatementQuery(query="slow")
+@pytest.mark.parametrize("method", ["GetFlightInfo", "DoGet"])
+def test_planning_takes_so_much_processor_time_and_no_more(method: str) -> None:
+    terms = " OR ".join(f"value = {number} AND -value < {number}" for number in range(2000))
+    sql = f"SELECT value FROM generate_series(1, 10) WHERE {terms}"
+    with running_server(worker={"planning_seconds": 0.25}) as flight:
+        request = {
+            "GetFlightInfo": descriptor_bytes(messages.CommandStatementQuery(query=sql)),
+            "DoGet": ticket_bytes(statement_ticket(sql)),
+        }[method]
 
-        answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command))
+        answer = flight.call(FLIGHT + method, request)
 
-        assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "more than 0.25 s of CPU time" in answer.text
+        assert _value(flight, "limits_reached_total", limit="planning") == 1
+        assert _value(flight, "statements_ended_total", cause="planning") == 1
+        flight.wait_until_quiet()
         _check_alive(flight)
 
 
@@ -77,37 +89,67 @@ def _value(flight: FlightHarness, name: str, **labels: str) -> float | None:
 
 def test_calls_and_queries_are_counted_as_they_end() -> None:
     with running_server(max_rows=2) as flight:
-        flight.query("empty")
-        flight.query("numbers")
-        flight.query("wrong")
+        flight.query("SELECT 1 AS n WHERE false")
+        flight.query(NUMBERS)
+        flight.query("SELECT nothing_of_the_kind")
+        flight.query(HUGE)
         flight.call(FLIGHT + "NoSuchMethod", b"")
+        flight.wait_until_quiet()
 
-        assert _value(flight, "queries_total", work_class="small", status="ok", error="") == 1
-        assert _value(flight, "queries_total", work_class="small", status="error", error="SQL004") == 1
-        assert _value(flight, "queries_total", work_class="unplanned", status="error", error="SQL001") == 1
-        assert _value(flight, "calls_total", method="DoGet", status="RESOURCE_EXHAUSTED") == 1
+        assert _value(flight, "queries_total", status="ok", error="") == 1
+        assert _value(flight, "queries_total", status="error", error="SQL004") == 2
+        assert _value(flight, "queries_total", status="error", error="SQL001") == 1
+        assert _value(flight, "calls_total", method="DoGet", status="RESOURCE_EXHAUSTED") == 2
         assert _value(flight, "calls_total", method="other", status="UNIMPLEMENTED") == 1
         assert _value(flight, "limits_reached_total", limit="rows") == 1
+        assert _value(flight, "limits_reached_total", limit="memory") == 1
+        assert _value(flight, "statements_ended_total", cause="memory") == 1
         assert _value(flight, "rows_sent_total") == 2
         assert (_value(flight, "bytes_sent_total") or 0) > 0
-        assert _value(flight, "query_seconds_count", work_class="small") == 2
-        assert _value(flight, "queries_running", work_class="small") == 0
-        assert _value(flight, "queries_waiting", work_class="small") == 0
+        assert _value(flight, "query_seconds_count") == 4
+        assert (_value(flight, "query_cpu_seconds_total") or 0) > 0
+        assert _value(flight, "queries_running") == 0
+        assert _value(flight, "queries_waiting") == 0
+        assert _value(flight, "executors", state="busy") == 0
+        assert _value(flight, "executors", state="idle") == flight.pool.idle_count
 
 
-def test_heavy_queries_wait_for_each_other_and_small_ones_for_nobody() -> None:
-    with running_server(max_heavy_queries=1, admission_wait_seconds=0.1) as flight:
-        running = flight.channel.unary_stream(FLIGHT + "DoGet")(
-            ticket_bytes(statement_ticket("heavy")), metadata=ALICE, timeout=60
-        )
-        assert flight.engine.stream_started.wait(30)
+def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not() -> None:
+    with running_server(pool={"max_per_caller": 1, "queue_timeout_seconds": 0.2}) as flight:
+        running = flight.read(WAITING)
+        flight.wait_until_running()
 
-        refused = flight.query("heavy", metadata=BOB)
-        small = flight.query("numbers", metadata=BOB)
+        refused = flight.query(NUMBERS)
+        others = flight.query(NUMBERS, metadata=BOB)
+        running.cancel()
+        flight.wait_until_quiet()
+        afterwards = flight.query(NUMBERS)
 
         assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert _value(flight, "limits_reached_total", limit="heavy_queue") == 1
-        assert _value(flight, "queries_running", work_class="heavy") == 1
-        assert small.code is grpc.StatusCode.OK
-        running.cancel()
-        assert flight.engine.stream_closed.wait(30)
+        assert type(refused.error) is ResourcesExhausted
+        assert _value(flight, "limits_reached_total", limit="queue") == 1
+        assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
+
+
+def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not() -> None:
+    with running_server(pool={"max_ended_per_caller": 2}) as flight:
+        ended = [flight.query(HUGE) for _ in range(2)]
+        refused = flight.query(NUMBERS)
+        others = flight.query(NUMBERS, metadata=BOB)
+
+        assert {type(answer.error) for answer in (*ended, refused)} == {ResourcesExhausted}
+        assert _value(flight, "limits_reached_total", limit="ended_statements") == 1
+        assert 0 < int(refused.trailing["grpc-retry-pushback-ms"]) <= 60_000
+        assert others.code is grpc.StatusCode.OK
+
+
+def test_what_a_caller_cancels_or_leaves_is_not_held_against_them() -> None:
+    with running_server(pool={"max_ended_per_caller": 1}) as flight:
+        for _ in range(3):
+            call = flight.read(WAITING)
+            flight.wait_until_running()
+            call.cancel()
+            flight.wait_until_quiet()
+
+        assert flight.query(NUMBERS).code is grpc.StatusCode.OK
+        assert _value(flight, "statements_ended_total", cause="disconnected") == 3

@@ -14,12 +14,12 @@ from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
-from micromegas_jupyter.server import message_waits
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
     DEADLINE_SECONDS,
     FLIGHT,
+    NUMBERS,
     Answer,
     FlightHarness,
     prepare,
@@ -52,9 +52,9 @@ def _silent_calls(flight: FlightHarness, count: int, metadata: Sequence[tuple[st
 
 def _refused(flight: FlightHarness, metadata: tuple[tuple[str, str], ...]) -> Answer:
     """Query until that is refused, for calls are not in the order in which their callers get known."""
-    answer = flight.query("numbers", metadata=metadata)
+    answer = flight.query(NUMBERS, metadata=metadata)
     while answer.code is grpc.StatusCode.OK:
-        answer = flight.query("numbers", metadata=metadata)
+        answer = flight.query(NUMBERS, metadata=metadata)
     return answer
 
 
@@ -62,10 +62,10 @@ def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_
     with running_server(max_calls_per_caller=3) as flight:
         with _silent_calls(flight, 3, ALICE):
             refused = _refused(flight, ALICE)
-            others = flight.query("numbers", metadata=BOB)
-        afterwards = flight.query("numbers", metadata=ALICE)
+            others = flight.query(NUMBERS, metadata=BOB)
+        afterwards = flight.query(NUMBERS, metadata=ALICE)
         while afterwards.code is not grpc.StatusCode.OK:  # until the server has heard of the end of the others
-            afterwards = flight.query("numbers", metadata=ALICE)
+            afterwards = flight.query(NUMBERS, metadata=ALICE)
         counted = flight.server.metrics.registry.get_sample_value(
             "micromegas_server_limits_reached_total", {"limit": "calls"}
         )
@@ -85,26 +85,25 @@ def test_where_nobody_says_who_calls_each_connection_counts_by_itself() -> None:
         with grpc.insecure_channel(
             f"127.0.0.1:{flight.server.port}", options=[("grpc.use_local_subchannel_pool", 1)]
         ) as channel:
-            others = FlightHarness(flight.server, flight.engine, flight.validator, channel).query("numbers")
+            others = FlightHarness(flight.server, flight.pool, flight.validator, channel).query(NUMBERS)
 
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert others.code is grpc.StatusCode.OK
 
 
 def test_a_call_whose_message_does_not_come_ends() -> None:
-    with running_server(silent_client_seconds=0.2) as flight, _silent_calls(flight, 1, ALICE) as (call,):
+    with running_server(read_timeout_seconds=0.2) as flight, _silent_calls(flight, 1, ALICE) as (call,):
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "did not come in time" in (call.details() or "")
 
 
-def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_waits, "_VALUES_SECONDS", 0.5)
+def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
     rows = pa.record_batch({"0": pa.array([1], pa.int64())})
     encoder = FlightDataEncoder(rows.schema)
     ended = threading.Event()
 
-    with running_server() as flight:
-        command = messages.CommandPreparedStatementQuery(prepared_statement_handle=prepare(flight, "echo"))
+    with running_server(read_timeout_seconds=0.5) as flight:
+        command = messages.CommandPreparedStatementQuery(prepared_statement_handle=prepare(flight, "SELECT ? + 1 AS n"))
         descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
         first = messages.FlightData.FromString(encoder.encode_schema())
         first.flight_descriptor.CopyFrom(descriptor)

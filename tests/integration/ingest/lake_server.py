@@ -47,6 +47,6 @@ class LakeServer:
 @contextmanager
 def lake_server(root: Path, **settings: Any) -> Iterator[LakeServer]:
     lake = Lake(root)
-    engine = DataFusionEngine(lake, EngineSettings(planning_threads=1))
+    engine = DataFusionEngine(lake, EngineSettings())
     with closing(engine), running_server(engine=engine, sink=lake.sink(), **settings) as flight:
         yield LakeServer(flight, root)

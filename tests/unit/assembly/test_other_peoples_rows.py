@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,15 +36,12 @@ def test_lines_about_other_people_are_for_administrators(
     rows = pa.table({"target": pa.array([*_OF_OTHERS, *_OF_EVERYBODY], pa.string())})
     pq.write_table(rows, tmp_path / "rows.parquet")
     table = TableSnapshot(name="log_entries", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    settings = EngineSettings(planning_threads=1, default_conditions=OTHER_PEOPLES_ROWS)
+    settings = EngineSettings(default_conditions=OTHER_PEOPLES_ROWS)
     engine = DataFusionEngine(FixedTables([table]), settings)
 
-    async def ask() -> list[str | None]:
-        request = StatementRequest(sql="SELECT target FROM log_entries")
-        planned = await engine.plan(request, replace(CALLER, is_admin=is_admin))
-        return [row["target"] async for batch in planned.batches() for row in batch.to_pylist()]
-
-    seen = asyncio.run(ask())
+    request = StatementRequest(sql="SELECT target FROM log_entries")
+    planned = engine.plan(request, replace(CALLER, is_admin=is_admin))
+    seen = [row["target"] for batch in planned.batches() for row in batch.to_pylist()]
 
     engine.close()
     assert seen == expected

@@ -1,8 +1,7 @@
-"""An engine over small Parquet files, and a way to ask it something from a test that is not asynchronous."""
+"""An engine over small Parquet files, and a way to ask it something."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 << 20, planning_threads=1)
+SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 << 20)
 
 
 class Asker:
@@ -33,20 +32,17 @@ class Asker:
         return Asker(self.engine, self.tables, replace(self.caller, table_access=access))
 
     def plan(self, sql: str, **options: Any) -> PlannedQuery:
-        return asyncio.run(self.engine.plan(StatementRequest(sql=sql, **options), self.caller))
+        return self.engine.plan(StatementRequest(sql=sql, **options), self.caller)
 
     def table(self, sql: str, **options: Any) -> pa.Table:
         """Return the whole result, of which every batch had the promised schema."""
-        return asyncio.run(self._table(StatementRequest(sql=sql, **options)))
+        planned = self.plan(sql, **options)
+        batches = list(planned.batches())
+        assert all(batch.schema.equals(planned.schema, check_metadata=True) for batch in batches)
+        return pa.Table.from_batches(batches, planned.schema)
 
     def rows(self, sql: str, **options: Any) -> list[dict[str, Any]]:
         return self.table(sql, **options).to_pylist()
-
-    async def _table(self, request: StatementRequest) -> pa.Table:
-        planned = await self.engine.plan(request, self.caller)
-        batches = [batch async for batch in planned.batches()]
-        assert all(batch.schema.equals(planned.schema, check_metadata=True) for batch in batches)
-        return pa.Table.from_batches(batches, planned.schema)
 
 
 @pytest.fixture(scope="session")

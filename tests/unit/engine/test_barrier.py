@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionConfig, SessionContext, col
 
-from micromegas_jupyter.engine.barrier import barrier_holds, keep_apart
+from micromegas_jupyter.engine.barrier import barrier_holds, behind_barrier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def context(request: pytest.FixtureRequest, tmp_path: Path) -> SessionContext:
     config = SessionConfig({"datafusion.execution.parquet.pushdown_filters": pushes}).with_target_partitions(2)
     context = SessionContext(config)
     shown = context.read_parquet(str(tmp_path)).filter(col("shown"))
-    context.register_table("t", keep_apart(shown).into_view())
+    context.register_table("t", behind_barrier(shown).into_view())
     return context
 
 
@@ -72,10 +72,10 @@ def test_the_columns_are_the_same_behind_the_barrier() -> None:
     schema = pa.schema([pa.field("mark", pa.int8(), nullable=False), pa.field('A "b"', pa.string())])
     rows = context.read_batch(pa.RecordBatch.from_pylist([{"mark": 1, 'A "b"': None}], schema=schema))
 
-    apart = keep_apart(rows)
+    found = behind_barrier(rows)
 
-    assert apart.schema() == schema
-    assert apart.to_pylist() == [{"mark": 1, 'A "b"': None}]
+    assert found.schema() == schema
+    assert found.to_pylist() == [{"mark": 1, 'A "b"': None}]
 
 
 def no_barrier(rows: DataFrame) -> DataFrame:

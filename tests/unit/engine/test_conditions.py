@@ -60,7 +60,7 @@ def test_a_condition_that_fails_on_no_value_fits(condition: str) -> None:
     [
         ("", "empty"),
         ("  ", "empty"),
-        ("(" * 40 + "seen" + ")" * 40, "too deeply nested"),
+        ("(" * 48 + "seen" + ")" * 48, "too deeply nested"),
         ("seen" + " AND seen" * 300, "too deeply nested"),
         ("seen; DROP TABLE x", "more than one"),
         ("seen;", "semicolon"),

@@ -33,12 +33,16 @@ def test_a_request_does_not_show_its_sql() -> None:
         {"memory_limit_bytes": 0},
         {"spill_limit_bytes": 0},
         {"batch_rows": 0},
-        {"planning_threads": 0},
         {"target_partitions": 0},
         {"max_statement_bytes": 0},
-        {"max_statement_bytes": 65537},
+        {"max_statement_bytes": 524289},
     ],
 )
 def test_engine_settings_have_bounds(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"one or more|between"):
         EngineSettings(**wrong)
+
+
+def test_engine_settings_allow_longer_statements() -> None:
+    assert EngineSettings().max_statement_bytes == 131072
+    assert EngineSettings(max_statement_bytes=524288).max_statement_bytes == 524288

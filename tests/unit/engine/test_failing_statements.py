@@ -66,7 +66,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
             TableSnapshot(name="nested", schema=nested.schema, files=(str(folder / "nested.parquet"),)),
         ]
     )
-    settings = EngineSettings(memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20, planning_threads=1)
+    settings = EngineSettings(memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20)
     engine = DataFusionEngine(tables, settings)
     yield Asker(engine, tables)
     engine.close()
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_the_servers_fault(tmp_path: Path, damage: object) -> 
     pq.write_table(rows, file, compression="snappy")
     file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
     tables = FixedTables([TableSnapshot(name="words", schema=rows.schema, files=(str(file),))])
-    engine = DataFusionEngine(tables, EngineSettings(planning_threads=1))
+    engine = DataFusionEngine(tables, EngineSettings())
 
     with pytest.raises(MicromegasError) as failed:
         Asker(engine, tables).rows("SELECT max(word), count(DISTINCT word) FROM words")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -43,10 +42,8 @@ def everything(request: pytest.FixtureRequest, folder: Path) -> Iterator[Asker]:
         ]
     )
     reader, _, partitions = request.param.partition(", ")
-    settings = EngineSettings(planning_threads=1, batch_rows=8, target_partitions=int(partitions[0]))
-    engine = DataFusionEngine(tables, settings)
-    if reader == "dataset":
-        engine._builder = replace(engine._builder, reader=DatasetReader())
+    settings = EngineSettings(batch_rows=8, target_partitions=int(partitions[0]))
+    engine = DataFusionEngine(tables, settings, reader=DatasetReader() if reader == "dataset" else None)
     yield Asker(engine, tables)
     engine.close()
 
@@ -256,7 +253,7 @@ def test_the_rows_that_are_left_are_the_same(everything: Asker, name: str) -> No
 
 def default_engine(tables: FixedTables) -> DataFusionEngine:
     conditions = {"ledger": "word NOT LIKE 'hid%'"}
-    return DataFusionEngine(tables, EngineSettings(planning_threads=1, default_conditions=conditions))
+    return DataFusionEngine(tables, EngineSettings(default_conditions=conditions))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +288,7 @@ def test_a_default_condition_leaves_other_tables_alone(everything: Asker) -> Non
 def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(tmp_path: Path) -> None:
     engine = DataFusionEngine(
         FixedTables([write_log_entries(tmp_path, 1)]),
-        EngineSettings(planning_threads=1, default_conditions={"log_entries": "msg NOT LIKE 'error%'"}),
+        EngineSettings(default_conditions={"log_entries": "msg NOT LIKE 'error%'"}),
     )
 
     found: list[dict[str, Any]] = Asker(engine, FixedTables()).rows("SELECT msg FROM log_entries ORDER BY time")
@@ -300,9 +297,10 @@ def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(tmp_pat
     engine.close()
 
 
-def test_filtered_statements_do_not_see_each_other(everything: Asker) -> None:
-    async def both() -> list[list[dict[str, Any]]]:
-        askers = (everything.seeing({"ledger": (f"id = {index}",)}) for index in range(12))
-        return await asyncio.gather(*(asyncio.to_thread(ask.rows, "SELECT id FROM ledger") for ask in askers))
+def test_filtered_statements_that_are_planned_side_by_side_do_not_see_each_other(everything: Asker) -> None:
+    askers = [everything.seeing({"ledger": (f"id = {index}",)}) for index in range(4)]
 
-    assert asyncio.run(both()) == [[{"id": index}] for index in range(12)]
+    planned = [ask.plan("SELECT id FROM ledger") for ask in askers]
+    found = [[row["id"] for batch in one.batches() for row in batch.to_pylist()] for one in planned]
+
+    assert found == [[0], [1], [2], [3]]

@@ -188,9 +188,7 @@ ROWS = st.lists(
 @pytest.fixture(scope="module", params=[1, 2])
 def asker(request: pytest.FixtureRequest) -> Iterator[Asker]:
     tables = FixedTables()
-    engine = DataFusionEngine(
-        tables, EngineSettings(planning_threads=1, batch_rows=4, target_partitions=int(request.param))
-    )
+    engine = DataFusionEngine(tables, EngineSettings(batch_rows=4, target_partitions=int(request.param)))
     yield Asker(engine, tables)
     engine.close()
 

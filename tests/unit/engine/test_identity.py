@@ -190,7 +190,7 @@ def owned(tmp_path: Path) -> Iterator[DataFusionEngine]:
     rows = pa.table({"user": ["al'ice", "bob"], "team": pa.array([None, None], pa.string())})
     pq.write_table(rows, tmp_path / "rows.parquet")
     table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings(planning_threads=1))
+    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
     yield engine
     engine.close()
 
@@ -233,7 +233,7 @@ def notes_of_teams(tmp_path: Path) -> Iterator[DataFusionEngine]:
     rows = pa.table({"team": pa.array(["job", "web", None])})
     pq.write_table(rows, tmp_path / "rows.parquet")
     table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings(planning_threads=1))
+    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
     yield engine
     engine.close()
 
@@ -294,7 +294,7 @@ def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_pat
         merge_sql='SELECT DISTINCT owner AS "user" FROM notes_states',
         raw_name="notes_states",
     )
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings(planning_threads=1))
+    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
     engine.check_conditions({"notes": ["user = current_user()"]})
 
     seen = _as(Asker(engine, ask.tables), ALICE, {"notes": ("user = current_user()",)}).rows("SELECT * FROM notes")

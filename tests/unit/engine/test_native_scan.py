@@ -102,3 +102,23 @@ def test_a_failed_self_test_chooses_the_stand_in_and_says_so(
 def test_a_path_becomes_a_url_and_a_url_stays() -> None:
     assert file_url("/a b/x%[1].parquet") == "file:///a%20b/x%25%5B1%5D.parquet"
     assert file_url("s3://bucket/x.parquet") == "s3://bucket/x.parquet"
+
+
+def test_a_list_of_files_that_has_grown_is_read_anew(reader: FileReader, tmp_path: Path) -> None:
+    first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
+    context = SessionContext()
+
+    counts = [reader.read(context, files, SCHEMA).count() for files in ([first], [first], [first, second], [second])]
+
+    assert counts == [2, 2, 4, 2]
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    reader = NativeReader()
+    files = [write(tmp_path, "one", [1, 2])]
+    before = [reader.read(SessionContext(), files, SCHEMA).filter(col("n") > lit(1)).count() for _ in range(2)]
+
+    write(tmp_path, "one", [1, 2, 3])
+
+    assert before == [1, 1]
+    assert reader.read(SessionContext(), files, SCHEMA).filter(col("n") > lit(2)).count() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,10 @@ from tests.unit.engine.conftest import Asker
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.engine import PlannedQuery
 
 FILES = 4
 ROWS = 20_000  # of each file
-ROOMY = EngineSettings(memory_limit_bytes=256 << 20, planning_threads=1, target_partitions=2, batch_rows=1024)
+ROOMY = EngineSettings(memory_limit_bytes=256 << 20, target_partitions=2, batch_rows=1024)
 NARROW = replace(ROOMY, memory_limit_bytes=256 << 10)
 
 #: Twice the numbers, of which no planner knows how many there are.
@@ -97,12 +95,8 @@ def test_a_join_by_equality_may_still_use_the_disk(tables: FixedTables) -> None:
     )
 
     planned = Asker(engine, tables).plan(sql)
-    rows = asyncio.run(_count(planned))
+    rows = sum(batch.num_rows for batch in planned.batches())
 
     assert rows == 60_000
-    assert planned.figures.spill_count
+    assert planned.statistics.spill_count
     engine.close()
-
-
-async def _count(planned: PlannedQuery) -> int:
-    return sum([batch.num_rows async for batch in planned.batches()])

@@ -80,12 +80,11 @@ def test_a_value_too_many_is_named() -> None:
         found.bind(pa.record_batch({"exe": ["x"], "level": [1]}))
 
 
-@pytest.mark.parametrize("rows", [0, 2])
-def test_values_are_exactly_one_row(rows: int) -> None:
+def test_values_are_at_least_one_row() -> None:
     found = find_placeholders(scan("SELECT ?"))
 
-    with pytest.raises(InvalidStatement, match="one row"):
-        found.bind(pa.record_batch({"0": pa.array([1] * rows, pa.int64())}))
+    with pytest.raises(InvalidStatement, match="no row"):
+        found.bind(pa.record_batch({"0": pa.array([], pa.int64())}))
 
 
 def test_a_name_inside_a_dollar_quote_needs_no_value_but_may_have_one() -> None:

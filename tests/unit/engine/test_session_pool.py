@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.contracts import TableAccess, TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, StatementRequest
-from micromegas_jupyter.engine.session_pool import SessionPool
-from micromegas_jupyter.engine.sessions import Sessions
+from micromegas_jupyter.engine import DataFusionEngine
+from micromegas_jupyter.engine.sessions import SessionPool, Sessions
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 from tests.fakes.fixed_tables import CALLER, FixedTables
 from tests.unit.engine.conftest import SETTINGS, Asker
@@ -56,10 +54,8 @@ def ask(file: Path) -> Iterator[Asker]:
 
 
 @pytest.fixture
-def sessions() -> Iterator[Sessions]:
-    sessions = Sessions(SETTINGS)
-    yield sessions
-    sessions.close()
+def sessions() -> Sessions:
+    return Sessions(SETTINGS)
 
 
 def kept(ask: Asker) -> int:
@@ -73,13 +69,9 @@ def test_a_session_is_used_again_after_the_last_row(ask: Asker) -> None:
 
 
 def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask: Asker) -> None:
-    async def give_up() -> None:
-        planned = await ask.engine.plan(StatementRequest(sql="SELECT * FROM things"), CALLER)
-        batches = planned.batches()
-        await anext(batches)
-        await batches.aclose()  # type: ignore[attr-defined]
-
-    asyncio.run(give_up())
+    batches = ask.plan("SELECT * FROM things").batches()
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
     assert kept(ask) == 0
     with pytest.raises(InvalidStatement):
         ask.rows("SELECT 1 / (id - id) AS n FROM things")
@@ -158,13 +150,13 @@ def test_few_sessions_are_kept_and_none_for_ever(sessions: Sessions) -> None:
     pool = SessionPool(open_session)  # type: ignore[arg-type]
     lent = [pool.lend() for _ in range(6)]
     for one in lent:
-        one.give_back()
-        one.give_back()
-    assert (opened, len(pool)) == (6, 4)
-    for _ in range(4):
+        one.release()
+        one.release()
+    assert (opened, len(pool)) == (6, 2)
+    for _ in range(2):
         pool.lend()
     for _ in range(256):
-        pool.lend().give_back()
+        pool.lend().release()
     assert (opened, len(pool)) == (7, 0)
 
 
@@ -173,16 +165,16 @@ def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: S
     lent = pool.lend()
     lent.session.sql("CREATE SCHEMA left_behind").collect()
 
-    lent.give_back()
+    lent.release()
 
     assert len(pool) == 0
 
 
-def test_a_pool_that_is_closed_keeps_none(sessions: Sessions) -> None:
+def test_a_pool_that_is_cleared_keeps_none(sessions: Sessions) -> None:
     pool = SessionPool(sessions.open_diskless)
-    pool.lend().give_back()
+    pool.lend().release()
     assert len(pool) == 1
 
-    pool.close()
+    pool.clear()
 
     assert len(pool) == 0

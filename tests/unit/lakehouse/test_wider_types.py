@@ -82,7 +82,7 @@ def test_files_of_both_types_are_filtered_and_grouped_as_one_table(
     pq.write_table(pa.table({"v": second}), tmp_path / "t" / "2.parquet")
     folder = ParquetFolder(tmp_path)
 
-    with closing(DataFusionEngine(folder, EngineSettings(planning_threads=1))) as engine:
+    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
         ask = Asker(engine, FixedTables([]))
         found = ask.rows(f"SELECT count(*) AS n FROM t WHERE v = {literal}")
         others = ask.rows(f"SELECT count(*) AS n FROM t WHERE v <> {literal} OR v IS NULL")
@@ -115,7 +115,7 @@ def test_the_least_and_the_greatest_value_are_those_of_all_files(
         pq.write_table(pa.table({"v": values}), tmp_path / "t" / f"{name}.parquet")
     folder = ParquetFolder(tmp_path)
 
-    with closing(DataFusionEngine(folder, EngineSettings(planning_threads=1))) as engine:
+    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
         ask = Asker(engine, FixedTables([]))
         sorted_values = [row["v"] for row in ask.rows("SELECT v FROM t WHERE v IS NOT NULL ORDER BY v")]
         least = ask.rows("SELECT min(v) AS v FROM t")
@@ -135,7 +135,7 @@ def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_t
     pq.write_table(pa.table({"v": pa.array([7], pa.int8())}), tmp_path / "t" / "2.parquet")
     pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "other.parquet")
 
-    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings(planning_threads=1))) as engine:
+    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
         ask = Asker(engine, FixedTables([]))
         plans = [
             str(ask.rows(f"EXPLAIN SELECT max(v) FROM {table}"))
@@ -148,7 +148,7 @@ def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_t
 def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path: Path) -> None:
     pq.write_table(pa.table({"v": [5, 6], "w": [None, 1]}), tmp_path / "t.parquet")
 
-    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings(planning_threads=1))) as engine:
+    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
         ask = Asker(engine, FixedTables([]))
         plan = str(ask.rows("EXPLAIN SELECT max(v), max(w) FROM t WHERE v > 0 OR w > 0"))
 
@@ -164,7 +164,7 @@ def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path: Path, unit: str) -> No
     pq.write_table(pa.table({"v": pa.array([1], pa.timestamp("ns", "UTC"))}), tmp_path / "t" / "2.parquet")
     folder = ParquetFolder(tmp_path)
 
-    with closing(DataFusionEngine(folder, EngineSettings(planning_threads=1))) as engine:
+    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
         ask = Asker(engine, FixedTables([]))
         found = ask.rows("SELECT CAST(v AS VARCHAR) AS text FROM t ORDER BY v")
         counts = ask.rows("SELECT count(v) AS n FROM t")

@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.access.credential import token_name
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.engine import QueryFigures, StatementRequest, TimeRange, sql_hash
+from micromegas_jupyter.engine import TimeRange, sql_hash
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -20,6 +20,9 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     ResourcesExhausted,
 )
+from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.requests import Statement
+from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts, classify_error
 from micromegas_jupyter.server.headers import ClientTags
@@ -36,41 +39,48 @@ def _facts(**changes: object) -> QueryFacts:
         "tags": ClientTags(client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1"}),
         "caller": ALICE,
         "attribution": Attribution(user="alice", email="alice@example.com"),
-        "request": StatementRequest(sql="SELECT 1"),
+        "statement": Statement(sql="SELECT 1", caller=ALICE),
     }
     return QueryFacts(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def _write(audit: QueryAudit, caplog: pytest.LogCaptureFixture, *arguments: object) -> dict[str, object]:
+def _write(
+    audit: QueryAudit,
+    caplog: pytest.LogCaptureFixture,
+    status: str,
+    report: StatementReport | None = None,
+    error: MicromegasError | None = None,
+) -> dict[str, object]:
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
-    audit.write(*arguments)  # type: ignore[arg-type]
+    audit.write(status, report or StatementReport(), error)
     (line,) = caplog.messages
     record: dict[str, object] = json.loads(line)
     return record
 
 
 def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    request = StatementRequest(
+    statement = Statement(
         sql="SELECT 1",
+        caller=ALICE,
         time_range=TimeRange(begin=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC)),
         row_limit=10,
     )
-    audit = QueryAudit(_facts(request=request), clock)
-    clock.advance(0.5)
-    audit.mark_admitted()
-    clock.advance(0.25)
-    figures = QueryFigures(
+    audit = QueryAudit(_facts(statement=statement), clock)
+    clock.advance(1.75)
+    report = StatementReport(
+        rows=7,
+        waiting_seconds=0.5,
+        planning_seconds=0.25,
         context_init_seconds=0.05,
         execution_seconds=0.125,
+        cpu_seconds=0.375,
+        peak_memory_bytes=1048576,
         bytes_scanned=4096,
         spilled_bytes=2048,
         spill_count=2,
     )
-    audit.mark_planned(lambda: figures)
-    clock.advance(1)
-    audit.output_rows = 7
 
-    record = _write(audit, caplog, "ok")
+    record = _write(audit, caplog, "ok", report)
 
     assert list(record.items()) == [
         ("query_id", "q-1"),
@@ -94,9 +104,10 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
         ("status", "ok"),
         ("output_rows", 7),
         ("bytes_scanned", 4096),
-        ("peak_memory_bytes", None),
+        ("peak_memory_bytes", 1048576),
         ("spilled_bytes", 2048),
         ("spill_count", 2),
+        ("cpu_ms", 375.0),
         ("issuer", "https://id.example"),
         ("time", "2026-11-24T12:00:01.750Z"),
         ("sql_hash", "e1c71d1661ae46e0"),
@@ -107,14 +118,23 @@ def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCapt
     audit = QueryAudit(_facts(), clock)
     clock.advance(0.5)
 
-    record = _write(audit, caplog, "error", InvalidStatement("No such column."))
+    record = _write(audit, caplog, "error", error=InvalidStatement("No such column."))
 
     assert record["error"] == "No such column. Correct the statement."
     assert record["error_class"] == "user"
-    assert (record["planning_ms"], record["setup_ms"], record["total_ms"]) == (0.0, 500.0, 500.0)
-    assert "output_rows" not in record
-    assert (record["bytes_scanned"], record["spill_count"], record["execution_ms"]) == (0, 0, 0.0)
+    assert (record["planning_ms"], record["setup_ms"], record["total_ms"]) == (500.0, 500.0, 500.0)
+    assert not {"output_rows", "ended_for"} & set(record)
+    assert (record["bytes_scanned"], record["cpu_ms"], record["execution_ms"]) == (None, None, 0.0)
     assert record["sql_hash"] == sql_hash("SELECT 1")
+
+
+def test_a_query_that_was_ended_says_for_what(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    report = StatementReport(cause=Cause.MEMORY, cpu_seconds=1.5, peak_memory_bytes=2**31)
+
+    record = _write(QueryAudit(_facts(), clock), caplog, "error", report, ResourcesExhausted("Too much memory."))
+
+    assert (record["ended_for"], record["error_class"]) == ("memory", "resource")
+    assert (record["cpu_ms"], record["peak_memory_bytes"]) == (1500.0, 2**31)
 
 
 def test_a_delegated_query_names_both(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,14 +150,16 @@ def test_a_query_is_recorded_once(clock: FakeClock, caplog: pytest.LogCaptureFix
     audit = QueryAudit(_facts(), clock)
 
     record = _write(audit, caplog, "incomplete")
-    audit.write("ok")
+    audit.write("ok", StatementReport())
 
     assert record["status"] == "incomplete"
     assert len(caplog.messages) == 1
 
 
 def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    facts = _facts(request=StatementRequest(sql="é" * 5000), attribution=Attribution(user="u" * 999, email="e"))
+    facts = _facts(
+        statement=Statement(sql="é" * 5000, caller=ALICE), attribution=Attribution(user="u" * 999, email="e")
+    )
 
     record = _write(QueryAudit(facts, clock), caplog, "ok")
 
@@ -154,7 +176,7 @@ def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch:
     monkeypatch.setattr(logger, "handlers", [BrokenHandler()])
     monkeypatch.setattr(logger, "level", logging.INFO)
 
-    QueryAudit(_facts(), clock).write("ok")
+    QueryAudit(_facts(), clock).write("ok", StatementReport())
 
 
 def test_the_lines_are_not_hidden_by_the_root_loggers_default_level() -> None:

@@ -18,7 +18,10 @@ from micromegas_jupyter.server.catalog import build_metadata, matches_pattern, m
 from micromegas_jupyter.server.sql_info import ServerFacts
 
 LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})
-TABLES = [("processes", pa.schema({"exe": pa.string()})), ("log_entries", LOG_SCHEMA)]
+TABLES = [
+    ("processes", pa.schema({"exe": pa.string()}).serialize().to_pybytes()),
+    ("log_entries", LOG_SCHEMA.serialize().to_pybytes()),
+]
 
 
 def _tables(

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.contracts import AuthType
-from micromegas_jupyter.engine import StatementRequest, sql_hash
-from micromegas_jupyter.engine.settings import MOST_STATEMENT_BYTES
+from micromegas_jupyter.engine import denial_store, sql_hash
+from micromegas_jupyter.engine.denial_store import DenialStore
+from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
-from micromegas_jupyter.server import DenyList, denial_file
+from micromegas_jupyter.executors.requests import Statement
+from micromegas_jupyter.server import DenyList
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.audit import QueryFacts
 from micromegas_jupyter.server.headers import ClientTags
@@ -35,7 +37,7 @@ FACTS = QueryFacts(
     tags=ClientTags(client="grafana", agent="none", entrypoint="panel", optional={"session": "s-1"}),
     caller=ALICE,
     attribution=Attribution(user="alice", email="alice@example.com"),
-    request=StatementRequest(sql=SQL),
+    statement=Statement(sql=SQL, caller=ALICE),
 )
 
 
@@ -45,18 +47,23 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def store(path: Path, clock: FakeClock) -> DenialStore:
+    return DenialStore(path, clock=clock)
+
+
+@pytest.fixture
 def open_list(path: Path, clock: FakeClock) -> Callable[..., DenyList]:
     return lambda **options: DenyList(path, clock=clock, **options)
 
 
 def _check(deny_list: DenyList, sql: str = SQL, **changes: object) -> None:
-    facts = replace(FACTS, request=StatementRequest(sql=sql), **changes)  # type: ignore[arg-type]
+    facts = replace(FACTS, statement=Statement(sql=sql, caller=ALICE), **changes)  # type: ignore[arg-type]
     asyncio.run(deny_list.check(facts))
 
 
-def test_a_denied_query_names_the_rule_and_the_reason(open_list: Callable[..., DenyList]) -> None:
+def test_a_denied_query_names_the_rule_and_the_reason(open_list: Callable[..., DenyList], store: DenialStore) -> None:
+    rule_id = store.add(f"sql_hash = '{sql_hash(SQL)}'", "it runs every second", created_by="root")
     deny_list = open_list()
-    rule_id = deny_list.add(f"sql_hash = '{sql_hash(SQL)}'", "it runs every second", created_by="root")
 
     with pytest.raises(QueryDenied) as denied:
         _check(deny_list, "select MSG from log_entries /* other */ where level = 3;")
@@ -75,18 +82,20 @@ def test_a_denied_query_names_the_rule_and_the_reason(open_list: Callable[..., D
         "client_ip LIKE '192.0.2.%'", "sql LIKE '%log_entries%'", "sql_hash IS NOT NULL",
     ],
 )  # fmt: skip
-def test_every_column_is_known(open_list: Callable[..., DenyList], expression: str) -> None:
+def test_every_column_is_known(open_list: Callable[..., DenyList], expression: str, store: DenialStore) -> None:
+    store.add(expression, "a reason", created_by="root")
     deny_list = open_list()
-    deny_list.add(expression, "a reason", created_by="root")
 
     with pytest.raises(QueryDenied):
         _check(deny_list)
 
 
 @pytest.mark.parametrize("claimed", [None, "ann"])
-def test_an_api_key_cannot_talk_itself_out_of_a_rule(open_list: Callable[..., DenyList], claimed: str | None) -> None:
+def test_an_api_key_cannot_talk_itself_out_of_a_rule(
+    open_list: Callable[..., DenyList], claimed: str | None, store: DenialStore
+) -> None:
+    store.add("service_account = 'alice'", "a reason", created_by="root")
     deny_list = open_list()
-    deny_list.add("service_account = 'alice'", "a reason", created_by="root")
     key = replace(ALICE, auth_type=AuthType.API_KEY)
     attribution = Attribution(
         user=claimed or "alice", email="none", service_account_name=None if claimed is None else "alice"
@@ -96,16 +105,20 @@ def test_an_api_key_cannot_talk_itself_out_of_a_rule(open_list: Callable[..., De
         _check(deny_list, caller=key, attribution=attribution)
 
 
-def test_a_statement_that_is_too_long_anyway_is_not_read(open_list: Callable[..., DenyList]) -> None:
+def test_a_statement_that_is_too_long_anyway_is_not_read(
+    open_list: Callable[..., DenyList], store: DenialStore
+) -> None:
+    store.add("sql LIKE '%SELECT%'", "a reason", created_by="root")
     deny_list = open_list()
-    deny_list.add("sql LIKE '%SELECT%'", "a reason", created_by="root")
 
-    _check(deny_list, f"SELECT {'1' * MOST_STATEMENT_BYTES}")  # the engine refuses it
+    _check(deny_list, f"SELECT {'1' * MAX_STATEMENT_BYTES}")  # the engine refuses it
 
 
-def test_an_administrator_can_lift_a_denial_of_everything(open_list: Callable[..., DenyList]) -> None:
+def test_an_administrator_can_lift_a_denial_of_everything(
+    open_list: Callable[..., DenyList], store: DenialStore
+) -> None:
+    store.add("client = 'grafana'", "all of it", created_by="root")
     deny_list = open_list()
-    deny_list.add("client = 'grafana'", "all of it", created_by="root")
     lifting = "SELECT remove_query_denial('x')"
 
     _check(deny_list, lifting, caller=replace(ALICE, is_admin=True))
@@ -116,24 +129,24 @@ def test_an_administrator_can_lift_a_denial_of_everything(open_list: Callable[..
 
 
 def test_another_process_sees_a_change_when_it_looks_again(
-    open_list: Callable[..., DenyList], clock: FakeClock
+    open_list: Callable[..., DenyList], clock: FakeClock, store: DenialStore
 ) -> None:
     other = open_list(check_seconds=1.0)
-    rule_id = open_list().add("client = 'grafana'", "a reason", created_by="root")
+    rule_id = store.add("client = 'grafana'", "a reason", created_by="root")
 
     _check(other)
     clock.advance(1.0)
     with pytest.raises(QueryDenied):
         _check(other)
-    open_list().remove(rule_id)
+    store.remove(rule_id)
     clock.advance(1.0)
     _check(other)
 
 
-def test_rules_outlive_a_restart_in_a_file_of_their_owner(open_list: Callable[..., DenyList], path: Path) -> None:
-    open_list().add("client = 'grafana'", "a reason", created_by="root")
+def test_rules_outlive_a_restart_in_a_file_of_their_owner(path: Path, store: DenialStore) -> None:
+    store.add("client = 'grafana'", "a reason", created_by="root")
 
-    (rule,) = open_list().rules()
+    (rule,) = DenialStore(path).rules()
 
     assert (rule.created_by, rule.reason, rule.match_expr, rule.last_hit_at) == (
         "root", "a reason", "client = 'grafana'", None,
@@ -141,22 +154,22 @@ def test_rules_outlive_a_restart_in_a_file_of_their_owner(open_list: Callable[..
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_rules_that_are_made_at_once_are_all_kept(
-    open_list: Callable[..., DenyList], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(denial_file, "_LOCK_SECONDS", 60.0)  # who waits longest may do so for long
-    lists = [open_list() for _ in range(4)]
+def test_rules_that_are_made_at_once_are_all_kept(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(denial_store, "_LOCK_SECONDS", 60.0)  # who waits longest may do so for long
+    stores = [DenialStore(path) for _ in range(4)]
 
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda n: lists[n % 4].add(f"client = '{n}'", "a reason", created_by="root"), range(12)))
+        made = list(pool.map(lambda n: stores[n % 4].add(f"client = '{n}'", "a reason", created_by="root"), range(12)))
 
-    assert {rule.rule_id for rule in open_list().rules()} == set(made)
+    assert {rule.rule_id for rule in DenialStore(path).rules()} == set(made)
 
 
-def test_the_last_hit_is_written_and_listed(open_list: Callable[..., DenyList], clock: FakeClock) -> None:
+def test_the_last_hit_is_written_and_listed(
+    open_list: Callable[..., DenyList], clock: FakeClock, store: DenialStore
+) -> None:
     denied: list[str] = []
+    rule_id = store.add("client = 'grafana'", "a reason", created_by="root")
     deny_list = open_list(on_denied=denied.append)
-    rule_id = deny_list.add("client = 'grafana'", "a reason", created_by="root")
     clock.advance(60)
 
     with pytest.raises(QueryDenied):
@@ -167,15 +180,16 @@ def test_the_last_hit_is_written_and_listed(open_list: Callable[..., DenyList], 
         _check(deny_list)
 
     assert denied == [rule_id, rule_id]
-    assert open_list().rules()[0].last_hit_at == at
-    assert deny_list.rules()[0].last_hit_at == clock.now()
+    assert store.rules()[0].last_hit_at == at
     deny_list.write_hits()
-    assert open_list().rules()[0].last_hit_at == clock.now()
+    assert store.rules()[0].last_hit_at == clock.now()
 
 
-def test_a_denial_is_told_in_the_log(open_list: Callable[..., DenyList], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_denial_is_told_in_the_log(
+    open_list: Callable[..., DenyList], caplog: pytest.LogCaptureFixture, store: DenialStore
+) -> None:
+    rule_id = store.add("client = 'grafana'", "a reason", created_by="root")
     deny_list = open_list()
-    rule_id = deny_list.add("client = 'grafana'", "a reason", created_by="root")
 
     with pytest.raises(QueryDenied):
         _check(deny_list)
@@ -184,18 +198,32 @@ def test_a_denial_is_told_in_the_log(open_list: Callable[..., DenyList], caplog:
     assert (line.levelno, rule_id in line.getMessage()) == (logging.WARNING, True)
 
 
+def test_a_rule_that_was_just_added_holds_after_a_reload(
+    open_list: Callable[..., DenyList], store: DenialStore
+) -> None:
+    deny_list = open_list()
+    store.add("client = 'grafana'", "a reason", created_by="root")
+    has_changed, store.has_changed = store.has_changed, False
+
+    deny_list.reload()
+
+    assert has_changed
+    with pytest.raises(QueryDenied):
+        _check(deny_list)
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 257, "two\nlines"])
-def test_a_rule_needs_a_reason_that_can_be_shown(open_list: Callable[..., DenyList], reason: str) -> None:
+def test_a_rule_needs_a_reason_that_can_be_shown(reason: str, store: DenialStore) -> None:
     with pytest.raises(InvalidStatement, match="reason"):
-        open_list().add("client = 'x'", reason, created_by="root")
+        store.add("client = 'x'", reason, created_by="root")
 
 
-def test_there_are_so_many_rules_at_most(open_list: Callable[..., DenyList]) -> None:
-    deny_list = open_list(max_rules=1)
-    deny_list.add("client = 'x'", "a reason", created_by="root")
+def test_there_are_so_many_rules_at_most(path: Path) -> None:
+    store = DenialStore(path, max_rules=1)
+    store.add("client = 'x'", "a reason", created_by="root")
 
     with pytest.raises(InvalidStatement, match="as many as there may be"):
-        deny_list.add("client = 'y'", "a reason", created_by="root")
+        store.add("client = 'y'", "a reason", created_by="root")
 
 
 _RULE = {
@@ -219,8 +247,8 @@ _RULE = {
 def test_a_malformed_file_stops_the_start_and_later_changes_nothing(
     open_list: Callable[..., DenyList], path: Path, clock: FakeClock, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    DenialStore(path).add("client = 'grafana'", "a reason", created_by="root")
     deny_list = open_list()
-    deny_list.add("client = 'grafana'", "a reason", created_by="root")
     path.write_text(content)
     clock.advance(1)
 
@@ -237,14 +265,13 @@ def test_a_malformed_file_stops_the_start_and_later_changes_nothing(
     assert caplog.text.count("stay in force") == 1
 
 
-def test_a_malformed_file_is_neither_listed_nor_written_over(open_list: Callable[..., DenyList], path: Path) -> None:
-    deny_list = open_list()
+def test_a_malformed_file_is_neither_listed_nor_written_over(path: Path, store: DenialStore) -> None:
     path.write_text("{")
 
     with pytest.raises(Unavailable):
-        deny_list.rules()
+        store.rules()
     with pytest.raises(Unavailable):
-        deny_list.add("client = 'x'", "a reason", created_by="root")
+        store.add("client = 'x'", "a reason", created_by="root")
 
     assert path.read_text() == "{"
 

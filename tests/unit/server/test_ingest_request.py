@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.contracts import AuthContext, TableAccess, WriteMode
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
-from micromegas_jupyter.server.ingest import build_request
+from micromegas_jupyter.server.ingest import build_request, build_write_id, parse_ingest_headers
+from micromegas_jupyter.server.ingest_settings import IngestSettings
 from tests.fakes.validator import ALICE, INGESTER
 
 SOME = TableAccess(filters={"notes": ()})
@@ -40,3 +42,26 @@ def test_makers_are_told_apart_by_issuer_and_subject_and_administrators_are_not_
     assert len({request.maker for request in requests}) == 4
     assert [request.most_tables for request in requests] == [5, 5, 5, None]
     assert [request.is_trusted for request in requests] == [False, False, False, True]
+
+
+def test_a_write_id_tells_nothing_and_depends_on_everything() -> None:
+    ids = {
+        build_write_id(caller, table, ingest_id)
+        for caller in [("issuer", "alice"), ("issuera", "lice")]
+        for table in ("t", "u")
+        for ingest_id in ("1", "2")
+    }
+
+    assert len(ids) == 8
+    assert all(len(found) == 64 and found.isalnum() for found in ids)
+
+
+@pytest.mark.parametrize("name", ["x-micromegas-ingest-id", "x-micromegas-ingest-rows"])
+def test_a_header_is_taken_once(name: str) -> None:
+    with pytest.raises(UsageError, match="more than once"):
+        parse_ingest_headers({name: ("1", "1")})
+
+
+def test_limits_are_greater_than_nothing() -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        IngestSettings(max_rows=0)

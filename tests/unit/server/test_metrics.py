@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted
-from micromegas_jupyter.server.metrics import QueryMeasure, ServerMetrics
-from tests.fakes.clock import FakeClock
+from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.statements import StatementReport
+from micromegas_jupyter.server.metrics import ServerMetrics
 
 
 def _value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
@@ -42,40 +43,35 @@ def test_errors_at_a_limit_are_counted_by_limit() -> None:
     assert counted == [1, 1, 1]
 
 
-def test_a_limit_is_reported_before_anybody_reached_it() -> None:
-    assert _value(ServerMetrics(), "limits_reached_total", limit="memory") == 0
-
-
-def test_the_phases_of_a_query_are_measured() -> None:
-    clock = FakeClock()
-    metrics = ServerMetrics()
-    measure = QueryMeasure(clock)
-
-    with measure.waiting():
-        clock.advance(2)
-    with measure.planning():
-        clock.advance(3)
-    measure.work_class = "small"
-    clock.advance(4)
-    with measure.sending():
-        clock.advance(5)
-    metrics.count_query(measure, "ok")
-
-    assert _value(metrics, "queries_total", work_class="small", status="ok", error="") == 1
-    assert _value(metrics, "query_seconds_sum", work_class="small") == 14
-    assert _value(metrics, "query_waiting_seconds_sum") == 2
-    assert _value(metrics, "query_planning_seconds_sum") == 3
-    assert measure.worked_seconds() == 4
-
-
-def test_gauges_ask_whoever_knows() -> None:
+def test_limits_and_causes_are_reported_before_they_occur() -> None:
     metrics = ServerMetrics()
 
-    metrics.watch_queries("heavy", running=lambda: 3, waiting=lambda: 5)
+    assert _value(metrics, "limits_reached_total", limit="memory") == 0
+    assert [_value(metrics, "statements_ended_total", cause=cause.value) for cause in Cause] == [0] * len(Cause)
+
+
+def test_a_query_is_counted_with_what_it_took() -> None:
+    metrics = ServerMetrics()
+    report = StatementReport(rows=7, waiting_seconds=2, planning_seconds=3, cpu_seconds=4)
+
+    metrics.count_query(report, 14, "ok")
+    metrics.count_query(StatementReport(waiting_seconds=1), 1, "error", InvalidStatement("Wrong."))
+    metrics.count_end(Cause.CRASH)
+
+    assert _value(metrics, "queries_total", status="ok", error="") == 1
+    assert _value(metrics, "queries_total", status="error", error="SQL001") == 1
+    assert _value(metrics, "query_seconds_sum") == 15
+    assert _value(metrics, "query_waiting_seconds_sum") == 3
+    assert (_value(metrics, "query_planning_seconds_sum"), _value(metrics, "query_planning_seconds_count")) == (3, 1)
+    assert (_value(metrics, "query_cpu_seconds_total"), _value(metrics, "rows_sent_total")) == (4, 7)
+    assert _value(metrics, "statements_ended_total", cause="crash") == 1
+
+
+def test_the_number_of_prepared_statements_is_asked_for() -> None:
+    metrics = ServerMetrics()
+
     metrics.watch_prepared(lambda: 7)
 
-    assert _value(metrics, "queries_running", work_class="heavy") == 3
-    assert _value(metrics, "queries_waiting", work_class="heavy") == 5
     assert _value(metrics, "prepared_statements") == 7
 
 

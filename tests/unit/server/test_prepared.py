@@ -2,18 +2,18 @@
 
 import re
 
-import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.server.prepared import PreparedStatements
+from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, unpack_frames
 from micromegas_jupyter.server.seals import Seals
 from tests.fakes.clock import FakeClock
 
 ALICE = ("https://id.example", "alice")
 KEY = bytes(range(32))
 BOB = ("https://id.example", "bob")
+ONE, TWO = (b"schema", b"one"), (b"schema", b"two")
 
 
 def _store(
@@ -44,7 +44,7 @@ def test_another_callers_handle_counts_as_unknown(clock: FakeClock) -> None:
     with pytest.raises(UsageError):
         store.get(handle, BOB)
     with pytest.raises(UsageError):
-        store.bind(handle, None, BOB)
+        store.bind(handle, ONE, BOB)
     store.close(handle, BOB)
 
     assert store.get(handle, ALICE).sql == "SELECT 1"
@@ -73,21 +73,21 @@ def test_bound_parameters_replace_earlier_ones(clock: FakeClock) -> None:
     store = _store(clock)
     handle = store.add("SELECT ?", ALICE)
 
-    store.bind(handle, pa.record_batch({"0": [1]}), ALICE)
-    store.bind(handle, pa.record_batch({"0": [2]}), ALICE)
+    store.bind(handle, ONE, ALICE)
+    store.bind(handle, TWO, ALICE)
 
-    assert store.get(handle, ALICE).parameters == pa.record_batch({"0": [2]})
+    assert store.get(handle, ALICE).parameters == TWO
 
 
 def test_the_handle_that_binding_gives_stands_for_the_statement_with_its_values(clock: FakeClock) -> None:
     store = _store(clock)
     first = store.add("SELECT ?", ALICE)
 
-    one = store.bind(first, pa.record_batch({"0": [1]}), ALICE)
-    two = store.bind(one, pa.record_batch({"0": pa.array([2], pa.int8())}), ALICE)
+    one = store.bind(first, ONE, ALICE)
+    two = store.bind(one, TWO, ALICE)
 
-    assert store.get(one, ALICE).parameters == pa.record_batch({"0": [1]})
-    assert store.get(two, ALICE).parameters == pa.record_batch({"0": pa.array([2], pa.int8())})
+    assert store.get(one, ALICE).parameters == ONE
+    assert store.get(two, ALICE).parameters == TWO
 
 
 def test_a_handle_reads_as_its_statement(clock: FakeClock) -> None:
@@ -96,13 +96,13 @@ def test_a_handle_reads_as_its_statement(clock: FakeClock) -> None:
     assert re.fullmatch(r"SELECT 'é' -- one\n-- prepared [A-Za-z0-9_-]+", handle.decode())
 
 
-def test_another_process_with_the_same_key_goes_on_with_a_handle_and_its_values(clock: FakeClock) -> None:
+def test_a_server_with_the_same_key_takes_a_handle_and_its_values(clock: FakeClock) -> None:
     here, there = _store(clock), _store(clock)
     handle = here.add("SELECT ?", ALICE)
-    bound = here.bind(handle, pa.record_batch({"0": [1]}), ALICE)
+    bound = here.bind(handle, ONE, ALICE)
 
-    assert there.get(handle, ALICE).parameters is None
-    assert there.get(bound, ALICE).parameters == pa.record_batch({"0": [1]})
+    assert there.get(handle, ALICE).parameters == ()
+    assert there.get(bound, ALICE).parameters == ONE
     assert there.get(bound, ALICE).sql == "SELECT ?"
     with pytest.raises(UsageError):
         there.get(bound, BOB)
@@ -112,17 +112,17 @@ def test_another_process_with_the_same_key_goes_on_with_a_handle_and_its_values(
 
 def test_values_that_are_too_large_to_travel_stay_where_they_were_bound(clock: FakeClock) -> None:
     here, there = _store(clock), _store(clock)
-    large = pa.record_batch({"0": [bytes(100_000)]})
+    large = (bytes(100_000),)
 
     bound = here.bind(here.add("SELECT ?", ALICE), large, ALICE)
 
     assert len(bound) < 1000
     assert here.get(bound, ALICE).parameters == large
-    with pytest.raises(UsageError, match="another process"):
+    with pytest.raises(UsageError, match="started again"):
         there.get(bound, ALICE)
 
 
-def test_another_process_takes_up_a_handle_for_a_while_only(clock: FakeClock) -> None:
+def test_another_server_takes_a_handle_for_a_while_only(clock: FakeClock) -> None:
     here, there = _store(clock), _store(clock)
     handle = here.add("SELECT 1", ALICE)
     clock.advance(599)
@@ -134,7 +134,7 @@ def test_another_process_takes_up_a_handle_for_a_while_only(clock: FakeClock) ->
         there.get(handle, ALICE)
 
 
-def test_statements_of_other_processes_count_among_those_of_their_caller(clock: FakeClock) -> None:
+def test_statements_of_other_servers_count_among_those_of_their_caller(clock: FakeClock) -> None:
     here, there = _store(clock), _store(clock, max_per_caller=2)
 
     for number in range(5):
@@ -146,7 +146,7 @@ def test_statements_of_other_processes_count_among_those_of_their_caller(clock: 
 def test_a_closed_statement_is_gone_by_all_its_handles(clock: FakeClock) -> None:
     store = _store(clock)
     handle = store.add("SELECT ?", ALICE)
-    bound = store.bind(handle, pa.record_batch({"0": [1]}), ALICE)
+    bound = store.bind(handle, ONE, ALICE)
 
     store.close(bound, ALICE)
 
@@ -223,7 +223,7 @@ def test_one_caller_never_pushes_out_anothers_statement(clock: FakeClock) -> Non
 
 def test_bound_parameters_are_bounded_in_bytes(clock: FakeClock) -> None:
     store = _store(clock)
-    large = pa.record_batch({"0": pa.array([bytes(40 * 1024 * 1024)])})
+    large = (bytes(40 * 1024 * 1024),)
     store.bind(store.add("SELECT ?", ALICE), large, ALICE)
     second = store.add("SELECT ?", ALICE)
 
@@ -236,3 +236,18 @@ def test_a_statement_does_not_show_its_parameters(clock: FakeClock) -> None:
     handle = store.add("SELECT 'secret'", ALICE)
 
     assert "secret" not in repr(store.get(handle, ALICE))
+
+
+@pytest.mark.parametrize(
+    "frames", [(), (b"",), (b"a", b"", b"bc"), (bytes(65_532),)], ids=["none", "empty", "some", "most"]
+)
+def test_packed_messages_come_back_as_they_were(frames: tuple[bytes, ...]) -> None:
+    packed = pack_frames(frames)
+
+    assert packed is not None
+    assert unpack_frames(packed) == frames
+
+
+def test_messages_that_are_too_large_to_travel_are_not_packed() -> None:
+    assert pack_frames((bytes(65_533),)) is None
+    assert pack_frames((bytes(40_000), bytes(30_000))) is None

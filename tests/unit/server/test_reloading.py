@@ -22,7 +22,6 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.server import reloading
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.equal_timers import EqualTimers
 from micromegas_jupyter.server.reloading import AccessReload
 from tests.fakes.validator import ALICE, BOB, FakeValidator, ReloadableFake
 
@@ -46,7 +45,6 @@ def _call(context: Written, caller: AuthContext) -> Call:
         headers={},
         caller=caller,
         query_id="q-1",
-        stalls=EqualTimers(5),
         describe=lambda: CallFacts(method="/x/DoAction", client_address="192.0.2.7", call_id="q-1"),
     )
 

@@ -13,7 +13,10 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
 )
 from micromegas_jupyter.server.statuses import abort_call, translate_error
-from tests.fakes.engine import Panic
+
+
+class Panic(BaseException):
+    """What a library written in Rust raises when it panics: not an `Exception`."""
 
 
 def test_the_packages_own_error_gains_the_query_id() -> None:

@@ -1,0 +1,369 @@
+"""The front's side of the executors: lent to one statement each, ended without regret, replaced at once.
+
+Nothing here waits for an executor to stop: one whose statement is no longer wanted is killed, and a new one is off the
+statement's path. A statement's whole life is in `statements`; this module knows the processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
+from micromegas_jupyter.executors.limits import CallerKey, EndedLimit, RunningLimit
+from micromegas_jupyter.executors.listing import Listing
+from micromegas_jupyter.executors.processes import Ended, Process, SpawnLauncher, ZygoteLauncher
+from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.scheduling import LONG_SECONDS, LongStatement, choose_largest, choose_running
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from micromegas_jupyter.contracts import TableSource
+    from micromegas_jupyter.executors.requests import Statement
+    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.executors")
+_TICK_SECONDS: Final = 0.1
+_HURRIED_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
+_HURRIED_SHARE: Final = 0.4
+_KILL_SHARE: Final = 0.85  # a statement grows between two looks
+_NICENESS: Final = 5
+_RETIRE_BYTES: Final = 64 * 1024 * 1024
+_END_SECONDS: Final = 10.0
+_STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
+
+
+class Running(Protocol):
+    """A statement or an upload that has an executor, as far as the pool looks after it."""
+
+    caller_key: CallerKey
+    executor: Executor | None
+    is_upload: bool
+    is_stopped: bool
+    started_at: float
+    turn_at: float
+    waits_for_client_since: float | None
+    peak_bytes: int
+
+    def __hash__(self) -> int: ...
+
+    def end(self, cause: Cause) -> None:
+        """End it, wherever it is; its call raises what fits the cause."""
+        ...
+
+    def set_stopped(self, now: float, *, is_stopped: bool) -> None:
+        """Stop the executor's process, or have it go on."""
+        ...
+
+
+class Pool:
+    """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread.
+
+    Args:
+        launcher: Starts processes.
+        tables: What statements read.
+        settings: How many executors, and what they may take together.
+        options: What all executors have in common.
+        clock: Measures.
+        on_denials_changed: Called when a statement has changed the denied queries.
+        on_end: Called with the cause when a statement's executor was ended.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        launcher: ZygoteLauncher | SpawnLauncher,
+        tables: TableSource,
+        *,
+        settings: PoolSettings,
+        options: WorkerOptions,
+        clock: Clock = SYSTEM_CLOCK,
+        on_denials_changed: Callable[[], None] = lambda: None,
+        on_end: Callable[[Cause], None] = lambda _cause: None,
+    ) -> None:
+        self.settings = settings
+        self.options = options
+        self.clock = clock
+        self.on_denials_changed = on_denials_changed
+        self.on_end = on_end
+        self.listing = Listing(tables)
+        self.places = RunningLimit(
+            max_running=settings.max_executors,
+            max_per_caller=settings.max_per_caller,
+            queue_timeout_seconds=settings.queue_timeout_seconds,
+        )
+        self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=clock)
+        self.running: set[Running] = set()
+        self._launcher = launcher
+        self._executors: dict[int, Executor] = {}
+        self._idle: list[Executor] = []
+        self._waiting: deque[asyncio.Future[Executor]] = deque()
+        self._starting = 0
+        self._plan_ids = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_open = False
+
+    @property
+    def executor_count(self) -> int:
+        """How many executors there are."""
+        return len(self._executors)
+
+    @property
+    def idle_count(self) -> int:
+        """How many of them wait for a statement."""
+        return len(self._idle)
+
+    async def open(self) -> None:
+        """Start the executors that are kept ahead of demand; returns when the first one is ready.
+
+        Raises:
+            InternalError: None starts.
+        """
+        self._is_open = True
+        await self._launcher.open(self._add, self._remove, self._note_failed_start)
+        self._refill()
+        async with asyncio.timeout(60.0):
+            self._put_idle(await self.take())
+        self._run_in_background(self._govern())
+
+    async def close(self) -> None:
+        """End all executors."""
+        self._is_open = False
+        for task in self._tasks:
+            task.cancel()
+        for waiting in self._waiting:
+            waiting.cancel()
+        await self._launcher.close()
+        for executor in self._executors.values():
+            executor.close()
+
+    def next_plan_id(self) -> int:
+        """Return a number that names a plan."""
+        self._plan_ids += 1
+        return self._plan_ids
+
+    # Lending.
+
+    def find_plan(self, statement: Statement) -> KeptPlan | None:
+        """Return the plan that some idle executor keeps for a statement over the present tables."""
+        now = self.clock.monotonic()
+        for executor in self._idle:
+            kept = executor.kept
+            is_usable = kept is not None and kept.until > now and kept.version == self.listing.version
+            if is_usable and kept is not None and kept.statement == statement:
+                return kept
+        return None
+
+    async def take(self, plan: KeptPlan | None = None) -> Executor:
+        """Return an idle executor, perhaps a new one; it is the caller's until `give_back` or `discard`.
+
+        Args:
+            plan: A plan that is to be run; its executor is preferred.
+        """
+        executor = self._pick(plan)
+        if executor is not None:
+            self._refill()
+            return executor
+        turn: asyncio.Future[Executor] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._refill()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(turn.result(), private_bytes=0)
+            else:
+                with suppress(ValueError):
+                    self._waiting.remove(turn)
+            raise
+
+    def give_back(self, executor: Executor, *, private_bytes: int) -> None:
+        """Take back an executor that waits for its next request.
+
+        One that is less urgent than a new one, or holds much memory, is ended.
+        """
+        if executor.is_gone:
+            return
+        is_worn = executor.is_reniced or private_bytes > _RETIRE_BYTES
+        if is_worn or len(self._idle) >= self.settings.max_idle_executors:
+            self.discard(executor)
+        else:
+            self._put_idle(executor)
+
+    def discard(self, executor: Executor) -> None:
+        """End an executor, whatever it does."""
+        executor.kill()
+        self._refill()
+
+    def _pick(self, plan: KeptPlan | None) -> Executor | None:
+        if not self._idle:
+            return None
+        found = None
+        if plan is not None:
+            found = next((one for one in self._idle if one.kept is plan), None)
+        if found is None:
+            now = self.clock.monotonic()
+            # The one that was used last has the most in its caches; those whose plan somebody may ask for come last.
+            free = (one for one in reversed(self._idle) if one.kept is None or one.kept.until <= now)
+            found = next(free, None) or min(self._idle, key=lambda one: one.kept.until if one.kept else 0.0)
+        self._idle.remove(found)
+        if found.kept is not plan:
+            found.kept = None
+        return found
+
+    def _put_idle(self, executor: Executor) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(executor)
+                return
+        self._idle.append(executor)
+
+    # Processes.
+
+    def _refill(self) -> None:
+        if not self._is_open:
+            return
+        settings = self.settings
+        living = sum(not one.is_gone for one in self._executors.values()) + self._starting
+        wanted = settings.spare_executors + len(self._waiting) - len(self._idle) - self._starting
+        most = settings.max_executors + settings.max_uploads + settings.spare_executors
+        for _ in range(min(wanted, most - living)):
+            self._starting += 1
+            self._launcher.start_one()
+
+    def _add(self, process: Process, connection: socket.socket) -> None:
+        executor = self._executors[process.pid] = Executor(process, connection)
+        self._run_in_background(self._welcome(executor))
+
+    async def _welcome(self, executor: Executor) -> None:
+        """Wait until a new executor is ready; one that ends before is counted when its end is known."""
+        with suppress(ExecutorEnded):
+            kind, body = await executor.read()
+            if kind == protocol.READY:
+                facts = protocol.parse_json(body)
+                executor.baseline_bytes = int(facts.get("baseline_bytes", 0))
+                executor.baseline_private_bytes = int(facts.get("private_bytes", 0))
+                executor.is_ready = True
+                self._starting -= 1
+                self._put_idle(executor)
+
+    def _remove(self, pid: int, ended: Ended) -> None:
+        executor = self._executors.pop(pid, None)
+        if executor is None:
+            return
+        executor.is_gone = True
+        if not executor.ended.done():
+            executor.ended.set_result(ended)
+        executor.close()
+        with suppress(ValueError):
+            self._idle.remove(executor)
+        if not executor.is_ready:
+            self._starting -= 1
+            _LOG.error("An executor ended before it was ready.", extra={"exit_code": ended.code, "said": ended.error})
+        self._refill()
+
+    def _note_failed_start(self) -> None:
+        self._starting -= 1
+        if not self._executors:
+            while self._waiting:
+                turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_exception(
+                        ResourcesExhausted("The server cannot start a process for this statement.", remedy="Try later.")
+                    )
+
+    def _run_in_background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def await_end(self, executor: Executor) -> Ended:
+        """Return how an executor ended that has ended, or is about to."""
+        executor.kill()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                return await asyncio.shield(executor.ended)
+        except TimeoutError:
+            return Ended()
+
+    # Long statements, memory, stalled readers.
+
+    async def _govern(self) -> None:
+        share = 0.0
+        while True:
+            await asyncio.sleep(_HURRIED_TICK_SECONDS if share > _HURRIED_SHARE else _TICK_SECONDS)
+            try:
+                share = self._look()
+            except Exception:  # noqa: BLE001 - the watch must go on
+                _LOG.exception("the watch over executors failed")
+
+    def _look(self) -> float:
+        """Look after all running statements once; return the share of the memory that is in use."""
+        now = self.clock.monotonic()
+        self._schedule(now)
+        self._end_stalled(now)
+        used = {one: _private_bytes(one.executor) for one in self.running if one.executor is not None}
+        limit_bytes = int(self.settings.memory_bytes * _KILL_SHARE)
+        largest = choose_largest(used, limit_bytes=limit_bytes)
+        if largest is not None:
+            largest.end(Cause.MEMORY)
+        for one, size in used.items():
+            one.peak_bytes = max(one.peak_bytes, size)
+        return sum(used.values()) / self.settings.memory_bytes
+
+    def _schedule(self, now: float) -> None:
+        working: dict[Running, LongStatement[Running]] = {}
+        for one in self.running:
+            if one.executor is None or one.is_upload or now - one.started_at < LONG_SECONDS:
+                continue
+            self._renice(one.executor)
+            if one.waits_for_client_since is None:
+                working[one] = LongStatement(
+                    key=one, caller=one.caller_key, is_stopped=one.is_stopped, turn_at=one.turn_at
+                )
+            elif one.is_stopped:
+                one.set_stopped(now, is_stopped=False)
+        if not hasattr(signal, "SIGSTOP"):
+            return
+        chosen = choose_running(list(working.values()), places=self.settings.long_places, now=now)
+        for one in working:
+            one.set_stopped(now, is_stopped=one not in chosen)
+
+    def _renice(self, executor: Executor) -> None:
+        if executor.is_reniced:
+            return
+        executor.is_reniced = True
+        if hasattr(os, "setpriority"):
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PGRP, executor.process.pid, _NICENESS)
+
+    def _end_stalled(self, now: float) -> None:
+        limit = self.settings.write_timeout_seconds
+        if self.places.waiting_count:
+            limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
+        for one in self.running:
+            if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
+                one.end(Cause.STALLED)
+
+
+def _private_bytes(executor: Executor | None) -> int:
+    """Return an executor's anonymous memory beyond what it had when it started; 0 where the system does not tell."""
+    if executor is None:
+        return 0
+    try:
+        with open(f"/proc/{executor.process.pid}/statm", "rb") as stream:  # noqa: PTH123 - ten times a second for each
+            _, resident, shared, *_ = stream.read().split()
+    except (OSError, ValueError):
+        return 0
+    anonymous = (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+    return max(0, anonymous - executor.baseline_private_bytes)

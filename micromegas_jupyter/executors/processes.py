@@ -1,0 +1,417 @@
+"""How executors start and how their ends become known: forked from a zygote, or each as a new interpreter.
+
+A zygote is used where there is fork, pidfd and one thread; elsewhere starting an executor takes about two seconds
+instead of some ten milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.executors.zygote import FORK, VARIABLES
+from micromegas_jupyter.seams import Variables
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.executors.settings import WorkerOptions
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.executors")
+_START_SECONDS: Final = 60.0
+_RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_MAX_CONTROL_BYTES: Final = 16 * 1024
+
+#: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
+_PASSED_ON: Final = frozenset(
+    {
+        "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
+        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+        "TOKIO_WORKER_THREADS", "RUST_MIN_STACK", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+        code: Its exit code, negative for a signal; None when it is not known.
+        cpu_seconds: CPU time in its whole life; None when it is not known.
+        max_resident_bytes: Its resident memory at its peak; None when it is not known.
+        error: The end of what it wrote to standard error.
+    """
+
+    code: int | None = None
+    cpu_seconds: float | None = None
+    max_resident_bytes: int | None = None
+    error: str = ""
+
+
+class Process(Protocol):
+    """A running executor process."""
+
+    @property
+    def pid(self) -> int:
+        """Return its id."""
+        ...
+
+    def signal(self, number: int) -> None:
+        """Send a signal; does nothing when it has ended."""
+        ...
+
+
+OnStarted = Callable[[Process, socket.socket], None]
+OnEnded = Callable[[int, Ended], None]
+
+
+class Launcher(Protocol):
+    """Starts executor processes. Belongs to one event loop."""
+
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
+        """Get ready.
+
+        Args:
+            on_started: Called with each new process and the socket to it.
+            on_ended: Called when one has ended.
+            on_failed: Called when one that was asked for will not come.
+        """
+        ...
+
+    def start_one(self) -> None:
+        """Start a process; `on_started` or `on_failed` is called later."""
+        ...
+
+    async def close(self) -> None:
+        """End all processes."""
+        ...
+
+
+def executor_variables() -> Variables:
+    """Return the environment of executors."""
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
+    return Variables({**passed, **VARIABLES})
+
+
+class _ForkedProcess:
+    """A child of the zygote, by its descriptor: its id cannot become another process's."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self._pid = pid
+        self._descriptor = descriptor
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    def signal(self, number: int) -> None:
+        if self._descriptor >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def can_fork() -> bool:
+    """Whether executors can be forked from a zygote here."""
+    return sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
+class ZygoteLauncher:
+    """Has a zygote fork executors, and starts a new zygote when that one ends.
+
+    The interpreter of the zygote starts with the constructor, so that its imports run beside the front's.
+
+    Args:
+        options: What all executors have in common.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._processes: dict[int, _ForkedProcess] = {}
+        self._asked = 0
+        self._failures = 0
+        self._is_closed = False
+        self._spawning: SpawnLauncher | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._zygote, self._control = self._spawn_zygote()
+
+    @property
+    def zygote_pid(self) -> int:
+        """The zygote's process id."""
+        return self._zygote.pid
+
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
+        """Wait until the zygote can fork.
+
+        Raises:
+            InternalError: It does not start.
+        """
+        self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
+        await self._await_zygote()
+
+    def start_one(self) -> None:
+        """Ask for an executor."""
+        if self._spawning is not None:
+            self._spawning.start_one()
+            return
+        self._asked += 1
+        with suppress(OSError):  # a zygote that has ended is noticed by its reader, and asked again after its restart
+            self._control.send(FORK)
+
+    async def close(self) -> None:
+        """End the zygote, and with it all executors."""
+        self._is_closed = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._spawning is not None:
+            await self._spawning.close()
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        await asyncio.to_thread(self._end_zygote)
+        for process in self._processes.values():
+            process.close()
+
+    def abandon(self) -> None:
+        """End the zygote of a server that was never opened."""
+        self._control.close()
+        self._end_zygote()
+
+    def _end_zygote(self) -> None:
+        try:
+            self._zygote.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._zygote.kill()
+            self._zygote.wait()
+
+    def _spawn_zygote(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+                [sys.executable, "-P", "-m", "micromegas_jupyter.executors.zygote", _encode_options(self._options)],
+                env=executor_variables(),
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                # Its own group: an interrupt at the terminal is for the front alone.
+                process_group=0,
+            )
+        return process, mine
+
+    async def _await_zygote(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._control.setblocking(False)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                facts = json.loads(await loop.sock_recv(self._control, _MAX_CONTROL_BYTES) or b"{}")
+        except (OSError, TimeoutError, ValueError):
+            facts = {}
+        if "threads" not in facts:
+            raise InternalError("The process that executors are forked from did not start.")
+        if facts["threads"] != 1:
+            await self._use_spawning(facts["threads"])
+        loop.add_reader(self._control, self._hear)
+
+    async def _use_spawning(self, threads: int) -> None:
+        _LOG.warning(
+            "A library started a thread in the process that executors are forked from, so each executor is a new "
+            "interpreter; starting one takes seconds.",
+            extra={"threads": threads},
+        )
+        self._spawning = SpawnLauncher(self._options)
+        await self._spawning.open(self._on_started, self._on_ended, self._on_failed)
+        asked, self._asked = self._asked, 0
+        for _ in range(asked):
+            self._spawning.start_one()
+
+    def _hear(self) -> None:
+        while not self._is_closed:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_CONTROL_BYTES, 2)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._lose_zygote()
+                return
+            self._take(json.loads(data), descriptors)
+
+    def _take(self, facts: dict[str, Any], descriptors: list[int]) -> None:
+        match facts:
+            case {"started": int(pid)}:
+                self._asked -= 1
+                self._failures = 0
+                process = self._processes[pid] = _ForkedProcess(pid, descriptors[1])
+                self._on_started(process, socket.socket(fileno=descriptors[0]))
+            case {"ended": int(pid)}:
+                self._forget(
+                    pid,
+                    Ended(
+                        code=facts["code"],
+                        cpu_seconds=facts["cpu_seconds"],
+                        max_resident_bytes=facts["max_resident_bytes"],
+                        error=facts["error"],
+                    ),
+                )
+            case {"failed": int(number)}:
+                self._asked -= 1
+                _LOG.error("An executor could not be started: %s.", os.strerror(number))
+                self._on_failed()
+            case {"threads": int(threads)}:
+                self._restart = asyncio.ensure_future(self._use_spawning(threads))
+
+    def _forget(self, pid: int, ended: Ended) -> None:
+        process = self._processes.pop(pid, None)
+        if process is not None:
+            process.close()
+            self._on_ended(pid, ended)
+
+    def _lose_zygote(self) -> None:
+        """Executors ended with the zygote; start another."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._control)
+        self._control.close()
+        _LOG.error("The process that executors are forked from has ended; a new one is started.")
+        for pid in list(self._processes):
+            self._forget(pid, Ended())
+            shutil.rmtree(Path(self._options.spill_directory) / str(pid), ignore_errors=True)
+        self._restart = loop.create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        while True:
+            await asyncio.sleep(_RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)])
+            self._failures += 1
+            self._zygote.poll()
+            try:
+                self._zygote, self._control = self._spawn_zygote()
+                await self._await_zygote()
+            except (InternalError, OSError) as error:
+                self._zygote.kill()
+                _LOG.error("The process that executors are forked from could not be started: %s", error)
+                continue
+            asked, self._asked = self._asked, 0
+            for _ in range(asked):
+                self.start_one()
+            return
+
+
+class _SpawnedProcess:
+    """An executor with an interpreter of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if number == getattr(signal, "SIGKILL", signal.SIGTERM):
+                self.process.kill()
+            else:
+                self.process.send_signal(number)
+
+
+class SpawnLauncher:
+    """Starts each executor as a new interpreter.
+
+    Args:
+        options: What all executors have in common.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._processes: set[_SpawnedProcess] = set()
+
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
+        """Remember who is told."""
+        self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
+
+    def start_one(self) -> None:
+        """Start an interpreter."""
+        task = asyncio.get_running_loop().create_task(self._run_one())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End all of them."""
+        for process in self._processes:
+            process.process.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def abandon(self) -> None:
+        """Do nothing: no process was started."""
+
+    async def _run_one(self) -> None:
+        try:
+            process, connection = await asyncio.to_thread(self._spawn)
+        except OSError as error:
+            _LOG.error("An executor could not be started: %s.", error.strerror)
+            self._on_failed()
+            return
+        self._processes.add(process)
+        self._on_started(process, connection)
+        code = await _end_of(process.process)
+        self._processes.discard(process)
+        shutil.rmtree(Path(self._options.spill_directory) / str(process.pid), ignore_errors=True)
+        self._on_ended(process.pid, Ended(code=code))
+
+    def _spawn(self) -> tuple[_SpawnedProcess, socket.socket]:
+        mine, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "micromegas_jupyter.executors.worker", _encode_options(self._options)]
+        with theirs:
+            if sys.platform == "win32":
+                process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+                    command, env=executor_variables(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                )
+                if process.stdin is not None:
+                    with process.stdin as pipe:
+                        pipe.write(theirs.share(process.pid))
+            else:
+                process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+                    command, env=executor_variables(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0
+                )
+        return _SpawnedProcess(process), mine
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> int:
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[int] = loop.create_future()
+
+    def wait() -> None:
+        code = process.wait()
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end.set_result, code)
+
+    # A thread of its own: those of the loop's pool are few, and this one waits for as long as the process lives.
+    threading.Thread(target=wait, name="executor-wait", daemon=True).start()
+    return await end
+
+
+def _encode_options(options: WorkerOptions) -> str:
+    values = {one.name: getattr(options, one.name) for one in fields(options)}
+    return json.dumps({**values, "default_conditions": dict(options.default_conditions)})
+
+
+def open_launcher(options: WorkerOptions) -> ZygoteLauncher | SpawnLauncher:
+    """Return the launcher for this system; a zygote begins to start at once."""
+    return ZygoteLauncher(options) if can_fork() else SpawnLauncher(options)

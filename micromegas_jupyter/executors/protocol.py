@@ -1,0 +1,108 @@
+"""What the front and an executor send each other over a pair of sockets.
+
+A message is a head (kind, rows, length) and a body. Requests are pickled, since the front is trusted; answers are bytes
+and JSON, so that an executor which a statement has taken over cannot take over the front. The socket's buffer is the
+flow control: an executor blocks while the front does not read.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.flightsql.error_details import decode_error, encode_error
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+HEAD: Final = struct.Struct("<cII")
+_LENGTH: Final = struct.Struct("<I")
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+_MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
+
+# Front to executor: pickled, but for ROWS.
+PLAN: Final = b"p"  # plan a statement and keep the plan until the next message; answered with PLANNED
+RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
+TABLES: Final = b"t"  # list the tables that a caller sees; answered with LISTED
+INGEST: Final = b"i"  # begin an upload; answered with ACCEPTED
+ROWS: Final = b"d"  # one serialized FlightData of the upload; answered with ACCEPTED
+COMMIT: Final = b"c"  # make the upload durable; answered with END
+
+# Executor to front.
+READY: Final = b"R"  # started
+PLANNED: Final = b"P"  # the IPC schemas of the result and of the parameters
+FRAME: Final = b"F"  # one serialized FlightData, which goes to the client as it is
+LISTED: Final = b"L"  # JSON: names and IPC schemas
+ACCEPTED: Final = b"A"  # JSON: rows so far
+END: Final = b"E"  # JSON: statistics; the executor is idle again
+ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle again
+
+#: After one of these the executor waits for the next request.
+LAST: Final = frozenset({PLANNED, LISTED, END, ERROR})
+
+
+def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
+    """Send pieces over a blocking socket without joining them."""
+    views = [memoryview(piece) for piece in pieces]
+    first = 0
+    while first < len(views):
+        sent = connection.sendmsg(views[first : first + _MAX_PIECES])
+        while sent and sent >= len(views[first]):
+            sent -= len(views[first])
+            first += 1
+        if sent:
+            views[first] = views[first][sent:]
+
+
+def build_pair(first: bytes, second: bytes) -> bytes:
+    """Return two texts of bytes as one."""
+    return _LENGTH.pack(len(first)) + first + second
+
+
+def parse_pair(body: bytes) -> tuple[bytes, bytes]:
+    """Return what `build_pair` joined.
+
+    Raises:
+        InternalError: It is not a pair.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(body)
+    except struct.error:
+        raise InternalError("An executor's answer cannot be read.") from None
+    middle = _LENGTH.size + length
+    return body[_LENGTH.size : middle], body[middle:]
+
+
+def build_error(error: MicromegasError, facts: dict[str, object]) -> bytes:
+    """Return the body of an ERROR: the error, and what else is known."""
+    told = {**facts, "error": encode_error(error).decode()}
+    if isinstance(error, ResourcesExhausted) and error.limit is not None:
+        told["limit"] = error.limit
+    return json.dumps(told).encode()
+
+
+def parse_error(facts: dict[str, Any]) -> MicromegasError:
+    """Return the error in the body of an ERROR."""
+    error = decode_error(str(facts.get("error", "")).encode()) or InternalError("The statement failed.")
+    limit = facts.get("limit")
+    if isinstance(error, ResourcesExhausted) and isinstance(limit, str):
+        error.limit = limit
+    return error
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in the body of an answer.
+
+    Raises:
+        InternalError: It is none.
+    """
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InternalError("An executor's answer cannot be read.")
+    return found

@@ -1,0 +1,88 @@
+"""How many executors there are, and how much they and one statement may use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB: Final = 1024 * 1024
+#: Address space that one executor may write to (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
+DATA_LIMIT_BYTES: Final = 2048 * MIB
+#: What the operators of one statement share; decoding and results come on top.
+_MAX_MEMORY_POOL_BYTES: Final = 512 * MIB
+
+
+def default_places() -> int:
+    """Return how many long statements run at once by default: one for two processors."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, processors // 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What every executor of a server has in common. Nothing secret: it is an argument of the zygote.
+
+    Attributes:
+        lake: The folder that uploads go to; None where the server only reads.
+        denials_file: The file of denied queries; None without denials.
+        spill_directory: Where each executor has a folder of its own for temporary files.
+        memory_pool_bytes: What the operators of one statement may take from the engine's pool.
+        data_limit_bytes: The executor's RLIMIT_DATA; None for no limit.
+        spill_limit_bytes: What one statement may write to its temporary folder.
+        max_statement_bytes: The longest statement, in UTF-8 bytes.
+        planning_seconds: CPU time that planning may take.
+        default_conditions: By table, a condition in SQL for callers who are not administrators and have no roles.
+    """
+
+    lake: str | None
+    denials_file: str | None
+    spill_directory: str
+    memory_pool_bytes: int = _MAX_MEMORY_POOL_BYTES
+    data_limit_bytes: int | None = DATA_LIMIT_BYTES
+    spill_limit_bytes: int = 8192 * MIB
+    max_statement_bytes: int = 131072
+    planning_seconds: float = 10.0
+    default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """The pool of one server.
+
+    Attributes:
+        max_executors: Processes, and so statements that run at once.
+        spare_executors: Idle ones that are started ahead of demand.
+        max_idle_executors: Idle ones that are kept when demand falls.
+        max_uploads: Uploads that run at once, each in an executor of its own besides these.
+        max_per_caller: Statements of one caller that run at once.
+        queue_timeout_seconds: How long a statement waits for an executor.
+        statement_timeout_seconds: How long a statement may take, waiting included; None for any time.
+        write_timeout_seconds: How long a client may take no data before its statement is ended.
+        memory_bytes: Private memory of all executors together; above it the largest statement is ended.
+        max_ended_per_caller: Statements of one caller that may be ended for memory, a crash or their deadline within a
+            minute, before the caller has to wait a minute; 0 for any number.
+        long_places: Long statements that run at once; further ones take turns with them.
+    """
+
+    max_executors: int = 40
+    spare_executors: int = 4
+    max_idle_executors: int = 16
+    max_uploads: int = 16
+    max_per_caller: int = 16
+    queue_timeout_seconds: float = 60.0
+    statement_timeout_seconds: float | None = 1800.0
+    write_timeout_seconds: float = 300.0
+    memory_bytes: int = 4096 * MIB
+    max_ended_per_caller: int = 20
+    long_places: int = field(default_factory=default_places)
+
+    def __post_init__(self) -> None:
+        counts = (self.max_executors, self.spare_executors, self.max_idle_executors, self.max_per_caller)
+        waits = (self.queue_timeout_seconds, self.write_timeout_seconds, self.statement_timeout_seconds or 1.0)
+        if min(*counts, self.long_places, self.memory_bytes) < 1 or min(waits) <= 0 or self.max_ended_per_caller < 0:
+            raise ValueError("the limits of a pool are one or more, its times are longer than nothing")

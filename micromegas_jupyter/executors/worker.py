@@ -1,0 +1,479 @@
+"""One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment.
+
+All of it blocks; nothing here watches, waits or recovers. Whoever ends the process ends the statement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
+from micromegas_jupyter.engine.denial_store import DenialStore
+from micromegas_jupyter.engine.denials import check_match
+from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.requests import decode_statement
+from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
+from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.telemetry.descriptions import with_remarks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from micromegas_jupyter.contracts import AuthContext, TableSnapshot
+    from micromegas_jupyter.engine.contract import PlannedQuery
+    from micromegas_jupyter.executors.requests import Output, Statement
+    from micromegas_jupyter.executors.settings import WorkerOptions
+
+STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
+STANDARD_ERROR: Final = "stderr"
+_MAX_LOG_CHARACTERS: Final = 8192
+_MAX_ERROR_BYTES: Final = 64 * 1024
+_MAX_LOG_RECORDS: Final = 16
+_FLUSH_BYTES: Final = 64 * 1024
+_FLUSH_SECONDS: Final = 0.05
+_MIB: Final = 1024 * 1024
+_PARAMETER_LIMITS: Final = ParameterLimits()
+_LOG: Final = logging.getLogger("micromegas_jupyter.engine")
+
+
+class _ToldTables:
+    """The tables that the front told last; implements `contracts.TableSource`."""
+
+    def __init__(self) -> None:
+        self.tables: Sequence[TableSnapshot] = ()
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        return self.tables
+
+
+class _LogRecords(logging.Handler):
+    """Keeps what is logged until the front can be told."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._records: list[tuple[int, str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._records) < _MAX_LOG_RECORDS:
+            text = self.format(record)[:_MAX_LOG_CHARACTERS]
+            self._records.append((record.levelno, record.name, text))
+
+    def take(self) -> list[tuple[int, str, str]]:
+        records, self._records = self._records, []
+        return records
+
+
+class Worker:
+    """Answers the front's requests, one after another.
+
+    Args:
+        front: The socket to the front.
+        options: What all executors have in common.
+        uses_native_reader: Whether the engine's own file reader has passed its self-test.
+    """
+
+    def __init__(self, front: socket.socket, options: WorkerOptions, *, uses_native_reader: bool) -> None:
+        self._front = front
+        self._options = options
+        self._tables = _ToldTables()
+        self._denials = None
+        if options.denials_file is not None:
+            self._denials = DenialStore(Path(options.denials_file), check_match=check_match)
+        self._engine = DataFusionEngine(
+            self._tables,
+            EngineSettings(
+                memory_limit_bytes=options.memory_pool_bytes,
+                spill_limit_bytes=options.spill_limit_bytes,
+                max_statement_bytes=options.max_statement_bytes,
+                default_conditions=dict(options.default_conditions),
+            ),
+            denials=self._denials,
+            reader=NativeReader() if uses_native_reader else DatasetReader(),
+        )
+        self._plan_id = 0
+        self._planned: PlannedQuery | None = None
+        self._upload: UploadStream | None = None
+        self._log = _LogRecords()
+        logging.getLogger().addHandler(self._log)
+        self._memory = _MemoryMeter()
+        self._started = self._cpu_seconds = 0.0
+        self._planned_at: float | None = None
+        self._received = bytearray()
+        self._held: list[Any] = []
+        self._is_computing = False
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._flush_on_timer)
+
+    def serve(self) -> None:
+        """Answer until the front is gone."""
+        self._engine.warm()
+        self._memory = _MemoryMeter()
+        facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
+        self._send(protocol.READY, json.dumps(facts).encode())
+        while (message := self._receive()) is not None:
+            self._answer(*message)
+
+    def _receive(self) -> tuple[bytes, bytes] | None:
+        received, head = self._received, protocol.HEAD
+        while len(received) < head.size or len(received) < head.size + head.unpack_from(received)[2]:
+            chunk = self._front.recv(_MIB)
+            if not chunk:
+                return None
+            received += chunk
+        kind, _, length = head.unpack_from(received)
+        body = bytes(memoryview(received)[head.size : head.size + length])
+        del received[: head.size + length]
+        return kind, body
+
+    def _answer(self, kind: bytes, body: bytes) -> None:
+        self._held = []
+        try:
+            if kind in {protocol.ROWS, protocol.COMMIT}:
+                self._continue_upload(kind, body)
+                return
+            if os.fstat(2).st_size > _MAX_ERROR_BYTES:
+                os.ftruncate(2, 0)
+            self._started, self._cpu_seconds, self._planned_at = time.perf_counter(), time.process_time(), None
+            if self._upload is not None:
+                self._upload.abandon()
+                self._upload = None
+            self._begin(kind, body)
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+            self._stop_flush_timer()
+            self._planned, self._held = None, []
+            if self._upload is not None:
+                self._upload.abandon()
+                self._upload = None
+            self._send(protocol.ERROR, protocol.build_error(self._describe(error), self._statistics()))
+
+    def _begin(self, kind: bytes, body: bytes) -> None:
+        planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
+        match kind:
+            case protocol.PLAN | protocol.RUN:
+                statement, output, plan_id, tables = decode_statement(body)
+                self._learn(tables)
+                if kind == protocol.RUN:
+                    is_kept = planned is not None and plan_id == self._plan_id
+                    self._run(planned if planned is not None and is_kept else self._plan(statement), output)
+                    return
+                self._planned = planned = self._plan(statement)
+                self._plan_id = plan_id
+                schemas = (planned.schema, planned.parameter_schema)
+                self._send(protocol.PLANNED, protocol.build_pair(*(one.serialize().to_pybytes() for one in schemas)))
+            case protocol.TABLES:
+                caller, tables = pickle.loads(body)  # noqa: S301 - from the front
+                self._learn(tables)
+                self._send(protocol.LISTED, self._list(caller))
+            case protocol.INGEST:
+                if self._options.lake is None:
+                    raise InternalError("This executor was not told where rows go.")
+                sink = Lake(Path(self._options.lake)).sink()
+                self._upload = UploadStream(sink, pickle.loads(body))  # noqa: S301 - from the front
+                self._send(protocol.ACCEPTED, b'{"rows": 0}')
+            case _:
+                raise InternalError("An executor was asked something that it does not know.")
+
+    def _learn(self, tables: Sequence[TableSnapshot] | None) -> None:
+        if tables is not None:
+            self._tables.tables = tables
+
+    def _plan(self, statement: Statement) -> PlannedQuery:
+        parameters = None
+        if statement.parameters:
+            parameters = decode_parameters(statement.parameters, limits=_PARAMETER_LIMITS)
+        request = StatementRequest(
+            sql=statement.sql,
+            parameters=parameters,
+            time_range=statement.time_range,
+            row_limit=statement.row_limit,
+            preserve_dictionary=statement.preserve_dictionary,
+        )
+        with _cpu_limit(self._options.planning_seconds):
+            planned = self._engine.plan(request, statement.caller)
+        self._planned_at = time.perf_counter()
+        return planned
+
+    def _run(self, planned: PlannedQuery, output: Output) -> None:
+        self._planned_at = self._planned_at or time.perf_counter()
+        encoder = FlightDataEncoder(planned.schema, compression=output.compression)
+        schema = encoder.encode_schema()
+        size = _ResultSize(output)
+        self._held = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]
+        batches, held_bytes = planned.batches(), 0
+        self._start_flush_timer()
+        while (batch := self._next(batches)) is not None:
+            fitting = size.fit(batch)
+            for frame in encoder.encode_pieces(fitting):
+                length = sum(map(len, frame))
+                size.check_message(length)
+                self._held += (protocol.HEAD.pack(protocol.FRAME, 0, length), *frame)
+                held_bytes += length
+                if held_bytes > _FLUSH_BYTES:
+                    held_bytes = 0
+                    self._flush()
+            size.count_rows(fitting.num_rows, of=batch.num_rows)
+        self._stop_flush_timer()
+        end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
+        self._held += (protocol.HEAD.pack(protocol.END, 0, len(end)), end)
+        self._flush()
+
+    def _next(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+        self._is_computing = True
+        try:
+            return next(batches, None)
+        finally:
+            self._is_computing = False
+
+    def _start_flush_timer(self) -> None:
+        """A small result goes in one message with its end; but first rows that wait for more rows do not wait long."""
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, _FLUSH_SECONDS, _FLUSH_SECONDS)
+
+    def _flush_on_timer(self, *_: object) -> None:
+        # The handler may interrupt this thread anywhere; only while the engine computes is no message half sent. The
+        # engine looks for signals once a second.
+        if self._is_computing and self._held:
+            self._flush()
+
+    def _flush(self) -> None:
+        pieces, self._held = self._held, []
+        protocol.send_pieces(self._front, pieces)
+
+    def _list(self, caller: AuthContext) -> bytes:
+        tables = [
+            [name, with_remarks(name, schema).serialize().to_pybytes().hex()]
+            for name, schema in self._engine.tables(caller)
+        ]
+        return json.dumps({"tables": tables}).encode()
+
+    def _continue_upload(self, kind: bytes, body: bytes) -> None:
+        if self._upload is None:
+            raise InternalError("An executor was sent rows of no upload.")
+        if kind == protocol.ROWS:
+            self._upload.take(body)
+            self._send(protocol.ACCEPTED, json.dumps({"rows": self._upload.rows}).encode())
+            return
+        rows = self._upload.commit()
+        self._upload = None
+        self._send(protocol.END, json.dumps({**self._statistics(), "rows": rows}).encode())
+
+    def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
+        """Return what the statement took so far, and what the process holds."""
+        private_bytes, peak_bytes = self._memory.measure()
+        cpu_seconds = time.process_time()
+        facts: dict[str, object] = {
+            "cpu_seconds": cpu_seconds - self._cpu_seconds,
+            "process_cpu_seconds": cpu_seconds,
+            "peak_memory_bytes": peak_bytes,
+            "private_bytes": private_bytes,
+        }
+        if self._planned_at is not None:
+            facts["planning_seconds"] = self._planned_at - self._started
+        if planned is not None:
+            taken = planned.statistics
+            facts |= {
+                "context_init_seconds": taken.context_init_seconds,
+                "execution_seconds": taken.execution_seconds,
+                "bytes_scanned": taken.bytes_scanned,
+                "spilled_bytes": taken.spilled_bytes,
+                "spill_count": taken.spill_count,
+            }
+        if self._denials is not None and self._denials.has_changed:
+            self._denials.has_changed = False
+            facts["has_changed_denials"] = True
+        if records := self._log.take():
+            facts["log"] = records
+        return facts
+
+    def _describe(self, error: BaseException) -> MicromegasError:
+        if isinstance(error, MicromegasError):
+            if isinstance(error, InternalError):
+                _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
+            return error
+        if isinstance(error, MemoryError | pa.ArrowMemoryError):
+            return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
+        _LOG.error("a statement failed unexpectedly", exc_info=error)
+        return InternalError("The server failed to answer.")
+
+    def _stop_flush_timer(self) -> None:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _send(self, kind: bytes, body: bytes) -> None:
+        protocol.send_pieces(self._front, [protocol.HEAD.pack(kind, 0, len(body)), body])
+
+
+class _ResultSize:
+    """Counts what one statement gives, and ends it at the limits."""
+
+    def __init__(self, output: Output) -> None:
+        self._max_rows = output.max_rows
+        self._max_bytes = output.max_bytes
+        self.rows = 0
+        self.bytes = 0
+
+    def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return what of the next rows the result still has room for."""
+        if self._max_rows is None or batch.num_rows <= self._max_rows - self.rows:
+            return batch
+        return batch.slice(0, self._max_rows - self.rows)
+
+    def check_message(self, size: int) -> None:
+        if self._max_bytes is not None and self.bytes + size > self._max_bytes:
+            came = f"at least {self.rows:,} rows came" if self.rows else "it ended among its first rows"
+            raise ResourcesExhausted(
+                f"The result is larger than the {self._max_bytes / _MIB:,g} MiB that this server sends for one query; "
+                f"{came}.",
+                limit="result_bytes",
+            )
+        self.bytes += size
+
+    def count_rows(self, sent: int, *, of: int) -> None:
+        self.rows += sent
+        if sent < of:
+            raise ResourcesExhausted(
+                f"The result has more rows than the {self._max_rows:,} that this server sends for one query; "
+                f"{self.rows:,} rows came.",
+                limit="rows",
+            )
+
+
+@contextlib.contextmanager
+def _cpu_limit(seconds: float) -> Iterator[None]:
+    """Have the system end this process (SIGPROF) when the body takes more CPU time; time that it is stopped is none."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+class _MemoryMeter:
+    """Tells how much memory this process has beyond what it had at its start; 0 where the system does not tell.
+
+    The file is kept open: this is read for every statement, and getrusage(2) takes longer the more threads there are.
+    """
+
+    def __init__(self) -> None:
+        self._status = -1
+        with contextlib.suppress(OSError):
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        self.first_private, self.first_peak, self.first_resident = self._read()
+        self._last_peak = self.first_peak
+
+    def measure(self) -> tuple[int, int]:
+        """Return the private memory now, and the memory at the peak of the time since the last call."""
+        private, peak, resident = self._read()
+        has_grown, self._last_peak = peak > self._last_peak, peak
+        highest = peak if has_grown else resident
+        return max(0, private - self.first_private), max(0, highest - self.first_resident)
+
+    def _read(self) -> tuple[int, int, int]:
+        if self._status < 0:
+            return 0, 0, 0
+        text = os.pread(self._status, 4096, 0)
+        return _kilobytes(text, b"RssAnon:"), _kilobytes(text, b"VmHWM:"), _kilobytes(text, b"VmRSS:")
+
+
+def _kilobytes(text: bytes, name: bytes) -> int:
+    start = text.find(name)
+    return 0 if start < 0 else int(text[start + len(name) : text.index(b"kB", start)]) * 1024
+
+
+def limit_process(options: WorkerOptions) -> None:
+    """Limit what this process may take: memory, stack, no core dumps; first in line when the machine runs out."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    def limit(what: int, value: int) -> None:
+        highest = resource.getrlimit(what)[1]
+        wanted = value if highest == resource.RLIM_INFINITY else min(value, highest)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(what, (wanted, highest if what == resource.RLIMIT_STACK else wanted))
+
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_STACK, STACK_BYTES)
+    if options.data_limit_bytes is not None:
+        limit(resource.RLIMIT_DATA, options.data_limit_bytes)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+def use_own_folder(options: WorkerOptions) -> Path:
+    """Have this process keep temporary files, and what it writes to standard error, in a folder of its own."""
+    folder = Path(options.spill_directory) / str(os.getpid())
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    with (folder / STANDARD_ERROR).open("ab") as stream:
+        os.dup2(stream.fileno(), 2)
+    return folder
+
+
+def run(front: socket.socket, options: WorkerOptions, *, uses_native_reader: bool) -> None:
+    """Be an executor until the front is gone."""
+    use_own_folder(options)
+    limit_process(options)
+    Worker(front, options, uses_native_reader=uses_native_reader).serve()
+
+
+def passes_self_test() -> bool:
+    """Return whether the engine's own reader of files gives the right rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        return isinstance(choose_reader(Path(folder)), NativeReader)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, where the system does not see to it."""
+    while os.getppid() == parent:
+        threading.Event().wait(0.5)
+    os._exit(1)
+
+
+def main() -> None:
+    """Run a process that was not forked as an executor: options as argument, the socket as standard input."""
+    options: WorkerOptions = _read_options(sys.argv[1])
+    if sys.platform == "win32":
+        front = socket.fromshare(sys.stdin.buffer.read())
+    else:
+        front = socket.socket(fileno=os.dup(0))
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        run(front, options, uses_native_reader=passes_self_test())
+    except BaseException:  # noqa: BLE001 - the front reads it from the folder
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _read_options(text: str) -> WorkerOptions:
+    from micromegas_jupyter.executors.settings import WorkerOptions
+
+    return WorkerOptions(**json.loads(text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The process that executors are forked from: everything imported, one thread, nothing secret.
+
+Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow's jemalloc start threads at import
+unless `VARIABLES` say otherwise; before each fork the threads are counted. The front asks for executors over a socket
+and gets each one's own socket and process descriptor; it learns how they end, since this process is their parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from micromegas_jupyter.executors.settings import WorkerOptions
+
+VARIABLES: Final = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    # Otherwise the engine's allocator takes 2 GiB at its start, which would count against RLIMIT_DATA.
+    "MIMALLOC_ARENA_EAGER_COMMIT": "0",
+}
+FORK: Final = b"F"
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_MAX_ERROR_BYTES: Final = 2048
+
+
+class Zygote:
+    """Forks executors when the front asks, and tells it how they end.
+
+    Args:
+        front: The control socket (SOCK_SEQPACKET).
+        options: What all executors have in common.
+    """
+
+    def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
+        # pyarrow loads pandas where there is one, for half of the time and memory of all imports; executors need none.
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+        from micromegas_jupyter.executors import worker
+
+        self._front = front
+        self._options = options
+        self._worker = worker
+        self._libc = ctypes.CDLL(None)
+        hide_memory()
+        self._own_pid = os.getpid()
+        self._uses_native_reader = True
+        self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = wake
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for ignored in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)
+        self._loop = selectors.DefaultSelector()
+        self._loop.register(front, selectors.EVENT_READ)
+        self._loop.register(self._woken, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Fork and reap until the front is gone; executors end with this process."""
+        if (threads := _thread_count()) == 1:
+            self._uses_native_reader = self._self_test()
+            gc.collect()
+            gc.freeze()  # the garbage collector of a child then writes to no page that it shares with this process
+        self._tell(threads=threads)
+        while True:
+            for key, _ in self._loop.select():
+                if key.fileobj is self._front:
+                    if not self._front.recv(64):
+                        return
+                    self._fork()
+                else:
+                    os.read(self._woken, 4096)
+                    self._reap()
+
+    def _tell(self, *descriptors: int, **facts: object) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._front, [json.dumps(facts).encode()], list(descriptors))
+
+    def _self_test(self) -> bool:
+        """Test the engine in a child, since it starts threads."""
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if self._worker.passes_self_test() else 1
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def _fork(self) -> None:
+        if (threads := _thread_count()) != 1:
+            self._tell(threads=threads)
+            return
+        theirs, ours = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(failed=error.errno)
+            return
+        if pid == 0:
+            code = 1
+            try:
+                theirs.close()
+                self._become_executor(ours)
+                code = 0
+            finally:
+                os._exit(code)
+        process = os.pidfd_open(pid)
+        self._tell(theirs.fileno(), process, started=pid)
+        os.close(process)
+        theirs.close()
+        ours.close()
+
+    def _become_executor(self, front: socket.socket) -> None:
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._own_pid:
+            return  # the zygote ended before it was asked for
+        os.setpgid(0, 0)  # one niceness and one signal for all threads
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._loop.close()
+        self._front.close()
+        os.close(self._woken)
+        os.close(self._wake)
+        self._worker.run(front, self._options, uses_native_reader=self._uses_native_reader)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if not pid:
+                    return
+                folder = Path(self._options.spill_directory) / str(pid)
+                self._tell(
+                    ended=pid,
+                    code=os.waitstatus_to_exitcode(status),
+                    cpu_seconds=usage.ru_utime + usage.ru_stime,
+                    max_resident_bytes=usage.ru_maxrss * 1024,
+                    error=_last_words(folder / self._worker.STANDARD_ERROR),
+                )
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _thread_count() -> int:
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - before each fork: Path allocates more
+
+
+def _last_words(path: Path) -> str:
+    """Return the end of what a process wrote to standard error."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _MAX_ERROR_BYTES))
+            return stream.read(_MAX_ERROR_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    """Run the zygote: options as argument, the control socket as standard input."""
+    front = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    options = WorkerOptions(**json.loads(sys.argv[1]))
+    Zygote(front, options).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,536 @@
+"""What executors cost and what they bring, beside the version before and pyarrow's own server; printed, never judged.
+
+`MICROMEGAS_BENCHMARK_BASELINE` names a checkout of the version before; without it only this one and its peers are
+measured. All servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what
+else the machine does hits both. A ratio is this version's figure by the other's: the median of the rounds, with the
+least and the greatest behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import adbc_driver_flightsql.dbapi
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from adbc_driver_flightsql import DatabaseOptions
+from pyarrow import flight
+
+from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+from tests.benchmarks.flight_peer import MEMORY_TICKET
+from tests.benchmarks.measuring import load_text
+from tests.integration.executors.server_process import CHECKOUT, ROOT, ServerProcess, supported_options, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+BASELINE = os.environ.get("MICROMEGAS_BENCHMARK_BASELINE")
+NEW, BEFORE, PEER = "this version", "the version before", "pyarrow.flight"
+CALL_SECONDS = 600
+CLIENTS = 8
+HEAVY_CLIENTS = 16
+# Of all small clients together, so few that an idle machine hardly notices.
+SMALL_CALLS_A_SECOND, SMALL_CLIENTS = 40, 4
+COLUMNS = 5
+HOURS = 2
+
+CALLERS = [f"caller-{number}" for number in range(HEAVY_CLIENTS + 1)]
+KEYS = {name: f"a-key-for-benchmarks-only-of-{name}" for name in CALLERS}
+SMALL_KEY = KEYS[CALLERS[-1]]
+
+FEW_ROWS, MANY_ROWS = 10_000, 4_000_000
+LOOKUP = "SELECT * FROM few WHERE key = 77"
+HEAVY = (
+    "SELECT key, count(*), avg(amount) FROM many GROUP BY key ORDER BY 2 DESC LIMIT 10",
+    "SELECT key % 1000, count(DISTINCT key) FROM many GROUP BY 1",
+    "SELECT a.key, count(*) FROM many a JOIN many b ON a.key = b.key GROUP BY 1 LIMIT 5",
+    "SELECT * FROM many ORDER BY amount LIMIT 100000",
+)
+# It would take hours, and gives rows all the time.
+HOUR_LONG = "SELECT value FROM generate_series(1, 100000000000000) WHERE value % 499 = 3"
+ALL_ROWS = "SELECT * FROM rows"
+# The engine makes one column and gives it five times, which costs next to nothing: what is measured is the way out.
+FROM_MEMORY = "SELECT {columns} FROM generate_series(1, {{rows}})".format(
+    columns=", ".join(f"value AS c{number}" for number in range(COLUMNS))
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server.
+
+    Attributes:
+        uri: Its address.
+        cpu_seconds: What its processes have used so far.
+    """
+
+    uri: str
+    cpu_seconds: Callable[[], float]
+
+
+@dataclass
+class Rounds:
+    """Figures of servers that took turns, one for each round."""
+
+    figures: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, figure: float) -> None:
+        self.figures.setdefault(name, []).append(figure)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.figures[name])
+
+    def ratio(self, other: str, name: str = NEW) -> str:
+        ratios = sorted(new / old for new, old in zip(self.figures[name], self.figures[other], strict=True) if old)
+        if not ratios:
+            return "no ratio"
+        return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+    def ratios(self) -> str:
+        return ", ".join(f"to {other} {self.ratio(other)}" for other in self.figures if other != NEW)
+
+
+def in_turns(names: list[str], rounds: int) -> Iterator[str]:
+    """Yield the names in turn, in every second round backwards."""
+    for number in range(rounds):
+        yield from names if number % 2 == 0 else reversed(names)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _write(folder: Path, name: str, table: pa.Table) -> None:
+    (folder / name).mkdir()
+    pq.write_table(table, folder / name / "part.parquet", row_group_size=200_000)
+
+
+def _keys_and_amounts(count: int) -> pa.Table:
+    numbers = np.arange(count)
+    # In no order, each about four times; in the small table one by one.
+    keys = numbers if count == FEW_ROWS else numbers * 2654435761 & 0xFFFFF
+    return pa.table({"key": keys, "amount": keys / 7})
+
+
+@pytest.fixture(scope="module")
+def row_count(pytestconfig: pytest.Config) -> int:
+    return 10_000_000 if pytestconfig.getoption("--long") else 1_000_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
+    """Three tables: `rows` with five columns, `many` for heavy statements, `few` for look-ups."""
+    found = tmp_path_factory.mktemp("tables")
+    numbers = np.arange(row_count)
+    names = pa.array([f"name-{number}" for number in range(5000)])
+    rows = {
+        "id": numbers,
+        "part": numbers % 1000,
+        "amount": numbers / 3,
+        "time": pa.array(numbers * 1_000_007).cast(pa.timestamp("ns", "UTC")),
+        "name": names.take(pa.array(numbers % 5000)),
+    }
+    _write(found, "rows", pa.table(rows))
+    _write(found, "many", _keys_and_amounts(MANY_ROWS))
+    _write(found, "few", _keys_and_amounts(FEW_ROWS))
+    return found
+
+
+@pytest.fixture(scope="module")
+def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
+    """This version's server, and that of the version before."""
+    checkouts = {NEW: CHECKOUT} | ({BEFORE: Path(BASELINE)} if BASELINE else {})
+    with ExitStack() as stack:
+        found = {}
+        for name, checkout in checkouts.items():
+            options = supported_options([("--no-telemetry",)], checkout=checkout)
+            own = tmp_path_factory.mktemp("server")
+            server = ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=checkout)
+            stack.enter_context(server)
+            found[name] = Served(server.uri, server.cpu_seconds)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def peer(folder: Path) -> Iterator[Served]:
+    """pyarrow's own Flight server over the same tables."""
+    command = [sys.executable, "-m", "tests.benchmarks.flight_peer", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        process = psutil.Process(child.pid)
+        yield Served(child.stdout.readline().strip(), lambda: sum(process.cpu_times()[:2]))
+        child.terminate()
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text} ({load_text()})")
+
+    return say
+
+
+@contextmanager
+def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[bytes, float], tuple[int, int]]]:
+    """Yield what reads a ticket's rows and returns how many there are, and their bytes."""
+    headers = [(b"authorization", f"Bearer {key}".encode())]
+    # Without this all clients of a process share one connection.
+    with flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
+
+        def drain(ticket: bytes, timeout: float = CALL_SECONDS) -> tuple[int, int]:
+            options = flight.FlightCallOptions(headers=headers, timeout=timeout)
+            rows = size = 0
+            for chunk in client.do_get(flight.Ticket(ticket), options):
+                rows += chunk.data.num_rows
+                size += chunk.data.get_total_buffer_size()
+            return rows, size
+
+        yield drain
+
+
+@contextmanager
+def small_query(served: Served, sql: str, *, is_adbc: bool, is_peer: bool) -> Iterator[Callable[[], object]]:
+    """Yield what runs a statement on a connection of its own."""
+    if is_adbc:
+        settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {SMALL_KEY}"}
+        with (
+            adbc_driver_flightsql.dbapi.connect(served.uri, db_kwargs=settings, autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+
+            def execute() -> object:
+                cursor.execute(sql)
+                return cursor.fetchall()
+
+            yield execute
+        return
+    ticket = sql.encode() if is_peer else statement_ticket(sql)
+    with flight_client(served) as drain:
+        yield lambda: drain(ticket, CALL_SECONDS)
+
+
+def calls_a_second(queries: list[Callable[[], object]], seconds: float) -> tuple[float, int]:
+    """Run each query again and again on a thread of its own; return the rate of all, and how many they were."""
+    counts = [0] * len(queries)
+    together = threading.Barrier(len(queries) + 1)
+    stop = threading.Event()
+
+    def run(number: int) -> None:
+        together.wait()
+        while not stop.is_set():
+            queries[number]()
+            counts[number] += 1
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(queries))]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    started = SYSTEM_CLOCK.monotonic()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (SYSTEM_CLOCK.monotonic() - started), sum(counts)
+
+
+@pytest.mark.parametrize(
+    ("title", "sql", "is_adbc"),
+    [
+        ("look-up", LOOKUP, False),
+        ("look-up by ADBC", LOOKUP, True),
+        ("SELECT 1 + 1", "SELECT 1 + 1 AS two", False),
+        ("SELECT 1", "SELECT 1 AS one", False),
+    ],
+    ids=["look-up", "ADBC look-up", "SELECT 1+1", "SELECT 1"],
+)
+def test_small_statements_of_eight_clients(  # noqa: PLR0917
+    versions: dict[str, Served],
+    peer: Served,
+    say: Callable[[str], None],
+    title: str,
+    sql: str,
+    is_adbc: bool,
+    pytestconfig: pytest.Config,
+) -> None:
+    rounds, seconds = (16, 3.0) if pytestconfig.getoption("--long") else (4, 1.0)
+    # pyarrow's server speaks Flight, not Flight SQL.
+    servers = versions if is_adbc else versions | {PEER: peer}
+    rates, cpu = Rounds(), Rounds()
+    with ExitStack() as stack:
+        queries = {
+            name: [
+                stack.enter_context(small_query(served, sql, is_adbc=is_adbc, is_peer=name == PEER))
+                for _ in range(CLIENTS)
+            ]
+            for name, served in servers.items()
+        }
+        for name in servers:
+            calls_a_second(queries[name], 0.5)
+
+        for name in in_turns(list(servers), rounds):
+            before = servers[name].cpu_seconds()
+            rate, count = calls_a_second(queries[name], seconds)
+            rates.add(name, rate)
+            cpu.add(name, (servers[name].cpu_seconds() - before) / count * 1e3)
+
+    assert all(len(found) == rounds for found in rates.figures.values())
+    lines = [f"  {name}: {rates.median(name):.0f} a second, {cpu.median(name):.1f} ms CPU each" for name in servers]
+    say("\n".join([f"{title}, {CLIENTS} clients; rates {rates.ratios()}; CPU {cpu.ratios()}", *lines]))
+
+
+@pytest.mark.parametrize("source", ["memory", "Parquet"])
+def test_ten_million_rows(  # noqa: PLR0917
+    versions: dict[str, Served],
+    peer: Served,
+    say: Callable[[str], None],
+    row_count: int,
+    source: str,
+    pytestconfig: pytest.Config,
+) -> None:
+    is_long = pytestconfig.getoption("--long")
+    sql = FROM_MEMORY.format(rows=row_count) if source == "memory" else ALL_ROWS
+    peers = MEMORY_TICKET.format(rows=row_count, columns=COLUMNS) if source == "memory" else sql
+    servers = versions | {PEER: peer}
+    tickets = {name: peers.encode() if name == PEER else statement_ticket(sql) for name in servers}
+    speeds, cpu = Rounds(), Rounds()
+    with ExitStack() as stack:
+        drains = {name: stack.enter_context(flight_client(served)) for name, served in servers.items()}
+        for name in servers:
+            drains[name](tickets[name], CALL_SECONDS)
+
+        for name in in_turns(list(servers), 8 if is_long else 3):
+            before, started = servers[name].cpu_seconds(), SYSTEM_CLOCK.monotonic()
+            rows, size = drains[name](tickets[name], CALL_SECONDS)
+            speeds.add(name, size / (SYSTEM_CLOCK.monotonic() - started) / 1e6)
+            cpu.add(name, servers[name].cpu_seconds() - before)
+            assert rows == row_count
+
+    lines = [f"  {name}: {speeds.median(name):.0f} MB/s, {cpu.median(name):.2f} s CPU" for name in servers]
+    title = f"{row_count:,} rows × {COLUMNS} columns from {source}, one client"
+    say("\n".join([f"{title}; speed {speeds.ratios()}; CPU {cpu.ratios()}", *lines]))
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_compressed_rows(
+    versions: dict[str, Served], say: Callable[[str], None], compression: str, pytestconfig: pytest.Config
+) -> None:
+    """On loopback compression cannot pay; this tells what it costs."""
+    seconds = Rounds()
+    plain = [(b"authorization", f"Bearer {SMALL_KEY}".encode())]
+    ticket = flight.Ticket(statement_ticket(ALL_ROWS))
+    headers = {"plain": plain, compression: [*plain, (b"x-micromegas-compression", compression.encode())]}
+    with flight.connect(versions[NEW].uri) as client:
+        for name in in_turns(list(headers), 8 if pytestconfig.getoption("--long") else 3):
+            options = flight.FlightCallOptions(headers=headers[name], timeout=CALL_SECONDS)
+            started = SYSTEM_CLOCK.monotonic()
+            assert sum(chunk.data.num_rows for chunk in client.do_get(ticket, options))
+            seconds.add(name, SYSTEM_CLOCK.monotonic() - started)
+
+    say(f"rows from Parquet with {compression}: speed to uncompressed {seconds.ratio(compression, 'plain')}")
+
+
+class HeavyClients:
+    """Sixteen callers who repeat heavy statements, in a process of their own."""
+
+    def __init__(self, served: Served) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.heavy_clients"]
+        self._child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        keys = [KEYS[name] for name in CALLERS[:HEAVY_CLIENTS]]
+        self._send(json.dumps({"uri": served.uri, "keys": keys, "statements": HEAVY}))
+        assert self._hear() == "begun"
+
+    def _send(self, line: str) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.write(f"{line}\n")
+        self._child.stdin.flush()
+
+    def _hear(self) -> str:
+        assert self._child.stdout is not None
+        return self._child.stdout.readline().strip()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._send("start")
+
+    def stop(self) -> dict[str, int]:
+        """Return how many statements ended since `start`, by outcome."""
+        self._send("stop")
+        found: dict[str, int] = json.loads(self._hear())
+        return found
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+
+@dataclass
+class SmallClients:
+    """Small clients that each begin a statement at fixed times, whether or not the one before has ended in time.
+
+    Attributes:
+        queries: What each of them runs, by a name.
+        late: How long each took, in milliseconds from the time when it should have begun, by that name.
+    """
+
+    queries: list[tuple[str, Callable[[], object]]]
+    late: dict[str, list[float]] = field(default_factory=dict)
+
+    def run(self, seconds: float) -> None:
+        interval = len(self.queries) / SMALL_CALLS_A_SECOND
+        began = SYSTEM_CLOCK.monotonic()
+        found: list[list[float]] = [[] for _ in self.queries]
+
+        def run(number: int) -> None:
+            pause = threading.Event()
+            for call in range(int(seconds / interval)):
+                due = began + (call + number / len(self.queries)) * interval
+                pause.wait(max(0.0, due - SYSTEM_CLOCK.monotonic()))
+                self.queries[number][1]()
+                found[number].append((SYSTEM_CLOCK.monotonic() - due) * 1e3)
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(len(self.queries))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for (name, _), times in zip(self.queries, found, strict=True):
+            self.late.setdefault(name, []).extend(times)
+
+
+def wait_until_quiet(served: Served) -> None:
+    """Wait until a server has done what it was asked for."""
+
+    def is_quiet() -> bool:
+        before = served.cpu_seconds()
+        threading.Event().wait(0.5)
+        return served.cpu_seconds() - before < 0.1
+
+    wait_until(is_quiet, "the server is quiet")
+
+
+def test_small_statements_beside_sixteen_heavy_clients(
+    versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
+) -> None:
+    rounds, seconds = (4, 30.0) if pytestconfig.getoption("--long") else (2, 10.0)
+    statements = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
+    ended: dict[str, dict[str, int]] = {name: {} for name in versions}
+    heavy_seconds = dict.fromkeys(versions, 0.0)
+    with ExitStack() as stack:
+        clients = {
+            (name, is_busy): SmallClients(
+                [
+                    (title, stack.enter_context(small_query(served, sql, is_adbc=False, is_peer=False)))
+                    for _ in range(SMALL_CLIENTS // len(statements))
+                    for title, sql in statements.items()
+                ]
+            )
+            for name, served in versions.items()
+            for is_busy in (False, True)
+        }
+        for name in in_turns(list(versions), rounds):
+            wait_until_quiet(versions[name])
+            clients[name, False].run(seconds)
+            heavy = HeavyClients(versions[name])
+            try:
+                heavy.start()
+                started = SYSTEM_CLOCK.monotonic()
+                clients[name, True].run(2 * seconds)
+                for outcome, count in heavy.stop().items():
+                    ended[name][outcome] = ended[name].get(outcome, 0) + count
+                heavy_seconds[name] += SYSTEM_CLOCK.monotonic() - started
+            finally:
+                heavy.close()
+            wait_until_quiet(versions[name])
+
+    lines = [f"{HEAVY_CLIENTS} heavy clients beside {SMALL_CALLS_A_SECOND} small statements a second"]
+    for name in versions:
+        rate = ended[name].get("ok", 0) / heavy_seconds[name]
+        lines.append(f"  {name}: heavy statements {rate:.2f} a second, outcomes {ended[name]}")
+        for title in statements:
+            alone, busy = clients[name, False].late[title], clients[name, True].late[title]
+            shown = [f"p{percent} {percentile(alone, percent):.1f} → {percentile(busy, percent):.1f} ms"
+                     for percent in (50, 99)]  # fmt: skip
+            ratio = percentile(busy, 99) / percentile(alone, 99)
+            lines.append(f"    {title}: {', '.join(shown)}, ratio of p99 {ratio:.1f} ({len(busy)} beside)")
+    if BEFORE in versions:
+        rates = {name: ended[name].get("ok", 0) / heavy_seconds[name] for name in versions}
+        with suppress(ZeroDivisionError):
+            lines.append(f"  heavy throughput to {BEFORE} {rates[NEW] / rates[BEFORE]:.2f}")
+    say("\n".join(lines))
+
+
+class Streaming:
+    """A caller who reads the rows of an hour-long statement; `came` are the times at which some came."""
+
+    def __init__(self, served: Served, key: str) -> None:
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        self._client = flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)])
+        options = flight.FlightCallOptions(headers=headers, timeout=CALL_SECONDS)
+        self.came: list[float] = []
+        self.rows = 0
+        self._reader: Any = None
+        self._ticket = flight.Ticket(statement_ticket(HOUR_LONG))
+        self._options = options
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with suppress(pa.ArrowException, OSError):  # it is cancelled, or refused: then nothing came
+            self._reader = self._client.do_get(self._ticket, self._options)
+            for chunk in self._reader:
+                self.rows += chunk.data.num_rows
+                self.came.append(SYSTEM_CLOCK.monotonic())
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+        self._client.close()
+
+
+def _rows_a_second(served: Served, key: str, seconds: float) -> tuple[float, float]:
+    """Return how many rows a second an hour-long statement gives, and the longest time without any."""
+    stream = Streaming(served, key)
+    started = SYSTEM_CLOCK.monotonic()
+    threading.Event().wait(seconds)
+    ended = SYSTEM_CLOCK.monotonic()
+    rows, times = stream.rows, [started, *stream.came, ended]
+    stream.close()
+    return rows / (ended - started), max(later - earlier for earlier, later in pairwise(times))
+
+
+def test_a_heavy_statement_beside_hour_long_ones(
+    versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
+) -> None:
+    seconds = 60.0 if pytestconfig.getoption("--long") else 15.0
+    lines = [f"rows of a heavy statement beside {HOURS} of another caller that take hours, for {seconds:.0f} s"]
+    for name, served in versions.items():
+        wait_until_quiet(served)
+        alone, _ = _rows_a_second(served, KEYS[CALLERS[0]], seconds)
+        wait_until_quiet(served)
+        hours = [Streaming(served, KEYS[CALLERS[1]]) for _ in range(HOURS)]
+        before = served.cpu_seconds()
+        wait_until(lambda served=served, before=before: served.cpu_seconds() - before > 2.0, "they run")
+        beside, gap = _rows_a_second(served, KEYS[CALLERS[0]], seconds)
+        for hour in hours:
+            hour.close()
+        wait_until_quiet(served)
+        assert alone > 0
+        lines.append(f"  {name}: {beside / alone:.2f} of its speed alone, at most {gap:.1f} s without a row")
+    say("\n".join(lines))

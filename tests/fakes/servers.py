@@ -1,0 +1,155 @@
+"""Real executors, and a real server over them, for tables that a test wrote.
+
+The processes that executors are forked from take a second to start, so they outlive the servers that use them: the
+next server with the same options takes one over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import signal
+import tempfile
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import SpawnLauncher, ZygoteLauncher, can_fork
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from tests.fakes.fixed_tables import FixedTables
+from tests.fakes.validator import FakeValidator
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from micromegas_jupyter.contracts import TableSource, TokenValidator
+    from micromegas_jupyter.executors.processes import Ended, OnEnded, OnStarted, Process
+
+_CLOSE_SECONDS: Final = 30.0
+
+NUMBERS: Final = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n)"
+WORDS: Final = "SELECT arrow_cast(w, 'Dictionary(Int32, Utf8)') AS word FROM (VALUES ('a'), ('b'), ('a')) AS t(w)"
+LARGE: Final = "SELECT value AS n FROM generate_series(0, 999999)"
+ENDLESS: Final = "SELECT value AS n FROM generate_series(1, 1000000000000)"
+#: Gives three rows and then no more, though it does not end.
+WAITING: Final = (
+    f"{NUMBERS} UNION ALL SELECT count(*) FROM generate_series(1, 1000000000) AS a, generate_series(1, 1000000000) AS b"
+)
+FAILS_LATE: Final = "SELECT 1 / (value - 900000) AS n FROM generate_series(1, 1000000)"
+#: Takes all memory that it may have, at once.
+HUGE: Final = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
+
+
+class LastingZygote(ZygoteLauncher):
+    """Serves one pool after another; ends with the test run."""
+
+    _is_open = False
+
+    @property
+    def worker_options(self) -> WorkerOptions:
+        return self._options
+
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
+        if not self._is_open:
+            self._is_open = True
+            await super().open(on_started, on_ended, on_failed)
+            return
+        self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
+        asyncio.get_running_loop().add_reader(self._control, self._hear)
+
+    async def close(self) -> None:
+        """End the executors only, and hear of all their ends, so that the next pool hears of none."""
+        all_ended = asyncio.Event()
+
+        def end(process: Process, connection: socket.socket) -> None:
+            connection.close()
+            process.signal(signal.SIGKILL)
+
+        def note_end(_pid: int = 0, _ended: Ended | None = None) -> None:
+            if not (self._processes or self._asked):
+                all_ended.set()
+
+        self._on_started, self._on_ended, self._on_failed = end, note_end, note_end
+        for process in self._processes.values():
+            process.signal(signal.SIGKILL)
+        note_end()
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await all_ended.wait()
+        asyncio.get_running_loop().remove_reader(self._control)
+        if self._restart is None:
+            _UNUSED[_key(self._options)].append(self)
+        else:  # it was killed by the test, and another one may be about to start
+            self._restart.cancel()
+            self.abandon()
+
+
+_UNUSED: Final[defaultdict[WorkerOptions, list[LastingZygote]]] = defaultdict(list)
+
+
+def _key(options: WorkerOptions) -> WorkerOptions:
+    return replace(options, spill_directory="")
+
+
+@atexit.register
+def _end_unused() -> None:
+    for zygotes in _UNUSED.values():
+        for zygote in zygotes:
+            zygote.abandon()
+
+
+def build_pool(
+    tables: TableSource | None = None, *, worker: dict[str, Any] | None = None, lasts: bool = True, **settings: Any
+) -> Pool:
+    """Return a pool that is not open yet.
+
+    Args:
+        tables: What statements read.
+        worker: Fields of `WorkerOptions`.
+        lasts: Whether the zygote may be another test's, and be used by another after this one.
+        settings: Fields of `PoolSettings`.
+    """
+    options = WorkerOptions(**{"lake": None, "denials_file": None, "spill_directory": "", **(worker or {})})
+    pool_settings = PoolSettings(**{"max_executors": 8, "spare_executors": 1, "long_places": 1, **settings})
+    unused = _UNUSED[options] if lasts else []
+    launcher: ZygoteLauncher | SpawnLauncher
+    if unused:
+        launcher = unused.pop()
+        options = launcher.worker_options
+    else:
+        options = replace(options, spill_directory=_make_spill_folder())
+        kind = (LastingZygote if lasts else ZygoteLauncher) if can_fork() else SpawnLauncher
+        launcher = kind(options)
+    return Pool(launcher, tables or FixedTables(), settings=pool_settings, options=options)
+
+
+def _make_spill_folder() -> str:
+    return str(Path(tempfile.mkdtemp(prefix="spilled")))
+
+
+@contextmanager
+def open_server(
+    pool: Pool | None = None, *, validator: TokenValidator | None = None, is_open: bool = False, **settings: Any
+) -> Iterator[ServerThread]:
+    """Run a server on a free port.
+
+    Args:
+        pool: Runs statements; one without tables when left out.
+        validator: Says who calls; a `FakeValidator` when left out.
+        is_open: Leave authentication out.
+        settings: Fields of `FlightServerSettings`.
+    """
+    server = ServerThread(
+        pool=pool or build_pool(),
+        validator=None if is_open else validator or FakeValidator(),
+        settings=FlightServerSettings(**{"port": 0, **settings}),
+    )
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(grace_seconds=0)

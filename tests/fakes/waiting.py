@@ -1,0 +1,32 @@
+"""Waits for what no event tells: that something has become true."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEADLINE_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.005
+
+
+def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+    """Block until something holds; fail when it does not in time."""
+    deadline = SYSTEM_CLOCK.monotonic() + seconds
+    pause = threading.Event()
+    while not holds():
+        assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        pause.wait(_LOOK_SECONDS)
+
+
+async def until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+    """Let the event loop run until something holds; fail when it does not in time."""
+    deadline = SYSTEM_CLOCK.monotonic() + seconds
+    while not holds():
+        assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,230 @@
+"""`micromegas serve` of any checkout as a black box, and what the operating system says about its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+from micromegas_jupyter.seams import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+ROOT = Path(__file__).parents[3]
+# Another checkout's server is tested by the same tests; each test removes such variables from the environment.
+CHECKOUT = Path(os.environ.get("MICROMEGAS_TEST_CHECKOUT", ROOT))
+MIB = 1 << 20
+DEADLINE_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+_MEMORY_POLL_SECONDS = 0.1
+_LOG_TAIL = 3000
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+    """Poll a condition until it holds; fail after `seconds`."""
+    deadline, pause = SYSTEM_CLOCK.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds} s: {what}"
+        pause.wait(_POLL_SECONDS)
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process is there; one that has ended and waits to be reaped is not."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@cache
+def _help_text(checkout: Path) -> str:
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--help"]
+    environ = {**os.environ, "PYTHONPATH": str(checkout)}
+    return subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def supported_options(options: Iterable[tuple[str, ...]], *, checkout: Path) -> list[str]:
+    """Return those options that the checkout's `serve` knows, each a name and its values."""
+    words = set(_help_text(checkout).replace(",", " ").split())
+    return [word for option in options if option[0] in words for word in option]
+
+
+class ServerProcess:
+    """A running server; stopped at the end of its `with` block, with every process that it started.
+
+    Args:
+        folder: For the audit file and the log.
+        lake: The folder that it serves.
+        keys: API keys by the name of their caller; each may read and ingest. Without any, everybody is admin.
+        options: More options of `serve`.
+        memory_mib: Its limit for the memory of all statements.
+        checkout: Whose server it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lake: Path,
+        keys: dict[str, str],
+        options: Iterable[str] = (),
+        memory_mib: int = 2048,
+        checkout: Path = CHECKOUT,
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+        environ |= {"PYTHONPATH": str(checkout), "MICROMEGAS_SERVER_MEMORY_MIB": str(memory_mib)}
+        # An attacker's statements shall all run, and none be refused for what earlier ones did.
+        environ["MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER"] = "0"
+        access = () if keys else ("--disable-auth",)
+        if keys:
+            listed = [
+                {"name": name, "sha256": sha256(key.encode()).hexdigest(), "scopes": ["read", "ingest"]}
+                for name, key in keys.items()
+            ]
+            environ["MICROMEGAS_API_KEYS"] = json.dumps(listed)
+        command = [
+            sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(lake), "--port", "0", "--ready-json",
+            "--audit-log", str(self.audit_file), *access, *options,
+        ]  # fmt: skip
+        with self.log_file.open("wb") as log:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=checkout,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.front = psutil.Process(self._popen.pid)
+        self._seen: set[psutil.Process] = {self.front}
+        assert self._popen.stdout is not None
+        line = self._popen.stdout.readline()
+        assert line, self.log()
+        self.uri: str = json.loads(line)["uri"]
+        self.address = self.uri.removeprefix("grpc://")
+
+    def log(self) -> str:
+        """Return the end of what it has logged."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
+
+    def audit_lines(self, **fields: object) -> list[dict[str, Any]]:
+        """Return the audit lines with these values; a line that is being written is left out."""
+        if not self.audit_file.exists():
+            return []
+        text = self.audit_file.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the server's processes, the front first."""
+        found = [self.front]
+        with suppress(psutil.NoSuchProcess):
+            found += self.front.children(recursive=True)
+        self._seen.update(found)
+        return found
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of the server's processes so far, those included that were reaped."""
+        while True:
+            try:
+                return sum(sum(process.cpu_times()[:4]) for process in self.processes())
+            except psutil.NoSuchProcess:  # one has just been reaped: its time is its parent's now
+                assert is_running(self.front), self.log()
+
+    def busiest(self, seconds: float = 0.3) -> psutil.Process:
+        """Return the process that uses the most processor time, once it has used this much."""
+        before = {process: _own_cpu_seconds(process) for process in self.processes()}
+        found: list[psutil.Process] = []
+
+        def is_found() -> bool:
+            used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()}
+            most = max(used, key=lambda each: used[each])
+            found[:] = [most]
+            return used[most] > seconds
+
+        wait_until(is_found, "a process works")
+        return found[0]
+
+    def zygote(self) -> psutil.Process:
+        """Return the process that forks the executors: the front's child that has children."""
+        children = [child for child in self.front.children() if child.children()]
+        assert len(children) == 1, f"the front has {len(children)} children with children of their own"
+        return children[0]
+
+    def kill_front(self) -> list[psutil.Process]:
+        """Kill the front and return all processes that the server had."""
+        found = self.processes()
+        self._popen.kill()
+        self._popen.wait()
+        return found
+
+    def stop(self) -> None:
+        """Stop it; kill what is left."""
+        with suppress(psutil.NoSuchProcess):
+            self.processes()
+        self._popen.send_signal(signal.SIGTERM)
+        try:
+            self._popen.wait(DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            raise
+        finally:
+            for process in self._seen:
+                with suppress(psutil.NoSuchProcess):  # psutil refuses when the id is another process's by now
+                    process.kill()
+            self._popen.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+
+def _own_cpu_seconds(process: psutil.Process) -> float:
+    with suppress(psutil.NoSuchProcess):
+        return sum(process.cpu_times()[:2])
+    return 0.0
+
+
+class MemoryWatch:
+    """Sums the private memory of a server's processes again and again, and keeps the highest sum."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.peak_bytes = 0
+
+    def _run(self) -> None:
+        while not self._stop.wait(_MEMORY_POLL_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        total = 0
+        for process in self._server.processes():
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                total += process.memory_full_info().uss
+        self.peak_bytes = max(self.peak_bytes, total)
+
+    def __enter__(self) -> Self:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join()

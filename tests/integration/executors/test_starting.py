@@ -1,0 +1,162 @@
+"""How executors start: forked from a zygote, as new interpreters where forking is not safe, again after its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
+from micromegas_jupyter.executors import processes
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import SpawnLauncher, ZygoteLauncher
+from micromegas_jupyter.executors.requests import Output, Statement
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.statements import RunningStatement, run_statement
+from tests.fakes.fixed_tables import FixedTables
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CALLER = AuthContext(subject="ann", issuer="test", auth_type=AuthType.NONE, is_admin=True)
+BOMB = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
+ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000) a(x) JOIN generate_series(1, 1000000) b(y) ON x <> y"
+
+
+@asynccontextmanager
+async def opened(launcher: ZygoteLauncher | SpawnLauncher, options: WorkerOptions) -> AsyncIterator[Pool]:
+    settings = PoolSettings(spare_executors=1, max_executors=4)
+    pool = Pool(launcher, FixedTables([]), settings=settings, options=options)
+    await pool.open()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def ask(pool: Pool, sql: str) -> RunningStatement:
+    """Run a statement to its end."""
+    frames: list[bytes] = []
+
+    async def write(frame: bytes) -> None:
+        frames.append(frame)
+
+    running = RunningStatement(pool, ("test", "ann"))
+    async with running:
+        await run_statement(pool, Statement(sql=sql, caller=CALLER), running, output=Output(), write=write)
+    assert frames
+    return running
+
+
+async def started(pool: Pool, sql: str) -> tuple[asyncio.Task[RunningStatement], int]:
+    """Return a statement that an executor has, and that executor's process id."""
+    task = asyncio.ensure_future(ask(pool, sql))
+    async with asyncio.timeout(30):
+        while not pool.running:
+            await asyncio.sleep(0.01)
+    (running,) = pool.running
+    assert running.executor is not None
+    return task, running.executor.process.pid
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def until_gone(pid: int) -> None:
+    async with asyncio.timeout(5):
+        while is_alive(pid):
+            await asyncio.sleep(0.01)
+
+
+def options_in(folder: Path) -> WorkerOptions:
+    return WorkerOptions(lake=None, denials_file=None, spill_directory=str(folder))
+
+
+def test_new_interpreters_run_and_replace_executors_as_forks_do(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+
+    async def scene() -> None:
+        async with opened(SpawnLauncher(options), options) as pool:
+            assert (await ask(pool, "SELECT 1")).report.rows == 1
+            with pytest.raises(ResourcesExhausted):
+                await ask(pool, BOMB)
+            assert (await ask(pool, "SELECT 2")).report.rows == 1
+
+    asyncio.run(scene())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Arrow's allocator starts a thread of its own where nothing tells it not to; so does OpenBLAS.
+    monkeypatch.setattr(processes, "VARIABLES", {"OPENBLAS_NUM_THREADS": "2", "MIMALLOC_ARENA_EAGER_COMMIT": "0"})
+    options = options_in(tmp_path)
+
+    async def scene() -> None:
+        launcher = ZygoteLauncher(options)
+        async with opened(launcher, options) as pool:
+            running = await ask(pool, "SELECT 1")
+            assert running.executor is not None
+            assert running.executor.process.pid != launcher.zygote_pid
+
+    with caplog.at_level(logging.WARNING, logger="micromegas_jupyter.executors"):
+        asyncio.run(scene())
+    assert "each executor is a new interpreter" in caplog.text
+
+
+def test_a_zygote_that_was_killed_takes_its_executors_along_and_is_replaced(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+
+    async def scene() -> None:
+        launcher = ZygoteLauncher(options)
+        async with opened(launcher, options) as pool:
+            task, pid = await started(pool, ENDLESS)
+            os.kill(launcher.zygote_pid, signal.SIGKILL)
+            with pytest.raises(ServerUnavailable):
+                await task
+            await until_gone(pid)
+            assert (await ask(pool, "SELECT 1")).report.rows == 1
+
+    asyncio.run(scene())
+
+
+def test_an_executor_that_was_killed_fails_its_statement_alone(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+
+    async def scene() -> None:
+        async with opened(ZygoteLauncher(options), options) as pool:
+            task, pid = await started(pool, ENDLESS)
+            os.kill(pid, signal.SIGKILL)
+            assert (await ask(pool, "SELECT 1")).report.rows == 1
+            with pytest.raises(ResourcesExhausted):
+                await task
+
+    asyncio.run(scene())
+
+
+def test_a_stopped_executor_ends_when_the_pool_closes(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+
+    async def scene() -> int:
+        async with opened(ZygoteLauncher(options), options) as pool:
+            task, pid = await started(pool, ENDLESS)
+            os.kill(pid, signal.SIGSTOP)
+        with pytest.raises((ServerUnavailable, ResourcesExhausted, asyncio.CancelledError)):
+            await task
+        await until_gone(pid)
+        return pid
+
+    asyncio.run(scene())

@@ -1,0 +1,273 @@
+"""Rows come out of messages as they were sent; what would take too much, or is not what it says, is refused first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.contracts import WriteMode, WriteRequest
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.executors.requests import Upload
+from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.server.ingest_settings import IngestSettings
+from tests.fakes.arrow_messages import encode_stream
+from tests.fakes.table_sink import FakeSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MIB = 1024 * 1024
+SETTINGS = IngestSettings()
+REQUEST = WriteRequest(table="t", mode=WriteMode.APPEND)
+
+
+def _open(sink: FakeSink, settings: IngestSettings = SETTINGS, *, promised: int | None = None) -> UploadStream:
+    upload = Upload(
+        request=REQUEST,
+        decoding=settings.decode_limits(),
+        row_count=promised,
+        max_rows=settings.max_rows,
+        max_bytes=settings.max_bytes,
+        max_row_bytes=settings.max_row_bytes,
+    )
+    return UploadStream(sink, upload)
+
+
+def _take_all(frames: Sequence[bytes], settings: IngestSettings = SETTINGS, *, promised: int | None = None) -> FakeSink:
+    sink = FakeSink()
+    stream = _open(sink, settings, promised=promised)
+    for frame in frames:
+        stream.take(frame)
+    stream.commit()
+    return sink
+
+
+def _peak_growth(frames: Sequence[bytes]) -> int:
+    """What Arrow takes at most while the frames are refused, beyond what was there before."""
+    pool = pa.default_memory_pool()
+    before = pool.max_memory()
+    with pytest.raises(MicromegasError):
+        _take_all(frames)
+    grown: int = pool.max_memory() - before
+    return grown
+
+
+def test_rows_come_out_as_they_were_sent() -> None:
+    rows = pa.table({"n": [1, None], "word": pa.array(["a", "b"]).dictionary_encode()})
+
+    sink = _take_all(encode_stream(rows), promised=2)
+
+    assert pa.Table.from_batches(sink.batches) == rows
+    assert sink.requests == [REQUEST]
+    assert sink.is_committed
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_compressed_rows_come_out_as_they_were(compression: str) -> None:
+    rows = pa.table({"n": list(range(10_000)), "word": pa.array(["a", "b"] * 5000).dictionary_encode()})
+
+    sink = _take_all(encode_stream(rows, compression=compression))
+
+    assert pa.Table.from_batches(sink.batches) == rows
+
+
+def test_large_batches_are_handed_on_in_parts() -> None:
+    rows = pa.table({"text": ["x" * 1000] * 100})
+
+    sink = _take_all(encode_stream(rows), IngestSettings(max_row_bytes=10_000))
+
+    assert [batch.num_rows for batch in sink.batches] == [10] * 10
+
+
+def test_new_and_added_dictionaries_are_followed() -> None:
+    batches = [pa.record_batch({"w": pa.array(words).dictionary_encode()}) for words in (["a"], ["a", "b"], ["c"])]
+
+    sink = _take_all(encode_stream(*batches, deltas=True))
+
+    assert [batch["w"].to_pylist() for batch in sink.batches] == [["a"], ["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (IngestSettings(max_rows=3), "more than 3 rows"),
+        (IngestSettings(max_batch_rows=3), "more than 3 rows"),
+        (IngestSettings(max_columns=1), "more than 1 columns"),
+        (IngestSettings(max_row_bytes=10), "A row takes more than 10 bytes"),
+        (IngestSettings(max_bytes=100), "take more than 100 bytes"),
+        (IngestSettings(max_dictionary_bytes=8), "dictionaries take more than 8 bytes"),
+    ],
+)
+def test_rows_over_a_limit_are_refused_with_the_limit(settings: IngestSettings, words: str) -> None:
+    rows = pa.table({"text": ["x" * 30] * 4, "word": pa.array(["a", "b"] * 2).dictionary_encode()})
+
+    with pytest.raises(ResourcesExhausted, match=words):
+        _take_all(encode_stream(rows), settings)
+
+
+def _dictionary_bomb() -> list[bytes]:
+    words = pa.DictionaryArray.from_arrays(pa.nulls(MIB, pa.int8()).fill_null(0), pa.array(["x" * MIB]))
+    return encode_stream(pa.record_batch({"w": words}))
+
+
+def _view_bomb() -> list[bytes]:
+    _validity, view, text = pa.array(["x" * MIB], pa.string_view()).buffers()
+    views = pa.Array.from_buffers(pa.string_view(), MIB, [None, pa.py_buffer(view.to_pybytes() * MIB), text])
+    return encode_stream(pa.record_batch({"w": views}))
+
+
+def _row_bomb() -> list[bytes]:
+    words = pa.DictionaryArray.from_arrays(pa.nulls(MIB, pa.int8()).fill_null(0), pa.array(["x" * MIB]))
+    return encode_stream(pa.record_batch({"w": pa.ListArray.from_arrays([0, MIB], words)}))
+
+
+def _null_lists() -> list[bytes]:
+    return encode_stream(pa.record_batch({"n": pa.ListArray.from_arrays([0, 2**31 - 1], pa.nulls(2**31 - 1))}))
+
+
+def _empty_structs() -> list[bytes]:
+    empty = pa.StructArray.from_buffers(pa.struct([]), 2**31 - 1, [None])
+    return encode_stream(pa.record_batch({"n": pa.ListArray.from_arrays([0, 2**31 - 1], empty)}))
+
+
+def _compression_bomb() -> list[bytes]:
+    return encode_stream(pa.record_batch({"n": pa.nulls(32 * MIB, pa.int8()).fill_null(0)}), compression="zstd")
+
+
+def _growing_dictionaries() -> list[bytes]:
+    schema, dictionary, rows = encode_stream(pa.record_batch({"w": pa.array(["x" * MIB]).dictionary_encode()}))
+    return [schema, *[dictionary] * 64, rows]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _dictionary_bomb,
+        _view_bomb,
+        _row_bomb,
+        _null_lists,
+        _empty_structs,
+        _compression_bomb,
+        _growing_dictionaries,
+        lambda: encode_stream(pa.record_batch({"n": pa.Array.from_buffers(pa.null(), 2**31 - 1, [None])})),
+    ],
+    ids=["dictionary", "views", "one row", "null lists", "empty structs", "compression", "dictionaries", "nulls"],
+)
+def test_little_that_stands_for_much_is_refused_before_it_is_unpacked(make: Callable[[], list[bytes]]) -> None:
+    frames = make()
+
+    assert _peak_growth(frames) < 64 * MIB
+
+
+@pytest.mark.parametrize("announced", [2**62, -2, 10**9])
+def test_a_false_size_of_compressed_data_is_not_believed(announced: int) -> None:
+    schema, rows = encode_stream(pa.record_batch({"n": [0] * 1000}), compression="zstd")
+    data = messages.FlightData.FromString(rows)
+    data.data_body = announced.to_bytes(8, "little", signed=True) + data.data_body[8:]
+
+    assert _peak_growth([schema, data.SerializeToString()]) < MIB
+
+
+def test_a_compressed_buffer_outside_of_its_body_is_refused() -> None:
+    schema, rows = encode_stream(pa.record_batch({"n": [0] * 1000}), compression="lz4")
+    data = messages.FlightData.FromString(rows)
+    header = bytearray(data.data_header)
+    position = header.index(len(data.data_body).to_bytes(8, "little")[:2])  # the last length that the header tells
+    header[position : position + 2] = b"\xff\x7f"
+    data.data_header = bytes(header)
+
+    with pytest.raises(UsageError):
+        _take_all([schema, data.SerializeToString()])
+
+
+def _nested(depth: int) -> pa.DataType:
+    kind: pa.DataType = pa.int8()
+    for _ in range(depth):
+        kind = pa.list_(kind)
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("schema", "error"),
+    [
+        (pa.schema({"n": _nested(9)}), ResourcesExhausted),
+        (pa.schema({"n": _nested(60)}), ResourcesExhausted),
+        (pa.schema([(f"c{index}", pa.int8()) for index in range(513)]), ResourcesExhausted),
+        (pa.schema({"n": pa.struct([(f"c{index}", pa.int8()) for index in range(2048)])}), ResourcesExhausted),
+        (pa.schema({"n" * 2 * MIB: pa.int8()}), ResourcesExhausted),
+        (pa.schema({"n": pa.uuid()}), UnsupportedRequest),
+        (pa.schema({"n": pa.list_(pa.json_())}), UnsupportedRequest),
+        (pa.schema([("n", pa.int8()), ("n", pa.int8())]), UsageError),
+        (pa.schema({"n\n": pa.int8()}), UsageError),
+        (pa.schema([]), UsageError),
+    ],
+    ids=["deep", "deeper", "wide", "wide inside", "long", "uuid", "json", "doubled", "line feed", "nothing"],
+)
+def test_a_schema_that_is_not_accepted_is_refused_before_any_row(schema: pa.Schema, error: type[Exception]) -> None:
+    sink = FakeSink()
+    stream = _open(sink)
+    (opening,) = encode_stream(schema=schema)
+
+    with pytest.raises(error):
+        stream.take(opening)
+
+    assert sink.requests == []
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array(["a"])),
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])]),
+        pa.array([[1]], pa.list_view(pa.int8())),
+    ],
+    ids=["run ends", "union", "list view"],
+)
+def test_a_type_that_cannot_be_measured_is_refused(column: pa.Array) -> None:
+    with pytest.raises(UnsupportedRequest):
+        _take_all(encode_stream(pa.record_batch({"n": column})))
+
+
+def test_messages_out_of_order_are_refused() -> None:
+    schema, rows = encode_stream(pa.record_batch({"n": [1]}))
+
+    for frames in ([rows], [schema, schema], [schema, rows, schema]):
+        with pytest.raises(UsageError):
+            _take_all(frames)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pa.schema({"marker": pa.int8()}),
+        pa.schema({"n": pa.list_(pa.struct([("marker", pa.int8())]))}),
+        pa.schema({"n": pa.timestamp("s", "marker")}),
+    ],
+    ids=["column", "field", "time zone"],
+)
+def test_a_name_that_is_not_utf8_is_refused(schema: pa.Schema) -> None:
+    (opening,) = encode_stream(schema=schema)
+
+    with pytest.raises(UsageError):
+        _take_all([opening.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")])
+
+
+def test_a_call_without_a_schema_is_refused() -> None:
+    with pytest.raises(UsageError, match="no schema"):
+        _take_all([messages.FlightData(app_metadata=b"x").SerializeToString()])
+
+
+def test_rows_that_do_not_all_come_are_not_committed() -> None:
+    sink = FakeSink()
+    stream = _open(sink, promised=2)
+    for frame in encode_stream(pa.record_batch({"n": [1]})):
+        stream.take(frame)
+
+    with pytest.raises(UsageError, match="1 rows have come of 2"):
+        stream.commit()
+    stream.abandon()
+
+    assert sink.is_abandoned
