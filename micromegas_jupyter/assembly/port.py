@@ -45,19 +45,14 @@ class ReservedPort:
         if taken is not None:
             self.socket = taken
             return
-        family, kind, protocol, address = resolve_address(host, port)
         try:
-            self.socket = socket.socket(family, kind, protocol)
-            try:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self.socket.bind(address)
-                if hasattr(socket, "SO_REUSEPORT"):
-                    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            except OSError:
-                self.socket.close()
-                raise
+            self.socket = _bind(host, port)
         except OSError:
-            raise _unusable(host, port) from None
+            # Connections that a server left behind take the port, too, but not from one that says so.
+            try:
+                self.socket = _bind(host, port, reuses_address=True)
+            except OSError:
+                raise _unusable(host, port) from None
 
     @property
     def number(self) -> int:
@@ -76,6 +71,21 @@ class ReservedPort:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _bind(host: str, port: int, *, reuses_address: bool = False) -> socket.socket:
+    family, kind, protocol, address = resolve_address(host, port)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if reuses_address:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        if hasattr(socket, "SO_REUSEPORT"):
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _unusable(host: str, port: int) -> ConfigurationError:

@@ -217,9 +217,9 @@ class TakeOverListener:
             _LOG.warning("the process that took this server's sockets has ended before it served; this one goes on")
             return
         _LOG.info("another process serves on this server's ports; this one drains")
+        self._close()
         self._on_taken()
         _send(connection, {"draining": True})
-        self._close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,12 +296,12 @@ def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
             process = os.pidfd_open(pid)
             resources.callback(os.close, process)
             _send(connection, {"do": "take"})
-            data, descriptors, flags, _ = socket.recv_fds(
-                connection, _MAX_MESSAGE_BYTES, _MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, flags, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, _MAX_SOCKETS)
         except OSError as error:
             raise _no_answer() from error
         received = [resources.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
+        for each in received:
+            each.set_inheritable(False)  # `recv_fds` does not ask for that
         match _decode(data):
             case {"error": str()}:
                 raise ServerUnavailable(

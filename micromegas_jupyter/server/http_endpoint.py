@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -107,12 +108,14 @@ class HttpEndpoint:
         return port
 
     def _adopt(self, taken: socket.socket) -> socket.socket:
-        host, port = taken.getsockname()[:2]
-        if self._address[0] == host and self._address[1] in {0, port}:
-            taken.setblocking(False)
-            return taken
+        host, port = self._address
+        with suppress(OSError):
+            address = socket.getaddrinfo(host, port or taken.getsockname()[1], type=socket.SOCK_STREAM)[0][-1]
+            if address == taken.getsockname():
+                taken.setblocking(False)
+                return taken
         taken.close()
-        return _listen(*self._address)
+        return _listen(host, port)
 
     def stop(self) -> None:
         """Close all connections and stop to listen. May be called twice, or without a start."""
