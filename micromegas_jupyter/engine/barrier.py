@@ -47,7 +47,6 @@ class Apart(enum.Enum):
 
     NONE = enum.auto()
     FILTERED = enum.auto()
-    ALL = enum.auto()
 
 
 def keep_apart(rows: DataFrame) -> DataFrame:

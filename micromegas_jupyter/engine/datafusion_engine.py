@@ -21,7 +21,6 @@ from micromegas_jupyter.engine.errors import Context, is_engine_failure, transla
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.harmless import is_harmless, is_quickly_optimised
 from micromegas_jupyter.engine.identity import register_identity_functions
-from micromegas_jupyter.engine.joins import look_at_joins, may_join
 from micromegas_jupyter.engine.kept_answers import KeptAnswers
 from micromegas_jupyter.engine.leftovers import Leftovers
 from micromegas_jupyter.engine.native_scan import choose_reader
@@ -39,7 +38,8 @@ from micromegas_jupyter.engine.threads import default_heavy_statements, processo
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.engine.work_class import estimate_work
-from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused, UnsupportedStatement
+from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
+from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -242,30 +242,25 @@ class DataFusionEngine:
         return self._planned(statement, apart=Apart.FILTERED)
 
     def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
-        """Return a plan that gives the right rows where the engine would give others, because of a join.
+        """Return a plan that gives the right rows where DataFusion would give others because of a join.
 
         Raises:
             UnsupportedStatement: There is none.
         """
         if not may_join(planned.plan_text):
             return planned
-        for apart in dict.fromkeys((planned.apart, Apart.ALL)):
-            if not (planned.is_for_joins and planned.apart is apart):
-                planned.give_back()
-                planned = self._planned(statement, apart=apart, joins=True)
-            if is_explain(planned.frame.logical_plan()):
-                return planned
-            look = look_at_joins(planned.session, statement.reading.placeholders.sql, statement.values)
-            if not look.has_stray_conditions:
-                if look.nests_loops:
-                    planned.give_back()
-                    planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, apart=apart)
-                return planned
-        raise UnsupportedStatement(
-            "The engine cannot keep apart the columns of one name in this statement's joins.",
-            remedy="Write a RIGHT JOIN as a LEFT JOIN with its tables exchanged, or give the columns other names in a "
-            "sub-select: FROM (SELECT x AS other_x, … FROM t).",
-        )
+        if not planned.is_for_joins:
+            planned.give_back()
+            planned = self._planned(statement, apart=planned.apart, joins=True)
+        if is_explain(planned.frame.logical_plan()):
+            return planned
+        sql, values = statement.reading.placeholders.sql, statement.values
+        joins = plan_joins(planned.session, planned.frame, sql=sql, values=values)
+        if joins.has_nested_loops:
+            planned.give_back()
+            planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, apart=planned.apart)
+            joins = plan_joins(planned.session, planned.frame, sql=sql, values=values)
+        return replace(planned, frame=joins.frame)
 
     @functools.cached_property
     def _barrier_holds(self) -> bool:

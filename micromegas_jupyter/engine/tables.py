@@ -123,7 +123,7 @@ class TableBuilder:
                     named,
                     rows,
                     time_range=time_range,
-                    is_apart=apart is Apart.ALL or (apart is Apart.FILTERED and bool(table.conditions)),
+                    is_apart=apart is Apart.FILTERED and bool(table.conditions),
                 )
                 registered.append(table)
             elif wants_names:
