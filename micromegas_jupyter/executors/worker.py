@@ -167,10 +167,13 @@ class Worker:
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
-            if self._size is not None and self._size.rows:
-                facts["rows"] = self._size.rows
+            if rows := self._sent_rows():
+                facts["rows"] = rows
                 self._flush()  # what came before the error
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
+
+    def _sent_rows(self) -> int:
+        return 0 if self._size is None else self._size.rows
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
