@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -77,7 +77,7 @@ class Asking:
         goal = self.answers.total() + more
         wait_until(lambda: self.answers.total() >= goal or bool(self.failures), f"{more} more answers")
 
-    def __enter__(self) -> Asking:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
