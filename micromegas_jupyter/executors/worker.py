@@ -118,6 +118,7 @@ class Worker:
         self._planned_at: float | None = None
         self._received = bytearray()
         self._held: list[Any] = []
+        self._size: _ResultSize | None = None
         self._is_computing = False
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, self._flush_on_timer)
@@ -144,7 +145,7 @@ class Worker:
         return kind, body
 
     def _answer(self, kind: bytes, body: bytes) -> None:
-        self._held = []
+        self._held, self._size = [], None
         try:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
@@ -158,7 +159,7 @@ class Worker:
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._stop_flush_timer()
-            self._planned, self._held = None, []
+            self._planned = None
             if self._upload is not None:
                 self._upload.abandon()
                 self._upload = None
@@ -166,7 +167,13 @@ class Worker:
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
+            if rows := self._sent_rows():
+                facts["rows"] = rows
+                self._flush()  # what came before the error
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
+
+    def _sent_rows(self) -> int:
+        return 0 if self._size is None else self._size.rows
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
@@ -219,10 +226,11 @@ class Worker:
         self._planned_at = self._planned_at or time.perf_counter()
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
-        size = _ResultSize(output)
+        size = self._size = _ResultSize(output)
         self._held = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]
-        with _cpu_limit(self._options.planning_seconds):
-            batches, held_bytes = planned.batches(), 0  # optimizes the plan
+        with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
+            batches = planned.batches()
+        held_bytes = 0
         self._start_flush_timer()
         while (batch := self._next(batches)) is not None:
             fitting = size.fit(batch)
