@@ -58,7 +58,14 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     """Run one command and return its exit code."""
     # The other commands' arguments are not needed, and their modules would cost time.
     named = next((word for word in argv if not word.startswith("-")), None)
-    arguments = build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv)
+    try:
+        arguments = build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv)
+    except UsageError as error:  # an option that is gone
+        return report(error)
+    return _run_command(arguments)
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and (arguments.command not in _PRINTS_ROWS or stream is sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # a sentence is never lost for one of its characters

@@ -6,7 +6,8 @@ import argparse
 
 import pytest
 
-from micromegas_jupyter.cli.limit_options import add_limit_arguments, limit_environment
+from micromegas_jupyter.cli.limit_options import REMOVED_OPTIONS, add_limit_arguments, limit_environment
+from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.settings import parse_server_limits
 from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, CountedLimit
@@ -42,10 +43,23 @@ def test_an_error_names_the_variable_when_no_option_was_given() -> None:
     assert caught.value.key == "MICROMEGAS_SERVER_MAX_ROWS"
 
 
-@pytest.mark.parametrize("limit", COUNTED_LIMITS, ids=lambda limit: limit.name)
+@pytest.mark.parametrize(
+    "limit", [limit for limit in COUNTED_LIMITS if limit.option_name], ids=lambda limit: limit.name
+)
 def test_the_help_says_range_default_and_variable(limit: CountedLimit) -> None:
     parser = argparse.ArgumentParser()
     add_limit_arguments(parser)
-    (action,) = [found for found in parser._actions if found.dest == limit.name]
+    (action,) = [
+        found for found in parser._actions if f"--{limit.option_name}".replace("_", "-") in found.option_strings
+    ]
 
     assert str(action.help).endswith(f"; {limit.least} to {limit.most}, default {limit.default} ({limit.variable})")
+
+
+@pytest.mark.parametrize("option", REMOVED_OPTIONS)
+def test_an_option_that_was_removed_says_what_replaced_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["serve", option, "1"])
+
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (2, "")
+    assert shown.err == f"✗ {option} is no longer an option. {REMOVED_OPTIONS[option]} · USE001\n"
