@@ -13,10 +13,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.assembly.workers import program, served
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
-
-from micromegas_jupyter.assembly.workers import program, served
 
 if TYPE_CHECKING:
     from micromegas_jupyter.assembly.workers.order import WorkerOrder

@@ -11,6 +11,7 @@ from micromegas_jupyter.assembly.workers.limits import MemoryLimits
 from micromegas_jupyter.assembly.workers.order import WorkerOrder
 from micromegas_jupyter.assembly.workers.port import ReservedPort
 from micromegas_jupyter.assembly.workers.supervisor import Supervisor
+
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.integration.workers.serving import until

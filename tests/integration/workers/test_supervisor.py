@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-
 from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
+
 from micromegas_jupyter.errors import InternalError
 from tests.integration.workers.bench import Bench, Connection
 from tests.integration.workers.serving import is_alive, until
