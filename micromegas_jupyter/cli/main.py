@@ -60,9 +60,9 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     named = next((word for word in argv if not word.startswith("-")), None)
     try:
         arguments = build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv)
-    except UsageError as error:  # an option that is gone
+        return _run_command(arguments)
+    except MicromegasError as error:
         return report(error)
-    return _run_command(arguments)
 
 
 def _run_command(arguments: argparse.Namespace) -> int:
@@ -75,8 +75,8 @@ def _run_command(arguments: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return int(_command_module(arguments.command).run(arguments))
-    except MicromegasError as error:
-        return report(error)
+    except MicromegasError:
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE

@@ -1,6 +1,6 @@
 """How a server logs: as text or JSON, how much, and where the audit goes.
 
-The options become variables, so that worker processes log as the command does.
+The options become variables. Executors log nothing themselves: the front logs their warnings.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def log_as_arguments_say(arguments: argparse.Namespace) -> None:
-    """Log as the options say, in this process and in those that it starts.
+    """Log as the options say.
 
     Raises:
         ConfigurationError: A variable has no such value, or the audit file cannot be used.

@@ -41,6 +41,7 @@ _REPORTED: Final = (
     "spilled_bytes",
     "spill_count",
 )
+_MAX_SAID_CHARACTERS: Final = 300
 _MAX_KEPT_SQL_CHARACTERS: Final = 16 * 1024
 
 
@@ -87,13 +88,16 @@ class RunningStatement:
     Args:
         pool: Lends the executor.
         caller_key: Who calls: issuer and subject.
+        query_id: The call's id, for the log.
         places: How many run at once; the pool's limit of statements when left out.
 
     Attributes:
         report: What it took; complete after the end of the `async with`.
     """
 
-    def __init__(self, pool: Pool, caller_key: CallerKey, *, places: RunningLimit | None = None) -> None:
+    def __init__(
+        self, pool: Pool, caller_key: CallerKey, *, query_id: str = "", places: RunningLimit | None = None
+    ) -> None:
         self.caller_key = caller_key
         self.executor: Executor | None = None
         self.report = StatementReport()
@@ -104,6 +108,7 @@ class RunningStatement:
         self.is_upload = places is not None
         self.peak_bytes = 0
         self._pool = pool
+        self._query_id = query_id
         self._asked_at = self.started_at
         self._has_place = False
         self._is_idle = False
@@ -148,37 +153,36 @@ class RunningStatement:
         elif not isinstance(error, ExecutorEnded):
             return
         if self.executor is None:
-            cause, ended = self._cause or Cause.LOST, None
+            # It has not run, so nothing was ended and nobody is charged.
+            cause = self._cause or Cause.LOST
+            self.report.waiting_seconds = self._pool.clock.monotonic() - self._asked_at
         else:
             ended = await self._pool.await_end(self.executor)
             cause = find_cause(ended, self._cause)
-        self._note_end(cause, ended)
+            self._note_end(cause, ended, self.executor)
         if timed_out or isinstance(error, ExecutorEnded):
             raise build_error(cause, settings=self._pool.settings, options=self._pool.options) from None
 
-    def _note_end(self, cause: Cause, ended: Ended | None) -> None:
-        pool, executor = self._pool, self.executor
+    def _note_end(self, cause: Cause, ended: Ended, executor: Executor) -> None:
+        pool, report = self._pool, self.report
         pool.on_end(cause)
+        report.cause = cause
+        report.cpu_seconds = report.peak_memory_bytes = None
+        if ended.cpu_seconds is not None:
+            report.cpu_seconds = max(0.0, ended.cpu_seconds - executor.cpu_seconds)
+        if ended.max_resident_bytes is not None:
+            report.peak_memory_bytes = max(self.peak_bytes, ended.max_resident_bytes - executor.baseline_bytes)
         if cause in CHARGED:
             pool.ended_limit.note(self.caller_key)
-        cpu_seconds = peak_bytes = None
-        if ended is not None and executor is not None:
-            if ended.cpu_seconds is not None:
-                cpu_seconds = max(0.0, ended.cpu_seconds - executor.cpu_seconds)
-            if ended.max_resident_bytes is not None:
-                peak_bytes = max(self.peak_bytes, ended.max_resident_bytes - executor.baseline_bytes)
-        report = self.report
-        report.cause = cause
-        report.cpu_seconds = cpu_seconds
-        report.peak_memory_bytes = peak_bytes or self.peak_bytes or None
         if cause in CHARGED or cause is Cause.LOST:
             _LOG.warning(
                 "A statement's executor was ended.",
                 extra={
+                    "query_id": self._query_id,
                     "cause": cause.value,
                     "caller": self.caller_key[1],
-                    "exit_code": None if ended is None else ended.code,
-                    "said": "" if ended is None else ended.error[-300:].strip(),
+                    "exit_code": ended.code,
+                    "said": ended.error[-_MAX_SAID_CHARACTERS:].strip(),
                 },
             )
 
@@ -241,6 +245,7 @@ class RunningStatement:
             self._is_idle = True
             if kind == protocol.ERROR:
                 facts = protocol.parse_json(body)
+                self._is_idle = not facts.get("is_broken")
                 self._take_statistics(facts)
                 raise protocol.parse_error(facts)
             if kind == protocol.END:

@@ -163,7 +163,10 @@ class Worker:
             if self._upload is not None:
                 self._upload.abandon()
                 self._upload = None
-            facts = self._statistics()
+            # A panic is no Exception, and may leave the engine in any state.
+            cause = error.__cause__ or error
+            is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
+            facts = {**self._statistics(), "is_broken": is_broken}
             if self._size.rows:
                 facts["rows"] = self._size.rows
                 self._flush()  # what came before the error

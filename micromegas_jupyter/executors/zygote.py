@@ -30,6 +30,7 @@ VARIABLES: Final = {
 }
 FORK: Final = b"F"
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _MAX_ERROR_BYTES: Final = 2048
 
 
@@ -50,6 +51,7 @@ class Zygote:
         self._options = options
         self._worker = worker
         self._libc = ctypes.CDLL(None)
+        hide_memory()
         self._own_pid = os.getpid()
         self._uses_native_reader = True
         self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -146,6 +148,12 @@ class Zygote:
                     error=_last_words(folder / self._worker.STANDARD_ERROR),
                 )
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _thread_count() -> int:

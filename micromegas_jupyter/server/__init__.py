@@ -1,7 +1,6 @@
 """The Flight SQL server: who may call, what is answered, within which limits.
 
-Engine, validator and lake are passed in; joining them to a running system is assembly's job. Each name loads its parts
-when it is first used, for a supervisor answers over HTTP only.
+Validator, executors and lake are passed in; `assembly` joins them. Each name loads its parts when it is first used.
 """
 
 from importlib import import_module

@@ -10,7 +10,7 @@ import grpc
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.contracts import AuthContext, AuthType
 from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, ResourcesExhausted, UsageError
-from micromegas_jupyter.executors.limits import CallerKey
+from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
 from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.headers import Headers
@@ -25,7 +25,8 @@ _MAX_REST_BYTES: Final = 16 * 1024 * 1024
 class Call:
     """An authenticated call; messages go in and out as bytes.
 
-    `describe` gathers what audit events tell of it.
+    `describe` gathers what audit events tell of it; `readers` bounds the messages that are waited for at once, each of
+    which may take up to the largest size in memory.
     """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
@@ -33,6 +34,7 @@ class Call:
     caller: AuthContext
     query_id: str
     describe: Callable[[], CallFacts] = field(repr=False)
+    readers: RunningLimit = field(repr=False)
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0
 
@@ -62,8 +64,17 @@ class Call:
             )
 
     async def read(self) -> bytes | None:
-        """Return the client's next message, None after its last."""
-        message: object = await self.context.read()
+        """Return the client's next message, None after its last.
+
+        Raises:
+            ResourcesExhausted: Too many others are waited for.
+        """
+        source = self.source
+        await self.readers.acquire(source)
+        try:
+            message: object = await self.context.read()
+        finally:
+            self.readers.release(source)
         return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
 
     async def read_only_message(self) -> bytes:

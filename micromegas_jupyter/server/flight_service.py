@@ -15,6 +15,7 @@ from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.contracts import AuthContext
 from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable
+from micromegas_jupyter.executors.limits import RunningLimit
 from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.refusals import refuse_method
 from micromegas_jupyter.seams import Randomness
@@ -39,6 +40,8 @@ else:
 
 _GOODBYE_SECONDS: Final = 2.0  # a client that takes no data cannot be told; closing the connection ends its call
 _CANCELLATION_SECONDS: Final = 5.0
+_MAX_READERS: Final = 64
+_MAX_READERS_PER_CALLER: Final = 16
 _MAX_NOTICE_CHARACTERS: Final = 512
 
 NOTICE_TRAILER: Final = "x-micromegas-notice"
@@ -84,6 +87,11 @@ class FlightService(_GenericRpcHandler):
         self._metrics = metrics
         self._tracing = tracing or Tracing()
         self._open_calls = OpenCalls(settings.max_calls_per_caller)
+        self._readers = RunningLimit(
+            max_running=_MAX_READERS,
+            max_per_caller=_MAX_READERS_PER_CALLER,
+            queue_timeout_seconds=settings.read_timeout_seconds,
+        )
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
         self._why = ""
@@ -173,6 +181,7 @@ class FlightService(_GenericRpcHandler):
             caller=caller,
             query_id=query_id,
             describe=describe,
+            readers=self._readers,
             read_timeout_seconds=self._settings.read_timeout_seconds,
             write_timeout_seconds=self._settings.write_timeout_seconds,
         )

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 from micromegas_jupyter.contracts import AuthContext, AuthType
-from micromegas_jupyter.errors import QueryDenied
+from micromegas_jupyter.errors import QueryCancelled, QueryDenied
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.requests import Output, Statement
 from micromegas_jupyter.executors.statements import (
@@ -71,7 +71,7 @@ class QueryRunner:
         """
         facts = self._gather_facts(call, _build_statement(call, sql, parameters))
         audit = QueryAudit(facts, self._clock)
-        running = RunningStatement(self._pool, call.caller_key)
+        running = RunningStatement(self._pool, call.source, query_id=call.query_id)
         try:
             await self._check_denials(facts)
             with phase("plan"):
@@ -108,7 +108,7 @@ class QueryRunner:
             max_bytes=self._settings.max_result_bytes,
         )
         audit = QueryAudit(facts, self._clock)
-        running = RunningStatement(self._pool, call.caller_key)
+        running = RunningStatement(self._pool, call.source, query_id=call.query_id)
 
         async def write(frame: bytes) -> None:
             await call.write(frame)
@@ -128,7 +128,7 @@ class QueryRunner:
                         self._pool, facts.statement, running, output=output, write=write, on_running=begin_run
                     )
         except BaseException as error:
-            if ends_task(error) or isinstance(error, ClientGone) or call.context.done():
+            if ends_task(error) or isinstance(error, ClientGone | QueryCancelled) or call.context.done():
                 audit.write("incomplete", running.report)
                 self._metrics.count_query(running.report, audit.seconds(), "incomplete")
                 raise
@@ -145,7 +145,7 @@ class QueryRunner:
         Raises:
             Unavailable: They cannot be listed now.
         """
-        async with RunningStatement(self._pool, call.caller_key) as running:
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
             return await list_tables(self._pool, caller, running)
 
     async def _check_denials(self, facts: QueryFacts) -> None:

@@ -1,7 +1,7 @@
 """Marks what the server hands to a caller, so that it knows it again and knows whom it gave it to.
 
-The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that all processes of one
-server share. What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
+The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the
+server has. What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
 """How much a server gives its callers: time, rows, bytes, queries at once, room to spill; how much it takes from them.
 
-Each limit has a variable and an option of `micromegas serve`; what is done at a limit is the server's and the engine's
-job.
+Each limit has a variable; those that people change have an option of `micromegas serve` as well.
 """
 
 from collections.abc import Mapping
@@ -120,7 +119,7 @@ COUNTED_LIMITS: Final = (
         name="statement_memory_mib",
         variable="MICROMEGAS_SERVER_STATEMENT_MEMORY_MIB",
         meaning="memory of one statement, in MiB",
-        least=512,
+        least=1536,
         most=_MOST_MIB,
         has_option=True,
     ),

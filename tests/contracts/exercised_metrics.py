@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import SpawnLauncher
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.statements import StatementReport
+from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.server import ServerMetrics
-from micromegas_jupyter.server.metrics import QueryMeasure
 
 
 def server_metrics() -> ServerMetrics:
     metrics = ServerMetrics()
     metrics.count_call("/arrow.flight.protocol.FlightService/DoGet", "OK")
     metrics.count_error(ResourcesExhausted("Too much."))
-    metrics.count_query(QueryMeasure(SYSTEM_CLOCK), "ok")
-    metrics.watch_queries("small", running=lambda: 0, waiting=lambda: 0)
+    metrics.count_query(StatementReport(), 0.001, "ok")
+    options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
+    metrics.watch_pool(Pool(SpawnLauncher(options), Lake(Path("lake")), settings=PoolSettings(), options=options))
     return metrics
 
 

@@ -33,7 +33,6 @@ from tests.contracts.guide_text import (
     ROOT,
     Block,
     blocks,
-    dangling_links,
     headings,
     read_guide,
     read_page,
@@ -157,14 +156,6 @@ class TestConfigurations:
 
         assert found
         assert [problem for problem in problems if problem is not None] == []
-
-
-class TestLinks:
-    """What the pages point at is there."""
-
-    @pytest.mark.parametrize("page", [*GUIDE, "SECURITY.md"])
-    def test_every_link_leads_somewhere(self, page):
-        assert dangling_links(page) == []
 
 
 class TestCommands:

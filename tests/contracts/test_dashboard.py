@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from micromegas_jupyter.assembly.workers.metrics import WorkerMetrics
 from micromegas_jupyter.server.tls import HttpTls
 from micromegas_jupyter.server.tls_files import TlsFiles
 from tests.contracts.exercised_metrics import access_metrics, server_metrics
@@ -19,8 +18,6 @@ from tests.fakes.certificates import Authority
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.assembly.workers.supervisor import Supervisor
-
 BOARD: dict[str, Any] = json.loads((ROOT / "docs" / "operating" / "dashboard.json").read_text(encoding="utf-8"))
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
@@ -29,38 +26,15 @@ METRIC = re.compile(r"\b((?:micromegas|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 ADDED_LABELS = {"instance", "job"}
 
 
-class _NoWorkers:
-    """Stands in for a supervisor whose one worker was replaced."""
-
-    class State:
-        workers = 2
-        ready = 1
-        spares = 0
-
-    def __init__(self) -> None:
-        self.replaced = {"memory": 1}
-
-    def ask_all(self, _what: str, **_limits: object) -> list[tuple[int, object]]:
-        return []
-
-    def take_last_counts(self) -> list[tuple[int, int, str]]:
-        return []
-
-    def state(self) -> State:
-        return self.State()
-
-
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The labels of each sample that a server reports, the worker's among them."""
+    """The labels of each sample that a server reports."""
     pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
-    own = [server_metrics().registry, access_metrics().registry]
-    workers = WorkerMetrics(cast("Supervisor", _NoWorkers()), own).registry
     tls = CollectorRegistry()
     tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))
     return {
         sample.name: set(sample.labels)
-        for registry in (workers, tls)
+        for registry in (server_metrics().registry, access_metrics().registry, tls)
         for family in registry.collect()
         for sample in family.samples
     }
@@ -101,8 +75,7 @@ def test_each_panel_says_what_it_shows_and_none_lies_over_another() -> None:
     assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
 
 
-def test_what_is_reported_of_workers_and_tls_is_documented_and_nothing_else(reported: dict[str, set[str]]) -> None:
-    named = set(re.findall(r"^\| `(micromegas_(?:workers|tls)[a-z_]*)", read_page("metrics.md"), re.MULTILINE))
-    there = {name for name in reported if name.startswith(("micromegas_workers", "micromegas_tls"))}
+def test_what_is_reported_of_tls_is_documented_and_nothing_else(reported: dict[str, set[str]]) -> None:
+    named = set(re.findall(r"^\| `(micromegas_tls[a-z_]*)", read_page("metrics.md"), re.MULTILINE))
 
-    assert named == there
+    assert named == {name for name in reported if name.startswith("micromegas_tls")}

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from pathlib import Path
 
 import pytest
 
@@ -10,9 +9,8 @@ import micromegas_jupyter
 from micromegas_jupyter import access, auth
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import MicromegasError, error_classes
+from tests.contracts.guide_text import DOCS, ROOT, dangling_links
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 INTERNAL_VARIABLES: frozenset[str] = frozenset()
 
 
@@ -26,6 +24,7 @@ def command_line_options() -> list[tuple[str, str]]:
         for name, command in _commands(build_parser()).items()
         for parser in (command, *_commands(command).values())
         for action in parser._actions
+        if action.help is not argparse.SUPPRESS
         for option in action.option_strings
         if option not in {"-h", "--help"}
     ]
@@ -39,6 +38,11 @@ def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
 def _section(text: str, title: str) -> str:
     parts = re.split(r"^## ", text, flags=re.MULTILINE)
     return next(part for part in parts if part.startswith(f"`{title}`"))
+
+
+@pytest.mark.parametrize("page", ["../README.md", *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))])
+def test_every_link_leads_somewhere(page: str) -> None:
+    assert dangling_links(page) == []
 
 
 @pytest.mark.parametrize(("command", "option"), command_line_options())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from micromegas_jupyter.executors.reports import Cause
 from tests.contracts.exercised_metrics import server_metrics
-from tests.contracts.guide_text import ROOT, dangling_links, read_page, table_rows
+from tests.contracts.guide_text import ROOT, read_page, table_rows
 
 PAGE = "metrics.md"
 SUFFIXES = ("_bucket", "_count", "_sum", "_created")
@@ -51,5 +52,7 @@ def test_every_limit_that_an_error_names_has_a_row() -> None:
     assert raised == counted
 
 
-def test_every_link_leads_somewhere() -> None:
-    assert dangling_links(PAGE) == []
+def test_every_cause_for_which_statements_are_ended_is_named() -> None:
+    (row,) = [row for row in table_rows(read_page(PAGE)) if row[0].startswith("`micromegas_server_statements_ended")]
+
+    assert re.findall(r"`([a-z_]+)`", row[1]) == [cause.value for cause in Cause]

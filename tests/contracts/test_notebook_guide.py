@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from tests.contracts.guide_text import dangling_links, read_page
+from tests.contracts.guide_text import read_page
 from tests.contracts.registered_magics import registered_magics
 
 GUIDE = "notebook-guide.md"
-
-
-@pytest.mark.parametrize("page", [GUIDE, "magics.md"])
-def test_every_link_leads_somewhere(page: str) -> None:
-    assert dangling_links(page) == []
 
 
 def test_every_magic_that_the_guide_names_is_one() -> None:

@@ -1,15 +1,11 @@
-"""Facts about the repository: rooms, import cost, sizes, what must not stand in it."""
+"""Facts about the repository: rooms, import cost, what must not stand in it."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "micromegas_jupyter"
-MAX_LINES = 350
 HEAVY = (
     "anywidget", "authlib", "datafusion", "flask", "grpc", "IPython", "ipywidgets", "joserfc", "jupyter_server",
     "numpy", "pandas", "pyarrow", "requests",
@@ -60,15 +56,6 @@ def test_the_command_line_parser_loads_no_heavy_library() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]),
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_no_source_file_is_longer_than_the_limit(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
 def test_no_file_names_a_registry_host_or_a_path_of_one_machine() -> None:

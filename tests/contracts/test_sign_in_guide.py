@@ -27,7 +27,6 @@ from tests.contracts.guide_text import (
     ROOT,
     Block,
     blocks,
-    dangling_links,
     headings,
     read_page,
     table_rows,
@@ -249,10 +248,6 @@ class TestExamples:
 
 class TestLinks:
     """What the pages point at is there."""
-
-    @pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "architecture.md", "../README.md"])
-    def test_every_link_leads_somewhere(self, page):
-        assert dangling_links(page) == []
 
     @pytest.mark.parametrize("page", PAGES)
     def test_every_page_is_linked_from_the_readme(self, page):

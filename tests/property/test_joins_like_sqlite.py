@@ -121,9 +121,7 @@ def test_rows_are_those_of_sqlite(tmp_path: Path, seed: int) -> None:
     refused = 0
     with closing(sqlite3.connect(":memory:")) as database:
         tables = filled(tmp_path, database, chance)
-        settings = EngineSettings(
-            target_partitions=1 + seed % 2, batch_rows=(4, 8192)[seed // 2 % 2]
-        )
+        settings = EngineSettings(target_partitions=1 + seed % 2, batch_rows=(4, 8192)[seed // 2 % 2])
         engine = DataFusionEngine(tables, settings)
         everybody = Asker(engine, tables)
         askers = [everybody, everybody.seeing(dict.fromkeys(ROWS, ("b IS NOT NULL",)))]

@@ -189,7 +189,11 @@ def test_ingest_is_not_offered(alice: FlightSQLClient) -> None:
 
 @pytest.mark.parametrize(("token", "kind"), [("mallory", Rejected), ("outage", ProviderUnavailable)])
 def test_a_bad_token_and_an_outage_stay_apart(engine_server: FlightHarness, token: str, kind: type[Exception]) -> None:
-    with FlightSQLClient(engine_server.uri, auth_provider=FixedToken(token)) as client, pytest.raises(kind):
+    provider = FixedToken(token)
+    with (
+        FlightSQLClient(engine_server.uri, auth_provider=provider, timeout_seconds=5) as client,
+        pytest.raises(kind),
+    ):
         client.query("SELECT 1")
 
 

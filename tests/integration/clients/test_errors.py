@@ -112,7 +112,7 @@ def test_adbc_raises_what_the_table_says(adbc: Connection, row: tuple[str, ...])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_our_client_raises_what_the_table_says(failing: FlightHarness, row: tuple[str, ...]) -> None:
     with (
-        FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice")) as client,
+        FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice"), timeout_seconds=5) as client,
         pytest.raises(MicromegasError, match=WHAT) as caught,
     ):
         client.query(SQL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from micromegas_jupyter.assembly.workers.blame import describe_queries, only_caller, read_queries
 
 ALICE = {"caller": ["https://id.example", "alice"], "user": "alice", "query_id": "q-1", "sql_hash": "aa"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from micromegas_jupyter.assembly.workers.others_answers import OthersAnswers, read_answers
 from micromegas_jupyter.assembly.workers.served import cancel_in_others
+
 from micromegas_jupyter.errors import Unavailable
 
 CANCELLED, CANCELLING, NOT_CANCELLABLE = 1, 2, 3

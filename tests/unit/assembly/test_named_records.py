@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-
 from micromegas_jupyter.assembly.workers.named_records import name_records
 
 

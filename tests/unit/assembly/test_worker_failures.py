@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from micromegas_jupyter.assembly.workers.failures import describe_failure, rebuild_failure
+
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, Unavailable
 
 

@@ -41,7 +41,7 @@ def test_a_log_that_tells_more_than_warnings_shows_the_time(level, shows_time):
 
 
 def test_a_servers_audit_line_begins_with_its_time_like_any_other():
-    line = _line('{"time":"2026"}', name="micromegas_jupyter.audit", shows_time=True, created=0, worker=1)
+    line = _line('{"time":"2026"}', name="micromegas_jupyter.audit", shows_time=True, created=0)
 
     assert line == '1970-01-01T00:00:00.000Z INFO micromegas_jupyter.audit {"time":"2026"}'
 

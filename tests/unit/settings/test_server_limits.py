@@ -9,7 +9,12 @@ import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.settings import ServerLimits, parse_server_limits
-from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, SPILL_DIRECTORY_VARIABLE, CountedLimit
+from micromegas_jupyter.settings.server_limits import (
+    COUNTED_LIMITS,
+    REMOVED_VARIABLES,
+    SPILL_DIRECTORY_VARIABLE,
+    CountedLimit,
+)
 from tests.contracts.guide_text import read_page, table_rows
 
 by_name = pytest.mark.parametrize("limit", COUNTED_LIMITS, ids=lambda limit: limit.name)
@@ -68,6 +73,34 @@ def test_a_spill_directory_is_named_by_an_absolute_path(text: str) -> None:
     assert caught.value.key == SPILL_DIRECTORY_VARIABLE
 
 
+@pytest.mark.parametrize(
+    ("variable", "successor"),
+    [
+        ("MICROMEGAS_SERVER_MAX_HEAVY_QUERIES", "take turns"),
+        ("MICROMEGAS_SERVER_MAX_STUCK_QUERIES", "MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER"),
+        ("MICROMEGAS_SERVER_QUEUE_SECONDS", "MICROMEGAS_SERVER_QUEUE_TIMEOUT_SECONDS"),
+        ("MICROMEGAS_SERVER_SILENT_CLIENT_SECONDS", "MICROMEGAS_SERVER_READ_TIMEOUT_SECONDS"),
+        ("MICROMEGAS_SERVER_STALLED_CLIENT_SECONDS", "MICROMEGAS_SERVER_WRITE_TIMEOUT_SECONDS"),
+    ],
+)
+def test_a_removed_variable_is_refused_with_what_replaced_it(variable: str, successor: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_server_limits({variable: "5"})
+
+    assert caught.value.code == "CONF001"
+    assert caught.value.key == variable
+    assert successor in caught.value.remedy
+
+
+def test_a_removed_variable_that_is_empty_counts_as_not_set() -> None:
+    assert parse_server_limits(dict.fromkeys(REMOVED_VARIABLES, "")) == ServerLimits()
+
+
+def test_each_removed_variable_names_a_successor_that_exists_or_none() -> None:
+    for remedy in REMOVED_VARIABLES.values():
+        assert set(re.findall(r"MICROMEGAS_\w+", remedy)) <= {limit.variable for limit in COUNTED_LIMITS}
+
+
 def test_every_field_has_a_variable() -> None:
     fields = {field.name for field in dataclasses.fields(ServerLimits)}
 
@@ -79,6 +112,7 @@ def test_option_range_and_default_are_those_that_the_page_states(limit: CountedL
     default = getattr(ServerLimits(), limit.name)
     stated = [row for row in table_rows(read_page("settings.md")) if row[0] == f"`{limit.variable}`"]
 
-    assert [row[1] for row in stated] == [f"`--{limit.name.replace('_', '-')}`"]
+    option = limit.option_name
+    assert [row[1] for row in stated] == ["" if option is None else f"`--{option.replace('_', '-')}`"]
     assert [re.findall(r"\d+", row[3]) for row in stated] == [[str(limit.least), str(limit.most)]]
     assert [row[4] for row in stated] == [str(default)]
