@@ -94,6 +94,7 @@ _SAME: Final = "SAME TEXT AS ABOVE"
 _NULLABLE_INPUTS: Final = {"Left": {1}, "Right": {0}, "Full": {0, 1}}
 _SORT: Final = re.compile(r"^ *Sort(?:Exec)?: .*", re.MULTILINE)
 _SORT_KEY: Final = re.compile(r" (?:ASC|DESC)\b")
+_OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|LeftMark|RightMark),")
 _USES_CONSTANTS: Final = re.compile(r"ordering_mode=|WindowAggExec:")
 
 
@@ -136,6 +137,7 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
     text = plan.display_indent()
     outer_joins = len(_OUTER_JOIN.findall(text))
     has_nested_loops = _NESTED_LOOP_JOIN.search(text) is not None
+    frame = session.create_dataframe_from_logical_plan(plan)
     if outer_joins:
         try:
             frame = _rewritten(session, frame, plan, outer_joins)
@@ -279,8 +281,12 @@ def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, va
             break
         before = before if step == _SAME else step
     final = dict(steps)["physical_plan"]
-    drops_keys = _USES_CONSTANTS.search(final) or _sort_keys(final) < _sort_keys(plan.display_indent())
-    if _filters_above_joins(before) != _filters_above_joins(after) or (drops_keys and _has_constants(plan)):
+    moves_filters = _conditions(_above_outer_joins(before)) != _conditions(_above_outer_joins(after))
+    uses_constants = (
+        any(_USES_CONSTANTS.search(step) for above in _above_outer_joins(final) for step in above)
+        or _sort_keys(final) < _sort_keys(plan.display_indent())
+    ) and _has_constants(plan)
+    if moves_filters or uses_constants:
         raise UnsupportedStatement(
             "The engine cannot run the outer joins of this statement correctly.",
             remedy="Nest fewer subqueries, or use no table function and no information_schema beside them.",
@@ -298,19 +304,23 @@ def _has_constants(plan: LogicalPlan, *, is_nullable: bool = False) -> bool:
     )
 
 
-def _filters_above_joins(plan: str) -> list[int]:
-    """Return how many conditions are above each join."""
-    found: list[int] = []
-    above: list[tuple[int, int]] = []
+def _above_outer_joins(plan: str) -> list[list[str]]:
+    """Return the steps of a physical plan that are above each outer join."""
+    found: list[list[str]] = []
+    above: list[tuple[int, str]] = []
     for line in plan.splitlines():
         step = line.lstrip()
         depth = len(line) - len(step)
         while above and above[-1][0] >= depth:
             above.pop()
-        above.append((depth, 1 + step.count(" AND ") if step.startswith("FilterExec: ") else 0))
-        if "JoinExec: " in step:
-            found.append(sum(conditions for _, conditions in above))
+        if _OUTER_JOIN_STEP.search(step):
+            found.append([one for _, one in above])
+        above.append((depth, step))
     return found
+
+
+def _conditions(above: list[list[str]]) -> list[int]:
+    return [sum(1 + step.count(" AND ") for step in steps if step.startswith("FilterExec: ")) for steps in above]
 
 
 def _sort_keys(plan: str) -> int:
