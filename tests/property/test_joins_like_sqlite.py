@@ -24,6 +24,8 @@ STATEMENTS_LONG = 600
 SEEDS = 4
 ROWS = {"t": 40, "u": 16, "v": 5}
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("s", pa.string())])
+# SQLite sometimes says so of a RIGHT or FULL JOIN with a derived table.
+SQLITE_LIMIT = "ON clause references tables to its right"
 JOINS = ("JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN")
 
 
@@ -192,7 +194,12 @@ def test_rows_are_those_of_sqlite(tmp_path: Path, pytestconfig: pytest.Config, s
         statements = Statements(chance)
         for number in range(STATEMENTS_LONG if pytestconfig.getoption("--long") else STATEMENTS):
             sql = statements.one()
-            expected = sorted(map(repr, database.execute(sql).fetchall()))
+            try:
+                expected = sorted(map(repr, database.execute(sql).fetchall()))
+            except sqlite3.OperationalError as error:
+                if SQLITE_LIMIT not in str(error):
+                    raise
+                continue
             found = askers[number % 2].rows(sql)
             assert sorted(repr(tuple(row.values())) for row in found) == expected, sql
         engine.close()
