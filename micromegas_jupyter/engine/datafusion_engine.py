@@ -39,7 +39,7 @@ from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.engine.work_class import estimate_work
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
-from micromegas_jupyter.engine.workarounds.result_types import with_result_types
+from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -309,9 +309,9 @@ class DataFusionEngine:
 
 
 def _typed(planned: Planned) -> Planned:
-    if is_explain(planned.frame.logical_plan()):
+    if not may_mix_types(planned.plan_text) or is_explain(planned.frame.logical_plan()):
         return planned
-    return replace(planned, frame=with_result_types(planned.session, planned.frame, planned.plan_text))
+    return replace(planned, frame=with_result_types(planned.session, planned.frame))
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

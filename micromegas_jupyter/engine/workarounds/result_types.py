@@ -18,16 +18,13 @@ if TYPE_CHECKING:
 _MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
 
 
-def with_result_types(session: SessionContext, frame: DataFrame, plan_text: str) -> DataFrame:
-    """Return `frame` with the schema of its result.
+def may_mix_types(plan_text: str) -> bool:
+    """Return whether an unoptimized plan, one step a line, may announce other types than its result has."""
+    return _MIXES_TYPES.search(plan_text) is not None
 
-    Args:
-        session: The session of `frame`.
-        frame: A statement that is not EXPLAIN.
-        plan_text: Its unoptimized plan, one step a line.
-    """
-    if _MIXES_TYPES.search(plan_text) is None:
-        return frame
+
+def with_result_types(session: SessionContext, frame: DataFrame) -> DataFrame:
+    """Return `frame`, a statement that is not EXPLAIN, with the schema of its result; `session` is its session."""
     try:
         return session.create_dataframe_from_logical_plan(frame.optimized_logical_plan())
     except BaseException as error:
