@@ -71,7 +71,7 @@ def opened(name: str, generate: str, config: pytest.Config, folder: Path) -> Ite
             file = folder / f"{table}.parquet"
             connection.execute(f"COPY {table} TO '{file}' (FORMAT parquet)")
             tables.append(TableSnapshot(name=table, schema=pq.read_schema(file), files=(str(file),)))
-        engine = DataFusionEngine(FixedTables(tables), EngineSettings(planning_threads=1))
+        engine = DataFusionEngine(FixedTables(tables), EngineSettings())
         queries = dict(connection.execute(f"SELECT query_nr, query FROM {name}_queries()").fetchall())
         yield Benchmark(connection, Asker(engine, FixedTables(tables)), queries)
         engine.close()

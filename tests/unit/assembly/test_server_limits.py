@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.assembly import server_limits
 from micromegas_jupyter.assembly.serve_options import ServeOptions
@@ -13,6 +12,9 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.settings import RateLimits, ServerLimits
+
+if TYPE_CHECKING:
+    import pytest
 
 OPTIONS = ServeOptions(lake=Path("lake"), host="127.0.0.2", memory_mib=1000)
 LIMITS = ServerLimits(
