@@ -28,7 +28,7 @@ from micromegas_jupyter.engine.denials import check_match
 from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.requests import decode_statement
+from micromegas_jupyter.executors.requests import Output, decode_statement
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSnapshot
     from micromegas_jupyter.engine.contract import PlannedQuery
-    from micromegas_jupyter.executors.requests import Output, Statement
+    from micromegas_jupyter.executors.requests import Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
 STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
@@ -118,7 +118,7 @@ class Worker:
         self._planned_at: float | None = None
         self._received = bytearray()
         self._held: list[Any] = []
-        self._size: _ResultSize | None = None
+        self._size = _ResultSize(Output())
         self._is_computing = False
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, self._flush_on_timer)
@@ -145,7 +145,7 @@ class Worker:
         return kind, body
 
     def _answer(self, kind: bytes, body: bytes) -> None:
-        self._held, self._size = [], None
+        self._held, self._size = [], _ResultSize(Output())
         try:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
@@ -167,13 +167,10 @@ class Worker:
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
-            if rows := self._sent_rows():
-                facts["rows"] = rows
+            if self._size.rows:
+                facts["rows"] = self._size.rows
                 self._flush()  # what came before the error
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
-
-    def _sent_rows(self) -> int:
-        return 0 if self._size is None else self._size.rows
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request

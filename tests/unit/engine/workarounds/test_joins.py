@@ -38,7 +38,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     ):
         pq.write_table(rows, folder / f"{name}.parquet", row_group_size=8)
         tables.append(TableSnapshot(name=name, schema=rows.schema, files=(str(folder / f"{name}.parquet"),)))
-    settings = EngineSettings(planning_threads=1, target_partitions=1, batch_rows=1)
+    settings = EngineSettings(target_partitions=1, batch_rows=1)
     engine = DataFusionEngine(FixedTables(tables), settings)
     yield Asker(engine, FixedTables(tables))
     engine.close()
