@@ -144,13 +144,13 @@ class ServerProcess:
             except psutil.NoSuchProcess:  # one has just been reaped: its time is its parent's now
                 assert is_running(self.front), self.log()
 
-    def busiest(self, seconds: float = 0.3) -> psutil.Process:
-        """Return the process that uses the most processor time, once it has used this much."""
-        before = {process: _own_cpu_seconds(process) for process in self.processes()}
+    def busiest_child(self, seconds: float = 0.3) -> psutil.Process:
+        """Return the process beside the front that uses the most processor time, once it has used this much."""
+        before = {process: _own_cpu_seconds(process) for process in self.processes()[1:]}
         found: list[psutil.Process] = []
 
         def is_found() -> bool:
-            used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()}
+            used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()[1:]}
             most = max(used, key=lambda each: used[each])
             found[:] = [most]
             return used[most] > seconds
