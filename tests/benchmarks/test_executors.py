@@ -54,7 +54,7 @@ CALLERS = [f"caller-{number}" for number in range(HEAVY_CLIENTS + 1)]
 KEYS = {name: f"a-key-for-benchmarks-only-of-{name}" for name in CALLERS}
 SMALL_KEY = KEYS[CALLERS[-1]]
 
-FEW_ROWS, MANY_ROWS = 10_000, 4_000_000
+FEW_ROWS, MANY_ROWS, MEMORY_ROWS = 10_000, 4_000_000, 10_000_000
 LOOKUP = "SELECT * FROM few WHERE key = 77"
 HEAVY = (
     "SELECT key, count(*), avg(amount) FROM many GROUP BY key ORDER BY 2 DESC LIMIT 10",
@@ -296,7 +296,7 @@ def test_small_statements_of_eight_clients(  # noqa: PLR0917
 
 
 @pytest.mark.parametrize("source", ["memory", "Parquet"])
-def test_ten_million_rows(  # noqa: PLR0917
+def test_many_rows(  # noqa: PLR0917
     versions: dict[str, Served],
     peer: Served,
     say: Callable[[str], None],
@@ -305,6 +305,7 @@ def test_ten_million_rows(  # noqa: PLR0917
     pytestconfig: pytest.Config,
 ) -> None:
     is_long = pytestconfig.getoption("--long")
+    row_count = MEMORY_ROWS if source == "memory" else row_count
     sql = FROM_MEMORY.format(rows=row_count) if source == "memory" else ALL_ROWS
     peers = MEMORY_TICKET.format(rows=row_count, columns=COLUMNS) if source == "memory" else sql
     servers = versions | {PEER: peer}

@@ -67,7 +67,7 @@ class ServerProcess:
         lake: The folder that it serves.
         keys: API keys by the name of their caller; each may read and ingest. Without any, everybody is admin.
         options: More options of `serve`.
-        memory_mib: Its limit for the memory of all statements.
+        memory_mib: Its limit for the memory of all statements, if not its default.
         checkout: Whose server it is.
     """
 
@@ -78,13 +78,15 @@ class ServerProcess:
         lake: Path,
         keys: dict[str, str],
         options: Iterable[str] = (),
-        memory_mib: int = 2048,
+        memory_mib: int | None = None,
         checkout: Path = CHECKOUT,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-        environ |= {"PYTHONPATH": str(checkout), "MICROMEGAS_SERVER_MEMORY_MIB": str(memory_mib)}
+        environ["PYTHONPATH"] = str(checkout)
+        if memory_mib is not None:
+            environ["MICROMEGAS_SERVER_MEMORY_MIB"] = str(memory_mib)
         # An attacker's statements shall all run, and none be refused for what earlier ones did.
         environ["MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER"] = "0"
         access = () if keys else ("--disable-auth",)
