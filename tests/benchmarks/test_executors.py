@@ -47,6 +47,8 @@ CLIENTS = 8
 HEAVY_CLIENTS = 16
 # Of all small clients together, so few that an idle machine hardly notices.
 SMALL_CALLS_A_SECOND, SMALL_CLIENTS = 40, 4
+# Of the server, since the heavy clients came, until all their first statements have begun.
+BEGUN_CPU_SECONDS = 5.0
 COLUMNS = 5
 HOURS = 2
 
@@ -432,7 +434,7 @@ def test_small_statements_beside_sixteen_heavy_clients(
     rounds, seconds = (4, 30.0) if pytestconfig.getoption("--long") else (2, 10.0)
     statements = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
     ended: dict[str, dict[str, int]] = {name: {} for name in versions}
-    heavy_seconds = dict.fromkeys(versions, 0.0)
+    heavy_seconds, heavy_cpu = dict.fromkeys(versions, 0.0), dict.fromkeys(versions, 0.0)
     with ExitStack() as stack:
         clients = {
             (name, is_busy): SmallClients(
@@ -448,22 +450,28 @@ def test_small_statements_beside_sixteen_heavy_clients(
         for name in in_turns(list(versions), rounds):
             wait_until_quiet(versions[name])
             clients[name, False].run(seconds)
+            before = versions[name].cpu_seconds()
             heavy = HeavyClients(versions[name])
             try:
+                wait_until(lambda: versions[name].cpu_seconds() - before > BEGUN_CPU_SECONDS, "all have begun")  # noqa: B023
                 heavy.start()
-                started = SYSTEM_CLOCK.monotonic()
+                started, used = SYSTEM_CLOCK.monotonic(), versions[name].cpu_seconds()
                 clients[name, True].run(2 * seconds)
                 for outcome, count in heavy.stop().items():
                     ended[name][outcome] = ended[name].get(outcome, 0) + count
                 heavy_seconds[name] += SYSTEM_CLOCK.monotonic() - started
+                heavy_cpu[name] += versions[name].cpu_seconds() - used
             finally:
                 heavy.close()
             wait_until_quiet(versions[name])
 
     lines = [f"{HEAVY_CLIENTS} heavy clients beside {SMALL_CALLS_A_SECOND} small statements a second"]
     for name in versions:
-        rate = ended[name].get("ok", 0) / heavy_seconds[name]
-        lines.append(f"  {name}: heavy statements {rate:.2f} a second, outcomes {ended[name]}")
+        well = ended[name].get("ok", 0)
+        lines.append(
+            f"  {name}: heavy statements {well / heavy_seconds[name]:.2f} a second, "
+            f"{heavy_cpu[name] / max(well, 1):.2f} s CPU each, outcomes {ended[name]}"
+        )
         for title in statements:
             alone, busy = clients[name, False].late[title], clients[name, True].late[title]
             shown = [f"p{percent} {percentile(alone, percent):.1f} → {percentile(busy, percent):.1f} ms"
@@ -471,9 +479,12 @@ def test_small_statements_beside_sixteen_heavy_clients(
             ratio = percentile(busy, 99) / percentile(alone, 99)
             lines.append(f"    {title}: {', '.join(shown)}, ratio of p99 {ratio:.1f} ({len(busy)} beside)")
     if BEFORE in versions:
-        rates = {name: ended[name].get("ok", 0) / heavy_seconds[name] for name in versions}
         with suppress(ZeroDivisionError):
-            lines.append(f"  heavy throughput to {BEFORE} {rates[NEW] / rates[BEFORE]:.2f}")
+            by_time, by_cpu = (
+                ended[NEW]["ok"] / taken[NEW] / (ended[BEFORE]["ok"] / taken[BEFORE])
+                for taken in (heavy_seconds, heavy_cpu)
+            )
+            lines.append(f"  heavy throughput to {BEFORE} by time {by_time:.2f}, by CPU {by_cpu:.2f}")
     say("\n".join(lines))
 
 
