@@ -47,7 +47,7 @@ class MicromegasError(Exception):
     giver: str | None = None  # what signs people in here by itself and did not, as people call it: `JupyterHub`
     code: ClassVar[str] = "ERR000"
     default_remedy: ClassVar[str] = ""
-    retryable: ClassVar[bool] = False
+    retryable: bool = False  # whether the same call may work later
     grpc_code: ClassVar[str] = "INTERNAL"
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1

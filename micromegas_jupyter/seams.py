@@ -4,6 +4,7 @@ Nothing else in the package reads a clock or draws a random number, so a test ca
 """
 
 import os
+import random
 import secrets
 import time
 from collections.abc import Mapping
@@ -70,6 +71,11 @@ class SystemRandomness:
     def token_urlsafe(self, nbytes: int) -> str:
         """Return `nbytes` bytes of the operating system's randomness as base64url text."""
         return secrets.token_urlsafe(nbytes)
+
+
+def jitter() -> float:
+    """Return a number from 0 to 1, to spread out callers that would all come at the same moment."""
+    return random.random()  # noqa: S311 - nobody gains from guessing it
 
 
 class Variables(dict[str, str]):

@@ -13,46 +13,56 @@ def is_port_shareable() -> bool:
     return sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
 
 
+def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.SocketKind, int, tuple[object, ...]]:
+    """Return family, kind, protocol and socket address to listen on.
+
+    Raises:
+        ConfigurationError: There is no such host.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError:
+        raise _unusable(host, port) from None
+    family, kind, protocol, _, address = found
+    return family, kind, protocol, address
+
+
 class ReservedPort:
     """A port that only processes of this user may listen on, by saying that they share it; a context manager.
 
     It is bound alone first, so two servers never share a port without knowing of each other.
 
+    Args:
+        host: The address.
+        port: The port, 0 for any free one.
+        taken: The socket of another process's reservation, which goes on here; closed with it.
+
     Raises:
         ConfigurationError: The address cannot be used.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, taken: socket.socket | None = None) -> None:
+        if taken is not None:
+            self.socket = taken
+            return
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self._socket = socket.socket(family, kind, protocol)
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self._socket.bind(address)
-                if hasattr(socket, "SO_REUSEPORT"):
-                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            except OSError:
-                self._socket.close()
-                raise
+            self.socket = _bind(host, port)
         except OSError:
-            shown = f"[{host}]" if ":" in host else host
-            raise ConfigurationError(
-                f"The server cannot listen on {shown}:{port}: the port is taken, or the address is not this machine's.",
-                key="port",
-                remedy="Choose another port, or 0 for any free one.",
-            ) from None
+            # Connections that a server left behind take the port, too, but not from one that says so.
+            try:
+                self.socket = _bind(host, port, reuses_address=True)
+            except OSError:
+                raise _unusable(host, port) from None
 
     @property
     def number(self) -> int:
         """The port."""
-        number: int = self._socket.getsockname()[1]
+        number: int = self.socket.getsockname()[1]
         return number
 
     def close(self) -> None:
         """Give the port up; safe to call twice."""
-        self._socket.close()
+        self.socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -61,3 +71,27 @@ class ReservedPort:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _bind(host: str, port: int, *, reuses_address: bool = False) -> socket.socket:
+    family, kind, protocol, address = resolve_address(host, port)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if reuses_address:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        if hasattr(socket, "SO_REUSEPORT"):
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _unusable(host: str, port: int) -> ConfigurationError:
+    shown = f"[{host}]" if ":" in host else host
+    return ConfigurationError(
+        f"The server cannot listen on {shown}:{port}: the port is taken, or the address is not this machine's.",
+        key="port",
+        remedy="Choose another port, or 0 for any free one.",
+    )

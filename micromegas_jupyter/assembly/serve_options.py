@@ -38,6 +38,8 @@ class ServeOptions:
         properties: Anything else worth knowing of its process.
         spare_executors: How many idle executor processes are started ahead of demand.
         drain_seconds: How long running calls may go on when the server stops.
+        take_over: Whether to take the ports of a running server over, if there is one.
+        hands_over: Whether a later server may take this one's ports over.
     """
 
     lake: Path
@@ -58,6 +60,8 @@ class ServeOptions:
     properties: Mapping[str, str] = field(default_factory=dict)
     spare_executors: int = DEFAULT_SPARE_EXECUTORS
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    take_over: bool = False
+    hands_over: bool = False
 
     def uri_at(self, port: int) -> str:
         """Return where calls are answered, on the port that was taken."""

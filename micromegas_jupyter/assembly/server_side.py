@@ -1,10 +1,10 @@
 """Joins validator, executors, lake, recorder and Flight service into a server that runs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.assembly.denials import find_denials_file, open_deny_list
@@ -19,15 +19,22 @@ from micromegas_jupyter.assembly.spill_directory import (
     remove_spilled_by_the_dead,
     unusable_spill_directory,
 )
+from micromegas_jupyter.assembly.take_over import (
+    Taken,
+    TakeOverListener,
+    find_take_over_key,
+    is_take_over_supported,
+    take_over,
+)
 from micromegas_jupyter.assembly.unused_access import check_unused_access
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.processes import open_launcher
 from micromegas_jupyter.lakehouse import Lake, make_lake_folder
-from micromegas_jupyter.seams import process_variables
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.server import HttpEndpoint, NotReady, Recorder, ServerMetrics, ServerThread
 from micromegas_jupyter.server.tracing import open_tracing
-from micromegas_jupyter.settings import AccessSettings, RateLimits, parse_server_limits
+from micromegas_jupyter.settings import AccessSettings, RateLimits, ServerLimits, parse_server_limits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -45,7 +52,11 @@ OTHER_PEOPLES_ROWS = {
     + ")"
 }
 
-_LOG = logging.getLogger("micromegas_jupyter.server")
+_GRPC: Final = "grpc"
+_HTTP: Final = "http"
+_TICKET_KEY: Final = "ticket_key"
+_TICKET_KEY_BYTES: Final = 32
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
 class ServerStack:
@@ -68,7 +79,25 @@ class ServerStack:
         self._recorder: Recorder | None = None
         denials_file = find_denials_file(variables, lake=None if self.lake is None else options.lake)
         self._deny_list = open_deny_list(denials_file, recorder=lambda: self._recorder)
-        self._port = ReservedPort(options.host, options.port) if is_port_shareable() else None
+        self._environ = variables
+        self._taken = self._take_over()
+        sockets = {} if self._taken is None else self._taken.sockets
+        ticket_key = None if self._taken is None else self._taken.state.get(_TICKET_KEY)
+        self._ticket_key = ticket_key or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
+        self._port = None
+        if is_port_shareable():
+            self._port = ReservedPort(options.host, options.port, taken=sockets.get(_GRPC))
+        self._listener: TakeOverListener | None = None
+        #: Called on another thread when a later server has taken the ports over; this one is to stop then.
+        self.on_taken: Callable[[], None] = lambda: None
+        try:
+            self._build(limits, variables, denials_file)
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _build(self, limits: ServerLimits, variables: Mapping[str, str], denials_file: Path | None) -> None:
+        options = self.options
         remove_spilled_by_the_dead(limits.spill_directory)
         try:
             self._spill_folder = make_process_folder(limits.spill_directory)
@@ -114,10 +143,61 @@ class ServerStack:
             ),
             metrics=self.metrics,
             deny_list=self._deny_list,
+            ticket_key=self._ticket_key.encode(),
             tracing=self._tracing,
         )
         self._http = self._make_http(rate_limits)
         self._http_port: int | None = None
+
+    def _take_over(self) -> Taken | None:
+        """Return the sockets of the server that is to be replaced; None when there is none.
+
+        Raises:
+            ConfigurationError: This system, or the port 0, has no take-over, or what answers there is not safe.
+            ServerUnavailable: The running server does not hand its sockets over now.
+        """
+        options = self.options
+        if not options.take_over:
+            return None
+        if not is_take_over_supported() or not options.port:
+            raise ConfigurationError(
+                "A server can be taken over on Linux only, and on a port that is given.",
+                key="--take-over",
+                remedy="Stop the running server first, and leave --take-over out.",
+            )
+        return take_over(find_take_over_key(options.host, options.port, self._environ))
+
+    def _give_up(self) -> None:
+        """Leave the ports to whom they belong."""
+        if self._port is not None:
+            self._port.close()
+        if self._taken is not None:
+            self._taken.close()
+
+    def _offer_ports(self) -> None:
+        """Let a later server take the ports over.
+
+        Raises:
+            ConfigurationError: There is no private folder for the socket, and this server took over itself.
+        """
+        if not (self.options.hands_over and is_take_over_supported() and self._port is not None):
+            return
+        sockets = {_GRPC: self._port.socket}
+        if self._http is not None and self._http.listening is not None:
+            sockets[_HTTP] = self._http.listening
+        try:
+            self._listener = TakeOverListener(
+                find_take_over_key(self.options.host, self._port.number, self._environ),
+                sockets,
+                lambda: self.on_taken(),  # noqa: PLW0108 - it is set later
+                state={_TICKET_KEY: self._ticket_key},
+            )
+            self._listener.start()
+        except ConfigurationError as error:
+            self._listener = None
+            if self.options.take_over:
+                raise
+            _LOG.warning("this server cannot be taken over: %s", error.what)
 
     def _make_validator(self, environ: Mapping[str, str]) -> "ReloadingValidator | None":
         if self.options.disable_auth:
@@ -177,11 +257,6 @@ class ServerStack:
         return self._pool.executor_count
 
     @property
-    def is_recorded(self) -> bool:
-        """Whether it writes its own logs and measurements into the lake."""
-        return self._recorder is not None
-
-    @property
     def registries(self) -> "tuple[CollectorRegistry, ...]":
         """What this server counts."""
         access = () if self.validator is None else (self.validator.metrics.registry,)
@@ -228,8 +303,12 @@ class ServerStack:
             self._remove_leftovers(self.lake)
         try:
             if self._http is not None:
-                self._http_port = self._http.start()
+                self._http_port = self._http.start(None if self._taken is None else self._taken.sockets.get(_HTTP))
             self._server.start()
+            if self._taken is not None:
+                self._taken.confirm_serving()
+                self._taken = None
+            self._offer_ports()
         except BaseException:
             self.stop()
             raise
@@ -248,6 +327,8 @@ class ServerStack:
             grace_seconds: How long running calls may go on; the options' drain time when left out.
             why: What calls that are ended are told; empty for a server that stops.
         """
+        if self._listener is not None:
+            self._listener.stop()
         self._server.stop(self.options.drain_seconds if grace_seconds is None else grace_seconds, why=why)
         if self._http is not None:
             self._http.stop()
@@ -256,8 +337,7 @@ class ServerStack:
         if self._recorder is not None:
             self._recorder.stop()
         self._tracing.close()
-        if self._port is not None:
-            self._port.close()
+        self._give_up()
         if self.validator is not None:
             self.validator.close()
         self._spill_folder.close()

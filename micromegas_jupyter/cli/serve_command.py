@@ -90,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long running calls may go on when the server stops, in seconds; "
         f"0 to {_LONGEST_DRAIN_SECONDS}, default %(default)g",
     )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take the ports of the running server over, which then lets its calls end and stops (Linux)",
+    )
     parser.add_argument("--no-telemetry", action="store_true", help="do not record the server's own logs and load")
     add_limit_arguments(parser)
 
@@ -151,10 +156,13 @@ def run(arguments: argparse.Namespace) -> int:
             memory_mib=limits.memory_mib,
             record=not arguments.no_telemetry,
             drain_seconds=arguments.drain_seconds,
+            take_over=arguments.take_over,
+            hands_over=True,
         ),
         environ=environ,
     )
     stop = stop_event(again=lambda: os._exit(1))  # executors end with this process
+    stack.on_taken = stop.set
     with stack:
         _reload_on_hangup(stack)
         _print_start(stack, SYSTEM_CLOCK.monotonic() - started)

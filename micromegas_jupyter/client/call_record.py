@@ -1,8 +1,9 @@
-"""What came back beside the data of one call: the query's id and the error details, read off the call's metadata.
+"""What came back beside the data of one call, read off its metadata: the query's id, error details, when to retry.
 
 What the details mean is `statuses`' job.
 """
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,25 @@ from micromegas_jupyter.client.notices import Notices
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, MAX_DETAILS_BYTES, is_query_id
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
+_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+_PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class CallRecord:
-    """Collects the metadata of one call; written by the thread that makes it, read by any."""
+    """Collects the metadata of one call; written by the thread that makes it, read by any.
+
+    Attributes:
+        query_id: The server's id of the query.
+        error_details: What the server says about a failure.
+        connection: Which of its client's connections it was made over, by number.
+        pushback_ms: When a failed call may be made again; -1 for never, None when the server does not say.
+    """
 
     def __init__(self) -> None:
         self.query_id: str | None = None
         self.error_details: bytes | None = None
+        self.connection = 0
+        self.pushback_ms: int | None = None
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
         """Keep what is known in a call's initial or trailing metadata; the sender is not trusted."""
@@ -31,6 +43,8 @@ class CallRecord:
         details = headers.get(ERROR_DETAILS_KEY, ())
         if details and isinstance(details[0], bytes) and len(details[0]) <= MAX_DETAILS_BYTES:
             self.error_details = details[0]
+        if pushback := headers.get(_PUSHBACK_KEY, ()):
+            self.pushback_ms = int(pushback[0]) if _PUSHBACK.fullmatch(str(pushback[0])) else -1
 
 
 class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types

@@ -1,10 +1,9 @@
-"""How a client's calls are made: with a fresh credential, on another thread, repeated once after a renewal.
+"""How a client's calls are made: with a fresh credential, on another thread, again where that may help."""
 
-Which calls there are is `flight_client`'s job; the wire is `transport`'s.
-"""
-
+import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from micromegas_jupyter.client.address import ServerAddress
@@ -13,9 +12,10 @@ from micromegas_jupyter.client.credentials import Credential, CredentialSource
 from micromegas_jupyter.client.headers import Header
 from micromegas_jupyter.client.pump import BatchStream
 from micromegas_jupyter.client.query_reader import QueryReader, QueryStart
+from micromegas_jupyter.client.retry import Attempts, StopSignal
 from micromegas_jupyter.client.threads import run_interruptibly
 from micromegas_jupyter.client.transport import Transport
-from micromegas_jupyter.errors import AuthenticationError, UsageError
+from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.seams import Clock
 
 _LONGEST_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
@@ -41,7 +41,7 @@ class Connection:
         self._credentials = credentials
         self._clock = clock
         self._readers: weakref.WeakSet[QueryReader] = weakref.WeakSet()
-        self._is_closed = False
+        self._closed = threading.Event()
 
     def run(
         self,
@@ -56,29 +56,26 @@ class Connection:
         Args:
             work: Makes the call.
             headers: What it asks for besides its payload.
-            timeout_seconds: How long it may last.
-            may_repeat: Whether it is made again when its credential is refused and could be renewed: never for a
-                write.
+            timeout_seconds: How long it may last, all attempts together.
+            may_repeat: Whether it is made again when its credential was renewed or the server is unavailable: never
+                for a write.
 
         Raises:
             MicromegasError: The call failed.
             UsageError: The client is closed.
         """
         self.check_open()
-        timeout_seconds = check_timeout(timeout_seconds) or timeout_seconds
-
-        def attempt(credential: Credential) -> T:
-            call = self._build_call(credential, headers=headers, timeout_seconds=timeout_seconds)
-            return run_interruptibly(lambda: work(call))
-
-        credential = self._credentials.fetch()
-        try:
-            return attempt(credential)
-        except AuthenticationError:
-            renewed = self._credentials.renew(credential) if may_repeat else None
-            if renewed is None:
-                raise
-        return attempt(renewed)
+        attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
+        credential = attempts.first_credential()
+        while True:
+            call = self._build_call(credential, headers=headers, timeout_seconds=attempts.remaining_seconds())
+            try:
+                return run_interruptibly(partial(work, call))
+            except MicromegasError as error:
+                renewed = attempts.next_credential(error, credential, call.record)
+                if renewed is None:
+                    raise
+                credential = renewed
 
     def open_reader(
         self,
@@ -95,14 +92,13 @@ class Connection:
             UsageError: The client is closed, or the timeout is not a number of seconds.
         """
         self.check_open()
-        timeout_seconds = check_timeout(timeout_seconds)
+        attempts = self._attempts(timeout_seconds, may_repeat=may_repeat)
         start = QueryStart(
-            credentials=self._credentials,
+            attempts=attempts,
             build_call=lambda credential: self._build_call(
-                credential, headers=headers, timeout_seconds=timeout_seconds
+                credential, headers=headers, timeout_seconds=attempts.remaining_seconds()
             ),
             open_stream=open_stream,
-            may_repeat=may_repeat,
         )
         reader = QueryReader(start, clock=self._clock)
         self._readers.add(reader)
@@ -110,17 +106,29 @@ class Connection:
 
     def close(self) -> None:
         """Stop what still runs and give up the connection; calling again does nothing."""
-        if self._is_closed:
+        if self._closed.is_set():
             return
-        self._is_closed = True
+        self._closed.set()
         for reader in list(self._readers):
             reader.close()
         self.transport.close()
 
     def check_open(self) -> None:
         """Raise `UsageError` when the client is closed."""
-        if self._is_closed:
+        if self._closed.is_set():
             raise UsageError("The client is closed.", remedy="Make a new one.")
+
+    def _attempts(
+        self, timeout_seconds: float | None, *, may_repeat: bool, stopped: StopSignal | None = None
+    ) -> Attempts:
+        return Attempts(
+            self._credentials,
+            clock=self._clock,
+            may_repeat=may_repeat,
+            timeout_seconds=check_timeout(timeout_seconds),
+            server=self.transport,
+            stopped=stopped,
+        )
 
     def _build_call(
         self, credential: Credential, *, headers: tuple[Header, ...], timeout_seconds: float | None

@@ -33,7 +33,7 @@ from micromegas_jupyter.client.prepared import CONTROL_TIMEOUT_SECONDS, Prepared
 from micromegas_jupyter.client.pump import BatchStream
 from micromegas_jupyter.client.query_methods import QueryMethods
 from micromegas_jupyter.client.query_reader import QueryReader
-from micromegas_jupyter.client.repeating import may_be_repeated
+from micromegas_jupyter.client.retry import is_read
 from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIdentity, parse_server_identity
 from micromegas_jupyter.client.table_list import fetch_tables
 from micromegas_jupyter.client.telemetry_queries import TelemetryQueries
@@ -168,7 +168,7 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
             open_stream,
             headers=build_query_headers(options, self._tags),
             timeout_seconds=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
-            may_repeat=may_be_repeated(sql),
+            may_repeat=is_read(sql),
         )
 
     def prepare_statement(self, sql: str) -> PreparedStatement:

@@ -11,9 +11,10 @@ from typing import Final, Self
 import pyarrow as pa
 
 from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
-from micromegas_jupyter.client.pump import Arrived, BatchPump, BatchStream, Ended, Event, Failed, Opened
-from micromegas_jupyter.errors import AuthenticationError, QueryCancelled, UsageError
+from micromegas_jupyter.client.credentials import Credential
+from micromegas_jupyter.client.pump import Arrived, BatchPump, BatchStream, Ended, Event, Failed, Opened, Stopped
+from micromegas_jupyter.client.retry import Attempts
+from micromegas_jupyter.errors import QueryCancelled, UsageError
 from micromegas_jupyter.seams import Clock
 
 _REMEDY: Final = "Run the query again."
@@ -21,22 +22,19 @@ _REMEDY: Final = "Run the query again."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryStart:
-    """How a query is started: who makes the call, how the call looks then, and how its answer begins.
+    """How a query is started: how often and by whom, how the call looks then, and how its answer begins."""
 
-    `may_repeat` says whether it is started again when its credential is refused and could be renewed.
-    """
-
-    credentials: CredentialSource
+    attempts: Attempts
     build_call: Callable[[Credential], Call]
     open_stream: Callable[[Call], BatchStream]
-    may_repeat: bool = True
 
 
 class QueryReader:
     """The batches of one query, as they arrive. Made by `FlightSQLClient.open_query`; belongs to one thread.
 
     Ctrl-C, leaving the `with` block and `cancel` stop the query here at once and on the server as soon as it
-    listens. A credential that the server refuses before the first batch is renewed once.
+    listens. Until the first batch is here, a credential that the server refuses is renewed once, and a query that
+    only reads is started again when the server is unavailable.
 
     Args:
         start: How the query is started.
@@ -57,8 +55,7 @@ class QueryReader:
         self._has_batches = False
         self._is_closed = False
         self._failure: QueryCancelled | None = None
-        self._may_renew = start.may_repeat
-        self._begin(start.credentials.fetch())
+        self._begin(start.attempts.first_credential())
         self._await_schema()
 
     @property
@@ -108,7 +105,7 @@ class QueryReader:
             match self._take():
                 case Arrived(batch):
                     return self._count(batch)
-                case Opened(schema):  # after a renewal
+                case Opened(schema):  # of another attempt
                     self._schema = schema
                 case Ended():
                     self._end()
@@ -126,6 +123,7 @@ class QueryReader:
 
     def cancel(self) -> None:
         """Stop the query, here at once and on the server; a reader that has ended stays as it is. Any thread."""
+        self._start.attempts.stop()
         self._pump.stop()
 
     def close(self) -> None:
@@ -133,6 +131,7 @@ class QueryReader:
         self._is_closed = True
         if self._ended_at is None:
             self._end()
+        self._start.attempts.stop()
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -148,6 +147,8 @@ class QueryReader:
         self._pump = BatchPump(lambda: open_stream(call))
         # A reader that nobody closed is stopped when it is collected, and at the end of the process.
         self._finalizer = weakref.finalize(self, self._pump.stop)
+        if self._start.attempts.is_stopped:  # meanwhile
+            self._pump.stop()
 
     def _await_schema(self) -> None:
         match self._take():
@@ -157,33 +158,24 @@ class QueryReader:
                 raise self._cancelled()
 
     def _take(self) -> Event:
-        """Return the next event; a failure is raised, unless a fresh credential may cure it."""
-        while True:
-            try:
-                event = self._pump.take()
-            except BaseException:  # Ctrl-C
-                self._end()
-                self._finalizer()
-                raise
-            match event:
-                case Failed(error) if self._is_curable(error):
-                    self._renew(error)
-                case Failed(error):
-                    self._end()
-                    raise error
-                case _:
-                    return event
-
-    def _is_curable(self, error: BaseException) -> bool:
-        return isinstance(error, AuthenticationError) and self._may_renew and not self._has_batches
-
-    def _renew(self, error: BaseException) -> None:
-        self._may_renew = False
-        renewed = self._start.credentials.renew(self._credential)
-        if renewed is None:
+        """Return the next event; a failure is raised, unless another attempt may end better."""
+        attempts = self._start.attempts
+        try:
+            while isinstance(event := self._pump.take(), Failed):
+                credential = None
+                if not self._has_batches:
+                    credential = attempts.next_credential(event.error, self._credential, self._call.record)
+                if credential is not None:
+                    self._begin(credential)
+                elif attempts.is_stopped:
+                    return Stopped()
+                else:
+                    raise event.error  # noqa: TRY301 - ended as for Ctrl-C
+        except BaseException:
             self._end()
-            raise error
-        self._begin(renewed)
+            self._finalizer()
+            raise
+        return event
 
     def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         self._has_batches = True

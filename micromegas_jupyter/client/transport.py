@@ -15,11 +15,11 @@ import pyarrow as pa
 from pyarrow import flight
 
 from micromegas_jupyter.client.address import ServerAddress
-from micromegas_jupyter.client.call_record import CallRecorder
+from micromegas_jupyter.client.call_record import CallRecord, CallRecorder
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.client_certificate import ClientCertificate
 from micromegas_jupyter.client.statuses import translate_failure
-from micromegas_jupyter.errors import InternalError, UsageError
+from micromegas_jupyter.errors import InternalError, ServerUnavailable, UsageError
 
 _MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
 _MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
@@ -37,6 +37,10 @@ _MAX_METADATA_BYTES: Final = 64 * 1024
 # gRPC begins with 64 kB that a server may send unasked, in frames of 16 kB; rows come in messages far above that.
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
 _MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+
+# gRPC lets channels with the same options share a connection and the pauses between attempts to make one, so an option
+# of our own keeps them apart.
+_CONNECTION_NUMBER: Final = "micromegas.connection"
 
 _OPTIONS: Final = [
     ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
@@ -105,6 +109,7 @@ class Transport:
 
     Attributes:
         shows_certificate: Whether there is one to be shown.
+        has_answered: Whether the server has ever answered a call.
 
     Raises:
         UsageError: A file of authorities cannot be used.
@@ -124,14 +129,26 @@ class Transport:
         roots = _read_all_roots(ca_bundle, extra_ca_bundle) if address.is_encrypted else None
         shows = certificate if address.is_encrypted else None
         self.shows_certificate = shows is not None
-        self._client = flight.connect(
-            address.location,
-            tls_root_certs=roots,
-            cert_chain=None if shows is None else shows.chain,
-            private_key=None if shows is None else shows.key,
-            middleware=[self._recorder],
-            generic_options=_channel_options(address),
-        )
+        self.has_answered = False
+
+        def connect(number: int) -> flight.FlightClient:
+            return flight.connect(
+                address.location,
+                tls_root_certs=roots,
+                cert_chain=None if shows is None else shows.chain,
+                private_key=None if shows is None else shows.key,
+                middleware=[self._recorder],
+                generic_options=[*_channel_options(address), (_CONNECTION_NUMBER, number)],
+            )
+
+        self._connect = connect
+        self._connection = (0, connect(0))
+
+    def reconnect(self, failed: CallRecord) -> None:
+        """Make calls over another connection than that of a failed one from now on; those under way keep theirs."""
+        number, _ = self._connection
+        if number == failed.connection:
+            self._connection = (number + 1, self._connect(number + 1))
 
     def tell_notices(self, tell: Callable[[str], None]) -> None:
         """Have `tell` called with what the server says about the credential, in place of a warning in the log."""
@@ -143,8 +160,8 @@ class Transport:
         Raises:
             MicromegasError: The call failed.
         """
-        with self._making(call):
-            return FlightStream(self._client.do_get(flight.Ticket(ticket), _options(call)), call)
+        with self._making(call) as client:
+            return FlightStream(client.do_get(flight.Ticket(ticket), _options(call)), call)
 
     def do_action(self, action_type: str, body: bytes, call: Call) -> list[bytes]:
         """Run an action and return its results.
@@ -153,8 +170,8 @@ class Transport:
             MicromegasError: The call failed.
             InternalError: The results are more or larger than any action of this package gives.
         """
-        with self._making(call):
-            results = self._client.do_action(flight.Action(action_type, body), _options(call))
+        with self._making(call) as client:
+            results = client.do_action(flight.Action(action_type, body), _options(call))
             return _bounded(result.body.to_pybytes() for result in results)
 
     def get_flight_info(self, command: bytes, call: Call) -> flight.FlightInfo:
@@ -163,8 +180,8 @@ class Transport:
         Raises:
             MicromegasError: The call failed.
         """
-        with self._making(call):
-            return self._client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
+        with self._making(call) as client:
+            return client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
         """Send batches and return the metadata of the server's answer, None when there is none.
@@ -172,9 +189,9 @@ class Transport:
         Raises:
             MicromegasError: The call failed.
         """
-        with self._making(call):
+        with self._making(call) as client:
             descriptor = flight.FlightDescriptor.for_command(command)
-            writer, reader = self._client.do_put(descriptor, schema, _options(call))
+            writer, reader = client.do_put(descriptor, schema, _options(call))
             with writer:
                 for batch in batches:
                     writer.write_batch(batch)
@@ -184,15 +201,19 @@ class Transport:
 
     def close(self) -> None:
         """Give up the connection."""
-        self._client.close()
+        self._connection[1].close()
 
     @contextmanager
-    def _making(self, call: Call) -> Iterator[None]:
+    def _making(self, call: Call) -> Iterator[flight.FlightClient]:
+        call.record.connection, client = self._connection
         try:
             with self._recorder.recording(call.record):
-                yield
+                yield client
+            self.has_answered = True
         except Exception as error:
             translated = translate_failure(error, call)
+            if call.record.error_details is not None or not isinstance(translated, ServerUnavailable):
+                self.has_answered = True
             if translated is error:
                 raise
             raise translated from error

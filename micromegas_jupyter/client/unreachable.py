@@ -88,16 +88,24 @@ def explain_unreachable(text: str, call: Call) -> ServerUnavailable:
 def _explain_failed(text: str, call: Call) -> ServerUnavailable:
     for cause in _CAUSES:
         if cause.words.search(text):
-            return ServerUnavailable(cause.what.format(server=call.server), remedy=cause.remedy)
+            return _lasting(ServerUnavailable(cause.what.format(server=call.server), remedy=cause.remedy))
     if _HUNG_UP.search(text):
         return _explain_hang_up(call)
     if _TLS_TROUBLE.search(text):
-        return ServerUnavailable(
-            f"No secure connection to {call.server} could be made.",
-            remedy="Check that the server speaks TLS exactly when the URI says grpc+tls://, and that ca_bundle names "
-            "the authority of its certificate.",
+        return _lasting(
+            ServerUnavailable(
+                f"No secure connection to {call.server} could be made.",
+                remedy="Check that the server speaks TLS exactly when the URI says grpc+tls://, and that ca_bundle "
+                "names the authority of its certificate.",
+            )
         )
     return ServerUnavailable(f"{call.server} does not answer.")
+
+
+def _lasting(error: ServerUnavailable) -> ServerUnavailable:
+    """Mark an error that another attempt would meet again."""
+    error.retryable = False
+    return error
 
 
 def _explain_hang_up(call: Call) -> ServerUnavailable:

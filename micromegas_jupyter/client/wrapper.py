@@ -20,6 +20,7 @@ from micromegas_jupyter.client.credentials import Credential, CredentialSource
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.client.query_methods import QueryMethods
 from micromegas_jupyter.client.query_reader import QueryReader, QueryStart
+from micromegas_jupyter.client.retry import Attempts
 from micromegas_jupyter.client.statuses import translate_failure
 from micromegas_jupyter.client.times import TimeArgument, format_time_range
 from micromegas_jupyter.errors import (
@@ -113,9 +114,8 @@ class WrappedClient(QueryMethods):
         def open_stream(call: Call) -> "_ForeignStream":
             return _ForeignStream(_batches(self._inner, sql, begin_text, end_text), call, limit=limit)
 
-        start = QueryStart(
-            credentials=CredentialSource(None), build_call=self._call, open_stream=open_stream, may_repeat=False
-        )
+        attempts = Attempts(CredentialSource(None), clock=self._clock, may_repeat=False)
+        start = QueryStart(attempts=attempts, build_call=self._call, open_stream=open_stream)
         return QueryReader(start, clock=self._clock)
 
     def whoami(self) -> NoReturn:

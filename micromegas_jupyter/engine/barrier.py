@@ -47,7 +47,6 @@ class Barrier(enum.Enum):
 
     NONE = enum.auto()
     FILTERED = enum.auto()
-    ALL = enum.auto()
 
 
 def behind_barrier(rows: DataFrame) -> DataFrame:

@@ -23,7 +23,6 @@ from micromegas_jupyter.engine.denial_functions import register_denial_functions
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.identity import register_identity_functions
-from micromegas_jupyter.engine.joins import look_at_joins, may_join
 from micromegas_jupyter.engine.leakproof import is_leakproof
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.parameter_rows import RowByRow, with_plain_parameters
@@ -35,7 +34,9 @@ from micromegas_jupyter.engine.sessions import SessionPool, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
-from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused, UnsupportedStatement
+from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
+from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
+from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class DataFusionEngine:
             planned = planned_in(self._sessions.bare, statement)
             if not is_one_row(planned.plan_text):
                 return None
-            return self._query(planned, statement, Context(sql=statement.reading.placeholders.sql))
+            return self._query(_typed(planned), statement, Context(sql=statement.reading.placeholders.sql))
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -261,30 +262,25 @@ class DataFusionEngine:
         return self._planned(statement, barrier=Barrier.FILTERED)
 
     def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
-        """Return a plan that gives the right rows where the engine would give others, because of a join.
+        """Return a plan that gives the right rows and types where DataFusion would give others.
 
         Raises:
             UnsupportedStatement: There is none.
         """
         if not may_join(planned.plan_text):
+            return _typed(planned)
+        if not planned.is_for_joins:
+            planned.give_back()
+            planned = self._planned(statement, barrier=planned.barrier, joins=True)
+        if is_explain(planned.frame.logical_plan()):
             return planned
-        for barrier in dict.fromkeys((planned.barrier, Barrier.ALL)):
-            if not (planned.is_for_joins and planned.barrier is barrier):
-                planned.give_back()
-                planned = self._planned(statement, barrier=barrier, joins=True)
-            if is_explain(planned.frame.logical_plan()):
-                return planned
-            look = look_at_joins(planned.session, statement.reading.placeholders.sql, statement.values)
-            if not look.has_stray_conditions:
-                if look.nests_loops:
-                    planned.give_back()
-                    planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, barrier=barrier)
-                return planned
-        raise UnsupportedStatement(
-            "The engine cannot keep apart the columns of one name in this statement's joins.",
-            remedy="Write a RIGHT JOIN as a LEFT JOIN with its tables exchanged, or give the columns other names in a "
-            "sub-select: FROM (SELECT x AS other_x, … FROM t).",
-        )
+        sql, values = statement.reading.placeholders.sql, statement.values
+        joins = plan_joins(planned.session, planned.frame, sql=sql, values=values)
+        if joins.has_nested_loops:
+            planned.give_back()
+            planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, barrier=planned.barrier)
+            joins = plan_joins(planned.session, planned.frame, sql=sql, values=values)
+        return replace(planned, frame=joins.frame)
 
     @functools.cached_property
     def _barrier_holds(self) -> bool:
@@ -320,6 +316,12 @@ class DataFusionEngine:
 def _tested_reader() -> FileReader:
     with tempfile.TemporaryDirectory() as folder:
         return choose_reader(Path(folder))
+
+
+def _typed(planned: Planned) -> Planned:
+    if not may_mix_types(planned.plan_text) or is_explain(planned.frame.logical_plan()):
+        return planned
+    return replace(planned, frame=with_result_types(planned.session, planned.frame))
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

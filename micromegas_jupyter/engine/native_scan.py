@@ -1,9 +1,9 @@
 """Reads an explicit list of Parquet files as one native scan of DataFusion, with a schema that is given.
 
 DataFusion-Python can read one path or a folder, not a list of files. Its logical plans travel as protobuf, though, and
-a listing scan's paths are a repeated field: the plan for one path is taken apart, gets all the paths, and is loaded
-back. That format is internal to DataFusion, so a reader proves itself on a sample before it is used (`choose_reader`)
-and pyarrow's dataset stands in otherwise. Which files belong to a table is the storage's answer.
+a listing scan's paths are a repeated field: to the plan for the first path the others are appended, as protobuf merges
+messages that follow one another, and the whole is loaded back. That format is internal to DataFusion, so a reader
+proves itself on a sample before it is used (`choose_reader`) and pyarrow's dataset stands in otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from datafusion.catalog import Table
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.protobuf import Field, WireType, read_fields, write_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# `LogicalPlanNode.listing_scan` and `ListingTableScanNode.paths` in DataFusion's datafusion.proto.
-_LISTING_SCAN: Final = 1
-_PATHS: Final = 2
-_ANY_PATH: Final = "/any.parquet"
+# Tags of `LogicalPlanNode.listing_scan` (field 1) and `ListingTableScanNode.paths` (field 2), both length-delimited, in
+# DataFusion's datafusion.proto.
+_LISTING_SCAN: Final = b"\x0a"
+_PATHS: Final = b"\x12"
 _MAX_SCANS: Final = 64
 
 
@@ -50,7 +49,7 @@ class NativeReader:
     """
 
     def __init__(self) -> None:
-        self._template = functools.lru_cache(maxsize=256)(_make_template)
+        self._first = functools.lru_cache(maxsize=256)(_plan_of_one)
         self._scans: dict[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = {}
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
@@ -65,11 +64,8 @@ class NativeReader:
         return context.create_dataframe_from_logical_plan(scan)
 
     def _decode(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> LogicalPlan:
-        before, after = self._template(schema)
-        paths = [Field(_PATHS, WireType.LENGTH_DELIMITED, file_url(file).encode()) for file in files]
-        scan = write_fields([*before, *paths, *after])
-        plan = write_fields([Field(_LISTING_SCAN, WireType.LENGTH_DELIMITED, scan)])
-        return LogicalPlan.from_bytes(context, plan)
+        others = b"".join(_delimited(_PATHS, file_url(file).encode()) for file in files[1:])
+        return LogicalPlan.from_bytes(context, self._first(schema, files[0]) + _delimited(_LISTING_SCAN, others))
 
 
 class DatasetReader:
@@ -102,16 +98,18 @@ def file_url(file: str) -> str:
     return file if "://" in file else "file://" + urllib.parse.quote(file)
 
 
-def _make_template(schema: pa.Schema) -> tuple[list[Field], list[Field]]:
-    plan = SessionContext().read_parquet(_ANY_PATH, schema=schema).logical_plan()
-    (scan,) = read_fields(plan.to_bytes())
-    if scan.number != _LISTING_SCAN:
-        raise ValueError("the plan of a Parquet file is not a listing scan")
-    fields = read_fields(scan.value)
-    places = [index for index, field in enumerate(fields) if field.number == _PATHS]
-    if len(places) != 1 or fields[places[0]].value != file_url(_ANY_PATH).encode():
-        raise ValueError("the path of a listing scan is not where it was")
-    return fields[: places[0]], fields[places[0] + 1 :]
+def _plan_of_one(schema: pa.Schema, file: str) -> bytes:
+    plan: bytes = SessionContext().read_parquet(file_url(file), schema=schema).logical_plan().to_bytes()
+    return plan
+
+
+def _delimited(tag: bytes, value: bytes) -> bytes:
+    """Return a length-delimited field (protobuf encoding guide, "Length-Delimited Records")."""
+    length, written = len(value), bytearray()
+    while length > 0x7F:  # noqa: PLR2004 - seven bits of a varint
+        written.append(length & 0x7F | 0x80)
+        length >>= 7
+    return b"".join((tag, written, bytes([length]), value))
 
 
 def _reads_sample(reader: FileReader, folder: Path) -> bool:

@@ -44,7 +44,7 @@ _OPTIONS: Final = {
 }
 
 # What a join or a limit has seen would filter the scans below. But above a join, the column of another table may be
-# taken for the one that is meant (DataFusion 55.2, see `joins`), and rows are lost.
+# taken for the one that is meant (DataFusion 55.2, see `workarounds.joins`), and rows are lost.
 _OPTIONS_FOR_JOINS: Final = {**_OPTIONS, "datafusion.optimizer.enable_dynamic_filter_pushdown": "false"}
 
 # How much is kept of what the footers of files said, for as long as a session lives.

@@ -122,8 +122,7 @@ class TableBuilder:
                     table if shows_raw or table.raw_name is None else replace(table, raw_name=None),
                     rows,
                     time_range=time_range,
-                    is_behind_barrier=barrier is Barrier.ALL
-                    or (barrier is Barrier.FILTERED and bool(table.conditions)),
+                    is_behind_barrier=barrier is Barrier.FILTERED and bool(table.conditions),
                 )
                 registered.append(table)
             elif wants_names:

@@ -146,6 +146,10 @@ class Pool:
         for executor in self._executors.values():
             executor.close()
 
+    def abandon(self) -> None:
+        """End the processes of a pool that was never opened."""
+        self._launcher.abandon()
+
     def next_plan_id(self) -> int:
         """Return a number that names a plan."""
         self._plan_ids += 1

@@ -245,6 +245,7 @@ class RunningStatement:
             self._is_idle = True
             if kind == protocol.ERROR:
                 facts = protocol.parse_json(body)
+                self._is_idle = not facts.get("is_broken")
                 self._take_statistics(facts)
                 raise protocol.parse_error(facts)
             if kind == protocol.END:

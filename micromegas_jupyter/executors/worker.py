@@ -28,7 +28,7 @@ from micromegas_jupyter.engine.denials import check_match
 from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.requests import decode_statement
+from micromegas_jupyter.executors.requests import Output, decode_statement
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthContext, TableSnapshot
     from micromegas_jupyter.engine.contract import PlannedQuery
-    from micromegas_jupyter.executors.requests import Output, Statement
+    from micromegas_jupyter.executors.requests import Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
 STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
@@ -118,6 +118,7 @@ class Worker:
         self._planned_at: float | None = None
         self._received = bytearray()
         self._held: list[Any] = []
+        self._size = _ResultSize(Output())
         self._is_computing = False
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, self._flush_on_timer)
@@ -144,7 +145,7 @@ class Worker:
         return kind, body
 
     def _answer(self, kind: bytes, body: bytes) -> None:
-        self._held = []
+        self._held, self._size = [], _ResultSize(Output())
         try:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
@@ -158,11 +159,18 @@ class Worker:
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._stop_flush_timer()
-            self._planned, self._held = None, []
+            self._planned = None
             if self._upload is not None:
                 self._upload.abandon()
                 self._upload = None
-            self._send(protocol.ERROR, protocol.build_error(self._describe(error), self._statistics()))
+            # A panic is no Exception, and may leave the engine in any state.
+            cause = error.__cause__ or error
+            is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
+            facts = {**self._statistics(), "is_broken": is_broken}
+            if self._size.rows:
+                facts["rows"] = self._size.rows
+                self._flush()  # what came before the error
+            self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
@@ -215,9 +223,11 @@ class Worker:
         self._planned_at = self._planned_at or time.perf_counter()
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
-        size = _ResultSize(output)
+        size = self._size = _ResultSize(output)
         self._held = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]
-        batches, held_bytes = planned.batches(), 0
+        with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
+            batches = planned.batches()
+        held_bytes = 0
         self._start_flush_timer()
         while (batch := self._next(batches)) is not None:
             fitting = size.fit(batch)

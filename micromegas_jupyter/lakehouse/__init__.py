@@ -3,7 +3,7 @@
 What the tables are is `telemetry`'s, running queries over them is `engine`'s.
 """
 
-from micromegas_jupyter.lakehouse.folder_kind import FolderKind, find_folder_kind, make_lake_folder
+from micromegas_jupyter.lakehouse.folder_kind import FolderKind, check_servable, find_folder_kind, make_lake_folder
 from micromegas_jupyter.lakehouse.kept_listing import KeptListing
 from micromegas_jupyter.lakehouse.lake import Lake, LakeWriter
 from micromegas_jupyter.lakehouse.limits import LakeLimits
@@ -18,6 +18,7 @@ __all__ = [
     "LakeWriter",
     "MaintenanceReport",
     "ParquetFolder",
+    "check_servable",
     "find_folder_kind",
     "make_lake_folder",
 ]

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lakehouse.finest_units import UNITS, coarser_units, finest_units
+from micromegas_jupyter.lakehouse.folder_kind import check_servable, is_delta_table
 from micromegas_jupyter.lakehouse.wider_types import wider_type
 
 _SUFFIX: Final = ".parquet"
@@ -55,10 +56,11 @@ class ParquetFolder:
         root: The folder; it may itself be named by a link.
 
     Raises:
-        UsageError: It is no folder, cannot be listed or holds too many files.
+        UsageError: It is no folder, cannot be listed or holds too many files; it is a Delta table or holds one.
     """
 
     def __init__(self, root: Path) -> None:
+        check_servable(root)
         self._root = root.absolute()
         self._footers: dict[str, _Footer] = {}
         self._problems: tuple[str, ...] = ()
@@ -81,6 +83,8 @@ class ParquetFolder:
             raise Unavailable(error.what, remedy=error.remedy) from error
 
     def _look(self) -> tuple[TableSnapshot, ...]:
+        if is_delta_table(self._root):  # it became one
+            raise UsageError("The folder is a Delta table, and these cannot be read yet.")
         problems: list[str] = []
         tables: dict[str, TableSnapshot] = {}
         footers: dict[str, _Footer] = {}
@@ -108,6 +112,8 @@ class ParquetFolder:
             if kind and _is_parquet(entry):
                 raise _Unusable("is left out: it is not a file")
             return None
+        if is_delta_table(entry):  # it came later
+            raise _Unusable("is left out: it is a Delta table, and these cannot be read yet")
         inner = _entries(entry, inner=True)
         files = [file for file in inner if _is_parquet(file)]
         if not files:

@@ -63,6 +63,9 @@ class LocalServerProcess:
     """
 
     def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
+        from micromegas_jupyter.lakehouse import check_servable  # with pyarrow, which loading the extension leaves out
+
+        check_servable(folder)
         self.key = Secret(SYSTEM_RANDOMNESS.token_urlsafe(_KEY_BYTES))
         order = {
             "folder": str(folder.absolute()),

@@ -139,20 +139,22 @@ class FlightMethods:
 
     async def _do_put(self, call: Call) -> None:
         first = await call.read_only_message()
-        descriptor = parse_message(messages.FlightData, first).flight_descriptor
-        ingest = parse_ingest_descriptor(descriptor)
+        data = parse_message(messages.FlightData, first)
+        ingest = parse_ingest_descriptor(data.flight_descriptor)
         if ingest is not None:
             await self._ingests.run(call, ingest, first)
             return
         call.require_scope(READ_SCOPE)
-        command = parse_descriptor(descriptor)
+        command = parse_descriptor(data.flight_descriptor)
         if not isinstance(command, PreparedQuery):
             raise UnsupportedRequest(
                 "Data is accepted as the rows of a table or as the parameters of a prepared statement only.",
                 remedy="Send it with CommandStatementIngest or CommandPreparedStatementQuery.",
             )
         self._prepared.get(command.handle, call.caller_key)
-        frames = await call.read_values(first, _PARAMETER_LIMITS)
+        # It names a handle, which may hold the values that were bound before: kept, it would grow with each binding.
+        data.ClearField("flight_descriptor")
+        frames = await call.read_values(data.SerializeToString(), _PARAMETER_LIMITS)
         handle = self._prepared.bind(command.handle, frames, call.caller_key)
         result = messages.DoPutPreparedStatementResult(prepared_statement_handle=handle)
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -55,6 +56,9 @@ class HttpEndpoint:
             authorities for clients, the metrics are shown to clients with a certificate only.
         rate_limits: How often somebody may ask, and be refused.
         clock: Measures the rates, and how old an answer about readiness is.
+
+    Attributes:
+        listening: The socket that it listens on, once it runs.
     """
 
     def __init__(  # noqa: PLR0913 - where it listens and what it shows
@@ -78,15 +82,19 @@ class HttpEndpoint:
         self._limits = build_limits(validator, rate_limits or RateLimits(), clock=clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self.listening: socket.socket | None = None
 
-    def start(self) -> int:
+    def start(self, taken: socket.socket | None = None) -> int:
         """Start to listen and return the port.
+
+        Args:
+            taken: Another process's socket that listens already, to go on with if it has the address; else closed.
 
         Raises:
             ConfigurationError: The address, the certificate or the key cannot be used.
         """
         tls = None if self._tls_files is None else HttpTls(self._tls_files)
-        listening = _listen(*self._address)
+        listening = self.listening = _listen(*self._address) if taken is None else self._adopt(taken)
         loop = asyncio.new_event_loop()
         is_ready = threading.Event()
         self._thread = threading.Thread(
@@ -98,6 +106,16 @@ class HttpEndpoint:
             raise InternalError("The HTTP endpoint did not start in time.", remedy="Start the server again.")
         self._loop = loop
         return port
+
+    def _adopt(self, taken: socket.socket) -> socket.socket:
+        host, port = self._address
+        with suppress(OSError):
+            address = socket.getaddrinfo(host, port or taken.getsockname()[1], type=socket.SOCK_STREAM)[0][-1]
+            if address == taken.getsockname():
+                taken.setblocking(False)
+                return taken
+        taken.close()
+        return _listen(host, port)
 
     def stop(self) -> None:
         """Close all connections and stop to listen. May be called twice, or without a start."""

@@ -100,7 +100,10 @@ class ServerThread:
             grace_seconds: How long running calls may go on.
             why: What calls that are ended are told; empty for a server that stops.
         """
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
+            self._pool.abandon()
+            return
+        if not self._thread.is_alive():
             return
         if self._loop is not None and self._stop_asked is not None:
             self._grace_seconds, self._why = grace_seconds, why

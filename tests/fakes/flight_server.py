@@ -48,25 +48,32 @@ def results(*bodies: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
     return lambda _call: iter([messages.Result(body=body).SerializeToString() for body in bodies])
 
 
-def fail_with(error: MicromegasError) -> Callable[[SeenCall], Iterator[bytes]]:
-    """Return an answer that is this project's own error."""
+def fail_with(error: MicromegasError, *, pushback_ms: int | None = -1) -> Callable[[SeenCall], Iterator[bytes]]:
+    """Return an answer that is this project's own error, and asks for the call not to be made again."""
 
     def answer(call: SeenCall) -> Iterator[bytes]:
-        call.context.set_trailing_metadata(((ERROR_DETAILS_KEY, encode_error(error)),))
+        call.context.set_trailing_metadata(((ERROR_DETAILS_KEY, encode_error(error)), *_pushback(pushback_ms)))
         call.context.abort(grpc.StatusCode[error.grpc_code], status_text(error))
         yield b""
 
     return answer
 
 
-def fail_plainly(code: str, text: str = "Something.") -> Callable[[SeenCall], Iterator[bytes]]:
-    """Return an answer that is any other server's error."""
+def fail_plainly(
+    code: str, text: str = "Something.", *, pushback_ms: int | None = -1
+) -> Callable[[SeenCall], Iterator[bytes]]:
+    """Return an answer that is any other server's error, and asks for the call not to be made again."""
 
     def answer(call: SeenCall) -> Iterator[bytes]:
+        call.context.set_trailing_metadata(_pushback(pushback_ms))
         call.context.abort(grpc.StatusCode[code], text)
         yield b""
 
     return answer
+
+
+def _pushback(milliseconds: int | None) -> tuple[tuple[str, str], ...]:
+    return () if milliseconds is None else (("grpc-retry-pushback-ms", str(milliseconds)),)
 
 
 class FakeFlightServer(grpc.GenericRpcHandler):
@@ -76,14 +83,14 @@ class FakeFlightServer(grpc.GenericRpcHandler):
     `DoPut` and `DoAction:<type>` to one. `may_speak` is for answers that wait for a test's word.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.answers: dict[str, Callable[[SeenCall], Iterator[bytes]]] = {"DoGet": lambda _call: rows(SMALL_TABLE)}
         self.calls: list[SeenCall] = []
         self.call_arrived = threading.Event()
         self.may_speak = threading.Event()
         self.closing = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(self,))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
 
     @property

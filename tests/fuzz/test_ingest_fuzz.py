@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from micromegas_jupyter.server.ingest_stream import IngestStream
 
 from micromegas_jupyter.contracts import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
@@ -13,7 +14,6 @@ from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
 from micromegas_jupyter.lakehouse.user_columns import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.server.ingest_settings import IngestSettings
-from micromegas_jupyter.server.ingest_stream import IngestStream
 from micromegas_jupyter.telemetry import PROCESSES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry

@@ -31,6 +31,8 @@ from tests.integration.flight_harness import (
     ALICE,
     BOB,
     FLIGHT,
+    HUGE,
+    NUMBERS,
     Answer,
     FlightHarness,
     Metadata,
@@ -48,6 +50,7 @@ AUDIT = "micromegas_jupyter.audit.access"
 COLLECTOR: Metadata = (("authorization", "Bearer collector"),)
 LATE: Metadata = (("authorization", "Bearer late"),)
 SERVICE: Metadata = (("authorization", "Bearer service"),)
+WRONG = "SELECT nothing_of_the_kind"
 NOTICE = "This key ends soon.?Get a new one, Zo?."
 
 
@@ -95,7 +98,7 @@ class TestEvents:
 
     def test_a_refused_token_leaves_one_line_with_all_facts(self, caplog: pytest.LogCaptureFixture) -> None:
         with running_server(validator=_oidc_validator()) as flight:
-            answer = flight.query("numbers", metadata=_bearer(mint(subject="mallory", audience="other")))
+            answer = flight.query(NUMBERS, metadata=_bearer(mint(subject="mallory", audience="other")))
 
         assert type(answer.error) is Rejected
         (event,) = _events(caplog)
@@ -207,8 +210,8 @@ class TestScopes:
     @pytest.mark.parametrize(
         ("method", "request_bytes"),
         [
-            ("GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query="numbers"))),
-            ("GetSchema", descriptor_bytes(messages.CommandStatementQuery(query="numbers"))),
+            ("GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS))),
+            ("GetSchema", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS))),
             ("DoGet", b""),
             ("DoPut", b""),
             ("DoAction", action_bytes("CreatePreparedStatement")),
@@ -251,7 +254,7 @@ class TestNotices:
         assert (answer.code, answer.trailing["x-micromegas-notice"]) == (code, NOTICE)
 
     def test_a_result_and_a_failed_query_carry_it_too(self, flight: FlightHarness) -> None:
-        answers = [flight.query(sql, metadata=LATE) for sql in ("numbers", "wrong", "crash")]
+        answers = [flight.query(sql, metadata=LATE) for sql in (NUMBERS, WRONG, HUGE)]
 
         assert [answer.trailing["x-micromegas-notice"] for answer in answers] == [NOTICE] * 3
         assert answers[1].error is not None
@@ -262,14 +265,14 @@ class TestNotices:
         with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider("late")) as client:
             client.tell_notices(told.append)
             with pytest.raises(MicromegasError):
-                client.query_arrow("wrong")
-            client.query_arrow("numbers")
+                client.query_arrow(WRONG)
+            client.query_arrow(NUMBERS)
             client.whoami()
 
         assert told == [NOTICE]
 
     def test_others_get_none(self, flight: FlightHarness) -> None:
-        assert "x-micromegas-notice" not in flight.query("numbers").trailing
+        assert "x-micromegas-notice" not in flight.query(NUMBERS).trailing
 
 
 class TestDelegation:
@@ -277,14 +280,14 @@ class TestDelegation:
 
     @pytest.mark.parametrize("value", ["a%0Ab", "x" * 257, "%E2%80%AEtoor"])
     def test_a_value_that_cannot_be_shown_is_refused(self, flight: FlightHarness, value: str) -> None:
-        answer = flight.query("numbers", metadata=(*SERVICE, ("x-user-id", value)))
+        answer = flight.query(NUMBERS, metadata=(*SERVICE, ("x-user-id", value)))
 
         assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
         assert isinstance(answer.error, UsageError)
         assert answer.error.what.startswith("The header x-user-id ")
 
     def test_two_values_are_refused(self, flight: FlightHarness) -> None:
-        answer = flight.query("numbers", metadata=(*SERVICE, ("x-user-id", "carol"), ("x-user-id", "dave")))
+        answer = flight.query(NUMBERS, metadata=(*SERVICE, ("x-user-id", "carol"), ("x-user-id", "dave")))
 
         assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
 

@@ -8,7 +8,7 @@ import pytest
 from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
-from tests.integration.flight_harness import DEADLINE_SECONDS, FlightHarness, running_server
+from tests.integration.flight_harness import DEADLINE_SECONDS, NUMBERS, FlightHarness, running_server
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +49,7 @@ def test_watchers_beyond_the_limit_are_refused_and_callers_are_served() -> None:
         one_more = _watch(flight)
         with pytest.raises(grpc.RpcError):
             next(one_more)
-        served = flight.query("numbers")
+        served = flight.query(NUMBERS)
         for watcher in watchers:
             watcher.cancel()
 

@@ -17,7 +17,7 @@ from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
 from micromegas_jupyter.server.tls_files import TlsFiles
 from tests.fakes.certificates import Authority, Pair
-from tests.fakes.engine import FakeEngine
+from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     settings = FlightServerSettings(
         port=0, certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=clients.ca_file
     )
-    server = ServerThread(engine=FakeEngine(), validator=FakeValidator(), settings=settings)
+    server = ServerThread(pool=build_pool(), validator=FakeValidator(), settings=settings)
     server.start()
     endpoint = HttpEndpoint(
         "127.0.0.1", 0, validator=FakeValidator(), registries=[], readiness=lambda: None, tls_files=files
@@ -66,7 +66,7 @@ def _query(place: Place, pair: Pair | None, headers: list[tuple[bytes, bytes]]) 
         options |= {"cert_chain": pair.certificate_file.read_bytes(), "private_key": pair.key_file.read_bytes()}
     with pyarrow.flight.connect(place.server.uri, **options) as client:
         call = pyarrow.flight.FlightCallOptions(timeout=TIMEOUT_SECONDS, headers=headers)
-        table = client.do_get(pyarrow.flight.Ticket(statement_ticket("numbers")), call).read_all()
+        table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS)), call).read_all()
     found: list[int] = table["n"].to_pylist()
     return found
 
@@ -99,7 +99,7 @@ def test_our_client_shows_the_certificate_that_its_settings_name(
     }
 
     with connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables) as client:
-        frame = client.query("numbers")
+        frame = client.query(NUMBERS)
 
     assert frame["n"].tolist() == [1, 2, 3]
 
@@ -130,14 +130,14 @@ def test_our_client_says_what_the_server_probably_wants(
     )
 
     with client, pytest.raises(ServerUnavailable) as caught:
-        client.query("numbers")
+        client.query(NUMBERS)
 
     assert what in caught.value.what
     assert remedy in caught.value.remedy
 
 
 def test_our_client_says_that_a_server_speaks_no_tls(place: Place) -> None:
-    plain = ServerThread(engine=FakeEngine(), validator=FakeValidator(), settings=FlightServerSettings(port=0))
+    plain = ServerThread(pool=build_pool(), validator=FakeValidator(), settings=FlightServerSettings(port=0))
     plain.start()
     uri = plain.uri.replace("grpc://", "grpc+tls://")
 
@@ -146,7 +146,7 @@ def test_our_client_says_that_a_server_speaks_no_tls(place: Place) -> None:
             FlightSQLClient(uri, ca_bundle=str(place.authority.ca_file)) as client,
             pytest.raises(ServerUnavailable) as caught,
         ):
-            client.query("numbers")
+            client.query(NUMBERS)
     finally:
         plain.stop(grace_seconds=0)
 

@@ -13,6 +13,7 @@ from tests.fuzz.damage_bytes import damage_bytes
 from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS
 from tests.integration.flight_harness import (
     FLIGHT,
+    NUMBERS,
     FlightHarness,
     action_bytes,
     descriptor_bytes,
@@ -54,12 +55,12 @@ def test_damaged_messages_get_clean_statuses(flight: FlightHarness, method: str)
         # What is left of the SQL may be another statement of the engine's, or none; the engine's answers are not ours.
         assert answer.code in CLEAN, answer
         assert type(answer.error) is not InternalError
-    assert flight.query("numbers").code is grpc.StatusCode.OK
+    assert flight.query(NUMBERS).code is grpc.StatusCode.OK
 
 
 def test_damaged_parameters_get_clean_statuses(flight: FlightHarness) -> None:
     source = random.Random("DoPut")
-    handle = prepare(flight, "echo ?")
+    handle = prepare(flight, "SELECT ? AS n")
     opening = messages.FlightData.FromString(FRAMES[0])
     opening.flight_descriptor.ParseFromString(
         descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
@@ -75,4 +76,4 @@ def test_damaged_parameters_get_clean_statuses(flight: FlightHarness) -> None:
 
         assert answer.code in CLEAN, answer
         assert type(answer.error) is not InternalError
-    assert flight.query("numbers").code is grpc.StatusCode.OK
+    assert flight.query(NUMBERS).code is grpc.StatusCode.OK

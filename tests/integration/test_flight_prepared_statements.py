@@ -14,18 +14,22 @@ from tests.integration.flight_harness import (
     ALICE,
     BOB,
     FLIGHT,
+    NUMBERS,
     FlightHarness,
     action_bytes,
     descriptor_bytes,
     prepare,
+    rows_of,
     ticket_bytes,
 )
 
 pytestmark = pytest.mark.integration
 
+ECHO = "SELECT ? AS n"
+
 
 def test_a_prepared_statement_is_its_callers_alone(flight: FlightHarness) -> None:
-    handle = prepare(flight, "numbers")
+    handle = prepare(flight, NUMBERS)
 
     own = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
     others = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=BOB)
@@ -36,7 +40,7 @@ def test_a_prepared_statement_is_its_callers_alone(flight: FlightHarness) -> Non
 
 
 def test_a_closed_prepared_statement_is_unknown(flight: FlightHarness) -> None:
-    handle = prepare(flight, "numbers")
+    handle = prepare(flight, NUMBERS)
     body = pack_any(messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle))
 
     closed = flight.call(FLIGHT + "DoAction", action_bytes("ClosePreparedStatement", body))
@@ -60,51 +64,59 @@ def _bind(flight: FlightHarness, handle: bytes, batch: pa.RecordBatch) -> bytes:
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first handle", "new handle"])
-def test_bound_parameters_reach_the_engine(flight: FlightHarness, is_first: bool) -> None:
-    handle = prepare(flight, "echo ?")
-    batch = pa.record_batch({"0": pa.array([41], pa.int64())})
+def test_bound_parameters_are_the_statements_values(flight: FlightHarness, is_first: bool) -> None:
+    handle = prepare(flight, ECHO)
+    batch = pa.record_batch({"0": pa.array([41, None], pa.int64())})
 
     bound = _bind(flight, handle, batch)
-    flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle if is_first else bound)))
+    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle if is_first else bound)))
 
-    assert flight.engine.requests[-1].sql == "echo ?"
-    assert flight.engine.requests[-1].parameters == batch
+    assert rows_of(answer)["n"].to_pylist() == [41, None]
 
 
 @pytest.mark.parametrize("size", [1, 100_000], ids=["few values", "large values"])
 def test_a_flight_of_a_prepared_statement_has_its_values(flight: FlightHarness, size: int) -> None:
-    batch = pa.record_batch({"0": [bytes(size)]})
-    bound = _bind(flight, prepare(flight, "echo ?"), batch)
+    batch = pa.record_batch({"0": ["x" * size]})
+    bound = _bind(flight, prepare(flight, ECHO), batch)
 
     answer = flight.call(
         FLIGHT + "GetFlightInfo",
         descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=bound)),
     )
     ticket = messages.FlightInfo.FromString(answer.replies[0]).endpoint[0].ticket.ticket
-    flight.call(FLIGHT + "DoGet", ticket_bytes(ticket))
+    rows = rows_of(flight.call(FLIGHT + "DoGet", ticket_bytes(ticket)))
 
-    assert flight.engine.requests[-1].parameters == batch
+    assert rows["n"].to_pylist() == ["x" * size]
+
+
+def test_a_handle_does_not_grow_with_each_binding(flight: FlightHarness) -> None:
+    handle = prepare(flight, ECHO)
+    sizes = []
+    for number in range(10):
+        handle = _bind(flight, handle, pa.record_batch({"0": pa.array([number], pa.int64())}))
+        sizes.append(len(handle))
+
+    assert max(sizes) - min(sizes) < 16
+    assert max(sizes) < 1000
 
 
 def test_headers_act_on_prepared_statements(flight: FlightHarness) -> None:
-    handle = prepare(flight, "words")
+    handle = prepare(flight, "SELECT exe, time FROM log_entries ORDER BY time")
     command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
     headers = (
-        ("query_range_begin", "2026-01-01T00:00:00Z"),
-        ("query_range_end", "2026-01-02T00:00:00Z"),
-        ("limit", "7"),
+        ("query_range_begin", "2026-11-24T12:10:00Z"),
+        ("query_range_end", "2026-11-24T12:50:00Z"),
+        ("limit", "2"),
         ("preserve_dictionary", "true"),
     )
 
-    for method, request in (
-        ("GetFlightInfo", descriptor_bytes(command)),
-        ("DoGet", ticket_bytes(prepared_ticket(handle))),
-    ):
-        flight.call(FLIGHT + method, request, metadata=(*ALICE, *headers))
+    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command), metadata=(*ALICE, *headers))
+    rows = rows_of(flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=(*ALICE, *headers)))
 
-        asked = flight.engine.requests[-1]
-        assert asked.time_range is not None
-        assert (asked.row_limit, asked.preserve_dictionary) == (7, True)
+    info = messages.FlightInfo.FromString(answer.replies[0])
+    assert pa.ipc.read_schema(pa.py_buffer(info.schema)) == rows.schema
+    assert rows.schema.field("exe").type == pa.dictionary(pa.int32(), pa.string())
+    assert [time.strftime("%H:%M") for time in rows["time"].to_pylist()] == ["12:15", "12:30"]
     refused = flight.call(
         FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=(*ALICE, ("x-user-id", "bob"))
     )
@@ -112,7 +124,7 @@ def test_headers_act_on_prepared_statements(flight: FlightHarness) -> None:
 
 
 def test_too_many_parameters_are_refused_while_they_arrive(flight: FlightHarness) -> None:
-    handle = prepare(flight, "echo ?")
+    handle = prepare(flight, ECHO)
     descriptor = messages.FlightDescriptor.FromString(
         descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
     )
@@ -128,7 +140,7 @@ def test_too_many_parameters_are_refused_while_they_arrive(flight: FlightHarness
 
 
 def test_a_flight_outlives_its_prepared_statement(flight: FlightHarness) -> None:
-    handle = prepare(flight, "numbers")
+    handle = prepare(flight, NUMBERS)
     answer = flight.call(
         FLIGHT + "GetFlightInfo",
         descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)),

@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
 from micromegas_jupyter.server.tls_files import TlsFiles
-from tests.fakes.engine import FakeEngine
+from tests.fakes.servers import NUMBERS, build_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def _write_certificate(folder: Path) -> tuple[Path, Path]:
 
 def _server(certificate_file: Path, key_file: Path) -> ServerThread:
     settings = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
-    return ServerThread(engine=FakeEngine(), validator=None, settings=settings)
+    return ServerThread(pool=build_pool(), validator=None, settings=settings)
 
 
 def test_a_client_that_trusts_the_certificate_is_served(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_client_that_trusts_the_certificate_is_served(tmp_path: Path) -> None:
     server.start()
 
     with pyarrow.flight.connect(server.uri, tls_root_certs=certificate_file.read_bytes()) as client:
-        table = client.do_get(pyarrow.flight.Ticket(statement_ticket("numbers"))).read_all()
+        table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS))).read_all()
     server.stop()
 
     assert server.uri.startswith("grpc+tls://127.0.0.1:")
@@ -76,9 +76,9 @@ def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_c
     server.start()
 
     with FlightSQLClient(server.uri, extra_ca_bundle=certificate_file) as client:
-        frame = client.query("numbers")
+        frame = client.query(NUMBERS)
     with FlightSQLClient(server.uri) as client, pytest.raises(ServerUnavailable):
-        client.query("numbers")
+        client.query(NUMBERS)
     server.stop()
 
     assert frame["n"].tolist() == [1, 2, 3]

@@ -20,7 +20,7 @@ from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, Server
 from micromegas_jupyter.server.tls import HttpTls
 from micromegas_jupyter.server.tls_files import TlsFiles, TlsSource
 from tests.fakes.certificates import Authority, Pair
-from tests.fakes.engine import FakeEngine
+from tests.fakes.servers import ENDLESS, build_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def pair(authority: Authority) -> Pair:
 @pytest.fixture
 def server(pair: Pair) -> Iterator[ServerThread]:
     settings = FlightServerSettings(port=0, certificate_file=pair.certificate_file, key_file=pair.key_file)
-    thread = ServerThread(engine=FakeEngine(), validator=None, settings=settings)
+    thread = ServerThread(pool=build_pool(), validator=None, settings=settings)
     thread.start()
     yield thread
     thread.stop(grace_seconds=0)
@@ -74,7 +74,7 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
     server: ServerThread, pair: Pair, authority: Authority
 ) -> None:
     with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
-        reader = client.do_get(pyarrow.flight.Ticket(statement_ticket("endless")))
+        reader = client.do_get(pyarrow.flight.Ticket(statement_ticket(ENDLESS)))
         before = reader.read_chunk().data.num_rows
         first = _shown_name(server.port, authority)
 

@@ -34,7 +34,16 @@ from tests.fakes.raw_http2 import (
     grpc_message,
     request_headers,
 )
-from tests.integration.flight_harness import BOB, FLIGHT, HEALTH, FlightHarness, running_server, ticket_bytes
+from tests.integration.flight_harness import (
+    BOB,
+    ENDLESS,
+    FLIGHT,
+    HEALTH,
+    NUMBERS,
+    FlightHarness,
+    running_server,
+    ticket_bytes,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -53,7 +62,10 @@ MOST_HALF_SENT_BYTES = 512 << 20
 CHILD = """
 import sys
 from tests.integration.flight_harness import running_server
-with running_server(max_concurrent_calls=4000, max_calls_per_caller=4000, silent_client_seconds=2) as flight:
+with running_server(
+    max_concurrent_calls=4000, max_calls_per_caller=4000, read_timeout_seconds=2,
+    pool={"max_executors": 8, "max_per_caller": 4},
+) as flight:
     print(flight.server.port, flush=True)
     sys.stdin.read()
 """
@@ -111,12 +123,12 @@ def test_a_flood_on_one_connection_leaves_the_others_alone(
         thread.start()
     assert has_begun.wait(60)
 
-    during = flight.query("numbers", metadata=BOB)
+    during = flight.query(NUMBERS, metadata=BOB)
     for thread in floods:
         thread.join(60)
     for connection in connections:
         connection.close()
-    afterwards = flight.query("numbers", metadata=BOB)
+    afterwards = flight.query(NUMBERS, metadata=BOB)
 
     assert (during.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
     assert flight.server.is_serving
@@ -125,7 +137,7 @@ def test_a_flood_on_one_connection_leaves_the_others_alone(
 def test_half_open_connections_keep_nobody_out(flight: FlightHarness) -> None:
     connections = [connect(flight.server.port) for _ in range(150)]
 
-    answer = flight.query("numbers", metadata=BOB)
+    answer = flight.query(NUMBERS, metadata=BOB)
 
     for connection in connections:
         connection.close()
@@ -156,7 +168,7 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
     port, process_id = child
     count = STALLED_CLIENTS_LONG if pytestconfig.getoption("--long") else STALLED_CLIENTS
     asked = frame(HEADERS, END_HEADERS, 1, request_headers(FLIGHT + "DoGet", "alice")) + frame(
-        DATA, END_STREAM, 1, grpc_message(ticket_bytes(statement_ticket("endless")))
+        DATA, END_STREAM, 1, grpc_message(ticket_bytes(statement_ticket(ENDLESS)))
     )
     before = _resident_bytes(process_id)
 
@@ -168,7 +180,7 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
         answers = [
             list(
                 channel.unary_stream(FLIGHT + "DoGet")(
-                    ticket_bytes(statement_ticket("numbers")), metadata=BOB, timeout=60
+                    ticket_bytes(statement_ticket(NUMBERS)), metadata=BOB, timeout=60
                 )
             )
             for _ in range(20)

@@ -167,3 +167,40 @@ def test_a_file_in_place_of_the_folder_is_a_setting_that_cannot_be_used(tmp_path
 
 def test_an_empty_folder_becomes_a_lake(tmp_path: Path) -> None:
     assert open_tables(tmp_path).lake is not None
+
+
+@pytest.mark.parametrize("is_table_inside", [False, True])
+def test_a_delta_table_is_refused_by_the_command(tmp_path: Path, *, is_table_inside: bool) -> None:
+    table = tmp_path / "served" / "events" if is_table_inside else tmp_path / "served"
+    _write(tmp_path / "rows.parquet", [1])
+    (table / "_delta_log").mkdir(parents=True)
+    (tmp_path / "rows.parquet").rename(table / "rows.parquet")
+
+    refused = _serve(tmp_path, str(tmp_path / "served"))
+
+    assert refused.returncode == 2
+    assert f"{'events' if is_table_inside else 'The folder'} is a Delta table" in refused.stderr
+    assert sorted(entry.name for entry in table.iterdir()) == ["_delta_log", "rows.parquet"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az", "file", "hdfs+x"])
+def test_an_address_of_storage_elsewhere_is_refused_by_the_command(tmp_path: Path, scheme: str) -> None:
+    refused = _serve(tmp_path, f"{scheme}://bucket/lake")
+
+    assert refused.returncode == 2
+    assert f"{scheme}:// is not supported" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def _serve(working_folder: Path, lake: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", lake, "--port", "0", "--disable-auth"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+    return subprocess.run(
+        command,
+        env=variables,
+        cwd=working_folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.client import FlightSQLClient
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from tests.fakes.flight_server import FakeFlightServer
 from tests.integration.flight_harness import FlightHarness, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from micromegas_jupyter.contracts import TableSnapshot
-
-
-class _NoTables:
-    def snapshot(self) -> tuple[TableSnapshot, ...]:
-        return ()
 
 
 class FixedToken:
@@ -46,16 +37,9 @@ def client(fake_server: FakeFlightServer) -> Iterator[FlightSQLClient]:
         yield client
 
 
-@pytest.fixture
-def fake_engine_server() -> Iterator[FlightHarness]:
-    with running_server() as harness:
-        yield harness
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine_server() -> Iterator[FlightHarness]:
-    engine = DataFusionEngine(_NoTables(), EngineSettings())
-    with closing(engine), running_server(engine=engine) as harness:
+    with running_server() as harness:
         yield harness
 
 

@@ -238,7 +238,7 @@ _NOISY = """
 import sys
 from micromegas_jupyter.client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
-client = FlightSQLClient(sys.argv[1])
+client = FlightSQLClient(sys.argv[1], timeout_seconds=5)
 client.query("SELECT 1")
 print("ready", flush=True)
 sys.stdin.readline()

@@ -27,7 +27,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
-from tests.fakes.engine import FakeEngine
+from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
 from tests.integration.client.conftest import FixedToken
 from tests.integration.flight_harness import FlightHarness, running_server
 from tests.integration.test_flight_tls import _write_certificate
@@ -189,7 +189,11 @@ def test_ingest_is_not_offered(alice: FlightSQLClient) -> None:
 
 @pytest.mark.parametrize(("token", "kind"), [("mallory", Rejected), ("outage", ProviderUnavailable)])
 def test_a_bad_token_and_an_outage_stay_apart(engine_server: FlightHarness, token: str, kind: type[Exception]) -> None:
-    with FlightSQLClient(engine_server.uri, auth_provider=FixedToken(token)) as client, pytest.raises(kind):
+    provider = FixedToken(token)
+    with (
+        FlightSQLClient(engine_server.uri, auth_provider=provider, timeout_seconds=5) as client,
+        pytest.raises(kind),
+    ):
         client.query("SELECT 1")
 
 
@@ -203,12 +207,12 @@ def test_a_cancelled_query_stops_on_the_server() -> None:
         running_server() as harness,
         FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
     ):
-        reader = client.open_query("endless")
+        reader = client.open_query(ENDLESS)
         next(reader)
         reader.close()
 
-        assert harness.engine.stream_closed.wait(30)
-        assert client.query("numbers")["n"].tolist() == [1, 2, 3]
+        harness.wait_until_quiet()
+        assert client.query(NUMBERS)["n"].tolist() == [1, 2, 3]
 
 
 def test_bound_statements_are_closed_on_the_server() -> None:
@@ -216,7 +220,7 @@ def test_bound_statements_are_closed_on_the_server() -> None:
         running_server(max_prepared_per_caller=2) as harness,
         FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
     ):
-        frames = [client.query("echo :a", params={"a": number}) for number in range(5)]
+        frames = [client.query("SELECT :a AS a", params={"a": number}) for number in range(5)]
 
     assert [frame["a"][0] for frame in frames] == [0, 1, 2, 3, 4]
 
@@ -224,16 +228,16 @@ def test_bound_statements_are_closed_on_the_server() -> None:
 def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: Path) -> None:
     certificate_file, key_file = _write_certificate(tmp_path)
     tls = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
-    server = ServerThread(engine=FakeEngine(), validator=None, settings=tls)
+    server = ServerThread(pool=build_pool(), validator=None, settings=tls)
     server.start()
 
     with FlightSQLClient(server.uri, ca_bundle=certificate_file) as client:
-        trusted = client.query("numbers")
+        trusted = client.query(NUMBERS)
     with (
         FlightSQLClient(server.uri) as client,
         pytest.raises(Exception, match="no authority that is trusted") as caught,
     ):
-        client.query("numbers")
+        client.query(NUMBERS)
     server.stop(grace_seconds=0)
 
     assert trusted["n"].tolist() == [1, 2, 3]

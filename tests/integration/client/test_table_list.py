@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client import FlightSQLClient
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.lakehouse import Lake
@@ -25,10 +23,8 @@ pytestmark = pytest.mark.integration
 
 
 def test_the_servers_tables_come_with_their_columns_and_remarks(tmp_path: Path) -> None:
-    engine = DataFusionEngine(Lake(tmp_path), EngineSettings())
     with (
-        closing(engine),
-        running_server(engine=engine) as harness,
+        running_server(tables=Lake(tmp_path)) as harness,
         FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
     ):
         tables = client.list_tables()

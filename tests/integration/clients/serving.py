@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,9 @@ import pyarrow.parquet
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.key_file import NewApiKey, make_api_key
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from micromegas_jupyter.settings.api_keys import render_api_keys
 from micromegas_jupyter.telemetry import (
     BlockOrigin,
@@ -26,6 +24,7 @@ from micromegas_jupyter.telemetry import (
     build_stream_batch,
 )
 from tests.fakes.mint import ISSUER, ec_key, mint
+from tests.fakes.servers import build_pool, open_server
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 from tests.integration.clients.wide_rows import wide_table
 
@@ -82,15 +81,9 @@ def running_client_server(folder: Path) -> Iterator[ClientServer]:
     _write_plain(plain)
     environ, tokens = make_access(folder)
     validator = validator_from_environment(environ)
-    engine = DataFusionEngine(_Joined(lake, ParquetFolder(plain)), EngineSettings(memory_limit_bytes=512 * 1024 * 1024))
-    server = ServerThread(engine=engine, validator=validator, settings=FlightServerSettings(port=0), sink=lake.sink())
-    try:
-        server.start()
+    pool = build_pool(_Joined(lake, ParquetFolder(plain)), worker={"lake": str(folder / "lake")})
+    with closing(validator), open_server(pool, validator=validator) as server:
         yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)
-    finally:
-        server.stop(grace_seconds=0)
-        engine.close()
-        validator.close()
 
 
 def make_access(folder: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -16,17 +16,15 @@ from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider as OwnTokenAuthProvider
 from micromegas_jupyter.errors import MicromegasError, error_classes
 from tests.contracts.guide_text import read_page, table_rows
-from tests.fakes.engine import FakeEngine
 from tests.integration.clients.adbc import fetch_rows
 from tests.integration.flight_harness import running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from adbc_driver_flightsql.dbapi import Connection
 
-    from micromegas_jupyter.contracts import AuthContext
-    from micromegas_jupyter.engine import PlannedQuery, StatementRequest
+    from micromegas_jupyter.contracts import TableSnapshot
     from tests.integration.flight_harness import FlightHarness
 
 pytestmark = pytest.mark.integration
@@ -40,19 +38,32 @@ ROWS = [
 WHAT = "It did not work, naïvely."
 
 
-class FailingEngine(FakeEngine):
-    """An engine that fails with the error whose code is the statement."""
+SQL = "SELECT * FROM anything"
 
-    async def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        if (kind := error_classes().get(request.sql)) is not None:
-            raise kind(WHAT)
-        return await super().plan(request, caller)
+
+class FailingTables:
+    """Tables that cannot be listed, for the reason that a test sets."""
+
+    failure: MicromegasError
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        raise self.failure
+
+
+TABLES = FailingTables()
 
 
 @pytest.fixture(scope="module")
 def failing() -> Iterator[FlightHarness]:
-    with running_server(engine=FailingEngine()) as harness:
+    with running_server(tables=TABLES) as harness:
         yield harness
+
+
+@pytest.fixture(autouse=True)
+def _failure(request: pytest.FixtureRequest) -> None:
+    if "row" in request.fixturenames:
+        code = request.getfixturevalue("row")[0]
+        TABLES.failure = error_classes()[code](WHAT)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +81,7 @@ def test_the_table_tells_every_error_of_a_statement() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_status_is_the_one_in_the_table(failing: FlightHarness, row: tuple[str, ...]) -> None:
-    answer = failing.query(row[0])
+    answer = failing.query(SQL)
 
     assert answer.code.name == row[1]
     assert WHAT in answer.text
@@ -81,7 +92,7 @@ def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing: FlightH
     client = UpstreamClient(failing.uri, auth_provider=StaticTokenAuthProvider("alice"))
 
     with pytest.raises(Exception, match=WHAT) as caught:
-        client.query(row[0])
+        client.query(SQL)
 
     assert type(caught.value) is (getattr(pa, row[2], None) or getattr(pyarrow.flight, row[2]))
     assert f"[{row[0]}]" in str(caught.value)
@@ -90,7 +101,7 @@ def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing: FlightH
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_adbc_raises_what_the_table_says(adbc: Connection, row: tuple[str, ...]) -> None:
     with pytest.raises(adbc_driver_manager.Error, match=WHAT) as caught:
-        fetch_rows(adbc, row[0])
+        fetch_rows(adbc, SQL)
 
     kind, _, status = row[3].partition(" ")
     assert type(caught.value).__name__ == kind
@@ -101,10 +112,10 @@ def test_adbc_raises_what_the_table_says(adbc: Connection, row: tuple[str, ...])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_our_client_raises_what_the_table_says(failing: FlightHarness, row: tuple[str, ...]) -> None:
     with (
-        FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice")) as client,
+        FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice"), timeout_seconds=5) as client,
         pytest.raises(MicromegasError, match=WHAT) as caught,
     ):
-        client.query(row[0])
+        client.query(SQL)
 
     assert type(caught.value) is error_classes()[row[0]]
     assert type(caught.value).__name__ == row[4]

@@ -19,7 +19,7 @@ import psutil
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 ROOT = Path(__file__).parents[3]
 # Another checkout's server is tested by the same tests; each test removes such variables from the environment.
@@ -65,9 +65,11 @@ class ServerProcess:
     Args:
         folder: For the audit file and the log.
         lake: The folder that it serves.
-        keys: API keys by the name of their caller; each may read and ingest. Without any, everybody is admin.
+        keys: API keys by the name of their caller; each may read and ingest. Without any, everybody is admin, unless
+            `variables` say who may come in.
         options: More options of `serve`.
         memory_mib: Its limit for the memory of all statements, if not its default.
+        variables: More of its environment.
         checkout: Whose server it is.
     """
 
@@ -79,6 +81,7 @@ class ServerProcess:
         keys: dict[str, str],
         options: Iterable[str] = (),
         memory_mib: int | None = None,
+        variables: Mapping[str, str] | None = None,
         checkout: Path = CHECKOUT,
     ) -> None:
         folder.mkdir(exist_ok=True)
@@ -89,13 +92,14 @@ class ServerProcess:
             environ["MICROMEGAS_SERVER_MEMORY_MIB"] = str(memory_mib)
         # An attacker's statements shall all run, and none be refused for what earlier ones did.
         environ["MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER"] = "0"
-        access = () if keys else ("--disable-auth",)
+        access = () if keys or variables else ("--disable-auth",)
         if keys:
             listed = [
                 {"name": name, "sha256": sha256(key.encode()).hexdigest(), "scopes": ["read", "ingest"]}
                 for name, key in keys.items()
             ]
             environ["MICROMEGAS_API_KEYS"] = json.dumps(listed)
+        environ |= variables or {}
         command = [
             sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(lake), "--port", "0", "--ready-json",
             "--audit-log", str(self.audit_file), *access, *options,
@@ -115,7 +119,8 @@ class ServerProcess:
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline()
         assert line, self.log()
-        self.uri: str = json.loads(line)["uri"]
+        self.ready: dict[str, Any] = json.loads(line)
+        self.uri: str = self.ready["uri"]
         self.address = self.uri.removeprefix("grpc://")
 
     def log(self) -> str:

@@ -59,7 +59,7 @@ async def started(pool: Pool, sql: str) -> tuple[asyncio.Task[RunningStatement],
     """Return a statement that an executor has, and that executor's process id."""
     task = asyncio.ensure_future(ask(pool, sql))
     async with asyncio.timeout(30):
-        while not pool.running:
+        while not pool.running:  # noqa: ASYNC110 - nothing tells when it is
             await asyncio.sleep(0.01)
     (running,) = pool.running
     assert running.executor is not None
@@ -76,7 +76,7 @@ def is_alive(pid: int) -> bool:
 
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(5):
-        while is_alive(pid):
+        while is_alive(pid):  # noqa: ASYNC110 - nothing tells when it is not
             await asyncio.sleep(0.01)
 
 

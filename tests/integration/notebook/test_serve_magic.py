@@ -79,6 +79,11 @@ def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Pa
     named = said(kernel, "%sql rows << --connection local SELECT 1 AS n")
     chosen = said(kernel, "%micromegas_connect local")
     failed = kernel.run(f"%micromegas_serve {tmp_path / 'nowhere'}").of("error")[0]["traceback"]
+    (tmp_path / "delta" / "sales" / "_delta_log").mkdir(parents=True)
+    refused = [
+        kernel.run(f"%micromegas_serve {what}").of("error")[0]["traceback"][0]
+        for what in (tmp_path / "delta", f"--lake {tmp_path / 'delta'}", "s3://bucket/data")
+    ]
     still = count(kernel, "events")
     second = said(kernel, f"%micromegas_serve {other}")
     replaced = count(kernel, "only")
@@ -90,6 +95,8 @@ def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Pa
     assert named == ""
     assert chosen.endswith("It takes calls of this notebook only.\n")
     assert failed == ["✗ There is no such folder. Name a folder of Parquet files. · USE001"]
+    assert all(line.startswith("✗ sales is a Delta table (there is a _delta_log)") for line in refused[:2])
+    assert refused[2].startswith("✗ s3:// is not supported")
     assert (still, replaced) == ("3", "1")
     assert is_gone(port_in(first))
     assert is_gone(port_in(second))

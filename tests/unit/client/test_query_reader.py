@@ -13,14 +13,18 @@ import pytest
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.credentials import Credential, CredentialSource
 from micromegas_jupyter.client.query_reader import QueryReader, QueryStart
+from micromegas_jupyter.client.retry import Attempts
 from micromegas_jupyter.errors import (
     InvalidStatement,
     LoginRequired,
     MicromegasError,
     QueryCancelled,
     Rejected,
+    ServerUnavailable,
     UsageError,
 )
+from tests.fakes.known_server import KnownServer
+from tests.fakes.pause import FakePause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +81,12 @@ def tokens() -> _Tokens:
 
 
 @pytest.fixture
-def read(clock: FakeClock, tokens: _Tokens) -> Callable[..., QueryReader]:
+def pause(clock: FakeClock) -> FakePause:
+    return FakePause(clock)
+
+
+@pytest.fixture
+def read(clock: FakeClock, tokens: _Tokens, pause: FakePause) -> Callable[..., QueryReader]:
     """Start a reader whose attempts answer with the given streams, or fail with the given errors."""
 
     def start(*attempts: _Stream | Exception) -> QueryReader:
@@ -93,7 +102,8 @@ def read(clock: FakeClock, tokens: _Tokens) -> Callable[..., QueryReader]:
                 raise attempt
             return attempt
 
-        query = QueryStart(credentials=CredentialSource(tokens), build_call=build_call, open_stream=open_stream)
+        attempts = Attempts(CredentialSource(tokens), clock=clock, may_repeat=True, server=KnownServer(), stopped=pause)
+        query = QueryStart(attempts=attempts, build_call=build_call, open_stream=open_stream)
         return QueryReader(query, clock=clock)
 
     return start
@@ -168,6 +178,37 @@ def test_another_failure_is_not_repeated(read: Callable[..., QueryReader], token
         read(InvalidStatement("No."), _Stream([_BATCH]))
 
     assert tokens.count == 0
+
+
+@pytest.mark.parametrize("failing", [ServerUnavailable("No."), _Stream([ServerUnavailable("No.")])])
+def test_an_unavailable_server_is_asked_again_until_the_first_batch(
+    read: Callable[..., QueryReader], failing: _Stream | Exception
+) -> None:
+    reader = read(failing, ServerUnavailable("No."), _Stream([_BATCH]))
+
+    assert list(reader) == [_BATCH]
+
+
+def test_an_unavailable_server_is_not_asked_again_after_a_batch(
+    read: Callable[..., QueryReader], pause: FakePause
+) -> None:
+    reader = read(_Stream([_BATCH, ServerUnavailable("No.")]), _Stream([_BATCH]))
+    next(reader)
+
+    with pytest.raises(ServerUnavailable):
+        next(reader)
+
+    assert pause.waited == []
+
+
+def test_cancelling_ends_the_pause_before_the_next_attempt(read: Callable[..., QueryReader], pause: FakePause) -> None:
+    reader = read(_Stream([ServerUnavailable("No.")]))
+    pause.meanwhile[1] = reader.cancel
+
+    with pytest.raises(QueryCancelled):
+        next(reader)
+
+    assert len(pause.waited) == 1
 
 
 def test_without_a_token_nothing_is_opened(read: Callable[..., QueryReader], tokens: _Tokens) -> None:

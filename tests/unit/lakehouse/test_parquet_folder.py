@@ -308,3 +308,17 @@ def test_a_folder_that_goes_away_later_is_not_available(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="no such folder"):
         folder.snapshot()
+
+
+def test_a_folder_that_becomes_a_delta_table_is_left_out(tmp_path):
+    for name in ("events", "orders"):
+        write(tmp_path / name / "1.parquet")
+    folder = ParquetFolder(tmp_path)
+    (tmp_path / "events" / "_delta_log").mkdir()
+
+    assert names(folder) == ["orders"]
+    assert "Delta table" in folder.problems[0]
+
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(Unavailable, match="Delta table"):
+        folder.snapshot()

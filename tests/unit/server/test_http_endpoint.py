@@ -333,3 +333,28 @@ def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine() -> None:
         assert idle.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
+
+
+def test_another_processs_socket_goes_on_and_stays_open_for_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.getsockname()[1]
+        endpoint = HttpEndpoint("localhost", number, validator=None, registries=[], readiness=lambda: None)
+        port = endpoint.start(listening.dup())
+        status = ask(port, "/health")[0]
+        endpoint.stop()
+        with socket.create_connection(("127.0.0.1", port)):
+            listening.accept()[0].close()
+
+    assert (port, status) == (number, 200)
+
+
+def test_another_processs_socket_at_another_address_is_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        other = listening.getsockname()[1]
+        endpoint = HttpEndpoint("127.0.0.2", 0, validator=None, registries=[], readiness=lambda: None)
+        taken = listening.dup()
+        port = endpoint.start(taken)
+        endpoint.stop()
+
+    assert taken.fileno() == -1
+    assert port != other

@@ -1,6 +1,6 @@
 """Takes a protobuf message apart into its fields and puts it together again, without knowing its schema.
 
-Only what `native_scan` needs to change one repeated field of a plan; messages of the wire belong to `flightsql`.
+For plans of DataFusion; messages of the wire belong to `flightsql`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server's JSON log holds its own objects only, whatever strangers send, and says which process read a file again."""
+"""A server's JSON log holds its own objects only, whatever strangers send, and says what was read again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.fakes.certificates import Authority, Pair
-from tests.integration.workers.serving import DEADLINE_SECONDS, Serving, until
+from tests.integration.executors.server_process import DEADLINE_SECONDS, ServerProcess, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +23,17 @@ pytestmark = pytest.mark.integration
 class Place(NamedTuple):
     """A server over TLS, its certificate and the keys that it takes."""
 
-    serving: Serving
+    server: ServerProcess
     pair: Pair
     authority: Authority
 
     def lines(self) -> list[dict[str, Any]]:
         """Return what is written; a line without its end is being written."""
-        return [json.loads(line) for line in self.serving.log().splitlines(keepends=True) if line.endswith("\n")]
+        return [
+            json.loads(line)
+            for line in self.server.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
 
     def told(self, message: str) -> list[dict[str, Any]]:
         return [line["facts"] for line in self.lines() if line.get("message") == message]
@@ -43,10 +47,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     keys = folder / "keys.json"
     keys.write_text(json.dumps([{"name": "ann", "sha256": "0" * 64}]))
     keys.chmod(0o600)
-    options = ("--workers", "1", "--log-format", "json", "--log-level", "debug", "--api-key-file", str(keys))
+    options = ("--log-format", "json", "--log-level", "debug", "--api-key-file", str(keys))
     tls = ("--tls-certificate", str(pair.certificate_file), "--tls-key", str(pair.key_file))
-    with Serving(folder / "lake", *options, *tls, "--tls-client-ca", str(authority.ca_file)) as serving:
-        yield Place(serving, pair, authority)
+    more = (*options, *tls, "--tls-client-ca", str(authority.ca_file))
+    variables = {"MICROMEGAS_SERVER_MAX_ROWS": "1000"}
+    with ServerProcess(folder / "server", lake=folder / "lake", keys={}, options=more, variables=variables) as server:
+        yield Place(server, pair, authority)
 
 
 def _connect(uri: str) -> socket.socket:
@@ -66,7 +72,7 @@ def _read_to_the_end(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("port", ["uri", "http"])
 def test_connections_without_tls_leave_no_line_that_is_not_json(place: Place, port: str) -> None:
-    with _connect(place.serving.ready[port]) as connection:
+    with _connect(place.server.ready[port]) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         _read_to_the_end(connection)
 
@@ -75,7 +81,7 @@ def test_connections_without_tls_leave_no_line_that_is_not_json(place: Place, po
 
 def test_a_connection_without_a_certificate_leaves_none_either(place: Place) -> None:
     context = ssl.create_default_context(cafile=str(place.authority.ca_file))
-    with _connect(place.serving.ready["uri"]) as connection:
+    with _connect(place.server.ready["uri"]) as connection:
         try:
             with context.wrap_socket(connection, server_hostname="127.0.0.1") as encrypted:
                 _read_to_the_end(encrypted)
@@ -85,13 +91,12 @@ def test_a_connection_without_a_certificate_leaves_none_either(place: Place) -> 
     assert all(line["logger"].startswith("micromegas_jupyter") for line in place.lines())
 
 
-def test_what_is_read_again_names_the_worker(place: Place) -> None:
+def test_a_hang_up_has_the_configuration_read_again(place: Place) -> None:
     message = "The access configuration was read again and is in force."
 
-    place.serving.process.send_signal(signal.SIGHUP)
+    place.server.front.send_signal(signal.SIGHUP)
 
-    until(lambda: bool(place.told(message)), "a reload")
-    assert {facts["worker"] for facts in place.told(message)} == {1}
+    wait_until(lambda: bool(place.told(message)), "a reload")
 
 
 def test_a_certificate_that_cannot_be_used_names_the_listener_and_that_nothing_has_to_be_restarted(
@@ -101,11 +106,9 @@ def test_a_certificate_that_cannot_be_used_names_the_listener_and_that_nothing_h
     place.pair.certificate_file.write_text("nothing of the kind")
 
     def flight_was_asked() -> bool:
-        with _connect(place.serving.ready["uri"]):  # the Flight port reads the files for new connections only
+        with _connect(place.server.ready["uri"]):  # the Flight port reads the files for new connections only
             return {facts["listener"] for facts in place.told(message)} == {"Flight", "HTTP"}
 
-    until(flight_was_asked, "both listeners to have looked")
+    wait_until(flight_was_asked, "both listeners to have looked")
     told = {facts["listener"]: facts for facts in place.told(message)}
-    assert told["Flight"]["worker"] == 1
-    assert "worker" not in told["HTTP"]
     assert all("without a restart" in facts["remedy"] for facts in told.values())

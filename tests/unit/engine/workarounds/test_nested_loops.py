@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext
 
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
@@ -70,6 +72,16 @@ def test_a_join_without_equality_is_whole_or_ends_for_want_of_memory(
     assert roomy.rows(sql) == [{"c": count}]
     with pytest.raises(ResourcesExhausted):
         narrow.rows(sql)
+
+
+def test_datafusion_still_loses_rows_when_such_a_join_spills(tables: FixedTables) -> None:
+    runtime = RuntimeEnvBuilder().with_fair_spill_pool(256 << 10).with_disk_manager_os()
+    session = SessionContext(SessionConfig().with_target_partitions(2).with_batch_size(1024), runtime)
+    session.register_parquet("numbers", str(Path(tables.snapshot()[0].files[0]).parent))
+
+    found = session.sql(f"SELECT count(*) AS c FROM {_MANY} JOIN {_FEW} ON many.n > few.n").to_pylist()
+
+    assert found != [{"c": 2 * FILES * ROWS - 3}], "mended: delete `has_nested_loops` of `workarounds.joins`"
 
 
 def test_the_same_holds_for_who_sees_some_rows_only(narrow: Asker) -> None:

@@ -1,0 +1,20 @@
+"""A server that a client has reached before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client.call_record import CallRecord
+
+
+@dataclass
+class KnownServer:
+    """Implements `client.retry.Server`; counts its connections."""
+
+    has_answered: bool = True
+    connections: int = 1
+
+    def reconnect(self, _failed: CallRecord) -> None:
+        self.connections += 1

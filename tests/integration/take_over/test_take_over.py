@@ -1,0 +1,496 @@
+"""A running server's sockets are handed to a successor of the same user, and to nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.assembly import take_over as module
+from micromegas_jupyter.assembly.port import ReservedPort
+from micromegas_jupyter.assembly.take_over import TakeOverListener, find_take_over_key, take_over
+from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micromegas_jupyter.assembly.take_over import Taken, TakeOverKey
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not module.is_take_over_supported(), reason="sockets are handed over on Linux"),
+]
+
+HOST = "127.0.0.1"
+NOBODY = 65534
+DEADLINE_SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    folder.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(folder.parent))
+    return folder
+
+
+class Running:
+    """A running child."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        first = self.say_next().split()
+        self.port, self.http_port = int(first[0]), int(first[1])
+
+    @property
+    def key(self) -> TakeOverKey:
+        return find_take_over_key(HOST, self.port, os.environ)
+
+    def say_next(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(Path(__file__).with_name(program)), *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    with child("running_child.py", HOST, 0) as process:
+        yield Running(process)
+
+
+@contextmanager
+def taking(key: TakeOverKey) -> Iterator[Taken]:
+    """Take a server over, and close what was taken afterwards."""
+    taken = take(key)
+    with ExitStack() as sockets:
+        for each in taken.sockets.values():
+            sockets.enter_context(each)
+        yield taken
+
+
+def take(key: TakeOverKey) -> Taken:
+    """Take a server over as soon as it has noticed that the one before is gone."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            taken = take_over(key)
+        except ServerUnavailable:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        else:
+            assert taken is not None
+            return taken
+
+
+@contextmanager
+def listening(
+    *, on_taken: threading.Event | None = None
+) -> Iterator[tuple[TakeOverListener, TakeOverKey, ReservedPort]]:
+    """Run a listener in this process."""
+    with ReservedPort(HOST, 0) as reserved:
+        key = find_take_over_key(HOST, reserved.number, os.environ)
+        taken = on_taken or threading.Event()
+        listener = TakeOverListener(key, {"grpc": reserved.socket}, taken.set)
+        listener.start()
+        try:
+            yield listener, key, reserved
+        finally:
+            listener.stop()
+
+
+def test_sockets_and_state_go_over_and_the_server_drains_once_told(running: Running) -> None:
+    with taking(running.key) as taken:
+        grpc, http = taken.sockets["grpc"], taken.sockets["http"]
+        assert grpc.getsockname() == (HOST, running.port)
+        assert grpc.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 1
+        assert not any(os.get_inheritable(each.fileno()) for each in (grpc, http))
+        assert taken.state == {"ticket_key": "sesame"}
+        taken.confirm_serving()
+        assert running.say_next() == "taken"
+        running.kill()
+        with socket.create_connection((HOST, running.http_port)):
+            http.accept()[0].close()
+        with pytest.raises(ConfigurationError):
+            ReservedPort(HOST, running.port)
+
+
+def test_without_a_server_there_is_nothing_to_take() -> None:
+    assert take_over(find_take_over_key(HOST, 1, os.environ)) is None
+
+
+def test_a_server_that_was_killed_left_nothing_to_take(running: Running) -> None:
+    running.kill()
+
+    assert (running.key.folders[0] / running.key.name).is_socket()
+    assert take_over(running.key) is None
+
+
+def test_a_server_that_stopped_left_nothing(running: Running) -> None:
+    running.go_on()
+
+    assert running.say_next() == "stopped"
+    assert not (running.key.folders[0] / running.key.name).exists()
+
+
+def test_the_server_serves_on_when_its_successor_is_killed(running: Running) -> None:
+    with child("succeeding_child.py", HOST, running.port) as successor:
+        assert successor.stdout is not None
+        assert successor.stdout.readline() == "took\n"
+        successor.send_signal(signal.SIGKILL)
+        successor.wait()
+
+    with socket.create_connection((HOST, running.http_port)):
+        pass
+    take(running.key).close()
+    with taking(running.key) as taken:
+        taken.confirm_serving()
+    assert running.say_next() == "taken"  # and not before
+
+
+def test_a_successor_serves_on_when_the_server_is_killed(running: Running) -> None:
+    with taking(running.key) as taken:
+        running.kill()
+
+        taken.confirm_serving()
+
+        with socket.create_connection((HOST, running.http_port)):
+            pass
+
+
+def test_a_successor_serves_on_when_the_server_stops_by_itself(running: Running) -> None:
+    with taking(running.key) as taken:
+        running.go_on()
+        assert running.say_next() == "stopped"
+
+        taken.confirm_serving()  # the server still runs, and drains
+
+
+def test_a_successor_that_is_not_let_must_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_START_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_END_SECONDS", 0.01)
+    on_taken = threading.Event()
+    with listening(on_taken=on_taken) as (_, key, _reserved), taking(key) as taken:
+        taken._connection.recv(1)  # the listener has given up waiting
+
+        with pytest.raises(ServerUnavailable, match="did not let go"):
+            taken.confirm_serving()
+
+    assert not on_taken.is_set()
+
+
+def test_one_successor_at_a_time(running: Running) -> None:
+    with child("succeeding_child.py", HOST, running.port) as first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == "took\n"
+
+        with pytest.raises(ServerUnavailable, match="another process"):
+            take_over(running.key)
+
+        first.stdin.write("\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "confirmed\n"
+        assert running.say_next() == "taken"
+        assert take_over(running.key) is None
+
+
+def test_of_many_successors_at_once_one_takes_over(running: Running) -> None:
+    results: list[Taken | ServerUnavailable | None] = []
+    start = threading.Barrier(6)
+
+    def succeed() -> None:
+        start.wait()
+        try:
+            results.append(take_over(running.key))
+        except ServerUnavailable as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=succeed) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    (taken,) = [result for result in results if not isinstance(result, ServerUnavailable)]
+    assert taken is not None
+    taken.close()
+
+
+def test_whoever_connects_and_says_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as (_, key, _reserved), ExitStack() as silent:
+        for _ in range(4):
+            silent.enter_context(_connect(key))
+        take(key).close()
+        for _ in range(20):
+            silent.enter_context(_connect(key))
+        monkeypatch.setattr(module, "_MESSAGE_SECONDS", 0.01)
+    with listening() as (_, key, _reserved), ExitStack() as silent:
+        for _ in range(20):
+            silent.enter_context(_connect(key))
+        monkeypatch.setattr(module, "_MESSAGE_SECONDS", 5.0)
+
+        take(key).close()  # as soon as those before have been given up
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"{", b"[]", b'{"do": "serving"}', b'{"do": 1}', b"\xff" * 100, b'{"do":"take"']
+)
+def test_whoever_says_something_else_gets_nothing(message: bytes) -> None:
+    with listening() as (_, key, _reserved), _connect(key) as connection:
+        connection.send(message)
+
+        data, descriptors, _, _ = socket.recv_fds(connection, 1024, 8)
+
+    assert (data, descriptors) == (b"", [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"{}",
+        b"not JSON",
+        json.dumps({"version": 2, "sockets": [], "state": {}}).encode(),
+        json.dumps({"version": 1, "sockets": ["grpc"], "state": {}}).encode(),
+        json.dumps({"version": 1, "sockets": [], "state": {}}).encode(),
+    ],
+)
+def test_a_server_that_hands_over_otherwise_is_left_alone(answer: bytes) -> None:
+    key = find_take_over_key(HOST, 1, os.environ)
+    with _listen(key) as listening_socket:
+        answering = threading.Thread(target=_answer_once, args=(listening_socket, answer))
+        answering.start()
+
+        with pytest.raises(ServerUnavailable):
+            take_over(key)
+
+        answering.join()
+
+
+def test_a_file_that_a_killed_server_left_is_replaced(running: Running) -> None:
+    running.kill()
+
+    with child("running_child.py", HOST, running.port) as process:
+        again = Running(process)
+        with taking(again.key) as taken:
+            taken.confirm_serving()
+
+    assert again.port == running.port
+
+
+def test_a_server_that_was_taken_over_leaves_its_successors_file(running: Running) -> None:
+    with taking(running.key) as taken:
+        taken.confirm_serving()
+        listener = TakeOverListener(running.key, taken.sockets, lambda: None)
+        listener.start()
+
+        running.go_on()
+        assert running.say_next() == "taken"
+        assert running.say_next() == "stopped"
+
+        take(running.key).close()
+        listener.stop()
+
+
+def _link(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    elsewhere = path.parent / "elsewhere"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as bound:
+        bound.bind(str(elsewhere))
+    path.symlink_to(elsewhere)
+
+
+def _file(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.touch()
+
+
+def _open_folder(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.parent.chmod(0o750)
+
+
+def _linked_folder(path: Path) -> None:
+    elsewhere = path.parent.with_name("elsewhere")
+    elsewhere.mkdir(mode=0o700)
+    path.parent.symlink_to(elsewhere)
+
+
+def _anothers_folder(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    os.chown(path.parent, NOBODY, NOBODY)
+
+
+def _anothers_socket(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as bound:
+        bound.bind(str(path))
+    os.chown(path, NOBODY, NOBODY)
+
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        _link,
+        _file,
+        _open_folder,
+        _linked_folder,
+        pytest.param(_anothers_folder, marks=ROOT_ONLY),
+        pytest.param(_anothers_socket, marks=ROOT_ONLY),
+    ],
+)
+def test_what_is_not_certainly_this_users_is_refused(prepare) -> None:
+    with ReservedPort(HOST, 0) as reserved:
+        key = find_take_over_key(HOST, reserved.number, os.environ)
+        prepare(key.folders[0] / key.name)
+
+        with pytest.raises(ConfigurationError, match="XDG_RUNTIME_DIR") as taking:
+            take_over(key)
+        with pytest.raises(ConfigurationError) as waiting:
+            TakeOverListener(key, {"grpc": reserved.socket}, lambda: None).start()
+
+    assert (taking.value.key, waiting.value.key) == ("--take-over", "--take-over")
+
+
+@ROOT_ONLY
+def test_another_user_gets_nothing_even_where_folder_and_socket_are_open(runtime: Path) -> None:
+    with listening() as (_, key, _reserved):
+        path = key.folders[0] / key.name
+        for folder in (*runtime.parents[:-2], runtime, key.folders[0]):
+            folder.chmod(folder.stat().st_mode | 0o711)
+        path.chmod(0o666)
+
+        answer = subprocess.run(
+            [sys.executable, "-c", _ASK_AS_NOBODY, str(path)], capture_output=True, text=True, check=True
+        )
+
+    assert answer.stdout == "b'' []\n"
+
+
+_ASK_AS_NOBODY = f"""
+import os, socket, sys
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+connection.connect(sys.argv[1])
+try:
+    connection.send(b'{{"do": "take"}}')
+except BrokenPipeError:
+    pass  # it was let go already
+try:
+    data, descriptors, _, _ = socket.recv_fds(connection, 1024, 8)
+except ConnectionResetError:
+    data, descriptors = b"", []
+print(data, descriptors)
+"""
+
+
+@ROOT_ONLY
+def test_another_users_listener_is_not_asked() -> None:
+    key = find_take_over_key(HOST, 1, os.environ)
+    key.folders[0].mkdir(mode=0o700)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as bound:
+        bound.bind(str(key.folders[0] / key.name))
+        command = [sys.executable, "-c", _LISTEN_AS_NOBODY, str(bound.fileno())]
+        with subprocess.Popen(
+            command, pass_fds=[bound.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"listens\n"
+
+            with pytest.raises(ConfigurationError, match="another user"):
+                take_over(key)
+
+            process.kill()
+
+
+_LISTEN_AS_NOBODY = f"""
+import os, socket, sys
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+socket.socket(fileno=int(sys.argv[1])).listen()
+print("listens", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_that_is_too_deep_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = runtime / ("x" * 100)
+    deep.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+
+    with ReservedPort(HOST, 0) as reserved:
+        key = find_take_over_key(HOST, reserved.number, os.environ)
+        with pytest.raises(ConfigurationError, match="too long"):
+            TakeOverListener(key, {"grpc": reserved.socket}, lambda: None).start()
+
+
+@pytest.mark.parametrize("given", [None, "", "open", "missing"])
+def test_without_a_private_runtime_folder_there_is_one_below_that_for_temporary_files(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    (runtime / "open").mkdir(mode=0o755)
+    environ = {} if given is None else {"XDG_RUNTIME_DIR": str(runtime / given) if given else ""}
+
+    key = find_take_over_key(HOST, 50051, environ)
+
+    assert key.folders == (runtime.parent / f"micromegas-{os.geteuid()}",)
+
+
+def test_a_server_is_found_by_any_name_of_its_address() -> None:
+    assert find_take_over_key("localhost", 50051, os.environ) == find_take_over_key(HOST, 50051, os.environ)
+
+
+def _listen(key: TakeOverKey) -> socket.socket:
+    key.folders[0].mkdir(mode=0o700, exist_ok=True)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made.bind(str(key.folders[0] / key.name))
+    made.listen()
+    return made
+
+
+def _connect(key: TakeOverKey) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made.connect(str(key.folders[0] / key.name))
+    return made
+
+
+def _answer_once(listening_socket: socket.socket, answer: bytes) -> None:
+    connection, _ = listening_socket.accept()
+    with connection:
+        connection.recv(1024)
+        connection.send(answer)
