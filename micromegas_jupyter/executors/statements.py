@@ -158,7 +158,8 @@ class RunningStatement:
             self.report.waiting_seconds = self._pool.clock.monotonic() - self._asked_at
         else:
             ended = await self._pool.await_end(self.executor)
-            cause = find_cause(ended, self._cause)
+            used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
+            cause = find_cause(ended, self._cause, is_large=used_bytes > self._pool.options.large_bytes)
             self._note_end(cause, ended, self.executor)
         if timed_out or isinstance(error, ExecutorEnded):
             raise build_error(cause, settings=self._pool.settings, options=self._pool.options) from None

@@ -29,6 +29,7 @@ from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, c
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.requests import Output, decode_statement
+from micromegas_jupyter.executors.settings import STACK_BYTES
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.executors.requests import Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
-STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
 STANDARD_ERROR: Final = "stderr"
 _MAX_LOG_CHARACTERS: Final = 8192
 _MAX_ERROR_BYTES: Final = 64 * 1024
