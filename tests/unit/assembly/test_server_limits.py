@@ -1,77 +1,72 @@
-"""Limits reach the parts that keep them."""
+"""Limits reach the parts that keep them, in the units of those."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from micromegas_jupyter.assembly import server_limits
-from micromegas_jupyter.assembly.server_limits import (
-    limit_engine,
-    limit_flight,
-    partitions_of,
-    read_server_limits,
-    share_processors,
-)
-from micromegas_jupyter.engine import EngineSettings
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.assembly.serve_options import ServeOptions
+from micromegas_jupyter.assembly.server_limits import build_flight_settings, build_pool_settings, build_worker_options
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.ingest_settings import IngestSettings
-from micromegas_jupyter.settings import ServerLimits
+from micromegas_jupyter.settings import RateLimits, ServerLimits
 
-if TYPE_CHECKING:
-    from pathlib import Path
+MIB = 1 << 20
+OPTIONS = ServeOptions(lake=Path("lake"))
 
 
-def test_the_defaults_are_those_of_the_parts() -> None:
-    assert limit_flight(FlightServerSettings(), ServerLimits()) == FlightServerSettings()
-    assert limit_engine(EngineSettings(), ServerLimits()) == EngineSettings()
+def _worker_options(limits: ServerLimits, *, memory_mib: int = 4096) -> WorkerOptions:
+    return build_worker_options(
+        limits,
+        memory_mib=memory_mib,
+        lake=None,
+        denials_file=None,
+        spill_directory=Path("/spill"),
+        default_conditions={"t": "a"},
+    )
 
 
 def test_flight_gets_its_limits_in_its_own_units() -> None:
     limits = ServerLimits(
-        query_timeout_seconds=0,
         max_rows=7,
         max_result_mib=2,
-        max_queries=5,
-        max_queries_per_caller=3,
-        max_heavy_queries=2,
-        queue_seconds=9,
         max_message_mib=4,
         max_metadata_kib=16,
         max_calls=11,
         max_calls_per_caller=8,
-        silent_client_seconds=14,
+        read_timeout_seconds=14,
+        write_timeout_seconds=13,
+        ticket_life_seconds=17,
         upload_seconds=15,
         connection_idle_seconds=0,
         connection_age_seconds=16,
-        stalled_client_seconds=13,
         max_ingest_mib=6,
         max_ingests=12,
         max_ingests_per_caller=2,
         max_tables_per_caller=3,
     )
 
-    assert limit_flight(FlightServerSettings(port=1), limits) == FlightServerSettings(
+    found = build_flight_settings(limits, OPTIONS, rate_limits=RateLimits(), port=1, is_port_reserved=True)
+
+    assert found == FlightServerSettings(
         port=1,
-        query_timeout_seconds=None,
+        is_port_reserved=True,
         max_rows=7,
-        max_result_bytes=2 << 20,
-        max_concurrent_queries=5,
-        max_queries_per_caller=3,
-        max_heavy_queries=2,
-        admission_wait_seconds=9.0,
-        max_receive_bytes=4 << 20,
+        max_result_bytes=2 * MIB,
+        max_receive_bytes=4 * MIB,
         max_metadata_bytes=16 << 10,
         max_concurrent_calls=11,
         max_calls_per_caller=8,
-        silent_client_seconds=14.0,
+        read_timeout_seconds=14.0,
+        write_timeout_seconds=13.0,
+        ticket_life_seconds=17.0,
         connection_idle_seconds=None,
         connection_age_seconds=16.0,
-        stalled_write_seconds=13.0,
         ingest=IngestSettings(
-            max_bytes=6 << 20,
+            max_bytes=6 * MIB,
             max_concurrent=12,
             max_per_caller=2,
             max_tables_per_caller=3,
@@ -81,47 +76,66 @@ def test_flight_gets_its_limits_in_its_own_units() -> None:
     )
 
 
-def test_the_engine_gets_its_limits_in_its_own_units() -> None:
-    limits = ServerLimits(max_heavy_queries=2, spill_mib=3, max_statement_bytes=100)
+def test_the_pool_gets_its_limits_in_its_own_units() -> None:
+    limits = ServerLimits(
+        query_timeout_seconds=0,
+        max_queries=5,
+        max_queries_per_caller=3,
+        max_ended_per_caller=4,
+        queue_timeout_seconds=9,
+        write_timeout_seconds=13,
+        max_ingests=12,
+    )
 
-    assert limit_engine(EngineSettings(planning_threads=1), limits) == EngineSettings(
-        planning_threads=1,
-        heavy_statements=2,
-        spill_limit_bytes=3 << 20,
-        max_statement_bytes=100,
+    found = build_pool_settings(limits, ServeOptions(lake=Path("lake"), memory_mib=100, spare_executors=2))
+
+    assert found == PoolSettings(
+        max_executors=5,
+        spare_executors=2,
+        max_uploads=12,
+        max_per_caller=3,
+        queue_timeout_seconds=9.0,
+        statement_timeout_seconds=None,
+        write_timeout_seconds=13.0,
+        memory_bytes=100 * MIB,
+        max_ended_per_caller=4,
     )
 
 
-def test_a_spill_directory_that_is_not_there_stops_the_server(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
+def test_where_processes_start_slowly_few_are_started_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_limits, "can_fork", lambda: False)
 
-    for name in ("missing", "file"):
-        with pytest.raises(ConfigurationError) as caught:
-            read_server_limits({"MICROMEGAS_SERVER_SPILL_DIRECTORY": str(tmp_path / name)})
-
-        assert caught.value.key == "MICROMEGAS_SERVER_SPILL_DIRECTORY"
-        assert str(tmp_path) not in str(caught.value)
+    assert build_pool_settings(ServerLimits(), OPTIONS).spare_executors == 2
 
 
-def test_a_spill_directory_that_is_there_is_taken(tmp_path: Path) -> None:
-    found = read_server_limits({"MICROMEGAS_SERVER_SPILL_DIRECTORY": str(tmp_path)})
+def test_executors_get_their_limits_in_their_own_units() -> None:
+    limits = ServerLimits(statement_memory_mib=1600, spill_mib=3, max_statement_bytes=100)
 
-    assert found.spill_directory == str(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("processors", "workers", "heavy", "partitions"),
-    [(2, 1, 1, None), (2, 2, 1, 1), (8, 2, 2, 4), (8, 3, 1, 2), (64, 4, 8, 16), (1, 4, 1, 1)],
-)
-def test_workers_divide_the_processors(
-    monkeypatch: pytest.MonkeyPatch, processors: int, workers: int, heavy: int, partitions: int | None
-) -> None:
-    monkeypatch.setattr(server_limits, "processor_count", lambda: processors)
-    monkeypatch.setattr(server_limits, "default_heavy_statements", lambda: max(1, processors // 2))
-
-    assert share_processors(ServerLimits(), workers).max_heavy_queries == heavy
-    assert partitions_of(workers) == partitions
+    assert _worker_options(limits) == WorkerOptions(
+        lake=None,
+        denials_file=None,
+        spill_directory="/spill",
+        memory_pool_bytes=400 * MIB,
+        data_limit_bytes=1600 * MIB,
+        spill_limit_bytes=3 * MIB,
+        max_statement_bytes=100,
+        default_conditions={"t": "a"},
+    )
 
 
-def test_a_number_of_heavy_queries_that_somebody_set_is_each_workers() -> None:
-    assert share_processors(ServerLimits(max_heavy_queries=7), 4).max_heavy_queries == 7
+@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (1024, 512), (512, 256), (100, 50)])
+def test_a_statement_spills_before_it_is_ended_for_its_memory(memory_mib: int, pool_mib: int) -> None:
+    assert _worker_options(ServerLimits(), memory_mib=memory_mib).memory_pool_bytes == pool_mib * MIB
+
+
+def test_paths_are_absolute_wherever_executors_run() -> None:
+    found = build_worker_options(
+        ServerLimits(),
+        memory_mib=1,
+        lake=Path("lake"),
+        denials_file=Path("/lake/query_denials.json"),
+        spill_directory=Path("/spill"),
+        default_conditions={},
+    )
+
+    assert (found.lake, found.denials_file) == (str(Path("lake").absolute()), "/lake/query_denials.json")
