@@ -10,7 +10,8 @@ import pytest
 
 from micromegas_jupyter.engine import DataFusionEngine
 from micromegas_jupyter.engine.denial_functions import names_denial_function
-from micromegas_jupyter.engine.denials import Denial, MatchRules, check_match
+from micromegas_jupyter.engine.denial_store import Denial
+from micromegas_jupyter.engine.denials import MatchRules, check_match
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
 from tests.unit.engine.conftest import SETTINGS, Asker

@@ -11,7 +11,6 @@ from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, Us
 from micromegas_jupyter.flightsql import framing, messages
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
-    KeptEncoding,
     ParameterLimits,
     decode_parameters,
     split_batch,
@@ -248,16 +247,3 @@ def test_rows_before_a_schema_are_refused() -> None:
 
     with pytest.raises(UsageError):
         decode_parameters([rows], limits=LIMITS)
-
-
-def test_rows_that_are_the_same_each_time_are_encoded_once() -> None:
-    batch = pa.record_batch({"one": [1]})
-    encoder, kept = FlightDataEncoder(batch.schema), KeptEncoding(batch.schema)
-
-    first, second = list(kept.encode_batch(batch)), list(kept.encode_batch(batch))
-
-    assert first == second == list(encoder.encode_batch(batch))
-    assert first[0] is second[0]
-    assert kept.encode_schema() == encoder.encode_schema()
-    with pytest.raises(ValueError, match="schema"):
-        kept.encode_batch(pa.record_batch({"other": [1]}))
