@@ -31,7 +31,8 @@ def build_worker_options(  # noqa: PLR0913 - all that executors are told
         lake=None if lake is None else str(lake.absolute()),
         denials_file=None if denials_file is None else str(denials_file),
         spill_directory=str(spill_directory),
-        memory_pool_bytes=min(_MAX_POOL_MIB, limits.statement_memory_mib // 4, memory_mib) * _MIB,
+        # Half of what all may take: a statement is to spill before the largest is ended for its memory.
+        memory_pool_bytes=min(_MAX_POOL_MIB, limits.statement_memory_mib // 4, memory_mib // 2) * _MIB,
         data_limit_bytes=limits.statement_memory_mib * _MIB,
         spill_limit_bytes=limits.spill_mib * _MIB,
         max_statement_bytes=limits.max_statement_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _SOCKET_BUFFER_BYTES: Final = 1024 * 1024
+_LEAVE_SECONDS: Final = 5.0
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
@@ -114,6 +116,15 @@ class Executor:
         """End the process at once, also one that is stopped."""
         self.is_gone = True
         self.process.signal(_SIGKILL)
+
+    def leave(self) -> None:
+        """Have the process forget its upload and end by itself, as it does when nobody sends anything any more."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        with suppress(OSError):  # it has just ended
+            self._connection.shutdown(socket.SHUT_WR)
+        self._loop.call_later(_LEAVE_SECONDS, self.kill)
 
     def close(self) -> None:
         """Close the socket."""

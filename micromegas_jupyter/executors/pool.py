@@ -203,9 +203,12 @@ class Pool:
         else:
             self._put_idle(executor)
 
-    def discard(self, executor: Executor) -> None:
-        """End an executor, whatever it does."""
-        executor.kill()
+    def discard(self, executor: Executor, *, holds_upload: bool = False) -> None:
+        """End an executor, whatever it does; one with an upload removes the rows that it has, if it can do so soon."""
+        if holds_upload:
+            executor.leave()
+        else:
+            executor.kill()
         self._refill()
 
     def _pick(self, plan: KeptPlan | None) -> Executor | None:
@@ -292,8 +295,7 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     async def await_end(self, executor: Executor) -> Ended:
-        """Return how an executor ended that has ended, or is about to."""
-        executor.kill()
+        """Return how an executor ended that has ended, or was discarded."""
         try:
             async with asyncio.timeout(_END_SECONDS):
                 return await asyncio.shield(executor.ended)

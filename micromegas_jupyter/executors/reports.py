@@ -42,17 +42,24 @@ class Cause(enum.StrEnum):
 CHARGED: Final = frozenset({Cause.MEMORY, Cause.STACK, Cause.CRASH, Cause.PLANNING, Cause.DEADLINE, Cause.KILLED})
 
 
-def find_cause(ended: Ended, decided: Cause | None) -> Cause:
-    """Return why an executor ended, from how it ended and what the front has decided."""
-    if decided is not None:
-        return decided
+def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:
+    """Return why an executor ended.
+
+    Args:
+        ended: How it ended.
+        decided: What the front has decided.
+        is_large: Whether it had more memory than a stack that has overflowed accounts for.
+    """
+    if decided is not None or ended.code is None:
+        return decided or Cause.LOST
     error = ended.error.lower()
-    if ended.code is None:
-        return Cause.LOST
     if hasattr(signal, "SIGPROF") and ended.code == -signal.SIGPROF:
         return Cause.PLANNING
-    if "overflowed its stack" in error or ended.code in {-signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)}:
+    if "overflowed its stack" in error:
         return Cause.STACK
+    if ended.code in {-signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)}:
+        # The engine's allocator (mimalloc) hands out memory that the system has refused it, which ends the same way.
+        return Cause.MEMORY if is_large else Cause.STACK
     if any(word in error for word in _NO_MEMORY):
         return Cause.MEMORY
     return Cause.KILLED if ended.code == -getattr(signal, "SIGKILL", 0) else Cause.CRASH

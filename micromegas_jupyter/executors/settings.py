@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MIB: Final = 1024 * 1024
 #: Address space that one executor may write to (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
 DATA_LIMIT_BYTES: Final = 2048 * MIB
+STACK_BYTES: Final = 64 * MIB  # of an executor's main thread: planning recurses with the statement
 #: What the operators of one statement share; decoding and results come on top.
 _MAX_MEMORY_POOL_BYTES: Final = 512 * MIB
 
@@ -48,6 +49,11 @@ class WorkerOptions:
     max_statement_bytes: int = 131072
     planning_seconds: float = 10.0
     default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    @property
+    def large_bytes(self) -> int:
+        """Memory above which it is what ended a process, not a stack that has overflowed."""
+        return max(2 * STACK_BYTES, (self.data_limit_bytes or 0) // 5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,7 @@ class RunningStatement:
             if executor is not None and self._is_idle:
                 pool.give_back(executor, private_bytes=self._private_bytes)
             elif executor is not None:
-                pool.discard(executor)
+                pool.discard(executor, holds_upload=self.is_upload)
             await self._finish(kind, error, traceback)
         finally:
             if self._has_place:
@@ -156,9 +156,12 @@ class RunningStatement:
             # It has not run, so nothing was ended and nobody is charged.
             cause = self._cause or Cause.LOST
             self.report.waiting_seconds = self._pool.clock.monotonic() - self._asked_at
+        elif not self.executor.is_gone:
+            cause = self._cause or Cause.LOST  # it was done, and its executor is another statement's by now
         else:
             ended = await self._pool.await_end(self.executor)
-            cause = find_cause(ended, self._cause)
+            used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
+            cause = find_cause(ended, self._cause, is_large=used_bytes > self._pool.options.large_bytes)
             self._note_end(cause, ended, self.executor)
         if timed_out or isinstance(error, ExecutorEnded):
             raise build_error(cause, settings=self._pool.settings, options=self._pool.options) from None

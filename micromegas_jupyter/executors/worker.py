@@ -29,6 +29,7 @@ from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, c
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.requests import Output, decode_statement
+from micromegas_jupyter.executors.settings import STACK_BYTES
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.executors.requests import Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
-STACK_BYTES: Final = 64 << 20  # planning recurses with the statement
 STANDARD_ERROR: Final = "stderr"
 _MAX_LOG_CHARACTERS: Final = 8192
 _MAX_ERROR_BYTES: Final = 64 * 1024
@@ -131,6 +131,7 @@ class Worker:
         self._send(protocol.READY, json.dumps(facts).encode())
         while (message := self._receive()) is not None:
             self._answer(*message)
+        self._drop_upload()
 
     def _receive(self) -> tuple[bytes, bytes] | None:
         received, head = self._received, protocol.HEAD
@@ -153,16 +154,12 @@ class Worker:
             if os.fstat(2).st_size > _MAX_ERROR_BYTES:
                 os.ftruncate(2, 0)
             self._started, self._cpu_seconds, self._planned_at = time.perf_counter(), time.process_time(), None
-            if self._upload is not None:
-                self._upload.abandon()
-                self._upload = None
+            self._drop_upload()
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._stop_flush_timer()
             self._planned = None
-            if self._upload is not None:
-                self._upload.abandon()
-                self._upload = None
+            self._drop_upload()
             # A panic is no Exception, and may leave the engine in any state.
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
@@ -284,6 +281,11 @@ class Worker:
         rows = self._upload.commit()
         self._upload = None
         self._send(protocol.END, json.dumps({**self._statistics(), "rows": rows}).encode())
+
+    def _drop_upload(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.abandon()
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and what the process holds."""

@@ -62,7 +62,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         yield running
 
 

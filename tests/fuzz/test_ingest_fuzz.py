@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from micromegas_jupyter.server.ingest_stream import IngestStream
 
 from micromegas_jupyter.contracts import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.executors.requests import Upload
+from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
@@ -33,6 +34,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 _REQUEST = WriteRequest(table="t", mode=WriteMode.CREATE)
 _SETTINGS = IngestSettings(max_row_bytes=1024 * 1024, max_bytes=8 * 1024 * 1024)
+_UPLOAD = Upload(
+    request=_REQUEST,
+    decoding=_SETTINGS.decode_limits(),
+    row_count=None,
+    max_rows=_SETTINGS.max_rows,
+    max_bytes=_SETTINGS.max_bytes,
+    max_row_bytes=_SETTINGS.max_row_bytes,
+)
 
 
 class _Converting:
@@ -69,7 +78,7 @@ def _refused(action: Callable[[], object]) -> bool:
 
 
 def _send(frames: list[bytes]) -> None:
-    stream = IngestStream(_Converting(), _REQUEST, settings=_SETTINGS, row_count=None)
+    stream = UploadStream(_Converting(), _UPLOAD)
     for frame in frames:
         stream.take(frame)
     stream.commit()

@@ -120,7 +120,7 @@ def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
         clock=FakeClock(),
         randomness=SYSTEM_RANDOMNESS,
     )
-    handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), pa.record_batch({"0": [1]}), ALICE)
+    handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), FRAMES, ALICE)
 
     for _ in range(fuzzing.tries):
         damaged = damage_bytes(handle, fuzzing.random)
@@ -130,7 +130,7 @@ def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
         with pytest.raises(UsageError):
             fuzzing.attempt(lambda damaged=damaged: store.get(damaged, ALICE))
         fuzzing.attempt(lambda damaged=damaged: store.close(damaged, ALICE))
-    assert store.get(handle, ALICE).parameters == pa.record_batch({"0": [1]})
+    assert store.get(handle, ALICE).parameters == FRAMES
     fuzzing.check_bounds()
 
 

@@ -30,7 +30,7 @@ RUN_TIMEOUT_SECONDS = 580
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
     """`micromegas demo --no-lab` in this process, with its first rows recorded."""
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         settings = load_client_settings(environ=running.service_environment())
         with open_client(settings, service_account_provider(settings)) as client:
             wait_for_rows(client)

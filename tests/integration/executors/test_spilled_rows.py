@@ -23,8 +23,7 @@ pytestmark = pytest.mark.integration
 SPILLING = "SELECT value * 7919 % 100003 AS n FROM generate_series(1, 100000000000) ORDER BY n"
 # It spills, and ends.
 SPILLING_A_WHILE = "SELECT count(*) FROM (SELECT DISTINCT value * 7 AS n FROM generate_series(1, 12000000))"
-# A quarter of it is for the operators.
-LITTLE_MEMORY = {"MICROMEGAS_SERVER_STATEMENT_MEMORY_MIB": "512"}
+LITTLE_MEMORY_MIB = 256
 
 
 def _spilled(place: Path) -> list[Path]:
@@ -55,7 +54,7 @@ def test_what_a_statement_spilled_is_removed_when_it_ends(
             lake=tmp_path / "lake",
             keys=KEYS,
             options=[*OPTIONS, "--spill-directory", str(place)],
-            variables=LITTLE_MEMORY,
+            memory_mib=LITTLE_MEMORY_MIB,
         ) as server,
         BackgroundCall(server, KEYS[ATTACKER], SPILLING) as call,
     ):
@@ -71,7 +70,7 @@ def test_what_a_statement_spilled_is_removed_when_it_ends(
 
 def test_what_is_spilled_is_told_in_the_audit(tmp_path: Path) -> None:
     with ServerProcess(
-        tmp_path / "server", lake=tmp_path / "lake", keys=KEYS, options=OPTIONS, variables=LITTLE_MEMORY
+        tmp_path / "server", lake=tmp_path / "lake", keys=KEYS, options=OPTIONS, memory_mib=LITTLE_MEMORY_MIB
     ) as server:
         caller = Caller(server, KEYS[ATTACKER])
 

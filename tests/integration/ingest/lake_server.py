@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client import FlightSQLClient
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.lakehouse import Lake
 from tests.integration.flight_harness import FlightHarness, running_server
 
@@ -46,7 +45,5 @@ class LakeServer:
 
 @contextmanager
 def lake_server(root: Path, **settings: Any) -> Iterator[LakeServer]:
-    lake = Lake(root)
-    engine = DataFusionEngine(lake, EngineSettings())
-    with closing(engine), running_server(engine=engine, sink=lake.sink(), **settings) as flight:
+    with running_server(tables=Lake(root), worker={"lake": str(root)}, **settings) as flight:
         yield LakeServer(flight, root)

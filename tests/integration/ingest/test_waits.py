@@ -13,7 +13,6 @@ import pytest
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UnsupportedRequest
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
 from micromegas_jupyter.server.ingest_settings import IngestSettings
-from tests.fakes.table_sink import FakeSink
 from tests.integration.flight_harness import ALICE, FLIGHT, running_server
 from tests.integration.ingest.lake_server import lake_server
 from tests.integration.ingest.messages import create_command, ingest_frames
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.contracts import TableWrite, WriteRequest
     from micromegas_jupyter.errors import MicromegasError
 
 pytestmark = pytest.mark.integration
@@ -81,28 +79,20 @@ def test_a_call_ends_after_its_time_in_all(tmp_path: Path) -> None:
         assert server.files() == []
 
 
-class _TellingSink:
-    """Implements `contracts.TableSink`; tells when a write begins."""
-
-    def __init__(self) -> None:
-        self.has_begun = threading.Event()
-
-    def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        self.has_begun.set()
-        return FakeSink().open_write(request, schema)
-
-
-def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not() -> None:
+def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_path: Path) -> None:
     settings = IngestSettings(max_per_caller=1, admission_wait_seconds=1.0)
-    frames = ingest_frames(create_command("t"), _ROWS)
-    sink = _TellingSink()
-    with running_server(sink=sink, ingest=settings) as flight:
-        first = _Stalled(flight.channel, "t")
-        assert sink.has_begun.wait(_WAIT_SECONDS)
-        own = flight.call(FLIGHT + "DoPut", *frames)
-        others = flight.call(FLIGHT + "DoPut", *frames, metadata=(("authorization", "Bearer collector"),))
+    with lake_server(tmp_path, ingest=settings) as server:
+        flight = server.flight
+        first = _Stalled(flight.channel, "first")
+        flight.wait_until_running()
+        own = flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("own"), _ROWS))
+        others = flight.call(
+            FLIGHT + "DoPut",
+            *ingest_frames(create_command("others"), _ROWS),
+            metadata=(("authorization", "Bearer collector"),),
+        )
         stored = first.finish()
-        later = flight.call(FLIGHT + "DoPut", *frames)
+        later = flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("later"), _ROWS))
 
     assert type(own.error) is ResourcesExhausted
     assert stored is None

@@ -39,7 +39,7 @@ class Jupyter:
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         yield running
 
 

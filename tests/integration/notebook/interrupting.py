@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.lakehouse import ParquetFolder
 from micromegas_jupyter.server.audit import AUDIT_LOGGER
 from tests.integration.flight_harness import running_server
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.engine import Engine
     from tests.integration.notebook.kernels import AttendedKernel, Cell
 
 LOAD = "%load_ext micromegas_jupyter"
@@ -119,20 +117,15 @@ def check_stopped(found: Interrupted, *, name: str) -> None:
 
 
 @contextmanager
-def served(engine: Engine) -> Iterator[tuple[str, AuditLines]]:
-    """Serve what an engine answers to everybody; yields the address and the audit lines."""
+def served(folder: Path) -> Iterator[tuple[str, AuditLines]]:
+    """Serve a folder of Parquet files to everybody; yields the address and the audit lines."""
     audit = AuditLines()
     logging.getLogger(AUDIT_LOGGER).addHandler(audit)
     try:
-        with closing(engine), running_server(engine=engine, is_open=True) as harness:
+        with running_server(tables=ParquetFolder(folder), is_open=True) as harness:
             yield harness.uri, audit
     finally:
         logging.getLogger(AUDIT_LOGGER).removeHandler(audit)
-
-
-def folder_engine(folder: Path) -> DataFusionEngine:
-    """Return an engine over a folder of Parquet files."""
-    return DataFusionEngine(ParquetFolder(folder), EngineSettings())
 
 
 @contextmanager

@@ -30,7 +30,7 @@ bool(schemas._asking or schemas._entries)
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         yield running
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from tests.fakes.engine import FakeEngine
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, rows
 from tests.fakes.silent_server import SilentServer
 from tests.fakes.slow_relay import SlowRelay
@@ -17,7 +16,6 @@ from tests.integration.notebook.interrupting import (
     RUNNING,
     AuditLines,
     check_stopped,
-    folder_engine,
     interrupt,
     kernel_of,
     says,
@@ -38,7 +36,7 @@ ENDLESS = "SELECT value FROM generate_series(1, 100000000000000)"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, AuditLines]]:
-    with served(folder_engine(tmp_path_factory.mktemp("served"))) as running:
+    with served(tmp_path_factory.mktemp("served")) as running:
         yield running
 
 
@@ -156,14 +154,15 @@ def test_many_small_batches(
 
 
 def test_one_huge_batch_on_a_slow_network(kernel: AttendedKernel, server: tuple[str, AuditLines]) -> None:
-    with served(FakeEngine()) as (uri, audit), SlowRelay(port_of(uri), bytes_per_second=100_000) as relay:
+    sql = "SELECT repeat('x', 20000000) AS one"
+    with SlowRelay(port_of(server[0]), bytes_per_second=100_000) as relay:
         ask(kernel, relay.uri)
 
-        found = interrupt(kernel, "%sql large", when=RUNNING)
+        found = interrupt(kernel, f"%sql {sql}", when=RUNNING)
 
         check_stopped(found, name="one huge batch on a slow network")
         assert ", 0 rows received, stopped on the server" in found.line
-        assert audit.of("large")["status"] == "incomplete"
+        assert server[1].of(sql)["status"] == "incomplete"
     check_next_query(kernel, server)
 
 

@@ -11,7 +11,6 @@ import pytest
 from tests.integration.notebook.interrupting import (
     AuditLines,
     check_stopped,
-    folder_engine,
     interrupt,
     kernel_of,
     served,
@@ -55,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Audi
     folder = tmp_path_factory.mktemp("served")
     numbers = range(100_000)
     pq.write_table(pa.table({"n": numbers, "name": [f"event {n}" for n in numbers]}), folder / "events.parquet")
-    with served(folder_engine(folder)) as running:
+    with served(folder) as running:
         yield running
 
 

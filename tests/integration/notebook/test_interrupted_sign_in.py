@@ -29,7 +29,7 @@ WAITING = says("interrupt to stop waiting")
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         yield running
 
 

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(folder: Path) -> Iterator[DemoStack]:
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         good = service_account_provider(load_client_settings(environ=running.service_environment())).get_token()
         provider = ScriptedProvider(clock=SYSTEM_CLOCK)
         provider.issuer = running.provider.issuer

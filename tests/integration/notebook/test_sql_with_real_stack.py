@@ -50,7 +50,7 @@ SERIES = "SELECT value FROM generate_series(1, 300000)"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DemoStack]:
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         yield running
 
 

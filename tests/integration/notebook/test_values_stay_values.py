@@ -13,7 +13,7 @@ from micromegas_jupyter import quote_identifier
 from micromegas_jupyter.notebook.extension import register, unregister
 from micromegas_jupyter.notebook.real_parts import real_parts
 from tests.integration.notebook.hostile_values import BYTES, TEXTS
-from tests.integration.notebook.interrupting import folder_engine, served
+from tests.integration.notebook.interrupting import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pq.write_table(pa.table({"id": numbers, "text": pa.array(TEXTS, pa.string())}), folder / "texts.parquet")
     pq.write_table(pa.table({"id": range(len(BYTES)), "data": pa.array(BYTES, pa.binary())}), folder / "blobs.parquet")
     pq.write_table(pa.table({"secret": [SECRET]}), folder / "secrets.parquet")
-    with served(folder_engine(folder)) as (uri, _audit):
+    with served(folder) as (uri, _audit):
         yield uri
 
 

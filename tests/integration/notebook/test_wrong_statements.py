@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.notebook.interrupting import folder_engine, kernel_of, served
+from tests.integration.notebook.interrupting import kernel_of, served
 from tests.integration.notebook.kernels import REPOSITORY
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]
     pq.write_table(pa.table({"exe": ["x"], "level": [1]}), folder / "processes.parquet")
     pq.write_table(pa.table({"n": [1]}), folder / "My Table.parquet")
     with (
-        served(folder_engine(folder)) as (uri, _audit),
+        served(folder) as (uri, _audit),
         kernel_of(uri, tmp_path_factory.mktemp("home")) as running,
     ):
         running.run("level, levels, word = 1, [1, 2, 3], 'x'")

@@ -23,7 +23,7 @@ COMMAND_TIMEOUT_SECONDS = 120
 @pytest.fixture(scope="package")
 def stack() -> Iterator[DemoStack]:
     """A running demo without JupyterLab that has recorded something."""
-    with DemoStack(workers=0) as running:
+    with DemoStack(spare_executors=1) as running:
         with assembly.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
             wait_for_rows(client)
         yield running

@@ -87,7 +87,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunOfEverything:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_stack, "DemoProvider", provider)
         patch.setenv("HOME", str(folder))
-        with DemoStack(workers=0) as stack:
+        with DemoStack(spare_executors=1) as stack:
             done = RunOfEverything(folder, stack, secrets, processes)
             with everything_logged(done.texts), Others(done, processes) as others:
                 done.with_confidential_application(others.application(), ECHOED_SECRET)

@@ -22,6 +22,7 @@ _OF_OTHERS = [
     "micromegas_jupyter.audit",
     "micromegas_jupyter.audit.access",
     "micromegas_jupyter.engine.conditions",
+    "micromegas_jupyter.executors",
     "micromegas_jupyter.server",
     "micromegas_jupyter.supervisor",
     "micromegas_jupyter.supervisor.worker",

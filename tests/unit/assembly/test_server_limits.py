@@ -1,9 +1,10 @@
-"""Limits reach the parts that keep them, in their own units."""
+"""Limits reach the parts that keep them, in the units of those."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from micromegas_jupyter.assembly import server_limits
 from micromegas_jupyter.assembly.serve_options import ServeOptions
@@ -13,68 +14,69 @@ from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.settings import RateLimits, ServerLimits
 
-if TYPE_CHECKING:
-    import pytest
+MIB = 1 << 20
+OPTIONS = ServeOptions(lake=Path("lake"))
 
-OPTIONS = ServeOptions(lake=Path("lake"), host="127.0.0.2", memory_mib=1000)
-LIMITS = ServerLimits(
-    statement_memory_mib=2000,
-    query_timeout_seconds=0,
-    max_rows=7,
-    max_result_mib=2,
-    max_queries=5,
-    max_queries_per_caller=3,
-    max_ended_per_caller=4,
-    queue_timeout_seconds=9,
-    spill_mib=3,
-    max_statement_bytes=100,
-    max_message_mib=4,
-    max_metadata_kib=16,
-    max_calls=11,
-    max_calls_per_caller=8,
-    read_timeout_seconds=14,
-    upload_seconds=15,
-    connection_idle_seconds=0,
-    connection_age_seconds=16,
-    write_timeout_seconds=13,
-    max_ingest_mib=6,
-    max_ingests=12,
-    max_ingests_per_caller=2,
-    max_tables_per_caller=3,
-)
+
+def _worker_options(limits: ServerLimits, *, memory_mib: int = 4096) -> WorkerOptions:
+    return build_worker_options(
+        limits,
+        memory_mib=memory_mib,
+        lake=None,
+        denials_file=None,
+        spill_directory=Path("/spill"),
+        default_conditions={"t": "a"},
+    )
 
 
 def test_the_defaults_are_those_of_the_parts() -> None:
-    options = ServeOptions(lake=Path("lake"))
-
     flight = build_flight_settings(
-        ServerLimits(), options, rate_limits=RateLimits(), port=50051, is_port_reserved=False
+        ServerLimits(), OPTIONS, rate_limits=RateLimits(), port=50051, is_port_reserved=False
     )
 
     assert flight == FlightServerSettings()
     # One server runs fewer statements at once than a pool by itself would.
-    assert build_pool_settings(ServerLimits(), options) == PoolSettings(max_executors=32)
+    assert build_pool_settings(ServerLimits(), OPTIONS) == PoolSettings(max_executors=32)
 
 
-def test_flight_gets_its_limits() -> None:
-    built = build_flight_settings(LIMITS, OPTIONS, rate_limits=RateLimits(), port=1, is_port_reserved=True)
+def test_flight_gets_its_limits_in_its_own_units() -> None:
+    limits = ServerLimits(
+        max_rows=7,
+        max_result_mib=2,
+        max_message_mib=4,
+        max_metadata_kib=16,
+        max_calls=11,
+        max_calls_per_caller=8,
+        read_timeout_seconds=14,
+        write_timeout_seconds=13,
+        ticket_life_seconds=17,
+        upload_seconds=15,
+        connection_idle_seconds=0,
+        connection_age_seconds=16,
+        max_ingest_mib=6,
+        max_ingests=12,
+        max_ingests_per_caller=2,
+        max_tables_per_caller=3,
+    )
 
-    assert built == FlightServerSettings(
-        host="127.0.0.2",
+    found = build_flight_settings(limits, OPTIONS, rate_limits=RateLimits(), port=1, is_port_reserved=True)
+
+    assert found == FlightServerSettings(
         port=1,
         is_port_reserved=True,
         max_rows=7,
-        max_result_bytes=2 << 20,
-        max_receive_bytes=4 << 20,
+        max_result_bytes=2 * MIB,
+        max_receive_bytes=4 * MIB,
         max_metadata_bytes=16 << 10,
         max_concurrent_calls=11,
         max_calls_per_caller=8,
         read_timeout_seconds=14.0,
+        write_timeout_seconds=13.0,
+        ticket_life_seconds=17.0,
         connection_idle_seconds=None,
         connection_age_seconds=16.0,
-        write_timeout_seconds=13.0,
         ingest=IngestSettings(
-            max_bytes=6 << 20,
+            max_bytes=6 * MIB,
             max_concurrent=12,
             max_per_caller=2,
             max_tables_per_caller=3,
@@ -84,42 +86,66 @@ def test_flight_gets_its_limits() -> None:
     )
 
 
-def test_the_pool_gets_its_limits() -> None:
-    assert build_pool_settings(LIMITS, OPTIONS) == PoolSettings(
+def test_the_pool_gets_its_limits_in_its_own_units() -> None:
+    limits = ServerLimits(
+        query_timeout_seconds=0,
+        max_queries=5,
+        max_queries_per_caller=3,
+        max_ended_per_caller=4,
+        queue_timeout_seconds=9,
+        write_timeout_seconds=13,
+        max_ingests=12,
+    )
+
+    found = build_pool_settings(limits, ServeOptions(lake=Path("lake"), memory_mib=100, spare_executors=2))
+
+    assert found == PoolSettings(
         max_executors=5,
+        spare_executors=2,
         max_uploads=12,
         max_per_caller=3,
         queue_timeout_seconds=9.0,
         statement_timeout_seconds=None,
         write_timeout_seconds=13.0,
-        memory_bytes=1000 << 20,
+        memory_bytes=100 * MIB,
         max_ended_per_caller=4,
     )
 
 
-def test_fewer_executors_are_kept_ready_where_each_is_a_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_processes_start_slowly_few_are_started_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_limits, "can_fork", lambda: False)
 
-    assert build_pool_settings(LIMITS, OPTIONS).spare_executors == 2
+    assert build_pool_settings(ServerLimits(), OPTIONS).spare_executors == 2
 
 
-def test_executors_get_their_limits(tmp_path: Path) -> None:
-    built = build_worker_options(
-        LIMITS,
-        memory_mib=1000,
-        lake=tmp_path,
+def test_executors_get_their_limits_in_their_own_units() -> None:
+    limits = ServerLimits(statement_memory_mib=1600, spill_mib=3, max_statement_bytes=100)
+
+    assert _worker_options(limits) == WorkerOptions(
+        lake=None,
         denials_file=None,
-        spill_directory=tmp_path / "spill",
-        default_conditions={"log_entries": "level = 1"},
-    )
-
-    assert built == WorkerOptions(
-        lake=str(tmp_path),
-        denials_file=None,
-        spill_directory=str(tmp_path / "spill"),
-        memory_pool_bytes=500 << 20,
-        data_limit_bytes=2000 << 20,
-        spill_limit_bytes=3 << 20,
+        spill_directory="/spill",
+        memory_pool_bytes=400 * MIB,
+        data_limit_bytes=1600 * MIB,
+        spill_limit_bytes=3 * MIB,
         max_statement_bytes=100,
-        default_conditions={"log_entries": "level = 1"},
+        default_conditions={"t": "a"},
     )
+
+
+@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (1024, 512), (512, 256), (100, 50)])
+def test_a_statement_spills_before_it_is_ended_for_its_memory(memory_mib: int, pool_mib: int) -> None:
+    assert _worker_options(ServerLimits(), memory_mib=memory_mib).memory_pool_bytes == pool_mib * MIB
+
+
+def test_paths_are_absolute_wherever_executors_run() -> None:
+    found = build_worker_options(
+        ServerLimits(),
+        memory_mib=1,
+        lake=Path("lake"),
+        denials_file=Path("/lake/query_denials.json"),
+        spill_directory=Path("/spill"),
+        default_conditions={},
+    )
+
+    assert (found.lake, found.denials_file) == (str(Path("lake").absolute()), "/lake/query_denials.json")

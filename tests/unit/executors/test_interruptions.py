@@ -242,7 +242,10 @@ class Uploading(Scene):
 
     def clean_up(self, place: tuple[str, ...]) -> None:
         assert self.limit.running_count == 0
-        tables = Lake(Path(self.pool.options.lake or "")).snapshot()
+        root = Path(self.pool.options.lake or "")
+        if "await_end" not in place:
+            assert list(root.rglob("*.tmp")) == []
+        tables = Lake(root).snapshot()
         files = [file for table in tables if table.name == self.table for file in table.files]
         stored = sum(pq.read_metadata(file).num_rows for file in files)
         assert stored in ({0, 3} if "commit" in place else {0} if place else {3})

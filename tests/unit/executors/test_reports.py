@@ -36,6 +36,10 @@ def test_the_cause_is_read_from_how_the_process_ended(ended: Ended, cause: Cause
     assert find_cause(ended, None) is cause
 
 
+def test_a_fault_of_a_process_with_much_memory_is_for_its_memory() -> None:
+    assert find_cause(Ended(code=-signal.SIGSEGV), None, is_large=True) is Cause.MEMORY
+
+
 @pytest.mark.parametrize("decided", Cause)
 def test_what_the_server_decided_is_the_cause_however_the_process_ended(decided: Cause) -> None:
     assert find_cause(Ended(code=-signal.SIGABRT, error="memory allocation failed"), decided) is decided
