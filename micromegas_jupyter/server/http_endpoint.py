@@ -120,7 +120,7 @@ class HttpEndpoint:
         return _listen(host, port)
 
     def stop(self) -> None:
-        """Stop listening and close all connections, after a moment for answers. May be called twice, or without a start."""
+        """Stop listening and close all connections, after a moment for answers; repeated calls do nothing."""
         if self._thread is None or self._loop is None or not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)

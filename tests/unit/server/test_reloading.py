@@ -48,7 +48,6 @@ def _call(context: Written, caller: AuthContext) -> Call:
         query_id="q-1",
         readers=RunningLimit(max_running=1, max_per_caller=1, queue_timeout_seconds=1),
         describe=lambda: CallFacts(method="/x/DoAction", client_address="192.0.2.7", call_id="q-1"),
-        readers=RunningLimit(max_running=1, max_per_caller=1, queue_timeout_seconds=1.0),
     )
 
 
