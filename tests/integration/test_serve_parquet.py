@@ -54,7 +54,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
     pyarrow.parquet.write_table(twice, folder / "twice.parquet")  # no table: it must not take the others along
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
-    command += ["--spare-workers", "0"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     log = tmp_path_factory.mktemp("log") / "server.log"
     audit = log.with_name("audit.log")
