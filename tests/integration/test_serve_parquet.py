@@ -54,7 +54,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
     pyarrow.parquet.write_table(twice, folder / "twice.parquet")  # no table: it must not take the others along
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
-    command += ["--spare-workers", "0"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     log = tmp_path_factory.mktemp("log") / "server.log"
     audit = log.with_name("audit.log")
@@ -96,7 +95,7 @@ def test_the_start_says_what_is_served_and_what_is_left_out(place: Place) -> Non
     assert any(line.startswith("twice.parquet is left out") for line in said)
 
 
-def test_every_line_of_the_log_is_json_and_queries_of_all_workers_are_in_the_audit_file(place: Place) -> None:
+def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(place: Place) -> None:
     with FlightSQLClient(place.ready["uri"]) as one, FlightSQLClient(place.ready["uri"]) as other:
         for client, word in ((one, "first"), (other, "second")):
             client.query(f"SELECT '{word}' AS word")
