@@ -95,7 +95,7 @@ def test_the_start_says_what_is_served_and_what_is_left_out(place: Place) -> Non
     assert any(line.startswith("twice.parquet is left out") for line in said)
 
 
-def test_every_line_of_the_log_is_json_and_queries_of_all_workers_are_in_the_audit_file(place: Place) -> None:
+def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(place: Place) -> None:
     with FlightSQLClient(place.ready["uri"]) as one, FlightSQLClient(place.ready["uri"]) as other:
         for client, word in ((one, "first"), (other, "second")):
             client.query(f"SELECT '{word}' AS word")

@@ -64,7 +64,7 @@ def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterato
     with (
         (folder.parent / f"{folder.name}.log").open("wb") as log,
         subprocess.Popen(
-            [*command, "--workers", "1", "--spare-workers", "0", "--ready-json"],
+            [*command, "--ready-json"],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -163,9 +163,9 @@ WRONG = {
     "SELECT 1; SELECT 2": ("✗ The text holds several statements. Send one statement at a time.",),
     "DROP TABLE log_entries": (READS_ONLY,),
     "INSERT INTO log_entries VALUES (1)": (READS_ONLY,),
-    f"SELECT '{'x' * 70_000}'": (
+    f"SELECT '{'x' * 140_000}'": (
         (
-            "✗ The statement is longer than the 65536 bytes that this server takes. "
+            "✗ The statement is longer than the 131072 bytes that this server takes. "
             "Only reading statements within the documented limits are accepted."
         ),
     ),

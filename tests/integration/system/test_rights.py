@@ -47,7 +47,7 @@ class Server:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
-                 "--no-telemetry", "--spare-workers", "0", "--lake", str(stack.folder / "lake"),
+                 "--no-telemetry", "--lake", str(stack.folder / "lake"),
                  "--access-config", str(self.config)],
                 env=self.environ, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip

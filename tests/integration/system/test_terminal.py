@@ -64,7 +64,7 @@ def test_a_server_is_not_exposed_without_saying_so(micromegas, environ, tmp_path
 def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, environ, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json", "--disable_auth",
-         "--workers", "1", "--spare-workers", "0", "--lake", str(tmp_path / "lake")],
+         "--lake", str(tmp_path / "lake")],
         env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -82,7 +82,7 @@ def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, en
 def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
-         "--workers", "1", "--spare-workers", "0", "--lake", str(tmp_path / "lake")],
+         "--lake", str(tmp_path / "lake")],
         env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
