@@ -175,11 +175,7 @@ class ServerStack:
             self._taken.close()
 
     def _offer_ports(self) -> None:
-        """Let a later server take the ports over.
-
-        Raises:
-            ConfigurationError: There is no private folder for the socket, and this server took over itself.
-        """
+        """Let a later server take the ports over, where it can find this one."""
         if not (self.options.hands_over and is_take_over_supported() and self._port is not None):
             return
         sockets = {_GRPC: self._port.socket}
@@ -195,8 +191,6 @@ class ServerStack:
             self._listener.start()
         except ConfigurationError as error:
             self._listener = None
-            if self.options.take_over:
-                raise
             _LOG.warning("this server cannot be taken over: %s", error.what)
 
     def _make_validator(self, environ: Mapping[str, str]) -> "ReloadingValidator | None":
@@ -310,6 +304,7 @@ class ServerStack:
                     self._http_port = self._http.start(self._taken.sockets.get(_HTTP))
                 self._taken.confirm_serving()
                 self._taken = None
+            # From here on nobody else serves, so nothing that follows may end this server.
             self._offer_ports()
         except BaseException:
             self.stop()

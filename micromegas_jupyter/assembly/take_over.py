@@ -34,6 +34,7 @@ _KEY: Final = "--take-over"
 _MAX_PATH_BYTES: Final = 107  # sun_path of Linux, with its terminating zero
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
 _MAX_SOCKETS: Final = 8
+_MAX_ANCESTORS: Final = 256
 _MAX_CONNECTIONS: Final = 8
 _PAUSE_SECONDS: Final = 1.0
 _MESSAGE_SECONDS: Final = 5.0
@@ -192,8 +193,11 @@ class TakeOverListener:
         try:
             with connection, suppress(OSError):
                 connection.settimeout(_MESSAGE_SECONDS)
-                if _peer(connection)[1] != os.geteuid():
+                pid, uid = _peer(connection)
+                if uid != os.geteuid():
                     _LOG.warning("a process of another user asked for the server's sockets and was refused")
+                elif _is_own_child(pid):
+                    _LOG.error("a process that this server started asked for its sockets and was refused")
                 elif _receive(connection).get("do") == "take":
                     self._hand_over(connection)
         finally:
@@ -218,7 +222,12 @@ class TakeOverListener:
                 if self._over.is_set():  # the server stops anyway, and has said so
                     return
                 if is_serving:
-                    self._over.set()
+                    try:
+                        _send(connection, {"draining": True})
+                    except OSError:  # it has ended, or waits no longer
+                        is_serving = False
+                    else:
+                        self._over.set()
         finally:
             with self._lock:
                 self._successor = None
@@ -229,7 +238,6 @@ class TakeOverListener:
         self.is_taken = True
         self._close()
         self._on_taken()
-        _send(connection, {"draining": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +266,11 @@ class Taken:
             self._connection.settimeout(_CONFIRM_SECONDS)
             _send_quietly(self._connection, {"do": "serving"})
             answer = _receive(self._connection)
+        if not answer:
+            # From here on the running server cannot say so any more, and what it has said is found.
+            _shut(self._connection)
+            with suppress(OSError):
+                answer = _receive(self._connection)
         # What a process held is closed a moment before its end is told.
         drains = answer.get("draining") is True or bool(select.select([self._process], [], [], _END_SECONDS)[0])
         self._resources.close()
@@ -340,6 +353,21 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     """Return process and user of the other end, as the kernel noted them (unix(7), SO_PEERCRED)."""
     pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES))
     return pid, uid
+
+
+def _is_own_child(pid: int) -> bool:
+    """Whether this process has started a process, itself or through others; one that has ended may be such a one."""
+    for _ in range(_MAX_ANCESTORS):
+        try:
+            # The name, in parentheses, may hold anything (proc_pid_stat(5)).
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return True
+        if pid == os.getpid():
+            return True
+        if pid <= 1:
+            return False
+    return True
 
 
 def _send(connection: socket.socket, message: Mapping[str, object]) -> None:

@@ -77,6 +77,11 @@ class Executor:
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has said more than was read."""
+        return bool(self._received)
+
     async def read(self) -> tuple[bytes, bytes]:
         """Return the kind and body of the next answer.
 
@@ -87,12 +92,12 @@ class Executor:
         while len(self._received) < head.size:
             self._received += await self._receive(_RECEIVE_BYTES)
         kind, _, length = head.unpack_from(self._received)
+        if length > (protocol.MAX_FRAME_BYTES if kind == protocol.FRAME else protocol.MAX_ANSWER_BYTES):
+            raise ExecutorEnded
         end = head.size + length
         if len(self._received) >= end:
             body, self._received = self._received[head.size : end], self._received[end:]
             return kind, body
-        if length > protocol.MAX_ANSWER_BYTES:
-            raise ExecutorEnded
         parts, missing = [self._received[head.size :]], end - len(self._received)
         self._received = b""
         while missing:

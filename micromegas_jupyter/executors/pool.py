@@ -14,7 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
 from micromegas_jupyter.executors.limits import CallerKey, EndedLimit, RunningLimit
@@ -40,6 +40,7 @@ _KILL_SHARE: Final = 0.85  # a statement grows between two looks
 _NICENESS: Final = 5
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
+_START_SECONDS: Final = 60.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 
 
@@ -131,7 +132,7 @@ class Pool:
         self._is_open = True
         await self._launcher.open(self._add, self._remove, self._note_failed_start)
         self._refill()
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(_START_SECONDS):
             self._put_idle(await self.take())
         self._run_in_background(self._govern())
 
@@ -183,21 +184,21 @@ class Pool:
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(turn.result(), private_bytes=0)
-            else:
+            if not turn.done() or turn.cancelled():
                 with suppress(ValueError):
                     self._waiting.remove(turn)
+            elif turn.exception() is None:
+                self.give_back(turn.result(), private_bytes=0)
             raise
 
     def give_back(self, executor: Executor, *, private_bytes: int) -> None:
         """Take back an executor that waits for its next request.
 
-        One that is less urgent than a new one, or holds much memory, is ended.
+        One that is less urgent than a new one, holds much memory or says more than it was asked, is ended.
         """
         if executor.is_gone:
             return
-        is_worn = executor.is_reniced or private_bytes > _RETIRE_BYTES
+        is_worn = executor.is_reniced or private_bytes > _RETIRE_BYTES or executor.has_unread
         if is_worn or len(self._idle) >= self.settings.max_idle_executors:
             self.discard(executor)
         else:
@@ -253,16 +254,21 @@ class Pool:
         self._run_in_background(self._welcome(executor))
 
     async def _welcome(self, executor: Executor) -> None:
-        """Wait until a new executor is ready; one that ends before is counted when its end is known."""
-        with suppress(ExecutorEnded):
-            kind, body = await executor.read()
-            if kind == protocol.READY:
-                facts = protocol.parse_json(body)
-                executor.baseline_bytes = int(facts.get("baseline_bytes", 0))
-                executor.baseline_private_bytes = int(facts.get("private_bytes", 0))
-                executor.is_ready = True
-                self._starting -= 1
-                self._put_idle(executor)
+        """Wait until a new executor is ready; one that does not get so is ended, and counted when its end is known."""
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                kind, body = await executor.read()
+            if kind != protocol.READY:
+                raise ExecutorEnded  # noqa: TRY301 - as one that does not answer
+            facts = protocol.parse_json(body)
+            executor.baseline_bytes = int(facts.get("baseline_bytes", 0))
+            executor.baseline_private_bytes = int(facts.get("private_bytes", 0))
+        except (ExecutorEnded, InternalError, TimeoutError):
+            executor.kill()
+            return
+        executor.is_ready = True
+        self._starting -= 1
+        self._put_idle(executor)
 
     def _remove(self, pid: int, ended: Ended) -> None:
         executor = self._executors.pop(pid, None)

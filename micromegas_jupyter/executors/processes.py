@@ -33,6 +33,8 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _START_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_CONTROL_BYTES: Final = 16 * 1024
+_STARTED_DESCRIPTORS: Final = 2
+_CLOSE_SECONDS: Final = 5.0
 
 #: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
 _PASSED_ON: Final = frozenset(
@@ -125,7 +127,7 @@ class ZygoteLauncher:
         self._processes: dict[int, _ForkedProcess] = {}
         self._asked = 0
         self._failures = 0
-        self._is_closed = False
+        self._is_closed = self._is_ready = False
         self._spawning: SpawnLauncher | None = None
         self._restart: asyncio.Task[None] | None = None
         self._zygote, self._control = self._spawn_zygote()
@@ -150,8 +152,9 @@ class ZygoteLauncher:
             self._spawning.start_one()
             return
         self._asked += 1
-        with suppress(OSError):  # a zygote that has ended is noticed by its reader, and asked again after its restart
-            self._control.send(FORK)
+        if self._is_ready:  # one that is being started is asked when it is ready
+            with suppress(OSError):  # its end is noticed by the reader
+                self._control.send(FORK)
 
     async def close(self) -> None:
         """End the zygote, and with it all executors."""
@@ -160,8 +163,9 @@ class ZygoteLauncher:
             self._restart.cancel()
         if self._spawning is not None:
             await self._spawning.close()
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._control.close()
+        if self._control.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()
         await asyncio.to_thread(self._end_zygote)
         for process in self._processes.values():
             process.close()
@@ -204,6 +208,7 @@ class ZygoteLauncher:
         if facts["threads"] != 1:
             await self._use_spawning(facts["threads"])
         loop.add_reader(self._control, self._hear)
+        self._is_ready = True
 
     async def _use_spawning(self, threads: int) -> None:
         _LOG.warning(
@@ -235,6 +240,12 @@ class ZygoteLauncher:
             case {"started": int(pid)}:
                 self._asked -= 1
                 self._failures = 0
+                if len(descriptors) != _STARTED_DESCRIPTORS:  # this process has none left
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    _LOG.error("An executor was started, but this process may open no more files.")
+                    self._on_failed()
+                    return
                 process = self._processes[pid] = _ForkedProcess(pid, descriptors[1])
                 self._on_started(process, socket.socket(fileno=descriptors[0]))
             case {"ended": int(pid)}:
@@ -265,6 +276,7 @@ class ZygoteLauncher:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._control)
         self._control.close()
+        self._is_ready = False
         _LOG.error("The process that executors are forked from has ended; a new one is started.")
         for pid in list(self._processes):
             self._forget(pid, Ended())
@@ -318,6 +330,7 @@ class SpawnLauncher:
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
         self._processes: set[_SpawnedProcess] = set()
+        self._is_closed = False
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
         """Remember who is told."""
@@ -331,10 +344,11 @@ class SpawnLauncher:
 
     async def close(self) -> None:
         """End all of them."""
+        self._is_closed = True
         for process in self._processes:
             process.process.kill()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
 
     def abandon(self) -> None:
         """Do nothing: no process was started."""
@@ -345,6 +359,10 @@ class SpawnLauncher:
         except OSError as error:
             _LOG.error("An executor could not be started: %s.", error.strerror)
             self._on_failed()
+            return
+        if self._is_closed:
+            connection.close()
+            process.process.kill()
             return
         self._processes.add(process)
         self._on_started(process, connection)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 HEAD: Final = struct.Struct("<cII")
 _LENGTH: Final = struct.Struct("<I")
-MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
+MAX_LOG_RECORDS: Final = 16  # of one answer
+MAX_LOG_CHARACTERS: Final = 8192  # of one record
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled, but for ROWS.
@@ -101,7 +104,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise InternalError("An executor's answer cannot be read.")

@@ -42,6 +42,7 @@ _REPORTED: Final = (
     "spill_count",
 )
 _MAX_SAID_CHARACTERS: Final = 300
+_LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lakehouse", "micromegas_jupyter.server"})
 _MAX_KEPT_SQL_CHARACTERS: Final = 16 * 1024
 
 
@@ -265,8 +266,11 @@ class RunningStatement:
         for name in _REPORTED:
             if name in facts:
                 setattr(report, name, facts[name])
-        for level, name, text in facts.get("log", ()):
-            logging.getLogger(str(name)).log(int(level), "%s", text)
+        for level, name, text in facts.get("log", ())[: protocol.MAX_LOG_RECORDS]:
+            # An executor that a statement has taken over cannot write other parts' records, such as the audit's.
+            part = ".".join(str(name).split(".")[:2])
+            log = logging.getLogger(part if part in _LOGGED else "micromegas_jupyter.executors")
+            log.log(int(level), "%s", str(text)[: protocol.MAX_LOG_CHARACTERS])
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()
 

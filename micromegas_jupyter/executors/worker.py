@@ -31,6 +31,7 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.requests import Output, decode_statement
 from micromegas_jupyter.executors.settings import STACK_BYTES
 from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.executors.zygote import hide_memory
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.telemetry.descriptions import with_remarks
@@ -44,9 +45,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.executors.settings import WorkerOptions
 
 STANDARD_ERROR: Final = "stderr"
-_MAX_LOG_CHARACTERS: Final = 8192
 _MAX_ERROR_BYTES: Final = 64 * 1024
-_MAX_LOG_RECORDS: Final = 16
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 0.05
 _MIB: Final = 1024 * 1024
@@ -72,8 +71,8 @@ class _LogRecords(logging.Handler):
         self._records: list[tuple[int, str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self._records) < _MAX_LOG_RECORDS:
-            text = self.format(record)[:_MAX_LOG_CHARACTERS]
+        if len(self._records) < protocol.MAX_LOG_RECORDS:
+            text = self.format(record)[: protocol.MAX_LOG_CHARACTERS]
             self._records.append((record.levelno, record.name, text))
 
     def take(self) -> list[tuple[int, str, str]]:
@@ -429,8 +428,12 @@ def limit_process(options: WorkerOptions) -> None:
     limit(resource.RLIMIT_STACK, STACK_BYTES)
     if options.data_limit_bytes is not None:
         limit(resource.RLIMIT_DATA, options.data_limit_bytes)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    hide_memory(is_hidden=False)  # a hidden process may not write its own files of /proc
+    try:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    finally:
+        hide_memory()
 
 
 def use_own_folder(options: WorkerOptions) -> Path:

@@ -16,6 +16,7 @@ import selectors
 import shutil
 import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ VARIABLES: Final = {
 FORK: Final = b"F"
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _MAX_ERROR_BYTES: Final = 2048
 
 
@@ -52,6 +54,8 @@ class Zygote:
         self._worker = worker
         self._libc = ctypes.CDLL(None)
         hide_memory()
+        # What an executor starts stays below this process, so that `take_over` can tell whose it is.
+        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._own_pid = os.getpid()
         self._uses_native_reader = True
         self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -154,10 +158,10 @@ class Zygote:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def hide_memory() -> None:
+def hide_memory(*, is_hidden: bool = True) -> None:
     """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def _thread_count() -> int:
@@ -165,13 +169,17 @@ def _thread_count() -> int:
 
 
 def _last_words(path: Path) -> str:
-    """Return the end of what a process wrote to standard error."""
+    """Return the end of what a process wrote to standard error; it may have put anything else in that file's place."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - _MAX_ERROR_BYTES))
-            return stream.read(_MAX_ERROR_BYTES).decode("utf-8", "replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            return ""
+        stream.seek(max(0, facts.st_size - _MAX_ERROR_BYTES))
+        return stream.read(_MAX_ERROR_BYTES).decode("utf-8", "replace")
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost() -> None:
         b"",
         b"F",
         _message(protocol.FRAME, b"half", length=8),
-        _message(protocol.FRAME, b"", length=protocol.MAX_ANSWER_BYTES + 1),
+        _message(protocol.FRAME, b"", length=protocol.MAX_FRAME_BYTES + 1),
     ],
     ids=["nothing", "half a head", "half a body", "an enormous length"],
 )
