@@ -63,10 +63,6 @@ class ServeOptions:
     take_over: bool = False
     hands_over: bool = False
 
-    def uri_at(self, port: int) -> str:
-        """Return where calls are answered, on the port that was taken."""
-        return f"grpc{'+tls' if self.certificate_file else ''}://{_shown(self.host)}:{port}"
-
     def http_url_at(self, port: int) -> str:
         """Return where health and metrics are answered, on the port that was taken."""
         return f"http{'s' if self.certificate_file else ''}://{_shown(self.http_host)}:{port}"

@@ -29,7 +29,6 @@ from micromegas_jupyter.engine.parameter_rows import RowByRow, with_plain_parame
 from micromegas_jupyter.engine.plan_checks import is_explain, is_one_row, parameter_schema
 from micromegas_jupyter.engine.planned import Planned, Statement, planned_in
 from micromegas_jupyter.engine.reading import read_statement
-from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.engine.sessions import SessionPool, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.visibility import Visibility
@@ -40,7 +39,7 @@ from micromegas_jupyter.errors import InternalError, QueryError, StatementRefuse
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from datafusion import SessionContext
 
@@ -117,21 +116,6 @@ class DataFusionEngine:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
         visible = self._visibility.tables(self._tables.snapshot(), caller)
         return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible]
-
-    def check_conditions(self, filters: Mapping[str, Sequence[str]]) -> None:
-        """Check the conditions of roles against the tables that there are now.
-
-        Conditions of tables that do not exist yet, and of `*`, are checked when they are used.
-
-        Args:
-            filters: By table name, conditions of which a row must meet one.
-
-        Raises:
-            ConfigurationError: A condition cannot be used; the error names the table and says what is wrong.
-            Unavailable: The tables cannot be listed.
-        """
-        if any(filters.values()):
-            check_role_conditions(self._conditions, self._tables, filters)
 
     def close(self) -> None:
         """Drop the sessions that no query has."""

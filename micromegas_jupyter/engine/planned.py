@@ -42,7 +42,7 @@ class Planned:
     """A statement's plan, and the tables in its session."""
 
     session: SessionContext
-    frame: DataFrame
+    frame: DataFrame = field(repr=False)  # its repr would run the statement
     plan: LogicalPlan
     tables: Sequence[VisibleTable]
     init_seconds: float

@@ -78,28 +78,6 @@ OnStarted = Callable[[Process, socket.socket], None]
 OnEnded = Callable[[int, Ended], None]
 
 
-class Launcher(Protocol):
-    """Starts executor processes. Belongs to one event loop."""
-
-    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
-        """Get ready.
-
-        Args:
-            on_started: Called with each new process and the socket to it.
-            on_ended: Called when one has ended.
-            on_failed: Called when one that was asked for will not come.
-        """
-        ...
-
-    def start_one(self) -> None:
-        """Start a process; `on_started` or `on_failed` is called later."""
-        ...
-
-    async def close(self) -> None:
-        """End all processes."""
-        ...
-
-
 def executor_variables() -> Variables:
     """Return the environment of executors."""
     passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}

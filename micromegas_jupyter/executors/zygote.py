@@ -74,7 +74,11 @@ class Zygote:
         while True:
             for key, _ in self._loop.select():
                 if key.fileobj is self._front:
-                    if not self._front.recv(64):
+                    try:
+                        is_asked = bool(self._front.recv(64))
+                    except ConnectionResetError:
+                        is_asked = False
+                    if not is_asked:
                         return
                     self._fork()
                 else:

@@ -93,11 +93,6 @@ class Recorder:
         """The id under which this process appears in every table."""
         return str(self._process_uuid)
 
-    @property
-    def failed_flushes(self) -> int:
-        """How many flushes could not store all rows."""
-        return self._failed_flushes
-
     def start(self) -> None:
         """Begin to record; returns at once, and a disk that fails is no error here.
 

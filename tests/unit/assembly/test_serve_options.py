@@ -12,17 +12,16 @@ PEM = Path("server.pem")
 
 
 @pytest.mark.parametrize(
-    ("host", "certificate", "uri", "http_url"),
+    ("host", "certificate", "http_url"),
     [
-        ("127.0.0.1", None, "grpc://127.0.0.1:7", "http://127.0.0.1:8"),
-        ("::1", None, "grpc://[::1]:7", "http://[::1]:8"),
-        ("lake.example", PEM, "grpc+tls://lake.example:7", "https://lake.example:8"),
+        ("127.0.0.1", None, "http://127.0.0.1:8"),
+        ("::1", None, "http://[::1]:8"),
+        ("lake.example", PEM, "https://lake.example:8"),
     ],
 )
 def test_addresses_have_the_scheme_and_the_port_that_was_taken(
-    host: str, certificate: Path | None, uri: str, http_url: str
+    host: str, certificate: Path | None, http_url: str
 ) -> None:
     options = ServeOptions(lake=Path("lake"), host=host, http_host=host, certificate_file=certificate)
 
-    assert options.uri_at(7) == uri
     assert options.http_url_at(8) == http_url

@@ -298,4 +298,6 @@ EXHAUSTED: Final[tuple[Failing, ...]] = (
     (f"SELECT x, y, count(*) FROM ({_PAIRS}) GROUP BY x, y", None),
     (f"SELECT a.value FROM {_LONG} a JOIN {_LONG} b ON a.value = b.value ORDER BY b.value", None),
     ("SELECT array_repeat(1, value + 300000) FROM generate_series(1, 8192)", None),
+    ("SELECT approx_percentile_cont(level, 0.5, 9223372036854775807) FROM log_entries", None),
+    ("SELECT approx_percentile_cont_with_weight(level, 1, 0.5, 9223372036854775807) FROM log_entries", None),
 )

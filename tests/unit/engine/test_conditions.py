@@ -11,6 +11,7 @@ import pytest
 from datafusion import SessionContext
 
 from micromegas_jupyter.engine.conditions import Conditions
+from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(
 
 
 def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
-    ask.engine.check_conditions(
+    check_role_conditions(
+        Conditions(),
+        ask.tables,
         {
             "log_entries": ("exe NOT LIKE 'web%'", "level < 3"),
             "processes": ("last_update_time > start_time",),
@@ -147,7 +150,7 @@ def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
             "__processes__partitions": (),
             "not_there_yet": ("whatever = 1",),
             "*": ("tenant = 'acme'",),
-        }
+        },
     )
 
 
@@ -163,7 +166,7 @@ def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
 )
 def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask: Asker, table: str, condition: str, words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        ask.engine.check_conditions({"log_entries": ("level = 1",), table: ("true", condition)})
+        check_role_conditions(Conditions(), ask.tables, {"log_entries": ("level = 1",), table: ("true", condition)})
 
     assert words in caught.value.what
     assert caught.value.key == "roles"

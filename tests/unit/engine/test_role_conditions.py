@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.conditions import Conditions
+from micromegas_jupyter.engine.role_conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from tests.fakes.fixed_tables import FixedTables, empty_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from micromegas_jupyter.contracts import TableSnapshot
 
@@ -23,44 +24,25 @@ class NoTables:
         raise OSError("/srv/lake is gone")
 
 
-@pytest.fixture
-def engine() -> Iterator[DataFusionEngine]:
-    engine = DataFusionEngine(FixedTables([empty_table()]), EngineSettings())
-    yield engine
-    engine.close()
-
-
-def test_a_condition_that_fits_no_column_is_told(engine: DataFusionEngine) -> None:
+def test_a_condition_that_fits_no_column_is_told() -> None:
     with pytest.raises(ConfigurationError, match="names tenant"):
-        engine.check_conditions({"measures": ("tenant = 'acme'",)})
-
-
-def test_tables_are_not_listed_for_roles_without_conditions() -> None:
-    engine = DataFusionEngine(NoTables(), EngineSettings())
-
-    engine.check_conditions({"measures": (), "*": ()})
-
-    engine.close()
+        check_role_conditions(Conditions(), FixedTables([empty_table()]), {"measures": ("tenant = 'acme'",)})
 
 
 def test_tables_that_cannot_be_listed_are_unavailable(caplog: pytest.LogCaptureFixture) -> None:
-    engine = DataFusionEngine(NoTables(), EngineSettings())
-
     with pytest.raises(Unavailable) as caught:
-        engine.check_conditions({"measures": ("level = 1",)})
+        check_role_conditions(Conditions(), NoTables(), {"measures": ("level = 1",)})
 
     assert "/srv" not in str(caught.value)
     assert "/srv" not in str([record.__dict__ for record in caplog.records])
-    engine.close()
 
 
-def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(
-    engine: DataFusionEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(condition: str, schema: object) -> str | None:
         raise ValueError(f"DataFusion error: {condition} {schema}")
 
-    monkeypatch.setattr(engine._conditions, "problem", fail)
+    conditions = Conditions()
+    monkeypatch.setattr(conditions, "problem", fail)
 
     with pytest.raises(ConfigurationError, match="the engine fails on it"):
-        engine.check_conditions({"measures": ("level = 1",)})
+        check_role_conditions(conditions, FixedTables([empty_table()]), {"measures": ("level = 1",)})

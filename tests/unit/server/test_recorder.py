@@ -100,7 +100,7 @@ def test_rows_wait_while_the_disk_fails_and_are_stored_once_it_works(
     recorder._flush()
     logger.info("two")
     recorder._flush()
-    assert recorder.failed_flushes == 2
+    assert recorder._failed_flushes == 2
 
     blocked.unlink()
     recorder._flush()
@@ -212,7 +212,7 @@ def test_a_defect_does_not_end_the_recording(
 
     assert recorder.stop(timeout_seconds=30) is True
 
-    assert recorder.failed_flushes == 1
+    assert recorder._failed_flushes == 1
     assert "still here" in [row["msg"] for row in _rows(lake, "log_entries")]
 
 

@@ -1,4 +1,4 @@
-"""The queries of TPC-H and TPC-DS give the rows that DuckDB gives; DuckDB's extensions bring data and queries."""
+"""TPC-H and TPC-DS through a server give the rows that DuckDB gives; DuckDB's extensions bring data and queries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.errors import InvalidStatement, UnsupportedStatement
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.integration.executors.server_process import CHECKOUT, ServerProcess, supported_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +30,15 @@ UNSUPPORTED: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Tables and queries, in DuckDB and in the engine."""
+    """Tables and queries, in DuckDB and behind a server."""
 
     duckdb: duckdb.DuckDBPyConnection
-    engine: Asker
+    client: FlightSQLClient
     queries: dict[int, str]
 
     def run(self, sql: str) -> pa.Table:
         """Return the result of the server under test."""
-        return self.engine.table(sql)
+        return self.client.query_arrow(sql)
 
     def expected(self, sql: str) -> pa.Table:
         return self.duckdb.execute(sql).to_arrow_table()
@@ -66,15 +63,17 @@ def opened(name: str, generate: str, config: pytest.Config, folder: Path) -> Ite
     with duckdb.connect() as connection:
         connection.load_extension(str(extension))
         connection.execute(f"CALL {generate}(sf={scale})")
-        tables = []
+        lake = folder / "lake"
+        lake.mkdir()
         for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
-            file = folder / f"{table}.parquet"
-            connection.execute(f"COPY {table} TO '{file}' (FORMAT parquet)")
-            tables.append(TableSnapshot(name=table, schema=pq.read_schema(file), files=(str(file),)))
-        engine = DataFusionEngine(FixedTables(tables), EngineSettings())
+            connection.execute(f"COPY {table} TO '{lake / f'{table}.parquet'}' (FORMAT parquet)")
         queries = dict(connection.execute(f"SELECT query_nr, query FROM {name}_queries()").fetchall())
-        yield Benchmark(connection, Asker(engine, FixedTables(tables)), queries)
-        engine.close()
+        options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+        with (
+            ServerProcess(folder / "server", lake=lake, keys={}, options=options) as server,
+            FlightSQLClient(server.uri) as client,
+        ):
+            yield Benchmark(connection, client, queries)
 
 
 def check(benchmark: Benchmark, name: str, number: int) -> None:
