@@ -44,6 +44,8 @@ REFUSALS = {
 _BOMB_BYTES, _BOMB_COLUMNS = 64 * MIB, 32
 _MANY_COLUMNS = 20_000
 _DEPTH = 60
+# TableExistsOption.TABLE_EXISTS_OPTION_APPEND of CommandStatementIngest
+_APPEND = 2
 
 
 class Uploads:
@@ -98,6 +100,13 @@ def enormous_streams() -> Iterator[list[bytes]]:
     yield encode_stream(pa.table({"deep": pa.array([None], deep)}))
 
 
+def for_table(frames: list[bytes], table: str) -> list[bytes]:
+    """Return the messages of a call that appends the rows to a table, which is made if there is none."""
+    command = create_command(table)
+    command.table_definition_options.if_exists = _APPEND
+    return [with_command(frames[0], command), *frames[1:]]
+
+
 def upload(attacker: Caller, frames: list[bytes]) -> Answer:
     return end_of(attacker.call("DoPut", frames))
 
@@ -106,10 +115,7 @@ def test_damaged_uploads_hurt_nobody_else(
     server: ServerProcess, others: SmallStatements, attacker: Caller, pytestconfig: pytest.Config
 ) -> None:
     source = random.Random(SEED)
-    streams = [
-        [with_command(frames[0], create_command(f"damaged_{number}")), *frames[1:]]
-        for number, frames in enumerate(sample_streams())
-    ]
+    streams = [for_table(frames, f"damaged_{number}") for number, frames in enumerate(sample_streams())]
     tries = LONG_TRIES if pytestconfig.getoption("--long") else SHORT_TRIES
 
     with Uploads(server, KEYS[UPLOADER], "beside_damaged") as uploads:
@@ -130,7 +136,7 @@ def test_enormous_uploads_hurt_nobody_else(
 ) -> None:
     with Uploads(server, KEYS[UPLOADER], "beside_enormous") as uploads:
         answers = [
-            upload(attacker, [with_command(frames[0], create_command(f"enormous_{number}")), *frames[1:]])
+            upload(attacker, for_table(frames, f"enormous_{number}"))
             for number, frames in enumerate(enormous_streams())
         ]
         others.wait_for_all()
