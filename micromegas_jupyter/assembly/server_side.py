@@ -302,10 +302,12 @@ class ServerStack:
         elif self.lake is not None:
             self._remove_leftovers(self.lake)
         try:
-            if self._http is not None:
-                self._http_port = self._http.start(None if self._taken is None else self._taken.sockets.get(_HTTP))
+            if self._http is not None and self._taken is None:
+                self._http_port = self._http.start()
             self._server.start()
             if self._taken is not None:
+                if self._http is not None:  # only now: the running server answers meanwhile, and is ready
+                    self._http_port = self._http.start(self._taken.sockets.get(_HTTP))
                 self._taken.confirm_serving()
                 self._taken = None
             self._offer_ports()
@@ -329,6 +331,8 @@ class ServerStack:
         """
         if self._listener is not None:
             self._listener.stop()
+            if self._listener.is_taken and self._http is not None:
+                self._http.stop()  # or it would answer some requests to the other server, as one that drains
         self._server.stop(self.options.drain_seconds if grace_seconds is None else grace_seconds, why=why)
         if self._http is not None:
             self._http.stop()

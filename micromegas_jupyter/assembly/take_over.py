@@ -35,6 +35,7 @@ _MAX_PATH_BYTES: Final = 107  # sun_path of Linux, with its terminating zero
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
 _MAX_SOCKETS: Final = 8
 _MAX_CONNECTIONS: Final = 8
+_PAUSE_SECONDS: Final = 1.0
 _MESSAGE_SECONDS: Final = 5.0
 _START_SECONDS: Final = 180.0
 _CONFIRM_SECONDS: Final = 30.0
@@ -92,6 +93,9 @@ class TakeOverListener:
         sockets: What is handed over, by name; the caller keeps and closes them.
         on_taken: Called once, on another thread, when the successor serves: the server is to stop then.
         state: What the successor needs to know, such as the key of tickets; it may be secret.
+
+    Attributes:
+        is_taken: Whether a successor serves; this server is to leave the sockets alone then, and drain.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class TakeOverListener:
         self._lock = threading.Lock()
         self._successor: socket.socket | None = None
         self._over = threading.Event()
+        self.is_taken = False
 
     def start(self) -> None:
         """Start to wait. Only for who holds the port: a socket file of that name is a predecessor's, and is replaced.
@@ -174,8 +179,10 @@ class TakeOverListener:
         while True:
             try:
                 connection, _ = listening.accept()
-            except OSError:
-                return
+            except OSError:  # there are no descriptors left, or this is the end
+                if self._over.wait(_PAUSE_SECONDS):
+                    return
+                continue
             if not self._connections.acquire(blocking=False):
                 connection.close()
                 continue
@@ -201,10 +208,12 @@ class TakeOverListener:
         try:
             offer = {"version": _VERSION, "sockets": list(self._sockets), "state": self._state}
             descriptors = [each.fileno() for each in self._sockets.values()]
-            socket.send_fds(connection, [json.dumps(offer).encode()], descriptors)
-            _LOG.info("another process takes this server's sockets over")
-            connection.settimeout(_START_SECONDS)
-            is_serving = _receive(connection).get("do") == "serving"
+            is_serving = False
+            with suppress(OSError):  # it is gone, or takes too long
+                socket.send_fds(connection, [json.dumps(offer).encode()], descriptors)
+                _LOG.info("another process takes this server's sockets over")
+                connection.settimeout(_START_SECONDS)
+                is_serving = _receive(connection).get("do") == "serving"
             with self._lock:
                 if self._over.is_set():  # the server stops anyway, and has said so
                     return
@@ -214,9 +223,10 @@ class TakeOverListener:
             with self._lock:
                 self._successor = None
         if not is_serving:
-            _LOG.warning("the process that took this server's sockets has ended before it served; this one goes on")
+            _LOG.warning("the process that took this server's sockets did not serve; this one goes on")
             return
         _LOG.info("another process serves on this server's ports; this one drains")
+        self.is_taken = True
         self._close()
         self._on_taken()
         _send(connection, {"draining": True})
@@ -235,6 +245,7 @@ class Taken:
     state: Mapping[str, str] = field(repr=False)
     _connection: socket.socket = field(repr=False)
     _process: int = field(repr=False)
+    _resources: ExitStack = field(repr=False)
 
     def confirm_serving(self) -> None:
         """Tell the running server that this process answers calls; returns when it drains, or has ended.
@@ -249,19 +260,15 @@ class Taken:
             answer = _receive(self._connection)
         # What a process held is closed a moment before its end is told.
         drains = answer.get("draining") is True or bool(select.select([self._process], [], [], _END_SECONDS)[0])
-        self._leave()
+        self._resources.close()
         if not drains:
             raise ServerUnavailable("The running server did not let go of its ports.", remedy=_RESTART)
 
     def close(self) -> None:
-        """Leave the ports to the running server: close the sockets, and let it go on."""
+        """Leave the ports to the running server: close the sockets, and let it go on. May be called twice."""
         for each in self.sockets.values():
             each.close()
-        self._leave()
-
-    def _leave(self) -> None:
-        self._connection.close()
-        os.close(self._process)
+        self._resources.close()
 
 
 def take_over(key: TakeOverKey) -> Taken | None:
@@ -280,7 +287,7 @@ def take_over(key: TakeOverKey) -> Taken | None:
 
 
 def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
-    with ExitStack() as resources:
+    with ExitStack() as resources, ExitStack() as sockets:
         connection = resources.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         connection.settimeout(_MESSAGE_SECONDS)
         try:
@@ -299,7 +306,7 @@ def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
             data, descriptors, flags, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, _MAX_SOCKETS)
         except OSError as error:
             raise _no_answer() from error
-        received = [resources.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
+        received = [sockets.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
         for each in received:
             each.set_inheritable(False)  # `recv_fds` does not ask for that
         match _decode(data):
@@ -315,12 +322,13 @@ def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
                 raise ServerUnavailable("The running server hands its sockets over in another way.", remedy=_RESTART)
         if all(each.getsockname() != address for each in received):
             raise ServerUnavailable("The running server has another port.", remedy=_RESTART)
-        resources.pop_all()
+        sockets.pop_all()
         return Taken(
             sockets=dict(zip((str(name) for name in names), received, strict=True)),
             state={str(name): str(value) for name, value in state.items()},
             _connection=connection,
             _process=process,
+            _resources=resources.pop_all(),
         )
 
 

@@ -35,6 +35,7 @@ from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentio
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
+from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -177,7 +178,7 @@ class DataFusionEngine:
             planned = planned_in(self._sessions.bare, statement)
             if not is_one_row(planned.plan_text):
                 return None
-            return self._query(planned, statement, Context(sql=statement.reading.placeholders.sql))
+            return self._query(_typed(planned), statement, Context(sql=statement.reading.placeholders.sql))
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -261,13 +262,13 @@ class DataFusionEngine:
         return self._planned(statement, barrier=Barrier.FILTERED)
 
     def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
-        """Return a plan that gives the right rows where DataFusion would give others because of a join.
+        """Return a plan that gives the right rows and types where DataFusion would give others.
 
         Raises:
             UnsupportedStatement: There is none.
         """
         if not may_join(planned.plan_text):
-            return planned
+            return _typed(planned)
         if not planned.is_for_joins:
             planned.give_back()
             planned = self._planned(statement, barrier=planned.barrier, joins=True)
@@ -315,6 +316,12 @@ class DataFusionEngine:
 def _tested_reader() -> FileReader:
     with tempfile.TemporaryDirectory() as folder:
         return choose_reader(Path(folder))
+
+
+def _typed(planned: Planned) -> Planned:
+    if not may_mix_types(planned.plan_text) or is_explain(planned.frame.logical_plan()):
+        return planned
+    return replace(planned, frame=with_result_types(planned.session, planned.frame))
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

@@ -71,6 +71,8 @@ _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"External error: (?:regex parse error|Compiled regex exceeds)")
 # Complaints about arguments that DataFusion takes for defects of its own.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
+# A batch's texts or lists, or a count in the statement, are larger than an offset or an address can be.
+_OVERSIZED = re.compile(r"(?:offset|capacity) overflow|maximum value for offset type", re.IGNORECASE)
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
 _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
 _NO_FUNCTION = re.compile(r"(?:Invalid function|table function) '([^']*)'", re.IGNORECASE)
@@ -126,6 +128,8 @@ def _without_values(error: MicromegasError) -> MicromegasError:
 
 def _found(error: BaseException, context: Context) -> MicromegasError:
     text = str(error)
+    if _OVERSIZED.search(text[:_LONGEST_READ]):
+        return _oversized()
     if type(error).__name__ == _PANIC:
         return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
@@ -137,13 +141,23 @@ def _found(error: BaseException, context: Context) -> MicromegasError:
     return found or _internal(text, "the engine failed", context)
 
 
+def _oversized() -> ResourcesExhausted:
+    return ResourcesExhausted(
+        "The statement makes texts, lists or a state larger than the engine can hold (2 GiB for a batch of rows).",
+        remedy="Make shorter texts and lists, or ask for a smaller number of elements.",
+        limit="memory",
+    )
+
+
 def _conversion_error(text: str, context: Context) -> MicromegasError:
     """Return the error for a result that pyarrow cannot take over or convert to its form on the wire."""
     if "Recursion level" in text:
         return UnsupportedStatement("The result's type is nested too deep.")
-    if "Failed to parse string" in text:
-        # DataFusion announces one type and gives another, for example where a UNION mixes text and numbers.
-        return _value_error(text, context)
+    if "Null byte at position" in text:
+        return InvalidStatement(
+            "The name of a column in the result has a NUL character in it.",
+            remedy="Give the column another name: SELECT … AS name.",
+        )
     if "out of bounds timestamp" in text:
         return InvalidStatement(
             "A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.",
@@ -181,7 +195,9 @@ def _classify(root: str, parts: list[str], context: Context) -> MicromegasError 
 
 
 def _is_about_resources(root: str) -> bool:
-    return root.startswith("Resources exhausted") or "exceeded the allowable limit" in root or "Memory error" in root
+    return root.startswith("Resources exhausted") or any(
+        words in root for words in ("exceeded the allowable limit", "Memory error", "failed to allocate")
+    )
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -265,6 +281,8 @@ def _value_error(text: str, context: Context) -> InvalidStatement:
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
+    if explained := explain_unsupported(_clean(_without_tail(text))):
+        return UnsupportedStatement(explained.what, remedy=explained.remedy)
     if explained := explain_planning(_clean(_without_tail(text))):
         return _explained(explained, context)
     if _ARGUMENT.match(text) is None:

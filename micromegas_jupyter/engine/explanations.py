@@ -224,6 +224,14 @@ _PLANNING_BY_TYPE: Final = (
 
 _UNSUPPORTED: Final = (
     (
+        re.compile(r"Cannot run range queries on datatype: (.+?)\.?$"),
+        lambda found: Explanation(
+            what=f"A window cannot be ordered by values of the type {_short(found[1])}.",
+            remedy="Order by encode(bytes, 'hex') or by the fields of a struct, or write OVER (ORDER BY … ROWS BETWEEN "
+            "UNBOUNDED PRECEDING AND CURRENT ROW).",
+        ),
+    ),
+    (
         re.compile(r"Dot access not supported"),
         lambda _: Explanation(
             what="A part of a value is named with a dot where the engine takes none.",

@@ -37,6 +37,8 @@ _MAX_BODY_BYTES: Final = 1024
 _MAX_BUFFER_BYTES: Final = 64 * 1024
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 10.0
+_LAST_ANSWERS_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.02
 _COLLECT_THREADS: Final = 2
 _RENEW_SECONDS: Final = 1.0
 
@@ -118,7 +120,7 @@ class HttpEndpoint:
         return _listen(host, port)
 
     def stop(self) -> None:
-        """Close all connections and stop to listen. May be called twice, or without a start."""
+        """Stop listening and close all connections, after a moment for answers; repeated calls do nothing."""
         if self._thread is None or self._loop is None or not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -194,6 +196,11 @@ class _BoundedServer(HTTPServer):
         asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, stream.close)
         super().handle_stream(stream, address)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether there is a connection whose answer is not complete."""
+        return not all(kept.closed() for kept in self._open)
+
     def follow(self, tls: HttpTls, loop: asyncio.AbstractEventLoop) -> None:
         """Have new connections use what the certificate's files hold, from now on."""
         self._following = loop.create_task(self._follow(tls))
@@ -211,7 +218,11 @@ def _registry_of(tls: HttpTls) -> CollectorRegistry:
     return registry
 
 
-async def _wind_up(server: HTTPServer) -> None:
+async def _wind_up(server: _BoundedServer) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_ANSWERS_SECONDS):
+            while server.is_in_use:  # noqa: ASYNC110 - Tornado tells nobody
+                await asyncio.sleep(_LOOK_SECONDS)
     await asyncio.wait_for(server.close_all_connections(), _STOP_SECONDS / 2)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:

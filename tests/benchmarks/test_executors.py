@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -47,6 +48,9 @@ CLIENTS = 8
 HEAVY_CLIENTS = 16
 # Of all small clients together, so few that an idle machine hardly notices.
 SMALL_CALLS_A_SECOND, SMALL_CLIENTS = 40, 4
+# Of the server, since the heavy clients came, until all their first statements have begun.
+BEGUN_CPU_SECONDS = 5.0
+PERCENTILES = {"p50": 50, "p99": 99}
 COLUMNS = 5
 HOURS = 2
 
@@ -54,7 +58,7 @@ CALLERS = [f"caller-{number}" for number in range(HEAVY_CLIENTS + 1)]
 KEYS = {name: f"a-key-for-benchmarks-only-of-{name}" for name in CALLERS}
 SMALL_KEY = KEYS[CALLERS[-1]]
 
-FEW_ROWS, MANY_ROWS = 10_000, 4_000_000
+FEW_ROWS, MANY_ROWS, MEMORY_ROWS = 10_000, 4_000_000, 10_000_000
 LOOKUP = "SELECT * FROM few WHERE key = 77"
 HEAVY = (
     "SELECT key, count(*), avg(amount) FROM many GROUP BY key ORDER BY 2 DESC LIMIT 10",
@@ -97,10 +101,7 @@ class Rounds:
         return statistics.median(self.figures[name])
 
     def ratio(self, other: str, name: str = NEW) -> str:
-        ratios = sorted(new / old for new, old in zip(self.figures[name], self.figures[other], strict=True) if old)
-        if not ratios:
-            return "no ratio"
-        return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        return spread([new / old for new, old in zip(self.figures[name], self.figures[other], strict=True) if old])
 
     def ratios(self) -> str:
         return ", ".join(f"to {other} {self.ratio(other)}" for other in self.figures if other != NEW)
@@ -112,8 +113,13 @@ def in_turns(names: list[str], rounds: int) -> Iterator[str]:
         yield from names if number % 2 == 0 else reversed(names)
 
 
-def percentile(values: list[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+def spread(values: list[float]) -> str:
+    """Return the median, with the least and the greatest behind it."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "unknown"
+
+
+def percentile(values: list[float], name: str) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[PERCENTILES[name] - 1]
 
 
 def _write(folder: Path, name: str, table: pa.Table) -> None:
@@ -296,7 +302,7 @@ def test_small_statements_of_eight_clients(  # noqa: PLR0917
 
 
 @pytest.mark.parametrize("source", ["memory", "Parquet"])
-def test_ten_million_rows(  # noqa: PLR0917
+def test_many_rows(  # noqa: PLR0917
     versions: dict[str, Served],
     peer: Served,
     say: Callable[[str], None],
@@ -305,6 +311,7 @@ def test_ten_million_rows(  # noqa: PLR0917
     pytestconfig: pytest.Config,
 ) -> None:
     is_long = pytestconfig.getoption("--long")
+    row_count = MEMORY_ROWS if source == "memory" else row_count
     sql = FROM_MEMORY.format(rows=row_count) if source == "memory" else ALL_ROWS
     peers = MEMORY_TICKET.format(rows=row_count, columns=COLUMNS) if source == "memory" else sql
     servers = versions | {PEER: peer}
@@ -380,38 +387,31 @@ class HeavyClients:
         self._child.communicate()
 
 
-@dataclass
-class SmallClients:
-    """Small clients that each begin a statement at fixed times, whether or not the one before has ended in time.
+def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -> dict[str, list[float]]:
+    """Begin statements at fixed times, each of `queries` by a thread of its own, whether or not the one before ended.
 
-    Attributes:
-        queries: What each of them runs, by a name.
-        late: How long each took, in milliseconds from the time when it should have begun, by that name.
+    Returns:
+        By the names of the queries, the milliseconds from when each should have begun to its end.
     """
+    interval = len(queries) / SMALL_CALLS_A_SECOND
+    began = SYSTEM_CLOCK.monotonic()
+    found: dict[str, list[float]] = {name: [] for name, _ in queries}
 
-    queries: list[tuple[str, Callable[[], object]]]
-    late: dict[str, list[float]] = field(default_factory=dict)
+    def run(number: int) -> None:
+        pause = threading.Event()
+        name, query = queries[number]
+        for call in range(int(seconds / interval)):
+            due = began + (call + number / len(queries)) * interval
+            pause.wait(max(0.0, due - SYSTEM_CLOCK.monotonic()))
+            query()
+            found[name].append((SYSTEM_CLOCK.monotonic() - due) * 1e3)
 
-    def run(self, seconds: float) -> None:
-        interval = len(self.queries) / SMALL_CALLS_A_SECOND
-        began = SYSTEM_CLOCK.monotonic()
-        found: list[list[float]] = [[] for _ in self.queries]
-
-        def run(number: int) -> None:
-            pause = threading.Event()
-            for call in range(int(seconds / interval)):
-                due = began + (call + number / len(self.queries)) * interval
-                pause.wait(max(0.0, due - SYSTEM_CLOCK.monotonic()))
-                self.queries[number][1]()
-                found[number].append((SYSTEM_CLOCK.monotonic() - due) * 1e3)
-
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(len(self.queries))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for (name, _), times in zip(self.queries, found, strict=True):
-            self.late.setdefault(name, []).extend(times)
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(queries))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 def wait_until_quiet(served: Served) -> None:
@@ -428,51 +428,60 @@ def wait_until_quiet(served: Served) -> None:
 def test_small_statements_beside_sixteen_heavy_clients(
     versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
 ) -> None:
-    rounds, seconds = (4, 30.0) if pytestconfig.getoption("--long") else (2, 10.0)
+    rounds, seconds = (12, 10.0) if pytestconfig.getoption("--long") else (3, 5.0)
     statements = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
-    ended: dict[str, dict[str, int]] = {name: {} for name in versions}
-    heavy_seconds = dict.fromkeys(versions, 0.0)
+    heavy_rates, heavy_cpu = Rounds(), Rounds()
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in versions}
+    alone, beside = ({name: {title: Rounds() for title in statements} for name in versions} for _ in range(2))
+
+    def run_beside(name: str) -> dict[str, list[float]]:
+        served = versions[name]
+        before = served.cpu_seconds()
+        heavy = HeavyClients(served)
+        try:
+            wait_until(lambda: served.cpu_seconds() - before > BEGUN_CPU_SECONDS, "all have begun")
+            heavy.start()
+            started, used = SYSTEM_CLOCK.monotonic(), served.cpu_seconds()
+            found = latencies(queries[name], 3 * seconds)
+            ended = heavy.stop()
+            heavy_rates.add(name, ended.get("ok", 0) / (SYSTEM_CLOCK.monotonic() - started))
+            heavy_cpu.add(name, (served.cpu_seconds() - used) / max(1, ended.get("ok", 0)))
+            outcomes[name].update(ended)
+        finally:
+            heavy.close()
+        return found
+
     with ExitStack() as stack:
-        clients = {
-            (name, is_busy): SmallClients(
-                [
-                    (title, stack.enter_context(small_query(served, sql, is_adbc=False, is_peer=False)))
-                    for _ in range(SMALL_CLIENTS // len(statements))
-                    for title, sql in statements.items()
-                ]
-            )
+        queries = {
+            name: [
+                (title, stack.enter_context(small_query(served, sql, is_adbc=False, is_peer=False)))
+                for _ in range(SMALL_CLIENTS // len(statements))
+                for title, sql in statements.items()
+            ]
             for name, served in versions.items()
-            for is_busy in (False, True)
         }
         for name in in_turns(list(versions), rounds):
             wait_until_quiet(versions[name])
-            clients[name, False].run(seconds)
-            heavy = HeavyClients(versions[name])
-            try:
-                heavy.start()
-                started = SYSTEM_CLOCK.monotonic()
-                clients[name, True].run(2 * seconds)
-                for outcome, count in heavy.stop().items():
-                    ended[name][outcome] = ended[name].get(outcome, 0) + count
-                heavy_seconds[name] += SYSTEM_CLOCK.monotonic() - started
-            finally:
-                heavy.close()
+            for title, times in latencies(queries[name], seconds).items():
+                for percent in PERCENTILES:
+                    alone[name][title].add(percent, percentile(times, percent))
+            for title, times in run_beside(name).items():
+                for percent in PERCENTILES:
+                    beside[name][title].add(percent, percentile(times, percent))
             wait_until_quiet(versions[name])
 
-    lines = [f"{HEAVY_CLIENTS} heavy clients beside {SMALL_CALLS_A_SECOND} small statements a second"]
+    title = f"{HEAVY_CLIENTS} heavy clients beside {SMALL_CALLS_A_SECOND} small statements a second"
+    lines = [f"{title}; heavy throughput {heavy_rates.ratios()}; CPU of each {heavy_cpu.ratios()}"]
     for name in versions:
-        rate = ended[name].get("ok", 0) / heavy_seconds[name]
-        lines.append(f"  {name}: heavy statements {rate:.2f} a second, outcomes {ended[name]}")
+        lines.append(
+            f"  {name}: {heavy_rates.median(name):.2f} heavy statements a second, "
+            f"{heavy_cpu.median(name):.2f} s CPU each, outcomes {dict(outcomes[name])}"
+        )
         for title in statements:
-            alone, busy = clients[name, False].late[title], clients[name, True].late[title]
-            shown = [f"p{percent} {percentile(alone, percent):.1f} → {percentile(busy, percent):.1f} ms"
-                     for percent in (50, 99)]  # fmt: skip
-            ratio = percentile(busy, 99) / percentile(alone, 99)
-            lines.append(f"    {title}: {', '.join(shown)}, ratio of p99 {ratio:.1f} ({len(busy)} beside)")
-    if BEFORE in versions:
-        rates = {name: ended[name].get("ok", 0) / heavy_seconds[name] for name in versions}
-        with suppress(ZeroDivisionError):
-            lines.append(f"  heavy throughput to {BEFORE} {rates[NEW] / rates[BEFORE]:.2f}")
+            quiet, busy = alone[name][title], beside[name][title]
+            shown = ", ".join(f"{each} {quiet.median(each):.1f} → {busy.median(each):.1f} ms" for each in PERCENTILES)
+            ratios = [late / early for late, early in zip(busy.figures["p99"], quiet.figures["p99"], strict=True)]
+            lines.append(f"    {title}: {shown}; ratio of p99 {spread(ratios)}")
     say("\n".join(lines))
 
 

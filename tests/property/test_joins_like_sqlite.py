@@ -13,7 +13,6 @@ import pytest
 
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.errors import UnsupportedStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 
@@ -21,77 +20,143 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATEMENTS = 60
+STATEMENTS_LONG = 600
 SEEDS = 4
-FEW_REFUSED = 6
-ROWS = {"t": 60, "u": 16, "v": 5}
+ROWS = {"t": 40, "u": 16, "v": 5}
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("s", pa.string())])
+# SQLite sometimes says so of a RIGHT or FULL JOIN with a derived table.
+SQLITE_LIMIT = "ON clause references tables to its right"
+JOINS = ("JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN")
 
 
 class Statements:
-    """Makes statements of one join or two, with conditions in each place and perhaps the first rows only."""
+    """Makes statements of joins, also of derived tables, with conditions in each place and perhaps the first rows only.
+
+    A condition is about `names`, the aliases in its scope; each of these has the columns a, b and s.
+    """
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
+        self._aliases = 0
 
     def one(self) -> str:
-        names, tables = ["x", "y"], f"{self._table('t')} x {self._join('x', 'y')}"
+        self._aliases = 0
+        names, tables = self._joined(self._chance.choice([1, 1, 2]), nesting=1)
+        where = self._where(names)
         if self._chance.random() < 0.3:
-            names, tables = ["x", "y", "z"], f"{tables} {self._join('y', 'z')}"
-        where = f" WHERE {self._condition(names)}" if self._chance.random() < 0.7 else ""
-        if self._chance.random() < 0.3:
-            group = self._number(names)
-            return (
-                f"SELECT {group} AS k, count(*) AS c, max({self._number(names)}) AS m FROM {tables}{where} GROUP BY 1"
-            )
+            key = self._number(names)
+            having = self._perhaps(0.3, f" HAVING count(*) > {self._chance.randrange(3)}")
+            shown = f"{key} AS k, count(*) AS c, max({self._number(names)}) AS m"
+            return f"SELECT {shown} FROM {tables}{where} GROUP BY 1{having}"
         columns = [f"{name}.{column}" for name in names for column in SCHEMA.names]
         shown = ", ".join(f"{column} AS c{place}" for place, column in enumerate(columns))
         if self._chance.random() < 0.5:
             return f"SELECT {shown} FROM {tables}{where}"
-        order = ", ".join(f"{place + 1} NULLS FIRST" for place in range(len(columns)))
-        direction = self._chance.choice(["ASC", "DESC"])
-        first = f"{self._number(names)} {direction} NULLS FIRST, {order} LIMIT {self._chance.choice([1, 3, 10])}"
-        return f"SELECT {shown} FROM {tables}{where} ORDER BY {first}"
+        first = f"{self._number(names)} {self._chance.choice(['ASC', 'DESC'])} NULLS FIRST"
+        return (
+            f"SELECT {shown} FROM {tables}{where} ORDER BY {first}, {total_order(len(columns))} LIMIT {self._limit()}"
+        )
 
-    def _join(self, left: str, right: str) -> str:
-        kind = self._chance.choice(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
-        more = f" AND {self._condition([left, right])}" if self._chance.random() < 0.3 else ""
-        table = self._table(self._chance.choice("uv"))
-        return f"{kind} {table} {right} ON {self._number([left])} = {self._number([right])}{more}"
+    def _joined(self, joins: int, *, nesting: int) -> tuple[list[str], str]:
+        names = [self._alias()]
+        tables = f"{self._table(nesting)} {names[0]}"
+        for _ in range(joins):
+            name = self._alias()
+            key = f"{self._number(names)} = {self._number([name])}"
+            more = self._perhaps(0.3, f" AND {self._condition([*names, name], subqueries=False)}")
+            tables += f" {self._chance.choice(JOINS)} {self._table(nesting)} {name} ON {key}{more}"
+            names.append(name)
+        return names, tables
 
-    def _table(self, name: str) -> str:
-        return f"(SELECT * FROM {name} p WHERE {self._plain(['p'])})" if self._chance.random() < 0.15 else name
+    def _table(self, nesting: int) -> str:
+        """Return a table, or a derived one with the same columns."""
+        if nesting and self._chance.random() < 0.4:
+            return f"({self._derived(nesting)})"
+        return self._chance.choice("tuv")
 
-    def _number(self, names: list[str]) -> str:
-        return f"{self._chance.choice(names)}.{self._chance.choice('ab')}"
+    def _derived(self, nesting: int) -> str:
+        table = self._chance.choice("tuv")
+        names, tables = self._joined(self._chance.choice([0, 1, 1]), nesting=nesting - 1)
+        where = self._where(names)
+        a, b, s = self._number(names), self._number(names), f"{self._chance.choice(names)}.s"
+        columns = f"{a} AS a, {b} AS b, {s} AS s"
+        match self._chance.randrange(6):
+            case 0:
+                return f"SELECT {columns} FROM {tables}{where}"
+            case 1:
+                return f"SELECT DISTINCT {columns} FROM {tables}{where}"
+            case 2:
+                having = self._perhaps(0.5, " HAVING count(*) > 1")
+                return f"SELECT {a} AS a, {b} AS b, min({s}) AS s FROM {tables}{where} GROUP BY {a}, {b}{having}"
+            case 3:
+                union = self._chance.choice(["UNION", "UNION ALL"])
+                other = f"SELECT a, b, s FROM {table} WHERE {self._plain([table])}"
+                return f"SELECT {columns} FROM {tables}{where} {union} {other}"
+            case 4:
+                order = ", ".join(f"{name}.{column} NULLS FIRST" for name in names for column in SCHEMA.names)
+                row = f"CAST(row_number() OVER (PARTITION BY {a} ORDER BY {order}) AS BIGINT)"
+                return f"SELECT {a} AS a, {row} AS b, {s} AS s FROM {tables}{where}"
+            case _:
+                return f"SELECT {columns} FROM {tables}{where} ORDER BY {total_order(3)} LIMIT {self._limit()}"
+
+    def _where(self, names: list[str]) -> str:
+        conditions = [self._condition(names) for _ in range(self._chance.choice([0, 1, 1, 2]))]
+        return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+    def _condition(self, names: list[str], *, subqueries: bool = True) -> str:
+        match self._chance.randrange(10 if subqueries else 7):
+            case 0 | 1:
+                return f"({self._plain(names)} OR {self._plain(names)})"
+            case 2:
+                text = self._chance.choice(["z AND z", "(", "x OR (y", "CASE", "\nLeft Join: "])
+                return f"coalesce({self._chance.choice(names)}.s, '{text}') <> 'R AND D'"
+            case 7:
+                values = (
+                    f"SELECT {self._chance.choice('ab')} FROM {self._chance.choice('tuv')} q WHERE {self._plain(['q'])}"
+                )
+                return f"({self._number(names)} IN ({values}) OR {self._plain(names)})"
+            case 8:
+                where = f"q.b = {self._number(names)} AND {self._plain(['q'])}"
+                rows = f"SELECT 1 FROM {self._chance.choice('tuv')} q WHERE {where}"
+                return f"{self._chance.choice(['', 'NOT '])}EXISTS ({rows})"
+            case 9:
+                inner, tables = self._joined(1, nesting=0)
+                function = self._chance.choice(["min", "max", "count"])
+                where = self._perhaps(0.7, f" WHERE {self._plain(inner)}")
+                return f"{self._number(names)} >= (SELECT {function}({self._number(inner)}) FROM {tables}{where})"
+            case _:
+                return self._plain(names)
 
     def _plain(self, names: list[str]) -> str:
-        operator = self._chance.choice(["=", "<", ">", "<>", "<=", ">="])
-        match self._chance.randrange(4):
+        operator = self._chance.choice(["=", "=", "<", ">", "<>", "<=", ">="])
+        match self._chance.randrange(5):
             case 0:
                 return f"{self._number(names)} {operator} {self._number(names)}"
             case 1:
                 return f"{self._number(names)} {operator} {self._chance.randrange(-2, 8)}"
             case 2:
                 return f"{self._number(names)} IS {self._chance.choice(['', 'NOT '])}NULL"
+            case 3:
+                return f"coalesce({self._number(names)}, {self._number(names)}) {operator} {self._chance.randrange(6)}"
             case _:
                 return f"{self._chance.choice(names)}.s {operator} '{self._chance.choice(['', 'x', 'zz'])}'"
 
-    def _condition(self, names: list[str]) -> str:
-        match self._chance.randrange(8):
-            case 6:
-                text = self._chance.choice(["z AND z", "(", "x OR (y", "CASE"])
-                return f"coalesce({self._chance.choice(names)}.s, '{text}') <> 'R AND D' AND {self._plain(names)}"
-            case 7:
-                inner = f"t k JOIN u l ON {self._number(['k'])} = {self._number(['l'])}"
-                return f"{self._number(names)} > (SELECT min({self._number(['k', 'l'])}) FROM {inner})"
-            case 0:
-                return f"({self._plain(names)} OR {self._plain(names)})"
-            case 1 | 2:
-                return f"{self._plain(names)} AND {self._plain(names)}"
-            case 3:
-                return f"coalesce({self._number(names)}, {self._number(names)}) > {self._chance.randrange(6)}"
-            case _:
-                return self._plain(names)
+    def _alias(self) -> str:
+        self._aliases += 1
+        return f"r{self._aliases}"
+
+    def _number(self, names: list[str]) -> str:
+        return f"{self._chance.choice(names)}.{self._chance.choice('ab')}"
+
+    def _limit(self) -> int:
+        return self._chance.choice([1, 3, 10])
+
+    def _perhaps(self, share: float, text: str) -> str:
+        return text if self._chance.random() < share else ""
+
+
+def total_order(columns: int) -> str:
+    return ", ".join(f"{place + 1} NULLS FIRST" for place in range(columns))
 
 
 def filled(folder: Path, database: sqlite3.Connection, chance: random.Random) -> FixedTables:
@@ -116,9 +181,8 @@ def filled(folder: Path, database: sqlite3.Connection, chance: random.Random) ->
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_rows_are_those_of_sqlite(tmp_path: Path, seed: int) -> None:
+def test_rows_are_those_of_sqlite(tmp_path: Path, pytestconfig: pytest.Config, seed: int) -> None:
     chance = random.Random(seed)
-    refused = 0
     with closing(sqlite3.connect(":memory:")) as database:
         tables = filled(tmp_path, database, chance)
         settings = EngineSettings(target_partitions=1 + seed % 2, batch_rows=(4, 8192)[seed // 2 % 2])
@@ -126,14 +190,14 @@ def test_rows_are_those_of_sqlite(tmp_path: Path, seed: int) -> None:
         everybody = Asker(engine, tables)
         askers = [everybody, everybody.seeing(dict.fromkeys(ROWS, ("b IS NOT NULL",)))]
         statements = Statements(chance)
-        for number in range(STATEMENTS):
+        for number in range(STATEMENTS_LONG if pytestconfig.getoption("--long") else STATEMENTS):
             sql = statements.one()
-            expected = sorted(map(repr, database.execute(sql).fetchall()))
             try:
-                found = askers[number % 2].rows(sql)
-            except UnsupportedStatement:
-                refused += 1
-            else:
-                assert sorted(repr(tuple(row.values())) for row in found) == expected, sql
+                expected = sorted(map(repr, database.execute(sql).fetchall()))
+            except sqlite3.OperationalError as error:
+                if SQLITE_LIMIT not in str(error):
+                    raise
+                continue
+            found = askers[number % 2].rows(sql)
+            assert sorted(repr(tuple(row.values())) for row in found) == expected, sql
         engine.close()
-    assert refused < FEW_REFUSED

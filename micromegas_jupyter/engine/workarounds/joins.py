@@ -78,6 +78,7 @@ _CASE: Final = 10
 _SUBQUERY: Final = 36
 _SUBQUERY_KEY: Final = bytes([0xA2, 0x02])
 _OPERANDS: Final[Mapping[int, tuple[int, ...]]] = {
+    **dict.fromkeys((1, _LITERAL), ()),  # column, literal
     2: (1,),  # alias
     _BINARY: (1,),
     **dict.fromkeys((6, 7, 8, 13, *range(25, 31)), (1,)),  # IS NULL, NOT, negative, IS TRUE and their like
@@ -92,9 +93,12 @@ _NULL_VALUE: Final = 33
 _FILTER_PUSHDOWN: Final = "physical_plan after FilterPushdown"
 _SAME: Final = "SAME TEXT AS ABOVE"
 _NULLABLE_INPUTS: Final = {"Left": {1}, "Right": {0}, "Full": {0, 1}}
-_SORT: Final = re.compile(r"^ *Sort(?:Exec)?: .*", re.MULTILINE)
-_SORT_KEY: Final = re.compile(r" (?:ASC|DESC)\b")
-_USES_CONSTANTS: Final = re.compile(r"ordering_mode=|WindowAggExec:")
+# The first of several window expressions stands for all, since they have the same keys.
+_SORT: Final = re.compile(r"^ *(?:Sort(?:Exec)?: .*|WindowAggr: .*?(?= BETWEEN ))", re.MULTILINE)
+_SORT_KEY: Final = re.compile(r"([^ ,[][^,[]*) (?:ASC|DESC)\b")
+_PARTITION: Final = re.compile(r"PARTITION BY \[([^\]]*)\]")
+_OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|LeftMark|RightMark),")
+_GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,11 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
             raise
         return PlannedJoins(frame, has_nested_loops=False)  # it fails in the same way when it runs
     text = plan.display_indent()
-    outer_joins = len(_OUTER_JOIN.findall(text))
     has_nested_loops = _NESTED_LOOP_JOIN.search(text) is not None
-    if outer_joins:
+    frame = session.create_dataframe_from_logical_plan(plan)
+    if _OUTER_JOIN.search(text):
         try:
-            frame = _rewritten(session, frame, plan, outer_joins)
+            frame = _rewritten(session, frame, plan)
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -146,17 +150,14 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
     return PlannedJoins(frame, has_nested_loops)
 
 
-def _rewritten(session: SessionContext, frame: DataFrame, plan: LogicalPlan, outer_joins: int) -> DataFrame:
+def _rewritten(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:
     """Return `frame` with changed filters, or as it is where none needs a change.
 
     Raises:
-        Exception: The plan cannot be written as protobuf, read back or optimized, or has outer joins in subqueries.
+        Exception: The plan cannot be written as protobuf, read back or optimized, or has a step of an unknown kind.
     """
-    rewriter = _Rewriter()
     node = plan.to_bytes(session)
-    rewritten = rewriter.rewrite(node)
-    if rewriter.outer_joins != outer_joins:
-        raise ValueError("an outer join is not where the rewriter looks")
+    rewritten = _Rewriter().rewrite(node)
     if rewritten == node:
         return frame
     frame = session.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(session, rewritten))
@@ -165,10 +166,10 @@ def _rewritten(session: SessionContext, frame: DataFrame, plan: LogicalPlan, out
 
 
 class _Rewriter:
-    """Changes the filters of a plan, and counts its outer joins."""
+    """Changes the filters of a plan."""
 
     def __init__(self) -> None:
-        self.outer_joins = 0
+        self._outer_joins = 0
 
     def rewrite(self, node: bytes, *, is_nullable: bool = False) -> bytes:
         """Return a node with its filters changed.
@@ -178,29 +179,31 @@ class _Rewriter:
             is_nullable: Whether an outer join above it can replace its rows by NULL.
 
         Raises:
-            KeyError: There is a node of an unknown kind.
+            KeyError: There is a node, or a subquery in an expression, of an unknown kind.
         """
         (kind,) = read_fields(node)
         inputs = _INPUTS[kind.number]
         if not inputs:
             return node
-        before = self.outer_joins
+        before = self._outer_joins
         fields = read_fields(kind.value)
         nullable = inputs if is_nullable else ()
         if kind.number == _JOIN_NODE:
             join_type = next((one.value[0] for one in fields if one.number == _JOIN_TYPE), 0)
-            self.outer_joins += join_type in _OUTER
+            self._outer_joins += join_type in _OUTER
             nullable = nullable or _NULLABLE.get(join_type, ())
         for index, one in enumerate(fields):
             if one.number in inputs:
                 fields[index] = one._replace(value=self.rewrite(one.value, is_nullable=one.number in nullable))
-        is_above_join = self.outer_joins > before
+        is_above_join = self._outer_joins > before
         for index, one in enumerate(fields):
             if one.number == _EXPRESSIONS.get(kind.number):
                 expression = self._rewrite_subqueries(one.value)
                 if kind.number == _FILTER:
                     expression = _changed(expression, is_above_join=is_above_join, is_nullable=is_nullable)
                 fields[index] = one._replace(value=expression)
+            elif one.number not in inputs and _SUBQUERY_KEY in one.value:
+                raise KeyError(kind.number)
         return write_fields([kind._replace(value=write_fields(fields))])
 
     def _rewrite_subqueries(self, expression: bytes) -> bytes:
@@ -214,7 +217,7 @@ class _Rewriter:
                 body = _mapped(kind.value, (1, 3), self._rewrite_subqueries)
                 body = _mapped(body, (2,), lambda branch: _mapped(branch, (1, 2), self._rewrite_subqueries))
             case number:
-                body = _mapped(kind.value, _OPERANDS.get(number, ()), self._rewrite_subqueries)
+                body = _mapped(kind.value, _OPERANDS[number], self._rewrite_subqueries)
         return write_fields([kind._replace(value=body)])
 
 
@@ -279,8 +282,12 @@ def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, va
             break
         before = before if step == _SAME else step
     final = dict(steps)["physical_plan"]
-    drops_keys = _USES_CONSTANTS.search(final) or _sort_keys(final) < _sort_keys(plan.display_indent())
-    if _filters_above_joins(before) != _filters_above_joins(after) or (drops_keys and _has_constants(plan)):
+    moves_filters = _conditions(_above_outer_joins(before)) != _conditions(_above_outer_joins(after))
+    uses_constants = (
+        any(_GROUPS_BY_ORDER in step for above in _above_outer_joins(final) for step in above)
+        or _sort_keys(final) < _sort_keys(plan.display_indent())
+    ) and _has_constants(plan)
+    if moves_filters or uses_constants:
         raise UnsupportedStatement(
             "The engine cannot run the outer joins of this statement correctly.",
             remedy="Nest fewer subqueries, or use no table function and no information_schema beside them.",
@@ -298,20 +305,29 @@ def _has_constants(plan: LogicalPlan, *, is_nullable: bool = False) -> bool:
     )
 
 
-def _filters_above_joins(plan: str) -> list[int]:
-    """Return how many conditions are above each join."""
-    found: list[int] = []
-    above: list[tuple[int, int]] = []
+def _above_outer_joins(plan: str) -> list[list[str]]:
+    """Return the steps of a physical plan that are above each outer join."""
+    found: list[list[str]] = []
+    above: list[tuple[int, str]] = []
     for line in plan.splitlines():
         step = line.lstrip()
         depth = len(line) - len(step)
         while above and above[-1][0] >= depth:
             above.pop()
-        above.append((depth, 1 + step.count(" AND ") if step.startswith("FilterExec: ") else 0))
-        if "JoinExec: " in step:
-            found.append(sum(conditions for _, conditions in above))
+        if _OUTER_JOIN_STEP.search(step):
+            found.append([one for _, one in above])
+        above.append((depth, step))
     return found
 
 
+def _conditions(above: list[list[str]]) -> list[int]:
+    return [sum(1 + step.count(" AND ") for step in steps if step.startswith("FilterExec: ")) for steps in above]
+
+
 def _sort_keys(plan: str) -> int:
-    return sum(len(_SORT_KEY.findall(line)) for line in _SORT.findall(plan))
+    """Return how many keys its rows are sorted by, for the result and for windows."""
+    keys = 0
+    for line in _SORT.findall(plan):
+        partition = _PARTITION.search(line)
+        keys += len({*_SORT_KEY.findall(line), *(partition[1].split(", ") if partition else ())})
+    return keys

@@ -184,7 +184,8 @@ def _ours(server: ServerProcess, key: str) -> Iterator[Callable[[str], list[Any]
         yield query
 
 
-# pyarrow and ADBC repeat no call, so nothing hides behind a second try; one client is this project's.
+# pyarrow and ADBC repeat no call, so nothing hides behind a second try; this project's client does.
+REPEATING_CLIENT = "_ours"
 _CLIENTS = (_pyarrow, _adbc, _pyarrow, _adbc, _pyarrow, _adbc, _pyarrow, _ours)
 
 

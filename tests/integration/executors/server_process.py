@@ -68,7 +68,7 @@ class ServerProcess:
         keys: API keys by the name of their caller; each may read and ingest. Without any, everybody is admin, unless
             `variables` say who may come in.
         options: More options of `serve`.
-        memory_mib: Its limit for the memory of all statements.
+        memory_mib: Its limit for the memory of all statements, if not its default.
         variables: More of its environment.
         checkout: Whose server it is.
     """
@@ -80,14 +80,16 @@ class ServerProcess:
         lake: Path,
         keys: dict[str, str],
         options: Iterable[str] = (),
-        memory_mib: int = 2048,
+        memory_mib: int | None = None,
         variables: Mapping[str, str] | None = None,
         checkout: Path = CHECKOUT,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-        environ |= {"PYTHONPATH": str(checkout), "MICROMEGAS_SERVER_MEMORY_MIB": str(memory_mib)}
+        environ["PYTHONPATH"] = str(checkout)
+        if memory_mib is not None:
+            environ["MICROMEGAS_SERVER_MEMORY_MIB"] = str(memory_mib)
         # An attacker's statements shall all run, and none be refused for what earlier ones did.
         environ["MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER"] = "0"
         access = () if keys or variables else ("--disable-auth",)
@@ -149,13 +151,13 @@ class ServerProcess:
             except psutil.NoSuchProcess:  # one has just been reaped: its time is its parent's now
                 assert is_running(self.front), self.log()
 
-    def busiest(self, seconds: float = 0.3) -> psutil.Process:
-        """Return the process that uses the most processor time, once it has used this much."""
-        before = {process: _own_cpu_seconds(process) for process in self.processes()}
+    def busiest_child(self, seconds: float = 0.3) -> psutil.Process:
+        """Return the process beside the front that uses the most processor time, once it has used this much."""
+        before = {process: _own_cpu_seconds(process) for process in self.processes()[1:]}
         found: list[psutil.Process] = []
 
         def is_found() -> bool:
-            used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()}
+            used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()[1:]}
             most = max(used, key=lambda each: used[each])
             found[:] = [most]
             return used[most] > seconds

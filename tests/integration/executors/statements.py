@@ -78,7 +78,7 @@ BUSY = {
     "JOIN (SELECT value % 2 AS k FROM generate_series(1, 300000)) b USING (k)",
     "fan-out join with rows": "SELECT a.k FROM (SELECT value % 2 AS k FROM generate_series(1, 300000)) a "
     "JOIN (SELECT value % 2 AS k FROM generate_series(1, 300000)) b USING (k) ORDER BY random() LIMIT 5",
-    "sort": "SELECT value FROM generate_series(1, 300000000) ORDER BY value % 1000, -value",
+    "sort": f"SELECT value * 7919 % 100003 AS n FROM {_MANY} ORDER BY n",
     "window": "SELECT max(s) FROM (SELECT sum(value) OVER (ORDER BY -value) AS s FROM generate_series(1, 80000000))",
     "window with a wide frame": "SELECT max(s) FROM (SELECT median(value) OVER (ORDER BY value "
     "ROWS BETWEEN 20000 PRECEDING AND CURRENT ROW) AS s FROM generate_series(1, 10000000))",

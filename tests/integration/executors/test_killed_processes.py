@@ -9,7 +9,7 @@ import psutil
 import pytest
 from grpc import StatusCode
 
-from tests.integration.executors.callers import BackgroundCall, Caller, SmallStatements, create_table
+from tests.integration.executors.callers import REPEATING_CLIENT, BackgroundCall, Caller, SmallStatements, create_table
 from tests.integration.executors.conftest import ATTACKER, KEYS, OPTIONS, OTHERS, UPLOADER
 from tests.integration.executors.server_process import ServerProcess, is_running, wait_until
 from tests.integration.executors.statements import BUSY, CRASHING
@@ -25,55 +25,48 @@ GONE_SECONDS = 2.0
 # More than wait for statements at any time.
 PROCESSES_USED_UP = 8
 ENDLESS_ROWS = BUSY["rows for the client"]
-# It spills and spills, and comes to no end.
-SPILLING = "SELECT value * 7919 % 100003 AS n FROM generate_series(1, 100000000000) ORDER BY n"
 LITTLE_MEMORY_MIB = 256
 
 
-def busy_executor(server: ServerProcess) -> psutil.Process:
-    """Return the process in which a statement runs that uses a processor."""
-    found = server.busiest()
-    assert found != server.front
-    return found
+def test_only_the_statement_of_a_killed_executor_fails(server: ServerProcess, attacker: Caller) -> None:
+    with BackgroundCall(server, KEYS[ATTACKER], BUSY["series"]) as busy:
+        executor = server.busiest_child()
+        with SmallStatements(server, [KEYS[name] for name in OTHERS]) as others:
+            executor.kill()
 
-
-@pytest.fixture
-def busy(server: ServerProcess) -> Iterator[BackgroundCall]:
-    with BackgroundCall(server, KEYS[ATTACKER], BUSY["series"]) as call:
-        yield call
-
-
-def test_only_the_statement_of_a_killed_executor_fails(
-    server: ServerProcess, others: SmallStatements, attacker: Caller, busy: BackgroundCall
-) -> None:
-    busy_executor(server).kill()
-
-    wait_until(lambda: busy.answer is not None, "the statement has ended")
-    others.wait_for_all()
+            wait_until(lambda: busy.answer is not None, "the statement has ended")
+            others.wait_for_all()
     assert not others.failures, others.report
     assert busy.answer is not None
-    assert busy.answer.code is not StatusCode.OK
-    assert busy.answer.is_from_server, busy.answer
+    assert busy.answer.code is StatusCode.RESOURCE_EXHAUSTED
+    assert busy.answer.is_from_server
     assert attacker.run("SELECT 1").code is StatusCode.OK
 
 
-def test_no_statement_fails_when_the_zygote_is_killed(
-    server: ServerProcess, others: SmallStatements, attacker: Caller
-) -> None:
+def test_only_running_statements_fail_when_the_zygote_is_killed(server: ServerProcess, attacker: Caller) -> None:
+    """Executors end with the process that forked them; what has not begun to run by then waits for new ones."""
     zygote = server.zygote()
-    with BackgroundCall(server, KEYS[ATTACKER], ENDLESS_ROWS) as running:
+    with (
+        BackgroundCall(server, KEYS[ATTACKER], ENDLESS_ROWS) as running,
+        SmallStatements(server, [KEYS[name] for name in OTHERS]) as others,
+    ):
         wait_until(lambda: running.messages > 0, "rows come")
 
         zygote.kill()
 
-        wait_until(lambda: not is_running(zygote), "it has ended")
-        seen = running.messages
-        wait_until(lambda: running.messages > seen + 5 or running.answer is not None, "more rows come")
-        assert running.answer is None
-    # New processes are made for new statements.
-    for _ in range(PROCESSES_USED_UP):
-        assert attacker.run(CRASHING["fixed-size list"]).code is StatusCode.RESOURCE_EXHAUSTED
-    others.wait_for_all()
+        wait_until(lambda: running.answer is not None, "the statement has ended")
+        others.wait_for_all(1)  # the statement that each was running
+        failed = others.failures.copy()
+        others.forget()
+        # New processes are made for new statements.
+        answers = [attacker.run(CRASHING["fixed-size list"]) for _ in range(PROCESSES_USED_UP)]
+        others.wait_for_all()
+    assert running.answer is not None
+    assert running.answer.code is StatusCode.UNAVAILABLE
+    assert running.answer.is_from_server
+    assert len(failed) <= len(OTHERS), failed
+    assert not [failure for failure in failed if failure.startswith(REPEATING_CLIENT)]
+    assert {answer.code for answer in answers} == {StatusCode.RESOURCE_EXHAUSTED}
     assert not others.failures, others.report
     assert server.zygote() != zygote
 
@@ -103,7 +96,7 @@ def test_a_killed_front_leaves_no_process(own_server: ServerProcess) -> None:
     statements = [BUSY["series"], BUSY["cross join"], BUSY["levenshtein"], ENDLESS_ROWS]
     calls = [BackgroundCall(own_server, KEYS[name], sql) for name, sql in zip(OTHERS, statements, strict=False)]
     try:
-        stopped = busy_executor(own_server)
+        stopped = own_server.busiest_child()
         stopped.send_signal(signal.SIGSTOP)
         wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED, "it is stopped")
 
@@ -124,7 +117,7 @@ def _spilled_files(folder: Path) -> list[Path]:
 
 def test_what_a_killed_server_spilled_is_removed_at_the_next_start(own_server: ServerProcess, tmp_path: Path) -> None:
     spill = tmp_path / "spill"
-    with BackgroundCall(own_server, KEYS[ATTACKER], SPILLING) as call:
+    with BackgroundCall(own_server, KEYS[ATTACKER], BUSY["sort"]) as call:
 
         def has_spilled() -> bool:
             assert call.answer is None, call.answer

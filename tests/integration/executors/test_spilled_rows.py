@@ -33,7 +33,7 @@ def _spilled(place: Path) -> list[Path]:
 
 
 def _kill_executor(server: ServerProcess, _call: BackgroundCall) -> None:
-    executor = server.busiest()
+    executor = server.busiest_child()
     assert executor != server.front
     executor.kill()
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections import Counter
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.assembly.take_over import is_take_over_supported
 from micromegas_jupyter.client import FlightSQLClient
+from tests.integration.take_over.serving import END_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from tests.integration.take_over.serving import Servers
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(not is_take_over_supported(), reason="sockets are handed over on Linux"),
 ]
 
-ROOT = Path(__file__).parents[3]
 TAKE_OVERS = 2
 NEW_CALLS = 64
 
@@ -35,44 +32,15 @@ READS: dict[str, Callable[[FlightSQLClient], bool]] = {
     "values": lambda client: client.query("SELECT :n AS n", params={"n": 7}).n.tolist() == [7],
     "new connection": lambda client: client.query("SELECT 1 AS n").n.tolist() == [1],
     "prepared": lambda client: client.prepare_statement("SELECT 1 AS n").dataset_schema.names == ["n"],
-    "tables": lambda client: client.list_tables() == {},
+    "tables": lambda client: "log_entries" in client.list_tables(),
     "identity": lambda client: client.whoami().is_admin,
 }
 
 
-class Servers:
-    """The servers that serve a port one after another."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._process, self.port = self._start(0)
-
-    def take_over(self) -> int:
-        """Start the next one; return how the one before ended."""
-        before = self._process
-        self._process, _port = self._start(self.port)
-        return before.wait(60)
-
-    def _start(self, port: int) -> tuple[subprocess.Popen[str], int]:
-        command = [sys.executable, str(Path(__file__).with_name("serving_child.py")), str(port)]
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._stack.enter_context(process)
-        self._stack.callback(process.kill)
-        assert process.stdout is not None
-        return process, int(process.stdout.readline())
-
-
-@pytest.fixture
-def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with ExitStack() as stack:
-        yield Servers(stack)
-
-
 def test_no_read_fails_while_servers_take_a_port_over(servers: Servers) -> None:
-    uri = f"grpc://127.0.0.1:{servers.port}"
+    running = servers.start("--port", "0", "--no-http")
+    uri = running.ready()["uri"]
+    port = uri.rpartition(":")[2]
     made: Counter[str] = Counter()
     wrong: list[str] = []
     changed = threading.Condition()
@@ -109,7 +77,10 @@ def test_no_read_fails_while_servers_take_a_port_over(servers: Servers) -> None:
             thread.start()
         await_calls()
         for _ in range(TAKE_OVERS):
-            assert servers.take_over() == 0
+            successor = servers.start("--port", port, "--no-http", "--take-over")
+            assert successor.ready()["uri"] == uri
+            assert running.process.wait(END_SECONDS) == 0
+            running = successor
             await_calls()
     finally:
         stop.set()

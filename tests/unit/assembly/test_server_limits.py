@@ -29,6 +29,16 @@ def _worker_options(limits: ServerLimits, *, memory_mib: int = 4096) -> WorkerOp
     )
 
 
+def test_the_defaults_are_those_of_the_parts() -> None:
+    flight = build_flight_settings(
+        ServerLimits(), OPTIONS, rate_limits=RateLimits(), port=50051, is_port_reserved=False
+    )
+
+    assert flight == FlightServerSettings()
+    # One server runs fewer statements at once than a pool by itself would.
+    assert build_pool_settings(ServerLimits(), OPTIONS) == PoolSettings(max_executors=32)
+
+
 def test_flight_gets_its_limits_in_its_own_units() -> None:
     limits = ServerLimits(
         max_rows=7,

@@ -31,7 +31,7 @@ FACTS = {"user_id": "ann", "client": "grafana", "sql": "SELECT * FROM thread_spa
 
 
 class KeptDenials:
-    """Implements `engine.denials.Denials` in memory."""
+    """Implements `engine.denial_store.Denials` in memory."""
 
     def __init__(self) -> None:
         self.added: list[tuple[str, str, str]] = []

@@ -6,6 +6,7 @@ import logging
 
 import pyarrow as pa
 import pytest
+from datafusion import SessionContext
 
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.errors import (
@@ -249,6 +250,38 @@ def test_a_panic_is_an_internal_error() -> None:
     assert type(translate(panic, CONTEXT)) is InternalError
     assert is_engine_failure(panic)
     assert not is_engine_failure(KeyboardInterrupt())
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT approx_percentile_cont(value, 0.5, 9223372036854775807) FROM generate_series(1, 2)",
+        "SELECT approx_percentile_cont_with_weight(value, 1, 0.5, 9223372036854775807) FROM generate_series(1, 2)",
+        "SELECT array_repeat(1, value + 300000) FROM generate_series(1, 8192)",
+    ],
+)
+def test_what_is_too_large_to_be_addressed_is_a_want_of_resources(sql: str) -> None:
+    with pytest.raises(BaseException, match=r"capacity overflow|offset") as failed:
+        SessionContext().sql(sql).collect()
+
+    error = translate(failed.value, Context(sql=sql))
+
+    assert isinstance(error, ResourcesExhausted)
+    assert error.limit == "memory"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "offset overflow",
+        'byte array offset overflow: Execution("byte array offset overflow: output size exceeds 2147483647 bytes")',
+    ],
+)
+def test_so_are_texts_of_more_than_two_gigabytes(text: str) -> None:
+    panic = translate(PanicException(text), CONTEXT)
+    error = told(f"DataFusion error: Execution error: {text}")
+
+    assert type(panic) is type(error) is ResourcesExhausted
 
 
 def test_an_error_of_the_package_stays_as_it_is() -> None:

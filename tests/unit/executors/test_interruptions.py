@@ -140,7 +140,13 @@ class WaitingForExecutor(Scene):
     waits_in = frozenset({"take", "read"})
 
     async def prepare(self) -> None:
+        self.pool._refill = lambda: None  # type: ignore[method-assign]  # none is started meanwhile
         self.held = [await self.pool.take() for _ in range(self.pool.idle_count)]
+
+    def clean_up(self, place: tuple[str, ...]) -> None:
+        del self.pool._refill  # type: ignore[method-assign]
+        super().clean_up(place)
+        self.pool._refill()
 
     def on_wait(self, place: tuple[str, ...]) -> None:
         super().on_wait(place)

@@ -38,7 +38,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     ):
         pq.write_table(rows, folder / f"{name}.parquet", row_group_size=8)
         tables.append(TableSnapshot(name=name, schema=rows.schema, files=(str(folder / f"{name}.parquet"),)))
-    settings = EngineSettings(planning_threads=1, target_partitions=1, batch_rows=1)
+    settings = EngineSettings(target_partitions=1, batch_rows=1)
     engine = DataFusionEngine(FixedTables(tables), settings)
     yield Asker(engine, FixedTables(tables))
     engine.close()
@@ -157,6 +157,7 @@ def test_such_a_constant_still_prunes_files(tmp_path: Path) -> None:
         ("SELECT g.value FROM generate_series(0, 3) g LEFT JOIN t ON g.value = t.a WHERE t.a IS NULL", 2),
         ("SELECT value FROM generate_series(0, 3) LEFT JOIN t ON value = t.n AND t.a = 1 GROUP BY 1 ORDER BY 1", 4),
         ("SELECT value, count(*) OVER (PARTITION BY n) FROM generate_series(0, 3) LEFT JOIN t ON value = n", 4),
+        ("SELECT sum(f) OVER (ORDER BY value) FROM generate_series(0, 3) LEFT JOIN t ON value = n AND a = 1", 4),
         ("SELECT table_name FROM information_schema.tables LEFT JOIN v ON false WHERE table_schema = 'public'", 6),
     ],
 )
