@@ -108,7 +108,7 @@ def test_a_provider_that_is_down_at_first_use_is_unavailable_not_a_refusal(tmp_p
         "SELECT 1; SELECT 2",
         "SELECT " + "(" * 200 + "1" + ")" * 200,
         "SELECT 1" + "+1" * 20_000,
-        "SELECT '" + "x" * 70_000 + "'",
+        "SELECT '" + "x" * 140_000 + "'",
         "SELEC 1",
         "SELECT nothing FROM log_entries",
         "SELECT * FROM '/etc/passwd'",

@@ -1,0 +1,191 @@
+"""Executors, and the process that they are forked from, hold none of a server's secrets and none of its callers'."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter import FlightSQLClient
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from tests.fakes.certificates import Authority
+from tests.fakes.mint import ISSUER, ec_key, mint
+from tests.integration.executors.server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+#: Every secret that can be chosen begins so; it is new in each run, so that no file of this project holds it.
+PREFIX: Final = f"planted{secrets.token_hex(8)}"
+SQL_MARKER: Final = f"asked{secrets.token_hex(8)}"
+_FAR_FUTURE: Final = 4_000_000_000
+_CHUNK_BYTES: Final = 4 << 20
+_OVERLAP_BYTES: Final = 256
+_NOT_MEMORY: Final = ("[vvar]", "[vsyscall]")
+_ALLOWED_DESCRIPTORS: Final = ("/dev/null", "socket:[", "pipe:[", "anon_inode:")
+
+
+def planted(name: str) -> str:
+    return f"{PREFIX}{name}"
+
+
+@dataclass
+class Scene:
+    """A server with secrets all around, and callers who have used it.
+
+    Attributes:
+        server: The server.
+        needles: By name, what must not be found in an executor.
+    """
+
+    server: ServerProcess
+    needles: dict[str, bytes]
+
+    def executors(self) -> list[psutil.Process]:
+        """Return the process that executors are forked from, and the executors."""
+        zygote = self.server.zygote()
+        return [zygote, *zygote.children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("secrets")
+    authority = Authority(folder)
+    pair = authority.issue("server")
+    (jwks_file := folder / "jwks.json").write_text(json.dumps({"keys": [ec_key().jwk()]}), encoding="utf-8")
+    (key_file := folder / "keys.json").write_text(
+        json.dumps([{"name": "file", "key": planted("key-in-a-file"), "scopes": ["read", "ingest"]}]), encoding="utf-8"
+    )
+    key_file.chmod(0o600)
+    token = mint(key=ec_key(), subject="alice", iat=0, exp=_FAR_FUTURE)
+    variables = {
+        "MICROMEGAS_API_KEYS": json.dumps([{"name": "variable", "key": planted("key-in-a-variable")}]),
+        "MICROMEGAS_API_KEY_FILE": str(key_file),
+        "MICROMEGAS_OIDC_CONFIG": json.dumps(
+            {"issuers": [{"issuer": ISSUER, "audience": "lake", "jwks_file": str(jwks_file)}]}
+        ),
+        "MICROMEGAS_OIDC_CLIENT_SECRET": planted("client-secret"),
+        "SOME_PASSWORD": planted("password"),
+    }
+    options = ("--no-telemetry", "--tls-certificate", str(pair.certificate_file), "--tls-key", str(pair.key_file))
+    needles = {
+        "planted": PREFIX.encode(),
+        "bearer token": token.rpartition(".")[2].encode(),
+        "private key of TLS": pair.key_file.read_bytes().splitlines()[2],
+    }
+    with ServerProcess(
+        folder / "server", lake=folder / "lake", keys={}, options=options, variables=variables
+    ) as server:
+        credentials = [planted("key-in-a-file"), planted("key-in-a-variable"), token] * 4
+        with ThreadPoolExecutor(len(credentials)) as threads:
+            list(threads.map(lambda one: _use(server, one, str(authority.ca_file)), credentials))
+        with FlightSQLClient(
+            server.uri,
+            auth_provider=StaticTokenAuthProvider(planted("key-in-a-file")),
+            ca_bundle=str(authority.ca_file),
+        ) as client:
+            client.bulk_ingest("notes", pa.table({"n": [1, 2, 3]}), mode="create")
+            assert client.query("SELECT sum(n) AS n FROM notes")["n"].tolist() == [6]
+        yield Scene(server, needles)
+
+
+def _use(server: ServerProcess, credential: str, ca_bundle: str) -> None:
+    provider = StaticTokenAuthProvider(credential)
+    with FlightSQLClient(server.uri, auth_provider=provider, ca_bundle=ca_bundle) as client:
+        for number in range(3):
+            sql = f"SELECT '{SQL_MARKER}' AS marker, :number AS n FROM generate_series(1, 200000) ORDER BY value DESC"
+            assert len(client.query(sql, params={"number": number})) == 200_000
+        client.list_tables()
+
+
+def _memory(pid: int) -> Iterator[bytes]:
+    """Yield what a process has in its memory, but for what is only mapped from files."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
+            span, rights, _, _, _, *path = line.split(maxsplit=5)
+            mapped = path[0] if path else ""
+            if not rights.startswith("r") or mapped in _NOT_MEMORY or (mapped.startswith("/") and "w" not in rights):
+                continue
+            start, end = (int(bound, 16) for bound in span.split("-"))
+            place = start
+            while place < end:
+                memory.seek(place)
+                try:
+                    chunk = memory.read(min(_CHUNK_BYTES, end - place))
+                except OSError:  # it was unmapped meanwhile
+                    break
+                if not chunk:
+                    break
+                yield chunk
+                place += len(chunk) if len(chunk) <= _OVERLAP_BYTES else max(len(chunk) - _OVERLAP_BYTES, 1)
+                if place + _OVERLAP_BYTES >= end:
+                    break
+
+
+def _found(pid: int, needles: dict[str, bytes]) -> dict[str, bytes]:
+    """Return which needles are in a process's memory, each with what stands around it."""
+    found: dict[str, bytes] = {}
+    for chunk in _memory(pid):
+        for name, needle in needles.items():
+            if (place := chunk.find(needle)) >= 0:
+                found[name] = chunk[max(0, place - 40) : place + 80]
+    return found
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may read the memory of these processes")
+
+
+@needs_root
+def test_the_scan_finds_what_the_front_has_and_what_executors_may_have(scene: Scene) -> None:
+    in_front = _found(scene.server.front.pid, scene.needles)
+    in_executors = [_found(process.pid, {"sql": SQL_MARKER.encode()}) for process in scene.executors()[1:]]
+
+    assert in_front.keys() == scene.needles.keys()
+    assert any(found for found in in_executors)
+
+
+@needs_root
+def test_no_secret_is_in_the_memory_of_an_executor(scene: Scene) -> None:
+    processes = scene.executors()
+
+    found = {process.pid: _found(process.pid, scene.needles) for process in processes}
+
+    assert len(processes) > 2
+    assert not any(found.values()), found
+
+
+@needs_root
+def test_no_secret_is_in_the_environment_or_the_arguments_of_an_executor(scene: Scene) -> None:
+    for process in scene.executors():
+        for name in ("environ", "cmdline"):
+            content = Path(f"/proc/{process.pid}/{name}").read_bytes()
+            assert content
+            assert not [needle for needle in scene.needles.values() if needle in content]
+            assert b"MICROMEGAS_" not in content
+
+
+@needs_root
+def test_executors_have_no_descriptor_of_the_front(scene: Scene) -> None:
+    for process in scene.executors():
+        links = {str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+        others = {link for link in links if not link.startswith(_ALLOWED_DESCRIPTORS)}
+        # What it says goes to a file of its own, and to the server's log where executors are forked.
+        own = {str(scene.server.log_file)} if process == scene.server.zygote() else set()
+        assert all(f"/{process.pid}/" in link or link.endswith(".parquet") for link in others - own), others
+        assert process.net_connections("inet") == []
+
+
+@needs_root
+def test_executors_leave_no_core_dump(scene: Scene) -> None:
+    for process in scene.executors()[1:]:
+        assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
