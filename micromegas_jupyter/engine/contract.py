@@ -43,6 +43,7 @@ class StatementRequest:
         time_range: What every table with a time is cut to before the statement sees it; None for all rows.
         row_limit: At most this many rows are returned, on top of the statement's own LIMIT; None for all.
         preserve_dictionary: Whether dictionary-encoded columns stay so in the result; otherwise they are flattened.
+        partitions: How many partitions it runs in; None for one per processor.
 
     Raises:
         ValueError: `row_limit` is negative.
@@ -53,6 +54,7 @@ class StatementRequest:
     time_range: TimeRange | None = None
     row_limit: int | None = None
     preserve_dictionary: bool = False
+    partitions: int | None = None
 
     def __post_init__(self) -> None:
         if self.row_limit is not None and self.row_limit < 0:

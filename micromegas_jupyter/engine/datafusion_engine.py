@@ -29,7 +29,7 @@ from micromegas_jupyter.engine.parameter_rows import RowByRow, with_plain_parame
 from micromegas_jupyter.engine.plan_checks import is_explain, is_one_row, parameter_schema
 from micromegas_jupyter.engine.planned import Planned, Statement, planned_in
 from micromegas_jupyter.engine.reading import read_statement
-from micromegas_jupyter.engine.sessions import SessionPool, Sessions
+from micromegas_jupyter.engine.sessions import SessionPool, Sessions, set_partitions
 from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.visibility import Visibility
 from micromegas_jupyter.engine.wire_schema import wire_schema
@@ -198,6 +198,11 @@ class DataFusionEngine:
         started = SYSTEM_CLOCK.monotonic()
         mentions = statement.reading.mentions
         session = open_session()
+        partitions = statement.request.partitions
+        if lent is not None:
+            lent.set_partitions(partitions)
+        elif partitions is not None:
+            set_partitions(session, partitions)
         if self._denials is not None and statement.caller.is_admin:
             register_denial_functions(
                 session,

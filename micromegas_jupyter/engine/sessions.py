@@ -135,7 +135,7 @@ class SessionPool:
     def take_back(self, lent: LentSession) -> None:
         """Keep a session for the next statement, if it is empty."""
         if len(self._free) < _MAX_FREE and lent.uses < _MAX_USES and _is_emptied(lent.session):
-            self._free.append(LentSession(lent.session, self, uses=lent.uses + 1))
+            self._free.append(LentSession(lent.session, self, uses=lent.uses + 1, partitions=lent.partitions))
 
     def clear(self) -> None:
         """Drop the free ones."""
@@ -145,16 +145,30 @@ class SessionPool:
 class LentSession:
     """A session for one statement."""
 
-    def __init__(self, session: SessionContext, pool: SessionPool, *, uses: int = 1) -> None:
+    def __init__(
+        self, session: SessionContext, pool: SessionPool, *, uses: int = 1, partitions: int | None = None
+    ) -> None:
         self.session = session
         self.uses = uses
+        self.partitions = partitions
         self._pool: SessionPool | None = pool
+
+    def set_partitions(self, partitions: int | None) -> None:
+        """Have statements that are planned from now on run in so many partitions; None leaves it as it is."""
+        if partitions is not None and partitions != self.partitions:
+            set_partitions(self.session, partitions)
+            self.partitions = partitions
 
     def release(self) -> None:
         """Say that the statement has given its last row, or will not run; only the first call counts."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.take_back(self)
+
+
+def set_partitions(session: SessionContext, partitions: int) -> None:
+    """Have statements that are planned from now on run in so many partitions."""
+    session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
 
 
 def _is_emptied(session: SessionContext) -> bool:

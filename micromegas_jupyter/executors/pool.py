@@ -38,6 +38,7 @@ _HURRIED_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
 _HURRIED_SHARE: Final = 0.4
 _KILL_SHARE: Final = 0.85  # a statement grows between two looks
 _NICENESS: Final = 5
+_SHORT_SECONDS: Final = 0.1
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
@@ -117,6 +118,16 @@ class Pool:
     def executor_count(self) -> int:
         """How many executors there are."""
         return len(self._executors)
+
+    @property
+    def partitions(self) -> int:
+        """In how many partitions a new statement runs: one per processor when it is alone, fewer beside others.
+
+        Each partition costs memory and CPU time of its own, and with many statements at once there is nothing to gain.
+        """
+        now = self.clock.monotonic()
+        working = sum(not one.is_upload and now - one.started_at > _SHORT_SECONDS for one in self.running)
+        return max(1, self.settings.processors // (1 + working))
 
     @property
     def idle_count(self) -> int:
@@ -347,7 +358,7 @@ class Pool:
                 one.set_stopped(now, is_stopped=False)
         if not hasattr(signal, "SIGSTOP"):
             return
-        chosen = choose_running(list(working.values()), places=self.settings.long_places, now=now)
+        chosen = choose_running(list(working.values()), places=self.settings.processors, now=now)
         for one in working:
             one.set_stopped(now, is_stopped=one not in chosen)
 

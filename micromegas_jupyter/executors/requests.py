@@ -74,7 +74,12 @@ class Upload:
 
 
 def encode_statement(
-    statement: Statement, output: Output, *, plan_id: int, tables: Sequence[TableSnapshot] | None
+    statement: Statement,
+    output: Output,
+    *,
+    plan_id: int,
+    partitions: int | None = None,
+    tables: Sequence[TableSnapshot] | None,
 ) -> bytes:
     """Return a statement as an executor reads it.
 
@@ -82,6 +87,7 @@ def encode_statement(
         statement: The statement.
         output: How its result is sent.
         plan_id: Names the plan that is to be kept, or that was; 0 for none.
+        partitions: How many partitions it runs in, if it is planned now; None for one per processor.
         tables: All tables, when the executor does not know this version of them.
     """
     # Tuples take a third of the time of dataclasses, and callers are few.
@@ -96,15 +102,18 @@ def encode_statement(
         output.max_rows,
         output.max_bytes,
         plan_id,
+        partitions,
         tables,
     )
     return pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
 
 
-def decode_statement(body: bytes) -> tuple[Statement, Output, int, Sequence[TableSnapshot] | None]:
-    """Return what `encode_statement` encoded."""
+def decode_statement(body: bytes) -> tuple[Statement, Output, int, int | None, Sequence[TableSnapshot] | None]:
+    """Return what `encode_statement` encoded, in the order of its arguments."""
     fields = pickle.loads(body)  # noqa: S301 - from the front
-    sql, caller, parameters, time_range, row_limit, preserve, compression, rows, size, plan_id, tables = fields
+    sql, caller, parameters, time_range, row_limit, preserve, compression, rows, size, plan_id, partitions, tables = (
+        fields
+    )
     statement = Statement(
         sql=sql,
         caller=_decode_caller(caller),
@@ -113,7 +122,7 @@ def decode_statement(body: bytes) -> tuple[Statement, Output, int, Sequence[Tabl
         row_limit=row_limit,
         preserve_dictionary=preserve,
     )
-    return statement, Output(compression=compression, max_rows=rows, max_bytes=size), plan_id, tables
+    return statement, Output(compression=compression, max_rows=rows, max_bytes=size), plan_id, partitions, tables
 
 
 def encode_listing(caller: AuthContext, tables: Sequence[TableSnapshot] | None) -> bytes:

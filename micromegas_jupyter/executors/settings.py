@@ -18,10 +18,9 @@ STACK_BYTES: Final = 64 * MIB  # of an executor's main thread: planning recurses
 _MAX_MEMORY_POOL_BYTES: Final = 512 * MIB
 
 
-def default_places() -> int:
-    """Return how many long statements run at once by default: one for two processors."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, processors // 2)
+def count_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,7 @@ class PoolSettings:
         memory_bytes: Private memory of all executors together; above it the largest statement is ended.
         max_ended_per_caller: Statements of one caller that may be ended for memory, a crash or their deadline within a
             minute, before the caller has to wait a minute; 0 for any number.
-        long_places: Long statements that run at once; further ones take turns with them.
+        processors: Processors that statements share: so many long ones run at once, and further ones take turns.
     """
 
     max_executors: int = 40
@@ -85,10 +84,10 @@ class PoolSettings:
     write_timeout_seconds: float = 300.0
     memory_bytes: int = 4096 * MIB
     max_ended_per_caller: int = 20
-    long_places: int = field(default_factory=default_places)
+    processors: int = field(default_factory=count_processors)
 
     def __post_init__(self) -> None:
         counts = (self.max_executors, self.spare_executors, self.max_idle_executors, self.max_per_caller)
         waits = (self.queue_timeout_seconds, self.write_timeout_seconds, self.statement_timeout_seconds or 1.0)
-        if min(*counts, self.long_places, self.memory_bytes) < 1 or min(waits) <= 0 or self.max_ended_per_caller < 0:
+        if min(*counts, self.processors, self.memory_bytes) < 1 or min(waits) <= 0 or self.max_ended_per_caller < 0:
             raise ValueError("the limits of a pool are one or more, its times are longer than nothing")

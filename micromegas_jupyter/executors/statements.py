@@ -295,7 +295,9 @@ async def plan_statement(pool: Pool, statement: Statement, running: RunningState
     executor = await running.begin()
     plan_id = pool.next_plan_id()
     version = pool.listing.version
-    body = encode_statement(statement, Output(), plan_id=plan_id, tables=_new_tables(pool, executor))
+    body = encode_statement(
+        statement, Output(), plan_id=plan_id, partitions=pool.partitions, tables=_new_tables(pool, executor)
+    )
     await running.ask(protocol.PLAN, body)
     kind, body = await running.read()
     if kind != protocol.PLANNED:
@@ -340,7 +342,9 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
     plan_id = plan.plan_id if plan is not None and executor.kept is plan else 0
     executor.kept = None
     on_running()
-    body = encode_statement(statement, output, plan_id=plan_id, tables=_new_tables(pool, executor))
+    body = encode_statement(
+        statement, output, plan_id=plan_id, partitions=pool.partitions, tables=_new_tables(pool, executor)
+    )
     await running.ask(protocol.RUN, body)
     while True:
         kind, body = await running.read()

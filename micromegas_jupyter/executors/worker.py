@@ -172,13 +172,13 @@ class Worker:
         planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
         match kind:
             case protocol.PLAN | protocol.RUN:
-                statement, output, plan_id, tables = decode_statement(body)
+                statement, output, plan_id, partitions, tables = decode_statement(body)
                 self._learn(tables)
                 if kind == protocol.RUN:
                     is_kept = planned is not None and plan_id == self._plan_id
-                    self._run(planned if planned is not None and is_kept else self._plan(statement), output)
+                    self._run(planned if planned is not None and is_kept else self._plan(statement, partitions), output)
                     return
-                self._planned = planned = self._plan(statement)
+                self._planned = planned = self._plan(statement, partitions)
                 self._plan_id = plan_id
                 schemas = (planned.schema, planned.parameter_schema)
                 self._send(protocol.PLANNED, protocol.build_pair(*(one.serialize().to_pybytes() for one in schemas)))
@@ -199,7 +199,7 @@ class Worker:
         if tables is not None:
             self._tables.tables = tables
 
-    def _plan(self, statement: Statement) -> PlannedQuery:
+    def _plan(self, statement: Statement, partitions: int | None) -> PlannedQuery:
         parameters = None
         if statement.parameters:
             parameters = decode_parameters(statement.parameters, limits=_PARAMETER_LIMITS)
@@ -209,6 +209,7 @@ class Worker:
             time_range=statement.time_range,
             row_limit=statement.row_limit,
             preserve_dictionary=statement.preserve_dictionary,
+            partitions=partitions,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)
