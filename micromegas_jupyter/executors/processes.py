@@ -287,7 +287,7 @@ class ZygoteLauncher:
         while True:
             await asyncio.sleep(_RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)])
             self._failures += 1
-            self._zygote.poll()
+            await asyncio.to_thread(self._end_zygote)
             try:
                 self._zygote, self._control = self._spawn_zygote()
                 await self._await_zygote()
@@ -363,6 +363,7 @@ class SpawnLauncher:
         if self._is_closed:
             connection.close()
             process.process.kill()
+            await _end_of(process.process)
             return
         self._processes.add(process)
         self._on_started(process, connection)

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -131,6 +132,51 @@ def test_a_zygote_that_was_killed_takes_its_executors_along_and_is_replaced(tmp_
             assert (await ask(pool, "SELECT 1")).report.rows == 1
 
     asyncio.run(scene())
+
+
+def test_a_zygote_that_starts_again_is_asked_once_for_each_executor(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+
+    async def scene() -> None:
+        launcher = ZygoteLauncher(options)
+        async with opened(launcher, options) as pool:
+            os.kill(launcher.zygote_pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while pool.executor_count:  # noqa: ASYNC110 - nothing tells when its end is known
+                    await asyncio.sleep(0.01)
+                await asyncio.gather(*(ask(pool, "SELECT 1") for _ in range(2)))
+                while launcher._asked or pool._starting:  # noqa: ASYNC110 - nothing tells when the last one is there
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+
+
+def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = options_in(tmp_path)
+    receive = socket.recv_fds
+    lost: list[int] = []
+
+    def receive_one(*arguments: Any) -> tuple[bytes, list[int], int, Any]:
+        """Receive as the system does where one more descriptor can be had (cmsg(3), MSG_CTRUNC)."""
+        data, descriptors, flags, address = receive(*arguments)
+        if len(descriptors) == 2 and not lost:
+            lost.append(descriptors.pop())
+            os.close(lost[0])
+        return data, descriptors, flags, address
+
+    async def scene() -> None:
+        async with opened(ZygoteLauncher(options), options) as pool:
+            monkeypatch.setattr(processes.socket, "recv_fds", receive_one)
+            for _ in range(3):
+                with pytest.raises(ResourcesExhausted):
+                    await ask(pool, BOMB)
+            assert (await ask(pool, "SELECT 1")).report.rows == 1
+            assert lost
+
+    asyncio.run(scene())
+    assert "may open no more files" in caplog.text
 
 
 def test_an_executor_that_was_killed_fails_its_statement_alone(tmp_path: Path) -> None:

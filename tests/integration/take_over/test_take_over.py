@@ -22,7 +22,7 @@ from micromegas_jupyter.assembly.take_over import TakeOverListener, find_take_ov
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from micromegas_jupyter.assembly.take_over import Taken, TakeOverKey
 
@@ -109,6 +109,13 @@ def take(key: TakeOverKey) -> Taken:
         else:
             assert taken is not None
             return taken
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -294,6 +301,45 @@ def test_a_server_that_hands_over_otherwise_is_left_alone(answer: bytes) -> None
             take_over(key)
 
         answering.join()
+
+
+def test_a_process_that_the_server_started_gets_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    on_taken = threading.Event()
+    with listening(on_taken=on_taken) as (_, key, _reserved):
+        program = Path(__file__).with_name("succeeding_child.py")
+        port = key.name.rpartition("-")[2].removesuffix(".sock")
+        done = subprocess.run(
+            [sys.executable, str(program), HOST, port],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_SECONDS,
+        )
+
+    assert "ServerUnavailable" in done.stderr
+    assert not on_taken.is_set()
+    assert "a process that this server started" in caplog.text
+
+
+def test_a_successor_that_does_not_hear_the_last_word_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    on_taken = threading.Event()
+    with (
+        listening(on_taken=on_taken) as (_, key, _reserved),
+        caplog.at_level("WARNING"),
+        _connect(key) as connection,
+    ):
+        connection.send(b'{"do": "take"}')
+        _, descriptors, _, _ = socket.recv_fds(connection, 1024, 8)
+        for each in descriptors:
+            os.close(each)
+        connection.shutdown(socket.SHUT_RD)  # as at its end
+        connection.send(b'{"do": "serving"}')
+
+        wait_for(lambda: "did not serve" in caplog.text)
+
+        assert not on_taken.is_set()
+        take(key).close()
 
 
 def test_a_file_that_a_killed_server_left_is_replaced(running: Running) -> None:
