@@ -6,13 +6,11 @@ Which type a placeholder has, only the plan knows (`parameter_types`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, place_of
 from micromegas_jupyter.errors import InvalidStatement
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _MOST_PLACEHOLDERS = 1000
 _LONGEST_POSITION = 4
@@ -66,7 +64,23 @@ class Placeholders:
         missing = [text for column, text in zip(self.columns, self.written, strict=True) if column not in names]
         if missing:
             raise missing_parameter(missing)
-        return {_bound_name(name): parameters.column(index)[0] for index, name in enumerate(names)}
+        return {_bound_name(name): _bindable(parameters.column(index)[0], name) for index, name in enumerate(names)}
+
+
+def _bindable(value: pa.Scalar, name: str) -> pa.Scalar:
+    """Return a value as DataFusion can take it: pyarrow 23 fails on nulls where it expects lists."""
+    if not pa.types.is_nested(value.type):
+        return value
+    if not value.is_valid:
+        return pa.scalar(None, pa.null())
+    try:
+        pa.array([value], value.type)
+    except (SystemError, TypeError):
+        raise InvalidStatement(
+            f"The value {_shown(name)} holds a null in place of a list of a fixed size.",
+            remedy="Send lists of any size instead.",
+        ) from None
+    return value
 
 
 def missing_parameter(written: list[str]) -> InvalidStatement:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest
 from micromegas_jupyter.lakehouse.files import make_private_folder, name_once, rename_durably, storage_errors
 from micromegas_jupyter.lakehouse.segment_writer import COMPRESSION
 from micromegas_jupyter.lakehouse.segments import TEMPORARY_SUFFIX
@@ -31,6 +31,7 @@ def write_errors() -> Iterator[None]:
 
     Raises:
         ResourcesExhausted: There is no room.
+        UnsupportedRequest: Parquet cannot hold these rows.
         Unavailable: Anything else.
     """
     try:
@@ -42,6 +43,11 @@ def write_errors() -> Iterator[None]:
             raise ResourcesExhausted(
                 "There is no room for the rows: the server's storage is full.",
                 remedy="Tell the server's administrator, and send them again later. None of them was stored.",
+            ) from error
+        if isinstance(cause, pa.ArrowNotImplementedError):
+            raise UnsupportedRequest(
+                "These rows cannot be stored: Parquet cannot hold nulls in place of lists of a fixed size.",
+                remedy="Send lists of any size instead.",
             ) from error
         raise
 
@@ -75,6 +81,7 @@ class StreamedFile:
 
         Raises:
             ResourcesExhausted: There is no room for them.
+            UnsupportedRequest: Parquet cannot hold them.
             Unavailable: They cannot be written.
         """
         self._waiting.append(batch)

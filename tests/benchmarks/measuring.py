@@ -97,7 +97,8 @@ class Bench:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        return Cost(**json.loads(done.stdout.splitlines()[-1]))  # DuckDB shows how far it is before that
+        # DuckDB shows how far it is before that, on the same line
+        return Cost(**json.loads(done.stdout[done.stdout.rindex("{") :]))
 
     def compare(self, statements: dict[str, str], *, tries: int) -> tuple[dict[str, Cost], dict[str, pd.DataFrame]]:
         """Run the statement of each way in turn, `tries` times over; return the medians and the last frames.

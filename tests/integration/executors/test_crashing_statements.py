@@ -51,7 +51,7 @@ def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
 ) -> None:
     sql = (CRASHING | GROWING)[name]
 
-    answers = [attacker.run(sql) for _ in range(20 if pytestconfig.getoption("--long") else 2)]
+    answers = [attacker.run(sql) for _ in range(20 if pytestconfig.getoption("--long") else 1)]
     others.wait_for_all()
 
     assert not others.failures, others.report

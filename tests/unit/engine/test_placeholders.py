@@ -101,3 +101,20 @@ def test_a_column_is_counted_in_the_statement_as_it_was_sent() -> None:
     assert found.sql == "SELECT $1,\n  $2, $3, nope"
     assert found.original_column(2, 11) == 9
     assert found.original_column(1, 8) == 8
+
+
+def test_a_null_of_a_nested_type_is_bound_as_null() -> None:
+    pair = pa.list_(pa.int8(), 2)
+    row = pa.record_batch({"0": pa.array([None], pair), "1": pa.array([[1, 2]], pair)})
+
+    values = find_placeholders(scan("SELECT $1, $2")).bind(row)
+
+    assert [value.as_py() for value in values.values()] == [None, [1, 2]]
+    assert pa.types.is_null(next(iter(values.values())).type)
+
+
+def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid() -> None:
+    row = pa.record_batch({"0": pa.array([[None]], pa.list_(pa.list_(pa.int8(), 2)))})
+
+    with pytest.raises(InvalidStatement, match="fixed size"):
+        find_placeholders(scan("SELECT $1")).bind(row)

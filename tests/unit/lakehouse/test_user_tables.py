@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.contracts import WriteMode, WriteRequest
-from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UnsupportedRequest, UsageError
 from micromegas_jupyter.lakehouse import Lake, user_tables
 from micromegas_jupyter.lakehouse import ingest as lake_ingest
 from micromegas_jupyter.lakehouse.user_columns import check_fits, convert_rows, stored_schema
@@ -191,3 +191,12 @@ def test_too_many_columns_are_refused() -> None:
 
 def test_the_bound_on_tables_is_the_documented_one() -> None:
     assert user_tables.MAX_TABLES == 1000
+
+
+def test_rows_that_parquet_cannot_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    rows = pa.record_batch({"pair": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int8(), 2))})
+
+    with pytest.raises(UnsupportedRequest, match="lists of a fixed size"):
+        _create(tmp_path, "pairs", rows)
+
+    assert [table.name for table in UserTables(tmp_path).list()] == []
