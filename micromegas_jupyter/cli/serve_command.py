@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.assembly import ServeOptions, ServerStack
-    from micromegas_jupyter.executors.zygote import hide_memory
+    from micromegas_jupyter.executors.process_limits import hide_memory
 
     hide_memory()
     stack = ServerStack(

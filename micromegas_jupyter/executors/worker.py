@@ -28,10 +28,9 @@ from micromegas_jupyter.engine.denials import check_match
 from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.process_limits import limit_process
 from micromegas_jupyter.executors.requests import Output, decode_statement
-from micromegas_jupyter.executors.settings import STACK_BYTES
 from micromegas_jupyter.executors.uploads import UploadStream
-from micromegas_jupyter.executors.zygote import hide_memory
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.telemetry.descriptions import with_remarks
@@ -411,30 +410,6 @@ class _MemoryMeter:
 def _kilobytes(text: bytes, name: bytes) -> int:
     start = text.find(name)
     return 0 if start < 0 else int(text[start + len(name) : text.index(b"kB", start)]) * 1024
-
-
-def limit_process(options: WorkerOptions) -> None:
-    """Limit what this process may take: memory, stack, no core dumps; first in line when the machine runs out."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    def limit(what: int, value: int) -> None:
-        highest = resource.getrlimit(what)[1]
-        wanted = value if highest == resource.RLIM_INFINITY else min(value, highest)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(what, (wanted, highest if what == resource.RLIMIT_STACK else wanted))
-
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_STACK, STACK_BYTES)
-    if options.data_limit_bytes is not None:
-        limit(resource.RLIMIT_DATA, options.data_limit_bytes)
-    hide_memory(is_hidden=False)  # a hidden process may not write its own files of /proc
-    try:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-    finally:
-        hide_memory()
 
 
 def use_own_folder(options: WorkerOptions) -> Path:

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from micromegas_jupyter.executors.process_limits import hide_memory
 from micromegas_jupyter.executors.settings import WorkerOptions
 
 VARIABLES: Final = {
@@ -31,7 +32,6 @@ VARIABLES: Final = {
 }
 FORK: Final = b"F"
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _MAX_ERROR_BYTES: Final = 2048
 
@@ -156,12 +156,6 @@ class Zygote:
                     error=_last_words(folder / self._worker.STANDARD_ERROR),
                 )
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def hide_memory(*, is_hidden: bool = True) -> None:
-    """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def _thread_count() -> int:
