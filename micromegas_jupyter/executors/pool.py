@@ -209,8 +209,7 @@ class Pool:
         """
         if executor.is_gone:
             return
-        is_worn = executor.is_reniced or private_bytes > _RETIRE_BYTES or executor.has_unread
-        if is_worn or len(self._idle) >= self.settings.max_idle_executors:
+        if executor.is_reniced or private_bytes > _RETIRE_BYTES or executor.has_unread:
             self.discard(executor)
         else:
             self._put_idle(executor)
@@ -245,7 +244,10 @@ class Pool:
             if not turn.done():
                 turn.set_result(executor)
                 return
-        self._idle.append(executor)
+        if len(self._idle) >= max(self.settings.max_idle_executors, self.settings.spare_executors):
+            executor.kill()
+        else:
+            self._idle.append(executor)
 
     # Processes.
 
