@@ -37,7 +37,8 @@ from tests.fakes.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.executors.pool import Executor, Pool
+    from micromegas_jupyter.executors.executor import Executor
+    from micromegas_jupyter.executors.pool import Pool
 
 ANN, BOB = ("none", "ann"), ("none", "bob")
 SETTINGS = IngestSettings()
