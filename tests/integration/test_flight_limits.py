@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import TYPE_CHECKING
+
 import grpc
 import pytest
 
@@ -10,6 +13,7 @@ from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from tests.integration.flight_harness import (
     BOB,
+    DEADLINE_SECONDS,
     FLIGHT,
     HUGE,
     LARGE,
@@ -20,6 +24,11 @@ from tests.integration.flight_harness import (
     running_server,
     ticket_bytes,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from micromegas_jupyter.contracts import TableSnapshot
 
 pytestmark = pytest.mark.integration
 
@@ -39,6 +48,36 @@ def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None
         assert "longer than the 0.5 s" in answer.text
         flight.wait_until_quiet()
         _check_alive(flight)
+
+
+class HangingTables:
+    """Tables that can be listed until storage hangs."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self.may_go_on = threading.Event()
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        if self.hangs:
+            self.may_go_on.wait(DEADLINE_SECONDS)
+        return []
+
+
+def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others() -> None:
+    tables = HangingTables()
+    with running_server(tables=tables, pool={"statement_timeout_seconds": 1.0, "max_ended_per_caller": 1}) as flight:
+        before = flight.query(NUMBERS)
+        tables.hangs = True
+        reading = flight.query("SELECT * FROM anything")
+        others = flight.query("SELECT 1 AS n")
+        ended = _value(flight, "statements_ended_total", cause="deadline")
+        tables.hangs = False
+        tables.may_go_on.set()
+        afterwards = flight.query(NUMBERS)
+
+    assert reading.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert {answer.code for answer in (before, others, afterwards)} == {grpc.StatusCode.OK}
+    assert ended == 0
 
 
 def test_rows_come_up_to_the_limit() -> None:
