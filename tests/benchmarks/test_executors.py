@@ -275,7 +275,7 @@ def test_small_statements_of_eight_clients(  # noqa: PLR0917
     is_adbc: bool,
     pytestconfig: pytest.Config,
 ) -> None:
-    rounds, seconds = (16, 3.0) if pytestconfig.getoption("--long") else (4, 1.0)
+    rounds, seconds = (16, 3.0) if pytestconfig.getoption("--long") else (2, 0.5)
     # pyarrow's server speaks Flight, not Flight SQL.
     servers = versions if is_adbc else versions | {PEER: peer}
     rates, cpu = Rounds(), Rounds()
@@ -428,7 +428,7 @@ def wait_until_quiet(served: Served) -> None:
 def test_small_statements_beside_sixteen_heavy_clients(
     versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
 ) -> None:
-    rounds, seconds = (12, 10.0) if pytestconfig.getoption("--long") else (3, 5.0)
+    rounds, seconds = (12, 10.0) if pytestconfig.getoption("--long") else (1, 3.0)
     statements = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
     heavy_rates, heavy_cpu = Rounds(), Rounds()
     outcomes: dict[str, Counter[str]] = {name: Counter() for name in versions}
@@ -527,7 +527,7 @@ def _rows_a_second(served: Served, key: str, seconds: float) -> tuple[float, flo
 def test_a_heavy_statement_beside_hour_long_ones(
     versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
 ) -> None:
-    seconds = 60.0 if pytestconfig.getoption("--long") else 15.0
+    seconds = 60.0 if pytestconfig.getoption("--long") else 5.0
     lines = [f"rows of a heavy statement beside {HOURS} of another caller that take hours, for {seconds:.0f} s"]
     for name, served in versions.items():
         wait_until_quiet(served)

@@ -40,7 +40,13 @@ def check_told(server: ServerProcess, sql: str, answers: list[Answer]) -> None:
     assert all(line["error"] for line in lines)
 
 
-@pytest.mark.parametrize("name", [*CRASHING, *GROWING])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "name" in metafunc.fixturenames:
+        # Those that grow run in `test_statements_that_grow_at_once…` anyway.
+        is_long = metafunc.config.getoption("--long")
+        metafunc.parametrize("name", [*CRASHING, *GROWING] if is_long else [*CRASHING])
+
+
 def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
     server: ServerProcess,
     others: SmallStatements,
