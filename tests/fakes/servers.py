@@ -114,7 +114,7 @@ def build_pool(
         settings: Fields of `PoolSettings`.
     """
     options = WorkerOptions(**{"lake": None, "denials_file": None, "spill_directory": "", **(worker or {})})
-    pool_settings = PoolSettings(**{"max_executors": 8, "spare_executors": 1, "processors": 1, **settings})
+    pool_settings = PoolSettings(**{"max_executors": 8, "spare_executors": 1, "processors": 2, **settings})
     unused = _UNUSED[options] if lasts else []
     launcher: ZygoteLauncher | SpawnLauncher
     if unused:

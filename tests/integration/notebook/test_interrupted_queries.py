@@ -34,7 +34,7 @@ SHAPES = {
     "an aggregate": f"SELECT max(value * 2) FROM {ENDLESS}",
     "groups": f"SELECT value % 1000 AS k, sum(value) FROM {ENDLESS} GROUP BY k",
     "distinct values": f"SELECT count(DISTINCT value % 100000) FROM {ENDLESS}",
-    "a join": f"SELECT count(*) FROM {ENDLESS} AS s JOIN events AS e ON e.n = s.value % 100000",
+    "a join": f"SELECT count(*) FROM events AS e JOIN {ENDLESS} AS s ON e.n = s.value % 100000",
     # Of few rows: the engine goes on with a large one, and would keep this process busy beside all later tests.
     "a cross join": f"SELECT count(*) FROM {FEW} AS a, {FEW} AS b, {FEW} AS c WHERE a.n + b.n + c.n < 0",
     "a window": f"SELECT sum(value) OVER (ORDER BY value) FROM {ENDLESS}",
