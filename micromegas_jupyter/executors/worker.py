@@ -47,6 +47,7 @@ STANDARD_ERROR: Final = "stderr"
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 0.05
+_FLUSHER_STACK_BYTES: Final = 256 * 1024
 _MIB: Final = 1024 * 1024
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
@@ -117,9 +118,11 @@ class Worker:
         self._received = bytearray()
         self._held: list[Any] = []
         self._size = _ResultSize(Output())
-        self._is_computing = False
+        # Held by the main thread except while the engine computes: only then may `_flush_late_rows` touch what is held.
+        self._sending = threading.Lock()
+        self._sending.acquire()
         if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, self._flush_on_timer)
+            self._start_flusher()
 
     def serve(self) -> None:
         """Answer until the front is gone."""
@@ -242,26 +245,41 @@ class Worker:
         self._flush()
 
     def _next(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-        self._is_computing = True
+        self._sending.release()
         try:
             return next(batches, None)
         finally:
-            self._is_computing = False
+            self._sending.acquire()
+
+    def _start_flusher(self) -> None:
+        """Start the thread that sends rows which wait for more rows, while the main thread is in the engine.
+
+        The timer's signal reaches it through the wakeup descriptor at once; the engine looks for signals once a second.
+        """
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        usual = threading.stack_size(_FLUSHER_STACK_BYTES)
+        threading.Thread(target=self._flush_late_rows, args=(woken,), daemon=True).start()
+        threading.stack_size(usual)
+
+    def _flush_late_rows(self, woken: int) -> None:
+        while os.read(woken, 4096):
+            if self._sending.acquire(blocking=False):
+                with contextlib.suppress(OSError):  # the front is gone: the main thread finds out
+                    self._flush()
+                self._sending.release()
 
     def _start_flush_timer(self) -> None:
         """A small result goes in one message with its end; but first rows that wait for more rows do not wait long."""
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, _FLUSH_SECONDS, _FLUSH_SECONDS)
 
-    def _flush_on_timer(self, *_: object) -> None:
-        # The handler may interrupt this thread anywhere; only while the engine computes is no message half sent. The
-        # engine looks for signals once a second.
-        if self._is_computing and self._held:
-            self._flush()
-
     def _flush(self) -> None:
         pieces, self._held = self._held, []
-        protocol.send_pieces(self._front, pieces)
+        if pieces:
+            protocol.send_pieces(self._front, pieces)
 
     def _list(self, caller: AuthContext) -> bytes:
         tables = [

@@ -25,8 +25,10 @@ from tests.integration.flight_harness import (
     FlightHarness,
     Metadata,
     action_bytes,
+    decode_rows,
     descriptor_bytes,
     prepare,
+    running_server,
     ticket_bytes,
 )
 
@@ -205,3 +207,16 @@ def test_pyarrow_cancels_a_flight(flight: FlightHarness) -> None:
             reader.read_chunk()
 
     assert messages.CancelFlightInfoResult.FromString(result.body.to_pybytes()).status == CANCELLED
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_first_rows_come_while_the_rest_holds_every_partition(processors: int) -> None:
+    # The engine then has neither its main thread nor a worker left that would look for signals.
+    with running_server(pool={"processors": processors}) as flight:
+        call = flight.read(WAITING)
+
+        rows = decode_rows([next(call), next(call)])
+
+        assert rows.to_pydict() == {"n": [1, 2, 3]}
+        call.cancel()
+        flight.wait_until_quiet()

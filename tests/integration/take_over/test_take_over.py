@@ -359,8 +359,8 @@ def test_a_server_that_was_taken_over_leaves_its_successors_file(running: Runnin
         listener = TakeOverListener(running.key, taken.sockets, lambda: None)
         listener.start()
 
-        running.go_on()
         assert running.say_next() == "taken"
+        running.go_on()
         assert running.say_next() == "stopped"
 
         take(running.key).close()
