@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.output import print_rows
 from micromegas_jupyter.cli.serve_command import (
+    StopSignal,
     add_listening_arguments,
     check_listening_arguments,
     print_ready,
-    stop_event,
 )
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 from micromegas_jupyter.settings import LOOPBACK_HOSTS
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
             key="demo",
             remedy="Install it with: pip install 'micromegas_jupyter[demo]'.",
         ) from None
-    stop = stop_event()
+    stop = StopSignal()
     with DemoStack(host=arguments.host, port=arguments.port) as stack:
         _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
         _say("telemetry", "recording this machine's own logs and load")

@@ -8,8 +8,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _HIGHEST_PORT = 65535
 _SHOWN_ISSUERS = 5
 _LONGEST_DRAIN_SECONDS = 3600
+_LOOK_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -161,7 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         environ=environ,
     )
-    stop = stop_event(again=lambda: os._exit(1))  # executors end with this process
+    stop = StopSignal(again=lambda: os._exit(1))  # executors end with this process
     stack.on_taken = stop.set
     with stack:
         _reload_on_hangup(stack)
@@ -180,18 +183,38 @@ def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: st
     print(json.dumps({"uri": uri, "issuer": issuer, "client_id": client_id, "http": http}), flush=True)
 
 
-def stop_event(*, again: Callable[[], None] | None = None) -> threading.Event:
-    """Return an event that SIGINT and SIGTERM set; when one of them comes again, `again` is called."""
-    event = threading.Event()
+class StopSignal:
+    """Set by SIGINT, SIGTERM or `set`.
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if event.is_set() and again is not None:
-            again()
-        event.set()
+    No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return event
+    Args:
+        again: Called when a signal comes once more.
+    """
+
+    def __init__(self, *, again: Callable[[], None] | None = None) -> None:
+        self._again = again
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._is_set = False
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def set(self) -> None:
+        """End `wait`; for any thread."""
+        self._is_set = True
+        self._wakes.put(None)
+
+    def wait(self) -> None:
+        """Return when it is set."""
+        while not self._is_set:
+            # A signal that comes a moment before the wait is noticed after it only.
+            with suppress(Empty):
+                self._wakes.get(timeout=_LOOK_SECONDS)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_set and self._again is not None:
+            self._again()
+        self.set()
 
 
 def _address(text: str) -> str:

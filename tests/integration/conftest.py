@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,3 +26,10 @@ def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightHarness]:
 
     with running_server(tables=example_tables(tmp_path_factory.mktemp("tables"))) as harness:
         yield harness
+
+
+@pytest.fixture
+def runtime_folder(shared_temporary_folder: Path) -> Iterator[Path]:
+    """A private folder whose path leaves room for a socket's name: the system takes 107 bytes in all."""
+    with tempfile.TemporaryDirectory(dir=shared_temporary_folder) as folder:
+        yield Path(folder)

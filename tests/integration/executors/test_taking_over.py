@@ -28,7 +28,7 @@ _COMMAND = (sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--disable-
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder / "run")}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str((folder / "run").resolve())}
     with (folder / "log").open("a") as log:
         process = subprocess.Popen(
             [*_COMMAND, "--lake", str(folder / "lake"), *options],
@@ -48,8 +48,8 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "run").mkdir(mode=0o700)
+def folder(tmp_path: Path, runtime_folder: Path) -> Path:
+    (tmp_path / "run").symlink_to(runtime_folder)
     return tmp_path
 
 

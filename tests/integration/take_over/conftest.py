@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
+def servers(tmp_path: Path, runtime_folder: Path) -> Iterator[Servers]:
     with ExitStack() as stack:
-        yield Servers(tmp_path, stack)
+        yield Servers(tmp_path, runtime_folder, stack)

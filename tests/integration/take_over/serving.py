@@ -40,10 +40,10 @@ class Server:
 class Servers:
     """Starts servers over one lake; they end with the stack."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, runtime_folder: Path, stack: ExitStack) -> None:
         self._folder = folder
+        self._runtime_folder = runtime_folder
         self._stack = stack
-        (folder / "run").mkdir(mode=0o700)
 
     def start(self, *options: str, keeps_log: bool = False) -> Server:
         lake = str(self._folder / "lake")
@@ -51,7 +51,7 @@ class Servers:
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
         process = subprocess.Popen(
             [*command, "--no-telemetry", "--ready-json", *options],
-            env={**variables, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(self._folder / "run")},
+            env={**variables, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(self._runtime_folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if keeps_log else subprocess.DEVNULL,
             text=True,
