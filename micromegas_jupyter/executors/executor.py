@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
-_SOCKET_BUFFER_BYTES: Final = 1024 * 1024
 _LEAVE_SECONDS: Final = 5.0
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
@@ -75,7 +74,6 @@ class Executor:
         self._readable: asyncio.Future[None] | None = None
         self._is_watched = False
         connection.setblocking(False)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
 
     @property
     def has_unread(self) -> bool:
