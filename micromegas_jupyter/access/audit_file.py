@@ -18,6 +18,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.access")
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_WAITING: Final = 10_000
+_GATHER_SECONDS: Final = 0.02
 _CLOSE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 
@@ -56,11 +57,13 @@ class AuditFileHandler(logging.Handler):
             self.handleError(record)
             return
         with self._condition:
+            is_first = not self._waiting
             if len(self._waiting) >= _MAX_WAITING:
                 self._left_out += 1
             else:
                 self._waiting.append(line)
-            self._condition.notify()
+            if is_first:
+                self._condition.notify()
 
     def close(self) -> None:
         """Write what is queued, within five seconds, and close the file. May be called twice."""
@@ -75,6 +78,8 @@ class AuditFileHandler(logging.Handler):
             with self._condition:
                 while not self._waiting and not self._left_out and not self._is_closing:
                     self._condition.wait()
+                # To wake this thread for each line would cost a busy server more than the line.
+                self._condition.wait_for(lambda: self._is_closing, _GATHER_SECONDS)
                 lines, self._waiting = self._waiting, []
                 left_out, self._left_out = self._left_out, 0
                 is_last = self._is_closing
