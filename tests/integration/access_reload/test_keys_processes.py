@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -48,6 +49,20 @@ def test_a_key_is_made_used_and_revoked(path: Path) -> None:
     assert key not in made.stderr + listed.stdout + listed.stderr + revoked.stdout + revoked.stderr
     assert (revoked.returncode, revoked.stdout) == (0, "")
     assert ApiKeyValidator(KeyFile(path).load()).cached_context(key) is None
+
+
+def test_the_list_is_json_on_request_and_an_id_revokes_one_key(path: Path) -> None:
+    for options in (("--scope", "ingest", "--scope", "read"), ("--role", "analyst")):
+        run(path, "create", "report", *options)
+    first, second = json.loads(run(path, "list", "--json").stdout)
+
+    revoked = run(path, "revoke", first["id"])
+    states = [key["state"] for key in json.loads(run(path, "list", "--json").stdout)]
+
+    assert revoked.returncode == 0
+    assert {key["name"] for key in (first, second)} == {"report"}
+    assert (sorted(first["scopes"]), second["roles"]) == (["ingest", "read"], ["analyst"])
+    assert states == ["revoked", "valid"]
 
 
 def test_what_cannot_be_done_is_a_usage_error_on_standard_error(path: Path) -> None:

@@ -137,6 +137,13 @@ def test_dictionaries_are_kept_where_they_are_asked_for(engine_server: FlightHar
     assert table.schema.field("word").type == pa.dictionary(pa.int32(), pa.string())
 
 
+def test_columns_of_a_frame_are_arrows_on_request(alice: FlightSQLClient) -> None:
+    frame = alice.query("SELECT 1 AS n, CAST(NULL AS BIGINT) AS missing", dtype_backend="pyarrow")
+
+    assert [str(dtype) for dtype in frame.dtypes] == ["int64[pyarrow]", "int64[pyarrow]"]
+    assert frame["missing"].isna().tolist() == [True]
+
+
 def test_a_wrong_statement_is_explained_by_the_engine(alice: FlightSQLClient) -> None:
     with pytest.raises(InvalidStatement) as caught:
         alice.query("SELECT no_such FROM (VALUES (1)) AS t(target)")

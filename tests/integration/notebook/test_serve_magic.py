@@ -103,6 +103,14 @@ def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Pa
     assert stopped.startswith("The local server has ended. Later cells use ")
 
 
+def test_a_lake_is_served(kernel: AttendedKernel, tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+
+    said(kernel, f"%micromegas_serve --lake {tmp_path / 'lake'}")
+
+    assert int(count(kernel, "log_entries")) >= 0
+
+
 def test_a_killed_kernel_takes_its_server_along_and_leaves_that_of_another(
     kernel: AttendedKernel, folder: Path, tmp_path: Path
 ) -> None:

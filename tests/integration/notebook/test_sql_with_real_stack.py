@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tests.integration.notebook.kernels import run_unattended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +103,87 @@ def shown_text(run: object, cell: int) -> str:
     """Return the text of a cell's last output."""
     last = run.outputs(cell)[-1]  # type: ignore[attr-defined]
     return last.text if last.output_type == "stream" else last.data["text/plain"]
+
+
+def test_a_plot_a_range_arrows_types_tables_and_a_service_account_by_options(stack: DemoStack) -> None:
+    run = run_unattended(
+        LOAD,
+        "%micromegas_login --service-account",
+        "%micromegas_whoami",
+        "%%sql --plot\nSELECT to_timestamp(value) AS time, value AS load FROM generate_series(1, 50)",
+        "old = %sql --begin 2020-01-01T00:00:00Z --end 2020-01-02T00:00:00Z --format pandas SELECT 1 FROM log_entries",
+        "typed = %sql --dtype pyarrow --format pandas SELECT 1 AS one\nprint(typed.dtypes['one'], len(old))",
+        "%micromegas_tables log_entries --count",
+        "%env MICROMEGAS_RESULT_ROWS=0",
+        "%sql SELECT value FROM generate_series(1, 100)",
+        "%micromegas_queries --all",
+    )
+
+    assert run.stopped_by is None
+    assert stack.service_environment()["MICROMEGAS_OIDC_CLIENT_ID"] in shown_text(run, 2)
+    assert any(
+        "data:image/svg+xml" in output.data.get("text/html", "") for output in run.outputs(3) if "data" in output
+    )
+    assert run.outputs(5)[-1].text == "int64[pyarrow] 0\n"
+    assert re.search(r"log_entries.*\btarget\b", shown_text(run, 6), flags=re.DOTALL)
+    assert "<script" not in run.outputs(8)[-1].data["text/html"]
+    assert "generate_series(1, 100)" in shown_text(run, 9)
+
+
+def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    service = stack.service_environment()
+    monkeypatch.delenv("MICROMEGAS_OIDC_CLIENT_SECRET")
+    for name in ("ANALYTICS_URI", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_AUDIENCE"):
+        monkeypatch.delenv(f"MICROMEGAS_{name}")
+    secret = tmp_path / "secret"
+    secret.write_text(service["MICROMEGAS_OIDC_CLIENT_SECRET"])
+    secret.chmod(0o600)
+    issuer = {"issuer": service["MICROMEGAS_OIDC_ISSUER"], "audience": service["MICROMEGAS_OIDC_AUDIENCE"]}
+    job = {
+        "uri": service["MICROMEGAS_ANALYTICS_URI"],
+        "client_id": service["MICROMEGAS_OIDC_CLIENT_ID"],
+        "issuers": [issuer],
+        "client_secret_file": str(secret),
+    }
+    profiles = {"job": job, "elsewhere": {"uri": "grpc://127.0.0.1:1"}}
+    (tmp_path / "config.json").write_text(json.dumps({"profiles": profiles, "default_profile": "elsewhere"}))
+    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+
+    run = run_unattended(
+        LOAD,
+        "%sql --profile job SELECT current_user() AS who",
+        "%micromegas_tables processes --profile job",
+        "%micromegas_connect --profile job --as there",
+        "%micromegas_tables processes --connection there",
+        "%sql --connection there SELECT current_user() AS who",
+        "%micromegas_doctor --profile job",
+        "%micromegas_logout --profile job",
+        "%micromegas_login --profile job --service-account",
+        "%micromegas_connect",
+    )
+
+    assert run.stopped_by is None
+    assert [service["MICROMEGAS_OIDC_CLIENT_ID"] in shown_text(run, cell) for cell in (1, 5)] == [True, True]
+    assert ["cpu_brand" in shown_text(run, cell) for cell in (2, 4)] == [True, True]
+    assert "✓ settings: profile job" in shown_text(run, 6)
+    assert shown_text(run, 7).startswith("There is no sign-in to end")
+    assert "job" in shown_text(run, 9)
+
+
+def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name() -> None:
+    run = run_unattended("%load_ext sql", LOAD, "%%micromegas_sql\nSELECT 1 AS one", "%sql --help")
+
+    assert run.outputs(1)[-1].text == "%%sql belongs to another extension; use %%micromegas_sql for this one.\n"
+    assert "one" in shown_text(run, 2)
+    assert "jupysql" in str(run.outputs(3))
+
+
+def test_the_extension_can_be_unloaded() -> None:
+    run = run_unattended(LOAD, "%unload_ext micromegas_jupyter", "%sql SELECT 1")
+
+    assert "UsageError" in str(run.outputs(2))
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,27 @@ def test_a_person_signs_in_while_a_query_waits_and_signs_out(
     assert "code=" not in everything
 
 
+def test_a_person_signs_in_by_options_with_less_scope(
+    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use({"MICROMEGAS_ANALYTICS_URI": stack.server.uri, "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    provider = f"--issuer {stack.provider.issuer} --client-id {stack.provider.client_id}"
+    with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
+        kernel.run(LOAD)
+        login = kernel.run(f'%micromegas_login --flow browser {provider} --scope "openid email"')
+        start_url = widget_states(login.messages)[-1]["start_url"]
+
+        def sign_in_when_the_query_waits(message: dict[str, Any]) -> None:
+            if "waiting for you to sign in" in message["content"].get("data", {}).get("text/plain", ""):
+                person.open(start_url)
+
+        kernel.run("%sql rows << SELECT 1 AS one", while_running=sign_in_when_the_query_waits)
+        shown = kernel.run("%micromegas_whoami").of("display_data")[0]["data"]["text/plain"]
+
+    assert "connected as alice@example.com, " in shown
+    assert "Alice Martin" not in shown
+
+
 def test_a_person_types_a_code_while_a_query_waits(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -128,6 +149,20 @@ def test_a_person_types_a_code_while_a_query_waits(
     assert query.of("update_display_data")[-1]["data"]["text/plain"].startswith("✓ 1 row in ")
     assert code["user_code"] not in saved
     assert not BEARER_TOKEN.search(saved)
+
+
+def test_a_kernel_over_ssh_is_offered_a_code(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+
+    with attended_kernel() as kernel:
+        kernel.run(LOAD)
+        shown = widget_states(kernel.run("%micromegas_login").messages)[-1]
+
+    assert shown["user_code"]
+    assert shown["start_url"].startswith(stack.provider.issuer)
 
 
 def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_notebook(

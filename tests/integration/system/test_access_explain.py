@@ -81,6 +81,23 @@ def test_json_has_the_outcome_and_each_step(environ, token):
     assert all(step["passed"] for step in found["steps"])
 
 
+def test_configuration_and_key_file_may_be_named_as_for_a_server(environ, token, tmp_path):
+    bare = {name: value for name, value in environ.items() if not name.startswith("MICROMEGAS_")}
+    config, keys = tmp_path / "access.json", tmp_path / "keys.json"
+    config.write_text(json.dumps({"oidc": json.loads(environ["MICROMEGAS_OIDC_CONFIG"])}))
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", "keys", "create", "robot", "--file", str(keys)]
+    key = subprocess.run(command, env=bare, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    results = [
+        explain("--access-config", str(config), environ=bare, text=token),
+        explain("--api-key-file", str(keys), environ=bare, text=key),
+        explain("--api-key-file", str(keys), environ=bare, text=token),
+    ]
+
+    assert [result.returncode for result in results] == [0, 0, 3], results
+    assert key.strip() not in results[1].stdout + results[1].stderr
+
+
 def test_a_token_on_the_command_line_is_refused_and_not_repeated(environ, token):
     result = explain(token, environ=environ)
 

@@ -19,7 +19,7 @@ from micromegas_jupyter import FlightSQLClient, assembly
 from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, Rejected
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, QueryError, Rejected
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -164,6 +164,37 @@ def test_a_table_that_a_role_does_not_show_does_not_exist(client_of):
         bob.query_arrow("SELECT * FROM nowhere")
 
     assert hidden.value.what == absent.value.what.replace("nowhere", "measures")
+
+
+def test_no_join_error_or_plan_tells_of_hidden_rows(client_of):
+    bob = client_of("bob")
+    hidden = "target LIKE 'micromegas_jupyter.%'"
+
+    for sql in (
+        f"SELECT count(*) AS n FROM processes LEFT JOIN log_entries ON true WHERE {hidden}",
+        f"WITH all_of_them AS (SELECT * FROM log_entries) SELECT count(*) AS n FROM all_of_them WHERE {hidden}",
+        f"SELECT count(1 / CASE WHEN {hidden} THEN 0 ELSE 1 END) * 0 AS n FROM log_entries",
+        f"SELECT count(*) AS n FROM log_entries WHERE {hidden} OR true AND {hidden}",
+    ):
+        assert bob.query_arrow(sql)["n"][0].as_py() == 0
+    for sql in ("EXPLAIN SELECT * FROM log_entries", "SHOW ALL", "SELECT * FROM information_schema.df_settings"):
+        with pytest.raises(QueryError):
+            bob.query_arrow(sql)
+
+
+def test_a_caller_is_told_their_own_rights_and_groups(client_of):
+    bob = client_of("bob")
+
+    told = {(row["kind"], row["name"]): row["value"] for row in bob.query_arrow("SHOW RIGHTS").to_pylist()}
+    tables = bob.query_arrow("SELECT name FROM my_rights() WHERE kind = 'table'")["name"].to_pylist()
+    who = (
+        "SELECT current_email() AS email, is_admin() AS is_admin, array_has(current_groups(), 'analysts') AS is_analyst"
+    )
+    (mine,) = bob.query_arrow(who).to_pylist()
+
+    assert (told["table", "log_entries"], told["table", "processes"]) == ("some rows", "all rows")
+    assert "measures" not in tables
+    assert mine == {"email": "bob@example.com", "is_admin": False, "is_analyst": True}
 
 
 def test_everybody_else_s_queries_are_hidden_without_roles(stack, person):

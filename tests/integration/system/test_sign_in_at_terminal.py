@@ -3,13 +3,16 @@
 import re
 import subprocess
 import sys
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from micromegas_jupyter import assembly
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from micromegas_jupyter.settings import Flow
+from tests.fakes.ports import free_port
 from tests.fakes.terminal import WAIT_SECONDS, ProgramAtTerminal
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -189,3 +192,53 @@ def test_login_takes_provider_and_application_as_options(stack, person, micromeg
     assert (unnamed.returncode, named.returncode) == (2, 3)
     assert "No identity provider is configured" in unnamed.stderr
     assert f"Nobody can sign in at {issuer} from here." in named.stderr
+
+
+def test_login_asks_for_the_scope_and_the_audience_that_are_named(stack, over_ssh):
+    options = ("--scope", "openid email", "--audience", "lake")
+    terminal = at_terminal("login", "--flow", "paste", *options, environ=over_ssh)
+
+    asked = parse_qs(urlsplit(terminal.wait_for(r"Open (\S+) in a browser")[1]).query)
+    terminal.interrupt()
+    terminal.output()
+
+    assert (asked["scope"], asked["audience"]) == (["openid email"], ["lake"])
+
+
+def test_logout_can_end_the_session_at_the_provider_in_the_persons_browser(stack, over_ssh, own_browser, tmp_path):
+    del over_ssh["SSH_CONNECTION"]
+    at_terminal("login", environ={**over_ssh, "BROWSER": own_browser}).output()
+    opened, recorder = tmp_path / "opened", tmp_path / "recorder"
+    recorder.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    recorder.chmod(0o755)
+
+    output, exit_code = at_terminal("logout", "--end-session", environ={**over_ssh, "BROWSER": str(recorder)}).output()
+    wait_until(opened.exists, "the browser is told what to open")
+
+    assert (exit_code, "refresh token revoked" in output) == (0, True)
+    assert opened.read_text().startswith("http://127.0.0.1:")
+    assert "id_token_hint" not in opened.read_text()
+
+
+def test_a_named_flow_is_remembered_and_auto_forgets_it(stack, over_ssh, own_browser, tmp_path):
+    del over_ssh["SSH_CONNECTION"]
+    remembered = []
+    for flow in ("browser", "auto"):
+        at_terminal("login", "--flow", flow, environ={**over_ssh, "BROWSER": own_browser}).output()
+        choices = tmp_path / "config" / "choices.json"
+        remembered.append("browser" in choices.read_text() if choices.exists() else False)
+
+    assert remembered == [True, False]
+
+
+def test_the_redirect_address_that_is_set_is_the_one_that_is_listened_at(stack, over_ssh):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/callback"
+    terminal = at_terminal("login", "--flow", "browser", environ={**over_ssh, "MICROMEGAS_OIDC_REDIRECT_URI": address})
+
+    shown = terminal.wait_for(r"open (http://127\.0\.0\.1:\d+/start/\S+)")[1]
+    sign_in(shown)
+    output, exit_code = terminal.output()
+
+    assert urlsplit(shown).port == port
+    assert (exit_code, output.startswith("Signed in as Alice Martin")) == (0, True)

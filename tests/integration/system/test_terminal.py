@@ -53,7 +53,9 @@ def test_a_server_with_nothing_configured_does_not_start(micromegas, environ, tm
     assert "MICROMEGAS_OIDC_CONFIG" in result.stderr
 
 
-@pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--disable-auth"]])
+@pytest.mark.parametrize(
+    "options", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--disable-auth"], ["--http-host", "0.0.0.0"]]
+)
 def test_a_server_is_not_exposed_without_saying_so(micromegas, environ, tmp_path, options):
     result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), *options, environ=environ)
 

@@ -1,0 +1,280 @@
+"""`micromegas serve` as a process: each variable and each limit is read, counts, and is refused by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from micromegas_jupyter import FlightSQLClient
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.errors import DeadlineExceeded, Rejected, ResourcesExhausted, StatementRefused, UsageError
+from tests.contracts.guide_text import read_page, table_rows
+from tests.fakes.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 120
+COMMAND = [sys.executable, "-m", "micromegas_jupyter.cli"]
+# A CommandStatementQuery in Any, written by hand as docs/clients.md does it.
+_TYPE = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
+SELECT_1 = b"\x0a" + bytes([len(_TYPE)]) + _TYPE + b"\x12\x0a\x0a\x08SELECT 1"
+PLAIN_KEY = "a-plain-key-for-this-test-only"
+
+
+def _section(title: str) -> str:
+    return read_page("settings.md").partition(f"### {title}\n")[2].partition("\n### ")[0]
+
+
+def _names(cell: str) -> list[str]:
+    return re.findall(r"`(--[a-z-]+|MICROMEGAS_[A-Z_]+)`", cell)
+
+
+LIMITS = [names for row in table_rows(_section("Limits")) if (names := _names(row[0]) + _names(row[1]))]
+REMOVED = [(name, row[1]) for row in table_rows(_section("Removed settings")) for name in _names(row[0])]
+
+
+def _environ(**variables: str) -> dict[str, str]:
+    others = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "GRPC_VERBOSITY"))
+    }
+    return {**others, **variables}
+
+
+def _refused(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "serve", "--port", "0", "--disable-auth", "--lake", "/nowhere/at/all", *options],
+        env=_environ(**variables), capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def _running(log: Path, command: str, *options: str, **variables: str) -> Iterator[dict[str, Any]]:
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [*COMMAND, command, "--port", "0", "--ready-json", *options],
+            env=_environ(**variables), cwd=log.parent, stdout=subprocess.PIPE, stderr=stderr, text=True,
+        ) as server,
+    ):  # fmt: skip
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        try:
+            assert line, log.read_text()
+            yield json.loads(line)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(DEADLINE_SECONDS) == 0, log.read_text()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.mark.parametrize("names", LIMITS, ids=lambda names: names[0])
+def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(names: list[str]) -> None:
+    variable, *options = names
+
+    by_variable = _refused(**{variable: "x"})
+    by_option = [_refused(option, "y", **{variable: "x"}) for option in options]
+
+    for name, result in zip(names, [by_variable, *by_option], strict=True):
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"✗ {name} "), result.stderr
+        assert "CONF001" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "instead"), REMOVED, ids=[name for name, _ in REMOVED])
+def test_a_removed_setting_is_refused_with_what_replaced_it(name: str, instead: str) -> None:
+    result = _refused(name, "5") if name.startswith("--") else _refused(**{name: "5"})
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"{name} is no longer " in result.stderr
+    successors = [] if instead.startswith("nothing") else _names(instead)
+    assert not successors or any(successor in result.stderr for successor in successors)
+
+
+@pytest.mark.parametrize("name", ["AUDIENCE_GRANTS", "UNSTAMPED_AUDIENCE", "PUBLIC_VIEW_SETS"])
+def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(name: str) -> None:
+    result = _refused(**{f"MICROMEGAS_{name}": "x"})
+
+    assert result.returncode == 2
+    assert f"MICROMEGAS_{name}" in result.stderr
+
+
+def test_limits_count_by_variable_and_by_option(tmp_path: Path) -> None:
+    by_option = ("--query-timeout", "10", "--max-rows", "5", "--memory-mib", "2000", "--statement-memory-mib", "1600")
+    by_variable = {
+        "MICROMEGAS_SERVER_MAX_ROWS": "7",
+        "MICROMEGAS_SERVER_MAX_STATEMENT_BYTES": "200",
+        "MICROMEGAS_SERVER_MAX_INGEST_MIB": "1",
+    }
+    with (
+        _running(tmp_path / "log", "serve", "--disable-auth", "--no-telemetry", *by_option, **by_variable) as ready,
+        FlightSQLClient(ready["uri"]) as client,
+    ):
+        five = client.query("SELECT value FROM generate_series(1, 5)")
+        with pytest.raises(ResourcesExhausted, match="5 rows"):
+            client.query("SELECT value FROM generate_series(1, 6)")
+        with pytest.raises((StatementRefused, ResourcesExhausted, UsageError), match="200"):
+            client.query(f"SELECT '{'x' * 300}'")
+        with pytest.raises(DeadlineExceeded):
+            client.query("SELECT sum(sqrt(value)) FROM generate_series(1, 500000000000)")
+        with pytest.raises(ResourcesExhausted):
+            client.bulk_ingest("large", pa.table({"n": range(1_000_000)}), mode="create")
+
+    assert len(five) == 5
+
+
+def test_limits_of_places_temporary_files_tables_and_tickets_count(tmp_path: Path) -> None:
+    key = {"name": "robot", "key": PLAIN_KEY, "scopes": ["read", "ingest"]}
+    variables = {
+        "MICROMEGAS_API_KEYS": json.dumps([key]),
+        "MICROMEGAS_LEGACY_API_KEYS": "on",
+        "MICROMEGAS_SERVER_MAX_TABLES_PER_CALLER": "1",
+        "MICROMEGAS_SERVER_TICKET_LIFE_SECONDS": "1",
+    }
+    places = ("--max-queries", "1", "--queue-timeout", "5", "--spill-mib", "1")
+    bearer = flight.FlightCallOptions(
+        headers=[(b"authorization", f"Bearer {PLAIN_KEY}".encode())], timeout=DEADLINE_SECONDS
+    )
+    with (
+        _running(tmp_path / "log", "serve", "--no-telemetry", *places, **variables) as ready,
+        FlightSQLClient(ready["uri"], auth_provider=StaticTokenAuthProvider(PLAIN_KEY)) as client,
+        flight.connect(ready["uri"]) as raw,
+    ):
+        endless = "SELECT value FROM generate_series(1, 500000000000)"
+        with client.open_query(endless), pytest.raises(ResourcesExhausted):
+            client.query("SELECT 1")
+        with pytest.raises(ResourcesExhausted, match="disk"):
+            client.query("SELECT value * 7919 % 100003 AS n FROM generate_series(1, 100000000000) ORDER BY n")
+        table = pa.table({"n": [1]})
+        client.bulk_ingest("first", table, mode="create")
+        with pytest.raises(ResourcesExhausted):
+            client.bulk_ingest("second", table, mode="create")
+        ticket = raw.get_flight_info(flight.FlightDescriptor.for_command(SELECT_1), bearer).endpoints[0].ticket
+        wait_until(lambda: _is_refused(raw, ticket, bearer), "the ticket's end")
+
+
+def test_more_calls_at_once_than_the_limit_are_refused(tmp_path: Path) -> None:
+    options = ("--disable-auth", "--no-telemetry", "--no-http")
+    with (
+        _running(tmp_path / "log", "serve", *options, MICROMEGAS_SERVER_MAX_CALLS="1") as ready,
+        FlightSQLClient(ready["uri"]) as client,
+    ):
+        with client.open_query("SELECT value FROM generate_series(1, 500000000000)") as reader:
+            next(iter(reader))
+            with pytest.raises(ResourcesExhausted):
+                client.query("SELECT 1")
+        wait_until(lambda: _is_answered(client), "the place is free again")
+
+
+def _is_answered(client: FlightSQLClient) -> bool:
+    try:
+        return len(client.query("SELECT 1 AS one")) == 1
+    except ResourcesExhausted:
+        return False
+
+
+def _is_refused(raw: flight.FlightClient, ticket: flight.Ticket, options: flight.FlightCallOptions) -> bool:
+    try:
+        raw.do_get(ticket, options).read_all()
+    except pa.ArrowInvalid as error:
+        return "USE001" in str(error)
+    return False
+
+
+def test_variables_stand_in_for_the_options_of_a_server(tmp_path: Path) -> None:
+    variables = {
+        "MICROMEGAS_LAKE": str(tmp_path / "here"),
+        "MICROMEGAS_LOG_FORMAT": "json",
+        "MICROMEGAS_LOG_LEVEL": "warning",
+        "MICROMEGAS_AUDIT_LOG": str(tmp_path / "audit"),
+        "MICROMEGAS_QUERY_DENIALS_FILE": str(tmp_path / "denials.json"),
+    }
+    with (
+        _running(tmp_path / "log", "serve", "--disable-auth", **variables) as ready,
+        FlightSQLClient(ready["uri"]) as client,
+    ):
+        client.query("SELECT msg FROM deny_queries('client = ''nobody''', 'a test')")
+        wait_until(lambda: any("deny_queries" in line["sql"] for line in _lines(tmp_path / "audit")), "the audit line")
+
+    assert (tmp_path / "here" / "log_entries").is_dir()
+    assert {line["level"] for line in _lines(tmp_path / "log")} <= {"WARNING", "ERROR"}
+    assert json.loads((tmp_path / "denials.json").read_text())["rules"][0]["reason"] == "a test"
+
+
+def test_a_trusted_proxy_and_what_a_client_says_of_itself_are_in_the_audit(tmp_path: Path) -> None:
+    options = ("--disable-auth", "--no-telemetry", "--no-http", "--trusted-proxy", "127.0.0.1")
+    audit = tmp_path / "audit"
+    with _running(tmp_path / "log", "serve", *options, "--audit-log", str(audit)) as ready:
+        headers = flight.FlightCallOptions(headers=[(b"x-forwarded-for", b"192.0.2.7")], timeout=DEADLINE_SECONDS)
+        with flight.connect(ready["uri"]) as proxied:
+            proxied.do_get(flight.Ticket(b"\x0a\x08SELECT 1"), headers).read_all()
+        said = {"MICROMEGAS_CLIENT_AGENT": "robot", "MICROMEGAS_CLIENT_ENTRYPOINT": "nightly"}
+        environ = _environ(MICROMEGAS_ANALYTICS_URI=ready["uri"], MICROMEGAS_CONFIG_DIR=str(tmp_path), **said)
+        program = "import micromegas_jupyter; micromegas_jupyter.connect().query('SELECT 2')"
+        subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=DEADLINE_SECONDS)
+        wait_until(lambda: len(_lines(audit)) == 2, "both lines of the audit")
+
+    first, second = _lines(audit)
+    assert (ready["http"], first["client_ip"]) == (None, "192.0.2.7")
+    assert (second["agent"], second["entrypoint"]) == ("robot", "nightly")
+
+
+@pytest.mark.parametrize(("options", "is_accepted"), [((), False), (("--enable-legacy-api-keys",), True)])
+def test_keys_in_plain_text_are_refused_when_the_variable_says_so_and_the_option_does_not(
+    tmp_path: Path, options: tuple[str, ...], *, is_accepted: bool
+) -> None:
+    variables = {
+        "MICROMEGAS_API_KEYS": json.dumps([{"name": "old", "key": PLAIN_KEY}]),
+        "MICROMEGAS_LEGACY_API_KEYS": "refuse",
+    }
+    with (
+        _running(tmp_path / "log", "serve", "--no-telemetry", *options, **variables) as ready,
+        FlightSQLClient(ready["uri"], auth_provider=StaticTokenAuthProvider(PLAIN_KEY)) as client,
+    ):
+        if is_accepted:
+            assert len(client.query("SELECT 1 AS one")) == 1
+        else:
+            with pytest.raises(Rejected):
+                client.query("SELECT 1 AS one")
+
+
+def test_the_older_name_of_serve_is_installed(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("flight-sql-srv")
+
+    result = subprocess.run(
+        [program, "--disable_auth", "--host", "0.0.0.0", "--lake", str(tmp_path)],
+        env=_environ(), capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False,
+    )  # fmt: skip
+
+    assert result.returncode == 2
+    assert "--insecure" in result.stderr
+
+
+def test_the_demo_runs_without_jupyterlab_until_it_is_stopped(tmp_path: Path) -> None:
+    with _running(tmp_path / "log", "demo", "--no-lab", "--host", "127.0.0.1") as ready:
+        environ = _environ(MICROMEGAS_CONFIG_DIR=str(tmp_path), MICROMEGAS_ANALYTICS_URI=ready["uri"])
+        result = subprocess.run(
+            [*COMMAND, "query", "SELECT 1"], env=environ, capture_output=True, text=True, check=False,
+            timeout=DEADLINE_SECONDS,
+        )  # fmt: skip
+
+    assert set(ready) == {"uri", "issuer", "client_id", "http"}
+    assert ready["issuer"].startswith("http://127.0.0.1:")
+    assert (result.returncode, "AUTH010" in result.stderr) == (3, True), result.stderr
