@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.demo.job_kernel import write_job_kernel
 from micromegas_jupyter.demo.lab import write_page_config
-from micromegas_jupyter.demo.provider.behind_jupyter import PAGES, BehindJupyter
+from micromegas_jupyter.demo.provider.registrations import PAGES, BehindJupyter
 from micromegas_jupyter.demo.stack import DemoStack
 from micromegas_jupyter.errors import MicromegasError
 

@@ -8,13 +8,11 @@ from typing import Self
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
 from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
-from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.behind_jupyter import BehindJupyter
+from micromegas_jupyter.demo.provider import BehindJupyter, DemoProvider
 from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
 from micromegas_jupyter.temporary_folders import TemporaryFolder, remove_abandoned
 
 ADMIN_EMAIL = "alice@example.com"
-LAKE_AUDIENCE = "micromegas-demo-lake"
 _PREFIX = "micromegas-demo-"
 
 
@@ -45,7 +43,7 @@ class DemoStack:
         self._own = TemporaryFolder(_PREFIX)
         self.folder = self._own.path
         try:
-            self.provider = DemoProvider(lake_audience=LAKE_AUDIENCE, behind=behind)
+            self.provider = DemoProvider(behind=behind)
             self.provider.start()
         except BaseException:
             self._own.close()
@@ -71,7 +69,7 @@ class DemoStack:
         """Return the server half's settings: tokens of the demo's provider, Alice the administrator."""
         issuers = [
             {"issuer": self.provider.issuer, "audience": audience}
-            for audience in (self.provider.client_id, LAKE_AUDIENCE)
+            for audience in (self.provider.client_id, self.provider.lake_audience)
         ]
         return {
             "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers}),
@@ -93,7 +91,7 @@ class DemoStack:
             **self.client_environment(),
             "MICROMEGAS_OIDC_CLIENT_ID": self.provider.service_client_id,
             "MICROMEGAS_OIDC_CLIENT_SECRET": self.provider.service_secret.reveal(),
-            "MICROMEGAS_OIDC_AUDIENCE": LAKE_AUDIENCE,
+            "MICROMEGAS_OIDC_AUDIENCE": self.provider.lake_audience,
         }
 
     def job_environment(self) -> dict[str, str]:

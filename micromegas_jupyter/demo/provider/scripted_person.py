@@ -1,28 +1,26 @@
 """A person without a browser: signs in over the demo provider's pages and follows the way back to the application.
 
-For `micromegas demo --check` and for tests. It reads pages as they are served; what they mean is the provider's.
+For `micromegas demo --check` and for tests.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from typing import Self
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
 
-import requests
-
-from micromegas_jupyter.demo.provider.forms import HtmlForm, parse_forms
-from micromegas_jupyter.demo.provider.people import PASSWORD
-from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.demo.provider.registrations import PASSWORD
+from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.settings.urls import LOOPBACK_HOSTS
 
 _MAX_STEPS = 20
 _MAX_PAGE_BYTES = 256 * 1024
 _ANSWER_TIMEOUT_SECONDS = 10.0
-_TOTAL_TIMEOUT_SECONDS = 30.0
-_CHUNK_BYTES = 8192
+_TOTAL_TIMEOUT_SECONDS = 40.0
 _BAD_REQUEST = 400
 
 
@@ -40,10 +38,32 @@ def sign_in(
 
     Raises:
         LoginFailed: A page was not what it should be, or an address was not on this machine.
-        LoginTimedOut: It took longer than 30 seconds.
     """
-    with _Walk(person=person, password=password, allow=allow) as walk:
-        return walk.follow(url, visit_callback=visit_callback)
+    # No proxy of the environment: all of it stays on this machine.
+    opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(), _NoRedirects())
+    fields: dict[str, str] | None = None
+    has_answered = False
+    answer_url: str | None = None
+    for _step in range(_MAX_STEPS):
+        # RFC 6749 sections 4.1.2 and 4.1.2.1.
+        if answer_url is None and {"code", "error"} & parse_qs(urlsplit(url).query).keys():
+            answer_url = url
+            if not visit_callback:
+                return answer_url
+        next_url, html = _fetch(opener, url, fields)
+        if next_url is not None:
+            url, fields = next_url, None
+            continue
+        if answer_url is not None:
+            return answer_url
+        filled = _fill_in(parse_forms(html, page_url=url), person=person, password=password, allow=allow)
+        if filled is None:
+            if has_answered:
+                return url
+            raise LoginFailed("The scripted sign-in met a page that it does not know.")
+        url, fields = filled
+        has_answered = "decision" in fields
+    raise LoginFailed("The scripted sign-in was sent around in circles.")
 
 
 class ScriptedPerson:
@@ -76,7 +96,7 @@ class ScriptedPerson:
             LoginFailed: One of them could not be.
         """
         while self._threads:
-            self._threads.pop().join(_TOTAL_TIMEOUT_SECONDS + _ANSWER_TIMEOUT_SECONDS)
+            self._threads.pop().join(_TOTAL_TIMEOUT_SECONDS)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -95,114 +115,88 @@ class ScriptedPerson:
             self._failure = failure
 
 
-class _Walk:
-    """One person's way, with a cookie jar of its own and an end to its patience."""
+@dataclass(slots=True, kw_only=True)
+class HtmlForm:
+    """One form of a page.
 
-    def __init__(self, *, person: str, password: str, allow: bool) -> None:
-        self._person = person
-        self._password = password
-        self._allow = allow
-        self._deadline = SYSTEM_CLOCK.monotonic() + _TOTAL_TIMEOUT_SECONDS
-        self._session = requests.Session()
-        # No proxy and no password file of the environment: all of it stays on this machine.
-        self._session.trust_env = False
-        _keep_queries_out_of_the_log()
+    Attributes:
+        action: The absolute URL that it is sent to.
+        fields: Its fields with the values they come with.
+        buttons: The name and value of each button that has a name.
+    """
 
-    def __enter__(self) -> Self:
-        return self
+    action: str
+    fields: dict[str, str] = field(default_factory=dict)
+    buttons: list[tuple[str, str]] = field(default_factory=list)
 
-    def __exit__(self, *_error: object) -> None:
-        self._session.close()
 
-    def follow(self, url: str, *, visit_callback: bool) -> str:
-        method, fields = "get", None
-        has_answered = False
-        answer_url: str | None = None
-        for _step in range(_MAX_STEPS):
-            if answer_url is None and _is_answer(url):
-                answer_url = url
-                if not visit_callback:
-                    return answer_url
-            page_url, html, next_url = self._fetch(url, method=method, fields=fields)
-            if next_url is not None:
-                url, method, fields = next_url, "get", None
-                continue
-            if answer_url is not None:
-                return answer_url
-            filled = self._fill_in(parse_forms(html, page_url=page_url))
-            if filled is None:
-                if has_answered:
-                    return page_url
-                raise LoginFailed("The scripted sign-in met a page that it does not know.")
-            form, fields = filled
-            has_answered = "decision" in fields
-            url, method = form.action, form.method
-        raise LoginFailed("The scripted sign-in was sent around in circles.")
+def parse_forms(html: str, *, page_url: str) -> list[HtmlForm]:
+    """Return the forms of a page in order."""
+    parser = _FormParser(page_url)
+    parser.feed(html)
+    parser.close()
+    return parser.forms
 
-    def _fill_in(self, forms: list[HtmlForm]) -> tuple[HtmlForm, dict[str, str]] | None:
-        for form in forms:
-            if self._person in form.values_of("person"):
-                return form, {**form.fields, "password": self._password, "person": self._person}
-            if "allow" in form.values_of("decision"):
-                return form, {**form.fields, "decision": "allow" if self._allow else "deny"}
-            if form.fields.get("user_code"):
-                return form, form.fields
-        return None
 
-    def _fetch(self, url: str, *, method: str, fields: dict[str, str] | None) -> tuple[str, str, str | None]:
-        if urlsplit(url).hostname not in LOOPBACK_HOSTS:
-            raise LoginFailed("The scripted sign-in was sent away from this machine.")
-        left = self._deadline - SYSTEM_CLOCK.monotonic()
-        if left <= 0:
-            raise LoginTimedOut("The scripted sign-in took longer than 30 seconds.")
+class _FormParser(HTMLParser):
+    def __init__(self, page_url: str) -> None:
+        super().__init__()
+        self.forms: list[HtmlForm] = []
+        self._page_url = page_url
+        self._is_inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            # An action that is missing or empty is the page itself, query included.
+            action = urljoin(self._page_url, values["action"]) if values.get("action") else self._page_url
+            self.forms.append(HtmlForm(action=action))
+            self._is_inside = True
+        elif self._is_inside and "name" in values:
+            if tag == "button" or (tag == "input" and values.get("type") == "submit"):
+                self.forms[-1].buttons.append((values["name"], values.get("value", "")))
+            elif tag == "input":
+                self.forms[-1].fields[values["name"]] = values.get("value", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._is_inside = False
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *_arguments: object) -> None:
+        """Leave it to the caller."""
+
+
+def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
+    """Return where the page leads on to, if it does, and its text."""
+    if urlsplit(url).hostname not in LOOPBACK_HOSTS:
+        raise LoginFailed("The scripted sign-in was sent away from this machine.")
+    try:
         try:
-            with self._session.request(
-                method,
-                url,
-                data=fields,
-                timeout=min(left, _ANSWER_TIMEOUT_SECONDS),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                if response.is_redirect:
-                    return url, "", urljoin(url, response.headers["Location"])
-                text = self._read(response)
-                status = response.status_code
-        except requests.RequestException:
-            raise LoginFailed("A page of the scripted sign-in did not answer.") from None
-        if status >= _BAD_REQUEST:
-            raise LoginFailed(f"A page of the scripted sign-in answered with status {status}.")
-        return url, text, None
-
-    def _read(self, response: requests.Response) -> str:
-        found = b""
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            found += chunk
-            if len(found) > _MAX_PAGE_BYTES:
-                raise LoginFailed("A page of the scripted sign-in is too large.")
-            if SYSTEM_CLOCK.monotonic() > self._deadline:
-                raise LoginTimedOut("The scripted sign-in took longer than 30 seconds.")
-        return found.decode("utf-8", "replace")
-
-
-def _is_answer(url: str) -> bool:
-    # RFC 6749 sections 4.1.2 and 4.1.2.1.
-    return bool({"code", "error"} & parse_qs(urlsplit(url).query).keys())
-
-
-class _WithoutQueries(logging.Filter):
-    """urllib3 logs, at DEBUG, the path of each request with its query, and so codes."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                argument.partition("?")[0] if isinstance(argument, str) else argument for argument in record.args
+            response = opener.open(
+                url, None if fields is None else urlencode(fields).encode(), timeout=_ANSWER_TIMEOUT_SECONDS
             )
-        return True
+        except HTTPError as answer:
+            response = answer
+        with response:
+            status, location = response.status, response.headers["Location"]
+            text: bytes = response.read(_MAX_PAGE_BYTES + 1)
+    except OSError:
+        raise LoginFailed("A page of the scripted sign-in did not answer.") from None
+    if status >= _BAD_REQUEST:
+        raise LoginFailed(f"A page of the scripted sign-in answered with status {status}.")
+    if len(text) > _MAX_PAGE_BYTES:
+        raise LoginFailed("A page of the scripted sign-in is too large.")
+    return (None if location is None else urljoin(url, location)), text.decode("utf-8", "replace")
 
 
-_WITHOUT_QUERIES = _WithoutQueries()
-
-
-def _keep_queries_out_of_the_log() -> None:
-    logging.getLogger("urllib3.connectionpool").addFilter(_WITHOUT_QUERIES)
+def _fill_in(forms: list[HtmlForm], *, person: str, password: str, allow: bool) -> tuple[str, dict[str, str]] | None:
+    for form in forms:
+        if ("person", person) in form.buttons:
+            return form.action, {**form.fields, "password": password, "person": person}
+        if ("decision", "allow") in form.buttons:
+            return form.action, {**form.fields, "decision": "allow" if allow else "deny"}
+        if form.fields.get("user_code"):
+            return form.action, form.fields
+    return None

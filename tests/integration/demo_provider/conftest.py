@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def provider(clock: FakeClock) -> Iterator[DemoProvider]:
-    with DemoProvider(clock=clock, extra_audiences=("other-lake",)) as running:
+    with DemoProvider(clock=clock) as running:
         yield running
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,12 +75,20 @@ def test_the_access_token_is_a_jwt_for_the_lake(client: RawClient, get_code: Get
     assert decoded.claims["sub"] == "demo-alice"
 
 
-def test_another_audience_is_given_when_it_is_known_and_refused_when_not(client: RawClient, get_code: GetCode) -> None:
-    token = client.exchange(get_code(resource="other-lake")).json()["access_token"]
-    refused = query_of(_fetch(client.authorization_url(resource="https://unknown.example")).headers["Location"])
+@pytest.mark.parametrize("parameter", ["resource", "audience"])
+def test_the_lake_may_be_named_and_nothing_else(client: RawClient, get_code: GetCode, parameter: str) -> None:
+    token = client.exchange(get_code(**{parameter: "micromegas-demo-lake"})).json()["access_token"]
+    refused = query_of(_fetch(client.authorization_url(**{parameter: "https://unknown.example"})).headers["Location"])
 
-    assert claims_of(token)["aud"] == "other-lake"
+    assert claims_of(token)["aud"] == "micromegas-demo-lake"
     assert refused["error"] == "invalid_target"
+
+
+@pytest.mark.parametrize("query", ["resource=micromegas-demo-lake&resource=other", "resource=", "resource=LAKE"])
+def test_another_resource_besides_or_instead_is_refused(client: RawClient, query: str) -> None:
+    answer = query_of(_fetch(f"{client.authorization_url()}&{query}").headers["Location"])
+
+    assert answer["error"] == "invalid_target"
 
 
 def test_the_token_request_cannot_widen_the_audience(client: RawClient, get_code: GetCode) -> None:
@@ -234,6 +244,45 @@ def test_a_second_use_of_a_code_ends_the_tokens_of_the_first(client: RawClient, 
     assert _error_of(again) == (400, "invalid_grant")
     assert _error_of(refreshed) == (400, "invalid_grant")
     assert userinfo.status_code == 401
+
+
+def test_of_many_exchanges_at_once_one_gets_tokens_and_they_end(client: RawClient, get_code: GetCode) -> None:
+    code = get_code()
+    barrier = threading.Barrier(4)
+
+    def exchange(_: int) -> requests.Response:
+        barrier.wait(30)
+        return client.exchange(code)
+
+    with ThreadPoolExecutor(4) as pool:
+        responses = sorted(pool.map(exchange, range(4)), key=lambda response: response.status_code)
+
+    assert [response.status_code for response in responses] == [200, 400, 400, 400]
+    assert _error_of(client.refresh(responses[0].json()["refresh_token"])) == (400, "invalid_grant")
+
+
+def test_another_application_does_not_get_the_code_and_does_not_use_it_up(
+    client: RawClient, get_code: GetCode, provider: DemoProvider
+) -> None:
+    code = get_code()
+    service = {"client_id": provider.service_client_id, "client_secret": provider.service_secret.reveal()}
+
+    refused = client.exchange(code, **service)
+
+    assert _error_of(refused) == (400, "unauthorized_client")
+    assert client.exchange(code).status_code == 200
+
+
+def test_a_code_that_was_used_is_noticed_for_ten_minutes(
+    client: RawClient, get_code: GetCode, clock: FakeClock
+) -> None:
+    code = get_code()
+    token = client.exchange(code).json()
+    clock.advance(599)
+
+    client.exchange(code)
+
+    assert _error_of(client.refresh(token["refresh_token"])) == (400, "invalid_grant")
 
 
 def test_a_code_is_good_for_sixty_seconds(client: RawClient, get_code: GetCode, clock: FakeClock) -> None:

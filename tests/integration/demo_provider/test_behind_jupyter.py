@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.behind_jupyter import BehindJupyter
+from micromegas_jupyter.demo.provider import BehindJupyter, DemoProvider
 from tests.fakes.raw_client import RawClient
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def test_the_device_is_told_both_codes_and_where_to_type_one(provider: DemoProvi
     assert device["expires_in"] == 600
 
 
-def test_a_person_signs_the_device_in(client: RawClient, device: dict[str, Any], provider: DemoProvider) -> None:
+def test_a_person_signs_the_device_in(client: RawClient, device: dict[str, Any]) -> None:
     before = _error(client, device)
     sign_in(device["verification_uri_complete"], person="bob")
     response = client.ask_for_device(device["device_code"])
@@ -44,7 +44,6 @@ def test_a_person_signs_the_device_in(client: RawClient, device: dict[str, Any],
     assert before == "authorization_pending"
     assert claims_of(response.json()["id_token"])["email"] == "bob@example.com"
     assert response.json()["refresh_token"]
-    assert provider.counters().device_tokens == 1
 
 
 def test_a_device_code_gives_tokens_once(client: RawClient, device: dict[str, Any]) -> None:
@@ -113,8 +112,7 @@ def test_an_unknown_device_code_and_a_wrong_client_are_refused(
 def test_the_service_account_cannot_start_a_device(client: RawClient, provider: DemoProvider) -> None:
     response = client.post("device_authorization_endpoint", {"client_id": provider.service_client_id})
 
-    assert response.status_code == 400
-    assert response.json()["error"] == "invalid_client"
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
 
 
 def test_an_audience_that_is_not_made_here_is_refused_at_the_start(client: RawClient) -> None:

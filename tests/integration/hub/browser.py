@@ -7,10 +7,10 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from micromegas_jupyter.demo.provider.forms import parse_forms
+from micromegas_jupyter.demo.provider.scripted_person import parse_forms
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.demo.provider.forms import HtmlForm
+    from micromegas_jupyter.demo.provider.scripted_person import HtmlForm
 
 TIMEOUT_SECONDS = 60
 _MAX_STEPS = 40

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import requests
 
-from micromegas_jupyter.demo.provider.forms import HtmlForm, parse_forms
+from micromegas_jupyter.demo.provider.scripted_person import HtmlForm, parse_forms
 
 _MAX_STEPS = 30
 _TIMEOUT_SECONDS = 60

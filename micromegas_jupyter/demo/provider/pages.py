@@ -1,0 +1,333 @@
+"""The pages for people: sign-in and consent, for applications and for other devices, and signing out.
+
+All links are relative, so that the pages also work below a prefix. The authorization request in the query is checked
+anew at every step: nothing about it is kept between steps.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
+
+import flask
+from joserfc.errors import JoseError
+
+from micromegas_jupyter.demo.provider.endpoints import OAuthError, check_parameters
+from micromegas_jupyter.demo.provider.registrations import PASSWORD, PEOPLE, SCOPE_MEANINGS
+from micromegas_jupyter.demo.provider.state import CODE_LIFETIME_SECONDS, AuthorizationCode, Grant, SignedIn
+from micromegas_jupyter.demo.provider.tokens import SECRET_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.wrappers import Response
+
+    from micromegas_jupyter.demo.provider.registrations import Client
+    from micromegas_jupyter.demo.provider.state import ProviderState, Session
+    from micromegas_jupyter.demo.provider.tokens import TokenIssuer
+
+log = logging.getLogger("micromegas_jupyter.demo.provider")
+
+_KNOWN_PROMPTS = frozenset({"none", "login", "consent", "select_account"})
+_SECONDS = re.compile(r"[0-9]{1,9}")
+# RFC 7636 section 4.2: base64url of a SHA-256.
+_CODE_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_LOOPBACK_PAGE = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(/[\x21-\x7e]*)?", re.ASCII)
+_MAX_CODE_LENGTH = 32
+
+
+class Pages:
+    """All pages; the browser's session is found once per request and its cookie set on the answer."""
+
+    def __init__(
+        self,
+        *,
+        clients: Mapping[str, Client],
+        state: ProviderState,
+        tokens: TokenIssuer,
+        cookie_name: str,
+        cookie_path: str,
+    ) -> None:
+        self._clients = clients
+        self._state = state
+        self._tokens = tokens
+        self._cookie_name = cookie_name
+        self._cookie_path = cookie_path
+
+    def register(self, app: flask.Flask) -> None:
+        """Add the routes and the cookie."""
+        app.add_url_rule("/", "home", self.home)
+        app.add_url_rule("/authorize", "authorize", self.authorize, methods=["GET", "POST"])
+        app.add_url_rule("/device", "device", self.type_code, methods=["GET", "POST"])
+        app.add_url_rule("/device-confirm", "device_confirm", self.confirm_device, methods=["GET", "POST"])
+        app.add_url_rule("/logout", "logout", self.logout, methods=["GET", "POST"])
+        app.after_request(self._set_cookie)
+
+    def home(self) -> Response:
+        """Say what this is."""
+        return self._page("home.html", issuer=self._tokens.issuer, people=PEOPLE.values())
+
+    def authorize(self) -> Response:
+        """Answer a step of the authorization request in the query."""
+        query = flask.request.args
+        client, redirect_uri = self._clients.get(query.get("client_id", "")), query.get("redirect_uri", "")
+        is_repeated = any(len(query.getlist(name)) > 1 for name in ("client_id", "redirect_uri"))
+        if client is None or is_repeated or not client.is_redirect_uri(redirect_uri):
+            # RFC 9700 section 4.11: nobody is sent to an address that is not the application's.
+            return self._error_page(
+                "Signing in cannot start",
+                "The application that sent you here is not registered, names a place to return to that is not "
+                "registered for it, or sent a request that cannot be read.",
+                "Check the client id and the redirect URI in the application's settings. Nothing was sent back to it.",
+            )
+        try:
+            return self._authorize(client, redirect_uri)
+        except OAuthError as error:
+            log.info("authorization request refused", extra={"error": error.code})
+            return self._send_back(redirect_uri, error=error.code, error_description=error.description)
+
+    def type_code(self) -> Response:
+        """Take a device's code. A link that holds one only fills the field (RFC 8628 section 5.4)."""
+        if flask.request.method == "GET":
+            return self._code_page(flask.request.args.get("user_code", ""))
+        if not self._is_own_form():
+            return self._foreign_form_page()
+        typed = flask.request.form.get("user_code", "")
+        user_code = normalize_user_code(typed)
+        if self._state.find_waiting_device(user_code) is None:
+            return self._code_page(typed, wrong=True)
+        return flask.Response(status=303, headers={"Location": f"device-confirm?user_code={quote(user_code)}"})
+
+    def confirm_device(self) -> Response:
+        """Sign in, then allow or deny the device whose code is in the query (RFC 8628 section 3.3)."""
+        user_code = normalize_user_code(flask.request.args.get("user_code", ""))
+        device = self._state.find_waiting_device(user_code)
+        if device is None:
+            return self._code_page(user_code, wrong=True)
+        answer = self._ask(device.client, device.scope, user_code=user_code)
+        if not isinstance(answer, Grant | None):
+            return answer
+        device.is_decided, device.grant = True, answer
+        log.info("device answered", extra={"client_id": device.client.client_id, "is_allowed": answer is not None})
+        return self._page(
+            "message.html",
+            title="The other device was refused" if answer is None else "The other device is signed in",
+            what="It was told so and gets no access." if answer is None else "It goes on by itself.",
+            remedy="You can close this page.",
+            is_error=False,
+        )
+
+    def logout(self) -> Response:
+        """End the session at once for an application that shows the person's ID token, else ask first.
+
+        Source: OpenID Connect RP-Initiated Logout 1.0.
+        """
+        values = flask.request.values
+        try:
+            subject, audience = self._read_hint(values.get("id_token_hint"))
+        except (JoseError, ValueError):
+            return self._error_page(
+                "Signing out cannot start",
+                "The application sent an ID token that this provider did not make.",
+                "Open this provider's start page to sign out by hand.",
+            )
+        is_confirmed = flask.request.method == "POST" and "form_token" in values
+        if is_confirmed and not self._is_own_form():
+            return self._foreign_form_page()
+        signed_in = self._session().signed_in
+        if signed_in is not None and not is_confirmed and subject != signed_in.person.subject:
+            return self._page("sign_out.html")
+        self._replace_session(None)
+        target = values.get("post_logout_redirect_uri", "")
+        # Section 3: without an ID token nothing proves that the application itself asked.
+        if audience and values.get("client_id", audience) == audience and _LOOPBACK_PAGE.fullmatch(target):
+            return _redirect(target, state=values.get("state"))
+        return self._page(
+            "message.html",
+            title="You are signed out",
+            what="This browser is signed out of the demo's identity provider.",
+            remedy="You can close this page.",
+            is_error=False,
+        )
+
+    def _authorize(self, client: Client, redirect_uri: str) -> Response:
+        query = flask.request.args
+        prompts = self._check_request()
+        if "none" in prompts:
+            # OpenID Connect Core 1.0 section 3.1.2.1: no page at all. RFC 8252 section 8.6: anybody on this machine
+            # can call itself this application, so the person is asked each time.
+            raise OAuthError("login_required" if self._needs_sign_in() else "consent_required")
+        redirect = urlsplit(redirect_uri)
+        scope = client.select_scope(query.get("scope"))
+        grant = self._ask(client, scope, destination=f"{redirect.scheme}://{redirect.netloc}")
+        if not isinstance(grant, Grant | None):
+            return grant
+        if grant is None:
+            raise OAuthError("access_denied", "The person said no.")
+        self._session().fresh_for = None
+        code = secrets.token_urlsafe(SECRET_BYTES)
+        self._state.codes[code] = AuthorizationCode(
+            grant=grant,
+            redirect_uri=redirect_uri,
+            code_challenge=query["code_challenge"],
+            nonce=query.get("nonce"),
+            expires_at=self._state.clock.now() + timedelta(seconds=CODE_LIFETIME_SECONDS),
+        )
+        return self._send_back(redirect_uri, code=code)
+
+    def _check_request(self) -> set[str]:
+        """Check the rest of an authorization request and return its prompts (OpenID Connect Core 1.0, 3.1.2.6)."""
+        query = flask.request.args
+        check_parameters(query, audience=self._tokens.audience)
+        if query.get("response_type") != "code":
+            raise OAuthError("unsupported_response_type" if "response_type" in query else "invalid_request")
+        for name in ("request", "request_uri"):
+            if name in query:
+                raise OAuthError(f"{name}_not_supported", "Request objects are not read here.")
+        # RFC 9700 section 2.1.1.
+        if query.get("code_challenge_method") != "S256" or not _CODE_CHALLENGE.fullmatch(
+            query.get("code_challenge", "")
+        ):
+            raise OAuthError("invalid_request", "This provider requires PKCE with code_challenge_method S256.")
+        prompts = set(query.get("prompt", "").split())
+        if not prompts <= _KNOWN_PROMPTS or ("none" in prompts and len(prompts) > 1):
+            raise OAuthError("invalid_request", "The prompt cannot be understood.")
+        if query.get("response_mode", "query") != "query" or not _SECONDS.fullmatch(query.get("max_age", "0")):
+            raise OAuthError("invalid_request", "The answer is sent in the query, and max_age is a number of seconds.")
+        return prompts
+
+    def _ask(
+        self, client: Client, scope: str, *, destination: str | None = None, user_code: str | None = None
+    ) -> Response | Grant | None:
+        """Have the person sign in and answer; return the next page, what they allowed, or None when they denied it."""
+        session, form = self._session(), flask.request.form
+        again = flask.Response(
+            status=303, headers={"Location": f"{flask.request.path[1:]}?{flask.request.query_string.decode('latin-1')}"}
+        )
+        is_post = flask.request.method == "POST"
+        if is_post and not self._is_own_form():
+            return self._foreign_form_page()
+        if is_post and form.get("step") == "sign-in":
+            is_signed_in = self._sign_in(form.get("person", ""), form.get("password", ""))
+            return again if is_signed_in else self._sign_in_page(client, wrong=True)
+        if is_post and form.get("decision") == "switch":
+            self._replace_session(None)
+            return again
+        if session.signed_in is None or self._needs_sign_in():
+            return again if is_post else self._sign_in_page(client)
+        if is_post:
+            is_allowed = form.get("decision") == "allow"
+            return Grant(client=client, signed_in=session.signed_in, scope=scope) if is_allowed else None
+        return self._page(
+            "consent.html",
+            application=client.display_name,
+            destination=destination,
+            permissions=[SCOPE_MEANINGS[name] for name in scope.split()],
+            user_code=user_code,
+        )
+
+    def _needs_sign_in(self) -> bool:
+        session, query = self._session(), flask.request.args
+        if session.signed_in is None:
+            return True
+        if session.fresh_for == flask.request.query_string:
+            return False
+        if {"login", "select_account"} & set(query.get("prompt", "").split()):
+            return True
+        age = self._state.clock.now() - session.signed_in.authenticated_at
+        max_age = query.get("max_age", "")
+        return _SECONDS.fullmatch(max_age) is not None and age.total_seconds() > int(max_age)
+
+    def _sign_in(self, key: str, password: str) -> bool:
+        person = PEOPLE.get(key)
+        if person is None or not hmac.compare_digest(password.encode("utf-8", "replace"), PASSWORD.encode()):
+            log.info("sign-in refused")
+            return False
+        # A cookie known before the sign-in is worth nothing after it.
+        self._replace_session(SignedIn(person=person, authenticated_at=self._state.clock.now()))
+        log.info("signed in", extra={"subject": person.subject})
+        return True
+
+    def _session(self) -> Session:
+        """Return this browser's session, a new one when it has none."""
+        if "session" not in flask.g:
+            cookie = flask.request.cookies.get(self._cookie_name, "")
+            flask.g.session = self._state.sessions.get(cookie) or self._state.open_session()
+        session: Session = flask.g.session
+        return session
+
+    def _replace_session(self, signed_in: SignedIn | None) -> None:
+        """End this browser's session, copied cookies included, and give it a new one."""
+        self._state.sessions.pop(self._session().cookie, None)
+        flask.g.session = self._state.open_session(signed_in, fresh_for=flask.request.query_string)
+
+    def _set_cookie(self, response: Response) -> Response:
+        session: Session | None = flask.g.get("session")
+        if session is not None and flask.request.cookies.get(self._cookie_name) != session.cookie:
+            response.set_cookie(
+                self._cookie_name, session.cookie, path=self._cookie_path, httponly=True, samesite="Lax"
+            )
+        return response
+
+    def _is_own_form(self) -> bool:
+        """Whether the posted form was made for this browser."""
+        given = flask.request.form.get("form_token", "").encode("utf-8", "replace")
+        return hmac.compare_digest(given, self._session().form_token.encode())
+
+    def _send_back(self, redirect_uri: str, **answer: str) -> Response:
+        """Redirect to the application; errors, too, name the issuer (RFC 9207 section 2)."""
+        return _redirect(redirect_uri, **answer, state=flask.request.args.get("state"), iss=self._tokens.issuer)
+
+    def _read_hint(self, token: str | None) -> tuple[str | None, str | None]:
+        """Return subject and application of an ID token; its times do not matter (section 2)."""
+        claims = self._tokens.read_own(token) if token else {}
+        subject, audience = claims.get("sub"), claims.get("aud")
+        # An access token is signed by the same key, but no application is its audience.
+        return (str(subject), str(audience)) if audience in self._clients else (None, None)
+
+    def _page(self, template: str, *, status: int = 200, **values: object) -> Response:
+        """Return a page; every template finds the browser's form token and who is signed in."""
+        session = self._session()
+        person = session.signed_in.person if session.signed_in else None
+        text = flask.render_template(template, form_token=session.form_token, signed_in=person, **values)
+        return flask.Response(text, status=status, mimetype="text/html")
+
+    def _sign_in_page(self, client: Client, *, wrong: bool = False) -> Response:
+        status = 403 if wrong else 200
+        return self._page(
+            "sign_in.html", status=status, people=PEOPLE.values(), application=client.display_name, wrong=wrong
+        )
+
+    def _code_page(self, user_code: str, *, wrong: bool = False) -> Response:
+        status = 400 if wrong else 200
+        return self._page("device.html", status=status, user_code=user_code[:_MAX_CODE_LENGTH], wrong=wrong)
+
+    def _foreign_form_page(self) -> Response:
+        log.warning("form refused")
+        return self._error_page(
+            "This form is no longer valid",
+            "It was made for another browser, or for a session that has ended.",
+            "Go back to the application and start the sign-in again.",
+        )
+
+    def _error_page(self, title: str, what: str, remedy: str) -> Response:
+        """Return a page that says what happened and what to do; it leads nowhere else."""
+        return self._page("message.html", status=400, title=title, what=what, remedy=remedy, is_error=True)
+
+
+def normalize_user_code(typed: str) -> str:
+    """Return a typed code in the form in which codes are made: capital letters, a hyphen in the middle."""
+    letters = "".join(character for character in typed[:_MAX_CODE_LENGTH].upper() if character.isalnum())
+    return f"{letters[:4]}-{letters[4:]}"
+
+
+def _redirect(target: str, **parameters: str | None) -> Response:
+    """Send the browser on with those parameters that have a value; RFC 9700 section 4.12 asks for 303."""
+    given = urlencode({name: value for name, value in parameters.items() if value})
+    separator = "&" if "?" in target else "?"
+    return flask.Response(status=303, headers={"Location": f"{target}{separator}{given}" if given else target})
