@@ -1,8 +1,9 @@
-"""Starts the demo, then becomes the Jupyter server of the command line: `binder/start` runs it.
+"""Starts the demo beside a Jupyter server that somebody else runs, then becomes that server: `binder/start` runs it.
 
     python -m micromegas_jupyter.demo.before_jupyter jupyter lab --ServerApp.base_url=/x/
 
-What runs beside Jupyter is `companion`'s. It ends when Jupyter does: Jupyter holds the other end of its standard input.
+The demo is a child of its own, `--demo BASE_URL`: everything but JupyterLab. In one line on standard output it says
+which variables the server needs, and it ends when its standard input does, whose other end Jupyter holds.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import selectors
+import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.errors import MicromegasError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _START_TIMEOUT_SECONDS = 120.0
-_MAX_LINE_BYTES = 64 * 1024
 _BASE_URL_OPTIONS = frozenset({"--ServerApp.base_url", "--NotebookApp.base_url", "--base-url"})
-_HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
 _BASE_URL = re.compile(r"/(?:[A-Za-z0-9@._~%+=:-]+/)*", re.ASCII)
+# All of a Binder, Jupyter and kernels included, often has 2 GiB.
+_SPARE_EXECUTORS = 1
+_MEMORY_MIB = 256
 
 
 def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -35,7 +39,7 @@ def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
         command: The command that starts it; its options count first, the last of them as with Jupyter.
         environ: Its variables; JupyterHub says it there.
     """
-    found = environ.get(_HUB_PREFIX, "")
+    found = environ.get("JUPYTERHUB_SERVICE_PREFIX", "")
     for place, word in enumerate(command):
         name, equals, value = word.partition("=")
         if name in _BASE_URL_OPTIONS:
@@ -44,66 +48,89 @@ def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
     return base_url if _BASE_URL.fullmatch(base_url) else "/"
 
 
-def start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Start the demo and return the variables that a Jupyter server and its kernels need.
-
-    Args:
-        base_url: The path below which that server answers.
-        environ: The demo's own variables.
-
-    Raises:
-        ServerUnavailable: It did not start.
-    """
-    ours, theirs = os.pipe()
-    command = [sys.executable, "-P", "-m", "micromegas_jupyter.demo.companion", base_url]
-    # A session of its own: Ctrl-C at a terminal is Jupyter's, which asks back.
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
-        command, env=environ, stdin=ours, stdout=subprocess.PIPE, start_new_session=True
-    )
-    os.close(ours)
-    line = b"" if process.stdout is None else _read_line(process.stdout.fileno())
-    if not line:
-        process.kill()
-        process.wait()
-        os.close(theirs)
-        raise ServerUnavailable("The demo did not start.", remedy="What it said stands above; Jupyter goes on without.")
-    # The program that this one becomes inherits it, and none of its children: Python closes other files for them.
-    os.set_inheritable(theirs, True)
-    variables: dict[str, str] = json.loads(line)
-    return variables
-
-
-def _read_line(descriptor: int) -> bytes:
-    """Return what a program says in its first line; empty when it ends, says too much, or nothing in time."""
-    deadline = SYSTEM_CLOCK.monotonic() + _START_TIMEOUT_SECONDS
-    said = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while len(said) < _MAX_LINE_BYTES and selector.select(max(deadline - SYSTEM_CLOCK.monotonic(), 0)):
-            piece = os.read(descriptor, _MAX_LINE_BYTES)
-            said += piece
-            if said.endswith(b"\n"):
-                return said
-            if not piece:
-                return b""
-    return b""
-
-
 def main() -> None:
     """Start the demo, then become the program of the command line."""
     command = sys.argv[1:]
     if not command:
         sys.exit("usage: python -m micromegas_jupyter.demo.before_jupyter COMMAND [ARGUMENT ...]")
+    if command[0] == "--demo":
+        _run_demo(command[1])
+        return
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     own = {name: value for name, value in environ.items() if not name.startswith("JUPYTERHUB_")}
+    variables = _start_demo(find_base_url(command, environ), own)
+    if not variables:
+        sys.stderr.write("✗ The demo did not start. What it said stands above; Jupyter goes on without.\n")
     try:
-        environ |= start_demo(find_base_url(command, environ), own)
-    except ServerUnavailable as error:
-        sys.stderr.write(f"✗ {error.what} {error.remedy}\n")
-    try:
-        os.execvpe(command[0], command, environ)  # noqa: S606 - the command is what this program was given
+        os.execvpe(command[0], command, environ | variables)  # noqa: S606 - the command is what this program was given
     except OSError:
         sys.exit(f"✗ {command[0]} cannot be run.")
+
+
+def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Start the demo and return the variables that a Jupyter server and its kernels need; none when it fails."""
+    command = [sys.executable, "-P", "-m", "micromegas_jupyter.demo.before_jupyter", "--demo", base_url]
+    # A session of its own: Ctrl-C at a terminal is Jupyter's, which asks back.
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
+        command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    patience = threading.Timer(_START_TIMEOUT_SECONDS, process.kill)
+    patience.start()
+    line = process.stdout.readline() if process.stdout is not None else b""
+    patience.cancel()
+    if not line.endswith(b"\n") or process.stdin is None:
+        process.kill()
+        process.wait()
+        return {}
+    # The program that this one becomes inherits it, and none of its children: Python closes other files for them.
+    os.set_inheritable(process.stdin.fileno(), True)
+    variables: dict[str, str] = json.loads(line)
+    return variables
+
+
+def _run_demo(base_url: str) -> None:
+    from micromegas_jupyter.demo.provider import BehindJupyter
+    from micromegas_jupyter.demo.stack import DemoStack
+
+    signal.signal(signal.SIGTERM, lambda *_received: sys.exit(0))
+    behind = BehindJupyter(base_url=base_url)
+    try:
+        with DemoStack(spare_executors=_SPARE_EXECUTORS, memory_mib=_MEMORY_MIB, behind=behind) as stack:
+            paths = _write_jupyter_files(stack.folder, stack.provider.issuer, stack.job_environment())
+            for name, path in paths.items():
+                paths[name] = os.pathsep.join(filter(None, (path, os.environ.get(name))))
+            sys.stdout.write(json.dumps({**stack.client_environment(), **paths}) + "\n")
+            sys.stdout.flush()
+            while sys.stdin.buffer.read(4096):
+                pass
+    except MicromegasError as error:
+        sys.exit(f"✗ {error}")
+
+
+def _write_jupyter_files(folder: Path, issuer: str, job_environment: Mapping[str, str]) -> dict[str, str]:
+    """Write what a Jupyter server and its kernels need to find the demo, and return the variables that lead there."""
+    from micromegas_jupyter.demo.lab import write_job_kernel, write_page_config
+    from micromegas_jupyter.demo.provider.registrations import PAGES
+
+    config, data = folder / "jupyter" / "config", folder / "jupyter" / "data"
+    write_page_config(config)
+    write_job_kernel(data, job_environment)
+    address = urlsplit(issuer)
+    pages: dict[str, object] = {
+        "command": [],
+        "port": address.port,
+        "launcher_entry": {"enabled": False},
+        # The provider answers under its own name only, so that no name on the internet can be pointed at it.
+        "request_headers_override": {"Host": address.netloc},
+    }
+    server_config = {
+        "ServerProxy": {"servers": {PAGES: pages}},
+        # In each Binder there is one person, with a provider of their own that knows made-up people only: there is
+        # nobody whose token could be taken (docs/decisions, 0010 and 0018).
+        "MicromegasRelay": {"per_user_redirect": True, "provider_paths": {issuer: PAGES}},
+    }
+    (config / "jupyter_server_config.json").write_text(json.dumps(server_config), encoding="utf-8")
+    return {"JUPYTER_CONFIG_PATH": str(config), "JUPYTER_PATH": str(data)}
 
 
 if __name__ == "__main__":

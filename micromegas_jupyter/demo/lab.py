@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from micromegas_jupyter.demo.job_kernel import run_in_job_kernel, write_job_kernel
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 NOTEBOOK = "quickstart.ipynb"
 JOB_NOTEBOOK = "service-account.ipynb"
+# A kernel with the environment of a job: in it a notebook signs in as the demo's service account.
+JOB_KERNEL = "micromegas-service-account"
 
+_JOB_KERNEL_NAME = "Service account (demo)"
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
@@ -126,6 +128,23 @@ def copy_notebooks(target: Path) -> None:
     target.mkdir(parents=True)
     for path in sorted(source.glob("*.ipynb")):
         (target / path.name).write_bytes(path.read_bytes())
+
+
+def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
+    """Write the description of the job's kernel below one of the folders in `JUPYTER_PATH`."""
+    from ipykernel.kernelspec import get_kernel_dict
+
+    folder = data_folder / "kernels" / JOB_KERNEL
+    folder.mkdir(parents=True)
+    description = {**get_kernel_dict(), "display_name": _JOB_KERNEL_NAME, "env": dict(environment)}
+    (folder / "kernel.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+def run_in_job_kernel(notebook: Path) -> None:
+    """Let a notebook's file name the job's kernel instead of its own."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["metadata"]["kernelspec"] = {"display_name": _JOB_KERNEL_NAME, "language": "python", "name": JOB_KERNEL}
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_page_config(config: Path) -> None:

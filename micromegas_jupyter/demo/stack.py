@@ -2,7 +2,7 @@
 
 import json
 import os
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Self
 
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
@@ -40,15 +40,12 @@ class DemoStack:
         behind: BehindJupyter | None = None,
     ) -> None:
         remove_abandoned(_PREFIX)
-        self._own = TemporaryFolder(_PREFIX)
-        self.folder = self._own.path
-        try:
+        with ExitStack() as started:
+            own = TemporaryFolder(_PREFIX)
+            started.callback(own.close)
+            self.folder = own.path
             self.provider = DemoProvider(behind=behind)
-            self.provider.start()
-        except BaseException:
-            self._own.close()
-            raise
-        try:
+            started.enter_context(self.provider)
             self.server = ServerStack(
                 ServeOptions(
                     lake=self.folder / "lake",
@@ -61,9 +58,8 @@ class DemoStack:
                 environ=self.server_environment(),
             )
             self.server.start()
-        except BaseException:
-            self._remove()
-            raise
+            started.callback(self.server.stop)
+            self._started = started.pop_all()
 
     def server_environment(self) -> dict[str, str]:
         """Return the server half's settings: tokens of the demo's provider, Alice the administrator."""
@@ -109,17 +105,10 @@ class DemoStack:
 
     def stop(self) -> None:
         """Stop server and provider and remove the folder."""
-        self.server.stop()
-        self._remove()
-
-    def _remove(self) -> None:
-        self.provider.stop()
-        self._own.close()
+        self._started.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()

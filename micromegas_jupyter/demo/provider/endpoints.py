@@ -7,7 +7,6 @@ import hashlib
 import logging
 import secrets
 from datetime import timedelta
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
@@ -49,11 +48,10 @@ _PATIENCE = frozenset({"authorization_pending", "slow_down"})
 class OAuthError(Exception):
     """A request that is refused with one of the codes that RFC 6749 and its companions define."""
 
-    def __init__(self, code: str, description: str = "", *, status: int = HTTPStatus.BAD_REQUEST) -> None:
+    def __init__(self, code: str, description: str = "") -> None:
         super().__init__(code)
         self.code = code
         self.description = description
-        self.status = status
 
 
 def check_parameters(parameters: MultiDict[str, str], *, audience: str) -> None:
@@ -177,7 +175,7 @@ class Endpoints:
         client_id, secret = _read_basic() or (form.get("client_id", ""), form.get("client_secret"))
         client = self._clients.get(client_id)
         if client is None or not client.is_secret(secret):
-            raise OAuthError("invalid_client", status=HTTPStatus.UNAUTHORIZED)
+            raise OAuthError("invalid_client")
         return client
 
     def _exchange_code(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
@@ -272,8 +270,9 @@ def _refuse(error: OAuthError) -> Response:
         )
     described = {"error_description": error.description} if error.description else {}
     response = flask.jsonify({"error": error.code, **described})
-    response.status_code = error.status
-    if error.status == HTTPStatus.UNAUTHORIZED:
+    response.status_code = 400
+    if error.code == "invalid_client":
+        response.status_code = 401
         response.headers["WWW-Authenticate"] = 'Basic realm="micromegas-demo"'
     return response
 

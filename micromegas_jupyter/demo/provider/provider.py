@@ -142,7 +142,6 @@ class DemoProvider:
             cookie_path="/" if self._behind is None else self._behind.cookie_path,
         ).register(app)
         app.after_request(_finish)
-        app.register_error_handler(HTTPException, _refuse)
         app.register_error_handler(Exception, _fail)
         return app
 
@@ -185,11 +184,9 @@ def _finish(response: Response) -> Response:
     return response
 
 
-def _refuse(error: HTTPException) -> Response:
-    return flask.Response(f"{error.code} {error.name}\n", status=error.code, mimetype="text/plain")
-
-
-def _fail(error: Exception) -> Response:
+def _fail(error: Exception) -> HTTPException:
+    if isinstance(error, HTTPException):
+        return error
     # The exception's own text may hold a code or a token, so only its kind and place are logged.
     log.error("request failed", extra={"endpoint": flask.request.endpoint or "none", "error": type(error).__name__})
-    return _refuse(InternalServerError())
+    return InternalServerError()

@@ -1,4 +1,4 @@
-"""Tests of `demo.job_kernel`."""
+"""The kernel of a job, and the notebook that runs in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 
-from micromegas_jupyter.demo.job_kernel import JOB_KERNEL, run_in_job_kernel, write_job_kernel
-from micromegas_jupyter.demo.lab import JOB_NOTEBOOK, copy_notebooks
+from micromegas_jupyter.demo.lab import JOB_KERNEL, JOB_NOTEBOOK, copy_notebooks, run_in_job_kernel, write_job_kernel
 
 if TYPE_CHECKING:
     from pathlib import Path
