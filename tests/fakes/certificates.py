@@ -46,13 +46,12 @@ class Authority:
         self.ca_file = folder / f"{name}.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> Pair:
-        """Make a certificate for 127.0.0.1, good for a day, with `name` as its subject."""
+    def issue(self, name: str, *, host: str = "127.0.0.1") -> Pair:
+        """Make a certificate for a host, good for a day, with `name` as its subject."""
         key = ec.generate_private_key(ec.SECP256R1())
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         certificate = (
             _builder(_name(name), self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
@@ -63,6 +62,13 @@ class Authority:
             )
         )
         return pair
+
+
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _name(text: str) -> x509.Name:

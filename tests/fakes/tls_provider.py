@@ -1,18 +1,13 @@
-"""One JSON document over TLS, under a certificate made for this test and signed by nobody else."""
+"""One JSON document over TLS, under a certificate of an authority made for this test."""
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.fakes.certificates import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,14 +16,13 @@ OTHER_HOST = "127.1"
 
 
 class TlsProvider:
-    """A context manager that serves `{"tls": true}` at `url`; `ca_file` is the certificate to trust.
+    """A context manager that serves `{"tls": true}` at `url`; `ca_file` is whom to trust.
 
     `host` is this machine; `OTHER_HOST` is a way to write it that the package takes for another machine.
     """
 
     def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
-        self.ca_file = folder / "certificate.pem"
-        context = server_context(self.ca_file, folder / "key.pem", host=host)
+        context, self.ca_file = server_context(folder, host=host)
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://{host}:{self._server.server_address[1]}/document"
@@ -57,38 +51,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing."""
 
 
-def server_context(certificate_file: Path, key_file: Path, *, host: str) -> ssl.SSLContext:
-    """Write a certificate for this machine, with its key, and return how a server uses them."""
-    _write_certificate(certificate_file, key_file, host)
+def server_context(folder: Path, *, host: str) -> tuple[ssl.SSLContext, Path]:
+    """Return how a server of this name uses its certificate, and the file of the authority that vouches for it."""
+    authority = Authority(folder, f"authority of {host}")
+    pair = authority.issue("server", host=host)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_file, key_file)
-    return context
-
-
-def _write_certificate(certificate_file: Path, key_file: Path, host: str) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-
-
-def _alternative_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
+    context.load_cert_chain(pair.certificate_file, pair.key_file)
+    return context, authority.ca_file

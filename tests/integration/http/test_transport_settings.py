@@ -186,9 +186,9 @@ def test_a_proxy_that_wants_a_password_gets_it(provider: TlsProvider) -> None:
 
 
 def test_a_proxy_may_speak_tls_with_a_certificate_of_the_extra_authority(provider: TlsProvider, tmp_path: Path) -> None:
-    certificate, bundle = tmp_path / "proxy.pem", tmp_path / "bundle.pem"
-    context = server_context(certificate, tmp_path / "proxy.key", host="127.0.0.1")
-    bundle.write_bytes(provider.ca_file.read_bytes() + certificate.read_bytes())
+    bundle = tmp_path / "bundle.pem"
+    context, authority = server_context(tmp_path, host="127.0.0.1")
+    bundle.write_bytes(provider.ca_file.read_bytes() + authority.read_bytes())
 
     with ConnectProxy(tls=context) as proxy:
         http = ProviderHttp(extra_ca_bundle=bundle, proxy=Secret(f"https://{proxy.address}"))
@@ -197,7 +197,7 @@ def test_a_proxy_may_speak_tls_with_a_certificate_of_the_extra_authority(provide
 
 
 def test_a_proxy_whose_certificate_nobody_vouches_for_is_not_used(provider: TlsProvider, tmp_path: Path) -> None:
-    context = server_context(tmp_path / "proxy.pem", tmp_path / "proxy.key", host="127.0.0.1")
+    context, _authority = server_context(tmp_path, host="127.0.0.1")
 
     with ConnectProxy(tls=context) as proxy:
         http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"https://{proxy.address}"))
