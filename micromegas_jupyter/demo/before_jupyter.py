@@ -89,13 +89,11 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run_demo(base_url: str) -> None:
-    from micromegas_jupyter.demo.provider import BehindJupyter
     from micromegas_jupyter.demo.stack import DemoStack
 
     signal.signal(signal.SIGTERM, lambda *_received: sys.exit(0))
-    behind = BehindJupyter(base_url=base_url)
     try:
-        with DemoStack(spare_executors=_SPARE_EXECUTORS, memory_mib=_MEMORY_MIB, behind=behind) as stack:
+        with DemoStack(spare_executors=_SPARE_EXECUTORS, memory_mib=_MEMORY_MIB, jupyter_base_url=base_url) as stack:
             paths = _write_jupyter_files(stack.folder, stack.provider.issuer, stack.job_environment())
             for name, path in paths.items():
                 paths[name] = os.pathsep.join(filter(None, (path, os.environ.get(name))))

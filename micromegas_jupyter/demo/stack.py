@@ -8,7 +8,7 @@ from typing import Self
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
 from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
-from micromegas_jupyter.demo.provider import BehindJupyter, DemoProvider
+from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
 from micromegas_jupyter.temporary_folders import TemporaryFolder, remove_abandoned
 
@@ -27,7 +27,8 @@ class DemoStack:
         port: The server's port, 0 for any free one.
         spare_executors: How many idle executor processes are started ahead of demand.
         memory_mib: Memory of all statements together, in MiB.
-        behind: The Jupyter server below which browsers find the provider's pages; None when they reach it themselves.
+        jupyter_base_url: The path of the Jupyter server below which browsers find the provider's pages; None when they
+            reach it themselves.
     """
 
     def __init__(
@@ -37,14 +38,14 @@ class DemoStack:
         port: int = 0,
         spare_executors: int = 2,
         memory_mib: int = DEFAULT_MEMORY_MIB,
-        behind: BehindJupyter | None = None,
+        jupyter_base_url: str | None = None,
     ) -> None:
         remove_abandoned(_PREFIX)
         with ExitStack() as started:
             own = TemporaryFolder(_PREFIX)
             started.callback(own.close)
             self.folder = own.path
-            self.provider = DemoProvider(behind=behind)
+            self.provider = DemoProvider(jupyter_base_url=jupyter_base_url)
             started.enter_context(self.provider)
             self.server = ServerStack(
                 ServeOptions(

@@ -5,6 +5,5 @@ knows the password. Who may do what in the lake is decided by the server that re
 """
 
 from micromegas_jupyter.demo.provider.provider import DemoProvider
-from micromegas_jupyter.demo.provider.registrations import BehindJupyter
 
-__all__ = ["BehindJupyter", "DemoProvider"]
+__all__ = ["DemoProvider"]

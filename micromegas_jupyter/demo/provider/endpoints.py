@@ -20,7 +20,7 @@ from micromegas_jupyter.demo.provider.registrations import (
     SCOPE_MEANINGS,
 )
 from micromegas_jupyter.demo.provider.state import DEVICE_LIFETIME_SECONDS, DeviceAuthorization
-from micromegas_jupyter.demo.provider.tokens import SECRET_BYTES, SIGNING_ALGORITHM
+from micromegas_jupyter.demo.provider.tokens import SIGNING_ALGORITHM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.provider.registrations import Client
     from micromegas_jupyter.demo.provider.state import ProviderState
     from micromegas_jupyter.demo.provider.tokens import TokenIssuer
+
+    _Answer = Callable[[Client, Mapping[str, str]], dict[str, object]]
 
 log = logging.getLogger("micromegas_jupyter.demo.provider")
 
@@ -96,7 +98,7 @@ class Endpoints:
         app.add_url_rule("/.well-known/oauth-authorization-server", "oauth", lambda: flask.jsonify(self._metadata))
         app.add_url_rule("/jwks", "jwks", lambda: flask.jsonify(self._tokens.build_public_keys()))
         app.add_url_rule("/userinfo", "userinfo", self.userinfo, methods=["GET", "POST"])
-        answers: dict[str, Callable[[Client, Mapping[str, str]], dict[str, object]]] = {
+        answers: dict[str, _Answer] = {
             "token": self.token,
             "revoke": self.revoke,
             "device_authorization": self.authorize_device,
@@ -117,7 +119,7 @@ class Endpoints:
 
     def token(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
         """Answer the token endpoint."""
-        grants: dict[str, Callable[[Client, Mapping[str, str]], dict[str, object]]] = {
+        grants: dict[str, _Answer] = {
             AUTHORIZATION_CODE: self._exchange_code,
             REFRESH_TOKEN: self._refresh,
             CLIENT_CREDENTIALS: lambda client, _form: self._tokens.issue_to_service(client),
@@ -145,7 +147,7 @@ class Endpoints:
         """Give a device its pair of codes (RFC 8628 section 3.2)."""
         _check_grant_type(client, DEVICE_CODE)
         letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(8))
-        user_code, device_code = f"{letters[:4]}-{letters[4:]}", secrets.token_urlsafe(SECRET_BYTES)
+        user_code, device_code = f"{letters[:4]}-{letters[4:]}", secrets.token_urlsafe()
         self._state.devices[device_code] = DeviceAuthorization(
             client=client,
             scope=client.select_scope(form.get("scope")),
@@ -162,7 +164,7 @@ class Endpoints:
             "interval": self._device_interval_seconds,
         }
 
-    def _answer(self, answer: Callable[[Client, Mapping[str, str]], dict[str, object]]) -> Response:
+    def _answer(self, answer: _Answer) -> Response:
         request = flask.request
         # RFC 6749 sections 3.2 and 2.3.1: credentials in a URL end up in logs.
         if request.query_string or request.mimetype != "application/x-www-form-urlencoded":

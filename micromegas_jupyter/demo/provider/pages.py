@@ -20,7 +20,6 @@ from joserfc.errors import JoseError
 from micromegas_jupyter.demo.provider.endpoints import OAuthError, check_parameters
 from micromegas_jupyter.demo.provider.registrations import PASSWORD, PEOPLE, SCOPE_MEANINGS
 from micromegas_jupyter.demo.provider.state import CODE_LIFETIME_SECONDS, AuthorizationCode, Grant, SignedIn
-from micromegas_jupyter.demo.provider.tokens import SECRET_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +36,9 @@ _KNOWN_PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 _SECONDS = re.compile(r"[0-9]{1,9}")
 # RFC 7636 section 4.2: base64url of a SHA-256.
 _CODE_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+# People meet one application only.
+_APPLICATION = "Micromegas notebooks"
 _LOOPBACK_PAGE = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(/[\x21-\x7e]*)?", re.ASCII)
-_MAX_CODE_LENGTH = 32
 
 
 class Pages:
@@ -114,13 +114,9 @@ class Pages:
             return answer
         device.is_decided, device.grant = True, answer
         log.info("device answered", extra={"client_id": device.client.client_id, "is_allowed": answer is not None})
-        return self._page(
-            "message.html",
-            title="The other device was refused" if answer is None else "The other device is signed in",
-            what="It was told so and gets no access." if answer is None else "It goes on by itself.",
-            remedy="You can close this page.",
-            is_error=False,
-        )
+        if answer is None:
+            return self._done_page("The other device was refused", "It was told so and gets no access.")
+        return self._done_page("The other device is signed in", "It goes on by itself.")
 
     def logout(self) -> Response:
         """End the session at once for an application that shows the person's ID token, else ask first.
@@ -147,13 +143,7 @@ class Pages:
         # Section 3: without an ID token nothing proves that the application itself asked.
         if audience and values.get("client_id", audience) == audience and _LOOPBACK_PAGE.fullmatch(target):
             return _redirect(target, state=values.get("state"))
-        return self._page(
-            "message.html",
-            title="You are signed out",
-            what="This browser is signed out of the demo's identity provider.",
-            remedy="You can close this page.",
-            is_error=False,
-        )
+        return self._done_page("You are signed out", "This browser is signed out of the demo's identity provider.")
 
     def _authorize(self, client: Client, redirect_uri: str) -> Response:
         query = flask.request.args
@@ -170,7 +160,7 @@ class Pages:
         if grant is None:
             raise OAuthError("access_denied", "The person said no.")
         self._session().fresh_for = None
-        code = secrets.token_urlsafe(SECRET_BYTES)
+        code = secrets.token_urlsafe()
         self._state.codes[code] = AuthorizationCode(
             grant=grant,
             redirect_uri=redirect_uri,
@@ -214,18 +204,18 @@ class Pages:
             return self._foreign_form_page()
         if is_post and form.get("step") == "sign-in":
             is_signed_in = self._sign_in(form.get("person", ""), form.get("password", ""))
-            return again if is_signed_in else self._sign_in_page(client, wrong=True)
+            return again if is_signed_in else self._sign_in_page(wrong=True)
         if is_post and form.get("decision") == "switch":
             self._replace_session(None)
             return again
         if session.signed_in is None or self._needs_sign_in():
-            return again if is_post else self._sign_in_page(client)
+            return again if is_post else self._sign_in_page()
         if is_post:
             is_allowed = form.get("decision") == "allow"
             return Grant(client=client, signed_in=session.signed_in, scope=scope) if is_allowed else None
         return self._page(
             "consent.html",
-            application=client.display_name,
+            application=_APPLICATION,
             destination=destination,
             permissions=[SCOPE_MEANINGS[name] for name in scope.split()],
             user_code=user_code,
@@ -297,15 +287,13 @@ class Pages:
         text = flask.render_template(template, form_token=session.form_token, signed_in=person, **values)
         return flask.Response(text, status=status, mimetype="text/html")
 
-    def _sign_in_page(self, client: Client, *, wrong: bool = False) -> Response:
+    def _sign_in_page(self, *, wrong: bool = False) -> Response:
         status = 403 if wrong else 200
-        return self._page(
-            "sign_in.html", status=status, people=PEOPLE.values(), application=client.display_name, wrong=wrong
-        )
+        return self._page("sign_in.html", status=status, people=PEOPLE.values(), application=_APPLICATION, wrong=wrong)
 
     def _code_page(self, user_code: str, *, wrong: bool = False) -> Response:
         status = 400 if wrong else 200
-        return self._page("device.html", status=status, user_code=user_code[:_MAX_CODE_LENGTH], wrong=wrong)
+        return self._page("device.html", status=status, user_code=user_code, wrong=wrong)
 
     def _foreign_form_page(self) -> Response:
         log.warning("form refused")
@@ -315,6 +303,9 @@ class Pages:
             "Go back to the application and start the sign-in again.",
         )
 
+    def _done_page(self, title: str, what: str) -> Response:
+        return self._page("message.html", title=title, what=what, remedy="You can close this page.", is_error=False)
+
     def _error_page(self, title: str, what: str, remedy: str) -> Response:
         """Return a page that says what happened and what to do; it leads nowhere else."""
         return self._page("message.html", status=400, title=title, what=what, remedy=remedy, is_error=True)
@@ -322,7 +313,7 @@ class Pages:
 
 def normalize_user_code(typed: str) -> str:
     """Return a typed code in the form in which codes are made: capital letters, a hyphen in the middle."""
-    letters = "".join(character for character in typed[:_MAX_CODE_LENGTH].upper() if character.isalnum())
+    letters = "".join(character for character in typed.upper() if character.isalnum())
     return f"{letters[:4]}-{letters[4:]}"
 
 

@@ -15,9 +15,9 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.demo.provider.endpoints import Endpoints
 from micromegas_jupyter.demo.provider.pages import Pages
-from micromegas_jupyter.demo.provider.registrations import BehindJupyter, build_clients
+from micromegas_jupyter.demo.provider.registrations import PAGES, build_clients
 from micromegas_jupyter.demo.provider.state import ProviderState
-from micromegas_jupyter.demo.provider.tokens import SECRET_BYTES, TokenIssuer
+from micromegas_jupyter.demo.provider.tokens import TokenIssuer
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class DemoProvider:
     Args:
         token_lifetime_seconds: Life of ID and access tokens; short, so that the renewal is seen.
         device_interval_seconds: How often a device may ask.
-        behind: The Jupyter server that shows the pages to browsers; None when they reach them here.
+        jupyter_base_url: The path of the Jupyter server that shows the pages to browsers, with a slash at both ends;
+            None when they reach them here. Its host is whatever the browser has in its address bar.
         clock: Tells the time.
     """
 
@@ -62,14 +63,14 @@ class DemoProvider:
         *,
         token_lifetime_seconds: int = 600,
         device_interval_seconds: int = 5,
-        behind: BehindJupyter | None = None,
+        jupyter_base_url: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.service_secret = Secret(secrets.token_urlsafe(SECRET_BYTES))
+        self.service_secret = Secret(secrets.token_urlsafe())
         self._port = 0
         self._token_lifetime_seconds = token_lifetime_seconds
         self._device_interval_seconds = device_interval_seconds
-        self._behind = behind
+        self._jupyter_base_url = jupyter_base_url
         self._state = ProviderState(clock=clock, token_lifetime_seconds=token_lifetime_seconds)
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
@@ -118,8 +119,10 @@ class DemoProvider:
     def _build_app(self) -> flask.Flask:
         app = _SerialApp()
         # Any other name is refused, so that no name on the internet can be pointed at this machine to read its pages.
-        app.config.update(TRUSTED_HOSTS=[_HOST, "localhost"], MAX_CONTENT_LENGTH=_MAX_BODY_BYTES, MAX_FORM_PARTS=100)
-        clients = build_clients(self.client_id, self.service_client_id, secret=self.service_secret, behind=self._behind)
+        app.config.update(TRUSTED_HOSTS=[_HOST, "localhost"], MAX_CONTENT_LENGTH=_MAX_BODY_BYTES)
+        clients = build_clients(
+            self.client_id, self.service_client_id, secret=self.service_secret, jupyter_base_url=self._jupyter_base_url
+        )
         tokens = TokenIssuer(
             issuer=self.issuer,
             audience=self.lake_audience,
@@ -131,7 +134,7 @@ class DemoProvider:
             state=self._state,
             tokens=tokens,
             device_interval_seconds=self._device_interval_seconds,
-            has_public_address=self._behind is None,
+            has_public_address=self._jupyter_base_url is None,
         ).register(app)
         Pages(
             clients=clients,
@@ -139,7 +142,8 @@ class DemoProvider:
             tokens=tokens,
             # Cookies of one host reach all its ports, so the name holds the port.
             cookie_name=f"micromegas_demo_{self._port}",
-            cookie_path="/" if self._behind is None else self._behind.cookie_path,
+            # Other servers of the same host, as on a Hub, do not get them.
+            cookie_path="/" if self._jupyter_base_url is None else f"{self._jupyter_base_url}{PAGES}/",
         ).register(app)
         app.after_request(_finish)
         app.register_error_handler(Exception, _fail)

@@ -86,22 +86,6 @@ PEOPLE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BehindJupyter:
-    """A Jupyter server that shows the pages to browsers; its host is whatever the browser has in its address bar.
-
-    Attributes:
-        base_url: The path below which the server answers, with a slash at both ends.
-    """
-
-    base_url: str
-
-    @property
-    def cookie_path(self) -> str:
-        """Below which path cookies hold: other servers of the same host, as on a Hub, do not get them."""
-        return f"{self.base_url}{PAGES}/"
-
-
 # RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary, but for
 # the base URL of a Jupyter server, which is what the demo's reader chose.
 _LOOPBACK_CALLBACK = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:(?:/[\w~-]+)*/micromegas)?/callback"
@@ -115,14 +99,12 @@ class Client:
 
     Attributes:
         client_id: Its name on the wire.
-        display_name: Its name on the consent page.
         grant_types: What it may use at the token endpoint.
         secret: Its secret, None for a public client.
         redirect_uris: A regular expression for the whole of a redirect URI, None when it has none.
     """
 
     client_id: str
-    display_name: str
     grant_types: tuple[str, ...]
     secret: Secret | None = None
     redirect_uris: str | None = None
@@ -144,7 +126,7 @@ class Client:
 
 
 def build_clients(
-    person_id: str, service_id: str, *, secret: Secret, behind: BehindJupyter | None
+    person_id: str, service_id: str, *, secret: Secret, jupyter_base_url: str | None
 ) -> dict[str, Client]:
     """Return the registered applications by their client id.
 
@@ -152,20 +134,19 @@ def build_clients(
         person_id: The public client through which people sign in.
         service_id: The client of the service account.
         secret: The service account's secret.
-        behind: The Jupyter server whose callback is a redirect URI too, at any host: the provider never learns it.
+        jupyter_base_url: The path of the Jupyter server whose callback is a redirect URI too, at any host: the
+            provider never learns it.
     """
     redirect_uris = _LOOPBACK_CALLBACK
-    if behind is not None:
-        redirect_uris += f"|{_ORIGIN}{re.escape(behind.base_url)}micromegas/callback"
+    if jupyter_base_url is not None:
+        redirect_uris += f"|{_ORIGIN}{re.escape(jupyter_base_url)}micromegas/callback"
     person_client = Client(
         client_id=person_id,
-        display_name="Micromegas notebooks",
         grant_types=(AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE),
         redirect_uris=redirect_uris,
     )
     service_client = Client(
         client_id=service_id,
-        display_name="Micromegas service account",
         grant_types=(CLIENT_CREDENTIALS,),
         secret=secret,
     )

@@ -1,6 +1,7 @@
 """What the provider remembers: codes, tokens, waiting devices and browser sessions.
 
-The application answers one request at a time (`provider`), so nothing here needs a lock.
+The application answers one request at a time (`provider`), so nothing here needs a lock. Secret texts have 256 bits,
+twice what RFC 6749 section 10.10 asks for.
 """
 
 from __future__ import annotations

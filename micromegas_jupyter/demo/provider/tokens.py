@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.provider.state import ProviderState
 
 SIGNING_ALGORITHM = "RS256"
-# RFC 6749 section 10.10 asks for 128 bits; these are 256.
-SECRET_BYTES = 32
 
 
 class TokenIssuer:
@@ -76,7 +74,7 @@ class TokenIssuer:
             }
             response["id_token"] = self._sign("JWT", claims if nonce is None else {**claims, "nonce": nonce})
         if "offline_access" in grant.scope.split():
-            refresh_token = secrets.token_urlsafe(SECRET_BYTES)
+            refresh_token = secrets.token_urlsafe()
             self._state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
             response["refresh_token"] = refresh_token
         return response
@@ -90,7 +88,7 @@ class TokenIssuer:
     ) -> dict[str, object]:
         # RFC 9068 section 2.2.
         scopes = {"scope": scope} if scope else {}
-        identifiers = {"client_id": client.client_id, "jti": secrets.token_urlsafe(16)}
+        identifiers = {"client_id": client.client_id, "jti": secrets.token_urlsafe()}
         access_token = self._sign("at+jwt", {"sub": subject, "aud": self.audience, **identifiers, **scopes, **claims})
         self._state.access_tokens[access_token] = AccessToken(grant=grant, scope=scope)
         lifetime = {"expires_in": self._lifetime_seconds}

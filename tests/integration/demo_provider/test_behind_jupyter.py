@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.demo.provider import BehindJupyter, DemoProvider
+from micromegas_jupyter.demo.provider import DemoProvider
 from tests.fakes.raw_client import RawClient
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def test_pages_cookies_and_redirects_stay_below_its_base_url(
 ) -> None:
     callback = "https://hub.example.org/user/x/micromegas/callback"
 
-    with DemoProvider(clock=clock, behind=BehindJupyter(base_url="/user/x/")) as provider:
+    with DemoProvider(clock=clock, jupyter_base_url="/user/x/") as provider:
         client = RawClient(provider.issuer, provider.client_id, redirect_uri=callback)
         page = client.get(client.authorization_url().removeprefix(provider.issuer))
         elsewhere = client.authorization_url(redirect_uri=callback.replace("/x/", "/y/"))

@@ -3,16 +3,16 @@
 import pytest
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.demo.provider.registrations import PEOPLE, BehindJupyter, Client, build_clients
+from micromegas_jupyter.demo.provider.registrations import PEOPLE, Client, build_clients
 
 
-def _build(behind: BehindJupyter | None = None) -> tuple[Client, Client]:
-    clients = build_clients("person", "service", secret=Secret("s"), behind=behind)
+def _build(jupyter_base_url: str | None = None) -> tuple[Client, Client]:
+    clients = build_clients("person", "service", secret=Secret("s"), jupyter_base_url=jupyter_base_url)
     return clients["person"], clients["service"]
 
 
 PERSON, SERVICE = _build()
-BEHIND, _ = _build(BehindJupyter(base_url="/user/a.b/"))
+BEHIND, _ = _build("/user/a.b/")
 
 
 @pytest.mark.parametrize(
