@@ -63,15 +63,6 @@ ALLOWED = (
         kinds=IN_AN_ADDRESS | START_ADDRESS | {Kind.USER_CODE},
         reason="shown while the sign-in waits, and taken out of the notebook at its end",
     ),
-    *(
-        Allowed(
-            place=place,
-            name=name,
-            kinds=START_ADDRESS,
-            reason="some of the person's browsers run in this process, whose log the server records",
-        )
-        for place, name in ((Place.LOG, "^server: urllib3"), (Place.TELEMETRY, "^log_entries$"))
-    ),
 )
 
 
