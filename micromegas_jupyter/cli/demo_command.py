@@ -11,12 +11,27 @@ from micromegas_jupyter.cli.serve_command import (
     check_listening_arguments,
     print_ready,
 )
-from micromegas_jupyter.errors import ConfigurationError, UsageError
+from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.settings import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client import QueryReader
     from micromegas_jupyter.demo.stack import DemoStack
+
+_CHECK_QUERIES = (
+    (
+        "The newest log lines",
+        "SELECT time, level, target, msg FROM log_entries ORDER BY time DESC LIMIT 5",
+    ),
+    (
+        "Measurements of this machine in the last minute",
+        """SELECT name, unit, round(avg(value), 2) AS mean FROM measures
+           WHERE time > now() - interval '1 minute' GROUP BY name, unit ORDER BY name LIMIT 8""",
+    ),
+    (
+        "The processes that record here",
+        "SELECT exe, computer, start_time, last_update_time FROM processes ORDER BY start_time",
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,16 +86,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(stack: "DemoStack") -> int:
-    from micromegas_jupyter.demo.check import run_check
+    """Sign in as Alice over the provider's pages, without a browser, and query the stack's own telemetry."""
+    from micromegas_jupyter.assembly import load_client_settings, login, open_client
+    from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+    from micromegas_jupyter.demo.stack import wait_for_rows
 
-    def show(reader: "QueryReader") -> int:
-        count = print_rows(reader.schema, reader, output=sys.stdout, output_format="table")
-        print(flush=True)
-        return count
-
-    run_check(stack, say=lambda line: print(f"✓ {line}", file=sys.stderr, flush=True), show=show)
-    print("✓ everything works", file=sys.stderr)
+    environ = stack.process_environment()
+    settings = load_client_settings(environ=environ)
+    with ScriptedPerson(person="alice") as browser:
+        provider = login(settings, browser=browser, environ=environ)
+    identity = provider.identity()
+    _done(f"signed in as {identity.name} <{identity.email}> at {identity.issuer}")
+    with open_client(settings, provider) as client:
+        server = client.whoami()
+        _done(f"the server knows {server.email}{' as administrator' if server.is_admin else ''}")
+        wait_for_rows(client)
+        for title, sql in _CHECK_QUERIES:
+            _done(f"{title}: {sql}")
+            with client.open_query(sql) as reader:
+                count = print_rows(reader.schema, reader, output=sys.stdout, output_format="table")
+            print(flush=True)
+            if count == 0:
+                raise ServerUnavailable(f"The query gave no rows: {title}.")
+    _done("everything works")
     return 0
+
+
+def _done(step: str) -> None:
+    print(f"✓ {step}", file=sys.stderr, flush=True)
 
 
 def _say(part: str, text: str) -> None:

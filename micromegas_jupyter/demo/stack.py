@@ -2,18 +2,26 @@
 
 import json
 import os
+import threading
 from contextlib import ExitStack
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.assembly.environment import CONFIG_DIR
 from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
 from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.temporary_folders import TemporaryFolder, remove_abandoned
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client import FlightSQLClient
 
 ADMIN_EMAIL = "alice@example.com"
 _PREFIX = "micromegas-demo-"
+_FIRST_ROWS_TIMEOUT_SECONDS = 30.0
+_POLL_SECONDS = 0.2
 
 
 class DemoStack:
@@ -113,3 +121,18 @@ class DemoStack:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+def wait_for_rows(client: "FlightSQLClient") -> None:
+    """Wait until the stack has recorded its first log lines and measurements.
+
+    Raises:
+        ServerUnavailable: There is nothing after half a minute.
+    """
+    deadline = SYSTEM_CLOCK.monotonic() + _FIRST_ROWS_TIMEOUT_SECONDS
+    pause = threading.Event()
+    sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"
+    while not client.query_arrow(sql)["ready"][0].as_py():
+        if SYSTEM_CLOCK.monotonic() > deadline:
+            raise ServerUnavailable("The stack recorded nothing in half a minute.")
+        pause.wait(_POLL_SECONDS)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.assembly import load_client_settings, open_client, service_account_provider
-from micromegas_jupyter.demo.check import wait_for_rows
-from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

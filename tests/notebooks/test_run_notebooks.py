@@ -11,7 +11,8 @@ import nbformat
 import pytest
 
 from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
-from micromegas_jupyter.demo.check import run_check
+from micromegas_jupyter.assembly import load_client_settings, login
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from tests.contracts.guide_text import blocks
 from tests.notebooks.conftest import NOTEBOOKS
 
@@ -29,7 +30,9 @@ BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 
 def _as_alice(stack: DemoStack) -> dict[str, str]:
     """Sign Alice in as the demo's own check does, over the provider's pages, and return her variables."""
-    run_check(stack, say=lambda _: None, show=lambda reader: sum(batch.num_rows for batch in reader))
+    environ = stack.process_environment()
+    with ScriptedPerson(person="alice") as browser:
+        login(load_client_settings(environ=environ), browser=browser, environ=environ)
     return stack.client_environment()
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter import assembly
-from micromegas_jupyter.demo.check import wait_for_rows
-from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
