@@ -14,22 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.explanations import (
-    Explanation,
-    explain_planning,
-    explain_syntax,
-    explain_unsupported,
-    explain_value,
-)
-from micromegas_jupyter.engine.file_errors import file_error, parquet_error
+from micromegas_jupyter.engine.explanations import PLANNING, SYNTAX, UNSUPPORTED, VALUES, explain, unknown_name
 from micromegas_jupyter.engine.scanner import Kind, place_of, scan
-from micromegas_jupyter.engine.unknown_names import find_name, unknown_name
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
     MicromegasError,
     ResourcesExhausted,
     StatementRefused,
+    Unavailable,
     UnsupportedStatement,
 )
 
@@ -44,17 +37,53 @@ _LONGEST_MESSAGE: Final = 600
 _LONGEST_READ: Final = 8000
 _LONGEST_CLEANED: Final = 1000
 _LONGEST_LOGGED: Final = 4000
-_MORE_MEMORY: Final = "The query needs more memory or disk than this server gives one query."
 
 _EXPLAINING: Final = frozenset({"explain", "analyze", "verbose"})
-# fmt: off
-_WRITING: Final = frozenset({
-    "alter", "analyze", "attach", "begin", "call", "comment", "commit", "copy", "create", "deallocate", "delete",
-    "detach", "drop", "execute", "export", "grant", "import", "insert", "install", "kill", "load", "lock",
-    "merge", "optimize", "pragma", "prepare", "refresh", "release", "rename", "replace", "reset", "revoke", "rollback",
-    "savepoint", "set", "start", "truncate", "unload", "update", "use", "vacuum",
-})
-# fmt: on
+_WRITING: Final = frozenset(
+    [
+        "alter",
+        "analyze",
+        "attach",
+        "begin",
+        "call",
+        "comment",
+        "commit",
+        "copy",
+        "create",
+        "deallocate",
+        "delete",
+        "detach",
+        "drop",
+        "execute",
+        "export",
+        "grant",
+        "import",
+        "insert",
+        "install",
+        "kill",
+        "load",
+        "lock",
+        "merge",
+        "optimize",
+        "pragma",
+        "prepare",
+        "refresh",
+        "release",
+        "rename",
+        "replace",
+        "reset",
+        "revoke",
+        "rollback",
+        "savepoint",
+        "set",
+        "start",
+        "truncate",
+        "unload",
+        "update",
+        "use",
+        "vacuum",
+    ]
+)
 
 _CAUSE = re.compile(r"\ncaused by\n")
 _PLACE = re.compile(r"at Line: (\d+), Column: (\d+)")
@@ -67,6 +96,7 @@ _SECRETIVE = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
 _PATH = re.compile(r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:'\")]*|[\w./%=@+-]*\.parquet\b")
 # How Rust writes its own values: `: Identifier(Ident { value: …`; from there on nothing is meant for people.
 _INNER = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w* \{ ).*", re.DOTALL)
+_RESOURCES = re.compile(r"^Resources exhausted|exceeded the allowable limit|Memory error|failed to allocate")
 _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"External error: (?:regex parse error|Compiled regex exceeds)")
 # Complaints about arguments that DataFusion takes for defects of its own.
@@ -80,6 +110,13 @@ _UNBOUND = re.compile(r"Placeholder '([^']*)' was not provided|placeholder with 
 _PREDICATE = re.compile(r'Error evaluating filter predicate: ArrowError\((\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL)
 _VALUE_KIND = re.compile(r"^(?:(?:Cast|Compute|Parser|Execution|Invalid argument) error: )+")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
+# Somebody else may replace, remove or close a file of a plain folder at any moment, also under a running query.
+_CHANGED_FILE = re.compile(r"not found|Out of range of file", re.IGNORECASE)
+_UNREADABLE_FILE = re.compile(r"Unable to open file|Permission denied|failed to fill whole buffer")
+# What the reader of Parquet says of other things than a file's content: a condition, or a part of the format.
+_NOT_OF_THE_FILE = re.compile(
+    r"evaluating filter predicate|\bNYI\b|not (?:yet )?(?:implemented|supported)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +166,11 @@ def _without_values(error: MicromegasError) -> MicromegasError:
 def _found(error: BaseException, context: Context) -> MicromegasError:
     text = str(error)
     if _OVERSIZED.search(text[:_LONGEST_READ]):
-        return _oversized()
+        return ResourcesExhausted(
+            "The statement makes texts, lists or a state larger than the engine can hold (2 GiB for a batch of rows).",
+            remedy="Make shorter texts and lists, or ask for a smaller number of elements.",
+            limit="memory",
+        )
     if type(error).__name__ == _PANIC:
         return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
@@ -137,16 +178,7 @@ def _found(error: BaseException, context: Context) -> MicromegasError:
     if isinstance(error, pa.ArrowException):
         return _conversion_error(text, context)
     parts = [part.strip()[:_LONGEST_READ] for part in _CAUSE.split(text.removeprefix("DataFusion error: "))]
-    found = _classify(parts[-1], parts, context)
-    return found or _internal(text, "the engine failed", context)
-
-
-def _oversized() -> ResourcesExhausted:
-    return ResourcesExhausted(
-        "The statement makes texts, lists or a state larger than the engine can hold (2 GiB for a batch of rows).",
-        remedy="Make shorter texts and lists, or ask for a smaller number of elements.",
-        limit="memory",
-    )
+    return _classify(parts, context) or _internal(text, "the engine failed", context)
 
 
 def _conversion_error(text: str, context: Context) -> MicromegasError:
@@ -180,31 +212,23 @@ def _internal(text: str, event: str, context: Context) -> InternalError:
     return InternalError("The query failed for a reason inside the server.")
 
 
-def _classify(root: str, parts: list[str], context: Context) -> MicromegasError | None:
+def _classify(parts: list[str], context: Context) -> MicromegasError | None:
+    root = parts[-1]
     if any(_SECRETIVE.search(part) for part in parts):
         return None
-    if _is_about_resources(root):
+    if _RESOURCES.search(root):
         # What follows names expressions of the statement, which is the caller's own business.
         _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
-        return ResourcesExhausted(_MORE_MEMORY, limit="memory")
+        return ResourcesExhausted(
+            "The query needs more memory or disk than this server gives one query.", limit="memory"
+        )
     if root.startswith("External error: ") and (_REGEX.match(root) or parts[-2:-1] == ["Invalid regex"]):
         return InvalidStatement("A regular expression in the statement is not valid.")
-    kind, rest = _split(root)
-    explain = _KINDS.get(kind)
-    return explain(rest, context) if explain else None
-
-
-def _is_about_resources(root: str) -> bool:
-    return root.startswith("Resources exhausted") or any(
-        words in root for words in ("exceeded the allowable limit", "Memory error", "failed to allocate")
-    )
-
-
-def _split(text: str) -> tuple[str, str]:
-    kind, _, rest = text.partition(": ")
-    if kind == "Error during planning" and rest.startswith("Error during planning: "):
-        return _split(rest)
-    return kind, rest.removeprefix("Internal error: ") if kind == "Error during planning" else rest
+    kind, _, text = root.partition(": ")
+    while kind == "Error during planning" and text.startswith("Error during planning: "):
+        text = text.removeprefix("Error during planning: ")
+    explain_kind = _KINDS.get(kind)
+    return explain_kind(text, context) if explain_kind else None
 
 
 def _sql_error(text: str, context: Context) -> MicromegasError:
@@ -212,52 +236,44 @@ def _sql_error(text: str, context: Context) -> MicromegasError:
         return StatementRefused("The statement nests deeper than the parser goes.")
     parsed = _PARSER.search(text)
     message = (parsed[1] if parsed else text).replace('\\"', '"').replace("\\n", " ")
-    found = _PLACE.search(message)
-    place = (int(found[1]), int(found[2])) if found else _end_of(context.sql) if "found: EOF" in message else None
     told = _PLACE.sub("", message)
-    explained = explain_syntax(_clean(told)) or Explanation(what=_sentence("The statement cannot be parsed", told))
-    line, column = place or (None, None)
-    return InvalidStatement(explained.what, remedy=explained.remedy, line=line, column=column)
-
-
-def _end_of(sql: str) -> tuple[int, int]:
-    return place_of(sql, len(sql.rstrip().rstrip(";").rstrip()))
+    error = explain(SYNTAX, _clean(told), context.sql) or InvalidStatement(
+        _sentence("The statement cannot be parsed", told)
+    )
+    if place := _PLACE.search(message):
+        error.line, error.column = int(place[1]), int(place[2])
+    elif "found: EOF" in message:
+        error.line, error.column = place_of(context.sql, len(context.sql.rstrip().rstrip(";").rstrip()))
+    return error
 
 
 def _planning_error(text: str, context: Context) -> MicromegasError:
+    text = text.removeprefix("Internal error: ")
     if refused := re.match(r"(?:DDL|DML|Statement) not supported: (\w+)", text):
         return StatementRefused(f"The statement would change something ({refused[1]}), and this server only reads.")
     if unbound := _UNBOUND.search(text):
-        return _unbound(unbound[1] or unbound[2])
-    for pattern, what, candidates in (
-        (_NO_FIELD, "There is no column", _valid_fields(text)),
-        (_NO_TABLE, "There is no table", list(context.tables)),
-        (_NO_FUNCTION, "There is no function", _suggested_functions(text)),
-    ):
-        if found := pattern.search(text):
-            return unknown_name(what, found[1], candidates, context.sql)
-    if explained := explain_planning(_clean(_without_tail(text))):
-        return _explained(explained, context)
-    return InvalidStatement(_sentence("", text))
-
-
-def _explained(explained: Explanation, context: Context) -> InvalidStatement:
-    line, column = (None, None) if explained.name is None else find_name(explained.name, context.sql)
-    return InvalidStatement(explained.what, remedy=explained.remedy, line=line, column=column)
+        return _unbound(unbound)
+    if found := _NO_FIELD.search(text):
+        fields = _VALID_FIELDS.search(text)
+        candidates = [one.strip() for one in fields[1].split(",")] if fields else []
+        return unknown_name("column", found[1], candidates, context.sql)
+    if found := _NO_TABLE.search(text):
+        return unknown_name("table", found[1], context.tables, context.sql)
+    if found := _NO_FUNCTION.search(text):
+        return unknown_name("function", found[1], re.findall(r"Did you mean '([^']*)'", text), context.sql)
+    return explain(PLANNING, _shortened(text), context.sql) or InvalidStatement(_sentence("", text))
 
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
     if "single SQL statement" in text:
         return StatementRefused("The text holds several statements.", remedy="Send one statement at a time.")
-    if explained := explain_unsupported(_clean(_without_tail(text))):
-        line, column = (None, None) if explained.name is None else find_name(explained.name, context.sql)
-        return UnsupportedStatement(explained.what, remedy=explained.remedy, line=line, column=column)
-    return UnsupportedStatement(_sentence("The engine does not implement this", text))
+    explained = explain(UNSUPPORTED, _shortened(text), context.sql, UnsupportedStatement)
+    return explained or UnsupportedStatement(_sentence("The engine does not implement this", text))
 
 
 def _run_time_error(text: str, context: Context) -> MicromegasError | None:
     if unbound := _UNBOUND.search(text):
-        return _unbound(unbound[1])
+        return _unbound(unbound)
     if _DISK_FULL.search(text):
         _log.error("the disk for spilled rows is full")
         return ResourcesExhausted(
@@ -266,47 +282,60 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
             limit="memory",
         )
     if re.match(r"Parquet(?: argument)? error", text):
-        return parquet_error(text)
+        return _parquet_error(text, context)
     if re.match(r"(?:External|Ipc|Io|C Data interface)(?: argument)? error", text):
-        return file_error(text)
+        return _storage_error(text, context)
     if found := re.match(r"Error during planning: ", text):
         return _planning_error(text[found.end() :], context)
     return _value_error(text, context)
 
 
-def _value_error(text: str, context: Context) -> InvalidStatement:
-    if explained := explain_value(_clean(_without_tail(text))):
-        return _explained(explained, context)
-    return InvalidStatement(_sentence("The statement failed on a value", _VALUE_KIND.sub("", text)))
+def _value_error(text: str, context: Context) -> MicromegasError:
+    return explain(VALUES, _shortened(text), context.sql) or InvalidStatement(
+        _sentence("The statement failed on a value", _VALUE_KIND.sub("", text))
+    )
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
-    if explained := explain_unsupported(_clean(_without_tail(text))):
-        return UnsupportedStatement(explained.what, remedy=explained.remedy)
-    if explained := explain_planning(_clean(_without_tail(text))):
-        return _explained(explained, context)
-    if _ARGUMENT.match(text) is None:
-        return None
-    return InvalidStatement("A function in the statement does not take an argument that it gets.")
+    shortened = _shortened(text)
+    explained = explain(UNSUPPORTED, shortened, context.sql, UnsupportedStatement)
+    explained = explained or explain(PLANNING, shortened, context.sql)
+    if explained is None and _ARGUMENT.match(text):
+        return InvalidStatement("A function in the statement does not take an argument that it gets.")
+    return explained
 
 
 def _parquet_error(text: str, context: Context) -> MicromegasError | None:
-    """A predicate that runs inside the reader wraps its failure; all other failures are the file's."""
-    found = _PREDICATE.search(text)
-    if found is None:
-        return parquet_error(text)
-    message = found[2] or ("Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated")
-    return _value_error(message.replace("\\n", " ").replace("\\", ""), context)
+    """Return the error for what the reader of Parquet said; None when it is neither the statement's fault nor a file's.
+
+    A predicate that runs inside the reader wraps its failure. A file that was replaced while it was read looks like a
+    damaged one, and damage shows in as many words as there are encodings and compressions.
+    """
+    if found := _PREDICATE.search(text):
+        divided = "Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated"
+        return _value_error((found[2] or divided).replace("\\n", " ").replace("\\", ""), context)
+    return _storage_error(text, context) or (None if _NOT_OF_THE_FILE.search(text) else _unreadable(text))
 
 
-def _storage_error(text: str, context: Context) -> MicromegasError | None:
-    del context
-    return file_error(text)
+def _storage_error(text: str, _context: Context) -> MicromegasError | None:
+    """Return the error for what a reader said of a file; None when it is not understood."""
+    if _CHANGED_FILE.search(text):
+        return file_gone()
+    return _unreadable(text) if _UNREADABLE_FILE.search(text) else None
 
 
-def _configuration_error(text: str, context: Context) -> MicromegasError:
-    del context
-    return InvalidStatement(_sentence("The statement asks for an unknown setting", text))
+def file_gone() -> Unavailable:
+    """Return the error for a file that a snapshot names and that is not there any more, or is another one."""
+    return Unavailable("A file of a table was removed or replaced while the query began.")
+
+
+def _unreadable(text: str) -> Unavailable:
+    # The reader's words name the file.
+    _log.error("a file of a table cannot be read", extra={"engine_error": text[:_LONGEST_LOGGED]})
+    return Unavailable(
+        "A file of a table cannot be read: it was changed meanwhile, it is damaged, or the server may not read it.",
+        remedy="Try again. If that does not help, tell the server's administrator, whose log has more.",
+    )
 
 
 _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = {
@@ -319,30 +348,22 @@ _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = 
     "Arrow error": _run_time_error,
     "Object Store error": _storage_error,
     "Parquet error": _parquet_error,
-    "Invalid or Unsupported Configuration": _configuration_error,
+    "Invalid or Unsupported Configuration": lambda text, _context: InvalidStatement(
+        _sentence("The statement asks for an unknown setting", text)
+    ),
 }
 
 
-def _unbound(placeholder: str) -> InvalidStatement:
+def _unbound(found: re.Match[str]) -> InvalidStatement:
     return InvalidStatement(
-        f"No value was given for the parameter {placeholder[:40]}.",
+        f"No value was given for the parameter {(found[1] or found[2])[:40]}.",
         remedy="Send one value for each placeholder of the statement.",
     )
 
 
-def _valid_fields(text: str) -> list[str]:
-    found = _VALID_FIELDS.search(text)
-    return [one.strip() for one in found[1].split(",")] if found else []
-
-
-def _suggested_functions(text: str) -> list[str]:
-    found = re.search(r"Did you mean '([^']*)'", text)
-    return [found[1]] if found else []
-
-
 def _sentence(start: str, text: str) -> str:
     """Return a sentence of `text` without paths, hints for developers and line breaks."""
-    message = _without_tail(text)
+    message = _TAIL.sub("", text)
     if len(message) > _LONGEST_CLEANED:
         message = message[:_LONGEST_CLEANED].rpartition(" ")[0]  # half a path would not be known as one
     message = _clean(message)
@@ -352,8 +373,8 @@ def _sentence(start: str, text: str) -> str:
     return f"{start}: {message}." if start else f"{message}."
 
 
-def _without_tail(text: str) -> str:
-    return _TAIL.sub("", text)
+def _shortened(text: str) -> str:
+    return _clean(_TAIL.sub("", text))
 
 
 def _clean(text: str) -> str:

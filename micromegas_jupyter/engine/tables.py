@@ -17,7 +17,7 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
 from micromegas_jupyter.engine.barrier import Barrier, behind_barrier
-from micromegas_jupyter.engine.file_errors import file_gone
+from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.flat_schema import flat_schema
 from micromegas_jupyter.engine.names import quoted
 from micromegas_jupyter.engine.scanner import Kind, Scan

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from micromegas_jupyter.engine.unknown_names import unknown_name
-from micromegas_jupyter.engine.upstream_names import UPSTREAM_FUNCTIONS, UPSTREAM_TABLES, find_upstream_remedy
+from micromegas_jupyter.engine.explanations import UPSTREAM_FUNCTIONS, UPSTREAM_TABLES, unknown_name
 from micromegas_jupyter.errors import InvalidStatement
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ _TABLE_FUNCTIONS = {"view_instance", "list_partitions", "retire_partitions", "pe
 
 
 def test_a_function_of_upstream_is_told_from_a_misspelt_one() -> None:
-    error = unknown_name("There is no function", "view_instance", ["view"], "SELECT * FROM view_instance('a', 'b')")
+    error = unknown_name("function", "view_instance", ["view"], "SELECT * FROM view_instance('a', 'b')")
 
     assert error.what == "There is no function named view_instance."
     assert error.remedy == "Query the table itself, for example FROM log_entries WHERE process_id = '…'."
@@ -23,16 +22,20 @@ def test_a_function_of_upstream_is_told_from_a_misspelt_one() -> None:
 
 
 def test_a_table_of_upstream_is_told_from_a_misspelt_one() -> None:
-    error = unknown_name("There is no table", "datafusion.public.blocks", ["block"], "SELECT * FROM blocks")
+    error = unknown_name("table", "datafusion.public.blocks", ["block"], "SELECT * FROM blocks")
 
     assert error.remedy == "Micromegas's own server has it; this one does not."
 
 
-def test_other_names_and_columns_are_not_upstreams() -> None:
-    assert find_upstream_remedy("There is no function", "lengtn") is None
-    assert find_upstream_remedy("There is no column", "blocks") is None
-    assert find_upstream_remedy("There is no table", "view_instance") is None
-    assert find_upstream_remedy("There is no function", "VIEW_INSTANCE") is not None
+@pytest.mark.parametrize(("kind", "name"), [("function", "lengtn"), ("column", "blocks"), ("table", "view_instance")])
+def test_other_names_and_columns_are_not_upstreams(kind: Literal["column", "table", "function"], name: str) -> None:
+    assert unknown_name(kind, name, [], f"SELECT {name}").remedy == "Correct the statement."
+
+
+def test_upstreams_names_are_known_in_any_case() -> None:
+    found = unknown_name("function", "VIEW_INSTANCE", [], "SELECT 1")
+
+    assert found.remedy == UPSTREAM_FUNCTIONS["view_instance"]
 
 
 @pytest.mark.parametrize("in_from", [False, True])
