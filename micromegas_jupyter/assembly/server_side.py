@@ -232,11 +232,10 @@ class ServerStack:
         if not conditions:
             return
         # Loads the engine, which this process needs for nothing else.
-        from micromegas_jupyter.engine.conditions import Conditions
-        from micromegas_jupyter.engine.role_conditions import check_role_conditions
+        from micromegas_jupyter.engine.conditions import check_role_conditions
 
         try:
-            check_role_conditions(Conditions(), self._tables.source, conditions)
+            check_role_conditions(self._tables.source, conditions)
         except Unavailable as error:
             # Each condition is checked again when it is used, and then fails closed.
             _LOG.warning("the roles' conditions could not be held against the tables: %s", error.what)

@@ -8,17 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest, TimeRange
+    from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, StatementRequest, TimeRange
     from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
     from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
     from micromegas_jupyter.engine.settings import EngineSettings
-    from micromegas_jupyter.engine.statistics import QueryStatistics
 
 _HOME = {
     "DataFusionEngine": "datafusion_engine",
     "EngineSettings": "settings",
     "PlannedQuery": "contract",
-    "QueryStatistics": "statistics",
+    "QueryStatistics": "contract",
     "StatementRequest": "contract",
     "TimeRange": "contract",
     "fingerprints": "fingerprint",

@@ -1,7 +1,8 @@
 """Checks and applies the conditions that decide which rows of a table a caller sees.
 
 A condition is one boolean expression over the table's columns that cannot fail on any value: what it would complain
-about is a row that is hidden. Which conditions a caller has is `visibility`'s answer.
+about is a row that is hidden. Before it decides about real rows it is tried on rows with difficult values. Which
+conditions a caller has, `tables` decides.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ import functools
 import logging
 import operator
 import re
-from typing import TYPE_CHECKING, Final
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine.caller_facts import NO_TEXTS
+from micromegas_jupyter.contracts import AuthContext, AuthType
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.guard import check_expression
+from micromegas_jupyter.engine.identity import NO_TEXTS, with_caller_in_condition
 from micromegas_jupyter.engine.scanner import Kind, Scan
-from micromegas_jupyter.engine.trial_rows import trial_rows
-from micromegas_jupyter.errors import InternalError, QueryError
+from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
+from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from collections.abc import Mapping, Sequence
+
     from datafusion import DataFrame, Expr
+
+    from micromegas_jupyter.contracts import TableSnapshot, TableSource
 
 _log = logging.getLogger(__name__)
 
@@ -32,38 +39,42 @@ _OTHER_ROWS: Final = frozenset({"select", "values", "table", "with"})
 # These give one value for a whole statement.
 _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 _NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
+_TEXTS: Final = ("", "x", "-1", "(", "é", "9" * 40, "%_\\")
+_EARLY_NS: Final = -8_500_000_000_000_000_000
+_LATE_NS: Final = 8_500_000_000_000_000_000
+_NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_SOMEBODY: Final = AuthContext(
+    subject="somebody",
+    issuer="https://id.example",
+    auth_type=AuthType.OIDC,
+    email="somebody@example.com",
+    email_verified=True,
+    groups=("a", "b"),
+    roles=("a", "b"),
+)
+# One of whom as little is known as can be: empty lists and an address that is null.
+_NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth_type=AuthType.OIDC)
 
 
-class Conditions:
-    """Knows which conditions fit which columns. What it keeps is bounded and safe to share between threads."""
+def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
+    """Return the rows that meet one of `conditions`.
 
-    def __init__(self) -> None:
-        self._problem = functools.lru_cache(maxsize=1024)(_find_problem)
-        self._problem_together = functools.lru_cache(maxsize=1024)(_find_problem_together)
-
-    def problem(self, condition: str, schema: pa.Schema) -> str | None:
-        """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
-        return self._problem(condition, schema)
-
-    def apply(self, rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
-        """Return the rows that meet one of `conditions`.
-
-        Raises:
-            InternalError: A condition does not fit; the log has the table and the reason.
-        """
-        schema = rows.schema()
-        for condition in conditions:
-            problem = self._problem(condition, schema)
-            if problem is not None:
-                raise _unusable(table, problem)
-        if len(conditions) > 1 and (problem := self._problem_together(conditions, schema)) is not None:
+    Raises:
+        InternalError: A condition does not fit; the log has the table and the reason.
+    """
+    schema = rows.schema()
+    for condition in conditions:
+        problem = condition_problem(condition, schema)
+        if problem is not None:
             raise _unusable(table, problem)
-        try:
-            return rows.filter(_either(rows, conditions))
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
-            raise _unusable(table, "it cannot be planned") from None
+    if len(conditions) > 1 and (problem := _find_problem_together(conditions, schema)) is not None:
+        raise _unusable(table, problem)
+    try:
+        return rows.filter(_either(rows, conditions))
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        raise _unusable(table, "it cannot be planned") from None
 
 
 def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
@@ -87,7 +98,9 @@ def _unusable(table: str, problem: str) -> InternalError:
     )
 
 
-def _find_problem(condition: str, schema: pa.Schema) -> str | None:
+@functools.lru_cache(maxsize=1024)
+def condition_problem(condition: str, schema: pa.Schema) -> str | None:
+    """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
     try:
         # The empty list's own text calls a function whose result changes, to no effect.
         scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_LONGEST_CONDITION_BYTES)
@@ -128,6 +141,7 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=1024)
 def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> str | None:
     """Return why conditions that fit one by one show other rows when one of them is enough, or None."""
     sample = trial_rows(schema)
@@ -180,3 +194,82 @@ def _changing_functions() -> frozenset[str]:
         "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
     ).to_pylist()
     return frozenset(row["routine_name"] for row in found) - _STABLE_FUNCTIONS
+
+
+def trial_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows of `schema` in which each column has its type's difficult values and null, however it is declared."""
+    values = [_difficult_values(field.type) for field in schema]
+    count = max(map(len, values), default=1)
+    columns = [
+        pa.array(list(islice(cycle(column), count)), field.type) for field, column in zip(schema, values, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one per kind of type
+    if pa.types.is_integer(kind):
+        top = 1 << (kind.bit_width - (0 if pa.types.is_unsigned_integer(kind) else 1))
+        return [None, 0, 1, top - 1, *([] if pa.types.is_unsigned_integer(kind) else [-1, -top])]
+    if pa.types.is_floating(kind):
+        return [None, 0.0, -1.5, float("nan"), float("inf"), float("-inf")]
+    if pa.types.is_boolean(kind):
+        return [None, True, False]
+    if pa.types.is_timestamp(kind):
+        return [None, 0, *(end // _NANOSECONDS[kind.unit] for end in (_EARLY_NS, _LATE_NS))]
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return [None, *_TEXTS]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return [None, *(text.encode() for text in _TEXTS)]
+    return [None]
+
+
+def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
+    """Check the conditions in `filters`, by table name, of which a row must meet one.
+
+    Raises:
+        ConfigurationError: A condition cannot be used; the error names the table and says what is wrong.
+        Unavailable: The tables cannot be listed.
+    """
+    for snapshot in _listed(tables):
+        if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
+            raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, whose parts these rows are")
+        own = filters.get(snapshot.name, ())
+        problem = _problem_of_role(snapshot, own) if own else None
+        if problem is not None:
+            raise _configuration_error(snapshot.name, problem)
+
+
+def _listed(tables: TableSource) -> Sequence[TableSnapshot]:
+    try:
+        return tables.snapshot()
+    except MicromegasError:
+        raise
+    except Exception as error:
+        _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
+        raise Unavailable("The tables cannot be listed now.") from error
+
+
+def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:
+    """Return why one of the table's `own` conditions cannot be used, or None."""
+    try:
+        # A table without files has its columns too.
+        schema = flat_schema(visible_schema(snapshot))
+        found = (
+            condition_problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
+            for one in own
+            for caller in (_SOMEBODY, _NOBODY)
+        )
+        return next((problem for problem in found if problem is not None), None)
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        _log.error("the engine failed on a condition", extra={"table": snapshot.name, "kind": type(error).__name__})
+        return "the engine fails on it"
+
+
+def _configuration_error(table: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"A condition on the rows of {table} cannot be used: {problem}.",
+        key="roles",
+        remedy="Correct the condition: one boolean SQL expression over the table's columns that fails on no value.",
+    )

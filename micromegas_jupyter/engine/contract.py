@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.engine.statistics import QueryStatistics
+    from micromegas_jupyter.contracts import TableSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,47 @@ class StatementRequest:
     def __post_init__(self) -> None:
         if self.row_limit is not None and self.row_limit < 0:
             raise ValueError("a row limit is zero or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisibleTable:
+    """One table as one caller sees it.
+
+    Attributes:
+        snapshot: The table.
+        conditions: Conditions of which a row must meet one; empty when all rows are visible.
+        raw_name: The name of the table's raw rows; None when it has none or when they do not exist for the caller.
+    """
+
+    snapshot: TableSnapshot
+    conditions: tuple[str, ...] = ()
+    raw_name: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names that exist for the caller."""
+        return (self.snapshot.name,) if self.raw_name is None else (self.snapshot.name, self.raw_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryStatistics:
+    """What a statement took so far. A count that the engine does not tell is None, never a guess.
+
+    Attributes:
+        context_init_seconds: Making the session: listing tables and registering those that the statement names.
+        execution_seconds: Optimizing the plan and starting it; reading rows is not included.
+        bytes_scanned: Bytes read from files, after whole files, row groups and pages were skipped by statistics.
+        peak_memory_bytes: The most memory that the statement held at once.
+        spilled_bytes: Bytes written to the temporary folder for want of memory.
+        spill_count: How many times something was written there.
+    """
+
+    context_init_seconds: float = 0.0
+    execution_seconds: float = 0.0
+    bytes_scanned: int | None = 0
+    peak_memory_bytes: int | None = None
+    spilled_bytes: int | None = 0
+    spill_count: int | None = 0
 
 
 @runtime_checkable

@@ -10,29 +10,25 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from micromegas_jupyter.engine.barrier import Barrier, barrier_holds
-from micromegas_jupyter.engine.conditions import Conditions
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
-from micromegas_jupyter.engine.denial_functions import register_denial_functions
+from micromegas_jupyter.engine.denials import register_denial_functions
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.explain import PathScrubber
 from micromegas_jupyter.engine.identity import register_identity_functions
 from micromegas_jupyter.engine.leakproof import is_leakproof
 from micromegas_jupyter.engine.native_scan import choose_reader
-from micromegas_jupyter.engine.parameter_rows import RowByRow, with_plain_parameters
-from micromegas_jupyter.engine.plan_checks import is_explain, is_one_row, parameter_schema
-from micromegas_jupyter.engine.planned import Planned, Statement, planned_in
+from micromegas_jupyter.engine.parameters import RowByRow, with_plain_parameters
+from micromegas_jupyter.engine.plan_checks import PathScrubber, check_plan, is_explain, is_one_row, parameter_schema
 from micromegas_jupyter.engine.reading import read_statement
-from micromegas_jupyter.engine.sessions import SessionPool, Sessions, set_partitions
-from micromegas_jupyter.engine.tables import TableBuilder, listed_schema, mentions_any, names_of
-from micromegas_jupyter.engine.visibility import Visibility
-from micromegas_jupyter.engine.wire_schema import wire_schema
+from micromegas_jupyter.engine.schemas import wire_schema
+from micromegas_jupyter.engine.sessions import READ_ONLY, SessionPool, Sessions, set_partitions
+from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema, mentions_any, names_of
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
 from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
@@ -41,16 +37,56 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from datafusion import SessionContext
+    from datafusion import DataFrame, SessionContext
+    from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
-    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
-    from micromegas_jupyter.engine.denial_store import Denials
+    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest, VisibleTable
+    from micromegas_jupyter.engine.denial_store import DenialStore
     from micromegas_jupyter.engine.native_scan import FileReader
-    from micromegas_jupyter.engine.placeholders import Placeholders
+    from micromegas_jupyter.engine.parameters import Placeholders
     from micromegas_jupyter.engine.reading import Reading
     from micromegas_jupyter.engine.sessions import LentSession
     from micromegas_jupyter.engine.settings import EngineSettings
+    from micromegas_jupyter.errors import MicromegasError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One request after its text was read, and the tables that its caller sees."""
+
+    request: StatementRequest
+    caller: AuthContext
+    reading: Reading
+    values: dict[str, pa.Scalar] = field(repr=False)
+    tables: list[VisibleTable] = field(default_factory=list, repr=False)
+    init_seconds: float = 0.0
+    failures: list[MicromegasError] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A statement's plan, and the tables in its session."""
+
+    session: SessionContext
+    frame: DataFrame = field(repr=False)  # its repr would run the statement
+    plan: LogicalPlan
+    tables: Sequence[VisibleTable]
+    init_seconds: float
+    plan_text: str
+    barrier: Barrier = Barrier.NONE
+    is_for_joins: bool = False
+    lent: LentSession | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the caller sees only some rows of one of the tables."""
+        return any(table.conditions for table in self.tables)
+
+    def give_back(self) -> None:
+        """Release the session; this plan will not run."""
+        if self.lent is not None:
+            self.lent.release()
 
 
 class DataFusionEngine:
@@ -68,7 +104,7 @@ class DataFusionEngine:
         tables: TableSource,
         settings: EngineSettings,
         *,
-        denials: Denials | None = None,
+        denials: DenialStore | None = None,
         reader: FileReader | None = None,
     ) -> None:
         self._denials = denials
@@ -78,8 +114,7 @@ class DataFusionEngine:
         self._sessions = Sessions(settings)
         self._lending = SessionPool(self._sessions.open)
         self._lending_for_joins = SessionPool(self._sessions.open_for_joins)
-        self._conditions = Conditions()
-        self._builder = TableBuilder(reader=reader or _tested_reader(), conditions=self._conditions)
+        self._builder = TableBuilder(reader or _tested_reader())
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
@@ -159,7 +194,7 @@ class DataFusionEngine:
         None for any other, and where planning fails: with the tables it fails again, and is explained better.
         """
         try:
-            planned = planned_in(self._sessions.bare, statement)
+            planned = _planned_in(self._sessions.bare, statement)
             if not is_one_row(planned.plan_text):
                 return None
             return self._query(_typed(planned), statement, Context(sql=statement.reading.placeholders.sql))
@@ -172,7 +207,7 @@ class DataFusionEngine:
         reading = statement.reading
         if reading.may_be_one_row and not mentions_any(reading.mentions, statement.tables):
             planned = (
-                planned_in(self._sessions.bare, statement)
+                _planned_in(self._sessions.bare, statement)
                 if reading.needs_nothing
                 else self._planned_with(self._sessions.open_diskless, statement, barrier=barrier)
             )
@@ -220,7 +255,7 @@ class DataFusionEngine:
             barrier=barrier,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        return planned_in(
+        return _planned_in(
             session,
             statement,
             tables=tables,
@@ -300,6 +335,46 @@ class DataFusionEngine:
             context_init_seconds=statement.init_seconds + planned.init_seconds,
             lent=planned.lent,
         )
+
+
+def _planned_in(  # noqa: PLR0913 - options by keyword, all of them facts of one plan
+    session: SessionContext,
+    statement: Statement,
+    *,
+    tables: Sequence[VisibleTable] = (),
+    init_seconds: float = 0.0,
+    barrier: Barrier = Barrier.NONE,
+    is_for_joins: bool = False,
+    lent: LentSession | None = None,
+) -> Planned:
+    """Plan a statement and check the plan, before anything of it is optimized.
+
+    Args:
+        session: Where it would run, with all that it mentions.
+        statement: What is planned.
+        tables: Those that are in the session.
+        init_seconds: How long it took to fill the session.
+        barrier: Which of these tables are behind the barrier.
+        is_for_joins: Whether the session is one for statements with joins.
+        lent: The session, when it is to be released.
+
+    Raises:
+        StatementRefused: It would write, or reads what is not shown.
+        Exception: DataFusion's own, where it cannot be planned; see `errors.translate`.
+    """
+    frame = session.sql_with_options(statement.reading.placeholders.sql, READ_ONLY, param_values=statement.values)
+    plan = frame.logical_plan()
+    return Planned(
+        session=session,
+        frame=frame,
+        plan=plan,
+        tables=tables,
+        init_seconds=init_seconds,
+        plan_text=check_plan(plan),
+        barrier=barrier,
+        is_for_joins=is_for_joins,
+        lent=lent,
+    )
 
 
 def _tested_reader() -> FileReader:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from micromegas_jupyter.engine.contract import QueryStatistics
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.placeholders import missing_parameter
-from micromegas_jupyter.engine.statistics import QueryStatistics, with_counts, without_counts
-from micromegas_jupyter.engine.wire_schema import to_wire
+from micromegas_jupyter.engine.parameters import missing_parameter
+from micromegas_jupyter.engine.schemas import to_wire
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     import datafusion
     import pyarrow as pa
     from datafusion import DataFrame
+    from datafusion.plan import ExecutionPlan
 
-    from micromegas_jupyter.engine.explain import PathScrubber
+    from micromegas_jupyter.engine.plan_checks import PathScrubber
     from micromegas_jupyter.engine.sessions import LentSession
 
 _log = logging.getLogger(__name__)
+_MAX_STEPS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +164,33 @@ class DataFusionQuery:
                 raise
             _log.warning("the engine's counters cannot be read", exc_info=error)
             self._statistics = without_counts(self._statistics)
+
+
+def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
+    """Return `statistics` with what a plan's steps have counted, while it runs or after.
+
+    The counts of a plan of very many steps are None.
+    """
+    scanned: int | None = 0
+    spilled = spills = 0
+    waiting: list[Any] = [plan]
+    for _ in range(_MAX_STEPS):
+        if not waiting:
+            return replace(statistics, bytes_scanned=scanned, spilled_bytes=spilled, spill_count=spills)
+        step = waiting.pop()
+        inputs = step.children()
+        waiting.extend(inputs)
+        counters = step.metrics()
+        if counters is not None:
+            spills += counters.spill_count or 0
+            spilled += counters.spilled_bytes or 0
+        if not inputs and scanned is not None:
+            read = None if counters is None else counters.sum_by_name("bytes_scanned")
+            # A scan that is not DataFusion's own reads files without counting.
+            scanned = None if read is None and "Dataset" in step.display() else scanned + (read or 0)
+    return without_counts(statistics)
+
+
+def without_counts(statistics: QueryStatistics) -> QueryStatistics:
+    """Return `statistics` of a query of which the engine tells no counts."""
+    return replace(statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)

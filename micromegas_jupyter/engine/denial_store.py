@@ -11,7 +11,7 @@ import logging
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
@@ -26,19 +26,9 @@ if TYPE_CHECKING:
 
 #: What a rule can name, all of them text; NULL is what the client did not send.
 MATCH_COLUMNS: Final = (
-    "user_id",
-    "email",
-    "service_account",
-    "client",
-    "agent",
-    "entrypoint",
-    "session",
-    "notebook",
-    "cell",
-    "client_ip",
-    "sql",
-    "sql_hash",
-)
+    "user_id", "email", "service_account", "client", "agent", "entrypoint", "session", "notebook", "cell", "client_ip",
+    "sql", "sql_hash",
+)  # fmt: skip
 
 MAX_RULES: Final = 100
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -76,37 +66,8 @@ class Denial:
     last_hit_at: datetime | None = None
 
 
-class Denials(Protocol):
-    """The rules of a server, as its administrators see them. Safe to call from several threads; may read and write."""
-
-    def rules(self) -> Sequence[Denial]:
-        """Return all rules.
-
-        Raises:
-            Unavailable: They cannot be read now.
-        """
-        ...
-
-    def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
-        """Add a rule and return its id.
-
-        Raises:
-            InvalidStatement: The expression or the reason cannot be used, or there are too many rules.
-            Unavailable: It cannot be kept now.
-        """
-        ...
-
-    def remove(self, rule_id: str) -> bool:
-        """Remove a rule; False when there is none with this id.
-
-        Raises:
-            Unavailable: That cannot be kept now.
-        """
-        ...
-
-
 class DenialStore:
-    """Rules in one file; implements `Denials`. Safe to use from several threads and processes.
+    """Rules in one file. Safe to use from several threads and processes.
 
     Args:
         path: The file; it need not exist.

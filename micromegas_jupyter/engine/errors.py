@@ -40,50 +40,13 @@ _LONGEST_LOGGED: Final = 4000
 
 _EXPLAINING: Final = frozenset({"explain", "analyze", "verbose"})
 _WRITING: Final = frozenset(
-    [
-        "alter",
-        "analyze",
-        "attach",
-        "begin",
-        "call",
-        "comment",
-        "commit",
-        "copy",
-        "create",
-        "deallocate",
-        "delete",
-        "detach",
-        "drop",
-        "execute",
-        "export",
-        "grant",
-        "import",
-        "insert",
-        "install",
-        "kill",
-        "load",
-        "lock",
-        "merge",
-        "optimize",
-        "pragma",
-        "prepare",
-        "refresh",
-        "release",
-        "rename",
-        "replace",
-        "reset",
-        "revoke",
-        "rollback",
-        "savepoint",
-        "set",
-        "start",
-        "truncate",
-        "unload",
-        "update",
-        "use",
-        "vacuum",
-    ]
-)
+    {
+        "alter", "analyze", "attach", "begin", "call", "comment", "commit", "copy", "create", "deallocate", "delete",
+        "detach", "drop", "execute", "export", "grant", "import", "insert", "install", "kill", "load", "lock",
+        "merge", "optimize", "pragma", "prepare", "refresh", "release", "rename", "replace", "reset", "revoke",
+        "rollback", "savepoint", "set", "start", "truncate", "unload", "update", "use", "vacuum",
+    }
+)  # fmt: skip
 
 _CAUSE = re.compile(r"\ncaused by\n")
 _PLACE = re.compile(r"at Line: (\d+), Column: (\d+)")

@@ -1,34 +1,131 @@
 """Who calls, in SQL: `current_user`, `is_admin()`, `my_rights()` and their like, each with the caller's own values.
 
-They are made anew for every statement that names one, so a prepared statement answers for whoever runs it. Who the
-caller is, `access` has found; who a delegating service speaks for is for the audit and changes nothing here.
+They are made anew for every statement that names one, so a prepared statement answers for whoever runs it. In
+conditions on rows, the values stand in their place. Who the caller is, `access` has found; who a delegating service
+speaks for is for the audit and changes nothing here.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from datafusion import SessionContext, udf, udtf
 
-from micromegas_jupyter.engine.caller_facts import (
-    BARE_NAMES,
-    IDENTITY_FUNCTIONS,
-    Fact,
-    caller_facts,
-    is_empty_call,
-    triples,
-)
-from micromegas_jupyter.engine.scanner import Kind, Scan, scan
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from micromegas_jupyter.contracts import AuthContext
-    from micromegas_jupyter.engine.tables import Mention
-    from micromegas_jupyter.engine.visibility import VisibleTable
+    from micromegas_jupyter.engine.contract import VisibleTable
+    from micromegas_jupyter.engine.scanner import Mention
+
+_TEXT: Final = pa.string()
+_TEXTS: Final = pa.list_(pa.string())
+#: These are written without brackets in SQL; the parser takes no brackets behind the first two.
+_BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """One function's type and value."""
+
+    kind: pa.DataType
+    value: str | bool | tuple[str, ...] | None
+
+
+def _caller_facts(caller: AuthContext) -> dict[str, _Fact]:
+    """Return the value of each function for a caller."""
+    subject = _Fact(_TEXT, caller.subject)
+    return {
+        "current_user": subject,
+        "session_user": subject,
+        "user": subject,
+        "current_issuer": _Fact(_TEXT, caller.issuer),
+        # An address that nobody vouches for would be a name that anybody can give himself.
+        "current_email": _Fact(_TEXT, caller.email if caller.email_verified else None),
+        "current_groups": _Fact(_TEXTS, caller.groups),
+        "current_roles": _Fact(_TEXTS, caller.roles),
+        "is_admin": _Fact(pa.bool_(), caller.is_admin),
+    }
+
+
+#: No texts, of no value that the optimizer knows: DataFusion 55 makes `false` of `array_has(make_array(), x)` also
+#: where x is null, so that a NOT around it would show the rows that belong to no group to those who are in none.
+NO_TEXTS: Final = "array_slice(make_array(''), 2, 1 + CAST(random() AS BIGINT))"
+#: The functions without arguments that tell who calls.
+IDENTITY_FUNCTIONS: Final = frozenset(
+    {
+        "current_user", "session_user", "user", "current_issuer", "current_email", "current_groups", "current_roles",
+        "is_admin",
+    }
+)  # fmt: skip
+
+
+def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
+    """Return a condition on rows with literals in place of the functions that tell who calls.
+
+    A name without brackets that is one of the table's columns, too, is the column: as the caller's name,
+    `user = current_user()` would let everybody see every row.
+    """
+    lowered = condition.lower()
+    if not any(name in lowered for name in IDENTITY_FUNCTIONS):
+        return condition
+    scanned = scan(condition)
+    if not scanned.is_certain:
+        return condition
+    facts = _caller_facts(caller)
+    folded = {column.lower() for column in columns}
+    parts: list[str] = []
+    place = 0
+    for name, opening, closing in _triples(scanned):
+        fact = facts.get(name.name) if name.kind is Kind.WORD and name.start >= place else None
+        is_call = _is_empty_call(name, opening, closing)
+        is_bare = name.name in _BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
+        if fact is None or not (is_call or is_bare):
+            continue
+        parts += [condition[place : name.start], _literal(fact)]
+        place = closing.start + 1 if is_call else name.start + len(name.text)
+    return "".join([*parts, condition[place:]])
+
+
+def _literal(fact: _Fact) -> str:
+    match fact.value:
+        case None:
+            return "CAST(NULL AS VARCHAR)"
+        case bool():
+            return "TRUE" if fact.value else "FALSE"
+        case str():
+            return _text_literal(fact.value)
+        case _:
+            return f"make_array({', '.join(map(_text_literal, fact.value))})" if fact.value else NO_TEXTS
+
+
+def _text_literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+_NOTHING: Final = Token(Kind.OTHER, "", 0)
+
+
+def _triples(scanned: Scan) -> Iterator[tuple[Token, Token, Token]]:
+    """Return each token that is no part of a dotted name with the two after it, as far as quoting is certain."""
+    tokens = [token for token in scanned.tokens if token.start < scanned.certain_until]
+    padded = [_NOTHING, *tokens, _NOTHING, _NOTHING]
+    for before, token, second, third in zip(padded, tokens, padded[2:], padded[3:], strict=False):
+        if before.text != ".":
+            yield token, second, third
+
+
+def _is_empty_call(name: Token, opening: Token, closing: Token) -> bool:
+    """Return whether three tokens are a call without arguments."""
+    return name.kind is Kind.WORD and opening.text == "(" and closing.text == ")"
+
 
 RIGHTS: Final = "my_rights"
+IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
 _QUERIES: Final = {
     ("show", "rights"): "SELECT * FROM my_rights()",
     # What it is in DataFusion, but for a table that nobody may read.
@@ -54,8 +151,8 @@ def with_identity_syntax(scanned: Scan) -> Scan:
     if words in _QUERIES:
         return scan(_QUERIES[words])
     sql = scanned.sql
-    for name, opening, closing in triples(scanned):
-        if name.name in BARE_NAMES and is_empty_call(name, opening, closing):
+    for name, opening, closing in _triples(scanned):
+        if name.name in _BARE_NAMES and _is_empty_call(name, opening, closing):
             sql = f"{sql[: opening.start]} {sql[opening.start + 1 : closing.start]} {sql[closing.start + 1 :]}"
     return scanned if sql is scanned.sql else scan(sql)
 
@@ -73,7 +170,7 @@ def register_identity_functions(
     """
     if mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES):
         return
-    for name, fact in caller_facts(caller).items():
+    for name, fact in _caller_facts(caller).items():
         if mentions.has(name):
             _register(session, name, fact)
     if mentions.has(RIGHTS):
@@ -82,10 +179,7 @@ def register_identity_functions(
         session.register_udtf(udtf(lambda *_: shown, RIGHTS))
 
 
-IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
-
-
-def _register(session: SessionContext, name: str, fact: Fact) -> None:
+def _register(session: SessionContext, name: str, fact: _Fact) -> None:
     value = list(fact.value) if isinstance(fact.value, tuple) else fact.value
     column = pa.array([value], fact.kind)
     # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.

@@ -1,11 +1,13 @@
-"""Examines a logical plan before it runs: what it reads, and the types of its placeholders.
+"""Examines a logical plan before it runs: what it reads, the types of its placeholders, and what EXPLAIN may show.
 
 That a plan does not write is ensured by the options it was made with (`sessions.READ_ONLY`).
 """
 
 from __future__ import annotations
 
+import os.path
 import re
+import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -13,9 +15,11 @@ import pyarrow as pa
 from micromegas_jupyter.errors import StatementRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from datafusion.plan import LogicalPlan
 
-    from micromegas_jupyter.engine.placeholders import Placeholders
+    from micromegas_jupyter.engine.parameters import Placeholders
 
 # A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
 # other way round. Lookups in information_schema ignore case.
@@ -25,6 +29,9 @@ _ONE_ROW_STEP = re.compile(r" *(?:Projection: |SubqueryAlias: |Limit: |EmptyRela
 _EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
 _CHILDREN: Final = ("left", "right", "expr", "low", "high", "pattern", "list")
 _MAX_VISITED: Final = 2000
+# The label of a counter; a name may hold blanks and commas.
+_FILE_LABEL = re.compile(r"filename=[^}]*")
+_FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 
 
 def check_plan(plan: LogicalPlan) -> str:
@@ -114,3 +121,43 @@ def _variant(item: Any) -> Any:
         return item.to_variant()
     except Exception:  # noqa: BLE001 - DataFusion-Python has no class for this kind: an untyped error says so
         return None
+
+
+class PathScrubber:
+    """Knows the folders of one statement's files and removes paths below them from text."""
+
+    def __init__(self, files: Iterable[Iterable[str]]) -> None:
+        folders = {folder for table in files for folder in _folders(tuple(table))}
+        spellings = {spelling for folder in folders for spelling in (folder, urllib.parse.quote(folder))}
+        longest_first = sorted(spellings, key=len, reverse=True)
+        self._paths = (
+            re.compile(r"/?(?:" + "|".join(map(re.escape, longest_first)) + r")(?:/[^\s,\]\[{}\"']*)?")
+            if longest_first
+            else None
+        )
+
+    def clean(self, text: str) -> str:
+        """Return `text` with numbers of file groups in place of lists, and `…` in place of any path left."""
+        text = _FILE_GROUPS.sub(r"file_groups={\1}", text)
+        text = _FILE_LABEL.sub("filename=…", text)
+        return self._paths.sub("…", text) if self._paths else text
+
+    def clean_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return `batch` with every string column cleaned."""
+        columns = [
+            pa.array([None if text is None else self.clean(text) for text in column.to_pylist()], column.type)
+            if pa.types.is_string(column.type) or pa.types.is_string_view(column.type)
+            else column
+            for column in batch.columns
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _folders(files: tuple[str, ...]) -> set[str]:
+    """Return the folder that holds all files of a table, or all their folders when only the root does."""
+    folders = {file.rpartition("/")[0].rpartition("://")[2].strip("/") for file in files}
+    folders.discard("")
+    if not folders:
+        return set()
+    common = os.path.commonpath(folders)
+    return {common} if common else folders

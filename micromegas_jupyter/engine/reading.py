@@ -9,12 +9,11 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.engine.denial_functions import DENIAL_NAMES, with_denial_as_rows
-from micromegas_jupyter.engine.guard import check_statement
+from micromegas_jupyter.engine.denials import DENIAL_NAMES, with_denial_as_rows
+from micromegas_jupyter.engine.guard import check_nothing_is_left_out, check_statement
 from micromegas_jupyter.engine.identity import IDENTITY_NAMES, with_identity_syntax
-from micromegas_jupyter.engine.left_out import check_nothing_is_left_out
-from micromegas_jupyter.engine.placeholders import Placeholders, find_placeholders
-from micromegas_jupyter.engine.tables import Mention, find_mentions
+from micromegas_jupyter.engine.parameters import Placeholders, find_placeholders
+from micromegas_jupyter.engine.scanner import Mention, find_mentions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

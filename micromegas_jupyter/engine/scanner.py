@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -109,7 +109,35 @@ def scan(sql: str) -> Scan:
     return Scan(sql=sql, tokens=tuple(tokens), certain_until=certain_until)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """Which names a statement can possibly refer to.
+
+    Attributes:
+        names: The identifiers in it, as DataFusion reads them.
+        text: The statement in lower case when its quoting is not certain, so that any part of it counts; else None.
+    """
+
+    names: frozenset[str]
+    text: str | None = field(default=None, repr=False)
+
+    def has(self, name: str) -> bool:
+        """Return whether the statement may refer to `name`; True when in doubt."""
+        return name in self.names or '"' in name or (self.text is not None and name.lower() in self.text)
+
+
+def find_mentions(scanned: Scan) -> Mention:
+    """Return the names that a statement mentions."""
+    names = frozenset(token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED})
+    return Mention(names=names, text=None if scanned.is_certain else scanned.sql.lower())
+
+
 def place_of(sql: str, offset: int) -> tuple[int, int]:
     """Return line and column, both from 1, of an offset in `sql`."""
     line_start = sql.rfind("\n", 0, offset) + 1
     return sql.count("\n", 0, offset) + 1, offset - line_start + 1
+
+
+def quoted(name: str) -> str:
+    """Return `name` as a quoted identifier, so that it is taken as it is."""
+    return '"' + name.replace('"', '""') + '"'

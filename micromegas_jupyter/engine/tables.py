@@ -1,7 +1,7 @@
-"""Puts a caller's tables into a session: files, time range, merge and conditions become views under their SQL names.
+"""Which tables exist for a caller, and how they get into a session.
 
-Only tables that the statement names are built; nothing here reads a file's content. Which tables and conditions a
-caller has is `visibility`'s answer.
+Files, time range, merge and conditions become views under the tables' SQL names. Only tables that the statement names
+are built; nothing here reads a file's content. Who has which rights is decided where the caller is identified.
 """
 
 from __future__ import annotations
@@ -9,33 +9,34 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
+from micromegas_jupyter.contracts import TableAccess, TableSnapshot
 from micromegas_jupyter.engine.barrier import Barrier, behind_barrier
+from micromegas_jupyter.engine.conditions import apply_conditions
+from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.errors import file_gone
-from micromegas_jupyter.engine.flat_schema import flat_schema
-from micromegas_jupyter.engine.names import quoted
-from micromegas_jupyter.engine.scanner import Kind, Scan
-from micromegas_jupyter.engine.visible_schema import no_rows, visible_schema
-from micromegas_jupyter.engine.wire_schema import wire_schema
+from micromegas_jupyter.engine.identity import with_caller_in_condition
+from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
 from micromegas_jupyter.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from micromegas_jupyter.contracts import TableSnapshot
-    from micromegas_jupyter.engine.conditions import Conditions
+    from micromegas_jupyter.contracts import AuthContext
     from micromegas_jupyter.engine.contract import TimeRange
     from micromegas_jupyter.engine.native_scan import FileReader
-    from micromegas_jupyter.engine.visibility import VisibleTable
+    from micromegas_jupyter.engine.scanner import Mention
 
 _log = logging.getLogger(__name__)
 
+_EVERY_TABLE: Final = "*"
 _NAMES_ALL: Final = frozenset({"show", "information_schema"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -44,27 +45,39 @@ _USE_FOOTERS: Final = "SET datafusion.execution.collect_statistics = {}"
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mention:
-    """Which names a statement can possibly refer to.
+class Visibility:
+    """Decides what a caller sees.
 
-    Attributes:
-        names: The identifiers in it, as DataFusion reads them.
-        text: The statement in lower case when its quoting is not certain, so that any part of it counts; else None.
+    Args:
+        default_conditions: By table, what its rows must meet for callers whose rights nothing else limits and who are
+            not administrators.
     """
 
-    names: frozenset[str]
-    text: str | None = field(default=None, repr=False)
+    def __init__(self, default_conditions: Mapping[str, str]) -> None:
+        limited = {table: (condition,) for table, condition in default_conditions.items()}
+        self._default = TableAccess(filters={_EVERY_TABLE: (), **limited}) if limited else None
 
-    def has(self, name: str) -> bool:
-        """Return whether the statement may refer to `name`; True when in doubt."""
-        return name in self.names or '"' in name or (self.text is not None and name.lower() in self.text)
+    def tables(self, snapshots: Iterable[TableSnapshot], caller: AuthContext) -> list[VisibleTable]:
+        """Return the tables that exist for `caller`, in order."""
+        access = caller.table_access
+        if access is None and not caller.is_admin:
+            access = self._default
+        if access is None:
+            return [VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name) for snapshot in snapshots]
+        return [_seen(snapshot, access, caller) for snapshot in snapshots if access.may_read(snapshot.name)]
 
 
-def find_mentions(scanned: Scan) -> Mention:
-    """Return the names that a statement mentions."""
-    names = frozenset(token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED})
-    return Mention(names=names, text=None if scanned.is_certain else scanned.sql.lower())
+def _seen(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
+    conditions = tuple(access.conditions(snapshot.name))
+    if conditions:
+        # A condition is about the merged rows, whose columns may have other names.
+        columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
+        conditions = tuple(with_caller_in_condition(one, caller, columns=columns) for one in conditions)
+    raw_name = snapshot.raw_name
+    # A condition is about the merged rows: it would not mean the same on the states that they are made of.
+    if conditions or (raw_name is not None and access.filters.get(raw_name)):
+        raw_name = None
+    return VisibleTable(snapshot=snapshot, conditions=conditions, raw_name=raw_name)
 
 
 def mentions_any(mentions: Mention, tables: Sequence[VisibleTable]) -> bool:
@@ -72,17 +85,11 @@ def mentions_any(mentions: Mention, tables: Sequence[VisibleTable]) -> bool:
     return any(mentions.has(name) for table in tables for name in table.names)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TableBuilder:
-    """Builds tables in sessions.
-
-    Attributes:
-        reader: Reads their files.
-        conditions: Keeps back rows that a caller must not see.
-    """
+    """Builds tables in sessions; `reader` reads their files."""
 
     reader: FileReader
-    conditions: Conditions
 
     def register(
         self,
@@ -156,7 +163,7 @@ class TableBuilder:
             if table.raw_name is None:
                 context.deregister_table(quoted(snapshot.raw_name))
         if table.conditions:
-            rows = self.conditions.apply(rows, table.conditions, table=snapshot.name)
+            rows = apply_conditions(rows, table.conditions, table=snapshot.name)
             if cut_last:
                 rows = _cut(rows, snapshot, time_range)
         if is_behind_barrier:

@@ -107,7 +107,7 @@ class DenyList:
             place = await asyncio.to_thread(state.matching.first_match, found, hashes)
         if place is None:
             return
-        from micromegas_jupyter.engine.denial_functions import names_denial_function
+        from micromegas_jupyter.engine.denials import names_denial_function
 
         if not (facts.caller.is_admin and names_denial_function(facts.statement.sql)):
             await self._deny(state.rules[place], facts)

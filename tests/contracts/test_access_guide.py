@@ -14,7 +14,7 @@ from micromegas_jupyter.access.audit import AccessAudit
 from micromegas_jupyter.access.decision import Refused
 from micromegas_jupyter.access.explanation import STEP_REASONS
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.engine.conditions import Conditions
+from micromegas_jupyter.engine.conditions import condition_problem
 from micromegas_jupyter.settings import (
     PRESETS,
     AccessSettings,
@@ -143,7 +143,6 @@ class TestConfigurations:
 
     def test_every_condition_of_a_role_fits_its_table(self):
         schemas = {table.name: table.schema for table in TABLES}
-        conditions = Conditions()
         found = [
             (table, condition)
             for block in _configuration_files()
@@ -152,7 +151,7 @@ class TestConfigurations:
             if condition is not None
         ]
 
-        problems = [conditions.problem(condition, schemas[table]) for table, condition in found]
+        problems = [condition_problem(condition, schemas[table]) for table, condition in found]
 
         assert found
         assert [problem for problem in problems if problem is not None] == []

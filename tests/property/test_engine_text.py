@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.engine.errors import Context, translate
 from micromegas_jupyter.engine.guard import check_statement
-from micromegas_jupyter.engine.placeholders import find_placeholders
+from micromegas_jupyter.engine.parameters import find_placeholders
 from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.engine.workarounds.protobuf import Field, WireType, read_fields, write_fields
 from micromegas_jupyter.errors import MicromegasError, QueryError

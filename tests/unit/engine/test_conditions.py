@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.conditions import Conditions
-from micromegas_jupyter.engine.role_conditions import check_role_conditions
+from micromegas_jupyter.engine.conditions import apply_conditions, check_role_conditions, condition_problem
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ SCHEMA = pa.schema(
     ],
 )
 def test_a_condition_that_fails_on_no_value_fits(condition: str) -> None:
-    assert Conditions().problem(condition, SCHEMA) is None
+    assert condition_problem(condition, SCHEMA) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_a_condition_that_fails_on_no_value_fits(condition: str) -> None:
     ],
 )
 def test_another_condition_does_not_and_the_reason_is_said(condition: str, words: str) -> None:
-    problem = Conditions().problem(condition, SCHEMA)
+    problem = condition_problem(condition, SCHEMA)
 
     assert problem is not None
     assert words in problem
@@ -110,7 +109,7 @@ def test_conditions_of_which_one_is_enough_hide_what_each_of_them_hides() -> Non
     context = SessionContext()
     rows = context.read_batch(pa.record_batch({"x": pa.array([None, 1, 3, 5])}, schema=schema))
 
-    shown = Conditions().apply(rows, ("x NOT IN (1, 2) -- a note", "x NOT IN (3, 4)"), table="t")
+    shown = apply_conditions(rows, ("x NOT IN (1, 2) -- a note", "x NOT IN (3, 4)"), table="t")
 
     assert shown.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 5}]
 
@@ -119,7 +118,7 @@ def test_one_condition_is_left_as_it_is_for_the_statistics() -> None:
     context = SessionContext()
     rows = context.read_batch(pa.record_batch({"x": [1]}))
 
-    shown = Conditions().apply(rows, ("x > 1",), table="t")
+    shown = apply_conditions(rows, ("x > 1",), table="t")
 
     assert "IS TRUE" not in shown.logical_plan().display_indent()
 
@@ -134,14 +133,13 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(
     rows = SessionContext().read_batch(pa.record_batch({"x": [1]}))
 
     with pytest.raises(InternalError):
-        Conditions().apply(rows, ("x NOT IN (1, 2)", "x NOT IN (3, 4)"), table="t")
+        apply_conditions(rows, ("x NOT IN (1, 2)", "x NOT IN (3, 4)"), table="t")
 
     assert "together" in str(caplog.records[0].__dict__)
 
 
 def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
     check_role_conditions(
-        Conditions(),
         ask.tables,
         {
             "log_entries": ("exe NOT LIKE 'web%'", "level < 3"),
@@ -166,7 +164,7 @@ def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
 )
 def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask: Asker, table: str, condition: str, words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_role_conditions(Conditions(), ask.tables, {"log_entries": ("level = 1",), table: ("true", condition)})
+        check_role_conditions(ask.tables, {"log_entries": ("level = 1",), table: ("true", condition)})
 
     assert words in caught.value.what
     assert caught.value.key == "roles"

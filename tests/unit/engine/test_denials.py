@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.engine import DataFusionEngine
-from micromegas_jupyter.engine.denial_functions import names_denial_function
 from micromegas_jupyter.engine.denial_store import Denial
-from micromegas_jupyter.engine.denials import MatchRules, check_match
+from micromegas_jupyter.engine.denials import MatchRules, check_match, names_denial_function
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
 from tests.unit.engine.conftest import SETTINGS, Asker
@@ -31,7 +30,7 @@ FACTS = {"user_id": "ann", "client": "grafana", "sql": "SELECT * FROM thread_spa
 
 
 class KeptDenials:
-    """Implements `engine.denial_store.Denials` in memory."""
+    """Stands for an `engine.denial_store.DenialStore`."""
 
     def __init__(self) -> None:
         self.added: list[tuple[str, str, str]] = []

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.contracts import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.flat_schema import flat_schema
+from micromegas_jupyter.engine.conditions import condition_problem
+from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
@@ -215,8 +216,7 @@ def outcome(ask: Asker, sql: str) -> object:
 def test_a_filtered_table_is_a_table_of_its_visible_rows(
     asker: Asker, tmp_path: Path, rows: list[Row], conditions: list[Condition], statement: tuple[str, str]
 ) -> None:
-    known = asker.engine._conditions
-    assume(all(known.problem(condition.sql, flat_schema(SCHEMA)) is None for condition in conditions))
+    assume(all(condition_problem(condition.sql, flat_schema(SCHEMA)) is None for condition in conditions))
     shape, value = statement
     everything = [{"id": index, **row} for index, row in enumerate(rows)]
     visible = [row for row in everything if any(condition.holds(row) is True for condition in conditions)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.flat_schema import flat_schema
+from micromegas_jupyter.engine.schemas import flat_schema
 
 WORD = pa.dictionary(pa.int32(), pa.string())
 

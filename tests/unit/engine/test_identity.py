@@ -12,9 +12,8 @@ import pytest
 
 from micromegas_jupyter.contracts import AuthContext, AuthType, TableAccess, TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.caller_facts import with_caller_in_condition
-from micromegas_jupyter.engine.conditions import Conditions
-from micromegas_jupyter.engine.role_conditions import check_role_conditions
+from micromegas_jupyter.engine.conditions import check_role_conditions
+from micromegas_jupyter.engine.identity import with_caller_in_condition
 from micromegas_jupyter.errors import ConfigurationError, InternalError, InvalidStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
@@ -147,7 +146,7 @@ def test_a_table_that_does_not_exist_for_a_caller_is_nowhere(ask: Asker, sql: st
 )
 def test_a_condition_may_be_about_the_caller(ask: Asker, condition: str, expected: str) -> None:
     caller = replace(ALICE, subject="web", groups=("job", "x"))
-    check_role_conditions(Conditions(), ask.tables, {"log_entries": [condition]})
+    check_role_conditions(ask.tables, {"log_entries": [condition]})
 
     seen = _as(ask, caller, {"log_entries": (condition,)}).rows("SELECT DISTINCT exe FROM log_entries")
 
@@ -163,7 +162,7 @@ def test_a_name_with_quotes_opens_nothing(ask: Asker, condition: str) -> None:
 
 def test_a_condition_about_the_caller_that_does_not_fit_is_refused_at_the_start(ask: Asker) -> None:
     with pytest.raises(ConfigurationError, match="nope"):
-        check_role_conditions(Conditions(), ask.tables, {"log_entries": ["nope = current_user()"]})
+        check_role_conditions(ask.tables, {"log_entries": ["nope = current_user()"]})
 
 
 def test_a_function_of_the_caller_with_arguments_hides_all_rows(ask: Asker) -> None:
@@ -201,7 +200,7 @@ def owned(tmp_path: Path) -> Iterator[DataFusionEngine]:
 def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngine, ask: Asker, name: str) -> None:
     condition = f"{name} = current_user()"
 
-    check_role_conditions(Conditions(), owned._tables, {"notes": [condition]})
+    check_role_conditions(owned._tables, {"notes": [condition]})
 
     seen = _as(Asker(owned, ask.tables), ALICE, {"notes": (condition,)}).rows("SELECT * FROM notes")
     assert [row["user"] for row in seen] == ["al'ice"]
@@ -224,7 +223,7 @@ def test_a_column_named_like_the_caller_in_capitals_is_not_taken_for_the_caller(
 def test_a_caller_without_groups_is_in_no_group(owned: DataFusionEngine, ask: Asker, condition: str) -> None:
     nobody = replace(ALICE, groups=())
 
-    check_role_conditions(Conditions(), owned._tables, {"notes": [condition]})
+    check_role_conditions(owned._tables, {"notes": [condition]})
 
     assert _as(Asker(owned, ask.tables), nobody, {"notes": (condition,)}).rows("SELECT * FROM notes") == []
 
@@ -257,7 +256,7 @@ def test_a_condition_that_denies_holds_for_a_caller_without_groups(
     in_a_group: list[str | None],
     in_no_group: list[str | None],
 ) -> None:
-    check_role_conditions(Conditions(), notes_of_teams._tables, {"notes": [condition]})
+    check_role_conditions(notes_of_teams._tables, {"notes": [condition]})
 
     seen = [
         [
@@ -283,7 +282,7 @@ def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refuse
     notes_of_teams: DataFusionEngine, condition: str
 ) -> None:
     with pytest.raises(ConfigurationError):
-        check_role_conditions(Conditions(), notes_of_teams._tables, {"notes": [condition]})
+        check_role_conditions(notes_of_teams._tables, {"notes": [condition]})
 
 
 def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path, ask: Asker) -> None:
@@ -297,7 +296,7 @@ def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_pat
         raw_name="notes_states",
     )
     engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    check_role_conditions(Conditions(), engine._tables, {"notes": ["user = current_user()"]})
+    check_role_conditions(engine._tables, {"notes": ["user = current_user()"]})
 
     seen = _as(Asker(engine, ask.tables), ALICE, {"notes": ("user = current_user()",)}).rows("SELECT * FROM notes")
 

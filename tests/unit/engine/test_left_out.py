@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.left_out import check_nothing_is_left_out
+from micromegas_jupyter.engine.guard import check_nothing_is_left_out
 from micromegas_jupyter.engine.scanner import scan
 from micromegas_jupyter.errors import UnsupportedStatement
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.engine.conditions import Conditions
-from micromegas_jupyter.engine.role_conditions import check_role_conditions
+from micromegas_jupyter.engine.conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from tests.fakes.fixed_tables import FixedTables, empty_table
 
@@ -26,12 +25,12 @@ class NoTables:
 
 def test_a_condition_that_fits_no_column_is_told() -> None:
     with pytest.raises(ConfigurationError, match="names tenant"):
-        check_role_conditions(Conditions(), FixedTables([empty_table()]), {"measures": ("tenant = 'acme'",)})
+        check_role_conditions(FixedTables([empty_table()]), {"measures": ("tenant = 'acme'",)})
 
 
 def test_tables_that_cannot_be_listed_are_unavailable(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Unavailable) as caught:
-        check_role_conditions(Conditions(), NoTables(), {"measures": ("level = 1",)})
+        check_role_conditions(NoTables(), {"measures": ("level = 1",)})
 
     assert "/srv" not in str(caught.value)
     assert "/srv" not in str([record.__dict__ for record in caplog.records])
@@ -41,8 +40,7 @@ def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch:
     def fail(condition: str, schema: object) -> str | None:
         raise ValueError(f"DataFusion error: {condition} {schema}")
 
-    conditions = Conditions()
-    monkeypatch.setattr(conditions, "problem", fail)
+    monkeypatch.setattr("micromegas_jupyter.engine.conditions.condition_problem", fail)
 
     with pytest.raises(ConfigurationError, match="the engine fails on it"):
-        check_role_conditions(conditions, FixedTables([empty_table()]), {"measures": ("level = 1",)})
+        check_role_conditions(FixedTables([empty_table()]), {"measures": ("level = 1",)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.scanner import Kind, place_of, scan
+from micromegas_jupyter.engine.scanner import Kind, place_of, quoted, scan
 
 
 def test_words_signs_and_values_are_told_apart() -> None:
@@ -110,3 +110,7 @@ def test_a_place_counts_lines_and_columns_from_one() -> None:
 
     assert place_of(sql, 0) == (1, 1)
     assert place_of(sql, sql.index("nope")) == (2, 3)
+
+
+def test_a_quote_in_a_name_is_doubled() -> None:
+    assert quoted('a"B c') == '"a""B c"'

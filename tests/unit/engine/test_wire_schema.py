@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.engine.wire_schema import to_wire, wire_schema
+from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 
 WORD = pa.dictionary(pa.int32(), pa.string())
 

@@ -1,22 +1,68 @@
-"""Says which exact Arrow schema a result has on the wire, and converts batches to it.
-
-DataFusion's own choice varies with its rewrites (`upper` of a dictionary is a string view); clients need one answer
-before the first batch. Framing and message sizes are the server's.
-"""
+"""The schemas of rows: as SQL and conditions see a table, as its files are read, and as results go on the wire."""
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 import pyarrow.compute as pc
+from datafusion import DataFrame, SessionContext
+
+from micromegas_jupyter.engine.scanner import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from micromegas_jupyter.contracts import TableSnapshot
+
+
+def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
+    """Return the columns that a condition on the table is about; kept per schema."""
+    return merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
+
+
+@functools.lru_cache(maxsize=256)
+def merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
+    """Return the schema of a table's rows in the engine, after the merge if it has one."""
+    context = SessionContext()
+    rows = no_rows(context, schema)
+    if merge_sql is not None and raw_name is not None:
+        context.register_table(quoted(raw_name), rows.into_view())
+        rows = context.sql(merge_sql)
+    return rows.schema()
+
+
+def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
+    """Return a frame without rows."""
+    return context.read_batch(pa.RecordBatch.from_pylist([], schema=schema))
+
+
+@functools.lru_cache(maxsize=256)
+def flat_schema(schema: pa.Schema) -> pa.Schema:
+    """Return `schema` with each dictionary type, also inside others, replaced by the type of its values.
+
+    A dictionary is shared by the rows of a batch. When some are filtered out their values stay in it, where a cast
+    meets them and from where they would go on the wire.
+    """
+    return pa.schema([field.with_type(_flat_type(field.type)) for field in schema], metadata=schema.metadata)
+
+
+def _flat_type(found: pa.DataType) -> pa.DataType:
+    return _flat_type(found.value_type) if pa.types.is_dictionary(found) else _with_children(found, _flat_type)
 
 
 def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
     """Return `schema` as it goes on the wire.
 
+    DataFusion's own choice varies with its rewrites (`upper` of a dictionary is a string view); clients need one answer
+    before the first batch.
     String and binary views become Utf8 and Binary, timestamps count nanoseconds, dictionaries are flattened unless
     `preserve_dictionary`; names, order, nullability and the fields' own metadata stay.
     """
-    return pa.schema([_wire_field(field, preserve_dictionary=preserve_dictionary) for field in schema])
+    return pa.schema(
+        [field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary)) for field in schema]
+    )
 
 
 def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -31,10 +77,6 @@ def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _wire_field(field: pa.Field, *, preserve_dictionary: bool) -> pa.Field:
-    return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary))
-
-
 def _wire_type(found: pa.DataType, *, preserve_dictionary: bool) -> pa.DataType:
     if pa.types.is_string_view(found):
         return pa.string()
@@ -45,12 +87,14 @@ def _wire_type(found: pa.DataType, *, preserve_dictionary: bool) -> pa.DataType:
     if pa.types.is_dictionary(found):
         value = _wire_type(found.value_type, preserve_dictionary=preserve_dictionary)
         return pa.dictionary(found.index_type, value, found.ordered) if preserve_dictionary else value
-    return _wire_nested_type(found, preserve_dictionary=preserve_dictionary)
+    return _with_children(found, functools.partial(_wire_type, preserve_dictionary=preserve_dictionary))
 
 
-def _wire_nested_type(found: pa.DataType, *, preserve_dictionary: bool) -> pa.DataType:
+def _with_children(found: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Return a type with changed types inside it; a list view becomes a list."""
+
     def child(field: pa.Field) -> pa.Field:
-        return _wire_field(field, preserve_dictionary=preserve_dictionary)
+        return field.with_type(change(field.type))
 
     if pa.types.is_list(found) or pa.types.is_list_view(found):
         return pa.list_(child(found.value_field))
