@@ -1,61 +1,57 @@
-"""Measures this process and its machine: processor, memory, disk, network.
+"""Measures and describes this process and its machine, as far as the system tells; what it does not tell is left out.
 
-Names and units are upstream's where it measures the same. A rate needs two samples, so the first has none;
-how often samples are taken is the recorder's choice.
+Names and units are upstream's where it measures the same. How often samples are taken is the recorder's choice.
 """
 
-import enum
+import contextlib
+import os
+import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import psutil
 
-from micromegas_jupyter.telemetry import MeasureRow
+from micromegas_jupyter.telemetry import MeasureRow, ProcessInfo, bound_text, nanoseconds_since_epoch
 
-TARGET = "micromegas_jupyter.process_sampler"
+TARGET: Final = "micromegas_jupyter.process_sampler"
 PERCENT, BYTES, COUNT, BYTES_PER_SECOND, PER_SECOND = "percent", "bytes", "count", "bytes/s", "count/s"
+_RATES: Final = frozenset({BYTES_PER_SECOND, PER_SECOND})
+MAX_ATTRIBUTE_BYTES: Final = 255
+MAX_PROPERTY_BYTES: Final = 1024
+_MAX_PROPERTIES: Final = 64
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_MAX_CPU_INFO_BYTES: Final = 64 * 1024
 
 
-class Kind(enum.Enum):
-    """How a reading becomes a value: as it stands, or by its growth per second."""
-
-    GAUGE = enum.auto()
-    COUNTER = enum.auto()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One figure as the operating system gives it; `unit` is that of the measure made of it."""
+class Reading(NamedTuple):
+    """One figure as psutil gives it: of a rate, the count so far. `label` is a property that tells it from others."""
 
     name: str
     unit: str
     value: float
-    kind: Kind = Kind.GAUGE
-    properties: Mapping[str, str] = field(default_factory=dict)
-    ceiling: float = float("inf")
-
-    @property
-    def key(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """What tells this figure from others in one sample."""
-        return self.name, tuple(self.properties.items())
+    label: tuple[str, str] | None = None
 
 
 def build_measures(
     previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
 ) -> list[MeasureRow]:
-    """Return gauges as they stand and counters as growth per second.
+    """Return the rows of a sample: rates as growth per second since the one before, the rest as it stands.
 
-    A counter that was not there before, or that ran backwards, gives no row.
+    A rate that was not there before, or whose count ran backwards, gives no row; nor does a percentage at first, since
+    psutil measures it from call to call.
     """
-    before = {reading.key: reading.value for reading in previous if reading.kind is Kind.COUNTER}
+    before = {(reading.name, reading.label): reading.value for reading in previous}
     rows: list[MeasureRow] = []
     for reading in current:
         value = reading.value
-        if reading.kind is Kind.COUNTER:
-            growth = value - before.get(reading.key, float("inf"))
+        if reading.unit in _RATES:
+            growth = value - before.get((reading.name, reading.label), float("inf"))
             if elapsed_seconds <= 0 or growth < 0:
                 continue
-            value = min(growth / elapsed_seconds, reading.ceiling)
+            value = growth / elapsed_seconds
+        elif reading.unit == PERCENT and not previous:
+            continue
         rows.append(
             MeasureRow(
                 time_ns=time_ns,
@@ -63,141 +59,120 @@ def build_measures(
                 name=reading.name,
                 unit=reading.unit,
                 value=float(value),
-                properties=reading.properties,
+                properties={} if reading.label is None else dict([reading.label]),
             )
         )
     return rows
 
 
-def read_processors() -> list[Reading]:
-    """Processor time of the machine, in all and for each core."""
-    # Iowait is idle time on Linux; guest time is part of user time.
-    busy = [
-        times.user + times.system + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq", "steal"))
-        for times in psutil.cpu_times(percpu=True)
+def _read_processors() -> list[Reading]:
+    cores = psutil.cpu_percent(percpu=True)
+    return [
+        Reading("cpu_usage", PERCENT, sum(cores) / len(cores)),
+        *(Reading("cpu_core_usage", PERCENT, value, ("core", str(core))) for core, value in enumerate(cores)),
     ]
-    cores = [
-        Reading(
-            name="cpu_core_usage",
-            unit=PERCENT,
-            value=100 * seconds,
-            kind=Kind.COUNTER,
-            properties={"core": str(core)},
-            ceiling=100.0,
-        )
-        for core, seconds in enumerate(busy)
-    ]
-    total = Reading(name="cpu_usage", unit=PERCENT, value=100 * sum(busy) / len(busy), kind=Kind.COUNTER, ceiling=100.0)
-    return [total, *cores]
 
 
-def read_memory() -> list[Reading]:
-    """Memory and swap space of the machine."""
+def _read_memory() -> list[Reading]:
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     return [
-        Reading(name="total_memory", unit=BYTES, value=memory.total),
-        Reading(name="used_memory", unit=BYTES, value=memory.used),
-        Reading(name="free_memory", unit=BYTES, value=memory.free),
-        Reading(name="available_memory", unit=BYTES, value=memory.available),
-        Reading(name="total_swap", unit=BYTES, value=swap.total),
-        Reading(name="used_swap", unit=BYTES, value=swap.used),
+        Reading("total_memory", BYTES, memory.total),
+        Reading("used_memory", BYTES, memory.used),
+        Reading("free_memory", BYTES, memory.free),
+        Reading("available_memory", BYTES, memory.available),
+        Reading("total_swap", BYTES, swap.total),
+        Reading("used_swap", BYTES, swap.used),
     ]
 
 
-def read_load() -> list[Reading]:
-    """Processes that want to run, averaged over one, five and fifteen minutes."""
-    return [
-        Reading(name="load_average", unit=COUNT, value=value, properties={"minutes": minutes})
-        for minutes, value in zip(("1", "5", "15"), psutil.getloadavg(), strict=True)
-    ]
+def _read_load() -> list[Reading]:
+    averages = zip(("1", "5", "15"), psutil.getloadavg(), strict=True)
+    return [Reading("load_average", COUNT, value, ("minutes", minutes)) for minutes, value in averages]
 
 
-def read_disks() -> list[Reading]:
-    """Bytes and calls to all disks together."""
+def _read_disks() -> list[Reading]:
     counters = psutil.disk_io_counters()
     if counters is None:
         return []
     return [
-        Reading(name="disk_read", unit=BYTES_PER_SECOND, value=counters.read_bytes, kind=Kind.COUNTER),
-        Reading(name="disk_written", unit=BYTES_PER_SECOND, value=counters.write_bytes, kind=Kind.COUNTER),
-        Reading(name="disk_reads", unit=PER_SECOND, value=counters.read_count, kind=Kind.COUNTER),
-        Reading(name="disk_writes", unit=PER_SECOND, value=counters.write_count, kind=Kind.COUNTER),
+        Reading("disk_read", BYTES_PER_SECOND, counters.read_bytes),
+        Reading("disk_written", BYTES_PER_SECOND, counters.write_bytes),
+        Reading("disk_reads", PER_SECOND, counters.read_count),
+        Reading("disk_writes", PER_SECOND, counters.write_count),
     ]
 
 
-def read_network() -> list[Reading]:
-    """Bytes through all network interfaces together, and packets lost."""
+def _read_network() -> list[Reading]:
     counters = psutil.net_io_counters()
     lost = counters.errin + counters.errout + counters.dropin + counters.dropout
     return [
-        Reading(name="network_received", unit=BYTES_PER_SECOND, value=counters.bytes_recv, kind=Kind.COUNTER),
-        Reading(name="network_sent", unit=BYTES_PER_SECOND, value=counters.bytes_sent, kind=Kind.COUNTER),
-        Reading(name="network_packets_lost", unit=PER_SECOND, value=lost, kind=Kind.COUNTER),
+        Reading("network_received", BYTES_PER_SECOND, counters.bytes_recv),
+        Reading("network_sent", BYTES_PER_SECOND, counters.bytes_sent),
+        Reading("network_packets_lost", PER_SECOND, lost),
     ]
 
 
 def _read_process_times(process: psutil.Process) -> list[Reading]:
-    times, switches = process.cpu_times(), process.num_ctx_switches()
+    switches = process.num_ctx_switches()
     return [
         # May be above 100: each busy core counts 100.
-        Reading(name="process_cpu_usage", unit=PERCENT, value=100 * (times.user + times.system), kind=Kind.COUNTER),
-        Reading(
-            name="process_context_switches",
-            unit=PER_SECOND,
-            value=switches.voluntary + switches.involuntary,
-            kind=Kind.COUNTER,
-        ),
+        Reading("process_cpu_usage", PERCENT, process.cpu_percent()),
+        Reading("process_context_switches", PER_SECOND, switches.voluntary + switches.involuntary),
     ]
 
 
 def _read_process_memory(process: psutil.Process) -> list[Reading]:
     memory = process.memory_info()
     return [
-        Reading(name="process_resident_bytes", unit=BYTES, value=memory.rss),
-        Reading(name="process_virtual_bytes", unit=BYTES, value=memory.vms),
-        Reading(name="process_threads", unit=COUNT, value=process.num_threads()),
+        Reading("process_resident_bytes", BYTES, memory.rss),
+        Reading("process_virtual_bytes", BYTES, memory.vms),
+        Reading("process_threads", COUNT, process.num_threads()),
     ]
 
 
 def _read_process_files(process: psutil.Process) -> list[Reading]:
-    return [Reading(name="process_open_files", unit=COUNT, value=process.num_fds())]
+    return [Reading("process_open_files", COUNT, process.num_fds())]
 
 
 def _read_process_io(process: psutil.Process) -> list[Reading]:
     counters = process.io_counters()
     return [
-        Reading(name="process_disk_read", unit=BYTES_PER_SECOND, value=counters.read_bytes, kind=Kind.COUNTER),
-        Reading(name="process_disk_written", unit=BYTES_PER_SECOND, value=counters.write_bytes, kind=Kind.COUNTER),
+        Reading("process_disk_read", BYTES_PER_SECOND, counters.read_bytes),
+        Reading("process_disk_written", BYTES_PER_SECOND, counters.write_bytes),
     ]
 
 
 class ProcessSampler:
-    """Takes samples of the machine and of one process; remembers the last one for the rates. For one thread."""
+    """Takes samples of the machine and of this process; remembers the last one for the rates. For one thread."""
 
-    def __init__(self, process: psutil.Process | None = None) -> None:
-        measured = process or psutil.Process()
+    def __init__(self) -> None:
+        process = psutil.Process()
         self._readers: tuple[Callable[[], list[Reading]], ...] = (
-            read_processors,
-            read_memory,
-            read_load,
-            read_disks,
-            read_network,
-            lambda: _read_process_times(measured),
-            lambda: _read_process_memory(measured),
-            lambda: _read_process_files(measured),
-            lambda: _read_process_io(measured),
+            _read_processors,
+            _read_memory,
+            _read_load,
+            _read_disks,
+            _read_network,
+            lambda: _read_process_times(process),
+            lambda: _read_process_memory(process),
+            lambda: _read_process_files(process),
+            lambda: _read_process_io(process),
         )
         self._previous: list[Reading] = []
         self._previous_seconds = 0.0
 
     def sample(self, *, time_ns: int, monotonic_seconds: float) -> list[MeasureRow]:
-        """Measure now; what this machine does not tell is left out.
+        """Measure now.
 
         Args:
             time_ns: The time that the rows bear, nanoseconds since 1970 UTC.
             monotonic_seconds: The time that rates are reckoned by.
         """
-        current = [reading for reader in self._readers for reading in _read_if_told(reader)]
+        current: list[Reading] = []
+        for read in self._readers:
+            # Containers hide files under /proc; other systems lack a figure, and without a network there are none.
+            with contextlib.suppress(psutil.Error, OSError, RuntimeError, AttributeError):
+                current += read()
         rows = build_measures(
             self._previous, current, elapsed_seconds=monotonic_seconds - self._previous_seconds, time_ns=time_ns
         )
@@ -205,9 +180,63 @@ class ProcessSampler:
         return rows
 
 
-def _read_if_told(reader: Callable[[], list[Reading]]) -> list[Reading]:
-    try:
-        return reader()
-    except (psutil.Error, OSError, RuntimeError, AttributeError):
-        # Containers hide files under /proc; other systems lack a figure, and without a network there are no counters.
-        return []
+def describe_process(
+    process_id: str, *, exe: str, insert_time_ns: int, properties: Mapping[str, str] | None = None
+) -> ProcessInfo:
+    """Return the attributes of this process in `processes`, each bounded in length.
+
+    Args:
+        process_id: UUID text, new for each run.
+        exe: The program's name for people.
+        insert_time_ns: Now, nanoseconds since 1970 UTC; also the start time where the system does not tell it.
+        properties: Anything else worth knowing.
+    """
+    username, start_time_ns = "", insert_time_ns
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process()
+        username, start_time_ns = process.username(), nanoseconds_since_epoch(process.create_time())
+    given = list((properties or {}).items())[:_MAX_PROPERTIES]
+    return ProcessInfo(
+        process_id=process_id,
+        exe=_bounded(exe),
+        username=_bounded(username),
+        realname=_bounded(_realname() or username),
+        computer=_bounded(platform.node()),
+        distro=_bounded(_distro()),
+        cpu_brand=_bounded(_cpu_brand()),
+        start_time_ns=start_time_ns,
+        insert_time_ns=insert_time_ns,
+        properties={
+            "process.pid": str(os.getpid()),
+            "python.version": platform.python_version(),
+            **{_bounded(name): bound_text(value, max_bytes=MAX_PROPERTY_BYTES) for name, value in given},
+        },
+    )
+
+
+def _bounded(text: str) -> str:
+    return bound_text(text, max_bytes=MAX_ATTRIBUTE_BYTES)
+
+
+def _realname() -> str:
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd
+
+        # The first field of the comment is the name; office and telephone follow.
+        return pwd.getpwuid(os.getuid()).pw_gecos.partition(",")[0]
+    return ""
+
+
+def _distro() -> str:
+    with contextlib.suppress(OSError, KeyError):
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    return f"{platform.system()} {platform.release()}"
+
+
+def _cpu_brand() -> str:
+    with contextlib.suppress(OSError), _CPU_INFO.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream.read(_MAX_CPU_INFO_BYTES).splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine()

@@ -17,8 +17,7 @@ from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.server.backlog import Backlog
 from micromegas_jupyter.server.log_handler import RecordingHandler
-from micromegas_jupyter.server.process_facts import describe_process
-from micromegas_jupyter.server.process_sampler import ProcessSampler
+from micromegas_jupyter.server.process_sampler import ProcessSampler, describe_process
 from micromegas_jupyter.server.recorded_streams import RecordedStreams
 from micromegas_jupyter.telemetry import Level, LogRow, MeasureRow, nanoseconds_since_epoch
 

@@ -1,24 +1,23 @@
 import os
+import platform
+import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
 
 from micromegas_jupyter.server import process_sampler
-from micromegas_jupyter.server.process_sampler import Kind, ProcessSampler, Reading, build_measures
+from micromegas_jupyter.server.process_sampler import ProcessSampler, Reading, build_measures, describe_process
 
 TIME_NS = 1_795_521_600_000_000_000
 
 
-def _counter(value: float, *, ceiling: float = float("inf"), core: str = "0") -> Reading:
-    return Reading(
-        name="cpu", unit="percent", value=value, kind=Kind.COUNTER, ceiling=ceiling, properties={"core": core}
-    )
+def _counter(value: float, *, core: str = "0") -> Reading:
+    return Reading("disk_reads", "count/s", value, ("core", core))
 
 
 def test_a_gauge_is_told_as_it_stands() -> None:
-    (row,) = build_measures(
-        [], [Reading(name="used_memory", unit="bytes", value=5)], elapsed_seconds=0.0, time_ns=TIME_NS
-    )
+    (row,) = build_measures([], [Reading("used_memory", "bytes", 5)], elapsed_seconds=0.0, time_ns=TIME_NS)
 
     assert (row.name, row.unit, row.value, row.time_ns) == ("used_memory", "bytes", 5.0, TIME_NS)
     assert row.target == "micromegas_jupyter.process_sampler"
@@ -38,12 +37,6 @@ def test_a_counter_is_told_as_growth_per_second() -> None:
 )
 def test_a_counter_without_a_meaningful_rate_gives_no_row(previous: list[Reading], elapsed_seconds: float) -> None:
     assert build_measures(previous, [_counter(150)], elapsed_seconds=elapsed_seconds, time_ns=TIME_NS) == []
-
-
-def test_a_rate_stays_below_its_ceiling() -> None:
-    (row,) = build_measures([_counter(0)], [_counter(103, ceiling=100)], elapsed_seconds=1.0, time_ns=TIME_NS)
-
-    assert row.value == 100.0
 
 
 def test_the_first_sample_has_no_rates() -> None:
@@ -77,7 +70,7 @@ def test_what_the_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(process_sampler.psutil, "disk_io_counters", lambda: None)
     monkeypatch.setattr(process_sampler.psutil, "net_io_counters", lambda: None)
-    monkeypatch.setattr(process_sampler.psutil, "cpu_times", refuse)
+    monkeypatch.setattr(process_sampler.psutil, "cpu_percent", refuse)
     sampler = ProcessSampler()
     sampler.sample(time_ns=TIME_NS, monotonic_seconds=5.0)
 
@@ -85,3 +78,55 @@ def test_what_the_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPa
 
     assert not names & {"disk_read", "network_sent", "cpu_usage"}
     assert {"used_memory", "process_cpu_usage"} <= names
+
+
+def test_a_process_is_described_by_its_surroundings() -> None:
+    process = describe_process("id", exe="server", insert_time_ns=7, properties={"role": "demo"})
+
+    assert (process.process_id, process.exe, process.insert_time_ns) == ("id", "server", 7)
+    assert (process.username, process.computer) == (psutil.Process().username(), platform.node())
+    assert process.distro
+    assert process.cpu_brand
+    assert process.start_time_ns == round(psutil.Process().create_time() * 100) * 10_000_000
+    assert process.properties == {
+        "process.pid": str(os.getpid()),
+        "python.version": platform.python_version(),
+        "role": "demo",
+    }
+
+
+def test_attributes_are_bounded() -> None:
+    process = describe_process("id", exe="x" * 1000, insert_time_ns=7, properties={"k" * 1000: "v" * 10_000})
+
+    assert len(process.exe.encode()) == 255
+    assert max(len(name.encode()) for name in process.properties) == 255
+    assert max(len(value.encode()) for value in process.properties.values()) == 1024
+
+
+def test_what_the_system_does_not_tell_has_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise OSError(2, "No such file or directory")
+
+    def no_process() -> psutil.Process:
+        raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(process_sampler, "_CPU_INFO", Path("/nonexistent"))
+    monkeypatch.setattr(process_sampler.platform, "freedesktop_os_release", fail)
+    monkeypatch.setattr(process_sampler.psutil, "Process", no_process)
+
+    process = describe_process("id", exe="server", insert_time_ns=7)
+
+    assert process.username == ""
+    assert process.distro == f"{platform.system()} {platform.release()}"
+    assert process.cpu_brand == platform.machine()
+    assert process.start_time_ns == 7
+
+
+def test_no_program_is_started_that_would_inherit_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_options: started.append(arguments))
+    monkeypatch.setattr(platform, "_uname_cache", None)
+
+    describe_process("id", exe="server", insert_time_ns=7)
+
+    assert started == []
