@@ -123,7 +123,7 @@ def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...], def
 def _formatter(settings: LogSettings) -> logging.Formatter:
     if not settings.is_json:
         return _DiscreetFormatter()
-    from micromegas_jupyter.server.json_log import JsonFormatter
+    from micromegas_jupyter.server.log_records import JsonFormatter
 
     return JsonFormatter()
 

@@ -9,26 +9,43 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+import pyarrow as pa
 
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lakehouse import Lake, LakeWriter
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.server.backlog import Backlog
-from micromegas_jupyter.server.log_handler import RecordingHandler
+from micromegas_jupyter.server.log_records import RecordingHandler
 from micromegas_jupyter.server.process_sampler import ProcessSampler, describe_process
-from micromegas_jupyter.server.recorded_streams import RecordedStreams
-from micromegas_jupyter.telemetry import Level, LogRow, MeasureRow, nanoseconds_since_epoch
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.lakehouse import LakeWriter
+from micromegas_jupyter.telemetry import (
+    LOG_ENTRIES,
+    MEASURES,
+    PROCESSES,
+    STREAMS,
+    BlockOrigin,
+    Level,
+    LogRow,
+    MeasureRow,
+    ProcessInfo,
+    StreamInfo,
+    build_log_batch,
+    build_measure_batch,
+    build_process_batch,
+    build_stream_batch,
+    nanoseconds_since_epoch,
+)
 
 TARGET = "micromegas_jupyter.recorder"
 HEARTBEAT_SECONDS = 10.0
 MAINTENANCE_SECONDS = 10.0
 WARNING_SECONDS = 60.0
 MAX_MEASURES = 50_000
+MAX_WAITING_ROWS = 200_000
+# There is no encoded payload behind these rows, only the rows.
+STREAM_FORMAT = "rows/v1"
+LOG_TAG, METRICS_TAG = "log", "metrics"
 _PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
 _LOG = logging.getLogger(__name__)
 
@@ -243,3 +260,110 @@ class Recorder:
                 writer.maintain(self._stopping.is_set)
             except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
                 _LOG.warning("files could not be tended", exc_info=error)
+
+
+class Backlog:
+    """Batches for each table in the order of their arrival; the oldest go when there are too many. For one thread."""
+
+    def __init__(self, *, max_rows: int = MAX_WAITING_ROWS) -> None:
+        self._max_rows = max_rows
+        self._waiting: dict[str, list[pa.RecordBatch]] = {}
+        self._lost_rows = 0
+
+    @property
+    def waiting_rows(self) -> int:
+        """How many rows wait."""
+        return sum(batch.num_rows for batches in self._waiting.values() for batch in batches)
+
+    def add(self, table_name: str, batch: pa.RecordBatch) -> None:
+        """Let a batch wait; drops whole batches of the fullest table when there are too many rows."""
+        self._waiting.setdefault(table_name, []).append(batch)
+        while self.waiting_rows > self._max_rows:
+            fullest = max(self._waiting.values(), key=lambda batches: sum(batch.num_rows for batch in batches))
+            self._lost_rows += fullest.pop(0).num_rows
+
+    def store(self, writer: LakeWriter) -> MicromegasError | None:
+        """Store all that waits, one file for each table; return the last error, its rows go on waiting."""
+        failure: MicromegasError | None = None
+        for table_name, batches in self._waiting.items():
+            if not batches:
+                continue
+            try:
+                writer.append(table_name, pa.Table.from_batches(batches))
+            except MicromegasError as error:
+                failure = error
+            else:
+                batches.clear()
+        return failure
+
+    def take_lost_count(self) -> int:
+        """Return how many rows were dropped since the last call."""
+        lost, self._lost_rows = self._lost_rows, 0
+        return lost
+
+
+TableBatch = tuple[str, pa.RecordBatch]
+
+
+class RecordedStreams:
+    """What one process has recorded so far; for one thread."""
+
+    def __init__(self, process: ProcessInfo, *, heartbeat_seconds: float) -> None:
+        self._process = process
+        self._heartbeat_seconds = heartbeat_seconds
+        self._streams = {tag: _describe_stream(process, tag) for tag in (LOG_TAG, METRICS_TAG)}
+        self._next_block = 0
+        self._last_block_end_ns: int | None = None
+        self._heartbeat_at: float | None = None
+
+    def build_batches(
+        self,
+        log_rows: Sequence[LogRow],
+        measures: Sequence[MeasureRow],
+        *,
+        now_ns: int,
+        monotonic_seconds: float,
+        is_last: bool = False,
+    ) -> list[TableBatch]:
+        """Return the batches of one flush; a sign of life first, when one is due.
+
+        Args:
+            log_rows: What was logged since the last flush.
+            measures: What was measured since the last flush.
+            now_ns: Nanoseconds since 1970 UTC.
+            monotonic_seconds: The time that heartbeats are reckoned by.
+            is_last: The process ends, so its last sign of life is now.
+        """
+        batches: list[TableBatch] = []
+        if log_rows:
+            batches.append((LOG_ENTRIES.name, build_log_batch(log_rows, self._open_block(LOG_TAG, now_ns))))
+        if measures:
+            batches.append((MEASURES.name, build_measure_batch(measures, self._open_block(METRICS_TAG, now_ns))))
+        if is_last or self._heartbeat_at is None or monotonic_seconds >= self._heartbeat_at:
+            self._heartbeat_at = monotonic_seconds + self._heartbeat_seconds
+            batches = [*self._build_states(now_ns), *batches]
+        return batches
+
+    def _open_block(self, tag: str, now_ns: int) -> BlockOrigin:
+        stream_id = self._streams[tag].stream_id
+        block_id = str(uuid.uuid5(uuid.UUID(stream_id), str(self._next_block)))
+        self._next_block += 1
+        self._last_block_end_ns = now_ns
+        return BlockOrigin(process=self._process, stream_id=stream_id, block_id=block_id, insert_time_ns=now_ns)
+
+    def _build_states(self, now_ns: int) -> list[TableBatch]:
+        state = build_process_batch(
+            self._process, last_update_time_ns=now_ns, last_block_end_time_ns=self._last_block_end_ns
+        )
+        streams = [build_stream_batch(stream, last_update_time_ns=now_ns) for stream in self._streams.values()]
+        return [(PROCESSES.name, state), *((STREAMS.name, batch) for batch in streams)]
+
+
+def _describe_stream(process: ProcessInfo, tag: str) -> StreamInfo:
+    return StreamInfo(
+        stream_id=str(uuid.uuid5(uuid.UUID(process.process_id), tag)),
+        process_id=process.process_id,
+        tags=(tag,),
+        format=STREAM_FORMAT,
+        insert_time_ns=process.insert_time_ns,
+    )

@@ -4,7 +4,9 @@ Which files there are, and whether they can be used, is said by `tls_files`. New
 those that are open keep what they began with. TLS 1.2 is the least that both accept.
 """
 
+import os
 import ssl
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,7 +16,6 @@ from prometheus_client.registry import Collector
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.tls_files import TlsFiles, TlsMaterial, TlsSource
-from micromegas_jupyter.server.unnamed_files import as_files
 
 _LEAST_VERSION: Final = ssl.TLSVersion.TLSv1_2
 
@@ -55,6 +56,7 @@ class HttpTls(Collector):
     """
 
     def __init__(self, files: TlsFiles) -> None:
+        self._files = files
         self._source = TlsSource(files, listener="HTTP")
         self._renewals = 0
         self.context = self._build(self._source.current)
@@ -86,9 +88,7 @@ class HttpTls(Collector):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _LEAST_VERSION
         try:
-            # Without a password the library would ask for one on the terminal.
-            with as_files(material.certificate, material.key) as (certificate_file, key_file):
-                context.load_cert_chain(certificate_file, key_file, password="")
+            self._load(context, material)
             if material.client_ca is not None:
                 context.load_verify_locations(cadata=material.client_ca.decode("ascii", "replace"))
                 context.verify_mode = ssl.CERT_OPTIONAL
@@ -97,6 +97,19 @@ class HttpTls(Collector):
                 "The HTTP endpoint's certificate and key cannot be read, or do not fit.", key="certificate_file"
             ) from None
         return context
+
+    def _load(self, context: ssl.SSLContext, material: TlsMaterial) -> None:
+        """Load what was checked, whatever the files hold since; where there is no file in memory, what the files hold.
+
+        Without a password the library would ask for one on the terminal.
+        """
+        if sys.platform != "linux":
+            context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
+            return
+        with os.fdopen(os.memfd_create("checked"), "w+b") as pair:
+            pair.write(material.certificate + b"\n" + material.key)
+            pair.flush()
+            context.load_cert_chain(f"/proc/self/fd/{pair.fileno()}", password="")
 
 
 def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:

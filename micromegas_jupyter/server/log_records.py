@@ -1,13 +1,15 @@
-"""A `logging` handler that keeps records for the recorder: it never blocks and never raises.
+"""Log records without secrets: kept as rows for the recorder, and written as JSON.
 
-On the caller's thread a record is only turned into bounded text and queued; redaction happens when the queue
-is drained. Storing the rows is the recorder's job.
+How they look to a person, `cli.log_lines` decides.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
+from micromegas_jupyter.access.audit_lines import utc_text
 from micromegas_jupyter.telemetry import (
     MASK,
     LogRow,
@@ -18,6 +20,7 @@ from micromegas_jupyter.telemetry import (
     redact_secrets,
 )
 
+AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 MAX_RECORDS = 50_000
 MAX_QUEUED_CHARACTERS = 32 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -32,6 +35,7 @@ _UNPRINTABLE = "(a value that cannot be shown)"
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _FEWEST_FIELDS = len(logging.makeLogRecord({}).__dict__)
 _FORMATTER = logging.Formatter()
+_encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 class _Captured(NamedTuple):
@@ -47,7 +51,9 @@ class _Captured(NamedTuple):
 
 
 class RecordingHandler(logging.Handler):
-    """Queues log records until they are drained; what does not fit is counted and let go.
+    """Queues log records until they are drained; what does not fit is counted and let go. Never blocks, never raises.
+
+    On the caller's thread a record is only turned into bounded text; redaction happens when the queue is drained.
 
     The handler's own lock covers queue and counters. It is re-entrant, for a destructor or a signal handler may
     log while it is held, and it is free while a record is turned into text, which runs the application's code.
@@ -180,7 +186,7 @@ def _build_row(captured: _Captured) -> LogRow:
         time_ns=captured.time_ns,
         target=bound_text(captured.target, max_bytes=MAX_TARGET_BYTES),
         level=captured.level,
-        msg=bound_text(redact_secrets(captured.text), max_bytes=MAX_MESSAGE_BYTES),
+        msg=_clean(captured.text, MAX_MESSAGE_BYTES),
         properties={
             bound_text(name, max_bytes=MAX_PROPERTY_NAME_BYTES): _property_text(name, value)
             for name, value in captured.extra
@@ -191,4 +197,60 @@ def _build_row(captured: _Captured) -> LogRow:
 def _property_text(name: str, value: str) -> str:
     if is_secret_property(name):
         return MASK
-    return bound_text(redact_secrets(value), max_bytes=MAX_PROPERTY_BYTES)
+    return _clean(value, MAX_PROPERTY_BYTES)
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes one line of printable ASCII of a record.
+
+    Members: `time` (RFC 3339, UTC), `level`, `logger`, `message`; `facts`, what came with the record; `exception`, a
+    traceback; of an audit record `audit`, its object, in place of message and facts.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        members: dict[str, object] = {
+            "time": utc_text(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        audit = _audit_of(record) if is_audit(record) else None
+        if audit is not None:
+            members["audit"] = audit
+        else:
+            members["message"] = _clean(_message(record), MAX_MESSAGE_BYTES)
+            facts = {name: value for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS}
+            if facts:
+                members["facts"] = {
+                    bound_text(name, max_bytes=MAX_PROPERTY_NAME_BYTES): _fact(name, value)
+                    for name, value in list(facts.items())[:MAX_PROPERTIES]
+                }
+        if record.exc_info and record.exc_info[0] is not None:
+            members["exception"] = _clean(self.formatException(record.exc_info), MAX_MESSAGE_BYTES)
+        return _encode(members).replace("\x7f", "\\u007f")
+
+
+def is_audit(record: logging.LogRecord) -> bool:
+    """Tell whether a record is a line of an audit."""
+    return record.name == AUDIT_LOGGER or record.name.startswith(f"{AUDIT_LOGGER}.")
+
+
+def _audit_of(record: logging.LogRecord) -> dict[str, object] | None:
+    try:
+        found: object = json.loads(record.getMessage())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _fact(name: str, value: object) -> object:
+    if is_secret_property(name):
+        return MASK
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return _clean(_text(value), MAX_PROPERTY_BYTES)
+
+
+def _clean(text: str, max_bytes: int) -> str:
+    # Cut before, so that what is looked through is bounded, and after, so that what is shown is.
+    return bound_text(redact_secrets(text[:max_bytes]), max_bytes=max_bytes)
