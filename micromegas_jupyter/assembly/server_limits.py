@@ -8,7 +8,7 @@ from micromegas_jupyter.assembly.serve_options import ServeOptions
 from micromegas_jupyter.executors.processes import can_fork
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
-from micromegas_jupyter.server.ingest_settings import IngestSettings
+from micromegas_jupyter.server.flight_settings import IngestSettings
 from micromegas_jupyter.settings import RateLimits, ServerLimits
 
 _MIB: Final = 1024 * 1024

@@ -7,8 +7,10 @@ import asyncio
 import base64
 import binascii
 import re
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,9 +24,9 @@ from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.access.reloading import ReloadingValidator
 from micromegas_jupyter.contracts import AuthContext, AuthType, HiddenText, Secret, TokenValidator
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
+from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.headers import UNKNOWN_ADDRESS, Headers
-from micromegas_jupyter.server.key_waiters import KeyWaiters
 from micromegas_jupyter.settings import RateLimits
 
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
@@ -32,6 +34,10 @@ _VALIDATION_THREADS: Final = 16
 _MAX_CHECKS: Final = 1024
 # One for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
 _MAX_KEY_WAITS: Final = 3
+# So many calls may wait for one fetch as long as it lasts. Others wait for a moment: at a start under load nearly all
+# fetches end within it, and an issuer that does not answer must not fill the server with calls.
+_PATIENT_WAITERS: Final = 256
+_MOMENT_SECONDS: Final = 1.0
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
 
 
@@ -41,6 +47,36 @@ class Credential:
 
     scheme: str
     text: Secret = field(repr=False)
+
+
+class KeyWaiters:
+    """Lets calls wait for keys on the event loop, so that no issuer holds the threads that check credentials."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[Future[KeySet | None]] = Counter()
+
+    async def wait_for(self, fetch: Future[KeySet | None]) -> bool:
+        """Wait for a fetch and return whether it brought keys; too many who wait get a moment only."""
+        loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_fetch: object) -> None:
+            # Called on the thread that fetched; the loop may have been closed meanwhile.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(has_ended.set)
+
+        limit_seconds = None if self._waiting[fetch] < _PATIENT_WAITERS else _MOMENT_SECONDS
+        self._waiting[fetch] += 1
+        fetch.add_done_callback(tell)
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await has_ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting[fetch] -= 1
+            if not self._waiting[fetch]:
+                del self._waiting[fetch]
+        return fetch.result() is not None
 
 
 class Authenticator:

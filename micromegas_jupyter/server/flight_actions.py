@@ -25,13 +25,16 @@ from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
 from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
-from micromegas_jupyter.server.session_options import close_session, get_options, set_options
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
 from micromegas_jupyter.settings import READ_SCOPE
 
 # A client takes an answer of 16 kB.
 _MAX_GROUPS_BYTES: Final = 4 * 1024
 _MAX_ENDPOINTS: Final = 16
+_MAX_OPTIONS: Final = 64
+_MAX_NAME: Final = 256
+# Names that clients know from Flight SQL and ADBC. Tables have no catalog and no schema; times are in UTC.
+_OPTIONS: Final = {"catalog": "", "schema": "", "timezone": "UTC"}
 _DESCRIPTIONS: Final = {
     "CreatePreparedStatement": "Prepare a statement: ActionCreatePreparedStatementRequest to its Result.",
     "ClosePreparedStatement": "Forget a prepared statement: ActionClosePreparedStatementRequest, no result.",
@@ -186,3 +189,39 @@ def _first_names(names: Sequence[str]) -> list[str]:
     """Return the first of the names, as many as a client reads in one answer."""
     sizes = accumulate(len(json.dumps(name)) for name in names)
     return [name for name, size in zip(names, sizes, strict=True) if size <= _MAX_GROUPS_BYTES]
+
+
+def get_options(_request: Any) -> Any:
+    """Return the options that hold for every call."""
+    values = {name: messages.SessionOptionValue(string_value=value) for name, value in _OPTIONS.items()}
+    return messages.GetSessionOptionsResult(session_options=values)
+
+
+def set_options(request: Any) -> Any:
+    """Return an error for each option that would change something; setting what holds anyway is fine.
+
+    Raises:
+        UsageError: More or longer names than any client needs.
+    """
+    options = request.session_options
+    if len(options) > _MAX_OPTIONS or any(len(name) > _MAX_NAME for name in options):
+        raise UsageError(
+            "The call sets too many session options.", remedy=f"This server knows {', '.join(_OPTIONS)} only."
+        )
+    errors = {name: _find_error(name, value) for name, value in options.items()}
+    return messages.SetSessionOptionsResult(
+        errors={name: messages.SetSessionOptionsResult.Error(value=error) for name, error in errors.items() if error}
+    )
+
+
+def close_session(_request: Any) -> Any:
+    """Return that the session is closed: there is nothing that could stay."""
+    return messages.CloseSessionResult(status=messages.CloseSessionResult.CLOSED)
+
+
+def _find_error(name: str, value: Any) -> int:
+    """Return 0 when the option has the value already."""
+    if name not in _OPTIONS:
+        return int(messages.SetSessionOptionsResult.INVALID_NAME)
+    is_held = value.WhichOneof("option_value") == "string_value" and value.string_value == _OPTIONS[name]
+    return 0 if is_held else int(messages.SetSessionOptionsResult.INVALID_VALUE)

@@ -3,9 +3,13 @@
 What the calls mean is decided in `flight_service`; pool and validator belong to whoever passes them in.
 """
 
+import os
+import socket
+from contextlib import suppress
 from typing import Final
 
 import grpc
+import psutil
 
 from micromegas_jupyter.contracts import TokenValidator
 from micromegas_jupyter.errors import ConfigurationError
@@ -19,14 +23,12 @@ from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.own_sockets import close_connections, stop_listening
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import AccessReload
 from micromegas_jupyter.server.running_queries import RunningQueries
-from micromegas_jupyter.server.seals import SHORTEST_KEY, Seals
 from micromegas_jupyter.server.sql_info import ServerFacts
-from micromegas_jupyter.server.tickets import Tickets
+from micromegas_jupyter.server.tickets import SHORTEST_KEY, Seals, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 from micromegas_jupyter.server.tracing import Tracing
 
@@ -173,9 +175,9 @@ class FlightServer:
         """
         if self._server is not None:
             server, self._server = self._server, None
-            stop_listening(self._port)
+            _shut_down_sockets(self._port, is_listening=True)
             await self._service.drain(grace_seconds, why=why)
-            close_connections(self._port)
+            _shut_down_sockets(self._port, is_listening=False)
             await server.stop(0)
         await self._pool.close()
         self._authenticator.close()
@@ -206,3 +208,17 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MILLISECONDS),
         ("grpc.http2.max_ping_strikes", 2),
     )
+
+
+def _shut_down_sockets(port: int, *, is_listening: bool) -> None:
+    """Shut down the listeners, or the connections, of this process on a port; gRPC does not give its sockets out.
+
+    gRPC's own shutdown answers calls that have just come in with CANCELLED, which clients take for a decision of their
+    own. Shutting the listeners down first, and the connections last, leaves them with UNAVAILABLE.
+    """
+    with suppress(psutil.Error, OSError):
+        for found in psutil.Process().net_connections("tcp"):
+            if found.laddr[1:] == (port,) and (found.status == psutil.CONN_LISTEN) is is_listening and found.fd >= 0:
+                with suppress(OSError), socket.socket(fileno=os.dup(found.fd)) as duplicate:
+                    if duplicate.getsockname()[1] == port:  # else the descriptor is another one's by now
+                        duplicate.shutdown(socket.SHUT_RDWR)

@@ -25,10 +25,10 @@ from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
 from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
-from micromegas_jupyter.server.identifiers import new_query_id
 from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.open_calls import OpenCalls
+from micromegas_jupyter.server.running_queries import OpenCalls
 from micromegas_jupyter.server.statuses import abort_call, ends_task, translate_error
+from micromegas_jupyter.server.tickets import new_query_id
 from micromegas_jupyter.server.tracing import CallSpan, Tracing
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import resolve_attribution
+from micromegas_jupyter.server.audit import IngestAudit
 from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.flight_settings import IngestSettings
 from micromegas_jupyter.server.headers import Headers, find_client_address
-from micromegas_jupyter.server.ingest_audit import IngestAudit
-from micromegas_jupyter.server.ingest_settings import IngestSettings
 from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.seals import join_parts
 from micromegas_jupyter.server.statuses import ends_task, translate_error
+from micromegas_jupyter.server.tickets import join_parts
 from micromegas_jupyter.settings import INGEST_SCOPE, READ_SCOPE
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"

@@ -1,23 +1,50 @@
 """Prepared statements: made for a caller, found by their handles, with the parameters bound to them.
 
-Parameters are the client's own messages, never read here. They travel with the handle when they are few; they are also
-kept here, for clients that use a statement's first handle throughout.
+A handle is the SQL with a comment at its end, marked for the caller who prepared it: upstream's client shows it to
+people as the statement's text, and runs it as an ordinary statement. Parameters are the client's own messages, never
+read here. They travel with the handle when they are few; they are also kept here, for clients that use a statement's
+first handle throughout.
 """
 
+import base64
+import binascii
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.limits import CallerKey
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import parse_message
 from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.server.handles import Handle, read_handle, unknown_statement, write_handle
-from micromegas_jupyter.server.seals import Seals
+from micromegas_jupyter.server.tickets import MARK_BYTES, Seals, join_parts
 
+_PURPOSE: Final = b"prepared"
+# The line break ends a comment that the SQL may end with.
+_COMMENT: Final = b"\n-- prepared "
 _MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
 _MAX_TRAVELLING_BYTES: Final = 64 * 1024
 _MAX_ENDED: Final = 16 * 1024
 _ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """What a handle says.
+
+    Attributes:
+        id: Tells statements apart; the same for all handles of one.
+        sql: The statement.
+        expires_at: Seconds since 1970 until which a server that has started since takes the statement up.
+        parameters: The values bound to it, packed; empty for none, or for too many to travel.
+        has_kept_parameters: Whether there are too many, so that only the server process that took them has them.
+    """
+
+    id: bytes
+    sql: str = field(repr=False)
+    expires_at: int
+    parameters: bytes = field(default=b"", repr=False)
+    has_kept_parameters: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +111,7 @@ class PreparedStatements:
         statement_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
         self._take_up(statement_id, caller)
         expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
-        return write_handle(Handle(id=statement_id, sql=sql, expires_at=expires_at), self._seals, caller)
+        return _write_handle(Handle(id=statement_id, sql=sql, expires_at=expires_at), self._seals, caller)
 
     def get(self, handle: bytes, caller: CallerKey) -> PreparedStatement:
         """Return a caller's own statement.
@@ -123,12 +150,12 @@ class PreparedStatements:
         self._kept[found.id] = bound
         packed = pack_frames(parameters)
         renewed = replace(found, parameters=packed or b"", has_kept_parameters=packed is None)
-        return write_handle(renewed, self._seals, caller)
+        return _write_handle(renewed, self._seals, caller)
 
     def close(self, handle: bytes, caller: CallerKey) -> None:
         """Forget a caller's own statement; one that is not there is as good as closed."""
         try:
-            found = read_handle(handle, self._seals, caller)
+            found = _read_handle(handle, self._seals, caller)
         except UsageError:
             return
         self._end(found.id)
@@ -136,11 +163,11 @@ class PreparedStatements:
     def _find(self, handle: bytes, caller: CallerKey) -> tuple[Handle, _Kept]:
         """Return what a handle says and what is kept of its statement, taking up one that is not known."""
         self._expire()
-        found = read_handle(handle, self._seals, caller)
+        found = _read_handle(handle, self._seals, caller)
         kept = self._kept.get(found.id)
         if kept is None:
             if found.id in self._ended or self._clock.now().timestamp() >= found.expires_at:
-                raise unknown_statement()
+                raise _unknown_statement()
             return found, self._take_up(found.id, caller)
         used = self._kept[found.id] = replace(kept, last_used=self._clock.monotonic())
         self._kept.move_to_end(found.id)
@@ -187,3 +214,54 @@ def unpack_frames(packed: bytes) -> tuple[bytes, ...]:
         frames.append(packed[start + 4 : end])
         start = end
     return tuple(frames)
+
+
+def _write_handle(handle: Handle, seals: Seals, caller: CallerKey) -> bytes:
+    """Return the handle as it goes to the client."""
+    found = messages.IssuedStatement(
+        id=handle.id,
+        expires_at=handle.expires_at,
+        parameters=handle.parameters,
+        has_kept_parameters=handle.has_kept_parameters,
+    )
+    sql, data = handle.sql.encode(), found.SerializeToString()
+    mark = seals.mark(_PURPOSE, caller, join_parts(sql, data))
+    return sql + _COMMENT + _encode(mark + data)
+
+
+def _read_handle(data: bytes, seals: Seals, caller: CallerKey) -> Handle:
+    """Read a handle that was written for this caller.
+
+    Raises:
+        UsageError: It was not.
+    """
+    sql, _, token = data.rpartition(_COMMENT)
+    try:
+        sealed = base64.b64decode(token + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise _unknown_statement() from None
+    if _encode(sealed) != token:  # the last character has bits that decoding drops
+        raise _unknown_statement()
+    mark, inner = sealed[:MARK_BYTES], sealed[MARK_BYTES:]
+    if not seals.is_mark(mark, _PURPOSE, caller, join_parts(sql, inner)):
+        raise _unknown_statement()
+    found = parse_message(messages.IssuedStatement, inner)
+    return Handle(
+        id=found.id,
+        sql=sql.decode(),
+        expires_at=found.expires_at,
+        parameters=found.parameters,
+        has_kept_parameters=found.has_kept_parameters,
+    )
+
+
+def _unknown_statement() -> UsageError:
+    """Return the error for a handle that stands for nothing."""
+    return UsageError(
+        "The prepared statement is not known: it was closed, or was not used for too long.",
+        remedy="Prepare the statement again.",
+    )
+
+
+def _encode(sealed: bytes) -> bytes:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=")

@@ -1,4 +1,4 @@
-"""The statements that give rows now, so that their callers can stop them with another call.
+"""What callers have running: how many calls, and which statements, so that another call can stop them.
 
 A statement is known by a key made of its caller and its ticket, so nobody can name another caller's.
 """
@@ -6,14 +6,16 @@ A statement is known by a key made of its caller and its ticket, so nobody can n
 import asyncio
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.limits import CallerKey
 from micromegas_jupyter.executors.reports import Cause
 from micromegas_jupyter.executors.statements import RunningStatement
-from micromegas_jupyter.server.seals import join_parts
+from micromegas_jupyter.server.tickets import join_parts
 
 _END_SECONDS: Final = 2.0
 
@@ -57,6 +59,39 @@ class RunningQueries:
         except TimeoutError:
             return CancelStatus.CANCELLING
         return CancelStatus.CANCELLED
+
+
+class OpenCalls:
+    """Counts the open calls of each caller. Belongs to one event loop.
+
+    Args:
+        per_caller: How many one caller may have.
+    """
+
+    def __init__(self, per_caller: int) -> None:
+        self._per_caller = per_caller
+        self._open: Counter[CallerKey] = Counter()
+
+    @contextmanager
+    def one_of(self, caller: CallerKey) -> Iterator[None]:
+        """Have the body be a call of this caller.
+
+        Raises:
+            ResourcesExhausted: They have as many as they may.
+        """
+        if self._open[caller] >= self._per_caller:
+            raise ResourcesExhausted(
+                f"You have {self._per_caller} calls open, as many as one caller may.",
+                remedy="Wait for some to end, read results to their end, or cancel them.",
+                limit="calls",
+            )
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
 
 
 def join_statuses(found: Collection[CancelStatus]) -> CancelStatus:

@@ -1,9 +1,12 @@
-"""The tickets that `GetFlightInfo` hands out: for one caller, one statement and a short time.
+"""What the server hands to a caller and knows again: query ids, and tickets for one statement and a short time.
 
-Tickets that clients make themselves, with SQL in them, are read by
-`flightsql.commands`; they give no more than the caller could ask for anyway.
+Tickets that clients make themselves, with SQL in them, are read by `flightsql.commands`; they give no more than the
+caller could ask for anyway.
 """
 
+import base64
+import hashlib
+import hmac
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,11 +16,55 @@ from micromegas_jupyter.executors.limits import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
 from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.server.seals import MARK_BYTES, Seals
 
+MARK_BYTES: Final = hashlib.sha256().digest_size
+SHORTEST_KEY: Final = 32
+_UUID_BYTES: Final = 16
 _ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
 _PURPOSE: Final = b"ticket"
 _ID_BYTES: Final = 16
+
+
+def new_query_id(randomness: Randomness) -> str:
+    """Return a random UUID, the form that upstream's query ids have."""
+    drawn = bytearray(base64.urlsafe_b64decode(randomness.token_urlsafe(_UUID_BYTES) + "=="))
+    # Version and variant of RFC 9562, section 5.4; `uuid.UUID` takes several times as long for each call.
+    drawn[6] = drawn[6] & 0x0F | 0x40
+    drawn[8] = drawn[8] & 0x3F | 0x80
+    digits = drawn.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+class Seals:
+    """Marks data for callers, and checks marks.
+
+    The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the server has.
+    What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
+
+    Args:
+        key: The secret.
+
+    Raises:
+        ValueError: The key is too short.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < SHORTEST_KEY:
+            raise ValueError(f"a ticket key has at least {SHORTEST_KEY} bytes")
+        self._key = key
+
+    def mark(self, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
+        """Return the mark of `data` for this purpose and caller (issuer, subject)."""
+        return hmac.digest(self._key, join_parts(purpose, *map(str.encode, caller), data), hashlib.sha256)
+
+    def is_mark(self, mark: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bool:
+        """Tell whether `mark` is the one of `data`; takes the same time for every wrong mark."""
+        return hmac.compare_digest(mark, self.mark(purpose, caller, data))
+
+
+def join_parts(*parts: bytes) -> bytes:
+    """Join byte strings so that other parts cannot give the same whole."""
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,9 @@ from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_paramet
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
 from micromegas_jupyter.flightsql.ipc_header import read_header
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.server.flight_actions import set_options
 from micromegas_jupyter.server.prepared import PreparedStatements
-from micromegas_jupyter.server.seals import Seals
-from micromegas_jupyter.server.session_options import set_options
-from micromegas_jupyter.server.tickets import Tickets
+from micromegas_jupyter.server.tickets import Seals, Tickets
 from tests.fakes.clock import FakeClock
 from tests.fuzz.conftest import Fuzzing, sizes
 from tests.fuzz.damage_bytes import damage_bytes

@@ -11,7 +11,7 @@ from micromegas_jupyter.assembly.serve_options import ServeOptions
 from micromegas_jupyter.assembly.server_limits import build_flight_settings, build_pool_settings, build_worker_options
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
-from micromegas_jupyter.server.ingest_settings import IngestSettings
+from micromegas_jupyter.server.flight_settings import IngestSettings
 from micromegas_jupyter.settings import RateLimits, ServerLimits
 
 MIB = 1 << 20

@@ -2,7 +2,7 @@
 
 import uuid
 
-from micromegas_jupyter.server.identifiers import new_query_id
+from micromegas_jupyter.server.tickets import new_query_id
 
 
 class FixedRandomness:

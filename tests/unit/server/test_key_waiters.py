@@ -6,8 +6,8 @@ from concurrent.futures import Future
 import pytest
 
 from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.server import key_waiters
-from micromegas_jupyter.server.key_waiters import KeyWaiters
+from micromegas_jupyter.server import authentication
+from micromegas_jupyter.server.authentication import KeyWaiters
 
 KEYS = KeySet(keys=(), ignored_count=0)
 
@@ -42,8 +42,8 @@ def test_a_fetch_that_has_ended_is_not_waited_for() -> None:
 
 
 def test_too_many_who_wait_get_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_waiters, "_MOMENT_SECONDS", 0.01)
-    monkeypatch.setattr(key_waiters, "_PATIENT_WAITERS", 2)
+    monkeypatch.setattr(authentication, "_MOMENT_SECONDS", 0.01)
+    monkeypatch.setattr(authentication, "_PATIENT_WAITERS", 2)
 
     async def wait() -> tuple[bool, list[bool]]:
         waiters, fetch = KeyWaiters(), Future[KeySet | None]()
@@ -57,8 +57,8 @@ def test_too_many_who_wait_get_a_moment_only(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_who_leaves_makes_room_and_ends_nobody_elses_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_waiters, "_MOMENT_SECONDS", 0.01)
-    monkeypatch.setattr(key_waiters, "_PATIENT_WAITERS", 1)
+    monkeypatch.setattr(authentication, "_MOMENT_SECONDS", 0.01)
+    monkeypatch.setattr(authentication, "_PATIENT_WAITERS", 1)
 
     async def wait() -> bool:
         waiters, fetch = KeyWaiters(), Future[KeySet | None]()

@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from micromegas_jupyter.server.seals import MARK_BYTES, Seals, join_parts
+from micromegas_jupyter.server.tickets import MARK_BYTES, Seals, join_parts
 
 KEY = bytes(range(32))
 ALICE = ("https://id.example", "alice")

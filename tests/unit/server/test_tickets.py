@@ -5,8 +5,7 @@ import pytest
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import IssuedQuery, parse_ticket
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.server.seals import Seals
-from micromegas_jupyter.server.tickets import Ticket, Tickets, write_endpoint
+from micromegas_jupyter.server.tickets import Seals, Ticket, Tickets, write_endpoint
 from tests.fakes.clock import FakeClock
 
 ALICE = ("https://id.example", "alice")
