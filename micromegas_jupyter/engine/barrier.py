@@ -14,7 +14,6 @@ value need none of this, see `leakproof`.
 
 from __future__ import annotations
 
-import enum
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -40,13 +39,6 @@ _TELLING: Final = (
     "SELECT shown FROM sample WHERE 1 / number = 1 ORDER BY CAST(text AS INT) LIMIT 1",
     "SELECT a.shown FROM sample a JOIN sample b ON CAST(a.text AS INT) = 1 / b.number",
 )
-
-
-class Barrier(enum.Enum):
-    """Which tables' rows a statement sees from behind the barrier only."""
-
-    NONE = enum.auto()
-    FILTERED = enum.auto()
 
 
 def behind_barrier(rows: DataFrame) -> DataFrame:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.barrier import Barrier, barrier_holds
+from micromegas_jupyter.engine.barrier import barrier_holds
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
 from micromegas_jupyter.engine.denials import register_denial_functions
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
@@ -27,17 +27,17 @@ from micromegas_jupyter.engine.parameters import RowByRow, with_plain_parameters
 from micromegas_jupyter.engine.plan_checks import PathScrubber, check_plan, is_explain, is_one_row, parameter_schema
 from micromegas_jupyter.engine.reading import read_statement
 from micromegas_jupyter.engine.schemas import wire_schema
-from micromegas_jupyter.engine.sessions import READ_ONLY, SessionPool, Sessions, set_partitions
-from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema, mentions_any, names_of
+from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, SessionPool, Sessions
+from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema, names_of
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
 from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from datafusion import DataFrame, SessionContext
+    from datafusion import DataFrame
     from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.native_scan import FileReader
     from micromegas_jupyter.engine.parameters import Placeholders
     from micromegas_jupyter.engine.reading import Reading
-    from micromegas_jupyter.engine.sessions import LentSession
     from micromegas_jupyter.engine.settings import EngineSettings
     from micromegas_jupyter.errors import MicromegasError
 
@@ -68,25 +67,19 @@ class Statement:
 class Planned:
     """A statement's plan, and the tables in its session."""
 
-    session: SessionContext
+    lent: LentSession
     frame: DataFrame = field(repr=False)  # its repr would run the statement
     plan: LogicalPlan
     tables: Sequence[VisibleTable]
     init_seconds: float
     plan_text: str
-    barrier: Barrier = Barrier.NONE
-    is_for_joins: bool = False
-    lent: LentSession | None = None
+    is_behind_barrier: bool
+    has_joins: bool
 
     @property
     def is_filtered(self) -> bool:
         """Whether the caller sees only some rows of one of the tables."""
         return any(table.conditions for table in self.tables)
-
-    def give_back(self) -> None:
-        """Release the session; this plan will not run."""
-        if self.lent is not None:
-            self.lent.release()
 
 
 class DataFusionEngine:
@@ -112,15 +105,19 @@ class DataFusionEngine:
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
-        self._lending = SessionPool(self._sessions.open)
-        self._lending_for_joins = SessionPool(self._sessions.open_for_joins)
+        # Those for statements with joins are other ones.
+        self._pools = {
+            has_joins: SessionPool(functools.partial(self._sessions.open, has_joins=has_joins))
+            for has_joins in (False, True)
+        }
         self._builder = TableBuilder(reader or _tested_reader())
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
-        self._sessions.bare.sql("SELECT 1").collect()
-        for lending in (self._lending, self._lending_for_joins):
-            lending.lend().release()
+        for pool in self._pools.values():
+            lent = pool.lend()
+            lent.session.sql("SELECT 1").collect()
+            lent.release()
 
     def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
         """Check and plan `request` over what `caller` sees; nothing of it runs yet.
@@ -154,17 +151,13 @@ class DataFusionEngine:
 
     def close(self) -> None:
         """Drop the sessions that no query has."""
-        self._lending.clear()
-        self._lending_for_joins.clear()
+        for pool in self._pools.values():
+            pool.clear()
 
     def _plan_row(self, request: StatementRequest, caller: AuthContext, reading: Reading) -> DataFusionQuery:
         """Plan a request without parameters, or with one row of them."""
         placeholders = reading.placeholders
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
-        if reading.may_stand_alone:
-            alone = self._alone(Statement(request=request, caller=caller, reading=reading, values=values))
-            if alone is not None:
-                return alone
         started = SYSTEM_CLOCK.monotonic()
         tables = self._visibility.tables(self._tables.snapshot(), caller)
         statement = Statement(
@@ -177,7 +170,7 @@ class DataFusionEngine:
         )
         context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
         try:
-            planned = self._planned(statement, barrier=Barrier.NONE)
+            planned = self._planned(statement)
             if planned.is_filtered:
                 context = replace(context, hides_values=True)
                 planned = self._with_barrier(planned, statement)
@@ -188,81 +181,57 @@ class DataFusionEngine:
                 raise
             raise _placed(translate(error, context), placeholders) from error
 
-    def _alone(self, statement: Statement) -> DataFusionQuery | None:
-        """Return the query of a statement that is one row made of nothing, without a look at the tables.
-
-        None for any other, and where planning fails: with the tables it fails again, and is explained better.
-        """
-        try:
-            planned = _planned_in(self._sessions.bare, statement)
-            if not is_one_row(planned.plan_text):
-                return None
-            return self._query(_typed(planned), statement, Context(sql=statement.reading.placeholders.sql))
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
-            return None
-
-    def _planned(self, statement: Statement, *, barrier: Barrier, joins: bool = False) -> Planned:
-        reading = statement.reading
-        if reading.may_be_one_row and not mentions_any(reading.mentions, statement.tables):
-            planned = (
-                _planned_in(self._sessions.bare, statement)
-                if reading.needs_nothing
-                else self._planned_with(self._sessions.open_diskless, statement, barrier=barrier)
-            )
-            if is_one_row(planned.plan_text):
-                return planned
-        joins = joins or reading.names_join
-        if not reading.needs_nothing:
-            open_session = self._sessions.open_for_joins if joins else self._sessions.open
-            return self._planned_with(open_session, statement, barrier=barrier, is_for_joins=joins)
-        lent = (self._lending_for_joins if joins else self._lending).lend()
-        return self._planned_with(lambda: lent.session, statement, barrier=barrier, is_for_joins=joins, lent=lent)
-
-    def _planned_with(
+    def _planned(
         self,
-        open_session: Callable[[], SessionContext],
         statement: Statement,
         *,
-        barrier: Barrier,
-        is_for_joins: bool = False,
-        lent: LentSession | None = None,
+        is_behind_barrier: bool = False,
+        has_joins: bool = False,
+        can_spill: bool = True,
     ) -> Planned:
-        """Return a plan in a session with all that the statement mentions."""
+        """Plan a statement in a session with all that it mentions, and check the plan before it is optimized.
+
+        Raises:
+            StatementRefused: It would write, or reads what is not shown.
+            Exception: DataFusion's own, where it cannot be planned; see `errors.translate`.
+        """
         started = SYSTEM_CLOCK.monotonic()
-        mentions = statement.reading.mentions
-        session = open_session()
-        partitions = statement.request.partitions
-        if lent is not None:
-            lent.set_partitions(partitions)
-        elif partitions is not None:
-            set_partitions(session, partitions)
+        request, reading = statement.request, statement.reading
+        has_joins = has_joins or reading.names_join
+        if reading.needs_nothing and can_spill:
+            lent = self._pools[has_joins].lend()
+        else:
+            lent = LentSession(self._sessions.open(has_joins=has_joins, can_spill=can_spill))
+        session = lent.session
+        lent.set_partitions(request.partitions)
         if self._denials is not None and statement.caller.is_admin:
             register_denial_functions(
                 session,
                 self._denials,
                 caller=statement.caller,
-                mentions=mentions,
+                mentions=reading.mentions,
                 failures=statement.failures,
             )
-        register_identity_functions(session, statement.caller, tables=statement.tables, mentions=mentions)
+        register_identity_functions(session, statement.caller, tables=statement.tables, mentions=reading.mentions)
         tables = self._builder.register(
             session,
             statement.tables,
-            mentions=mentions,
-            time_range=statement.request.time_range,
-            barrier=barrier,
+            mentions=reading.mentions,
+            time_range=request.time_range,
+            is_behind_barrier=is_behind_barrier,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        return _planned_in(
-            session,
-            statement,
+        frame = session.sql_with_options(reading.placeholders.sql, READ_ONLY, param_values=statement.values)
+        plan = frame.logical_plan()
+        return Planned(
+            lent=lent,
+            frame=frame,
+            plan=plan,
             tables=tables,
             init_seconds=init_seconds,
-            barrier=barrier,
-            is_for_joins=is_for_joins,
-            lent=lent,
+            plan_text=check_plan(plan),
+            is_behind_barrier=is_behind_barrier,
+            has_joins=has_joins,
         )
 
     def _with_barrier(self, planned: Planned, statement: Statement) -> Planned:
@@ -282,8 +251,8 @@ class DataFusionEngine:
             return planned
         if not self._barrier_holds:
             raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
-        planned.give_back()
-        return self._planned(statement, barrier=Barrier.FILTERED)
+        planned.lent.release()
+        return self._planned(statement, is_behind_barrier=True)
 
     def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
         """Return a plan that gives the right rows and types where DataFusion would give others.
@@ -293,17 +262,19 @@ class DataFusionEngine:
         """
         if not may_join(planned.plan_text):
             return _typed(planned)
-        if not planned.is_for_joins:
-            planned.give_back()
-            planned = self._planned(statement, barrier=planned.barrier, joins=True)
+        if not planned.has_joins:
+            planned.lent.release()
+            planned = self._planned(statement, is_behind_barrier=planned.is_behind_barrier, has_joins=True)
         if is_explain(planned.frame.logical_plan()):
             return planned
         sql, values = statement.reading.placeholders.sql, statement.values
-        joins = plan_joins(planned.session, planned.frame, sql=sql, values=values)
+        joins = plan_joins(planned.lent.session, planned.frame, sql=sql, values=values)
         if joins.has_nested_loops:
-            planned.give_back()
-            planned = self._planned_with(self._sessions.open_diskless_for_joins, statement, barrier=planned.barrier)
-            joins = plan_joins(planned.session, planned.frame, sql=sql, values=values)
+            planned.lent.release()
+            planned = self._planned(
+                statement, is_behind_barrier=planned.is_behind_barrier, has_joins=True, can_spill=False
+            )
+            joins = plan_joins(planned.lent.session, planned.frame, sql=sql, values=values)
         return replace(planned, frame=joins.frame)
 
     @functools.cached_property
@@ -337,46 +308,6 @@ class DataFusionEngine:
         )
 
 
-def _planned_in(  # noqa: PLR0913 - options by keyword, all of them facts of one plan
-    session: SessionContext,
-    statement: Statement,
-    *,
-    tables: Sequence[VisibleTable] = (),
-    init_seconds: float = 0.0,
-    barrier: Barrier = Barrier.NONE,
-    is_for_joins: bool = False,
-    lent: LentSession | None = None,
-) -> Planned:
-    """Plan a statement and check the plan, before anything of it is optimized.
-
-    Args:
-        session: Where it would run, with all that it mentions.
-        statement: What is planned.
-        tables: Those that are in the session.
-        init_seconds: How long it took to fill the session.
-        barrier: Which of these tables are behind the barrier.
-        is_for_joins: Whether the session is one for statements with joins.
-        lent: The session, when it is to be released.
-
-    Raises:
-        StatementRefused: It would write, or reads what is not shown.
-        Exception: DataFusion's own, where it cannot be planned; see `errors.translate`.
-    """
-    frame = session.sql_with_options(statement.reading.placeholders.sql, READ_ONLY, param_values=statement.values)
-    plan = frame.logical_plan()
-    return Planned(
-        session=session,
-        frame=frame,
-        plan=plan,
-        tables=tables,
-        init_seconds=init_seconds,
-        plan_text=check_plan(plan),
-        barrier=barrier,
-        is_for_joins=is_for_joins,
-        lent=lent,
-    )
-
-
 def _tested_reader() -> FileReader:
     with tempfile.TemporaryDirectory() as folder:
         return choose_reader(Path(folder))
@@ -385,7 +316,7 @@ def _tested_reader() -> FileReader:
 def _typed(planned: Planned) -> Planned:
     if not may_mix_types(planned.plan_text) or is_explain(planned.frame.logical_plan()):
         return planned
-    return replace(planned, frame=with_result_types(planned.session, planned.frame))
+    return replace(planned, frame=with_result_types(planned.lent.session, planned.frame))
 
 
 def _placed(error: Exception, placeholders: Placeholders) -> Exception:

@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 #: Longer texts are read each time, so that what is kept stays below some 25 MiB whatever it is.
 _MAX_KEPT_LENGTH: Final = 4096
 _MAX_KEPT: Final = 128
-#: Statements with one of these words hardly ever are of one row that is made of nothing.
-_UNLIKELY_IN_ONE_ROW: Final = frozenset(
-    {
-        "order", "group", "distinct", "union", "intersect", "except", "join", "where", "over", "values", "unnest",
-        "recursive", "generate_series", "range", "explain", "show", "information_schema",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +36,6 @@ class Reading:
     placeholders: Placeholders
     mentions: Mention
     needs_nothing: bool
-
-    @property
-    def may_be_one_row(self) -> bool:
-        """Return whether it is worth trying as a statement of one row that is made of nothing, such as `SELECT 1`."""
-        return self.mentions.names.isdisjoint(_UNLIKELY_IN_ONE_ROW)
-
-    @property
-    def may_stand_alone(self) -> bool:
-        """Return whether it is likely to be of one row, so that tables need not be looked for."""
-        return self.needs_nothing and "from" not in self.mentions.names and self.may_be_one_row
 
     @property
     def names_join(self) -> bool:

@@ -12,7 +12,6 @@ time of change, within a bound; no statement can ask for it.
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -54,8 +53,6 @@ _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
 
-#: After so many statements a session is closed, whatever may have gathered in it.
-_MAX_USES: Final = 256
 #: One statement runs at a time, while another may be planned.
 _MAX_FREE: Final = 2
 _CATALOGS: Final = {"datafusion"}
@@ -75,43 +72,20 @@ class Sessions:
         # forgets any folder that it was given and takes the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
 
-    def open(self) -> SessionContext:
-        """Return a new session without tables, which can spill up to the cap; it needs no closing.
+    def open(self, *, has_joins: bool = False, can_spill: bool = True) -> SessionContext:
+        """Return a new session without tables; it needs no closing.
 
-        What it spills goes below the process's folder for temporary files (`TMPDIR`), and is removed with the session.
+        Args:
+            has_joins: Whether it is for statements with joins: nothing seen while they run filters scans.
+            can_spill: Whether it can spill up to the cap, below the process's folder for temporary files (`TMPDIR`).
         """
-        return self._capped(self.open_diskless())
-
-    def open_for_joins(self) -> SessionContext:
-        """Return a session as of `open` for a statement with joins: nothing seen while it runs filters scans."""
-        return self._capped(self.open_diskless_for_joins())
-
-    def open_diskless(self) -> SessionContext:
-        """Return a new session without tables that cannot spill at all; it costs a fraction of the other kind."""
-        return self._opened(self._config)
-
-    def open_diskless_for_joins(self) -> SessionContext:
-        """Return a session as of `open_for_joins` that cannot spill at all."""
-        return self._opened(self._config_for_joins)
-
-    def _opened(self, config: SessionConfig) -> SessionContext:
-        context = SessionContext(config, self._runtime)
+        context = SessionContext(self._config_for_joins if has_joins else self._config, self._runtime)
         for name in _REVEALING_FUNCTIONS:
             context.deregister_udf(name)
+        if can_spill:
+            context.sql(_FOOTERS)
+            context.sql(self._cap)
         return context
-
-    def _capped(self, context: SessionContext) -> SessionContext:
-        context.sql(_FOOTERS)
-        context.sql(self._cap)
-        return context
-
-    @functools.cached_property
-    def bare(self) -> SessionContext:
-        """A session as of `open_diskless` for all statements that need nothing in theirs; never put anything into it.
-
-        Statements that are planned with `READ_ONLY` leave nothing behind in a session.
-        """
-        return self.open_diskless()
 
 
 class SessionPool:
@@ -134,8 +108,8 @@ class SessionPool:
 
     def take_back(self, lent: LentSession) -> None:
         """Keep a session for the next statement, if it is empty."""
-        if len(self._free) < _MAX_FREE and lent.uses < _MAX_USES and _is_emptied(lent.session):
-            self._free.append(LentSession(lent.session, self, uses=lent.uses + 1, partitions=lent.partitions))
+        if len(self._free) < _MAX_FREE and _is_emptied(lent.session):
+            self._free.append(LentSession(lent.session, self, partitions=lent.partitions))
 
     def clear(self) -> None:
         """Drop the free ones."""
@@ -143,20 +117,19 @@ class SessionPool:
 
 
 class LentSession:
-    """A session for one statement."""
+    """A session for one statement; without a pool it is not used again."""
 
     def __init__(
-        self, session: SessionContext, pool: SessionPool, *, uses: int = 1, partitions: int | None = None
+        self, session: SessionContext, pool: SessionPool | None = None, *, partitions: int | None = None
     ) -> None:
         self.session = session
-        self.uses = uses
         self.partitions = partitions
-        self._pool: SessionPool | None = pool
+        self._pool = pool
 
     def set_partitions(self, partitions: int | None) -> None:
         """Have statements that are planned from now on run in so many partitions; None leaves it as it is."""
         if partitions is not None and partitions != self.partitions:
-            set_partitions(self.session, partitions)
+            self.session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
             self.partitions = partitions
 
     def release(self) -> None:
@@ -164,11 +137,6 @@ class LentSession:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.take_back(self)
-
-
-def set_partitions(session: SessionContext, partitions: int) -> None:
-    """Have statements that are planned from now on run in so many partitions."""
-    session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
 
 
 def _is_emptied(session: SessionContext) -> bool:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
 from micromegas_jupyter.contracts import TableAccess, TableSnapshot
-from micromegas_jupyter.engine.barrier import Barrier, behind_barrier
+from micromegas_jupyter.engine.barrier import behind_barrier
 from micromegas_jupyter.engine.conditions import apply_conditions
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.errors import file_gone
@@ -98,7 +98,7 @@ class TableBuilder:
         *,
         mentions: Mention,
         time_range: TimeRange | None,
-        barrier: Barrier,
+        is_behind_barrier: bool,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them.
 
@@ -110,7 +110,7 @@ class TableBuilder:
             tables: All tables of the caller.
             mentions: The names in the statement.
             time_range: What tables with a time are cut to; None for all rows.
-            barrier: Which tables' rows what the caller wrote sees from behind the barrier only.
+            is_behind_barrier: Whether what the caller wrote sees filtered rows from behind the barrier only.
 
         Raises:
             Unavailable: A file of a mentioned table is gone.
@@ -129,7 +129,7 @@ class TableBuilder:
                     table if shows_raw or table.raw_name is None else replace(table, raw_name=None),
                     rows,
                     time_range=time_range,
-                    is_behind_barrier=barrier is Barrier.FILTERED and bool(table.conditions),
+                    is_behind_barrier=is_behind_barrier and bool(table.conditions),
                 )
                 registered.append(table)
             elif wants_names:

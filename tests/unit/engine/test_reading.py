@@ -12,18 +12,6 @@ def read(sql: str) -> Reading:
     return read_statement(sql, max_bytes=65536, knows_denials=False)
 
 
-@pytest.mark.parametrize("sql", ["SELECT 1", "SELECT upper('x')", "SELECT now()"])
-def test_a_statement_without_from_may_stand_alone(sql: str) -> None:
-    assert read(sql).may_stand_alone
-
-
-@pytest.mark.parametrize(
-    "sql", ["SELECT 1 FROM t", "SELECT current_user", "SELECT is_admin()", "SHOW TABLES", "SELECT 1 UNION SELECT 2"]
-)
-def test_a_statement_that_needs_tables_or_its_caller_does_not_stand_alone(sql: str) -> None:
-    assert not read(sql).may_stand_alone
-
-
 def test_a_short_text_is_read_once_and_a_long_one_each_time() -> None:
     long = f"SELECT '{'x' * 5000}'"
 

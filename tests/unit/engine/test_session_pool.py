@@ -59,7 +59,7 @@ def sessions() -> Sessions:
 
 
 def kept(ask: Asker) -> int:
-    return len(ask.engine._lending)
+    return len(ask.engine._pools[False])
 
 
 def test_a_session_is_used_again_after_the_last_row(ask: Asker) -> None:
@@ -117,7 +117,7 @@ def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None
         ask.rows(sql)
 
     ask.rows("SELECT * FROM things")
-    session = ask.engine._lending.lend().session
+    session = ask.engine._pools[False].lend().session
     assert session.catalog().schema().table_names() == set()
     with pytest.raises(InvalidStatement):
         ask.rows("SELECT * FROM left_behind")
@@ -139,13 +139,13 @@ def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> No
     assert kept(ask) == 1
 
 
-def test_few_sessions_are_kept_and_none_for_ever(sessions: Sessions) -> None:
+def test_few_sessions_are_kept(sessions: Sessions) -> None:
     opened = 0
 
     def open_session() -> object:
         nonlocal opened
         opened += 1
-        return sessions.open_diskless()
+        return sessions.open()
 
     pool = SessionPool(open_session)  # type: ignore[arg-type]
     lent = [pool.lend() for _ in range(6)]
@@ -153,15 +153,10 @@ def test_few_sessions_are_kept_and_none_for_ever(sessions: Sessions) -> None:
         one.release()
         one.release()
     assert (opened, len(pool)) == (6, 2)
-    for _ in range(2):
-        pool.lend()
-    for _ in range(256):
-        pool.lend().release()
-    assert (opened, len(pool)) == (7, 0)
 
 
 def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: Sessions) -> None:
-    pool = SessionPool(sessions.open_diskless)
+    pool = SessionPool(sessions.open)
     lent = pool.lend()
     lent.session.sql("CREATE SCHEMA left_behind").collect()
 
@@ -171,7 +166,7 @@ def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: S
 
 
 def test_a_pool_that_is_cleared_keeps_none(sessions: Sessions) -> None:
-    pool = SessionPool(sessions.open_diskless)
+    pool = SessionPool(sessions.open)
     pool.lend().release()
     assert len(pool) == 1
 

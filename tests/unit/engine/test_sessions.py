@@ -41,14 +41,14 @@ def test_sessions_with_and_without_room_on_disk_take_from_one_pool(sessions: Ses
     next(holder)
 
     with pytest.raises(Exception, match="Resources exhausted"):
-        next(iter(sessions.open_diskless().sql(HOLDING).execute_stream()))
+        next(iter(sessions.open(can_spill=False).sql(HOLDING).execute_stream()))
 
     del holder
 
 
 def test_a_session_without_room_on_disk_runs_out_of_memory(sessions: Sessions) -> None:
     wide = "SELECT md5(CAST(value AS VARCHAR)) AS s FROM generate_series(1, 3000000) ORDER BY s"
-    context = sessions.open_diskless()
+    context = sessions.open(can_spill=False)
 
     with pytest.raises(Exception, match="Resources exhausted"):
         next(iter(context.sql(wide).execute_stream()))
