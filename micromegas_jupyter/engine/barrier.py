@@ -52,12 +52,7 @@ def behind_barrier(rows: DataFrame) -> DataFrame:
 
 
 def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFrame] = behind_barrier) -> bool:
-    """Return whether statements that fail on a hidden row of a sample do not, behind `barrier`.
-
-    Args:
-        context: A session of the engine; it gets a table named `sample`.
-        barrier: What is tested.
-    """
+    """Return whether statements that fail on a hidden row of a sample do not, behind `barrier`."""
     rows = context.read_batch(pa.record_batch(_SAMPLE)).filter(col("shown"))
     context.register_table("sample", barrier(rows).into_view())
     try:

@@ -57,11 +57,7 @@ _NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth
 
 
 def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
-    """Return the rows that meet one of `conditions`.
-
-    Raises:
-        InternalError: A condition does not fit; the log has the table and the reason.
-    """
+    """Return the rows that meet one of `conditions`."""
     schema = rows.schema()
     for condition in conditions:
         problem = condition_problem(condition, schema)
@@ -224,12 +220,7 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
 
 
 def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
-    """Check the conditions in `filters`, by table name, of which a row must meet one.
-
-    Raises:
-        ConfigurationError: A condition cannot be used; the error names the table and says what is wrong.
-        Unavailable: The tables cannot be listed.
-    """
+    """Check the conditions in `filters`, by table name, of which a row must meet one."""
     for snapshot in _listed(tables):
         if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
             raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, whose parts these rows are")

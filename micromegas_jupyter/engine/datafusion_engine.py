@@ -189,12 +189,7 @@ class DataFusionEngine:
         has_joins: bool = False,
         can_spill: bool = True,
     ) -> Planned:
-        """Plan a statement in a session with all that it mentions, and check the plan before it is optimized.
-
-        Raises:
-            StatementRefused: It would write, or reads what is not shown.
-            Exception: DataFusion's own, where it cannot be planned; see `errors.translate`.
-        """
+        """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
         request, reading = statement.request, statement.reading
         has_joins = has_joins or reading.names_join
@@ -255,11 +250,7 @@ class DataFusionEngine:
         return self._planned(statement, is_behind_barrier=True)
 
     def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
-        """Return a plan that gives the right rows and types where DataFusion would give others.
-
-        Raises:
-            UnsupportedStatement: There is none.
-        """
+        """Return a plan that gives the right rows and types where DataFusion would give others."""
         if not may_join(planned.plan_text):
             return _typed(planned)
         if not planned.has_joins:

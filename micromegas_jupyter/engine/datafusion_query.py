@@ -100,15 +100,7 @@ class DataFusionQuery:
         return self._statistics
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Optimize the plan and start it, then return its batches; can be called once.
-
-        Raises:
-            InvalidStatement: A value makes the statement fail, or a parameter has no value.
-            ResourcesExhausted: The query needs more memory or disk than there is.
-            UnsupportedStatement: The engine cannot run this statement.
-            Unavailable: A file is gone.
-            InternalError: A defect, or the query ran before.
-        """
+        """Optimize the plan and start it, then return its batches; can be called once."""
         if self._parameters.unbound:
             raise missing_parameter(list(self._parameters.unbound))
         frame, self._frame = self._frame, None

@@ -69,12 +69,6 @@ class Denial:
 class DenialStore:
     """Rules in one file. Safe to use from several threads and processes.
 
-    Args:
-        path: The file; it need not exist.
-        clock: Tells the time.
-        max_rules: How many rules there may be.
-        check_match: Raises when an expression cannot be a rule's, see `denials.check_match`.
-
     Attributes:
         has_changed: Whether this store has changed the file; whoever takes note of it sets it back.
     """
@@ -100,20 +94,11 @@ class DenialStore:
         return self._path.name
 
     def mark(self) -> private_files.FileMark | None:
-        """Return what tells one state of the file from another; None when there is none.
-
-        Raises:
-            FileProblem: It cannot be looked at.
-        """
+        """Return what tells one state of the file from another; None when there is none."""
         return private_files.mark_of(self._path)
 
     def read(self) -> tuple[Denial, ...]:
-        """Return the rules; none when there is no file.
-
-        Raises:
-            FileProblem: It cannot be used safely.
-            MalformedFile: It is not one of denials.
-        """
+        """Return the rules; none when there is no file."""
         try:
             content, _ = private_files.read_private_file(self._path, max_bytes=MAX_FILE_BYTES)
         except private_files.NoSuchFile:
@@ -121,12 +106,7 @@ class DenialStore:
         return _parse(content)
 
     def change(self, change: Callable[[tuple[Denial, ...]], Sequence[Denial]]) -> None:
-        """Replace the rules by what `change` makes of them; what it returns unchanged is not written.
-
-        Raises:
-            Unavailable: The file cannot be read or written, or another process holds it for too long.
-            QueryError: `change` raised it.
-        """
+        """Replace the rules by what `change` makes of them; what it returns unchanged is not written."""
         try:
             with FileLock(self._lock_path, timeout=_LOCK_SECONDS, mode=0o600, poll_interval=_POLL_SECONDS):
                 rules = self.read()
@@ -137,23 +117,14 @@ class DenialStore:
             raise Unavailable("The list of denied queries cannot be changed now.") from error
 
     def rules(self) -> Sequence[Denial]:
-        """Return all rules.
-
-        Raises:
-            Unavailable: The file cannot be read now.
-        """
+        """Return all rules."""
         try:
             return self.read()
         except (private_files.FileProblem, MalformedFile) as error:
             raise Unavailable("The list of denied queries cannot be read now.") from error
 
     def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
-        """Add a rule and return its id.
-
-        Raises:
-            InvalidStatement: The expression or the reason cannot be used, or there are too many rules.
-            Unavailable: The file cannot be written now.
-        """
+        """Add a rule and return its id."""
         if not 0 < len(reason.strip()) <= _LONGEST_REASON or not reason.isprintable():
             raise InvalidStatement(
                 f"A denial needs a reason of 1 to {_LONGEST_REASON} printable characters.",
@@ -182,11 +153,7 @@ class DenialStore:
         return rule.rule_id
 
     def remove(self, rule_id: str) -> bool:
-        """Remove a rule; False when there is none with this id.
-
-        Raises:
-            Unavailable: The file cannot be written now.
-        """
+        """Remove a rule; False when there is none with this id."""
         removed: list[Denial] = []
 
         def kept(rules: tuple[Denial, ...]) -> Sequence[Denial]:

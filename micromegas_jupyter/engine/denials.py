@@ -51,11 +51,7 @@ _SCHEMA: Final = pa.schema(
 
 
 class MatchRules:
-    """Expressions that are ready to be held against queries.
-
-    Raises:
-        InvalidStatement: One of them cannot be used.
-    """
+    """Expressions that are ready to be held against queries."""
 
     def __init__(self, expressions: Sequence[str]) -> None:
         self.expressions = tuple(expressions)
@@ -70,10 +66,6 @@ class MatchRules:
         """Return the place of the first expression that is true for a query, None when there is none.
 
         An expression that cannot be evaluated for this query (a cast that fails) is not true.
-
-        Args:
-            facts: The query's `MATCH_COLUMNS`, `sql_hash` left out.
-            hashes: The fingerprints that the query goes by.
         """
         rows = [{**facts, "sql_hash": one} for one in dict.fromkeys(hashes)]
         evaluated = _evaluated(rows, [one for one, quick in self._pairs() if quick is None])
@@ -87,11 +79,7 @@ class MatchRules:
 
 
 def check_match(expression: str) -> Scan:
-    """Return the tokens of an expression that can be used as a rule.
-
-    Raises:
-        InvalidStatement: It is no boolean expression over `MATCH_COLUMNS`, or it names none of them.
-    """
+    """Return the tokens of an expression that can be used as a rule."""
     try:
         scanned = check_expression(expression, max_bytes=_LONGEST_EXPRESSION_BYTES)
     except QueryError as error:
@@ -200,18 +188,7 @@ def register_denial_functions(
     mentions: Mention,
     failures: list[MicromegasError],
 ) -> None:
-    """Give a session of an administrator those of the functions that the statement mentions.
-
-    Args:
-        session: The session.
-        denials: The rules.
-        caller: Whose session it is.
-        mentions: The names in the statement.
-        failures: Gets the errors of functions that fail when they run, which DataFusion would only tell as text.
-
-    Raises:
-        Unavailable: The rules cannot be read.
-    """
+    """Give a session of an administrator those of the functions that the statement mentions."""
 
     def deny(match_expr: str | None, reason: str | None) -> str:
         if match_expr is None or reason is None:

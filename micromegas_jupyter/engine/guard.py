@@ -50,12 +50,7 @@ _NO_MORE: Final = (None, None, None)
 
 
 def check_statement(sql: str, *, max_bytes: int) -> Scan:
-    """Return the tokens of `sql` when it is one statement within the limits.
-
-    Raises:
-        InvalidStatement: There is no statement, or the text is not Unicode.
-        StatementRefused: It is too long or nests too deeply, or there are several statements.
-    """
+    """Return the tokens of `sql` when it is one statement within the limits."""
     _check_size(sql, max_bytes)
     scanned = scan(sql)
     if all(token.kind is Kind.SEMICOLON for token in scanned.tokens):
@@ -81,12 +76,7 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
 
 
 def check_expression(sql: str, *, max_bytes: int) -> Scan:
-    """Return the tokens of `sql`, an expression that an administrator wrote, when it is within the limits.
-
-    Raises:
-        InvalidStatement: There is no expression, or the text is not Unicode.
-        StatementRefused: It is too long, nests too deeply or has too many operators, or there are several.
-    """
+    """Return the tokens of `sql`, an expression that an administrator wrote, when it is within the limits."""
     scanned = check_statement(sql, max_bytes=max_bytes)
     operators = sum(
         token.kind is Kind.OPERATOR or (token.kind is Kind.WORD and token.name in _OPERATOR_WORDS)
@@ -111,9 +101,6 @@ def check_nothing_is_left_out(scanned: Scan) -> None:
 
     Only those below are known, by their words, where they are not likely to be anything else: a column or an alias may
     have such a name. Others that the planner leaves out, such as `FOR UPDATE`, `WITH (NOLOCK)` or `SETTINGS`, pass.
-
-    Raises:
-        UnsupportedStatement: One would; it has the place.
     """
     tokens = scanned.tokens
     for place, token in enumerate(tokens):

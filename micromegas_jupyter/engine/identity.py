@@ -160,14 +160,7 @@ def with_identity_syntax(scanned: Scan) -> Scan:
 def register_identity_functions(
     session: SessionContext, caller: AuthContext, *, tables: Sequence[VisibleTable], mentions: Mention
 ) -> None:
-    """Give a session the functions that the statement mentions.
-
-    Args:
-        session: The session.
-        caller: Whose session it is.
-        tables: What the caller sees.
-        mentions: The names in the statement.
-    """
+    """Give a session the functions that the statement mentions."""
     if mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES):
         return
     for name, fact in _caller_facts(caller).items():

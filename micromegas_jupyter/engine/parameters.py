@@ -58,11 +58,7 @@ class Placeholders:
         return max(1, column - shift)
 
     def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
-        """Return DataFusion's `param_values` for the first row of values, types kept.
-
-        Raises:
-            InvalidStatement: A value is missing or left over, or there is no row.
-        """
+        """Return DataFusion's `param_values` for the first row of values, types kept."""
         if not parameters.num_rows:
             raise InvalidStatement("The parameters hold no row of values.")
         names = parameters.schema.names
@@ -101,11 +97,7 @@ def missing_parameter(written: list[str]) -> InvalidStatement:
 
 
 def find_placeholders(scanned: Scan) -> Placeholders:
-    """Return the placeholders of a statement.
-
-    Raises:
-        InvalidStatement: `?` and `$1` are mixed, a `?` stands where its quoting is not certain, or there are too many.
-    """
+    """Return the placeholders of a statement."""
     found = [token for token in scanned.tokens if token.kind is Kind.PLACEHOLDER]
     certain = [token for token in found if token.start < scanned.certain_until]
     marks = [token for token in found if token.text.startswith("?")]
@@ -188,16 +180,7 @@ def _shown(name: str) -> str:
 
 
 class RowByRow:
-    """A `PlannedQuery` over several rows of parameters; plans a row when the one before it has been read.
-
-    Args:
-        plan: Plans a request with one row of parameters.
-        request: The request.
-        parameters: Its plain rows of parameters, at least one.
-
-    Raises:
-        MicromegasError: The statement cannot be planned for the first row.
-    """
+    """A `PlannedQuery` over several rows of parameters; plans a row when the one before it has been read."""
 
     def __init__(
         self,
@@ -229,11 +212,7 @@ class RowByRow:
         return _added(self._ended, self._current.statistics)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Run the statement for each row of parameters; can be called once.
-
-        Raises:
-            MicromegasError: As in `PlannedQuery.batches`, or a later row cannot be planned.
-        """
+        """Run the statement for each row of parameters; can be called once."""
         if self._has_run:
             raise InternalError("A planned query was run twice.")
         self._has_run = True
@@ -291,13 +270,6 @@ def with_plain_parameters(request: StatementRequest, columns: tuple[str, ...]) -
 
     flightsql-dbapi names its columns `param_0`, `param_1`, … and wraps each value in a union; some clients give no
     names. Flight SQL binds by position, so such columns are for `?` and `$1` in their order.
-
-    Args:
-        request: The request as it came.
-        columns: The columns that the statement's placeholders have.
-
-    Raises:
-        InvalidStatement: The values of one parameter are of several types.
     """
     batch = request.parameters
     if batch is None:

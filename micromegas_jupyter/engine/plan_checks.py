@@ -35,11 +35,7 @@ _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 
 
 def check_plan(plan: LogicalPlan) -> str:
-    """Check what only the plan shows; return it as text, one step a line.
-
-    Raises:
-        StatementRefused: It reads the engine's settings, which name folders.
-    """
+    """Check what only the plan shows; return it as text, one step a line."""
     text = plan.display_indent()
     if _SETTINGS.search(text):
         raise StatementRefused("The settings of the engine are not shown.", remedy="SHOW TABLES and SHOW COLUMNS work.")

@@ -44,18 +44,7 @@ class Reading:
 
 
 def read_statement(sql: str, *, max_bytes: int, knows_denials: bool) -> Reading:
-    """Return what a text tells.
-
-    Args:
-        sql: One statement.
-        max_bytes: How long it may be.
-        knows_denials: Whether its caller has the functions that deny statements.
-
-    Raises:
-        InvalidStatement: There is no statement, or its placeholders are wrong.
-        StatementRefused: It is longer or nests deeper than the limits, or there are several.
-        UnsupportedStatement: The engine would leave a clause of it out.
-    """
+    """Return what a text tells."""
     read: Callable[[str, int, bool], Reading] = _read if len(sql) > _MAX_KEPT_LENGTH else _kept
     return read(sql, max_bytes, knows_denials)
 

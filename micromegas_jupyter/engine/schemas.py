@@ -66,11 +66,7 @@ def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
 
 
 def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return `batch` with exactly `schema`, which `wire_schema` made of the plan's schema.
-
-    Raises:
-        pyarrow.ArrowInvalid: A time does not fit into nanoseconds (years 1677 to 2262).
-    """
+    """Return `batch` with exactly `schema`, which `wire_schema` made of the plan's schema."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
     columns = [_convert(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]

@@ -89,11 +89,7 @@ class Sessions:
 
 
 class SessionPool:
-    """Lends sessions, each to one statement at a time.
-
-    Args:
-        open_session: Returns a new one without tables.
-    """
+    """Lends sessions, each to one statement at a time."""
 
     def __init__(self, open_session: Callable[[], SessionContext]) -> None:
         self._open = open_session

@@ -111,10 +111,6 @@ class TableBuilder:
             mentions: The names in the statement.
             time_range: What tables with a time are cut to; None for all rows.
             is_behind_barrier: Whether what the caller wrote sees filtered rows from behind the barrier only.
-
-        Raises:
-            Unavailable: A file of a mentioned table is gone.
-            InternalError: A condition does not fit its table, or a merge left out the columns of the time range.
         """
         _choose_footers(context, tables, mentions)
         wants_names = any(mentions.has(name) for name in _NAMES_ALL)
@@ -206,11 +202,7 @@ def _check_files(snapshot: TableSnapshot) -> None:
 
 
 def _cut(rows: DataFrame, snapshot: TableSnapshot, time_range: TimeRange | None) -> DataFrame:
-    """Return the rows in the range.
-
-    Raises:
-        InternalError: The merge leaves out a column that the range is about.
-    """
+    """Return the rows in the range."""
     if time_range is None or snapshot.range_columns is None:
         return rows
     first, last = snapshot.range_columns

@@ -26,12 +26,7 @@ class Attribution:
 
 
 def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
-    """Return whom the call is attributed to.
-
-    Raises:
-        UsageError: A header is there several times, is too long or cannot be shown.
-        PermissionDenied: The headers name somebody else, and the caller may not act for others.
-    """
+    """Return whom the call is attributed to."""
     claimed_id, claimed_email, claimed_name = (
         _decoded(headers, name) for name in ("x-user-id", "x-user-email", "x-user-name")
     )

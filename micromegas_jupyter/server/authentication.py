@@ -113,11 +113,6 @@ class Authenticator:
         Args:
             headers: The call's headers.
             describe: Gathers what audit events tell of the call; not asked for a caller who is known already.
-
-        Raises:
-            Rejected: No, several or an unacceptable credential.
-            Unavailable: The credential could not be checked now.
-            ResourcesExhausted: The caller calls too often, or credentials from its address were refused too often.
         """
         if self._validator is None:
             return _ANYONE
@@ -130,11 +125,6 @@ class Authenticator:
         """Return the caller and the bearer token for later calls, from a `Bearer` or `Basic` credential.
 
         With `Basic` the password is the token or API key; the user name says nothing.
-
-        Raises:
-            Rejected: No, several or an unacceptable credential.
-            Unavailable: The credential could not be checked now.
-            ResourcesExhausted: As for `authenticate`.
         """
         if self._validator is None:
             return _ANYONE, Secret(_ANYONE.subject)
@@ -251,9 +241,6 @@ def parse_authorization(headers: Headers) -> Credential:
     """Read the `authorization` header: exactly one value, a scheme, one space, printable ASCII.
 
     Source: RFC 9110 section 11.1 (the scheme is case-insensitive).
-
-    Raises:
-        Rejected: Not so.
     """
     values = headers.get("authorization", ())
     if not values:

@@ -50,15 +50,7 @@ _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one 
 
 
 class FlightActions:
-    """Answers actions of known callers.
-
-    Args:
-        queries: Plans statements.
-        prepared: Keeps prepared statements.
-        tickets: Issues tickets and reads them.
-        running: Knows the queries that run.
-        access_reload: Reloads the access configuration.
-    """
+    """Answers actions of known callers."""
 
     def __init__(
         self,
@@ -198,11 +190,7 @@ def get_options(_request: Any) -> Any:
 
 
 def set_options(request: Any) -> Any:
-    """Return an error for each option that would change something; setting what holds anyway is fine.
-
-    Raises:
-        UsageError: More or longer names than any client needs.
-    """
+    """Return an error for each option that would change something; setting what holds anyway is fine."""
     options = request.session_options
     if len(options) > _MAX_OPTIONS or any(len(name) > _MAX_NAME for name in options):
         raise UsageError(

@@ -78,9 +78,6 @@ def parse_query_options(headers: Headers) -> QueryOptions:
     """Read `query_range_begin`, `query_range_end`, `limit` and `preserve_dictionary`.
 
     One end of a range without the other is ignored, and an empty one counts as not sent, as upstream does.
-
-    Raises:
-        UsageError: A value cannot be read, or the range ends before it begins.
     """
     return QueryOptions(
         time_range=_parse_time_range(headers),
@@ -90,11 +87,7 @@ def parse_query_options(headers: Headers) -> QueryOptions:
 
 
 def parse_compression(headers: Headers) -> Compression | None:
-    """Read `x-micromegas-compression`: how the rows are to be compressed; `none` and nothing are the same.
-
-    Raises:
-        UsageError: Another value.
-    """
+    """Read `x-micromegas-compression`: how the rows are to be compressed; `none` and nothing are the same."""
     match (first_value(headers, COMPRESSION_HEADER) or "none").lower():
         case "none":
             return None

@@ -50,26 +50,13 @@ class HealthService:
         self._is_draining.set()
 
     async def check(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """Answer once.
-
-        Raises:
-            UsageError: The request cannot be read.
-            DeadlineExceeded: It did not come in time, or the client does not take the answer.
-            ResourcesExhausted: Many ask at once, and of the clients that ask most this one has been silent longest.
-            grpc.aio.AbortError: It asks about a service that is not here (NOT_FOUND, as the protocol says).
-        """
+        """Answer once."""
         if await self._asked_service(context) not in _SERVICES:
             await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
         await _send(context, self._status())
 
     async def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """Answer now and when the server begins to stop, which ends the call.
-
-        Raises:
-            UsageError: The request cannot be read.
-            ResourcesExhausted: Too many watch already.
-            ServerUnavailable: The server is stopping.
-        """
+        """Answer now and when the server begins to stop, which ends the call."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
                 f"{_MAX_WATCHERS} clients watch the health already.", remedy="Ask with Check instead of Watch."

@@ -54,11 +54,7 @@ class IngestHeaders:
 
 
 def parse_ingest_headers(headers: Headers) -> IngestHeaders:
-    """Read the headers of an ingest.
-
-    Raises:
-        UsageError: One of them is there several times or cannot be read.
-    """
+    """Read the headers of an ingest."""
     ingest_id = _only(headers, INGEST_ID_HEADER)
     if ingest_id is not None and _INGEST_ID.fullmatch(ingest_id) is None:
         raise UsageError(
@@ -79,11 +75,7 @@ def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
 
 
 def check_may_ingest(caller: AuthContext) -> None:
-    """Check that the caller may send rows: an administrator, or an API key that is for it.
-
-    Raises:
-        PermissionDenied: They may not.
-    """
+    """Check that the caller may send rows: an administrator, or an API key that is for it."""
     is_key_for_it = caller.auth_type is AuthType.API_KEY and INGEST_SCOPE in caller.scopes
     if not (caller.is_admin or is_key_for_it):
         raise PermissionDenied(
@@ -96,14 +88,7 @@ def check_may_ingest(caller: AuthContext) -> None:
 def build_request(
     command: IngestCommand, caller: AuthContext, *, write_id: str | None, most_tables: int
 ) -> WriteRequest:
-    """Return what is asked of the storage for a caller who may send rows.
-
-    Args:
-        command: What they ask for.
-        caller: Who they are.
-        write_id: Names the write, when they gave it a name.
-        most_tables: How many tables a caller may make who is not an administrator.
-    """
+    """Return what is asked of the storage for a caller who may send rows."""
     access = caller.table_access
     return WriteRequest(
         table=command.table,
@@ -117,15 +102,7 @@ def build_request(
 
 
 class IngestRunner:
-    """Runs the uploads of one server. Belongs to one event loop.
-
-    Args:
-        pool: Lends an executor for each upload.
-        settings: The limits.
-        trusted_proxies: Peer addresses whose forwarding headers name the real client.
-        clock: Measures how long an upload takes.
-        metrics: Counts calls and rows.
-    """
+    """Runs the uploads of one server. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -148,16 +125,7 @@ class IngestRunner:
         )
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
-        """Take the rows of one call and answer how many were stored; writes the audit line however it ends.
-
-        Raises:
-            PermissionDenied: The caller may not send rows.
-            UsageError: The rows, or what the headers say of them, cannot be used.
-            UnsupportedRequest: This server only reads.
-            ResourcesExhausted: Over a limit, or there is no room.
-            DeadlineExceeded: Nothing came for too long.
-            Unavailable: The storage cannot be used now.
-        """
+        """Take the rows of one call and answer how many were stored; writes the audit line however it ends."""
         check_may_ingest(call.caller)
         audit = IngestAudit(
             call=call,

@@ -66,13 +66,7 @@ class RecordingHandler(logging.Handler):
         max_characters: int = MAX_QUEUED_CHARACTERS,
         wake: Callable[[], None] | None = None,
     ) -> None:
-        """Make an empty queue.
-
-        Args:
-            max_records: How many records are kept at most until the next drain.
-            max_characters: How much text they may hold together.
-            wake: Called once when the queue is half full.
-        """
+        """Make an empty queue."""
         super().__init__()
         self._max_records = max_records
         self._max_characters = max_characters

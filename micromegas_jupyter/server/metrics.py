@@ -67,12 +67,7 @@ class ServerMetrics:
             self._ingests.labels(outcome)
 
     def count_call(self, method: str, status: str) -> None:
-        """Count a call that ended.
-
-        Args:
-            method: Its path, `/service/name`.
-            status: The name of its gRPC status.
-        """
+        """Count a call that ended."""
         name = method.rpartition("/")[2]
         self._calls.labels(name if name in _METHODS else _OTHER, status).inc()
 

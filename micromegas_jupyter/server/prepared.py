@@ -69,16 +69,7 @@ class _Kept:
 
 
 class PreparedStatements:
-    """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
-
-    Args:
-        seals: Marks handles.
-        max_statements: How many in all.
-        max_per_caller: How many of one caller; a new one replaces the longest unused.
-        idle_seconds: How long an unused one is kept.
-        clock: Tells how long a statement has been unused.
-        randomness: Tells one statement from another.
-    """
+    """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop."""
 
     def __init__(  # noqa: PLR0913 - limits, and what they are measured with
         self,
@@ -103,23 +94,14 @@ class PreparedStatements:
         return len(self._kept)
 
     def add(self, sql: str, caller: CallerKey) -> bytes:
-        """Make a statement and return its handle.
-
-        Raises:
-            ResourcesExhausted: Other callers' statements fill the store.
-        """
+        """Make a statement and return its handle."""
         statement_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
         self._take_up(statement_id, caller)
         expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
         return _write_handle(Handle(id=statement_id, sql=sql, expires_at=expires_at), self._seals, caller)
 
     def get(self, handle: bytes, caller: CallerKey) -> PreparedStatement:
-        """Return a caller's own statement.
-
-        Raises:
-            UsageError: There is none with this handle (another caller's counts as none), or its parameters are gone.
-            ResourcesExhausted: Other callers' statements fill the store.
-        """
+        """Return a caller's own statement."""
         found, kept = self._find(handle, caller)
         parameters = unpack_frames(found.parameters) if found.parameters else kept.parameters
         if not parameters and found.has_kept_parameters:
@@ -133,10 +115,6 @@ class PreparedStatements:
 
         Returns:
             The handle that stands for the statement with these parameters.
-
-        Raises:
-            UsageError: There is no such statement.
-            ResourcesExhausted: The caller's statements hold too much, or other callers' fill the store.
         """
         found, kept = self._find(handle, caller)
         bound = replace(kept, parameters=parameters)
@@ -230,11 +208,7 @@ def _write_handle(handle: Handle, seals: Seals, caller: CallerKey) -> bytes:
 
 
 def _read_handle(data: bytes, seals: Seals, caller: CallerKey) -> Handle:
-    """Read a handle that was written for this caller.
-
-    Raises:
-        UsageError: It was not.
-    """
+    """Read a handle that was written for this caller."""
     sql, _, token = data.rpartition(_COMMENT)
     try:
         sealed = base64.b64decode(token + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)

@@ -162,12 +162,7 @@ class ProcessSampler:
         self._previous_seconds = 0.0
 
     def sample(self, *, time_ns: int, monotonic_seconds: float) -> list[MeasureRow]:
-        """Measure now.
-
-        Args:
-            time_ns: The time that the rows bear, nanoseconds since 1970 UTC.
-            monotonic_seconds: The time that rates are reckoned by.
-        """
+        """Measure now."""
         current: list[Reading] = []
         for read in self._readers:
             # Containers hide files under /proc; other systems lack a figure, and without a network there are none.

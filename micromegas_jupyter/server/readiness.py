@@ -43,10 +43,6 @@ class ReadinessProbe:
     """Asks for readiness, one question at a time; who asks meanwhile shares the answer. Belongs to one event loop.
 
     That the server is ready is remembered for a second, so that probes cost nothing; that it is not, never.
-
-    Args:
-        ask: Answers; may block, for instance on storage that hangs.
-        clock: Measures how old an answer is.
     """
 
     def __init__(self, ask: Readiness, *, clock: Clock) -> None:

@@ -325,15 +325,7 @@ class RecordedStreams:
         monotonic_seconds: float,
         is_last: bool = False,
     ) -> list[TableBatch]:
-        """Return the batches of one flush; a sign of life first, when one is due.
-
-        Args:
-            log_rows: What was logged since the last flush.
-            measures: What was measured since the last flush.
-            now_ns: Nanoseconds since 1970 UTC.
-            monotonic_seconds: The time that heartbeats are reckoned by.
-            is_last: The process ends, so its last sign of life is now.
-        """
+        """Return the batches of one flush; a sign of life first, when one is due."""
         batches: list[TableBatch] = []
         if log_rows:
             batches.append((LOG_ENTRIES.name, build_log_batch(log_rows, self._open_block(LOG_TAG, now_ns))))

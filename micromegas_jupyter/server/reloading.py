@@ -30,21 +30,12 @@ class Reloadable(Protocol):
     """A validator that can read its configuration again."""
 
     def reload(self) -> None:
-        """Read the configuration and use it from now on; safe to call from several threads.
-
-        Raises:
-            ConfigurationError: It cannot be used; the one before stays.
-        """
+        """Read the configuration and use it from now on; safe to call from several threads."""
         ...
 
 
 class AccessReload:
-    """Answers the action. Belongs to one event loop; one reload runs at a time.
-
-    Args:
-        validator: What is reloaded, if it is `Reloadable`.
-        audit: Where it is told.
-    """
+    """Answers the action. Belongs to one event loop; one reload runs at a time."""
 
     def __init__(self, validator: object, *, audit: AccessAudit) -> None:
         self._reloadable: Reloadable | None = validator if isinstance(validator, Reloadable) else None
@@ -56,14 +47,7 @@ class AccessReload:
         return caller.is_admin and self._reloadable is not None
 
     async def run(self, call: Call) -> None:
-        """Reload, then tell the client.
-
-        Raises:
-            PermissionDenied: The caller is no administrator.
-            UnsupportedRequest: The server has nothing to reload.
-            ConfigurationError: The configuration cannot be used; the one before stays.
-            DeadlineExceeded: It took too long.
-        """
+        """Reload, then tell the client."""
         if not call.caller.is_admin:
             raise PermissionDenied("Only administrators may reload the configuration.", reason="not_administrator")
         if self._reloadable is None:

@@ -62,11 +62,7 @@ class RunningQueries:
 
 
 class OpenCalls:
-    """Counts the open calls of each caller. Belongs to one event loop.
-
-    Args:
-        per_caller: How many one caller may have.
-    """
+    """Counts the open calls of each caller. Belongs to one event loop."""
 
     def __init__(self, per_caller: int) -> None:
         self._per_caller = per_caller
@@ -74,11 +70,7 @@ class OpenCalls:
 
     @contextmanager
     def one_of(self, caller: CallerKey) -> Iterator[None]:
-        """Have the body be a call of this caller.
-
-        Raises:
-            ResourcesExhausted: They have as many as they may.
-        """
+        """Have the body be a call of this caller."""
         if self._open[caller] >= self._per_caller:
             raise ResourcesExhausted(
                 f"You have {self._per_caller} calls open, as many as one caller may.",

@@ -40,12 +40,6 @@ class Seals:
 
     The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the server has.
     What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
-
-    Args:
-        key: The secret.
-
-    Raises:
-        ValueError: The key is too short.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -87,14 +81,7 @@ class TicketContent:
 
 
 class Tickets:
-    """Issues tickets and reads them again.
-
-    Args:
-        seals: Marks them.
-        life_seconds: How long a ticket can be used.
-        clock: Tells the time of day.
-        randomness: Tells one ticket from another.
-    """
+    """Issues tickets and reads them again."""
 
     def __init__(self, seals: Seals, *, life_seconds: float, clock: Clock, randomness: Randomness) -> None:
         self._seals = seals
@@ -108,25 +95,12 @@ class Tickets:
         return self._write(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
     def renew(self, sealed: bytes, caller: CallerKey) -> Ticket:
-        """Return a ticket for the same flight with a full life.
-
-        Raises:
-            UsageError: As in `read`.
-        """
+        """Return a ticket for the same flight with a full life."""
         found = self.read(sealed, caller)
         return self._write(messages.IssuedStatement(id=found.id, sql=found.sql, parameters=found.parameters), caller)
 
     def read(self, sealed: bytes, caller: CallerKey, *, or_expired: bool = False) -> TicketContent:
-        """Return what a caller's own ticket stands for.
-
-        Args:
-            sealed: The ticket's content, as `flightsql.commands` finds it.
-            caller: Who brings the ticket.
-            or_expired: Whether a ticket whose time is over is read all the same.
-
-        Raises:
-            UsageError: The ticket was not issued to this caller, or its time is over.
-        """
+        """Return what a caller's own ticket stands for."""
         mark, data = sealed[:MARK_BYTES], sealed[MARK_BYTES:]
         if not self._seals.is_mark(mark, _PURPOSE, caller, data):
             raise UsageError(

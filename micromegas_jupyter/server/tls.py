@@ -24,9 +24,6 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """Return what a gRPC listener needs; keep it for as long as that listens.
 
     With authorities for clients, a connection needs a client's certificate.
-
-    Raises:
-        ConfigurationError: The files cannot be used.
     """
     source = TlsSource(files, listener="Flight")
 
@@ -47,12 +44,6 @@ class HttpTls(Collector):
 
     With authorities for clients, a certificate that is shown has to be good; which page needs one, the pages say: the
     probes of most orchestrators have none.
-
-    Args:
-        files: The files.
-
-    Raises:
-        ConfigurationError: They cannot be used.
     """
 
     def __init__(self, files: TlsFiles) -> None:

@@ -60,9 +60,6 @@ class TlsSource:
         files: The files.
         listener: Whose they are, for the log: `Flight` or `HTTP`.
         clock: Tells how young a change is.
-
-    Raises:
-        ConfigurationError: They cannot be used.
     """
 
     def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -110,11 +107,7 @@ class TlsSource:
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:
-    """Read all files and check that they belong together.
-
-    Raises:
-        ConfigurationError: One cannot be read or is none, or the key is another certificate's.
-    """
+    """Read all files and check that they belong together."""
     certificate, key = _read(files.certificate_file, "certificate_file"), _read(files.key_file, "key_file")
     own = _certificates(certificate, "certificate_file")[0]
     try:

@@ -60,11 +60,7 @@ _NO_PHASE: Final = nullcontext()
 
 
 class Tracing:
-    """Makes the spans of one server; without a provider it makes none.
-
-    Args:
-        provider: The SDK's tracer provider; ended by `close`.
-    """
+    """Makes the spans of one server; without a provider it makes none."""
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider
