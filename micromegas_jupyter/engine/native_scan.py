@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import urllib.parse
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -32,14 +32,6 @@ _log = logging.getLogger(__name__)
 _LISTING_SCAN: Final = b"\x0a"
 _PATHS: Final = b"\x12"
 _MAX_SCANS: Final = 64
-
-
-class FileReader(Protocol):
-    """Makes a DataFrame of files."""
-
-    def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
-        """Return all rows of `files` (at least one; absolute paths or URLs) as `schema`; touches no file."""
-        ...
 
 
 class NativeReader:
@@ -76,6 +68,9 @@ class DatasetReader:
         import pyarrow.dataset  # loads pandas, which the native reader does not need
 
         return context.read_table(Table(pyarrow.dataset.dataset(list(files), schema=schema, format="parquet")))
+
+
+FileReader = NativeReader | DatasetReader
 
 
 def choose_reader(folder: Path) -> FileReader:

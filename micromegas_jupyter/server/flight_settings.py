@@ -125,25 +125,8 @@ class FlightServerSettings:
             raise ValueError("clients can show certificates over TLS only")
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError("a port is between 0 and 65535")
-        optional = (self.max_rows, self.max_result_bytes)
-        counts = (
-            self.max_receive_bytes,
-            self.max_metadata_bytes,
-            self.max_concurrent_calls,
-            self.max_calls_per_caller,
-            self.max_prepared,
-            self.max_prepared_per_caller,
-            *(limit for limit in optional if limit is not None),
-        )
-        waits = (
-            self.token_check_seconds,
-            self.read_timeout_seconds,
-            self.write_timeout_seconds,
-            self.ticket_life_seconds,
-            self.prepared_idle_seconds,
-            *(limit for limit in (self.connection_idle_seconds, self.connection_age_seconds) if limit is not None),
-        )
-        if min(counts) < 1 or min(waits) <= 0:
+        numbers = [getattr(self, name) for name in self.__slots__ if name not in {"port", "is_port_reserved"}]
+        if any(number <= 0 for number in numbers if isinstance(number, int | float)):
             raise ValueError("limits are one or more, waits are longer than nothing")
 
     @property

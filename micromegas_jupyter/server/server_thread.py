@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import functools
 import threading
 from typing import Final
 
@@ -39,15 +40,20 @@ class ServerThread:
         ticket_key: bytes | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        self._tracing = tracing
-        self._deny_list = deny_list
-        self._pool = pool
-        self._validator = validator
-        self._settings = settings
-        self._clock = clock
         self.metrics = metrics or ServerMetrics()
-        self._ticket_key = ticket_key
-        self._server: FlightServer | None = None
+        self._pool = pool
+        self._settings = settings
+        self._build = functools.partial(
+            FlightServer,
+            pool=pool,
+            validator=validator,
+            settings=settings,
+            clock=clock,
+            metrics=self.metrics,
+            deny_list=deny_list,
+            ticket_key=ticket_key,
+            tracing=tracing,
+        )
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._why = ""
         self._is_settled = threading.Event()
@@ -121,16 +127,7 @@ class ServerThread:
             self._is_settled.set()
 
     async def _serve(self) -> None:
-        server = self._server = FlightServer(
-            pool=self._pool,
-            validator=self._validator,
-            settings=self._settings,
-            clock=self._clock,
-            metrics=self.metrics,
-            deny_list=self._deny_list,
-            ticket_key=self._ticket_key,
-            tracing=self._tracing,
-        )
+        server = self._build()
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()
         try:
