@@ -8,14 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, StatementRequest, TimeRange
+    from micromegas_jupyter.engine.contract import (
+        EngineSettings,
+        PlannedQuery,
+        QueryStatistics,
+        StatementRequest,
+        TimeRange,
+    )
     from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
     from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
-    from micromegas_jupyter.engine.settings import EngineSettings
 
 _HOME = {
     "DataFusionEngine": "datafusion_engine",
-    "EngineSettings": "settings",
+    "EngineSettings": "contract",
     "PlannedQuery": "contract",
     "QueryStatistics": "contract",
     "StatementRequest": "contract",

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.barrier import barrier_holds
+from micromegas_jupyter.engine.barrier import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
 from micromegas_jupyter.engine.denials import register_denial_functions
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.identity import register_identity_functions
-from micromegas_jupyter.engine.leakproof import is_leakproof
 from micromegas_jupyter.engine.native_scan import choose_reader
 from micromegas_jupyter.engine.parameters import RowByRow, with_plain_parameters
 from micromegas_jupyter.engine.plan_checks import PathScrubber, check_plan, is_explain, is_one_row, parameter_schema
@@ -41,12 +40,11 @@ if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.contracts import AuthContext, TableSource
-    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest, VisibleTable
+    from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest, VisibleTable
     from micromegas_jupyter.engine.denial_store import DenialStore
     from micromegas_jupyter.engine.native_scan import FileReader
     from micromegas_jupyter.engine.parameters import Placeholders
     from micromegas_jupyter.engine.reading import Reading
-    from micromegas_jupyter.engine.settings import EngineSettings
     from micromegas_jupyter.errors import MicromegasError
 
 

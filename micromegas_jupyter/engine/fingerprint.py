@@ -12,7 +12,7 @@ import hashlib
 import re
 from typing import Final
 
-from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"

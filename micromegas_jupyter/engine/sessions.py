@@ -23,7 +23,7 @@ from micromegas_jupyter.engine.scanner import quoted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.engine.settings import EngineSettings
+    from micromegas_jupyter.engine.contract import EngineSettings
 
 _log = logging.getLogger(__name__)
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from micromegas_jupyter.server.deny_list import DenyList
-    from micromegas_jupyter.server.flight_server import FlightServer
+    from micromegas_jupyter.server.flight_server import FlightServer, ServerThread
     from micromegas_jupyter.server.flight_settings import FlightServerSettings
     from micromegas_jupyter.server.http_endpoint import HttpEndpoint
     from micromegas_jupyter.server.metrics import ServerMetrics
     from micromegas_jupyter.server.readiness import NotReady
     from micromegas_jupyter.server.recorder import Recorder
-    from micromegas_jupyter.server.server_thread import ServerThread
 
 _HOME = {
     "DenyList": "deny_list",
@@ -24,7 +23,7 @@ _HOME = {
     "NotReady": "readiness",
     "Recorder": "recorder",
     "ServerMetrics": "metrics",
-    "ServerThread": "server_thread",
+    "ServerThread": "flight_server",
 }
 
 __all__ = [

@@ -1,16 +1,19 @@
-"""Answers to the commands that describe the database: catalogs, schemas, tables, server facts.
+"""Answers to the commands that describe the database: catalogs, schemas, tables, SQL types, facts of the server.
 
-As with upstream there is one catalog and one schema,
-both with an empty name, and every table is of type `table`.
+As with upstream there is one catalog and one schema, both with an empty name, and every table is of type `table`.
+Source of schemas and numbers: FlightSql.proto, its comments on the commands and its enums `SqlInfo`, `XdbcDataType`,
+`XdbcDatetimeSubcode`, `Nullable` and `Searchable`.
 """
 
 import fnmatch
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 
+import micromegas_jupyter
 from micromegas_jupyter.flightsql.metadata_commands import (
     CatalogsQuery,
     DbSchemasQuery,
@@ -22,15 +25,12 @@ from micromegas_jupyter.flightsql.metadata_commands import (
     TableTypesQuery,
     TypeInfoQuery,
 )
-from micromegas_jupyter.server.sql_info import SQL_INFO_SCHEMA, ServerFacts, build_sql_info
-from micromegas_jupyter.server.type_info import TYPE_INFO_SCHEMA, type_rows
 
 _PATTERN_PART: Final = re.compile(r"\\[%_\\]|[%_*?\[]")
 _CATALOG: Final = ""
 _DB_SCHEMA: Final = ""
 _TABLE_TYPE: Final = "table"
 
-# Source: FlightSql.proto, the schemas in the comments on the commands.
 _CATALOGS_SCHEMA: Final = pa.schema([pa.field("catalog_name", pa.string(), nullable=False)])
 _DB_SCHEMAS_SCHEMA: Final = pa.schema(
     [pa.field("catalog_name", pa.string()), pa.field("db_schema_name", pa.string(), nullable=False)]
@@ -74,6 +74,48 @@ _FOREIGN_KEYS_SCHEMA: Final = pa.schema(
         pa.field("delete_rule", pa.uint8(), nullable=False),
     ]
 )
+_STRING: Final = 0
+_BOOL: Final = 1
+_INT32: Final = 3
+_STRING_LIST: Final = 4
+
+_VALUE_FIELDS: Final = (
+    pa.field("string_value", pa.string()),
+    pa.field("bool_value", pa.bool_()),
+    pa.field("bigint_value", pa.int64()),
+    pa.field("int32_bitmask", pa.int32()),
+    pa.field("string_list", pa.list_(pa.string())),
+    pa.field("int32_to_int32_list_map", pa.map_(pa.int32(), pa.list_(pa.int32()))),
+)
+SQL_INFO_SCHEMA: Final = pa.schema(
+    [
+        pa.field("info_name", pa.uint32(), nullable=False),
+        pa.field("value", pa.dense_union(list(_VALUE_FIELDS)), nullable=False),
+    ]
+)
+TYPE_INFO_SCHEMA: Final = pa.schema(
+    [
+        pa.field("type_name", pa.string(), nullable=False),
+        pa.field("data_type", pa.int32(), nullable=False),
+        pa.field("column_size", pa.int32()),
+        pa.field("literal_prefix", pa.string()),
+        pa.field("literal_suffix", pa.string()),
+        pa.field("create_params", pa.list_(pa.field("item", pa.string(), nullable=False))),
+        pa.field("nullable", pa.int32(), nullable=False),
+        pa.field("case_sensitive", pa.bool_(), nullable=False),
+        pa.field("searchable", pa.int32(), nullable=False),
+        pa.field("unsigned_attribute", pa.bool_()),
+        pa.field("fixed_prec_scale", pa.bool_(), nullable=False),
+        pa.field("auto_increment", pa.bool_()),
+        pa.field("local_type_name", pa.string()),
+        pa.field("minimum_scale", pa.int32()),
+        pa.field("maximum_scale", pa.int32()),
+        pa.field("sql_data_type", pa.int32(), nullable=False),
+        pa.field("datetime_subcode", pa.int32()),
+        pa.field("num_prec_radix", pa.int32()),
+        pa.field("interval_precision", pa.int32()),
+    ]
+)
 _SCHEMAS: Final[dict[type, pa.Schema]] = {
     SqlInfoQuery: SQL_INFO_SCHEMA,
     CatalogsQuery: _CATALOGS_SCHEMA,
@@ -83,6 +125,27 @@ _SCHEMAS: Final[dict[type, pa.Schema]] = {
     ForeignKeysQuery: _FOREIGN_KEYS_SCHEMA,
     TypeInfoQuery: TYPE_INFO_SCHEMA,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What depends on how a server was set up.
+
+    Attributes:
+        takes_rows: Whether rows can be written by bulk ingestion; a server without is read only.
+        prepared_idle_seconds: How long an unused prepared statement is kept.
+    """
+
+    takes_rows: bool = False
+    prepared_idle_seconds: float = 0
+
+    def by_id(self) -> dict[int, tuple[int, object]]:
+        """Return these facts as Flight SQL numbers them."""
+        return {
+            3: (_BOOL, not self.takes_rows),
+            10: (_BOOL, self.takes_rows),
+            100: (_INT32, min(round(self.prepared_idle_seconds * 1000), _MOST_MILLISECONDS)),
+        }
 
 
 def metadata_schema(command: MetadataCommand) -> pa.Schema:
@@ -149,3 +212,206 @@ def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, bytes]]) -> li
 
 def _is_asked_schema(catalog: str | None, schema_pattern: str | None) -> bool:
     return catalog in {None, _CATALOG} and matches_pattern(_DB_SCHEMA, schema_pattern)
+
+
+# Grafana's editor reads 508 to 512 and needs all five lists.
+_KEYWORDS: Final = (
+    "ALL AND ANY AS ASC BETWEEN BY CASE CAST CROSS CURRENT_DATE CURRENT_TIMESTAMP DESC DISTINCT ELSE END EXCEPT "
+    "EXISTS EXPLAIN EXTRACT FALSE FILTER FROM FULL GROUP HAVING IN INNER INTERSECT INTERVAL IS JOIN LEFT LIKE LIMIT "
+    "NATURAL NOT NULL NULLS OFFSET ON OR ORDER OUTER OVER PARTITION RECURSIVE RIGHT ROWS SELECT SHOW SOME TABLE THEN "
+    "TRUE UNION UNNEST USING VALUES WHEN WHERE WINDOW WITH"
+)
+_NUMERIC_FUNCTIONS: Final = (
+    "abs acos asin atan atan2 ceil cos degrees exp floor ln log log10 log2 pi power radians random round signum sin "
+    "sqrt tan trunc"
+)
+_STRING_FUNCTIONS: Final = (
+    "ascii bit_length btrim char_length chr concat concat_ws contains encode ends_with initcap left length lower lpad "
+    "ltrim md5 regexp_like regexp_match regexp_replace repeat replace reverse right rpad rtrim sha256 split_part "
+    "starts_with strpos substr to_hex translate trim upper uuid"
+)
+_SYSTEM_FUNCTIONS: Final = "array arrow_typeof struct"
+_DATE_FUNCTIONS: Final = (
+    "current_date current_time current_timestamp date_bin date_part date_trunc datepart datetrunc from_unixtime "
+    "make_date now to_date to_timestamp to_timestamp_micros to_timestamp_millis to_timestamp_nanos "
+    "to_timestamp_seconds to_unixtime"
+)
+
+_NO: Final = (_BOOL, False)
+_YES: Final = (_BOOL, True)
+_NONE: Final = (_INT32, 0)
+
+_FACTS: Final[dict[int, tuple[int, object]]] = {
+    0: (_STRING, "micromegas_jupyter"),
+    1: (_STRING, micromegas_jupyter.__version__),
+    2: (_STRING, pa.__version__),
+    4: _YES,  # takes SQL
+    5: _NO,  # takes Substrait
+    8: _NONE,  # transactions
+    9: _YES,  # cancels queries on request
+    11: _NO,  # bulk ingestion in a transaction
+    101: _NONE,  # how long a transaction may last
+    500: _NO,  # CREATE and DROP of catalogs,
+    501: _NO,  # of schemas,
+    502: _NO,  # of tables
+    503: (_INT32, 3),  # names without quotes are read in lower case;
+    504: (_STRING, '"'),  # names in these quotes
+    505: _NONE,  # are taken as written, for which the protocol has no value
+    506: _YES,  # every table that is listed can be selected from
+    507: _NONE,  # nulls sort as the highest values
+    508: (_STRING_LIST, _KEYWORDS.split()),
+    509: (_STRING_LIST, _NUMERIC_FUNCTIONS.split()),
+    510: (_STRING_LIST, _STRING_FUNCTIONS.split()),
+    511: (_STRING_LIST, _SYSTEM_FUNCTIONS.split()),
+    512: (_STRING_LIST, _DATE_FUNCTIONS.split()),
+    513: (_STRING, "\\"),  # escapes % and _ in a pattern of names
+    515: _YES,  # AS for columns
+    516: _YES,  # null || text is null
+    518: _YES,  # AS for tables,
+    519: _NO,  # also with the name of a table
+    520: _YES,  # expressions in ORDER BY
+    521: _YES,  # ORDER BY columns that are not selected
+    522: (_INT32, 0b11),  # GROUP BY columns that are not selected, and beyond those selected
+    523: _NO,  # LIKE … ESCAPE
+    524: _YES,  # columns without nulls
+    527: _NO,  # integrity enhancement facility
+    528: (_INT32, 2),  # full outer joins
+    529: (_STRING, "schema"),
+    531: (_STRING, ""),  # no catalogs
+    533: _NONE,  # schemas in procedure calls, indexes, privileges
+    534: _NONE,  # catalogs in these
+    535: _NONE,  # positioned updates
+    536: _NO,  # SELECT … FOR UPDATE
+    537: _NO,  # stored procedures
+    538: (_INT32, 0b1111),  # subqueries in comparisons, EXISTS, IN, ANY and ALL
+    539: _YES,  # correlated subqueries
+    540: (_INT32, 0b11),  # UNION and UNION ALL
+    562: _NONE,  # isolation of transactions: there are none
+    563: _NO,
+    564: (_INT32, 0b1),
+    565: _NO,
+    566: _NO,
+    567: (_INT32, 0b10),  # results are read forwards
+    568: _NONE,
+    569: (_INT32, 0b10),  # and only read
+    570: _NONE,
+    571: _NONE,
+    572: _NO,  # updates in batches
+    573: _NO,  # savepoints
+    574: _NO,  # named parameters of procedures
+    576: _NO,  # functions by procedure syntax
+}
+_MOST_MILLISECONDS: Final = 2**31 - 1
+
+
+def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBatch:
+    """Return the facts with these ids, all of them when none is named; ids that are not known are left out."""
+    known = _FACTS | facts.by_id()
+    wanted = sorted(set(info_ids) & known.keys()) if info_ids else sorted(known)
+    columns: list[list[object]] = [[] for _ in _VALUE_FIELDS]
+    types, offsets = [], []
+    for info_id in wanted:
+        type_code, value = known[info_id]
+        types.append(type_code)
+        offsets.append(len(columns[type_code]))
+        columns[type_code].append(value)
+    values = pa.UnionArray.from_dense(
+        pa.array(types, pa.int8()),
+        pa.array(offsets, pa.int32()),
+        [pa.array(column, field.type) for column, field in zip(columns, _VALUE_FIELDS, strict=True)],
+        [field.name for field in _VALUE_FIELDS],
+    )
+    return pa.RecordBatch.from_arrays([pa.array(wanted, pa.uint32()), values], schema=SQL_INFO_SCHEMA)
+
+
+# SQL types: each name can stand in a CAST. Times count nanoseconds, as results have them.
+_NULLABLE: Final = 1
+_SEARCHABLE_BASIC: Final = 2
+_SEARCHABLE_FULL: Final = 3
+_DECIMAL: Final = 3
+_DATETIME: Final = 9
+_INTERVAL: Final = 10
+_VARCHAR: Final = 12
+_LARGEST_DECIMAL: Final = 76
+_NANOSECOND_DIGITS: Final = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SqlType:
+    """One type; `size` counts digits, bits (radix 2) or characters."""
+
+    name: str
+    data_type: int
+    size: int | None = None
+    quote: str | None = None  # what stands before a literal's apostrophe
+    radix: int | None = None
+    unsigned: bool | None = None
+    scale: tuple[int, int] | None = None
+    subcode: int | None = None
+
+    def row(self) -> dict[str, object]:
+        is_text, is_decimal = self.data_type == _VARCHAR, self.data_type == _DECIMAL
+        return {
+            "type_name": self.name,
+            "data_type": self.data_type,
+            "column_size": self.size,
+            "literal_prefix": None if self.quote is None else f"{self.quote}'",
+            "literal_suffix": None if self.quote is None else "'",
+            "create_params": ["precision", "scale"] if is_decimal else None,
+            "nullable": _NULLABLE,
+            "case_sensitive": is_text,
+            "searchable": _SEARCHABLE_FULL if is_text else _SEARCHABLE_BASIC,
+            "unsigned_attribute": self.unsigned,
+            "fixed_prec_scale": False,
+            "auto_increment": None if self.radix is None else False,
+            "minimum_scale": None if self.scale is None else self.scale[0],
+            "maximum_scale": None if self.scale is None else self.scale[1],
+            "sql_data_type": self.data_type if self.subcode is None else _DATETIME,
+            "datetime_subcode": self.subcode,
+            "num_prec_radix": self.radix,
+        }
+
+
+def _integer(name: str, data_type: int, digits: int, *, unsigned: bool = False) -> _SqlType:
+    return _SqlType(name=name, data_type=data_type, size=digits, radix=10, unsigned=unsigned, scale=(0, 0))
+
+
+def _time(name: str, data_type: int, characters: int, subcode: int) -> _SqlType:
+    scale = None if name == "DATE" else (_NANOSECOND_DIGITS, _NANOSECOND_DIGITS)
+    return _SqlType(name=name, data_type=data_type, size=characters, quote=f"{name} ", subcode=subcode, scale=scale)
+
+
+# In the order of the answer: by data_type, then by name.
+_TYPES: Final = (
+    _SqlType(name="BOOLEAN", data_type=-7, size=1),
+    _integer("TINYINT", -6, 3),
+    _integer("TINYINT UNSIGNED", -6, 3, unsigned=True),
+    _integer("BIGINT", -5, 19),
+    _integer("BIGINT UNSIGNED", -5, 20, unsigned=True),
+    _SqlType(name="BYTEA", data_type=-3, quote="X"),
+    _SqlType(
+        name="DECIMAL",
+        data_type=_DECIMAL,
+        size=_LARGEST_DECIMAL,
+        radix=10,
+        unsigned=False,
+        scale=(0, _LARGEST_DECIMAL),
+    ),
+    _integer("INT", 4, 10),
+    _integer("INT UNSIGNED", 4, 10, unsigned=True),
+    _integer("SMALLINT", 5, 5),
+    _integer("SMALLINT UNSIGNED", 5, 5, unsigned=True),
+    _SqlType(name="REAL", data_type=7, size=24, radix=2, unsigned=False),
+    _SqlType(name="DOUBLE", data_type=8, size=53, radix=2, unsigned=False),
+    _SqlType(name="INTERVAL", data_type=_INTERVAL, quote="INTERVAL "),
+    _SqlType(name="VARCHAR", data_type=_VARCHAR, quote=""),
+    _time("DATE", 91, 10, 1),
+    _time("TIME", 92, 18, 2),
+    _time("TIMESTAMP", 93, 29, 3),
+    _time("TIMESTAMP WITH TIME ZONE", 93, 35, 5),
+)
+
+
+def type_rows(data_type: int | None) -> list[dict[str, object]]:
+    """Return the types of this number, all of them for None."""
+    return [found.row() for found in _TYPES if data_type in {None, found.data_type}]

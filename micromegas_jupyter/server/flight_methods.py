@@ -25,13 +25,12 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
 from micromegas_jupyter.flightsql.metadata_commands import TablesQuery
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.catalog import build_metadata, metadata_schema
+from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, unpack_frames
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.running_queries import query_key
-from micromegas_jupyter.server.sql_info import ServerFacts
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
 from micromegas_jupyter.settings import READ_SCOPE
 

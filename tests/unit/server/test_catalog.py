@@ -14,8 +14,7 @@ from micromegas_jupyter.flightsql.metadata_commands import (
     TableTypesQuery,
     TypeInfoQuery,
 )
-from micromegas_jupyter.server.catalog import build_metadata, matches_pattern, metadata_schema
-from micromegas_jupyter.server.sql_info import ServerFacts
+from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, matches_pattern, metadata_schema
 
 LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})
 TABLES = [

@@ -14,8 +14,8 @@ import pytest
 
 from micromegas_jupyter.contracts import AuthType
 from micromegas_jupyter.engine import denial_store, sql_hash
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.denial_store import DenialStore
-from micromegas_jupyter.engine.settings import MAX_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.requests import Statement
 from micromegas_jupyter.server import DenyList

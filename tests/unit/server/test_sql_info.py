@@ -2,7 +2,7 @@
 
 from datafusion import SessionContext
 
-from micromegas_jupyter.server.sql_info import SQL_INFO_SCHEMA, ServerFacts, build_sql_info
+from micromegas_jupyter.server.catalog import SQL_INFO_SCHEMA, ServerFacts, build_sql_info
 
 
 def _facts(*info_ids: int, facts: ServerFacts | None = None) -> dict[int, object]:

@@ -5,8 +5,7 @@ import pytest
 from datafusion import SessionContext
 
 from micromegas_jupyter.flightsql.metadata_commands import TypeInfoQuery
-from micromegas_jupyter.server.catalog import build_metadata
-from micromegas_jupyter.server.sql_info import ServerFacts
+from micromegas_jupyter.server.catalog import ServerFacts, build_metadata
 
 
 def _types(data_type: int | None = None) -> list[dict[str, object]]:
