@@ -77,27 +77,14 @@ class DataFusionQuery:
         context_init_seconds: float = 0.0,
         lent: LentSession | None = None,
     ) -> None:
+        self.schema = result.schema
+        self.parameter_schema = parameters.schema
+        self.statistics = QueryStatistics(context_init_seconds=context_init_seconds)
         self._lent = lent
-        self._statistics = QueryStatistics(context_init_seconds=context_init_seconds)
         self._frame: DataFrame | None = frame
         self._result = result
         self._parameters = parameters
         self._context = context
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Return the exact schema of every batch."""
-        return self._result.schema
-
-    @property
-    def parameter_schema(self) -> pa.Schema:
-        """Return one field per placeholder, in order."""
-        return self._parameters.schema
-
-    @property
-    def statistics(self) -> QueryStatistics:
-        """Return what the query took so far."""
-        return self._statistics
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Optimize the plan and start it, then return its batches; can be called once."""
@@ -115,7 +102,7 @@ class DataFusionQuery:
             if not is_engine_failure(error):
                 raise
             raise translate(error, self._context) from error
-        self._statistics = replace(self._statistics, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
+        self.statistics = replace(self.statistics, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
         return self._rows(frame, source)
 
     def _rows(
@@ -150,12 +137,12 @@ class DataFusionQuery:
     def _count(self, frame: DataFrame) -> None:
         try:
             # The plan that ran, with its counters: DataFusion keeps it beside the frame.
-            self._statistics = with_counts(self._statistics, frame.execution_plan())
+            self.statistics = with_counts(self.statistics, frame.execution_plan())
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
             _log.warning("the engine's counters cannot be read", exc_info=error)
-            self._statistics = without_counts(self._statistics)
+            self.statistics = without_counts(self.statistics)
 
 
 def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:

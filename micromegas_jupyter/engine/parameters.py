@@ -192,19 +192,10 @@ class RowByRow:
         self._request = request
         self._parameters = parameters
         self._current = plan(replace(request, parameters=parameters.slice(0, 1)))
-        self._schema = _with_nulls(self._current.schema)
+        self.schema = _with_nulls(self._current.schema)
+        self.parameter_schema = self._current.parameter_schema
         self._ended = QueryStatistics()  # of the rows before the current one
         self._has_run = False
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Return the exact schema of every batch."""
-        return self._schema
-
-    @property
-    def parameter_schema(self) -> pa.Schema:
-        """Return one field per placeholder, in order."""
-        return self._current.parameter_schema
 
     @property
     def statistics(self) -> QueryStatistics:
@@ -225,7 +216,7 @@ class RowByRow:
             for batch in current:
                 if remaining is not None:
                     remaining -= batch.num_rows
-                yield pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
             if remaining == 0 or following == count:
                 return
             self._plan_next(following, remaining)
@@ -234,7 +225,7 @@ class RowByRow:
     def _plan_next(self, index: int, remaining: int | None) -> None:
         row = self._parameters.slice(index, 1)
         planned = self._plan(replace(self._request, parameters=row, row_limit=remaining))
-        if not _with_nulls(planned.schema).equals(self._schema, check_metadata=True):
+        if not _with_nulls(planned.schema).equals(self.schema, check_metadata=True):
             raise InvalidStatement(
                 f"Row {index + 1} of the parameters gives other columns than the first.",
                 remedy="Run the statement for each row alone.",

@@ -1,6 +1,6 @@
 """Refuses queries that an administrator has denied, before they are planned.
 
-Rules are made and removed while the server runs, by SQL (`engine.denial_functions`, in an executor) or in the file; a
+Rules are made and removed while the server runs, by SQL (`engine.denials`, in an executor) or in the file; a
 change of the file holds within `check_seconds`.
 """
 
