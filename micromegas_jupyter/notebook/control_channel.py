@@ -1,13 +1,18 @@
-"""Takes a Jupyter server's requests on the kernel's control channel, which is answered while a cell runs.
+"""Takes a Jupyter server's requests about sign-ins on the kernel's control channel, also while a cell runs.
 
-What they are answered with is the desk's.
+What is asked and answered is `auth.redirect_desk`'s.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.redirect.messages import REPLY_TYPE, REQUEST_TYPE
+from micromegas_jupyter.redirect.redirect_address import public_base
+from micromegas_jupyter.redirect.routing import is_kernel_id
 
 if TYPE_CHECKING:
     import logging
@@ -15,33 +20,43 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
 
+_CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
+_KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other machines
+_LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
-class ControlChannel:
-    """The control channel of an IPython kernel, whose handlers are looked up by the type of a message.
 
-    Args:
-        kernel: The kernel (`ipykernel`).
-        desk: Answers.
+def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None:
+    """Return a desk for this kernel; None where no server speaks to it.
+
+    Raises:
+        LoginFailed: A server does, and the kernel takes no messages of extensions.
     """
+    from micromegas_jupyter.auth.redirect_desk import RedirectDesk
+    from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE
 
-    def __init__(self, kernel: Any, desk: RedirectDesk) -> None:
-        self.desk = desk
-        self._kernel = kernel
-        self._is_quiet = False
+    base = base_address(environ.get(REDIRECT_VARIABLE, ""))
+    if kernel is None or base is None:
+        return None
+    kernel_id = kernel_id_of(kernel, environ)
+    if kernel_id is None or not isinstance(getattr(kernel, "control_handlers", None), dict):
+        raise LoginFailed(
+            "This kernel takes no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
+        )
+    return RedirectDesk(kernel_id=kernel_id, base_address=base)
 
-    def listen(self, seconds: float) -> None:  # noqa: ARG002 - a handler costs nothing, it stays
-        """Take requests from now on, in place of an earlier desk of this kernel."""
-        self._kernel.control_handlers[REQUEST_TYPE] = self._handle
-        add_filter = getattr(getattr(self._kernel, "log", None), "addFilter", None)
-        if callable(add_filter) and not self._is_quiet:
-            add_filter(hides_requests)
-            self._is_quiet = True
 
-    def _handle(self, stream: object, ident: object, parent: dict[str, Any]) -> None:
-        """Answer a request; runs on the kernel's control thread, so nothing here waits."""
-        # The kernel keeps the message as the last one of its channel.
+def listen(kernel: Any, desk: RedirectDesk) -> None:
+    """Have the desk answer the requests that come to an IPython kernel from now on, in place of an earlier desk."""
+
+    def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
+        # On the kernel's control thread, so nothing waits. The kernel keeps the message as the last of its channel.
         content, parent["content"] = parent.get("content"), {}
-        self._kernel.session.send(stream, REPLY_TYPE, self.desk.reply_to(content), parent, ident)
+        kernel.session.send(stream, REPLY_TYPE, desk.reply_to(content), parent, ident)
+
+    kernel.control_handlers[REQUEST_TYPE] = handle
+    add_filter = getattr(getattr(kernel, "log", None), "addFilter", None)
+    if callable(add_filter):
+        add_filter(hides_requests)
 
 
 def hides_requests(record: logging.LogRecord) -> bool:
@@ -53,3 +68,19 @@ def hides_requests(record: logging.LogRecord) -> bool:
 def _is_request(argument: Mapping[str, object] | object) -> bool:
     header = argument.get("header") if isinstance(argument, dict) else None
     return isinstance(header, dict) and header.get("msg_type") == REQUEST_TYPE
+
+
+def base_address(value: str) -> str | None:
+    """Return what a server's pages lie below: a path when it does not know its own address; None if neither."""
+    if _LOCAL_BASE.fullmatch(value) and not value.startswith("//"):
+        return value
+    return public_base(value)
+
+
+def kernel_id_of(kernel: object, environ: Mapping[str, str]) -> str | None:
+    """Return the id by which a Jupyter server knows this kernel; None when it cannot be told."""
+    # Jupyter's servers and gateways name the connection file after it.
+    connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
+    found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)
+    kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
+    return kernel_id if is_kernel_id(kernel_id) else None

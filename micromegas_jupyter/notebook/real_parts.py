@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 from micromegas_jupyter.notebook.parts import FlowToUse, Parts
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.settings import Flow
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.errors import MicromegasError
     from micromegas_jupyter.notebook.parts import FlowWish, Login, Renewal
-    from micromegas_jupyter.notebook.redirect_desks import RedirectDesks
     from micromegas_jupyter.settings import ClientSettings
 
-# A browser that came back at the last moment asks how it ended.
-_LAST_PAGE_SECONDS = 120.0
 _OTHER_MACHINE = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
 
 
@@ -124,24 +121,23 @@ class _LoginStarter:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._desks: RedirectDesks | None = None
+        self._desk: RedirectDesk | None = None
 
     def begin(self, settings: ClientSettings, flow: Flow) -> Login:
         from micromegas_jupyter import assembly
 
-        desk = self._desk() if flow is Flow.REDIRECT else None
+        desk = self._open_desk() if flow is Flow.REDIRECT else None
         return assembly.begin_login(settings, flow=flow, announce=_announce, desk=desk)
 
-    def _desk(self) -> RedirectDesk | None:
-        from micromegas_jupyter.auth.starting_login import REDIRECT_TIMEOUT_SECONDS
-        from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE
-        from micromegas_jupyter.notebook.redirect_desks import RedirectDesks
+    def _open_desk(self) -> RedirectDesk | None:
+        from micromegas_jupyter.notebook.control_channel import listen, make_desk
 
-        seconds = REDIRECT_TIMEOUT_SECONDS + _LAST_PAGE_SECONDS
+        kernel = _running_kernel()
         with self._lock:
-            if self._desks is None:
-                self._desks = RedirectDesks(process_variables(), randomness=SYSTEM_RANDOMNESS)
-            return self._desks.open(_running_kernel(), REDIRECT_VARIABLE, seconds=seconds)
+            self._desk = self._desk or make_desk(kernel, process_variables())
+            if self._desk is not None:
+                listen(kernel, self._desk)
+            return self._desk
 
 
 def _running_kernel() -> object:

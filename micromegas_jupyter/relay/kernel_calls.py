@@ -9,10 +9,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from micromegas_jupyter.redirect.mailbox import is_mailbox_key
 from micromegas_jupyter.redirect.messages import Reply, Request, parse_reply, request_content
 from micromegas_jupyter.relay.control_call import ask_by_control_channel
-from micromegas_jupyter.relay.file_call import ask_by_files
 from micromegas_jupyter.relay.gateway_call import ask_by_gateway
 from micromegas_jupyter.relay.silence import Silence
 
@@ -62,8 +60,6 @@ class KernelCalls:
         return parse_reply(content) or Silence.NO_REPLY
 
     async def _content(self, kernel_id: str, content: dict[str, object]) -> dict[str, Any] | Silence:
-        if is_mailbox_key(kernel_id):
-            return await ask_by_files(kernel_id, content)
         if kernel_id not in self._kernels:
             return Silence.NO_KERNEL
         from jupyter_server.gateway.managers import GatewayKernelManager

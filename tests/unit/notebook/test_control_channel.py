@@ -1,10 +1,17 @@
 import logging
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from micromegas_jupyter.auth.flow_choice import may_go_on
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
-from micromegas_jupyter.notebook.control_channel import ControlChannel, hides_requests
+from micromegas_jupyter.errors import LoginFailed
+from micromegas_jupyter.notebook.control_channel import base_address, hides_requests, kernel_id_of, listen, make_desk
 from micromegas_jupyter.redirect.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, reply_content
 
+KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
+VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 REQUEST: dict[str, Any] = {
     "header": {"msg_type": REQUEST_TYPE},
     "content": {"version": 1, "action": "answer", "query": "code=one-time&state=s"},
@@ -28,11 +35,14 @@ class Kernel:
         self.log = logging.getLogger("kernel")
 
 
-def listening(kernel: Kernel) -> ControlChannel:
-    channel = ControlChannel(kernel, RedirectDesk(kernel_id="kernel-1", base_address="/"))
-    channel.listen(1)
-    channel.listen(1)
-    return channel
+def kernel_with(connection_file: str | None, **more: object) -> SimpleNamespace:
+    return SimpleNamespace(parent=SimpleNamespace(connection_file=connection_file), **more)
+
+
+def listening(kernel: Kernel) -> None:
+    desk = RedirectDesk(kernel_id="kernel-1", base_address="/")
+    listen(kernel, desk)
+    listen(kernel, desk)
 
 
 def test_a_request_gets_its_reply_on_the_stream_that_it_came_by() -> None:
@@ -69,3 +79,55 @@ def test_a_kernel_that_logs_what_it_receives_leaves_requests_out() -> None:
 
     assert written == ["Control received: {'header': {'msg_type': 'interrupt_request'}}", "plain"]
     assert kernel.log.filters == [hides_requests]
+
+
+@pytest.mark.parametrize("value", ["/", "/x/", "/user/alice@example.com/", "https://lab.example.com/x/"])
+def test_a_path_or_an_address_is_what_the_servers_pages_lie_below(value: str) -> None:
+    assert base_address(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "x", "x/", "/x", "//evil.example/", "javascript:alert(1)/", "/a b/", "/x\n/"])
+def test_anything_else_is_not(value: str) -> None:
+    assert base_address(value) is None
+
+
+def test_the_connection_files_name_says_the_kernels_id() -> None:
+    assert kernel_id_of(kernel_with(f"/run/kernel-{KERNEL_ID}.json"), {}) == KERNEL_ID
+
+
+def test_a_gateway_on_another_machine_says_it_by_a_variable() -> None:
+    assert kernel_id_of(kernel_with("connection.json"), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
+    assert kernel_id_of(SimpleNamespace(), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
+
+
+@pytest.mark.parametrize("connection_file", [None, "connection.json", "kernel-a.b.json", "kernel-.json"])
+def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> None:
+    assert kernel_id_of(kernel_with(connection_file), {"KERNEL_ID": "a/b"}) is None
+
+
+def test_the_desk_of_a_kernel_has_its_id() -> None:
+    desk = make_desk(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: "/x/"})
+
+    assert desk is not None
+    assert desk.kernel_id == KERNEL_ID
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        kernel_with(f"kernel-{KERNEL_ID}.json"),
+        kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers=None),
+        kernel_with("connection.json", control_handlers={}),
+    ],
+)
+def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel: SimpleNamespace) -> None:
+    with pytest.raises(LoginFailed) as refused:
+        make_desk(kernel, {VARIABLE: "/x/"})
+
+    assert may_go_on(refused.value)
+
+
+@pytest.mark.parametrize("environ", [{}, {VARIABLE: ""}, {VARIABLE: "//evil.example/"}])
+def test_without_a_server_there_is_no_desk(environ: dict[str, str]) -> None:
+    assert make_desk(kernel_with("kernel-1.json", control_handlers={}), environ) is None
+    assert make_desk(None, {VARIABLE: "/x/"}) is None
