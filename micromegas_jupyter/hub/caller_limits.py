@@ -6,14 +6,17 @@ What a token may do is `callers`' to say. All tables are bounded; of what is for
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import OrderedDict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_text
 from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.hub.refusals import Refused, invalid_token, slow_down, too_many_unknown_tokens
+from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import RateLimits
 
 if TYPE_CHECKING:
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
     from micromegas_jupyter.contracts import Secret
-    from micromegas_jupyter.hub.audit import HubAudit
     from micromegas_jupyter.hub.hub_api import TokenOwner
     from micromegas_jupyter.seams import Clock
+
+AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
+_AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
+_AUDIT.setLevel(logging.INFO)
 
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
@@ -158,3 +164,25 @@ def _remember(table: OrderedDict[bytes, Value], digest: bytes, value: Value) -> 
     table.move_to_end(digest)
     if len(table) > MAX_TRACKED:
         table.popitem(last=False)
+
+
+class HubAudit:
+    """Writes the lines.
+
+    Args:
+        clock: Tells the time.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+
+    def write(self, event: str, **facts: str | int | None) -> None:
+        """Write a line; facts that are None are left out.
+
+        Args:
+            event: A fixed word.
+            facts: What is known; nothing secret.
+        """
+        known = {name: presentable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        record = {"event": event, **known, "time": utc_text(self._clock.now())}
+        _AUDIT.info("%s", encode_line({name: fact for name, fact in record.items() if fact is not None}))

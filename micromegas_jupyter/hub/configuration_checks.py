@@ -1,19 +1,22 @@
 """What a Hub's configuration must not hold, or must, before kernels get tokens: each check names reason and remedy.
 
-The service checks again at run time what a configuration cannot show (`callers`, `own_rights`).
+The configuration is traitlets', as `jupyterhub_config.py` and Zero to JupyterHub fill it. The service checks again at
+run time what a configuration cannot show (`rights`).
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.callers import find_dangerous_scope
-from micromegas_jupyter.hub.config_sections import class_names, load_class, read_list, read_value, sections_with
+from micromegas_jupyter.hub.rights import find_dangerous_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from traitlets.config import Config
 
@@ -22,7 +25,6 @@ SPAWNERS: Final = "jupyterhub.spawners"
 CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
 # Their servers run as one system user, the Hub's own.
 SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
-
 _OWN_ROLES: Final = frozenset({"user", "server", "token"})
 """Roles that every person, server or token of a person has."""
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
@@ -30,6 +32,93 @@ _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
 """All that the person may do; for an administrator that is to read everybody's sign-in."""
 _RIGHTS_OF_VISITORS: Final = frozenset({"self", "tokens", "access:servers"})
 """With them whoever visits a server that somebody shares hands over the use of their own, and with it a token."""
+
+
+def read_list(config: Config, section: str, name: str) -> list[Any]:
+    """Return a copy of a list, whether it was set or only added to.
+
+    Raises:
+        ConfigurationError: It is no list.
+    """
+    value = _value(config, section, name) or []
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"c.{section}.{name} is no list.", key=f"{section}.{name}")
+    return list(value)
+
+
+def read_value(config: Config, section: str, name: str) -> Any:
+    """Return what a section sets; None when it sets nothing."""
+    return _value(config, section, name)
+
+
+def read_mapping(config: Config, section: str, name: str) -> dict[str, Any]:
+    """Return a copy of a mapping; empty when it is not set.
+
+    Raises:
+        ConfigurationError: It is no mapping.
+    """
+    value = _value(config, section, name) or {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"c.{section}.{name} is no mapping.", key=f"{section}.{name}")
+    return dict(value)
+
+
+def sections_with(config: Config, ending: str, name: str, *, classes: Collection[str]) -> Iterator[str]:
+    """Return the sections that set the value: a subclass's wins over its base's.
+
+    Args:
+        config: The configuration.
+        ending: How the names of such classes end.
+        name: The value's name.
+        classes: Those that the Hub uses, whatever their names.
+    """
+    return (
+        section
+        for section in list(config)
+        if (section.endswith(ending) or section in classes) and _is_set(config, section, name)
+    )
+
+
+def class_names(spec: object, *, group: str) -> list[str]:
+    """Return the names of a class and of its bases, the class first.
+
+    Args:
+        spec: The class, its dotted name, or the name under which it is registered; None when there is none.
+        group: The group of entry points in which classes are registered.
+    """
+    if spec is None:
+        return []
+    found = load_class(spec, group=group)
+    if found is not None:
+        return [base.__name__ for base in found.__mro__ if base is not object]
+    return [str(spec).rpartition(".")[2]]
+
+
+def load_class(spec: object, *, group: str) -> type | None:
+    """Return the class that a setting names, as `class_names` has it; None when it is not installed here."""
+    if isinstance(spec, type):
+        return spec
+    text = str(spec)
+    registered = next((point for point in entry_points(group=group) if point.name == text.lower()), None)
+    module, _, name = (registered.value.replace(":", ".") if registered else text).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None) if module else None
+    except ImportError:
+        return None
+    return found if isinstance(found, type) else None
+
+
+def _is_set(config: Config, section: str, name: str) -> bool:
+    return section in config and name in config[section]
+
+
+def _value(config: Config, section: str, name: str) -> Any:
+    if not _is_set(config, section, name):
+        return None
+    value = config[section][name]
+    # What was only added to (`c.JupyterHub.services.append`) is kept as a list of changes until the class is made.
+    changes = getattr(value, "get_value", None)
+    return value if changes is None else changes({} if value.to_dict().get("update") else [])
 
 
 def check_authenticator(config: Config) -> None:

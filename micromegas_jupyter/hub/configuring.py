@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub import settings as names
-from micromegas_jupyter.hub.config_sections import class_names, read_list, read_mapping, read_value, sections_with
 from micromegas_jupyter.hub.configuration_checks import (
     AUTHENTICATORS,
     SPAWNERS,
@@ -20,16 +21,31 @@ from micromegas_jupyter.hub.configuration_checks import (
     check_crypt_key,
     check_roles,
     check_spawner,
+    class_names,
+    read_list,
+    read_mapping,
+    read_value,
+    sections_with,
 )
-from micromegas_jupyter.hub.kernel_address import kernel_address
-from micromegas_jupyter.hub.own_rights import SERVICE_SCOPES
 from micromegas_jupyter.hub.refreshing import SignInRefresher
-from micromegas_jupyter.hub.wishes import address_wish, bearer_wish, margin_wish, switch_wish, text_wish
-from micromegas_jupyter.settings import Bearer, check_issuer_url
+from micromegas_jupyter.hub.rights import SERVICE_SCOPES
+from micromegas_jupyter.redirect.redirect_address import public_base
+from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
 
 if TYPE_CHECKING:
     from traitlets.config import Config
 
+LEAST_MARGIN_SECONDS: Final = 2
+MOST_MARGIN_SECONDS: Final = 3600
+_ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
+_LOCAL_SPAWNER: Final = "LocalProcessSpawner"
+"""The Hub's default, whose servers run on the Hub's machine."""
+_DEFAULT_URL: Final = "http://:8000"
+_DEFAULT_PARTS: Final = {"ip": "", "port": 8000, "base_url": "/"}
+"""What the Hub has for the settings that `bind_url` replaced; one that is set to something else wins over it.
+
+The path of `bind_url` stays where `base_url` is not set, also when another one is.
+"""
 SERVICE_NAME: Final = "micromegas"
 SERVICE_ROLE: Final = "micromegas-sign-in"
 SERVICE_PATH: Final = f"services/{SERVICE_NAME}/"
@@ -37,9 +53,149 @@ KERNEL_VARIABLE: Final = "KERNEL_MICROMEGAS_HUB"
 DEFAULT_SERVICE_URL: Final = "http://127.0.0.1:8190"
 MOST_AGE_SECONDS: Final = 5
 """How long the Hub takes a person's record as it is. The look costs little, and tokens may be short-lived."""
-
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
+
+
+def text_wish(value: object, *, key: str) -> str | None:
+    """Return a line of text; None when it is left out or empty.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not value.isprintable() or not value.strip():
+        raise ConfigurationError(f"{key} is no line of text.", key=key)
+    return value
+
+
+def switch_wish(value: object, *, key: str) -> bool:
+    """Return a switch. A text is none: a variable that says "false" must not switch anything on.
+
+    Raises:
+        ConfigurationError: It is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} is neither True nor False.", key=key)
+    return value
+
+
+def bearer_wish(value: object) -> Bearer:
+    """Return which token is wanted.
+
+    Raises:
+        ConfigurationError: There is no such one.
+    """
+    found = next((bearer for bearer in Bearer if bearer.value == value), None)
+    if found is None:
+        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
+    return found
+
+
+def margin_wish(seconds: object) -> int:
+    """Return how much of a token is left at least.
+
+    Raises:
+        ConfigurationError: It is too little, too much or no whole number.
+    """
+    if (
+        not isinstance(seconds, int)
+        or isinstance(seconds, bool)
+        or not LEAST_MARGIN_SECONDS <= seconds <= MOST_MARGIN_SECONDS
+    ):
+        raise ConfigurationError(
+            f"margin_seconds is no whole number from {LEAST_MARGIN_SECONDS} to {MOST_MARGIN_SECONDS}.",
+            key="margin_seconds",
+        )
+    return seconds
+
+
+def address_wish(url: object, *, key: str) -> str:
+    """Return an address with a slash at its end.
+
+    Raises:
+        ConfigurationError: It is none of the web.
+    """
+    base = public_base(url) if isinstance(url, str) else None
+    try:
+        has_port = base is not None and urlsplit(base).port != 0
+    except ValueError:
+        has_port = False
+    if base is None or not has_port:
+        raise ConfigurationError(f"{key} is no http or https address without user, query and fragment.", key=key)
+    return base
+
+
+def kernel_address(config: Config, *, service_url: str, path: str) -> str:
+    """Return where kernels find the service.
+
+    That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with host names for
+    each server, where no certificate is for an IP address, and where programs of this machine would send a token in
+    plain http to a host that is not the Hub's own, which they do not.
+
+    Args:
+        config: The Hub's configuration.
+        service_url: Where the service listens.
+        path: Of the service, below the Hub's base URL.
+
+    Raises:
+        ConfigurationError: The configuration does not say where the proxy listens.
+    """
+    host, port, base = _proxy_place(config)
+    below = f"{f'{base}/' if base else ''}{path}"
+    is_tls = bool(read_value(config, "JupyterHub", "ssl_cert"))
+    is_closed = _is_ip(host) if is_tls else _is_refused_in_plain(config, host)
+    if read_value(config, "JupyterHub", "subdomain_host") or is_closed:
+        return f"{service_url.rstrip('/')}/{below}"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if is_tls else 'http'}://{shown}:{port or (443 if is_tls else 80)}/{below}"
+
+
+def _proxy_place(config: Config) -> tuple[str, int | None, str]:
+    """Return host, port and base URL as the Hub makes them of its settings."""
+    found = {name: read_value(config, "JupyterHub", name) for name in _DEFAULT_PARTS}
+    changed = {name: value for name, value in found.items() if value is not None}
+    bind_url = read_value(config, "JupyterHub", "bind_url")
+    try:
+        parts = urlsplit(_DEFAULT_URL if bind_url is None else bind_url)
+        host, port, scheme, base = parts.hostname, parts.port, parts.scheme, parts.path
+    except (ValueError, AttributeError, TypeError):
+        host, port, scheme, base = None, None, "", ""
+    if scheme not in {"http", "https"}:
+        raise ConfigurationError(
+            "c.JupyterHub.bind_url is no http or https address, so it does not say where kernels find the service.",
+            key="JupyterHub.bind_url",
+            remedy="Correct it, or give configure a kernel_url.",
+        )
+    if any(_is_other(changed.get(name, value), value) for name, value in _DEFAULT_PARTS.items()):
+        place = {**_DEFAULT_PARTS, **changed}
+        host, port = str(place["ip"]), int(str(place["port"]))
+    return _shown_host(host or ""), port, str(changed.get("base_url", base)).strip("/")
+
+
+def _is_other(value: object, default: object) -> bool:
+    return str(value).strip("/") != str(default).strip("/")
+
+
+def _shown_host(host: str) -> str:
+    return "127.0.0.1" if host in _ANY_HOST else host
+
+
+def _is_refused_in_plain(config: Config, host: str) -> bool:
+    hub = {read_value(config, "JupyterHub", name) for name in ("hub_ip", "hub_connect_ip")}
+    if host in LOOPBACK_HOSTS or host in hub:
+        return False
+    spawner = read_value(config, "JupyterHub", "spawner_class") or _LOCAL_SPAWNER
+    return _LOCAL_SPAWNER in class_names(spawner, group=SPAWNERS)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from micromegas_jupyter.auth.provider_documents import ProviderDocuments
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.hub.kept_sign_in import HeldBearer
+from micromegas_jupyter.hub.refreshing import HeldBearer
 from micromegas_jupyter.hub.refusals import Refused, exchange_refused, provider_unavailable
 from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
 from micromegas_jupyter.oidc.token import build_token_error

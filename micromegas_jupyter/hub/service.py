@@ -1,7 +1,4 @@
-"""The service as a program: reads its settings, checks its rights at the Hub, and answers until it is stopped.
-
-What it answers is the handlers' job.
-"""
+"""The service as a program: reads its settings, checks its rights at the Hub, and answers until it is stopped."""
 
 from __future__ import annotations
 
@@ -9,18 +6,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
+from tornado import web
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.hub.audit import AUDIT_LOGGER, HubAudit
-from micromegas_jupyter.hub.caller_limits import CallerLimits
+from micromegas_jupyter.hub.caller_limits import AUDIT_LOGGER, CallerLimits, HubAudit
+from micromegas_jupyter.hub.dependencies import ServiceParts
 from micromegas_jupyter.hub.hub_api import HubApi
-from micromegas_jupyter.hub.own_rights import check_own_rights
-from micromegas_jupyter.hub.parts import ServiceParts
 from micromegas_jupyter.hub.provider import HubProvider
 from micromegas_jupyter.hub.refusals import Refused
+from micromegas_jupyter.hub.rights import check_own_rights
 from micromegas_jupyter.hub.settings import read_service_settings
 from micromegas_jupyter.hub.sign_ins import SignIns
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
@@ -28,11 +29,71 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 if TYPE_CHECKING:
     from micromegas_jupyter.hub.settings import ServiceSettings
     from micromegas_jupyter.seams import Clock
-
+MAX_HEADER_BYTES: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024
+IDLE_SECONDS: Final = 60.0
+BODY_SECONDS: Final = 10.0
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _START_TRIES: Final = 30
 _START_PAUSE_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 3.0
+
+
+def build_application(parts: ServiceParts) -> web.Application:
+    """Return the service's addresses."""
+    # Loaded here, so that the program looks for the Hub that started it before it loads JupyterHub.
+    from micromegas_jupyter.hub import browser_handlers as pages
+    from micromegas_jupyter.hub import kernel_handlers as kernels
+
+    prefix = parts.settings.prefix
+    hub_oauth = pages.make_hub_oauth()
+    shared: dict[str, object] = {"parts": parts}
+    with_oauth = {**shared, "hub_oauth": hub_oauth}
+    return web.Application(
+        [
+            (rf"{prefix}token", kernels.TokenHandler, shared),
+            (rf"{prefix}health", kernels.HealthHandler, shared),
+            (rf"{prefix}redirect", kernels.RedirectHandler, shared),
+            (rf"{prefix}sign-ins", kernels.BeginHandler, shared),
+            (rf"{prefix}sign-ins/([A-Za-z0-9_-]{{43}})/answer", kernels.AnswerHandler, shared),
+            (rf"{prefix}start/([A-Za-z0-9_-]{{43}})", pages.StartHandler, with_oauth),
+            (rf"{prefix}callback", pages.CallbackHandler, with_oauth),
+            (rf"{prefix}done", pages.DoneHandler, with_oauth),
+            (rf"{prefix}oauth_callback", pages.HubLoginHandler, {"hub_oauth": hub_oauth}),
+            (r".*", kernels.NothingHandler, shared),
+        ],
+        cookie_secret=secrets.token_bytes(32),
+        log_function=_log_nothing,
+    )
+
+
+def listen(parts: ServiceParts) -> HTTPServer:
+    """Listen where the settings say.
+
+    Raises:
+        ConfigurationError: The port is taken.
+    """
+    settings = parts.settings
+    server = HTTPServer(
+        build_application(parts),
+        max_header_size=MAX_HEADER_BYTES,
+        max_body_size=MAX_BODY_BYTES,
+        idle_connection_timeout=IDLE_SECONDS,
+        body_timeout=BODY_SECONDS,
+    )
+    try:
+        server.add_sockets(bind_sockets(settings.port, settings.host))
+    except OSError:
+        raise ConfigurationError(
+            f"Port {settings.port} of {settings.host} cannot be listened at.",
+            key="JUPYTERHUB_SERVICE_URL",
+            remedy="Give configure a service_url with another port.",
+        ) from None
+    return server
+
+
+def _log_nothing(_handler: web.RequestHandler) -> None:
+    """Log no address: some hold a code and a state. What happened is in the audit log."""
 
 
 def build_parts(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> ServiceParts:
@@ -57,8 +118,6 @@ async def serve(settings: ServiceSettings) -> None:
         ConfigurationError: The service's token may too little or too much at the Hub, or the port is taken.
         Unavailable: The Hub does not answer.
     """
-    from micromegas_jupyter.hub.application import listen
-
     # Before anything else: a Hub may be gone again while its service still starts.
     hub = os.getppid()
     stop = asyncio.Event()

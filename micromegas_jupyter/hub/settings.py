@@ -1,23 +1,25 @@
-"""The service's settings: the environment that `configure` and the Hub gave it, read once.
-
-Setting it is `configuring`'s job.
-"""
+"""The service's settings: the environment that `configure` and the Hub gave it, read once."""
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.internal_tls import InternalTls, read_internal_tls
 from micromegas_jupyter.redirect.redirect_address import public_base
 from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
+CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"
+AUTHORITY_FILE: Final = "JUPYTERHUB_SSL_CLIENT_CA"
+_NAMES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
+_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
 ISSUER: Final = "MICROMEGAS_HUB_ISSUER"
 CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
 CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
@@ -28,10 +30,55 @@ REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
 EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
 EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
 EXCHANGE_SCOPE: Final = "MICROMEGAS_HUB_EXCHANGE_SCOPE"
-
 _FROM_THE_HUB: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
 _LOOPBACK: Final = "127.0.0.1"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InternalTls:
+    """Files in PEM.
+
+    Attributes:
+        key_file: This program's private key.
+        certificate_file: Its certificate, which the Hub asks for.
+        authority_file: Whose certificates are trusted besides the usual ones.
+    """
+
+    key_file: str
+    certificate_file: str
+    authority_file: str
+
+    def context(self) -> ssl.SSLContext:
+        """Return how to call the Hub.
+
+        Raises:
+            ConfigurationError: A file cannot be read or does not fit.
+        """
+        try:
+            context = ssl.create_default_context()
+            context.load_verify_locations(self.authority_file)
+            context.load_cert_chain(self.certificate_file, self.key_file)
+        except (OSError, ValueError):
+            raise ConfigurationError(
+                "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_REMEDY
+            ) from None
+        return context
+
+
+def read_internal_tls(environ: Mapping[str, str]) -> InternalTls | None:
+    """Return what the environment names; None where the Hub's programs speak plain http.
+
+    Raises:
+        ConfigurationError: It names one or two of the three files.
+    """
+    key, certificate, authority = (environ.get(name, "") for name in _NAMES)
+    if not (key or certificate or authority):
+        return None
+    missing = next((name for name in _NAMES if not environ.get(name)), None)
+    if missing is not None:
+        raise ConfigurationError(f"{missing} is not set, and others of its kind are.", key=missing, remedy=_REMEDY)
+    return InternalTls(key_file=key, certificate_file=certificate, authority_file=authority)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

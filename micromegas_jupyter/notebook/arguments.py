@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,18 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from IPython.core.error import UsageError as IPythonUsageError
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.words import cut, printable
+from micromegas_jupyter.notebook.formatting import cut, printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
 HELP_OPTION = "--help"
-
 _MAX_MESSAGE_CHARACTERS = 200
-
 _Magics = TypeVar("_Magics")
 _Value = TypeVar("_Value")
+_HELP_ALONE = re.compile(r"%(%(?:sql|micromegas_sql)[ \t](?:[^\n]*[ \t])?--help\s*)")
 
 
 def parse_words(magic: Callable[..., Any], line: str) -> argparse.Namespace:
@@ -125,3 +125,9 @@ def _actions(magic: Callable[..., Any]) -> Sequence[argparse.Action]:
 
 def _remedy(magic: Callable[..., Any]) -> str:
     return f"%{magic.__name__}? lists the options."
+
+
+def help_as_line_magic(lines: list[str]) -> list[str]:
+    """Return a cell that only asks for help as a line magic, any other as it is; for `input_transformers_cleanup`."""
+    found = _HELP_ALONE.fullmatch("".join(lines))
+    return lines if found is None else [found[1].rstrip() + "\n"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from micromegas_jupyter.notebook.words import cut, printable
+from micromegas_jupyter.notebook.formatting import cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,31 +1,283 @@
 """What may be written at a cursor in SQL: the candidates, in the order in which they are offered.
 
-Where the cursor is stands in `sql_cell`; what the server offers, in `server_schema`. Nothing here waits or asks.
+The tokenizer takes any text and never fails; names in several scopes all count. Nothing here waits or asks.
 """
 
 from __future__ import annotations
 
+import enum
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from micromegas_jupyter.notebook.sql_relations import Relation, find_relations
-from micromegas_jupyter.notebook.sql_tokens import Kind, Token, scan
-from micromegas_jupyter.notebook.sql_words import AFTER_TABLE, FIRST_WORDS, KEYWORDS, RESERVED, TYPES, name_in_sql
-from micromegas_jupyter.notebook.words import printable
+from micromegas_jupyter.notebook.formatting import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from micromegas_jupyter.notebook.server_schema import ServerSchema
 
+# What does not end runs to the end of the text. Quotes are possessive (`*+`): one that is open is never a shorter one.
+_TOKEN: Final = re.compile(
+    r"""
+      (?P<blank> \s+ | --[^\n]*\n | /\*.*?\*/ )
+    | (?P<open_comment> --[^\n]*\Z | /\*.*\Z )
+    | (?P<string> [eE]'(?:[^'\\]|\\.|'')*+' | '(?:[^']|'')*+'
+        | (?<![\w$]) \$(?P<tag>(?:[^\W\d]\w*)?)\$ .*? \$(?P=tag)\$ )
+    | (?P<open_string> [eE]?'.*\Z | (?<![\w$]) \$(?:[^\W\d]\w*)?\$ .*\Z )
+    | (?P<quoted> "(?:[^"]|"")*+" )
+    | (?P<open_quoted> ".*\Z )
+    | (?P<number> \d[\w.]* )
+    | (?P<word> [^\W\d][\w$]* )
+    | (?P<cast> :: )
+    | (?P<placeholder> (?<! [\w:)\]}'"] ) : (?:[^\W\d]\w*)? )
+    | (?P<sign> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_KEYWORDS: Final = (
+    "SELECT FROM WHERE GROUP ORDER BY HAVING LIMIT OFFSET AS DISTINCT AND OR NOT IN IS NULL LIKE ILIKE BETWEEN "
+    "CASE WHEN THEN ELSE END CAST TRY_CAST INTERVAL TIMESTAMP JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON "
+    "USING UNION ALL EXCEPT INTERSECT WITH RECURSIVE VALUES EXISTS ANY SOME ASC DESC NULLS FIRST LAST OVER "
+    "PARTITION ROWS RANGE UNBOUNDED PRECEDING FOLLOWING CURRENT ROW FILTER WITHIN QUALIFY WINDOW EXTRACT UNNEST "
+    "LATERAL ARRAY TRUE FALSE EXPLAIN ANALYZE VERBOSE DESCRIBE SHOW TABLES COLUMNS FUNCTIONS SIMILAR TO ESCAPE "
+    "GROUPING SETS CUBE ROLLUP SEMI ANTI"
+)
+KEYWORDS: Final = tuple(_KEYWORDS.split())
+FIRST_WORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
+"""What a statement begins with."""
+_AFTER_TABLE: Final = (
+    "WHERE GROUP ORDER HAVING LIMIT OFFSET JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON USING UNION EXCEPT "
+    "INTERSECT AS QUALIFY WINDOW SEMI ANTI"
+)
+AFTER_TABLE: Final = tuple(_AFTER_TABLE.split())
+"""What may follow a table; none of these is an alias."""
+_TYPES: Final = (
+    "BIGINT BOOLEAN BYTEA CHAR DATE DECIMAL DOUBLE FLOAT INT INTEGER INTERVAL REAL SMALLINT STRING TIME TIMESTAMP "
+    "TINYINT VARCHAR"
+)
+TYPES: Final = tuple(_TYPES.split())
+_PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_RESERVED: Final = (
+    "all and any array as asc between by case cast cross desc describe distinct else end except exists false from "
+    "full group having in inner intersect interval is join lateral left like limit natural not null offset on or "
+    "order outer over partition qualify right select similar some then to true union unnest using values when "
+    "where window with"
+)
+RESERVED: Final = frozenset(_RESERVED.split())
+"""Words (in lower case) that begin or end something wherever they stand: no name without quotes."""
+_NO_ALIAS: Final = RESERVED | {word.lower() for word in AFTER_TABLE}
+_BEFORE_RELATION: Final = ("from", "join")
+_BEFORE_EXPRESSION: Final = ("with", "recursive")
+_MAX_DEPTH: Final = 8
 MAX_CANDIDATES: Final = 1000
 MAX_CHARACTERS: Final = 50_000
 """How long a statement may be that is looked at while somebody types."""
-
-_INSIDE: Final = frozenset({Kind.OPEN_STRING, Kind.OPEN_COMMENT, Kind.NUMBER})
 _BEFORE_TABLE: Final = ("from", "join", "describe", "table")
 _CLAUSES: Final = (RESERVED - {"as"}) | {"table"}
 _CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")
+
+
+class Kind(enum.StrEnum):
+    """What a token is; an `OPEN_` one has no end, so that a cursor behind it is inside."""
+
+    WORD = "word"
+    QUOTED = "quoted"
+    OPEN_QUOTED = "open_quoted"
+    STRING = "string"
+    OPEN_STRING = "open_string"
+    OPEN_COMMENT = "open_comment"
+    NUMBER = "number"
+    PLACEHOLDER = "placeholder"
+    CAST = "cast"
+    SIGN = "sign"
+
+
+class Token(NamedTuple):
+    """One token: its kind, and its text as written."""
+
+    kind: Kind
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The name that it stands for as DataFusion reads it; empty for what is no name."""
+        if self.kind is Kind.WORD:
+            return self.text.lower()
+        return self.text[1:-1].replace('""', '"') if self.kind is Kind.QUOTED else ""
+
+    def is_word(self, words: Collection[str]) -> bool:
+        """Whether it is one of these words (in lower case), without quotes."""
+        return self.kind is Kind.WORD and self.text.lower() in words
+
+
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def scan(sql: str) -> list[Token]:
+    """Return the tokens of `sql`, without blanks and comments that have an end."""
+    tokens = []
+    for match in _TOKEN.finditer(sql):
+        group = "string" if match.lastgroup == "tag" else match.lastgroup or "blank"
+        if group != "blank":
+            tokens.append(Token(_KINDS[group], match[0]))
+    return tokens
+
+
+def name_in_sql(name: str) -> str:
+    """Return a name as it must be written, in quotes when DataFusion would read it as another one without them."""
+    if _PLAIN_NAME.fullmatch(name) and name not in RESERVED:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """A table in a statement.
+
+    Attributes:
+        name: Its name as it is, without quotes; empty for a sub-query.
+        alias: What the statement calls it; empty when it has no other name.
+        outputs: The columns of a sub-query, as far as they can be told.
+    """
+
+    name: str
+    alias: str = ""
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relations:
+    """All tables in a statement, and its common table expressions with their columns as far as they can be told."""
+
+    tables: tuple[Relation, ...]
+    expressions: Mapping[str, tuple[str, ...]]
+
+
+def find_relations(tokens: Sequence[Token], columns_of: Callable[[str], Sequence[str]]) -> Relations:
+    """Return the tables of a statement.
+
+    Args:
+        tokens: The statement.
+        columns_of: Gives the columns of a table of the server, for what `*` stands for.
+    """
+    return _Finder(tokens, columns_of).find()
+
+
+class _Finder:
+    """Looks at one statement; what it is given are indices of its tokens, `stop` the first that does not count."""
+
+    def __init__(self, tokens: Sequence[Token], columns_of: Callable[[str], Sequence[str]]) -> None:
+        self._tokens = tokens
+        self._columns_of = columns_of
+        self._closing = _closing_brackets(tokens)
+        self._expressions: dict[str, tuple[str, ...]] = {}
+
+    def find(self) -> Relations:
+        for index, token in enumerate(self._tokens[:-1]):
+            if token.text == "," or token.is_word(_BEFORE_EXPRESSION):
+                self._note_expression(index + 1)
+        tables: list[Relation] = []
+        for index, token in enumerate(self._tokens):
+            if token.is_word(_BEFORE_RELATION):
+                tables += self._list_at(index + 1, len(self._tokens), depth=0)
+        return Relations(tables=tuple(tables), expressions=self._expressions)
+
+    def _note_expression(self, index: int) -> None:
+        """Note `NAME [(…)] AS (…)`."""
+        name = self._tokens[index].name
+        names: tuple[str, ...] = ()
+        index += 1
+        if name and self._text(index) == "(":
+            names = tuple(found.name for found in self._tokens[index + 1 : self._closing[index]] if found.name)
+            index = self._closing[index] + 1
+        if name and self._is_word(index, ("as",)) and self._text(index + 1) == "(":
+            stop = self._closing[index + 1]
+            self._expressions[name] = names or self._outputs(index + 2, stop, depth=1)
+
+    def _list_at(self, index: int, stop: int, *, depth: int) -> list[Relation]:
+        """Return the tables between commas that a FROM or JOIN is followed by."""
+        found: list[Relation] = []
+        while index < stop:
+            outputs: tuple[str, ...] = ()
+            name = ""
+            if self._text(index) == "(":
+                outputs = self._outputs(index + 1, self._closing[index], depth=depth + 1)
+                index = self._closing[index] + 1
+            elif self._tokens[index].name and not self._is_word(index, RESERVED):
+                name, index = self._name_at(index)
+            else:
+                break
+            index += self._is_word(index, ("as",))
+            alias = ""
+            if index < stop and not self._is_word(index, _NO_ALIAS):
+                alias = self._tokens[index].name
+                index += bool(alias)
+            found.append(Relation(name=name, alias=alias, outputs=outputs))
+            if self._text(index) != ",":
+                break
+            index += 1
+        return found
+
+    def _name_at(self, index: int) -> tuple[str, int]:
+        """Return the last part of a dotted name, and what comes after it and the arguments of a table function."""
+        while self._text(index + 1) == "." and index + 2 < len(self._tokens) and self._tokens[index + 2].name:
+            index += 2
+        after = index + 1
+        return self._tokens[index].name, self._closing[after] + 1 if self._text(after) == "(" else after
+
+    def _outputs(self, start: int, stop: int, *, depth: int) -> tuple[str, ...]:
+        """Return the columns that a SELECT gives, as far as they have names."""
+        if depth > _MAX_DEPTH or start >= stop or not self._is_word(start, ("select",)):
+            return ()
+        items, end = self._select_items(start + 1, stop)
+        names: list[str] = []
+        for item in items:
+            if item[-1].text == "*" and (len(item) == 1 or item[-2].text == "."):
+                for relation in self._list_at(end + 1, stop, depth=depth):
+                    names += relation.outputs or self._columns(relation.name)
+            elif item[-1].name:
+                names.append(item[-1].name)
+        return tuple(dict.fromkeys(names))
+
+    def _select_items(self, start: int, stop: int) -> tuple[list[list[Token]], int]:
+        """Return what a SELECT selects, and where its FROM stands, else `stop`."""
+        items: list[list[Token]] = [[]]
+        index = start
+        while index < stop and not self._is_word(index, ("from",)):
+            token = self._tokens[index]
+            if token.text == ",":
+                items.append([])
+            elif not token.is_word(("distinct",)):
+                items[-1].append(token)
+            # What stands in brackets has no part in it.
+            index = self._closing[index] if token.text == "(" else index + 1
+        return [item for item in items if item], index
+
+    def _columns(self, name: str) -> Sequence[str]:
+        return self._expressions[name] if name in self._expressions else self._columns_of(name)
+
+    def _text(self, index: int) -> str:
+        return self._tokens[index].text if index < len(self._tokens) else ""
+
+    def _is_word(self, index: int, words: Collection[str]) -> bool:
+        return index < len(self._tokens) and self._tokens[index].is_word(words)
+
+
+def _closing_brackets(tokens: Sequence[Token]) -> dict[int, int]:
+    """Return for each opening bracket where it closes, else the number of tokens."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    for index, token in enumerate(tokens):
+        if token.text == "(":
+            opened.append(index)
+            closing[index] = len(tokens)
+        elif token.text == ")" and opened:
+            closing[opened.pop()] = index
+    return closing
+
+
+_INSIDE: Final = frozenset({Kind.OPEN_STRING, Kind.OPEN_COMMENT, Kind.NUMBER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

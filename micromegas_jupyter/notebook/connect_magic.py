@@ -11,17 +11,14 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.error_lines import errors_as_lines
-from micromegas_jupyter.notebook.ipython_names import argument, line_magic, no_var_expand, with_arguments
-from micromegas_jupyter.notebook.text_table import TextTable
-from micromegas_jupyter.notebook.words import host_text, printable
+from micromegas_jupyter.notebook.formatting import TextTable, errors_as_lines, host_text, printable
+from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.named_connections import NamedConnections
+    from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.notebook.settings_choice import SettingsChoice
     from micromegas_jupyter.settings import ClientSettings
 
 _IN_USE = "●"

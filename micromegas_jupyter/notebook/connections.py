@@ -1,4 +1,7 @@
-"""The clients of one notebook, by the settings they were made from, each with what keeps its token fresh."""
+"""The clients of one notebook, by the settings they were made from, and the one that a cell names.
+
+A cell waits for a sign-in that goes on, and says so in a line that goes again.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,18 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
-from micromegas_jupyter.notebook.parts import PersonalProvider
-from micromegas_jupyter.notebook.words import host_text, place_text
+from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.formatting import (
+    host_text,
+    place_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.notebook.parts import Client, Parts, Renewal
+    from micromegas_jupyter.notebook.dependencies import Client, Parts, TokenRenewal
     from micromegas_jupyter.settings import ClientSettings
 
 _MAX_CONNECTIONS = 8
@@ -63,7 +69,7 @@ class Connection:
 
     provider: AuthProvider | None
     client: Client
-    renewal: Renewal | None = None
+    renewal: TokenRenewal | None = None
     notices: Notices = field(default_factory=Notices, compare=False)
 
     def token_ends_at(self) -> datetime | None:
@@ -206,7 +212,7 @@ class Connections:
         for old in closing:
             old.close()
 
-    def _renewal(self, settings: ClientSettings, provider: AuthProvider) -> Renewal | None:
+    def _renewal(self, settings: ClientSettings, provider: AuthProvider) -> TokenRenewal | None:
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context = contextvars.copy_context()
         return self._parts.renewal(provider, lambda error: context.run(self._on_renewal, settings, provider, error))

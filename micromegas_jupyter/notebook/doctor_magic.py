@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.error_lines import errors_as_lines
-from micromegas_jupyter.notebook.ipython_names import argument, line_magic, no_var_expand, with_arguments
+from micromegas_jupyter.notebook.formatting import errors_as_lines
+from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

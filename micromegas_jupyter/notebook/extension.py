@@ -5,19 +5,17 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.notebook.cell_connections import CellConnections
+from micromegas_jupyter.notebook.arguments import help_as_line_magic
 from micromegas_jupyter.notebook.connect_magic import ConnectMagic
+from micromegas_jupyter.notebook.connection_settings import NamedConnections
 from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
-from micromegas_jupyter.notebook.help_cell import help_as_line_magic
 from micromegas_jupyter.notebook.identity_display import IdentityDisplay
 from micromegas_jupyter.notebook.identity_magics import IdentityMagics
-from micromegas_jupyter.notebook.named_connections import NamedConnections
-from micromegas_jupyter.notebook.queries_magic import QueriesMagic
 from micromegas_jupyter.notebook.query_history import QueryHistory
 from micromegas_jupyter.notebook.serve_magic import ServeMagic
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.sql_completer import SqlCompleter
-from micromegas_jupyter.notebook.sql_magic import SQL_MAGIC_NAME, SqlMagic
+from micromegas_jupyter.notebook.sql_magic import SQL_MAGIC_NAME, QueriesMagic, SqlMagic
 from micromegas_jupyter.notebook.sql_runner import SqlRunner
 from micromegas_jupyter.notebook.tables_magic import TablesMagic
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.core.magic import Magics
 
-    from micromegas_jupyter.notebook.parts import Parts
+    from micromegas_jupyter.notebook.dependencies import Parts
 
 _SHORT_NAME = "sql"
 _HOLDER = "_micromegas_extension"

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import _thread
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.errors import LoginRequired, MicromegasError, UsageError
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    QueryCancelled,
+    UsageError,
+)
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.error_lines import errors_as_lines
-from micromegas_jupyter.notebook.ipython_names import argument, line_magic, no_var_expand, with_arguments
-from micromegas_jupyter.notebook.parts import FlowWish
-from micromegas_jupyter.notebook.settings_choice import VARIABLE_OF_OPTION
-from micromegas_jupyter.notebook.sign_in import SignIn
-from micromegas_jupyter.notebook.surroundings import has_kernel, is_attended
+from micromegas_jupyter.notebook.connection_settings import VARIABLE_OF_OPTION
+from micromegas_jupyter.notebook.dependencies import FlowWish
+from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, host_text, place_text, show_as_lines
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    clear_output,
+    has_kernel,
+    is_alone_in_cell,
+    is_attended,
+    line_magic,
+    no_var_expand,
+    with_arguments,
+)
 from micromegas_jupyter.settings import Flow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from IPython.core.interactiveshell import InteractiveShell
 
+    from micromegas_jupyter.notebook.dependencies import FlowToUse, Login
     from micromegas_jupyter.notebook.identity_display import IdentityDisplay
     from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.settings import ClientSettings
 
 _AUTOMATIC = "auto"
 _FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))
+PROMPT = "Paste the address here (it is not shown): "
+_MAX_TRIES = 5
+_NO_BROWSER = "No browser opened here."
 
 
 @magics_class
@@ -132,3 +156,175 @@ def _wish(named: str | None) -> FlowWish:
     if named == _AUTOMATIC:
         return FlowWish(is_automatic=True)
     return FlowWish(flow=None if named is None else Flow(named))
+
+
+class SignIn:
+    """Signs a person in.
+
+    Args:
+        shell: Where the magics run.
+        session: Begins, ends and keeps the sign-in.
+        display: Shows it.
+    """
+
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, display: IdentityDisplay) -> None:
+        self._shell = shell
+        self._session = session
+        self._display = display
+
+    def run(self, settings: ClientSettings, wish: FlowWish, *, reason: MicromegasError | None = None) -> None:
+        """Begin a sign-in; where nothing but a link or a code is to be shown, it goes on by itself.
+
+        Args:
+            settings: At which provider, and as which application.
+            wish: Which way was asked for.
+            reason: Why a person is needed; None when they want to sign in in another way than they are.
+
+        Raises:
+            LoginRequired: Nobody is here to sign in.
+            UsageError: The way that was asked for is not possible here.
+            ConfigurationError: No provider is configured, or the way that a setting names is not possible.
+            QueryCancelled: The person interrupted it.
+            LoginFailed: It ended without a token.
+            ProviderMisbehaved: The provider's answer breaks the protocol.
+            ProviderUnavailable: The provider does not answer.
+        """
+        if not is_attended(self._shell):
+            if reason is not None and reason.giver is not None:
+                raise reason  # it says what to do about what signs people in here by itself
+            raise _nobody_here(settings) from reason
+        chosen = self._session.parts.choose_flow(settings, self._shell, wish)
+        try:
+            login = self._begin(settings, chosen, wish)
+            if login.flow is Flow.PASTE:
+                self._take_pasted(login)
+            elif has_kernel(self._shell):
+                return
+            self._session.finish_login(login)
+        except (KeyboardInterrupt, EOFError) as interrupt:
+            self._session.cancel_login()
+            cancelled = QueryCancelled("The sign-in was cancelled.")
+            show_as_lines(cancelled, ["✗ The sign-in was cancelled."])
+            raise cancelled from interrupt
+        if is_alone_in_cell(self._shell):
+            # Front ends write each question into the cell, and nobody needs those and the wrong answers any more.
+            clear_output(wait=True)
+        elif has_kernel(self._shell):
+            return
+        self._display.show(self._session.signed_in(settings))
+
+    def _begin(self, settings: ClientSettings, chosen: FlowToUse, wish: FlowWish) -> Login:
+        from micromegas_jupyter.auth.flow_choice import may_go_on
+
+        flows = [chosen.flow, *chosen.fallbacks]
+        reason = chosen.reason
+        while True:
+            flow = flows.pop(0)
+            try:
+                login = self._session.begin_login(
+                    settings,
+                    flow,
+                    reason=reason,
+                    on_signed_in=lambda: self._remember(settings, wish),
+                    stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB,
+                )
+            except MicromegasError as error:
+                if not flows or not may_go_on(error):
+                    raise
+                reason = f"Not by {flow.value}: {error.what}"
+                continue
+            state = self._session.state
+            if state is not None:
+                self._display.show(state)
+            if has_kernel(self._shell) or flow is not Flow.BROWSER:
+                return login
+            if self._session.parts.browser.open(login.start_url or "") or not flows:
+                return login
+            reason = _NO_BROWSER
+
+    def _take_pasted(self, login: Login) -> None:
+        """Ask until an address fits; why none did in the end is the sign-in's own result."""
+        for _ in range(_MAX_TRIES):
+            try:
+                login.submit(ask_until(login, lambda: self._session.parts.ask(PROMPT)))
+            except WaitEnded:
+                return
+            except (UsageError, ProviderMisbehaved) as error:
+                if login.done:
+                    return
+                print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
+            else:
+                return
+        self._session.cancel_login()
+        raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
+
+    def _remember(self, settings: ClientSettings, wish: FlowWish) -> None:
+        if wish.flow is None and not wish.is_automatic:
+            return
+        # Whoever is signed in does not care that the next sign-in may ask for the flow again.
+        with suppress(MicromegasError):
+            self._session.parts.remember_flow(settings, wish.flow)
+
+
+def _nobody_here(settings: ClientSettings) -> LoginRequired:
+    from micromegas_jupyter.auth.flow_choice import login_remedy
+    from micromegas_jupyter.auth.surroundings import Surroundings
+
+    where = place_text(host_text(settings.issuer or ""), host_text(settings.uri))
+    return LoginRequired(
+        f"Not signed in{where}, and nobody is here to sign in.",
+        remedy=login_remedy(Surroundings.UNATTENDED, profile=settings.profile),
+    )
+
+
+class WaitEnded(Exception):
+    """The sign-in ended before the person had answered."""
+
+
+class _Question:
+    """One question; its lock decides which came first, the answer or the sign-in's end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_open = True
+        self.was_interrupted = False
+
+    def answered(self) -> None:
+        with self._lock:
+            self._is_open = False
+
+    def interrupt(self) -> None:
+        with self._lock:
+            if self._is_open:
+                self._is_open = False
+                self.was_interrupted = True
+                # A kernel's input request looks for it a hundred times a second; a prompt's event loop is woken.
+                _thread.interrupt_main()
+
+
+def ask_until(login: Login, ask: Callable[[], str]) -> str:
+    """Return what the person answers.
+
+    Args:
+        login: What waits for the answer.
+        ask: Asks; runs on this thread. Only the main thread can be interrupted.
+
+    Raises:
+        WaitEnded: The sign-in ended first.
+        KeyboardInterrupt: The person interrupted.
+    """
+    question = _Question()
+    if threading.current_thread() is threading.main_thread():
+        login.on_done(lambda *_: question.interrupt())
+    try:
+        text = ask()
+        question.answered()
+    except KeyboardInterrupt:
+        if question.was_interrupted:
+            raise WaitEnded from None
+        raise
+    finally:
+        question.answered()
+    if login.done:
+        raise WaitEnded
+    return text

@@ -1,25 +1,140 @@
-"""What is shown about a sign-in, and its sentences as text and HTML; how a browser draws it is the widget's job.
+"""What is shown about a sign-in: its states, how they follow from each other, and their sentences as text and HTML.
 
-No token is ever here. What a sign-in asks of the person is here only while it waits.
+No token is ever here. What a sign-in asks of the person is here only while it waits: an authorization address holds the
+sign-in's state.
 """
+
+from __future__ import annotations
 
 import enum
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer, offer_line
-from micromegas_jupyter.notebook.words import moment_text, place_text
+from micromegas_jupyter.errors import (
+    LoginRequired,
+    MicromegasError,
+    ProviderUnavailable,
+    ServerUnavailable,
+)
+from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.formatting import (
+    cut,
+    host_text,
+    moment_text,
+    place_text,
+    printable,
+    provider_text,
+)
+from micromegas_jupyter.redirect.routing import START_PATH
+from micromegas_jupyter.settings import Flow
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from micromegas_jupyter.client import ServerIdentity
+    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.notebook.dependencies import Login
+    from micromegas_jupyter.settings import ClientSettings
+
+
+CODE_WARNING = "Only type it if you started this."
+PASTE_HINT = "When the browser ends at an address that does not load, copy that address and paste it below."
+_MAX_CODE_CHARACTERS = 64
+_START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
+_WEB_SCHEMES = ("http://", "https://")
 MAX_SHOWN_GROUPS = 32
-
 QR_LABEL = "QR code of the page to open, with the code filled in"
-
 _WRAPPED = (
     "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a sign-in here "
     "would change nothing."
 )
+_MAX_NAME_CHARACTERS = 120
+_MAX_DETAIL_CHARACTERS = 300
+_ATTEMPT_ENDED = "Run %micromegas_login to try again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInOffer:
+    """What a running sign-in asks of the person.
+
+    Attributes:
+        flow: The way to sign in.
+        address: The page to open, as a path where it is the Jupyter server's own; empty when it is neither.
+        user_code: What to type there; empty unless the flow has a code.
+        scan_address: An address that already holds the code, for another device's camera; never opened here.
+    """
+
+    flow: Flow
+    address: str = field(repr=False)
+    user_code: str = field(default="", repr=False)
+    scan_address: str = field(default="", repr=False)
+
+
+def offer_of(login: Login) -> SignInOffer:
+    """Return what a sign-in asks of the person."""
+    if login.flow is Flow.DEVICE:
+        return SignInOffer(
+            flow=Flow.DEVICE,
+            address=_web_address(login.verification_uri),
+            user_code=cut(printable(login.user_code or ""), _MAX_CODE_CHARACTERS),
+            scan_address=_web_address(login.verification_uri_complete),
+        )
+    if login.flow is Flow.REDIRECT:
+        return SignInOffer(flow=Flow.REDIRECT, address=_server_address(login.start_url))
+    return SignInOffer(flow=login.flow, address=_web_address(login.start_url))
+
+
+def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
+    """Return in one line what to do.
+
+    Args:
+        offer: What is asked.
+        issuer: The identity provider's name.
+        until: Until when, as ` until 12:10 UTC`; empty when that is not known.
+    """
+    if offer.flow is Flow.DEVICE:
+        return (
+            f"Sign in at {issuer}: go to {offer.address} and type {offer.user_code}{until}. {CODE_WARNING} "
+            "This notebook continues by itself."
+        )
+    if offer.flow is Flow.PASTE:
+        return f"Sign in at {issuer}: open {offer.address}{until}. {PASTE_HINT}"
+    where = " of this Jupyter server" if offer.address.startswith("/") else ""
+    return f"Sign in at {issuer}: open {offer.address}{where}{until}. This notebook continues by itself."
+
+
+def waiting_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
+    """Return in one line what a cell waits for.
+
+    Where the page was loaded again while the kernel is busy, this line is all that is left of the sign-in.
+    """
+    address = waiting_address(offer)
+    if offer.flow is Flow.DEVICE:
+        return f"waiting for you to type {offer.user_code} at {address or issuer}{until}"
+    where = f": open {address}" if address else ""
+    return f"waiting for you to sign in at {issuer}{where}{until}"
+
+
+def waiting_address(offer: SignInOffer) -> str:
+    """Return the address that a waiting cell shows; empty where it would hold the sign-in's state."""
+    return "" if offer.flow is Flow.PASTE else offer.address
+
+
+def _server_address(address: str | None) -> str:
+    # A path below the page that shows it: the kernel need not know under which address a browser reaches its server.
+    if address is not None and _START_PATH.fullmatch(address):
+        return address
+    return _web_address(address)
+
+
+def _web_address(address: str | None) -> str:
+    # Only such an address becomes a link.
+    if address is None or not address.startswith(_WEB_SCHEMES):
+        return ""
+    return printable(address)
 
 
 class IdentityStatus(enum.StrEnum):
@@ -152,3 +267,233 @@ def _signed_in_line(state: IdentityState, now: datetime) -> str:
 
 def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
     return None if moment is None else max((moment - now).total_seconds(), 0.0)
+
+
+_HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})
+
+
+def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
+    """Return the state of a provider that was just found or made.
+
+    Raises:
+        LoginRequired: The sign-in is gone, or its tokens do not say whose it is.
+        TokenStoreError: The stored sign-in cannot be read.
+    """
+    server = host_text(settings.uri)
+    if provider is None:
+        return IdentityState(status=IdentityStatus.NOT_CONFIGURED, server=server)
+    issuer = "" if settings.issuer is None else host_text(settings.issuer)
+    if isinstance(provider, PersonalProvider):
+        identity = provider.identity()
+        through = getattr(provider, "through", "")
+        name = _shown_name(identity.name or identity.email or identity.subject)
+        email = None if identity.email is None else _shown_name(identity.email)
+        return IdentityState(
+            status=IdentityStatus.SIGNED_IN,
+            server=server,
+            issuer=host_text(identity.issuer),
+            name=name,
+            email=None if email == name else email,
+            subject=_shown_name(identity.subject),
+            groups=tuple(map(_shown_name, identity.groups)),
+            group_count=len(identity.groups),
+            is_personal=True,
+            through=through,
+            ends_at=identity.expires_at,
+            renews=identity.renews,
+            # What signs them in renews when it is asked for a token, so there is no moment of that.
+            renews_at=None if through else _renews_at(provider),
+        )
+    if settings.api_key_file is not None or settings.client_id is None:
+        return IdentityState(status=IdentityStatus.SIGNED_IN, server=server, name="the holder of an API key")
+    return IdentityState(
+        status=IdentityStatus.SIGNED_IN,
+        server=server,
+        issuer=issuer,
+        name=f"service account {_shown_name(settings.client_id or '')}",
+    )
+
+
+def unnamed_state(settings: ClientSettings) -> IdentityState:
+    """Return the state of somebody who is signed in with tokens that do not say who it is."""
+    return IdentityState(
+        status=IdentityStatus.SIGNED_IN,
+        server=host_text(settings.uri),
+        issuer=host_text(settings.issuer or ""),
+        is_personal=True,
+    )
+
+
+def wrapped_state(settings: ClientSettings) -> IdentityState:
+    """Return the state where a wrapper module makes the client."""
+    return IdentityState(status=IdentityStatus.WRAPPED, server=host_text(settings.uri))
+
+
+def waiting_state(settings: ClientSettings, login: Login, *, reason: str = "") -> IdentityState:
+    """Return the state while a person is expected to sign in; `reason` says why in this way, when that is news."""
+    return IdentityState(
+        status=IdentityStatus.WAITING,
+        server=host_text(settings.uri),
+        issuer=provider_text(settings.issuer),
+        ends_at=login.expires_at,
+        offer=offer_of(login),
+        detail=shown_detail(reason),
+    )
+
+
+def started_state(state: IdentityState, redirect_uri: str) -> IdentityState:
+    """Return the state once a browser was sent to the provider; `redirect_uri` is what it is to come back to."""
+    if state.status is not IdentityStatus.WAITING:
+        return state
+    return replace(
+        state,
+        detail=shown_detail(
+            f"The browser comes back to {redirect_uri}. If {state.issuer} says that it does not know that address, "
+            "have it registered there, or run %micromegas_login --flow device."
+        ),
+    )
+
+
+def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
+    """Return the state when nobody is signed in.
+
+    Args:
+        settings: Where.
+        detail: Why, when there is a reason to say so.
+        through: What would sign them in again by itself.
+    """
+    return IdentityState(
+        status=IdentityStatus.SIGNED_OUT,
+        server=host_text(settings.uri),
+        issuer=host_text(settings.issuer or ""),
+        detail=shown_detail(detail),
+        through=through,
+    )
+
+
+def failed_login_state(settings: ClientSettings, error: MicromegasError) -> IdentityState:
+    """Return the state after a sign-in that ended without a token."""
+    return signed_out_state(settings, detail=f"{error.what} {_ATTEMPT_ENDED}")
+
+
+def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: float) -> IdentityState:
+    """Return a signed-in state with what the server answered to "who am I"; None when it does not offer that."""
+    milliseconds = f"{seconds * 1000:.0f} ms"
+    if answer is None:
+        if state.status is IdentityStatus.WRAPPED:
+            return state  # another client cannot ask, and nothing was sent
+        return replace(state, server_line=f"connected, does not say as whom, {milliseconds}")
+    who = _shown_name(answer.email or answer.name or answer.subject)
+    return replace(
+        state,
+        is_admin=answer.is_admin,
+        groups=tuple(map(_shown_name, answer.groups)) or state.groups,
+        group_count=answer.group_count or state.group_count,
+        server_line=f"connected as {who}, {milliseconds}",
+    )
+
+
+def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
+    """Return the state after a call that failed; errors that say nothing of the sign-in leave it."""
+    if state.status not in _HAS_TOKEN:
+        return state
+    match error:
+        case LoginRequired():
+            return replace(
+                state,
+                status=IdentityStatus.EXPIRED,
+                detail=shown_detail(error.what),
+                ends_at=None,
+                renews=False,
+                renews_at=None,
+                is_admin=False,
+                groups=(),
+                group_count=0,
+                server_line="",
+            )
+        case ProviderUnavailable():
+            return replace(
+                state, status=IdentityStatus.RENEWAL_FAILED, detail=shown_detail(f"Could not renew: {error.what}")
+            )
+        case ServerUnavailable():
+            return replace(state, status=IdentityStatus.OFFLINE, detail=shown_detail(error.what), server_line="")
+        case _:
+            return state
+
+
+def has_token(state: IdentityState | None) -> bool:
+    """Whether there was a token that worked when the state was last looked at."""
+    return state is not None and state.status in _HAS_TOKEN
+
+
+def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
+    """Return the state after a call that worked: `fresh` of the provider, with what the server had said before.
+
+    What it had said of somebody else says nothing: a person may have signed in elsewhere meanwhile.
+    """
+    if state.subject and state.subject != fresh.subject:
+        return fresh
+    return replace(
+        fresh,
+        is_admin=state.is_admin,
+        groups=state.groups or fresh.groups,
+        group_count=state.group_count or fresh.group_count,
+        server_line=state.server_line,
+    )
+
+
+def shown_detail(text: str) -> str:
+    """Return what happened as it is shown: foreign control characters written out, and cut when it is long."""
+    return cut(printable(text), _MAX_DETAIL_CHARACTERS)
+
+
+def _renews_at(provider: PersonalProvider) -> datetime | None:
+    renewal_due_at = getattr(provider, "renewal_due_at", None)
+    return cast("datetime | None", renewal_due_at()) if callable(renewal_due_at) else None
+
+
+def _shown_name(text: str) -> str:
+    return cut(printable(text), _MAX_NAME_CHARACTERS)
+
+
+class IdentityAction(enum.StrEnum):
+    """A button of the widget."""
+
+    SIGN_IN = "sign_in"
+    SHOW_CODE = "show_code"
+    CANCEL = "cancel"
+    REFRESH = "refresh"
+    SIGN_OUT = "sign_out"
+
+
+def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
+    """Return what the widget offers in this state, in the order of its buttons."""
+    match state.status:
+        case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
+            return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
+        case IdentityStatus.WAITING:
+            return _while_waiting(state)
+        case IdentityStatus.SIGNED_IN | IdentityStatus.RENEWAL_FAILED | IdentityStatus.OFFLINE:
+            if not state.is_personal or state.through:
+                return (IdentityAction.REFRESH,)
+            if state.renews or state.ends_at is None:
+                return (IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
+            return (IdentityAction.SIGN_IN, IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
+        case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
+            return (IdentityAction.REFRESH,)
+
+
+def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
+    """Return what may be asked for in this state: a page that has counted down to the end offers a new sign-in."""
+    anew = (IdentityAction.SIGN_IN,) if state.is_personal or state.status is IdentityStatus.WAITING else ()
+    return frozenset((*offered_actions(state), *anew))
+
+
+def _while_waiting(state: IdentityState) -> tuple[IdentityAction, ...]:
+    match None if state.offer is None else state.offer.flow:
+        case Flow.PASTE:
+            return ()  # the cell below asks for the address, and is what ends it
+        case Flow.DEVICE:
+            return (IdentityAction.CANCEL,)
+        case _:
+            return (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)

@@ -1,13 +1,15 @@
 """The identity widget's kernel half: a state becomes traits, and text and HTML for where widgets do not run.
 
-The browser half (`static/identity.js`) draws and counts down; what its buttons ask for is done by `identity_buttons`.
-Widget state is saved inside notebooks: no trait ever holds a token, and what a sign-in asks of the person goes when the
-sign-in ends. The text and the HTML beside it stay as they were when a page is loaded again, because a display's id is
-not saved: they hold no QR code.
+The browser half (`static/identity.js`) draws and counts down. Widget state is saved inside notebooks: no trait ever
+holds a token, and what a sign-in asks of the person goes when the sign-in ends. The text and the HTML beside it stay
+as they were when a page is loaded again, because a display's id is not saved: they hold no QR code.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -15,25 +17,28 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from micromegas_jupyter.notebook.identity_actions import IdentityAction, offered_actions
 from micromegas_jupyter.notebook.identity_state import (
     MAX_SHOWN_GROUPS,
     QR_LABEL,
+    IdentityAction,
     IdentityStatus,
     identity_lines,
     lines_as_html,
+    offered_actions,
 )
-from micromegas_jupyter.notebook.qr_code import build_qr_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.notebook.identity_buttons import Board
-    from micromegas_jupyter.notebook.identity_state import IdentityState
-    from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
+    from micromegas_jupyter.notebook.identity_state import IdentityState, SignInOffer
     from micromegas_jupyter.seams import Clock
 
 _STATIC = Path(__file__).parent / "static"
+QUIET_MODULES = 4
+"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
+# A longer address makes a code that a telephone cannot read off a screen at this size.
+_MAX_CHARACTERS = 512
+_MAX_KEPT = 8
 
 
 class IdentityWidget(anywidget.AnyWidget):
@@ -79,7 +84,7 @@ class IdentityWidget(anywidget.AnyWidget):
     as_of = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
-        self, *, clock: Clock, on_press: Callable[[IdentityAction, Board], None] = lambda _action, _board: None
+        self, *, clock: Clock, on_press: Callable[[IdentityAction, IdentityWidget], None] = lambda _action, _board: None
     ) -> None:
         self._clock = clock
         self._on_press = on_press
@@ -173,3 +178,42 @@ class IdentityWidget(anywidget.AnyWidget):
         lines = identity_lines(self._identity, now=self._clock.now())
         html = lines_as_html(lines, offer=self._identity.offer)
         return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QrCode:
+    """A QR code.
+
+    Attributes:
+        side_modules: Width and height in modules, with the white frame.
+        path: Its dark modules as the data of an SVG path, one unit a module.
+    """
+
+    side_modules: int
+    path: str
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def build_qr_code(address: str) -> QrCode | None:
+    """Return the code of an address, None for one that is empty or too long to be read off a screen."""
+    if not 0 < len(address) <= _MAX_CHARACTERS:
+        return None
+    import segno
+
+    symbol = segno.make_qr(address, error="m")
+    rows = [bytes(row) for row in symbol.matrix]
+    return QrCode(
+        side_modules=len(rows) + 2 * QUIET_MODULES,
+        path="".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES)),
+    )
+
+
+def _row_path(row: bytes, y: int) -> str:
+    drawn = ""
+    x = QUIET_MODULES
+    for is_dark, modules in groupby(row):
+        width = len(list(modules))
+        if is_dark:
+            drawn += f"M{x} {y}h{width}v1h-{width}z"
+        x += width
+    return drawn

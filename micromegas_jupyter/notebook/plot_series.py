@@ -1,12 +1,15 @@
 """Finds the lines of a plot in a result: a column of times, columns of numbers, and text columns that name the lines.
 
-What a result lacks is said in one sentence. Drawing is `plot_svg`'s job.
+What a result lacks is said in one sentence.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -14,20 +17,72 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.cell_texts import decoded, type_text
-from micromegas_jupyter.notebook.plot_zone import PlotZone, plot_zone
-from micromegas_jupyter.notebook.words import count_text, cut, printable
+from micromegas_jupyter.notebook.formatting import count_text, cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_OFFSET = re.compile(r"([+-])([01][0-9]|2[0-3]):([0-5][0-9])")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_ZONE_CHARACTERS = 40
+MAX_POINTS = 2_000
+_POINTS_OF_A_STRETCH = 4
 MAX_LINES = 12
-
 _MICROSECONDS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 # A time of the years 2 to 9998 has its place in every zone.
 _EARLIEST, _LATEST = -62_104_060_800_000_000, 253_370_764_800_000_000
 _LARGEST_VALUE = 1e290  # sums of larger ones are no numbers any more
 _MAX_NAME_CHARACTERS = 80
 _MAX_LISTED_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotZone:
+    """A time zone and what a person is told of it."""
+
+    zone: tzinfo
+    label: str
+
+    def moment(self, microseconds: int) -> datetime:
+        """Return so many microseconds since the beginning of 1970, UTC, as a time in this zone."""
+        return (_EPOCH + timedelta(microseconds=microseconds)).astimezone(self.zone)
+
+
+def plot_zone(name: str | None) -> PlotZone:
+    """Return the zone of that name; times without one, and of one that nobody knows, are labelled as in UTC."""
+    if name is None:
+        return PlotZone(zone=UTC, label="no time zone")
+    if offset := _OFFSET.fullmatch(name):
+        sign, hours, minutes = offset.groups()
+        ahead = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
+        return PlotZone(zone=timezone(ahead), label=f"UTC{name}" if ahead else "UTC")
+    shown = cut(printable(name), _MAX_ZONE_CHARACTERS)
+    try:
+        return PlotZone(zone=ZoneInfo(name), label=shown)
+    except (ValueError, LookupError, OSError):
+        return PlotZone(zone=UTC, label=f"UTC, for {shown} is not known here")
+
+
+def thinned(times: np.ndarray, values: np.ndarray, *, begin: int, end: int, max_points: int) -> np.ndarray:
+    """Return the indices, ascending, of at most `max_points` points.
+
+    Args:
+        times: Ascending whole numbers from `begin` to `end`.
+        values: Finite numbers, one for each time.
+        begin: Where the first stretch begins.
+        end: Where the last stretch ends.
+        max_points: At least four.
+    """
+    if len(times) <= max_points:
+        return np.arange(len(times))
+    stretches = max_points // _POINTS_OF_A_STRETCH
+    share = (times - begin).astype(np.float64) / (float(end - begin) or 1.0)
+    stretch = np.minimum((share * stretches).astype(np.int64), stretches - 1)
+    by_value = np.lexsort((values, stretch))
+    # Both orders have the stretches one after the other, at the same places.
+    firsts = np.flatnonzero(np.diff(stretch, prepend=-1))
+    lasts = np.append(firsts[1:], len(stretch)) - 1
+    return np.unique(np.concatenate((firsts, lasts, by_value[firsts], by_value[lasts])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

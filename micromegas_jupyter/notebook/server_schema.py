@@ -1,25 +1,25 @@
-"""What a server offers to write statements with: its tables, their columns, its functions; asked for in two calls.
-
-Keeping the answers is `schema_cache`'s job.
-"""
+"""What a server offers to write statements with: asked for in two calls, and kept so that completion never waits."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
-from micromegas_jupyter.notebook.words import printable
+from micromegas_jupyter.notebook.formatting import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from micromegas_jupyter.notebook.parts import Client
+    from micromegas_jupyter.notebook.connections import Connection, Connections
+    from micromegas_jupyter.notebook.dependencies import Client
+    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.settings import ClientSettings
 
 FETCH_SECONDS: Final = 10.0
 """How long each of the calls may take."""
-
 _MAX_COLUMNS: Final = 50_000
 _MAX_FUNCTIONS: Final = 5_000
 _COLUMNS_SQL: Final = (
@@ -27,6 +27,13 @@ _COLUMNS_SQL: Final = (
     "WHERE table_schema <> 'information_schema' ORDER BY table_name, ordinal_position"
 )
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
+FRESH_SECONDS: Final = 300.0
+"""How long an answer is used without asking again in the background."""
+KEPT_SECONDS: Final = 3600.0
+"""How long an answer is used at all."""
+RETRY_SECONDS: Final = 15.0
+"""How long a server is left alone that could not be asked."""
+_MAX_SERVERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +150,131 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
     from micromegas_jupyter.telemetry.descriptions import REMARKS_KEY
 
     return printable((metadata or {}).get(REMARKS_KEY, b"").decode("utf-8", errors="replace"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What a server answered last over a connection, and when it was asked last; never when `schema` is None."""
+
+    connection: Connection | None
+    schema: ServerSchema | None
+    answered_at: float
+    asked_at: float
+
+
+class SchemaCache:
+    """What each server offers, by the settings of its connection. Safe to use from several threads.
+
+    An answer goes with its connection: after another sign-in the tables may be others. Errors are silent; a query
+    says them better.
+
+    Args:
+        connections: The notebook's connections; opened here when there is none yet.
+        clock: Measures how old an answer is.
+        may_open: Whether a connection may be opened on a thread of its own.
+        fetch: Asks a server.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        clock: Clock,
+        may_open: Callable[[], bool] = lambda: True,
+        fetch: Callable[[Client], ServerSchema] = fetch_schema,
+    ) -> None:
+        self._connections = connections
+        self._clock = clock
+        self._may_open = may_open
+        self._fetch_schema = fetch
+        self._lock = threading.Lock()
+        self._entries: dict[ClientSettings, _Entry] = {}
+        self._asking: dict[ClientSettings, threading.Event] = {}
+        self._is_closed = False
+
+    def known(self, settings: ClientSettings) -> ServerSchema | None:
+        """Return what is known about a server by now; asks nobody and waits for nothing."""
+        with self._lock:
+            entry = self._current_entry(settings)
+        if entry is None or self._clock.monotonic() - entry.answered_at > KEPT_SECONDS:
+            return None
+        return entry.schema
+
+    def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
+        """Return what is known about a server, and have it asked in the background when that is nothing, or old.
+
+        Args:
+            settings: Which server, and as whom.
+            wait_seconds: How long to wait for the first answer; only the call that has the server asked waits.
+        """
+        with self._lock:
+            entry = self._current_entry(settings)
+            answered = self._begin(settings) if self._is_due(entry) and self._can_ask(settings) else None
+        if answered is not None and (entry is None or entry.schema is None) and wait_seconds > 0:
+            answered.wait(wait_seconds)
+        return self.known(settings)
+
+    def note(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
+        """Take what a server has just answered over a connection."""
+        with self._lock:
+            self._keep(settings, connection, schema)
+
+    def wait(self, settings: ClientSettings, timeout_seconds: float) -> None:
+        """Wait until a server that is being asked has answered; returns at once when none is."""
+        with self._lock:
+            answered = self._asking.get(settings)
+        if answered is not None:
+            answered.wait(timeout_seconds)
+
+    def close(self) -> None:
+        """Forget everything and ask nobody any more."""
+        with self._lock:
+            self._is_closed = True
+            self._entries.clear()
+
+    def _current_entry(self, settings: ClientSettings) -> _Entry | None:
+        entry = self._entries.get(settings)
+        if entry is None or entry.connection is not self._connections.current(settings):
+            return None
+        return entry
+
+    def _is_due(self, entry: _Entry | None) -> bool:
+        if entry is None:
+            return True
+        age_seconds = self._clock.monotonic() - entry.asked_at
+        return age_seconds > (RETRY_SECONDS if entry.schema is None else FRESH_SECONDS)
+
+    def _can_ask(self, settings: ClientSettings) -> bool:
+        if self._is_closed or settings in self._asking or len(self._asking) >= _MAX_SERVERS:
+            return False
+        return self._connections.current(settings) is not None or self._may_open()
+
+    def _begin(self, settings: ClientSettings) -> threading.Event:
+        answered = self._asking[settings] = threading.Event()
+        threading.Thread(target=self._ask, args=(settings,), name="micromegas-schema", daemon=True).start()
+        return answered
+
+    def _ask(self, settings: ClientSettings) -> None:
+        connection, schema = None, None
+        try:
+            connection = self._connections.get(settings)
+            schema = self._fetch_schema(connection.client)
+        except Exception:  # noqa: BLE001 - whatever it is, typing is not the moment for a traceback
+            connection = self._connections.current(settings)
+        finally:
+            with self._lock:
+                self._keep(settings, connection, schema)
+                self._asking.pop(settings).set()
+
+    def _keep(self, settings: ClientSettings, connection: Connection | None, schema: ServerSchema | None) -> None:
+        now = answered_at = self._clock.monotonic()
+        before = self._entries.pop(settings, None)
+        if schema is None and before is not None and before.connection is connection:
+            # What was known is better than nothing until it is too old.
+            schema, answered_at = before.schema, before.answered_at
+        if not self._is_closed:
+            self._entries[settings] = _Entry(
+                connection=connection, schema=schema, answered_at=answered_at, asked_at=now
+            )
+        while len(self._entries) > _MAX_SERVERS:
+            del self._entries[next(iter(self._entries))]

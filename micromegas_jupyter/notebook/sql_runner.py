@@ -1,13 +1,10 @@
-"""Runs what `%%sql` was asked for: takes the connection, runs the query, hands its rows over.
-
-How the magic is written down is `sql_magic`'s job, waiting for a sign-in `cell_connections`'; a query on its way is
-`running`'s and `row_reader`'s.
-"""
+"""Runs what `%%sql` was asked for: takes the connection, runs the query, hands its rows over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from micromegas_jupyter.errors import (
     MicromegasError,
@@ -16,37 +13,180 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.notebook.error_lines import error_lines
-from micromegas_jupyter.notebook.ipython_names import display
-from micromegas_jupyter.notebook.loading import load_libraries
-from micromegas_jupyter.notebook.progress import Ending, Progress
-from micromegas_jupyter.notebook.row_formats import RowFormat, check_available, check_dtype, check_schema, convert
-from micromegas_jupyter.notebook.row_reader import RowReader, StartedQuery
-from micromegas_jupyter.notebook.rows_seen import RowsSeen
-from micromegas_jupyter.notebook.running import Query, open_query, run_query
-from micromegas_jupyter.notebook.statement_views import plan_text, schema_table
+from micromegas_jupyter.notebook.formatting import TextTable, cut, error_lines, printable, show_as_lines, text_html
+from micromegas_jupyter.notebook.progress import Ending, LineTicker, Progress
+from micromegas_jupyter.notebook.rows import (
+    RowFormat,
+    RowReader,
+    RowsSeen,
+    StartedQuery,
+    check_available,
+    check_dtype,
+    check_schema,
+    convert,
+)
+from micromegas_jupyter.notebook.shell import display, load_libraries
 from micromegas_jupyter.seams import process_variables
 from micromegas_jupyter.settings.moments import parse_range
 from micromegas_jupyter.settings.result_rows import parse_result_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     import pandas as pd
     import pyarrow as pa
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.client import QueryReader
-    from micromegas_jupyter.notebook.cell_connections import CellConnections
     from micromegas_jupyter.notebook.connections import Connection
-    from micromegas_jupyter.notebook.live_line import LiveLine
-    from micromegas_jupyter.notebook.query_history import QueryHistory
-    from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.notebook.sql_request import SqlRequest
+    from micromegas_jupyter.notebook.progress import LiveLine
+    from micromegas_jupyter.notebook.query_history import QueryHistory, SqlRequest
+    from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
     from micromegas_jupyter.settings import ClientSettings
 
+T = TypeVar("T")
+_MAX_COLUMNS = 500
+_MAX_NAME_CHARACTERS = 100
 _EXPLAIN = "EXPLAIN\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A statement with its values and bounds.
+
+    Attributes:
+        sql: The statement.
+        params: Values of its `:name` parameters.
+        begin: Start of the time range (aware), None for no range.
+        end: End of the time range (aware).
+        limit: At most so many rows; None for all.
+    """
+
+    sql: str
+    params: Mapping[str, object] = field(default_factory=dict, repr=False)
+    begin: datetime | None = None
+    end: datetime | None = None
+    limit: int | None = None
+
+
+def run_query(
+    connection: Connection,
+    query: Query,
+    *,
+    progress: Progress,
+    line: LiveLine,
+    collect: Callable[[pa.Schema, Iterator[pa.RecordBatch]], T],
+) -> T:
+    """Run the query and return what `collect` makes of its rows; `line` is left for the caller to finish.
+
+    Args:
+        connection: Where.
+        query: What.
+        progress: Is told how far it is.
+        line: Shows that.
+        collect: Given the schema and the batches as they come; raises when the caller cannot use such rows.
+
+    Raises:
+        QueryCancelled: The person interrupted it; it is shown as the one line that says so.
+        MicromegasError: It failed.
+    """
+    with _telling(progress, line), _open(connection, query, progress) as reader:
+        return collect(reader.schema, _noted(reader, progress))
+
+
+def open_query(connection: Connection, query: Query, *, progress: Progress, line: LiveLine) -> QueryReader:
+    """Start the query and return the reader of its rows, which is the caller's to close; the rest as for `run_query`.
+
+    Raises:
+        QueryCancelled: The person interrupted the start.
+        MicromegasError: It could not be started.
+    """
+    with _telling(progress, line):
+        return _open(connection, query, progress)
+
+
+def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
+    def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
+        progress.note_batch()
+        return batch
+
+    return map(noted, reader)  # unlike a generator it does not hold the batch that it gave last
+
+
+def _open(connection: Connection, query: Query, progress: Progress) -> QueryReader:
+    reader = connection.client.open_query(
+        query.sql, query.begin, query.end, dict(query.params) or None, limit=query.limit
+    )
+    progress.note_opened(reader, token_ends_at=connection.token_ends_at())
+    return reader
+
+
+@contextmanager
+def _telling(progress: Progress, line: LiveLine) -> Iterator[None]:
+    try:
+        with LineTicker(line, progress.running_line):
+            yield
+    except (KeyboardInterrupt, QueryCancelled) as interrupt:
+        cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
+        show_as_lines(cancelled, [progress.ended_line(Ending.CANCELLED)])
+        line.clear()
+        raise cancelled from interrupt
+    except MicromegasError:
+        if line.is_shown:
+            line.finish(progress.ended_line(Ending.FAILED))
+        raise
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StatementText:
+    """Text of several lines that is shown as it is, but for what could steer a terminal or a page."""
+
+    text: str = field()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return "\n".join(printable(line) for line in self.text.split("\n"))
+
+    def _repr_html_(self) -> str:
+        return text_html(repr(self))
+
+
+def schema_table(schema: pa.Schema) -> TextTable:
+    """Return the columns that a statement would give: names, types, and whether a value may be missing."""
+    from micromegas_jupyter.notebook.cell_texts import type_text
+
+    shown = list(schema)[:_MAX_COLUMNS]
+    hidden = len(schema) - len(shown)
+    return TextTable(
+        head=("column", "type", "null"),
+        rows=[
+            (
+                cut(printable(column.name), _MAX_NAME_CHARACTERS),
+                type_text(column.type),
+                "possible" if column.nullable else "never",
+            )
+            for column in shown
+        ],
+        note="Nothing was run." + (f" {hidden} more columns are not shown." if hidden > 0 else ""),
+    )
+
+
+def plan_text(answer: pa.Table) -> StatementText:
+    """Return the answer to `EXPLAIN` as text: each plan under its name."""
+    # DataFusion's two columns; another server's are told one below the other, too.
+    columns = [column.to_pylist() for column in answer.columns]
+    parts = ["\n".join(str(cell).rstrip() for cell in row if cell is not None) for row in zip(*columns, strict=True)]
+    return StatementText("\n\n".join(_titled(part) for part in parts))
+
+
+def _titled(part: str) -> str:
+    title, _, body = part.partition("\n")
+    lines = [f"  {line}" for line in body.split("\n")] if body else []
+    return "\n".join([title.replace("_", " "), *lines])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +391,7 @@ def _collector(
 
     def collect_frame(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> _Frame:
         from micromegas_jupyter.client.frames import build_frame, to_frame
-        from micromegas_jupyter.notebook.preview import MAX_PREVIEW_ROWS
+        from micromegas_jupyter.notebook.result import MAX_PREVIEW_ROWS
 
         if request.plot:
             table = collect_table(schema, batches)

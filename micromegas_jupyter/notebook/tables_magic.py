@@ -1,7 +1,4 @@
-"""`%micromegas_tables`: the tables of the server, to search and to look into.
-
-How they look is `table_listing`'s and the widget's, what a table holds `table_facts`'.
-"""
+"""`%micromegas_tables`: the tables of the server, to search and to look into."""
 
 from __future__ import annotations
 
@@ -12,28 +9,38 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.arguments import answers_help, check_exclusive, parse_words
-from micromegas_jupyter.notebook.error_lines import errors_as_lines
-from micromegas_jupyter.notebook.ipython_names import argument, display, line_magic, no_var_expand, with_arguments
+from micromegas_jupyter.notebook.formatting import (
+    errors_as_lines,
+    host_text,
+    printable,
+)
 from micromegas_jupyter.notebook.server_schema import fetch_schema
-from micromegas_jupyter.notebook.surroundings import has_kernel, is_attended
-from micromegas_jupyter.notebook.table_facts import FactsDesk, fetch_facts
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    display,
+    has_kernel,
+    is_attended,
+    line_magic,
+    no_var_expand,
+    with_arguments,
+)
 from micromegas_jupyter.notebook.table_listing import (
+    FactsDesk,
     TableListing,
     build_listing,
+    fetch_facts,
     listing_html,
     listing_text,
     search_listing,
 )
-from micromegas_jupyter.notebook.words import host_text, printable
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.cell_connections import CellConnections
     from micromegas_jupyter.notebook.connections import Connection
-    from micromegas_jupyter.notebook.parts import Client
+    from micromegas_jupyter.notebook.dependencies import Client
     from micromegas_jupyter.notebook.server_schema import ServerSchema
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
     from micromegas_jupyter.settings import ClientSettings
 
 MAX_COUNTED: Final = 20

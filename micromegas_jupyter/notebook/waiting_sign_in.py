@@ -1,36 +1,39 @@
 """The one sign-in of a notebook that goes on: begun, waited for, replaced, overtaken by one in another program, ended.
 
-How a person signs in is other rooms' job; the connections and what else is shown are the session's.
+Two notebooks that are run at once both offer a sign-in: the person follows one link, and both go on.
 """
 
 from __future__ import annotations
 
 import contextvars
+import threading
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.session_states import (
+from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.identity_state import (
     failed_login_state,
     signed_out_state,
     started_state,
     waiting_state,
 )
-from micromegas_jupyter.notebook.sign_in_elsewhere import given_now, stored_meanwhile, watch_for_sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.notebook.connections import Connections
+    from micromegas_jupyter.notebook.dependencies import Login, Parts
     from micromegas_jupyter.notebook.identity_state import IdentityState
-    from micromegas_jupyter.notebook.parts import Login, Parts
-    from micromegas_jupyter.notebook.shown_state import ShownState
     from micromegas_jupyter.settings import ClientSettings, Flow
+
 
 # After the person came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
 _COMPLETION_SECONDS = 90.0
+LOOK_SECONDS = 1.0
+"""The pause between two looks at what is stored: a file of this machine, no call to anybody."""
 
 
 class AfterSignIn(Protocol):
@@ -196,3 +199,109 @@ class WaitingSignIn:
             if is_current:
                 self._pending = None
         return is_current
+
+
+def watch_for_sign_in(login: Login, take: Callable[[], bool], *, pause_seconds: float = LOOK_SECONDS) -> None:
+    """Call `take` from time to time, on a thread of its own, until it returns true or the sign-in has ended.
+
+    Args:
+        login: The sign-in that waits here.
+        take: Looks, and takes what there is; whether there was something.
+        pause_seconds: The pause before each look.
+    """
+    over = threading.Event()
+    login.on_done(lambda *_: over.set())
+
+    def look() -> None:
+        while not over.wait(pause_seconds) and not take():
+            pass
+
+    # ipykernel finds the cell that a display belongs to in a context variable.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(look,), name="micromegas-elsewhere", daemon=True).start()
+
+
+def stored_meanwhile(parts: Parts, settings: ClientSettings) -> PersonalProvider | None:
+    """Return a person's stored sign-in whose token is still good; asks nobody, and None for all that is in the way."""
+    try:
+        provider = parts.stored_provider(settings)
+        if not isinstance(provider, PersonalProvider):
+            return None
+        ends_at = provider.identity().expires_at
+    except MicromegasError:
+        return None
+    # One that had ended before this sign-in was begun is no news.
+    return provider if ends_at > parts.clock.now() else None
+
+
+def given_now(parts: Parts, settings: ClientSettings) -> PersonalProvider | None:
+    """Return what signs the person in without a click, as JupyterHub does after a sign-in there; None when it does not.
+
+    It is asked, which a cell that would have to wait may do.
+    """
+    try:
+        provider = parts.stored_provider(settings)
+        if provider is None or not getattr(provider, "through", ""):
+            return None
+        provider.get_token()
+    except MicromegasError:
+        return None
+    return provider if isinstance(provider, PersonalProvider) else None
+
+
+class ShownState:
+    """The state of the settings that were last asked about.
+
+    `_lock` guards `_shown` and `_listeners` and is free while listeners are told. `_telling` is held while they
+    are, so that the last that each hears is the newest.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._telling = Lock()
+        self._shown: tuple[ClientSettings, IdentityState] | None = None
+        self._listeners: list[Callable[[IdentityState], None]] = []
+
+    @property
+    def state(self) -> IdentityState | None:
+        """What is shown; None before anything was asked."""
+        shown = self.shown
+        return None if shown is None else shown[1]
+
+    @property
+    def shown(self) -> tuple[ClientSettings, IdentityState] | None:
+        """What is shown, and about which settings; None before anything was asked."""
+        with self._lock:
+            return self._shown
+
+    def subscribe(self, listener: Callable[[IdentityState], None]) -> None:
+        """Have `listener` told of every change; it may be called on another thread."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
+        """Show `state` of these settings from now on, and return it."""
+        with self._lock:
+            self._shown = (settings, state)
+        self._tell()
+        return state
+
+    def change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
+        """Change what is shown, in one step, when it is about these settings; nothing is told when all stays."""
+        with self._lock:
+            if self._shown is None or self._shown[0] != settings:
+                return
+            changed = change(self._shown[1])
+            if changed == self._shown[1]:
+                return
+            self._shown = (settings, changed)
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._telling:
+            with self._lock:
+                listeners = list(self._listeners)
+                state = None if self._shown is None else self._shown[1]
+            if state is not None:
+                for listener in listeners:
+                    listener(state)

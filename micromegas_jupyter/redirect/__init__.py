@@ -3,8 +3,6 @@
 Receiving the redirect is left to the receivers: the loopback listener and the Jupyter server extension.
 """
 
-from micromegas_jupyter.redirect.ending import Ending
-from micromegas_jupyter.redirect.pages import Page, failure_page, notice_page, success_page
-from micromegas_jupyter.redirect.security_headers import SECURITY_HEADERS
+from micromegas_jupyter.redirect.pages import SECURITY_HEADERS, Ending, Page, failure_page, notice_page, success_page
 
 __all__ = ["SECURITY_HEADERS", "Ending", "Page", "failure_page", "notice_page", "success_page"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.redirect.ending import Ending
+from micromegas_jupyter.redirect.pages import Ending
 from micromegas_jupyter.redirect.routing import kernel_id_in
 
 REQUEST_TYPE = "micromegas_oauth_request"

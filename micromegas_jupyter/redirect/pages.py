@@ -1,14 +1,47 @@
 """The pages that a person sees at the end of a sign-in: self-contained, readable by any device, all text escaped.
 
-Serving them is left to the receivers; they go out with `security_headers.SECURITY_HEADERS`.
+Serving them with `SECURITY_HEADERS` is left to the receivers.
 """
 
+import base64
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
+from typing import Self
 
-from micromegas_jupyter.redirect.style import STYLE
-
+# Contrast of text on its background is at least 4.5:1 in both schemes (WCAG 2.2, 1.4.3).
+STYLE = (
+    ":root{color-scheme:light dark;--page:#f5f6f8;--card:#fff;--text:#1c2128;--quiet:#57606a;--good:#1a7f37;"
+    "--bad:#b42318;--line:#d8dee4}"
+    "@media(prefers-color-scheme:dark){:root{--page:#0d1117;--card:#161b22;--text:#e6edf3;--quiet:#9da7b3;"
+    "--good:#3fb950;--bad:#ff8177;--line:#30363d}}"
+    "*{box-sizing:border-box}"
+    "body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1rem;background:var(--page);"
+    "color:var(--text);font:1rem/1.5 system-ui,sans-serif}"
+    "main{max-width:34rem;width:100%;padding:2rem;background:var(--card);border:1px solid var(--line);"
+    "border-radius:.75rem;text-align:center}"
+    "h1{font-size:1.35rem;margin:.75rem 0}p{margin:.5rem 0;overflow-wrap:anywhere}.hint{color:var(--quiet)}"
+    ".mark{display:inline-grid;place-items:center;width:3rem;height:3rem;border-radius:50%;border:2px solid;"
+    "font-size:1.5rem;font-weight:700}.success .mark{color:var(--good)}.failure .mark{color:var(--bad)}"
+)
+STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_TYPE = "text/html; charset=utf-8"
+# Source: RFC 9700 sections 4.2.4 and 4.16 (the address holds code and state: no referrer, no caches, no framing).
+SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src '{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +108,36 @@ def _page(  # noqa: PLR0913 - the parts of a page
         f"<h1>{escape(title)}</h1>{paragraphs}{closing}</main></body></html>"
     )
     return Page(status=status, html=html)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The end of a sign-in.
+
+    Attributes:
+        is_signed_in: Whether there is a token.
+        who: Whose, as people call them; empty when the tokens do not say, and without a token.
+        what: What went wrong, as a sentence; empty with a token.
+        remedy: What to do about it.
+    """
+
+    is_signed_in: bool
+    who: str = ""
+    what: str = ""
+    remedy: str = ""
+
+    @classmethod
+    def signed_in(cls, who: str | None) -> Self:
+        """Return the end of a sign-in that went well."""
+        return cls(is_signed_in=True, who=who or "")
+
+    @classmethod
+    def failed(cls, *, what: str, remedy: str) -> Self:
+        """Return the end of a sign-in that did not."""
+        return cls(is_signed_in=False, what=what, remedy=remedy)
+
+    def page(self) -> Page:
+        """Return the page that says so."""
+        if self.is_signed_in:
+            return success_page(who=self.who or None)
+        return failure_page(what=self.what, remedy=self.remedy)

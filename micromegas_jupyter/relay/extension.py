@@ -9,10 +9,9 @@ import os
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE
-from micromegas_jupyter.relay.addresses import relay_rules
+from micromegas_jupyter.relay.handlers import relay_rules
 from micromegas_jupyter.relay.kernel_calls import KernelCalls
-from micromegas_jupyter.relay.public_address import configured_base
-from micromegas_jupyter.relay.settings import MicromegasRelay
+from micromegas_jupyter.relay.settings import MicromegasRelay, configured_base
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -1,20 +1,70 @@
-"""What an administrator can set about sign-ins by redirect, in Jupyter's own configuration.
+"""What an administrator can set about sign-ins by redirect, and the addresses that follow from it.
 
-What follows from it is `public_address`'s and the extension's.
+Showing the pages of a provider that only this machine reaches is a proxy's job, such as jupyter-server-proxy's.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from traitlets import Bool, Dict, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from micromegas_jupyter.redirect.redirect_address import public_base
-from micromegas_jupyter.relay.provider_paths import is_loopback_origin, is_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from traitlets import Bunch
+
+_LOOPBACK_ORIGIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
+HUB_VARIABLE = "JUPYTERHUB_PUBLIC_URL"
+
+
+def is_loopback_origin(text: str) -> bool:
+    """Whether a text is `http://`, a loopback address and a port, and nothing behind it."""
+    return _LOOPBACK_ORIGIN.fullmatch(text) is not None
+
+
+def is_path(text: str) -> bool:
+    """Whether a text can be a path below the base URL: no slash at its ends, nothing that leads elsewhere."""
+    return _PATH.fullmatch(text) is not None
+
+
+def address_for_browsers(url: str, *, paths: Mapping[str, str], base_url: str) -> str:
+    """Return where to send a browser instead of to a provider's own address; the same where browsers reach that.
+
+    What it returns for a provider of `paths` has neither scheme nor host, so it holds at whichever host the browser
+    is (RFC 9110 section 10.2.2 allows such a `Location`).
+
+    Args:
+        url: The provider's page.
+        paths: The path below the base URL for each provider's scheme, host and port.
+        base_url: The path of the server's base URL; ends with a slash.
+    """
+    parts = urlsplit(url)
+    path = paths.get(f"{parts.scheme}://{parts.netloc}")
+    return url if path is None else f"{base_url}{path}{parts.path}?{parts.query}"
+
+
+def configured_base(public_url: str, environ: Mapping[str, str]) -> str:
+    """Return what was configured, by this extension's setting or by a Hub; empty when nothing usable was."""
+    return public_url or public_base(environ.get(HUB_VARIABLE, "")) or ""
+
+
+def base_of_request(*, protocol: str, host: str, base_url: str) -> str | None:
+    """Return the address that a request was sent to, as far as the server believes it; None when it is malformed.
+
+    Args:
+        protocol: `http` or `https`, a proxy's word taken only where the server is configured to (`trust_xheaders`).
+        host: The Host header, which has passed Jupyter's check.
+        base_url: The server's base URL.
+    """
+    base = public_base(f"{protocol}://{host}{base_url}")
+    return base if base is not None and urlsplit(base).netloc == host else None
 
 
 class MicromegasRelay(Configurable):

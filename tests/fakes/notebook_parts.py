@@ -20,7 +20,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.parts import FlowToUse, FlowWish, Parts
+from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish, Parts
 from micromegas_jupyter.settings import ClientSettings, Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider

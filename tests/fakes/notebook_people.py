@@ -72,7 +72,7 @@ class FakeServiceProvider:
 
 
 class FakeRenewal:
-    """Implements `parts.Renewal`; the test calls `on_change` as the real one would on its thread."""
+    """Stands in for `TokenRenewal`; the test calls `on_change` as the real one would on its thread."""
 
     def __init__(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> None:
         self.provider = provider

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import InvalidStatement
-from micromegas_jupyter.notebook.error_lines import error_lines, lines_html
-from micromegas_jupyter.notebook.identity_state import lines_as_html
-from micromegas_jupyter.notebook.preview import preview_html, preview_text
-from micromegas_jupyter.notebook.sign_in_offer import offer_of
+from micromegas_jupyter.notebook.formatting import error_lines, lines_html
+from micromegas_jupyter.notebook.identity_state import lines_as_html, offer_of
+from micromegas_jupyter.notebook.result import preview_html, preview_text
 from micromegas_jupyter.settings import Flow
 from tests.property.arrow_tables import texts
 

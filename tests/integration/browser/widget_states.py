@@ -7,10 +7,8 @@ from datetime import timedelta
 
 from IPython.display import display
 
-from micromegas_jupyter.notebook.identity_actions import IdentityAction
-from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
+from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 from micromegas_jupyter.notebook.identity_widget import IdentityWidget
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings import Flow
 

@@ -4,7 +4,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from micromegas_jupyter.hub.authorization_check import check_authorization_url
+from micromegas_jupyter.hub.kernel_handlers import check_authorization_url
 from micromegas_jupyter.hub.refusals import Refused
 
 ENDPOINT = "https://id.example.com/auth"

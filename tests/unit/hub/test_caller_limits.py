@@ -10,8 +10,8 @@ import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.hub.audit import AUDIT_LOGGER, HubAudit
 from micromegas_jupyter.hub.caller_limits import (
+    AUDIT_LOGGER,
     AUDIT_PAUSE_SECONDS,
     BURST_ALL_UNKNOWN,
     BURST_CALLS,
@@ -19,6 +19,7 @@ from micromegas_jupyter.hub.caller_limits import (
     MAX_TRACKED,
     UNKNOWN_SECONDS,
     CallerLimits,
+    HubAudit,
     client_address,
 )
 from micromegas_jupyter.hub.hub_api import TokenOwner

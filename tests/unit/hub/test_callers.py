@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.callers import check_caller
 from micromegas_jupyter.hub.hub_api import TokenOwner
-from micromegas_jupyter.hub.own_rights import SERVICE_SCOPES, check_own_rights
 from micromegas_jupyter.hub.refusals import Refused
+from micromegas_jupyter.hub.rights import SERVICE_SCOPES, check_caller, check_own_rights
 
 
 def owner(*scopes: str, kind: str = "user", name: str = "alice") -> TokenOwner:

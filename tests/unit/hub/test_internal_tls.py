@@ -13,10 +13,9 @@ from tornado.netutil import bind_sockets
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.internal_tls import InternalTls, read_internal_tls
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.service import build_parts
-from micromegas_jupyter.hub.settings import read_service_settings
+from micromegas_jupyter.hub.settings import InternalTls, read_internal_tls, read_service_settings
 from tests.fakes.certificates import Authority, Pair
 from tests.unit.hub.test_settings import ENVIRON
 

@@ -9,8 +9,8 @@ import pytest
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.http import HttpAnswer
-from micromegas_jupyter.hub.kept_sign_in import HeldBearer
 from micromegas_jupyter.hub.provider import FAILURE_PAUSE_SECONDS, HubProvider
+from micromegas_jupyter.hub.refreshing import HeldBearer
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.unit.hub.test_settings import ENVIRON

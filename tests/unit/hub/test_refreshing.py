@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, STALE_MARK
-from micromegas_jupyter.hub.refreshing import FAILURE_PAUSE_SECONDS, MAX_PAUSES, SignInRefresher
+from micromegas_jupyter.hub.refreshing import (
+    FAILURE_PAUSE_SECONDS,
+    MAX_PAUSES,
+    REFUSED_MARK,
+    STALE_MARK,
+    SignInRefresher,
+)
 from micromegas_jupyter.settings import Bearer
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, NOW, mint

@@ -13,13 +13,11 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from micromegas_jupyter.hub.application import build_application
-from micromegas_jupyter.hub.audit import AUDIT_LOGGER
-from micromegas_jupyter.hub.caller_limits import BURST_CALLS, BURST_UNKNOWN
+from micromegas_jupyter.hub.caller_limits import AUDIT_LOGGER, BURST_CALLS, BURST_UNKNOWN
 from micromegas_jupyter.hub.hub_api import HubApi, TokenOwner
-from micromegas_jupyter.hub.kept_sign_in import REFUSED_MARK, STALE_MARK
+from micromegas_jupyter.hub.refreshing import REFUSED_MARK, STALE_MARK
 from micromegas_jupyter.hub.refusals import hub_unavailable
-from micromegas_jupyter.hub.service import build_parts
+from micromegas_jupyter.hub.service import build_application, build_parts
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.wishes import address_wish, bearer_wish, margin_wish, switch_wish, text_wish
+from micromegas_jupyter.hub.configuring import address_wish, bearer_wish, margin_wish, switch_wish, text_wish
 from micromegas_jupyter.settings import Bearer
 
 if TYPE_CHECKING:

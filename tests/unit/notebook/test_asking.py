@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.errors import LoginTimedOut
-from micromegas_jupyter.notebook.asking import WaitEnded, ask_until
+from micromegas_jupyter.notebook.identity_magics import WaitEnded, ask_until
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import FakeLogin
 

@@ -1,7 +1,7 @@
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, LoginRequired, MicromegasError, QueryCancelled, Unavailable
-from micromegas_jupyter.notebook.error_lines import error_lines, errors_as_lines, lines_html
+from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, lines_html
 
 SQL = "SELECT time, tagret, msg FROM log_entries"
 

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.identity_actions import IdentityAction, offered_actions
-from micromegas_jupyter.notebook.identity_buttons import IdentityButtons
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
-from micromegas_jupyter.notebook.parts import FlowToUse
-from micromegas_jupyter.notebook.real_parts import real_parts
-from micromegas_jupyter.notebook.session_states import waiting_state
+from micromegas_jupyter.notebook.dependencies import FlowToUse, real_parts
+from micromegas_jupyter.notebook.identity_display import IdentityButtons
+from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus, offered_actions, waiting_state
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
@@ -116,7 +113,7 @@ def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.stored.failure = error = refused()
-    monkeypatch.setattr("micromegas_jupyter.notebook.sign_in.is_attended", lambda _shell: False)
+    monkeypatch.setattr("micromegas_jupyter.notebook.identity_magics.is_attended", lambda _shell: False)
 
     done = shell.run_cell("%micromegas_login")
 

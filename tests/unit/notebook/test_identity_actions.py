@@ -4,9 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.notebook.identity_actions import IdentityAction, accepted_actions, offered_actions
-from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
+from micromegas_jupyter.notebook.identity_state import (
+    IdentityAction,
+    IdentityState,
+    IdentityStatus,
+    SignInOffer,
+    accepted_actions,
+    offered_actions,
+)
 from micromegas_jupyter.settings import Flow
 
 ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)

@@ -5,10 +5,9 @@ from threading import Event, current_thread
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, ServerUnavailable
-from micromegas_jupyter.notebook.identity_actions import IdentityAction
-from micromegas_jupyter.notebook.identity_buttons import TOO_LATE, IdentityButtons
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
-from micromegas_jupyter.notebook.parts import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.identity_display import TOO_LATE, IdentityButtons
+from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus
 from micromegas_jupyter.notebook.session import NotebookSession
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld

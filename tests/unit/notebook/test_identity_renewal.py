@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
-from micromegas_jupyter.notebook.identity_renewal import renew_now
+from micromegas_jupyter.notebook.identity_display import renew_now
 from micromegas_jupyter.notebook.identity_state import IdentityStatus
 from micromegas_jupyter.notebook.session import NotebookSession
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld

@@ -3,8 +3,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus, identity_lines, lines_as_html
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
+from micromegas_jupyter.notebook.identity_state import (
+    IdentityState,
+    IdentityStatus,
+    SignInOffer,
+    identity_lines,
+    lines_as_html,
+)
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SCAN_URI, USER_CODE, VERIFICATION_URI
 

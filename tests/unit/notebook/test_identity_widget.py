@@ -4,10 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.notebook.identity_actions import IdentityAction
-from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
+from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 from micromegas_jupyter.notebook.identity_widget import IdentityWidget
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
 from micromegas_jupyter.settings import Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI

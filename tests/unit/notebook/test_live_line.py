@@ -4,8 +4,8 @@ from threading import Event
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook import live_line
-from micromegas_jupyter.notebook.live_line import DisplayLine, LineTicker, TerminalLine
+from micromegas_jupyter.notebook import progress
+from micromegas_jupyter.notebook.progress import DisplayLine, LineTicker, TerminalLine
 
 
 class Terminal(io.StringIO):
@@ -130,4 +130,4 @@ def test_a_block_that_is_over_at_once_shows_nothing() -> None:
 
 
 def test_a_line_is_rewritten_at_most_four_times_a_second() -> None:
-    assert live_line.REWRITE_SECONDS >= 0.25
+    assert progress.REWRITE_SECONDS >= 0.25

@@ -1,17 +1,17 @@
-"""Tests of `notebook.loading`."""
+"""Tests of `load_libraries`."""
 
 import subprocess
 import sys
 import threading
 
-from micromegas_jupyter.notebook import loading
-from micromegas_jupyter.notebook.loading import load_libraries
+from micromegas_jupyter.notebook import shell
+from micromegas_jupyter.notebook.shell import load_libraries
 
 INTERRUPTED = """
 import signal, sys, threading, time
 from pathlib import Path
 from micromegas_jupyter.client import threads
-from micromegas_jupyter.notebook.loading import load_libraries
+from micromegas_jupyter.notebook.shell import load_libraries
 
 started = threading.Event()
 
@@ -35,14 +35,14 @@ print(whole.part_a.VALUE, whole.part_b.VALUE)
 
 
 def test_what_is_there_already_is_not_loaded_again(monkeypatch):
-    monkeypatch.setattr(loading, "import_module", lambda name: 1 / 0)
+    monkeypatch.setattr(shell, "import_module", lambda name: 1 / 0)
 
     load_libraries("sys", "threading")
 
 
 def test_a_library_is_loaded_on_another_thread(monkeypatch):
     loaded = []
-    monkeypatch.setattr(loading, "import_module", lambda name: loaded.append((name, threading.current_thread())))
+    monkeypatch.setattr(shell, "import_module", lambda name: loaded.append((name, threading.current_thread())))
 
     load_libraries("sys", "a_library_that_is_not_there")
 

@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.plot import plot_bundle
-from micromegas_jupyter.notebook.result_html import static_text
+from micromegas_jupyter.notebook.result import static_text
 
 TABLE = pa.table(
     {

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
+from micromegas_jupyter.notebook.formatting import TextTable
 from micromegas_jupyter.notebook.progress import Ending, Progress
-from micromegas_jupyter.notebook.query_history import MAX_QUERIES, QueryHistory
-from micromegas_jupyter.notebook.sql_request import SqlRequest
-from micromegas_jupyter.notebook.text_table import TextTable
+from micromegas_jupyter.notebook.query_history import MAX_QUERIES, QueryHistory, SqlRequest
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, FlowChoice
 from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.errors import LoginRequired, UsageError
-from micromegas_jupyter.notebook.parts import FlowWish, PersonalProvider, Renewal
-from micromegas_jupyter.notebook.real_parts import flow_reason, real_parts
+from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider, TokenRenewal, flow_reason, real_parts
 from micromegas_jupyter.settings import ClientSettings, Flow
 from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
 from tests.fakes.notebook_parts import SETTINGS
@@ -105,7 +104,7 @@ def test_a_persons_sign_in_is_renewed() -> None:
 
     provider = OidcAuthProvider("https://id.example.com", "lake-notebooks")
 
-    renewal: Renewal | None = real_parts().renewal(provider, lambda _: None)
+    renewal: TokenRenewal | None = real_parts().renewal(provider, lambda _: None)
 
     assert renewal is not None
     assert isinstance(provider, PersonalProvider)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.renewing import TokenRenewal, WatchedProvider
+from micromegas_jupyter.notebook.dependencies import TokenRenewal
 from tests.fakes.clock import FakeClock
 
 THREAD = "micromegas-background-renewal"
@@ -41,24 +41,24 @@ def told() -> list[MicromegasError | None]:
 
 
 @pytest.fixture
-def watched(provider: RenewableProvider, clock: FakeClock, told: list[MicromegasError | None]) -> WatchedProvider:
-    return WatchedProvider(provider, clock=clock, tell=told.append)
+def watched(provider: RenewableProvider, clock: FakeClock, told: list[MicromegasError | None]) -> TokenRenewal:
+    return TokenRenewal(provider, clock=clock, on_change=told.append)
 
 
-def look(watched: WatchedProvider) -> None:
+def look(watched: TokenRenewal) -> None:
     """Do what a background renewal does when it is time."""
     watched.get_token()
     watched.renewal_due_at()
 
 
-def test_nothing_is_told_while_nothing_changes(watched: WatchedProvider, told: list[MicromegasError | None]) -> None:
+def test_nothing_is_told_while_nothing_changes(watched: TokenRenewal, told: list[MicromegasError | None]) -> None:
     watched.renewal_due_at()
     look(watched)
 
     assert told == []
 
 
-def test_a_renewal_is_told_once(watched: WatchedProvider, clock: FakeClock, told: list[MicromegasError | None]) -> None:
+def test_a_renewal_is_told_once(watched: TokenRenewal, clock: FakeClock, told: list[MicromegasError | None]) -> None:
     clock.advance(60)
 
     look(watched)
@@ -68,7 +68,7 @@ def test_a_renewal_is_told_once(watched: WatchedProvider, clock: FakeClock, told
 
 
 def test_a_renewal_by_another_program_is_told(
-    watched: WatchedProvider, provider: RenewableProvider, told: list[MicromegasError | None], clock: FakeClock
+    watched: TokenRenewal, provider: RenewableProvider, told: list[MicromegasError | None], clock: FakeClock
 ) -> None:
     provider.due_at = clock.now() + timedelta(seconds=90)
 
@@ -78,7 +78,7 @@ def test_a_renewal_by_another_program_is_told(
 
 
 def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(
-    watched: WatchedProvider, provider: RenewableProvider, clock: FakeClock, told: list[MicromegasError | None]
+    watched: TokenRenewal, provider: RenewableProvider, clock: FakeClock, told: list[MicromegasError | None]
 ) -> None:
     provider.renews = False
     clock.advance(60)
@@ -93,7 +93,7 @@ def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_se
 
 
 def test_a_renewal_that_works_again_is_told(
-    watched: WatchedProvider, provider: RenewableProvider, clock: FakeClock, told: list[MicromegasError | None]
+    watched: TokenRenewal, provider: RenewableProvider, clock: FakeClock, told: list[MicromegasError | None]
 ) -> None:
     provider.renews = False
     clock.advance(60)
@@ -106,9 +106,7 @@ def test_a_renewal_that_works_again_is_told(
     assert told[1:] == [None]
 
 
-def test_an_error_of_the_provider_goes_on_to_whoever_asks(
-    watched: WatchedProvider, provider: RenewableProvider
-) -> None:
+def test_an_error_of_the_provider_goes_on_to_whoever_asks(watched: TokenRenewal, provider: RenewableProvider) -> None:
     provider.failure = LoginRequired("The sign-in has ended.")
 
     with pytest.raises(LoginRequired):

@@ -1,9 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.preview import preview_html
-from micromegas_jupyter.notebook.result import QueryResult, result_bundle
-from micromegas_jupyter.notebook.result_html import result_html, static_text
+from micromegas_jupyter.notebook.result import QueryResult, preview_html, result_bundle, result_html, static_text
 
 TABLE = pa.table({"n": range(1_500)})
 

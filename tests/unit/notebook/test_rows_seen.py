@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.notebook.result import result_bundle
-from micromegas_jupyter.notebook.rows_seen import RowsSeen
+from micromegas_jupyter.notebook.rows import RowsSeen
 
 TABLE = pa.table(
     {

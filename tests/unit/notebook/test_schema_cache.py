@@ -4,8 +4,13 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.notebook.schema_cache import FRESH_SECONDS, KEPT_SECONDS, RETRY_SECONDS, SchemaCache
-from micromegas_jupyter.notebook.server_schema import ServerSchema
+from micromegas_jupyter.notebook.server_schema import (
+    FRESH_SECONDS,
+    KEPT_SECONDS,
+    RETRY_SECONDS,
+    SchemaCache,
+    ServerSchema,
+)
 from micromegas_jupyter.notebook.session import NotebookSession
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider

@@ -16,9 +16,9 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UnsupportedRequest,
 )
+from micromegas_jupyter.notebook.connection_settings import SettingsChoice
 from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
 from micromegas_jupyter.notebook.session import NotebookSession
-from micromegas_jupyter.notebook.settings_choice import SettingsChoice
 from micromegas_jupyter.settings import ClientSettings, Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider

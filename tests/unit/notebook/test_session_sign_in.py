@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.errors import LoginFailed, LoginRequired
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
+from micromegas_jupyter.notebook.identity_state import IdentityStatus, SignInOffer
 from micromegas_jupyter.notebook.session import NotebookSession
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import SETTINGS, START_URL, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider

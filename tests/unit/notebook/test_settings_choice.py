@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.notebook.settings_choice import SettingsChoice
+from micromegas_jupyter.notebook.connection_settings import SettingsChoice
 from micromegas_jupyter.settings import ClientSettings
 from tests.fakes.notebook_parts import SETTINGS
 

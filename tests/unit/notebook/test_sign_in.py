@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UsageError,
 )
-from micromegas_jupyter.notebook.parts import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
 from micromegas_jupyter.redirect.terminal_qr import terminal_qr
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import (

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.notebook.sign_in_offer import SignInOffer, offer_line, offer_of, waiting_address, waiting_line
+from micromegas_jupyter.notebook.identity_state import SignInOffer, offer_line, offer_of, waiting_address, waiting_line
 from micromegas_jupyter.settings import Flow
 from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI, FakeLogin
 

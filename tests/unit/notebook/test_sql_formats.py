@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
-from micromegas_jupyter.notebook import row_formats
-from micromegas_jupyter.notebook.row_reader import RowReader
+from micromegas_jupyter.notebook import rows
+from micromegas_jupyter.notebook.rows import RowReader
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -114,7 +114,7 @@ def test_an_interrupt_while_a_later_cell_reads_has_no_traceback(
 def test_polars_that_is_not_installed_is_said_before_anything_is_sent(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_formats, "find_spec", lambda _name: None)
+    monkeypatch.setattr(rows, "find_spec", lambda _name: None)
 
     with pytest.raises(UsageError, match=r"Run %pip install 'micromegas_jupyter\[polars\]'"):
         shell.run_line_magic("sql", "--format polars SELECT 1")

@@ -1,7 +1,6 @@
 import pytest
 
-from micromegas_jupyter.notebook.sql_relations import Relation, Relations, find_relations
-from micromegas_jupyter.notebook.sql_tokens import scan
+from micromegas_jupyter.notebook.completion import Relation, Relations, find_relations, scan
 
 COLUMNS = {"logs": ("time", "msg"), "values": ("time", "value")}
 

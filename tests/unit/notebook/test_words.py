@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from micromegas_jupyter.notebook.words import (
+from micromegas_jupyter.notebook.formatting import (
     bytes_text,
     cut,
     host_text,

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.redirect.cookies import (
+from micromegas_jupyter.redirect.handlers import (
     CookiePlace,
     binding_name,
     binding_value,

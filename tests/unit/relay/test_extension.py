@@ -7,10 +7,8 @@ from traitlets.config import Config
 
 import micromegas_jupyter
 from micromegas_jupyter.relay import _load_jupyter_server_extension
-from micromegas_jupyter.relay.callback_handler import CallbackHandler
-from micromegas_jupyter.relay.done_handler import DoneHandler
 from micromegas_jupyter.relay.extension import load
-from micromegas_jupyter.relay.start_handler import StartHandler
+from micromegas_jupyter.relay.handlers import CallbackHandler, DoneHandler, StartHandler
 
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 

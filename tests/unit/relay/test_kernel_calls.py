@@ -7,8 +7,7 @@ import pytest
 
 from micromegas_jupyter.redirect.messages import EndingRequest, Unknown, reply_content
 from micromegas_jupyter.relay import kernel_calls
-from micromegas_jupyter.relay.kernel_calls import MAX_CALLS, KernelCalls
-from micromegas_jupyter.relay.silence import Silence
+from micromegas_jupyter.relay.kernel_calls import MAX_CALLS, KernelCalls, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.relay.provider_paths import address_for_browsers, is_loopback_origin, is_path
+from micromegas_jupyter.relay.settings import address_for_browsers, is_loopback_origin, is_path
 
 PATHS = {"http://127.0.0.1:9300": "demo/provider"}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.relay.public_address import base_of_request, configured_base
+from micromegas_jupyter.relay.settings import base_of_request, configured_base
 
 
 def test_what_was_configured_goes_before_what_the_hub_says() -> None:

@@ -1,7 +1,4 @@
-"""What all handlers of the service share.
-
-Making it is `service`'s job.
-"""
+"""What all handlers of the service share."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.hub.audit import HubAudit
-    from micromegas_jupyter.hub.caller_limits import CallerLimits
+    from micromegas_jupyter.hub.caller_limits import CallerLimits, HubAudit
     from micromegas_jupyter.hub.hub_api import HubApi
     from micromegas_jupyter.hub.provider import HubProvider
     from micromegas_jupyter.hub.settings import ServiceSettings

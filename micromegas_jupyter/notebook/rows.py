@@ -1,7 +1,4 @@
-"""The rows of a query that a cell has started and later cells read: `%%sql --format reader`.
-
-Starting it is `running`'s job, moving batches the client's; here is what a person holds, and the line that follows it.
-"""
+"""What the rows of `%%sql` become: a DataFrame of pandas or polars, an Arrow table, or a reader for later cells."""
 
 from __future__ import annotations
 
@@ -9,14 +6,14 @@ import contextvars
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.util import find_spec
 from threading import Thread
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, assert_never
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.error_lines import error_lines, show_as_lines
-from micromegas_jupyter.notebook.live_line import REWRITE_SECONDS
-from micromegas_jupyter.notebook.progress import Ending
-from micromegas_jupyter.notebook.words import rows_text
+from micromegas_jupyter.notebook.formatting import cut, error_lines, printable, rows_text, show_as_lines
+from micromegas_jupyter.notebook.progress import REWRITE_SECONDS, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +22,115 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from micromegas_jupyter.client import QueryReader
-    from micromegas_jupyter.notebook.live_line import LiveLine
-    from micromegas_jupyter.notebook.progress import Progress
+    from micromegas_jupyter.notebook.progress import LiveLine, Progress
+
+_MAX_NAME_CHARACTERS = 60
+_MAX_TYPES_CHARACTERS = 200
+
+
+class RowFormat(StrEnum):
+    """A value of `--format`."""
+
+    PANDAS = "pandas"
+    ARROW = "arrow"
+    POLARS = "polars"
+    READER = "reader"
+
+    @property
+    def shown(self) -> str:
+        """What a line calls the variable's type."""
+        match self:
+            case RowFormat.PANDAS:
+                return "DataFrame"
+            case RowFormat.ARROW:
+                return "pyarrow.Table"
+            case RowFormat.POLARS:
+                return "polars.DataFrame"
+            case RowFormat.READER:
+                return "reader"
+            case _:
+                assert_never(self)
+
+
+def check_available(row_format: RowFormat) -> None:
+    """Check that what makes this format is installed.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if row_format is RowFormat.POLARS and find_spec("polars") is None:
+        raise UsageError(
+            "--format polars needs polars, which is not installed here.",
+            remedy="Run %pip install 'micromegas_jupyter[polars]', or use --format arrow.",
+        )
+
+
+def check_dtype(dtype: str | None, row_format: RowFormat) -> str | None:
+    """Return the argument, a value of `--dtype`.
+
+    Raises:
+        UsageError: The rows do not become a pandas DataFrame.
+    """
+    if dtype is not None and row_format is not RowFormat.PANDAS:
+        raise UsageError("--dtype is for pandas DataFrames.", remedy=f"Leave it out with --format {row_format.value}.")
+    return dtype
+
+
+def check_schema(row_format: RowFormat, schema: pa.Schema) -> None:
+    """Check that this format can hold such rows, before they are fetched.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if row_format is not RowFormat.POLARS:
+        return
+    for column in schema:
+        # polars ends in a panic over these, not in an error.
+        if "decimal256" in str(column.type):
+            raise UsageError(
+                f"The column {_quoted(column.name)} is of type decimal256, which polars cannot hold.",
+                remedy="Cast it in the statement, or use --format arrow.",
+            )
+    _to_polars(schema.empty_table())
+
+
+def convert(row_format: RowFormat, table: pa.Table) -> Any:
+    """Return the rows in a format that is made of a whole table.
+
+    Raises:
+        UsageError: The format cannot hold them.
+    """
+    match row_format:
+        case RowFormat.ARROW:
+            return table
+        case RowFormat.POLARS:
+            return _to_polars(table)
+        case RowFormat.PANDAS | RowFormat.READER:
+            raise AssertionError("made before there is a table")
+        case _:
+            assert_never(row_format)
+
+
+def _to_polars(table: pa.Table) -> Any:
+    import polars as pl
+
+    try:
+        return pl.from_arrow(table)
+    except pl.exceptions.DuplicateError as error:
+        raise UsageError(
+            "Two columns have the same name, which polars cannot hold.",
+            remedy="Rename one with AS, or use --format arrow.",
+        ) from error
+    except pl.exceptions.PolarsError as error:
+        types = cut(", ".join(dict.fromkeys(str(kind) for kind in table.schema.types)), _MAX_TYPES_CHARACTERS)
+        raise UsageError(
+            f"polars cannot hold these columns ({types}).",
+            remedy="Cast the one in question in the statement, or use --format arrow.",
+        ) from error
+
+
+def _quoted(name: str) -> str:
+    return f'"{cut(printable(name), _MAX_NAME_CHARACTERS)}"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,3 +319,63 @@ class _Reading:
         line = self._progress.done_line() if done else self._progress.ended_line(ending)
         self._line.finish(f"{line}{self._started.target}")
         self._started.on_end(ending, error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenColumn:
+    """A column of rows that have gone by.
+
+    Attributes:
+        null_count: How many of its values were null.
+    """
+
+    null_count: int
+
+
+class RowsSeen:
+    """Notes rows as they come and keeps the first of them.
+
+    Args:
+        schema: The schema of every batch.
+        max_rows: How many rows are kept.
+    """
+
+    def __init__(self, schema: pa.Schema, *, max_rows: int) -> None:
+        self.schema = schema
+        self.num_rows = 0
+        self._max_rows = max_rows
+        self._head: list[pa.RecordBatch] = []
+        self._null_counts = [0] * len(schema)
+
+    @property
+    def num_columns(self) -> int:
+        """How many columns there are."""
+        return len(self._null_counts)
+
+    def note(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Take notice of the next batch and return it; nothing is kept of rows behind the first."""
+        if self.num_rows < self._max_rows:
+            self._head.append(_own_copy(batch.slice(0, self._max_rows - self.num_rows)))
+        self.num_rows += batch.num_rows
+        for index, column in enumerate(batch.columns):
+            self._null_counts[index] += column.null_count
+        return batch
+
+    def column(self, index: int) -> SeenColumn:
+        """Return what is known of a column."""
+        return SeenColumn(null_count=self._null_counts[index])
+
+    def slice(self, offset: int, length: int) -> pa.Table:
+        """Return some of the rows that were kept."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches(self._head, self.schema).slice(offset, length)
+
+
+def _own_copy(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch in memory of its own, so that the message that it came in can go."""
+    import pyarrow as pa
+
+    from micromegas_jupyter.client.frame_columns import compact
+
+    return pa.RecordBatch.from_arrays([compact(column) for column in batch.columns], schema=batch.schema)
