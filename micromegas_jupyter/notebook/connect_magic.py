@@ -90,7 +90,7 @@ class ConnectMagic(Magics):
 
     def _whose_tokens(self, choice: SettingsChoice, settings: ClientSettings) -> str:
         """Say what goes to that server, and that it is not the configured one when that is so."""
-        if self._session.is_lent(settings):
+        if self._session.connections.is_lent(settings):
             return "It takes calls of this notebook only."
         tokens = self._tokens(settings)
         if tokens is None:
@@ -127,7 +127,7 @@ class ConnectMagic(Magics):
     def _sign_in(self, settings: ClientSettings) -> str | None:
         """Return whose tokens these settings' calls are made with; nobody is asked."""
         configured = _configured_sign_in(settings)
-        if configured is not None or self._session.is_lent(settings):
+        if configured is not None or self._session.connections.is_lent(settings):
             return configured
         try:
             provider = self._session.parts.stored_provider(settings)
@@ -149,7 +149,9 @@ class ConnectMagic(Magics):
                     name,
                     host_text(settings.uri),
                     printable(settings.profile or ""),
-                    "this notebook only" if self._session.is_lent(settings) else self._sign_in(settings) or "none",
+                    "this notebook only"
+                    if self._session.connections.is_lent(settings)
+                    else self._sign_in(settings) or "none",
                 )
                 for name, settings in rows
             ],

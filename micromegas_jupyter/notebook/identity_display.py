@@ -102,7 +102,7 @@ class IdentityButtons:
             case IdentityAction.SHOW_CODE:
                 self._begin_login(settings, FlowWish(flow=Flow.DEVICE))
             case IdentityAction.CANCEL:
-                self._session.cancel_login()
+                self._session.sign_in.cancel()
             case IdentityAction.SIGN_OUT:
                 report = shown_detail(self._session.logout(settings))
                 self._session.shown.change(
@@ -138,7 +138,7 @@ class IdentityButtons:
         while True:
             flow = flows.pop(0)
             try:
-                self._session.begin_login(
+                self._session.sign_in.begin(
                     settings, flow, reason=reason, stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB
                 )
             except MicromegasError as error:

@@ -113,7 +113,7 @@ class IdentityMagics(Magics):
             if wish.flow is not None and (wish.flow is Flow.HUB) is not bool(state.through):
                 self._sign_in.run(settings, wish)
                 return
-            self._session.leave_login(settings)
+            self._session.sign_in.leave(settings)
             self._display.show(state)
             if has_kernel(self._shell) and is_attended(self._shell):
                 self._session.ask_server_later(settings)
@@ -200,9 +200,9 @@ class SignIn:
                 self._take_pasted(login)
             elif has_kernel(self._shell):
                 return
-            self._session.finish_login(login)
+            self._session.sign_in.finish(login)
         except (KeyboardInterrupt, EOFError) as interrupt:
-            self._session.cancel_login()
+            self._session.sign_in.cancel()
             cancelled = QueryCancelled("The sign-in was cancelled.")
             show_as_lines(cancelled, ["✗ The sign-in was cancelled."])
             raise cancelled from interrupt
@@ -221,7 +221,7 @@ class SignIn:
         while True:
             flow = flows.pop(0)
             try:
-                login = self._session.begin_login(
+                login = self._session.sign_in.begin(
                     settings,
                     flow,
                     reason=reason,
@@ -255,7 +255,7 @@ class SignIn:
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
             else:
                 return
-        self._session.cancel_login()
+        self._session.sign_in.cancel()
         raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
     def _remember(self, settings: ClientSettings, wish: FlowWish) -> None:

@@ -233,7 +233,7 @@ class ServeMagic(Magics):
 
         settings = ClientSettings(uri=started.served.uri)
         choice = SettingsChoice(settings=settings)
-        self._session.lend(settings, StaticTokenAuthProvider(started.key))
+        self._session.connections.lend(settings, StaticTokenAuthProvider(started.key))
         self._named.put(LOCAL, choice, settings)
         self._choice_before, self._session.choice = self._session.choice, choice
         self._settings = settings
@@ -250,7 +250,7 @@ class ServeMagic(Magics):
             if self._session.choice.settings == self._settings:
                 self._session.choice = self._choice_before
             self._named.forget(LOCAL)
-            self._session.take_back(self._settings)
+            self._session.connections.take_back(self._settings)
             self._settings = None
         self.close()
 

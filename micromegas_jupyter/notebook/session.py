@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.dependencies import Login, Parts
     from micromegas_jupyter.notebook.identity_state import IdentityState
     from micromegas_jupyter.notebook.progress import LiveLine
-    from micromegas_jupyter.settings import ClientSettings, Flow
+    from micromegas_jupyter.settings import ClientSettings
 
 
 _LEFT = (
@@ -70,9 +70,15 @@ class NotebookSession:
         self.parts = parts
         self.shown = ShownState()
         self.choice = SettingsChoice()
-        self._connections = Connections(parts, self._note_renewal)
-        self.schemas = SchemaCache(self._connections, clock=parts.clock, may_open=lambda: not parts.is_wrapped())
-        self._sign_in = WaitingSignIn(parts, shown=self.shown, connections=self._connections, after=self)
+        self.connections = Connections(parts, self._note_renewal)
+        self.schemas = SchemaCache(self.connections, clock=parts.clock, may_open=lambda: not parts.is_wrapped())
+        self.sign_in = WaitingSignIn(
+            parts,
+            shown=self.shown,
+            connections=self.connections,
+            state_of=self.state_of,
+            ask_server_later=self.ask_server_later,
+        )
 
     def settings(self, profile: str | None = None) -> ClientSettings:
         """Return the settings of `profile`, else those that were last chosen, else the configured ones.
@@ -82,27 +88,10 @@ class NotebookSession:
         """
         return self.choice.read(self.parts.load_settings, profile=profile)
 
-    def lend(self, settings: ClientSettings, provider: AuthProvider) -> None:
-        """Let connections of these settings use this provider, which no configuration gives."""
-        self._connections.lend(settings, provider)
-
-    def is_lent(self, settings: ClientSettings) -> bool:
-        """Whether `lend` gave these settings their provider."""
-        return self._connections.is_lent(settings)
-
-    def take_back(self, settings: ClientSettings) -> None:
-        """Undo `lend`, and close the connection."""
-        self._connections.take_back(settings)
-
     @property
     def state(self) -> IdentityState | None:
         """What is shown about the sign-in; None before anything was asked."""
         return self.shown.state
-
-    @property
-    def waiting_login(self) -> Login | None:
-        """The sign-in that goes on; None when there is none."""
-        return self._sign_in.login
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None = None) -> Connection:
         """Return the connection of these settings; waits for a sign-in that goes on for them.
@@ -117,8 +106,8 @@ class NotebookSession:
             TokenStoreError: The token file cannot be used safely.
             ConfigurationError: The settings contradict each other or the key file cannot be read.
         """
-        self._sign_in.wait_for(settings, on_wait=on_wait)
-        return self._connections.get(settings)
+        self.sign_in.wait_for(settings, on_wait=on_wait)
+        return self.connections.get(settings)
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
         """Return who is signed in, after making sure that the token is good.
@@ -130,57 +119,13 @@ class NotebookSession:
             ConfigurationError: The settings contradict each other or the key file cannot be read.
         """
         try:
-            provider = self._connections.get(settings).provider
+            provider = self.connections.get(settings).provider
             if provider is not None:
                 provider.get_token()
             return self.shown.show(settings, self.state_of(settings, provider))
         except MicromegasError as error:
             self.note_failure(settings, error)
             raise
-
-    def begin_login(
-        self,
-        settings: ClientSettings,
-        flow: Flow,
-        *,
-        reason: str = "",
-        on_signed_in: Callable[[], None] = lambda: None,
-        stands_in: bool = False,
-    ) -> Login:
-        """Start a sign-in in place of one that may be going on; returns at once, the session goes on by itself.
-
-        Args:
-            settings: At which provider, and as which application.
-            flow: The way of signing in.
-            reason: Why that one, for the person; empty when that is not worth a line.
-            on_signed_in: Called once when it ends with a token.
-            stands_in: Whether JupyterHub was to sign the person in and did not: cells ask it again before they wait.
-
-        Raises:
-            ConfigurationError: No provider is configured.
-            ProviderUnavailable: The provider does not answer.
-            ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
-        """
-        return self._sign_in.begin(settings, flow, reason=reason, on_signed_in=on_signed_in, stands_in=stands_in)
-
-    def finish_login(self, login: Login) -> None:
-        """Wait for the end of a sign-in that this session began.
-
-        Raises:
-            LoginFailed: It ended without a token.
-            ProviderMisbehaved: The provider's answer breaks the protocol.
-            ProviderUnavailable: The provider does not answer.
-            TokenStoreError: The sign-in could not be stored.
-        """
-        self._sign_in.finish(login)
-
-    def cancel_login(self) -> None:
-        """End a sign-in that goes on, if there is one, and show that it is over."""
-        self._sign_in.cancel()
-
-    def leave_login(self, settings: ClientSettings) -> None:
-        """End the sign-in of these settings, if one goes on, as the person is signed in without it."""
-        self._sign_in.leave(settings)
 
     def ask_server(self, settings: ClientSettings) -> IdentityState:
         """Ask the server whom it takes the caller for, and show its answer with the time it took.
@@ -190,7 +135,7 @@ class NotebookSession:
             Unavailable: The server, or the provider that it needs, does not answer.
         """
         try:
-            connection = self._connections.get(settings)
+            connection = self.connections.get(settings)
             started = self.parts.clock.monotonic()
             answer = _answer_of(connection)
             seconds = self.parts.clock.monotonic() - started
@@ -213,7 +158,7 @@ class NotebookSession:
 
     def notice(self, settings: ClientSettings) -> str | None:
         """Return what the server said last about the credential; None when it said nothing."""
-        connection = self._connections.current(settings)
+        connection = self.connections.current(settings)
         return None if connection is None else connection.notices.newest()
 
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
@@ -227,9 +172,9 @@ class NotebookSession:
             TokenStoreError: What is stored cannot be removed safely.
             Unavailable: Another program uses what is stored.
         """
-        self.cancel_login()
+        self.sign_in.cancel()
         try:
-            provider = self._connections.get(settings).provider
+            provider = self.connections.get(settings).provider
         except LoginRequired:
             provider = None
         else:
@@ -237,11 +182,11 @@ class NotebookSession:
                 return f"There is no sign-in to end: {self._what_else(provider)}."
         through = getattr(provider, "through", "")
         # First, so that no renewal runs beside it.
-        self._connections.drop_profile(settings.profile)
+        self.connections.drop_profile(settings.profile)
         ended = self.parts.logout(settings, end_session)
         report = printable(str(ended))
         if through:
-            self._connections.leave(settings.profile)
+            self.connections.leave(settings.profile)
             # What a person signed in to themselves was ended, too, and is worth a word.
             other = f" {report}" if end_session or getattr(ended, "was_signed_in", False) else ""
             report = f"{_LEFT.format(through=through)}{other}"
@@ -250,12 +195,12 @@ class NotebookSession:
 
     def come_back(self, settings: ClientSettings) -> None:
         """Let JupyterHub sign the person in again who signed out here."""
-        self._connections.come_back(settings.profile)
+        self.connections.come_back(settings.profile)
 
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
         """Let what is shown follow from a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):
-            self._connections.drop(settings)
+            self.connections.drop(settings)
         self.shown.change(settings, lambda state: after_failure(state, error))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
@@ -268,13 +213,13 @@ class NotebookSession:
 
     def close(self) -> None:
         """End a sign-in that goes on and close all clients."""
-        self.cancel_login()
+        self.sign_in.cancel()
         self.schemas.close()
-        self._connections.close()
+        self.connections.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:
         """Show what became of a renewal that no cell asked for."""
-        connection = self._connections.current(settings)
+        connection = self.connections.current(settings)
         if connection is None or connection.provider is not provider:
             return  # it ended meanwhile
         if error is None:

@@ -9,7 +9,7 @@ import contextvars
 import threading
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
@@ -36,18 +36,6 @@ LOOK_SECONDS = 1.0
 """The pause between two looks at what is stored: a file of this machine, no call to anybody."""
 
 
-class AfterSignIn(Protocol):
-    """What the session does with a sign-in's end."""
-
-    def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
-        """Return what is shown of a provider that has just given a token."""
-        ...
-
-    def ask_server_later(self, settings: ClientSettings) -> None:
-        """Have the server asked whom it takes the caller for; returns at once."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Pending:
     settings: ClientSettings
@@ -65,14 +53,24 @@ class WaitingSignIn:
         parts: Begins sign-ins and reads stored ones.
         shown: Is told how it stands.
         connections: Takes what it gives.
-        after: What follows.
+        state_of: Gives what is shown of a provider that has just given a token.
+        ask_server_later: Has the server asked whom it takes the caller for; returns at once.
     """
 
-    def __init__(self, parts: Parts, *, shown: ShownState, connections: Connections, after: AfterSignIn) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        shown: ShownState,
+        connections: Connections,
+        state_of: Callable[[ClientSettings, AuthProvider | None], IdentityState],
+        ask_server_later: Callable[[ClientSettings], None],
+    ) -> None:
         self._parts = parts
         self._shown = shown
         self._connections = connections
-        self._after = after
+        self._state_of = state_of
+        self._ask_server_later = ask_server_later
         self._lock = Lock()
         self._pending: _Pending | None = None
         self._overtaken: Login | None = None
@@ -84,9 +82,28 @@ class WaitingSignIn:
             return None if self._pending is None else self._pending.login
 
     def begin(
-        self, settings: ClientSettings, flow: Flow, *, reason: str, on_signed_in: Callable[[], None], stands_in: bool
+        self,
+        settings: ClientSettings,
+        flow: Flow,
+        *,
+        reason: str = "",
+        on_signed_in: Callable[[], None] = lambda: None,
+        stands_in: bool = False,
     ) -> Login:
-        """Start a sign-in in place of one that may be going on; returns at once. Raises as `Parts.begin_login` does."""
+        """Start a sign-in in place of one that may be going on; returns at once, it goes on by itself.
+
+        Args:
+            settings: At which provider, and as which application.
+            flow: The way of signing in.
+            reason: Why that one, for the person; empty when that is not worth a line.
+            on_signed_in: Called once when it ends with a token.
+            stands_in: Whether JupyterHub was to sign the person in and did not: cells ask it again before they wait.
+
+        Raises:
+            ConfigurationError: No provider is configured.
+            ProviderUnavailable: The provider does not answer.
+            ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
+        """
         self.cancel()
         login = self._parts.begin_login(settings, flow)
         pending = _Pending(settings=settings, login=login, on_signed_in=on_signed_in, stands_in=stands_in)
@@ -152,7 +169,7 @@ class WaitingSignIn:
             self._finish(pending)
         except MicromegasError:
             return
-        self._after.ask_server_later(pending.settings)
+        self._ask_server_later(pending.settings)
 
     def _finish(self, pending: _Pending) -> None:
         """Wait for the end of a sign-in; the first of the waiting cell and the sign-in's thread takes what it gave."""
@@ -172,7 +189,7 @@ class WaitingSignIn:
                 self._connections.put(pending.settings, provider)
                 self._pending = None
         if is_current:
-            self._shown.show(pending.settings, self._after.state_of(pending.settings, provider))
+            self._shown.show(pending.settings, self._state_of(pending.settings, provider))
             pending.on_signed_in()
 
     def _overtake(self, pending: _Pending, provider: AuthProvider | None) -> bool:
@@ -185,8 +202,8 @@ class WaitingSignIn:
             self._connections.put(pending.settings, provider)
             self._pending, self._overtaken = None, pending.login
         pending.login.cancel()
-        self._shown.show(pending.settings, self._after.state_of(pending.settings, provider))
-        self._after.ask_server_later(pending.settings)
+        self._shown.show(pending.settings, self._state_of(pending.settings, provider))
+        self._ask_server_later(pending.settings)
         return True
 
     def _is_overtaken(self, login: Login) -> bool:

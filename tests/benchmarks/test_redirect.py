@@ -35,7 +35,7 @@ ProviderConnection.exchange_code = note
 """
 NOTE_THE_END = """
 ends.clear()
-get_ipython()._micromegas_extension.session.waiting_login.on_done(lambda _: ends.append(time.time()))
+get_ipython()._micromegas_extension.session.sign_in.login.on_done(lambda _: ends.append(time.time()))
 """
 
 

@@ -28,7 +28,7 @@ session = get_ipython()._micromegas_extension.session
 def end():
     while not pathlib.Path({gate!r}).exists():
         pause.wait(0.1)
-    session.waiting_login.cancel()
+    session.sign_in.login.cancel()
 pause = threading.Event()
 threading.Thread(target=end, daemon=True).start()
 """

@@ -55,7 +55,7 @@ def test_it_signs_in_while_a_cell_runs(kernel: ServerKernel, sign_in: SignIn) ->
             pages.append(sign_in.come_back(sign_in.answer()))
 
     cell = kernel.run(
-        "login = get_ipython()._micromegas_extension.session.waiting_login\n"
+        "login = get_ipython()._micromegas_extension.session.sign_in.login\n"
         "print('running', flush=True)\n"
         "assert login.result(60).identity().name == 'Alice Martin'",
         while_running=come_back_while_running,

@@ -48,14 +48,14 @@ def refused(
 def with_quick_logins(shell: InteractiveShell, provider: object = None) -> NotebookSession:
     """Have each sign-in of the shell's session end well as soon as it is begun; returns the session."""
     session = shell._micromegas_extension.session
-    begin = session.begin_login
+    begin = session.sign_in.begin
 
     def begin_and_succeed(*arguments: object, **options: object) -> FakeLogin:
         login = begin(*arguments, **options)
         login.succeed(provider)
         return login
 
-    session.begin_login = begin_and_succeed
+    session.sign_in.begin = begin_and_succeed
     return session
 
 
@@ -106,7 +106,7 @@ def test_why_is_shown_beside_the_code(session: NotebookSession, world: FakeWorld
     assert session.state is not None
     assert session.state.status is IdentityStatus.WAITING
     assert session.state.detail == "Not by hub: JupyterHub keeps no sign-in of yours."
-    session.cancel_login()
+    session.sign_in.cancel()
 
 
 def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
@@ -214,13 +214,13 @@ def test_a_login_after_a_sign_in_at_the_hub_ends_the_other_way(shell: Interactiv
     shell.run_line_magic("micromegas_login", "")
 
     assert login.is_cancelled
-    assert shell._micromegas_extension.session.waiting_login is None
+    assert shell._micromegas_extension.session.sign_in.login is None
     assert shell._micromegas_extension.session.state.status is IdentityStatus.SIGNED_IN
 
 
 def test_another_way_that_the_person_chose_is_waited_for(shell: InteractiveShell, world: FakeWorld) -> None:
     session: NotebookSession = shell._micromegas_extension.session
-    login = session.begin_login(SETTINGS, Flow.DEVICE)
+    login = session.sign_in.begin(SETTINGS, Flow.DEVICE)
     waits = []
 
     def end(waiting: FakeLogin) -> None:

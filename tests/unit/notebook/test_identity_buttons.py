@@ -146,7 +146,7 @@ def test_where_an_address_must_be_pasted_the_cell_is_named(
 def test_a_code_takes_the_place_of_a_link_and_cancel_ends_it(
     world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
 ) -> None:
-    session.begin_login(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     press(buttons, IdentityAction.SHOW_CODE, board)
     offer = session.state and session.state.offer

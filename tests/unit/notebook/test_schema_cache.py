@@ -122,7 +122,7 @@ def test_nobody_signed_in_is_silent_and_a_sign_in_brings_the_tables(
     world.stored = None
     before = ask()
 
-    session._connections.put(SETTINGS, FakePersonalProvider())
+    session.connections.put(SETTINGS, FakePersonalProvider())
 
     assert before is None
     assert list(ask().tables) == ["log_entries", "measures"]
@@ -134,7 +134,7 @@ def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(
     ask()
     world.tables.schemas = {}
 
-    session._connections.put(SETTINGS, FakePersonalProvider())
+    session.connections.put(SETTINGS, FakePersonalProvider())
 
     assert cache.known(SETTINGS) is None
     assert list(ask().tables) == []
@@ -147,7 +147,7 @@ def test_an_answer_to_a_sign_in_that_has_ended_is_not_used(
     cache.look_up(SETTINGS)
     assert world.tables.was_asked.wait(WAIT_SECONDS)
 
-    session._connections.put(SETTINGS, FakePersonalProvider())
+    session.connections.put(SETTINGS, FakePersonalProvider())
     world.tables.may_answer.set()
     cache.wait(SETTINGS, WAIT_SECONDS)
 
@@ -158,7 +158,7 @@ def test_an_error_that_nobody_foresaw_is_silent_too(session: NotebookSession) ->
     def fail(_client: object) -> ServerSchema:
         raise ZeroDivisionError
 
-    cache = SchemaCache(session._connections, clock=session.parts.clock, fetch=fail)
+    cache = SchemaCache(session.connections, clock=session.parts.clock, fetch=fail)
 
     assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
 

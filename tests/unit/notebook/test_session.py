@@ -69,7 +69,7 @@ def test_what_is_shown_follows_from_a_call_that_failed(
 
 def test_a_failure_makes_nobody_signed_in_who_was_not(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    session.begin_login(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, Flow.BROWSER)
     session.note_failure(SETTINGS, ServerUnavailable("No answer."))
     session.signed_in(WITHOUT_SIGN_IN)
     session.note_failure(WITHOUT_SIGN_IN, ServerUnavailable("No answer."))

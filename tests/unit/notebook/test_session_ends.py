@@ -23,7 +23,7 @@ def test_logout_ends_the_sign_in_and_the_connection(world: FakeWorld, session: N
 
 def test_logout_ends_a_sign_in_that_goes_on(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     line = session.logout(SETTINGS)
 
@@ -41,7 +41,7 @@ def test_logout_says_when_there_is_no_sign_in_to_end(world: FakeWorld, session: 
 
 def test_closing_ends_a_sign_in_and_all_clients(world: FakeWorld, session: NotebookSession) -> None:
     session.connection(SETTINGS)
-    login = session.begin_login(replace(SETTINGS, profile="other"), Flow.BROWSER)
+    login = session.sign_in.begin(replace(SETTINGS, profile="other"), Flow.BROWSER)
 
     session.close()
 

@@ -16,7 +16,7 @@ from tests.unit.notebook.session_cases import shown
 def test_a_running_sign_in_is_waited_for_and_its_provider_used(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
     provider = FakePersonalProvider()
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     connection = session.connection(SETTINGS, on_wait=lambda _: login.succeed(provider))
 
@@ -28,7 +28,7 @@ def test_a_sign_in_that_ends_by_itself_is_shown_and_kept(world: FakeWorld, sessi
     world.stored = None
     waiting = []
     session.shown.subscribe(waiting.append)
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     login.succeed()
     assert world.was_asked_whoami.wait(30)
@@ -41,7 +41,7 @@ def test_a_sign_in_that_ends_by_itself_is_shown_and_kept(world: FakeWorld, sessi
 def test_the_address_that_the_provider_has_to_know_is_said_once_a_browser_was_sent_there(
     world: FakeWorld, session: NotebookSession
 ) -> None:
-    login = session.begin_login(SETTINGS, Flow.REDIRECT)
+    login = session.sign_in.begin(SETTINGS, Flow.REDIRECT)
 
     login.start("https://lab.example.com/micromegas/callback")
 
@@ -54,8 +54,8 @@ def test_the_address_that_the_provider_has_to_know_is_said_once_a_browser_was_se
 
 
 def test_a_start_of_a_sign_in_that_is_over_changes_nothing(world: FakeWorld, session: NotebookSession) -> None:
-    first = session.begin_login(SETTINGS, Flow.REDIRECT)
-    second = session.begin_login(SETTINGS, Flow.REDIRECT)
+    first = session.sign_in.begin(SETTINGS, Flow.REDIRECT)
+    second = session.sign_in.begin(SETTINGS, Flow.REDIRECT)
     first.start("https://lab.example.com/micromegas/callback")
     second.succeed()
     second.start("https://lab.example.com/micromegas/callback")
@@ -65,7 +65,7 @@ def test_a_start_of_a_sign_in_that_is_over_changes_nothing(world: FakeWorld, ses
 
 
 def test_a_sign_in_for_other_settings_is_not_waited_for(world: FakeWorld, session: NotebookSession) -> None:
-    login = session.begin_login(replace(SETTINGS, profile="other"), Flow.BROWSER)
+    login = session.sign_in.begin(replace(SETTINGS, profile="other"), Flow.BROWSER)
 
     session.connection(SETTINGS)
 
@@ -73,9 +73,9 @@ def test_a_sign_in_for_other_settings_is_not_waited_for(world: FakeWorld, sessio
 
 
 def test_a_second_sign_in_takes_the_place_of_the_first(world: FakeWorld, session: NotebookSession) -> None:
-    first = session.begin_login(SETTINGS, Flow.BROWSER)
+    first = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
-    second = session.begin_login(SETTINGS, Flow.BROWSER)
+    second = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     assert first.is_cancelled
     assert not second.is_cancelled
@@ -86,7 +86,7 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
     world: FakeWorld, session: NotebookSession
 ) -> None:
     world.stored = None
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     with pytest.raises(LoginFailed):
         session.connection(SETTINGS, on_wait=lambda _: login.fail(LoginFailed("You said no.")))
@@ -99,7 +99,7 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
 
 
 def test_an_interrupted_wait_leaves_the_sign_in_open(world: FakeWorld, session: NotebookSession) -> None:
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     with pytest.raises(KeyboardInterrupt):
         session.connection(SETTINGS, on_wait=lambda _: login.interrupt_the_wait())
@@ -109,24 +109,24 @@ def test_an_interrupted_wait_leaves_the_sign_in_open(world: FakeWorld, session: 
 
 
 def test_a_sign_in_that_has_ended_already_still_tells_its_failure(session: NotebookSession) -> None:
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
     login.fail(LoginFailed("You said no."))
 
     with pytest.raises(LoginFailed, match="You said no"):
-        session.finish_login(login)
+        session.sign_in.finish(login)
 
 
 def test_a_cancelled_sign_in_is_shown_as_over(session: NotebookSession) -> None:
-    session.begin_login(SETTINGS, Flow.PASTE)
+    session.sign_in.begin(SETTINGS, Flow.PASTE)
 
-    session.cancel_login()
+    session.sign_in.cancel()
 
     assert session.state is not None
     assert (session.state.status, session.state.offer) == (IdentityStatus.SIGNED_OUT, None)
 
 
 def test_why_one_signs_in_in_this_way_is_shown_while_waiting(session: NotebookSession) -> None:
-    session.begin_login(SETTINGS, Flow.DEVICE, reason="No browser opened here.")
+    session.sign_in.begin(SETTINGS, Flow.DEVICE, reason="No browser opened here.")
 
     assert session.state is not None
     assert session.state.detail == "No browser opened here."
@@ -134,12 +134,12 @@ def test_why_one_signs_in_in_this_way_is_shown_while_waiting(session: NotebookSe
 
 def test_what_follows_a_sign_in_follows_one_that_ended_well_and_only_once(session: NotebookSession) -> None:
     followed: list[str] = []
-    failing = session.begin_login(SETTINGS, Flow.DEVICE, on_signed_in=lambda: followed.append("failed"))
+    failing = session.sign_in.begin(SETTINGS, Flow.DEVICE, on_signed_in=lambda: followed.append("failed"))
     failing.fail(LoginFailed("You said no."))
-    working = session.begin_login(SETTINGS, Flow.DEVICE, on_signed_in=lambda: followed.append("worked"))
+    working = session.sign_in.begin(SETTINGS, Flow.DEVICE, on_signed_in=lambda: followed.append("worked"))
 
     working.succeed()
-    session.finish_login(working)
+    session.sign_in.finish(working)
 
     assert followed == ["worked"]
 
@@ -152,7 +152,7 @@ def test_a_sign_in_that_brings_unnamed_tokens_works(
 
     monkeypatch.setattr(FakePersonalProvider, "identity", unnamed)
     world.stored = None
-    login = session.begin_login(SETTINGS, Flow.DEVICE)
+    login = session.sign_in.begin(SETTINGS, Flow.DEVICE)
 
     connection = session.connection(SETTINGS, on_wait=lambda _: login.succeed())
 

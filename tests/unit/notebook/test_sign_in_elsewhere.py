@@ -86,7 +86,7 @@ def test_a_stored_sign_in_that_cannot_be_read_does_not_count(world: FakeWorld) -
 @pytest.mark.usefixtures("quick_looks")
 def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
     elsewhere = FakePersonalProvider()
 
     connection = session.connection(SETTINGS, on_wait=lambda _: setattr(world, "stored", elsewhere))
@@ -100,7 +100,7 @@ def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld
 @pytest.mark.usefixtures("quick_looks")
 def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    login = session.begin_login(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
     elsewhere = FakePersonalProvider()
 
     def sign_in_elsewhere() -> None:
@@ -110,8 +110,8 @@ def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, ses
     other_program = Thread(target=sign_in_elsewhere)
     other_program.start()
 
-    session.finish_login(login)
-    session.finish_login(login)
+    session.sign_in.finish(login)
+    session.sign_in.finish(login)
 
     other_program.join(DEADLINE_SECONDS)
     assert session.connection(SETTINGS).provider is elsewhere
@@ -123,6 +123,6 @@ def test_where_somebody_is_signed_in_already_the_new_sign_in_is_waited_for(
     watched: list[object] = []
     monkeypatch.setattr(waiting_sign_in, "watch_for_sign_in", lambda login, _take: watched.append(login))
 
-    session.begin_login(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, Flow.BROWSER)
 
     assert watched == []

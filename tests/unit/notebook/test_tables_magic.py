@@ -73,7 +73,7 @@ def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_
     world.tables.failure = ServerUnavailable("lake.example.com does not answer.")
     silent = shell.run_cell("%micromegas_tables")
     world.stored = None
-    shell._micromegas_extension.session._connections.drop(SETTINGS)
+    shell._micromegas_extension.session.connections.drop(SETTINGS)
     signed_out = shell.run_cell("%micromegas_tables")
 
     assert isinstance(silent.error_in_exec, ServerUnavailable)
