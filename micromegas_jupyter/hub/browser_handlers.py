@@ -16,13 +16,11 @@ from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.redirect import notice_page
 from micromegas_jupyter.redirect.handlers import (
     BINDING_SECONDS,
-    MAX_BINDINGS,
     CookiePlace,
     SafePage,
     SignedCookies,
     binding_name,
     binding_value,
-    bindings_in,
 )
 from micromegas_jupyter.redirect.pages import handed_over_page, reload_page
 from micromegas_jupyter.redirect.routing import digest_of, state_in
@@ -163,17 +161,9 @@ class StartHandler(HubPage):
             )
             self.send_page(_SOMEBODY_ELSES)
             return
-        self._bind(visitor, sign_in.state_digest)
+        self.bind_sign_in(visitor, sign_in.state_digest)
         self.parts.audit.write("sign_in_opened", owner=visitor)
         self.send_redirect(302, sign_in.authorization_url.reveal())
-
-    def _bind(self, visitor: str, state_digest: str) -> None:
-        place = self.cookie_place()
-        others = bindings_in(place, self.cookie_names())
-        if len(others) >= MAX_BINDINGS:
-            for name in others:
-                self.take_cookie(name)
-        self.give_cookie(binding_name(place, state_digest), binding_value(visitor, state_digest), BINDING_SECONDS)
 
 
 class CallbackHandler(HubPage):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections import OrderedDict
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
+
+from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_text
 from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
@@ -49,7 +50,6 @@ MAX_TRACKED: Final = 10_000
 
 _ALL: Final = "all"
 _FORWARDED: Final = "X-Forwarded-For"
-Value = TypeVar("Value")
 
 
 def client_address(request: HTTPServerRequest) -> str:
@@ -89,8 +89,8 @@ class CallerLimits:
             refusals_per_second=UNKNOWN_PER_SECOND, burst_refusals=BURST_UNKNOWN, max_tracked=MAX_TRACKED
         )
         self._of_addresses = CallLimits(numbers, clock=clock)
-        self._known: OrderedDict[bytes, str] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._known: LRUCache[bytes, str] = LRUCache(MAX_TRACKED)
+        self._unknown: TTLCache[bytes, bool] = TTLCache(MAX_TRACKED, UNKNOWN_SECONDS, timer=clock.monotonic)
         self._turned_away = 0
         self._next_line_at = 0.0
 
@@ -113,7 +113,7 @@ class CallerLimits:
             self._take_call(name)
         else:
             self._take_unknown(address)
-        if token is None or self._unknown.get(digest, 0.0) > self._clock.monotonic():
+        if token is None or digest in self._unknown:
             raise invalid_token()
         try:
             owner = await ask(token)
@@ -122,12 +122,12 @@ class CallerLimits:
             raise
         if owner is None:
             self._known.pop(digest, None)
-            _remember(self._unknown, digest, self._clock.monotonic() + UNKNOWN_SECONDS)
+            self._unknown[digest] = True
             raise invalid_token()
         if name is None:
             self._give_back(address, is_new=True)
             self._take_call(owner.name)
-        _remember(self._known, digest, owner.name)
+        self._known[digest] = owner.name
         return owner
 
     def _take_call(self, name: str) -> None:
@@ -157,13 +157,6 @@ class CallerLimits:
             self._audit.write("calls_turned_away", client_ip=address, calls=self._turned_away)
             self._turned_away, self._next_line_at = 0, now + AUDIT_PAUSE_SECONDS
         return too_many_unknown_tokens(math.ceil(wait_seconds))
-
-
-def _remember(table: OrderedDict[bytes, Value], digest: bytes, value: Value) -> None:
-    table[digest] = value
-    table.move_to_end(digest)
-    if len(table) > MAX_TRACKED:
-        table.popitem(last=False)
 
 
 class HubAudit:

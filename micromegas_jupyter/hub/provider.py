@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakValueDictionary
+
+from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.auth.provider_documents import ProviderDocuments
 from micromegas_jupyter.errors import MicromegasError
@@ -46,7 +47,6 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SUBJECT_TOKEN_TYPES: Final = {Bearer.ID_TOKEN: ID_TOKEN_TYPE, Bearer.ACCESS_TOKEN: ACCESS_TOKEN_TYPE}
 
 Answer = TypeVar("Answer")
-Value = TypeVar("Value")
 
 
 class HubProvider:
@@ -64,8 +64,8 @@ class HubProvider:
         self._http = http or ProviderHttp()
         self._documents = ProviderDocuments(settings.issuer, http=self._http, clock=clock)
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="provider")
-        self._kept: OrderedDict[str, HeldBearer] = OrderedDict()
-        self._failures: OrderedDict[str, tuple[float, Refused]] = OrderedDict()
+        self._kept: LRUCache[str, HeldBearer] = LRUCache(MAX_KEPT)
+        self._failures: TTLCache[str, Refused] = TTLCache(MAX_KEPT, FAILURE_PAUSE_SECONDS, timer=clock.monotonic)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def authorization_endpoint(self) -> str | None:
@@ -102,7 +102,6 @@ class HubProvider:
             if kept is not None and kept.subject != held.subject:
                 kept = None
             if kept is not None and self._has_time_left(kept):
-                self._kept.move_to_end(owner)
                 return kept
             try:
                 fresh = await self._exchange_unless_failed(owner, setting, held)
@@ -111,18 +110,18 @@ class HubProvider:
                 if kept is None or refused.retry_after_seconds is None or kept.expires_at <= self._clock.now():
                     raise
                 return kept
-            _remember(self._kept, owner, fresh)
+            self._kept[owner] = fresh
             return fresh
 
     async def _exchange_unless_failed(self, owner: str, setting: ExchangeSetting, held: HeldBearer) -> HeldBearer:
-        until, refused = self._failures.get(owner, (0.0, None))
-        if refused is not None and self._clock.monotonic() < until:
+        refused = self._failures.get(owner)
+        if refused is not None:
             raise refused.with_traceback(None)
         try:
             return await self._on_thread(lambda: self._exchange(setting, held))
         except Refused as error:
             _LOG.warning("The token of %s could not be exchanged: %s", owner, error.message)
-            _remember(self._failures, owner, (self._clock.monotonic() + FAILURE_PAUSE_SECONDS, error))
+            self._failures[owner] = error
             raise
 
     def close(self) -> None:
@@ -179,10 +178,3 @@ class HubProvider:
 
     async def _on_thread(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _remember(kept: OrderedDict[str, Value], owner: str, value: Value) -> None:
-    kept[owner] = value
-    kept.move_to_end(owner)
-    if len(kept) > MAX_KEPT:
-        kept.popitem(last=False)

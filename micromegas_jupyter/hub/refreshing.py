@@ -11,10 +11,11 @@ import asyncio
 import inspect
 import json
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
+
+from cachetools import LRUCache
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
@@ -140,7 +141,7 @@ class SignInRefresher:
         self._margin_seconds = margin_seconds
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._pauses: OrderedDict[str, float] = OrderedDict()
+        self._pauses: LRUCache[str, float] = LRUCache(MAX_PAUSES)
 
     async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
         """Renew the sign-in when it is time.
@@ -175,9 +176,6 @@ class SignInRefresher:
 
     def _pause(self, name: str, seconds: float) -> None:
         self._pauses[name] = self._clock.monotonic() + seconds
-        self._pauses.move_to_end(name)
-        if len(self._pauses) > MAX_PAUSES:
-            self._pauses.popitem(last=False)
 
     def _is_paused(self, name: str) -> bool:
         return self._pauses.get(name, 0.0) > self._clock.monotonic()

@@ -3,6 +3,7 @@
 Turning a refusal into JSON is the handlers' job, telling the audit log is theirs, too.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 _ADMIN_HINT: Final = "Tell whoever runs this JupyterHub (docs/jupyterhub.md)."
@@ -11,10 +12,11 @@ DANGEROUS_SCOPES: Final = ("admin:auth_state", "admin:users")
 """Scopes by which whoever has them reads people's refresh tokens at the Hub; the second includes the first."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Refused(Exception):
     """The service gives nothing.
 
-    Args:
+    Attributes:
         status: The HTTP status.
         error: A fixed word for programs and the audit log.
         message: One sentence: what happened.
@@ -23,23 +25,15 @@ class Refused(Exception):
         has_audit_line: Whether the audit log is told of each one.
     """
 
-    def __init__(  # noqa: PLR0913 - what an answer consists of
-        self,
-        *,
-        status: int,
-        error: str,
-        message: str,
-        remedy: str,
-        retry_after_seconds: int | None = None,
-        has_audit_line: bool = True,
-    ) -> None:
-        super().__init__(f"{message} {remedy}")
-        self.status = status
-        self.error = error
-        self.message = message
-        self.remedy = remedy
-        self.retry_after_seconds = retry_after_seconds
-        self.has_audit_line = has_audit_line
+    status: int
+    error: str
+    message: str
+    remedy: str
+    retry_after_seconds: int | None = None
+    has_audit_line: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}"
 
 
 def invalid_token() -> Refused:

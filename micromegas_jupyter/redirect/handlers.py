@@ -138,6 +138,15 @@ class SignedCookies(RequestHandler):
             samesite="Lax",
         )
 
+    def bind_sign_in(self, username: str, state_digest: str) -> None:
+        """Remember in this browser that its person started a sign-in here."""
+        place = self.cookie_place()
+        others = bindings_in(place, self.cookie_names())
+        if len(others) >= MAX_BINDINGS:
+            for name in others:
+                self.take_cookie(name)
+        self.give_cookie(binding_name(place, state_digest), binding_value(username, state_digest), BINDING_SECONDS)
+
     def take_cookie(self, name: str) -> None:
         """Have the browser forget such a cookie."""
         place = self.cookie_place()

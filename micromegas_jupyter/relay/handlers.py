@@ -24,13 +24,11 @@ from micromegas_jupyter.redirect import Page, failure_page, notice_page
 from micromegas_jupyter.redirect.handlers import (
     BINDING_SECONDS,
     ENDING_SECONDS,
-    MAX_BINDINGS,
     CookiePlace,
     SafePage,
     SignedCookies,
     binding_name,
     binding_value,
-    bindings_in,
     ending_name,
     ending_value,
     parse_ending_value,
@@ -208,7 +206,7 @@ class StartHandler(RelayHandler):
         reply = await self.calls.ask(kernel_id, StartRequest(name=name, redirect_uri=callback_address(base)))
         match reply:
             case Started(authorization_url=url, state_digest=state_digest) if is_web_address(url):
-                self._bind(user.username, state_digest)
+                self.bind_sign_in(user.username, state_digest)
                 self.send_redirect(302, self._as_browsers_see_it(url))
             case Silence():
                 self.send_page(notice_page(status=_NO_KERNEL_STATUS, what=f"{reply.value} {reply.remedy}"))
@@ -219,15 +217,6 @@ class StartHandler(RelayHandler):
 
     def _as_browsers_see_it(self, url: str) -> str:
         return address_for_browsers(url, paths=self.relay.provider_paths, base_url=self.cookie_place().base_url)
-
-    def _bind(self, username: str, state_digest: str) -> None:
-        """Remember in this browser that the sign-in was started here."""
-        place = self.cookie_place()
-        others = bindings_in(place, self.cookie_names())
-        if len(others) >= MAX_BINDINGS:
-            for name in others:
-                self.take_cookie(name)
-        self.give_cookie(binding_name(place, state_digest), binding_value(username, state_digest), BINDING_SECONDS)
 
 
 class CallbackHandler(RelayHandler):
