@@ -86,10 +86,6 @@ class HubPage(SignedCookies, HubOAuthenticated, ServicePage):  # type: ignore[mi
     """A page for people of the Hub.
 
     `query` is what the browser sent behind the question mark; everything else sees the path only.
-
-    Args:
-        parts: What all handlers share.
-        hub_oauth: Signs browsers in.
     """
 
     def initialize(self, *, parts: ServiceParts, hub_oauth: HubOAuth) -> None:
@@ -125,11 +121,7 @@ class HubPage(SignedCookies, HubOAuthenticated, ServicePage):  # type: ignore[mi
 
 
 class HubLoginHandler(ServicePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types
-    """`GET oauth_callback`: ends the browser's sign-in at the Hub itself, as every service of a Hub has it.
-
-    Args:
-        hub_oauth: Signs browsers in.
-    """
+    """`GET oauth_callback`: ends the browser's sign-in at the Hub itself, as every service of a Hub has it."""
 
     def initialize(self, *, hub_oauth: HubOAuth) -> None:
         """Take what signs browsers in."""
@@ -140,11 +132,7 @@ class StartHandler(HubPage):
     """`GET start/<name>`."""
 
     async def get(self, name: str) -> None:
-        """Send the owner's browser to the identity provider and remember which browser it was.
-
-        Args:
-            name: Of the sign-in.
-        """
+        """Send the owner's browser to the identity provider and remember which browser it was."""
         if self.refuse_other_loads():
             return
         visitor = await self.visitor()

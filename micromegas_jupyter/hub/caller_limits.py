@@ -70,10 +70,6 @@ class CallerLimits:
 
     A token that the Hub has known before is asked about as often as its person may call, so nobody who works is kept
     out by a flood of others, whatever address the flood comes from.
-
-    Args:
-        audit: Told, in moderation too, that calls were turned away.
-        clock: Tells the time.
     """
 
     def __init__(self, *, audit: HubAudit, clock: Clock) -> None:
@@ -160,22 +156,13 @@ class CallerLimits:
 
 
 class HubAudit:
-    """Writes the lines.
-
-    Args:
-        clock: Tells the time.
-    """
+    """Writes the lines."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
 
     def write(self, event: str, **facts: str | int | None) -> None:
-        """Write a line; facts that are None are left out.
-
-        Args:
-            event: A fixed word.
-            facts: What is known; nothing secret.
-        """
+        """Write a line; facts that are None are left out."""
         known = {name: presentable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
         record = {"event": event, **known, "time": utc_text(self._clock.now())}
         _AUDIT.info("%s", encode_line({name: fact for name, fact in record.items() if fact is not None}))

@@ -35,11 +35,7 @@ _RIGHTS_OF_VISITORS: Final = frozenset({"self", "tokens", "access:servers"})
 
 
 def read_list(config: Config, section: str, name: str) -> list[Any]:
-    """Return a copy of a list, whether it was set or only added to.
-
-    Raises:
-        ConfigurationError: It is no list.
-    """
+    """Return a copy of a list, whether it was set or only added to."""
     value = _value(config, section, name) or []
     if not isinstance(value, list | tuple):
         raise ConfigurationError(f"c.{section}.{name} is no list.", key=f"{section}.{name}")
@@ -52,11 +48,7 @@ def read_value(config: Config, section: str, name: str) -> Any:
 
 
 def read_mapping(config: Config, section: str, name: str) -> dict[str, Any]:
-    """Return a copy of a mapping; empty when it is not set.
-
-    Raises:
-        ConfigurationError: It is no mapping.
-    """
+    """Return a copy of a mapping; empty when it is not set."""
     value = _value(config, section, name) or {}
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"c.{section}.{name} is no mapping.", key=f"{section}.{name}")
@@ -122,11 +114,7 @@ def _value(config: Config, section: str, name: str) -> Any:
 
 
 def check_authenticator(config: Config) -> None:
-    """Check that people sign in by OAuthenticator and that what it learns is kept.
-
-    Raises:
-        ConfigurationError: They do not, or it is not.
-    """
+    """Check that people sign in by OAuthenticator and that what it learns is kept."""
     spec = read_value(config, "JupyterHub", "authenticator_class")
     found = None if spec is None else load_class(spec, group=AUTHENTICATORS)
     names = class_names(spec, group=AUTHENTICATORS)
@@ -155,11 +143,7 @@ def check_authenticator(config: Config) -> None:
 
 
 def check_crypt_key(config: Config) -> None:
-    """Check that the Hub can encrypt what it keeps.
-
-    Raises:
-        ConfigurationError: It has no key.
-    """
+    """Check that the Hub can encrypt what it keeps."""
     if not os.environ.get(CRYPT_KEY) and not read_list(config, "CryptKeeper", "keys"):
         raise ConfigurationError(
             f"{CRYPT_KEY} is not set, so the Hub cannot encrypt the sign-ins that it keeps.",
@@ -170,11 +154,7 @@ def check_crypt_key(config: Config) -> None:
 
 
 def check_spawner(config: Config, *, allow_shared_system_user: bool) -> None:
-    """Check that people's servers run as users of their own.
-
-    Raises:
-        ConfigurationError: They are known to share one, and that was not allowed.
-    """
+    """Check that people's servers run as users of their own."""
     spec = read_value(config, "JupyterHub", "spawner_class")
     names = class_names(spec, group=SPAWNERS)
     if spec == "simple":
@@ -191,11 +171,7 @@ def check_spawner(config: Config, *, allow_shared_system_user: bool) -> None:
 
 
 def check_roles(config: Config) -> None:
-    """Check that no role gives people or their servers the right to read kept sign-ins.
-
-    Raises:
-        ConfigurationError: One does; the sentence names it.
-    """
+    """Check that no role gives people or their servers the right to read kept sign-ins."""
     for role in read_list(config, "JupyterHub", "load_roles"):
         if not isinstance(role, dict) or not isinstance(role.get("scopes", []), list | tuple | set):
             raise ConfigurationError(

@@ -58,11 +58,7 @@ _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
 
 
 def text_wish(value: object, *, key: str) -> str | None:
-    """Return a line of text; None when it is left out or empty.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return a line of text; None when it is left out or empty."""
     if value is None or value == "":
         return None
     if not isinstance(value, str) or not value.isprintable() or not value.strip():
@@ -71,22 +67,14 @@ def text_wish(value: object, *, key: str) -> str | None:
 
 
 def switch_wish(value: object, *, key: str) -> bool:
-    """Return a switch. A text is none: a variable that says "false" must not switch anything on.
-
-    Raises:
-        ConfigurationError: It is neither True nor False.
-    """
+    """Return a switch. A text is none: a variable that says "false" must not switch anything on."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{key} is neither True nor False.", key=key)
     return value
 
 
 def bearer_wish(value: object) -> Bearer:
-    """Return which token is wanted.
-
-    Raises:
-        ConfigurationError: There is no such one.
-    """
+    """Return which token is wanted."""
     found = next((bearer for bearer in Bearer if bearer.value == value), None)
     if found is None:
         raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
@@ -94,11 +82,7 @@ def bearer_wish(value: object) -> Bearer:
 
 
 def margin_wish(seconds: object) -> int:
-    """Return how much of a token is left at least.
-
-    Raises:
-        ConfigurationError: It is too little, too much or no whole number.
-    """
+    """Return how much of a token is left at least."""
     if (
         not isinstance(seconds, int)
         or isinstance(seconds, bool)
@@ -112,11 +96,7 @@ def margin_wish(seconds: object) -> int:
 
 
 def address_wish(url: object, *, key: str) -> str:
-    """Return an address with a slash at its end.
-
-    Raises:
-        ConfigurationError: It is none of the web.
-    """
+    """Return an address with a slash at its end."""
     base = public_base(url) if isinstance(url, str) else None
     try:
         has_port = base is not None and urlsplit(base).port != 0
@@ -138,9 +118,6 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
         config: The Hub's configuration.
         service_url: Where the service listens.
         path: Of the service, below the Hub's base URL.
-
-    Raises:
-        ConfigurationError: The configuration does not say where the proxy listens.
     """
     host, port, base = _proxy_place(config)
     below = f"{f'{base}/' if base else ''}{path}"

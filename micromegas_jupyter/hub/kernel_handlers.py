@@ -54,11 +54,7 @@ POLL_SECONDS: Final = 25.0
 
 
 class JsonHandler(web.RequestHandler):
-    """Answers kernels; no cookie counts here, so there is nothing that another site could make a browser do.
-
-    Args:
-        parts: What all handlers share.
-    """
+    """Answers kernels; no cookie counts here, so there is nothing that another site could make a browser do."""
 
     event = "refused"
     """The audit event of a refusal."""
@@ -81,11 +77,7 @@ class JsonHandler(web.RequestHandler):
         return check_caller(found)
 
     def body_members(self) -> Mapping[str, object]:
-        """Return the request's JSON object; an empty body is an empty object.
-
-        Raises:
-            Refused: It is none.
-        """
+        """Return the request's JSON object; an empty body is an empty object."""
         if not self.request.body:
             return {}
         try:
@@ -260,11 +252,7 @@ class _SignInHandler(JsonHandler):
     event = "sign_in_refused"
 
     def redirect_parts(self) -> tuple[str, str]:
-        """Return the redirect address of the whole Hub and the application that it is registered for.
-
-        Raises:
-            Refused: The administrator has set none.
-        """
+        """Return the redirect address of the whole Hub and the application that it is registered for."""
         settings = self.parts.settings
         if settings.redirect_uri is None or settings.redirect_client_id is None:
             raise no_redirect()
@@ -307,11 +295,7 @@ class AnswerHandler(_SignInHandler):
     """`POST sign-ins/<name>/answer`."""
 
     async def post(self, name: str) -> None:
-        """Give the caller what the browser came back with, once, as soon as it is there.
-
-        Args:
-            name: Of the sign-in.
-        """
+        """Give the caller what the browser came back with, once, as soon as it is there."""
         owner = await self.owner()
         sign_in = self.parts.sign_ins.by_name(name)
         if sign_in is None or sign_in.owner != owner:

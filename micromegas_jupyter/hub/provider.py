@@ -50,13 +50,7 @@ Answer = TypeVar("Answer")
 
 
 class HubProvider:
-    """The provider, for one event loop.
-
-    Args:
-        settings: What the service was told.
-        clock: Tells the time.
-        http: Makes the calls; the real one when left out.
-    """
+    """The provider, for one event loop."""
 
     def __init__(self, settings: ServiceSettings, *, clock: Clock, http: ProviderCalls | None = None) -> None:
         self._settings = settings
@@ -69,11 +63,7 @@ class HubProvider:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def authorization_endpoint(self) -> str | None:
-        """Return where people sign in; None when the provider has no such page.
-
-        Raises:
-            Refused: The provider does not answer properly.
-        """
+        """Return where people sign in; None when the provider has no such page."""
         try:
             metadata = await self._on_thread(self._documents.metadata)
         except MicromegasError:
@@ -84,10 +74,6 @@ class HubProvider:
         """Return the token that a person's token is exchanged for, one exchange for each expiry; as it is without one.
 
         Source: RFC 8693.
-
-        Args:
-            owner: Whose it is.
-            held: The person's token.
 
         Raises:
             Refused: The provider gives none, or does not answer properly.

@@ -68,11 +68,7 @@ def build_application(parts: ServiceParts) -> web.Application:
 
 
 def listen(parts: ServiceParts) -> HTTPServer:
-    """Listen where the settings say.
-
-    Raises:
-        ConfigurationError: The port is taken.
-    """
+    """Listen where the settings say."""
     settings = parts.settings
     server = HTTPServer(
         build_application(parts),
@@ -112,12 +108,7 @@ def build_parts(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Se
 
 
 async def serve(settings: ServiceSettings) -> None:
-    """Answer until the process is asked to stop.
-
-    Raises:
-        ConfigurationError: The service's token may too little or too much at the Hub, or the port is taken.
-        Unavailable: The Hub does not answer.
-    """
+    """Answer until the process is asked to stop."""
     # Before anything else: a Hub may be gone again while its service still starts.
     hub = os.getppid()
     stop = asyncio.Event()

@@ -50,11 +50,7 @@ class InternalTls:
     authority_file: str
 
     def context(self) -> ssl.SSLContext:
-        """Return how to call the Hub.
-
-        Raises:
-            ConfigurationError: A file cannot be read or does not fit.
-        """
+        """Return how to call the Hub."""
         try:
             context = ssl.create_default_context()
             context.load_verify_locations(self.authority_file)
@@ -67,11 +63,7 @@ class InternalTls:
 
 
 def read_internal_tls(environ: Mapping[str, str]) -> InternalTls | None:
-    """Return what the environment names; None where the Hub's programs speak plain http.
-
-    Raises:
-        ConfigurationError: It names one or two of the three files.
-    """
+    """Return what the environment names; None where the Hub's programs speak plain http."""
     key, certificate, authority = (environ.get(name, "") for name in _NAMES)
     if not (key or certificate or authority):
         return None
@@ -145,11 +137,7 @@ class ServiceSettings:
 
 
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
-    """Return the settings that the environment holds.
-
-    Raises:
-        ConfigurationError: One is missing or cannot be read.
-    """
+    """Return the settings that the environment holds."""
     issuer = _required(environ, ISSUER)
     check_issuer_url(issuer, key=ISSUER)
     host, port = listening_address(_required(environ, "JUPYTERHUB_SERVICE_URL", remedy=_FROM_THE_HUB))

@@ -49,12 +49,7 @@ class SignIn:
 
 
 class SignIns:
-    """All sign-ins under way; for one event loop. Too many of one owner, or of all, and the oldest are forgotten.
-
-    Args:
-        clock: Tells the time.
-        randomness: Draws the names.
-    """
+    """All sign-ins under way; for one event loop. Too many of one owner, or of all, and the oldest are forgotten."""
 
     def __init__(self, *, clock: Clock, randomness: Randomness) -> None:
         self._clock = clock

@@ -25,11 +25,7 @@ _HELP_ALONE = re.compile(r"%(%(?:sql|micromegas_sql)[ \t](?:[^\n]*[ \t])?--help\
 
 
 def parse_words(magic: Callable[..., Any], line: str) -> argparse.Namespace:
-    """Return the options on a line that holds nothing else.
-
-    Raises:
-        UsageError: They cannot be understood.
-    """
+    """Return the options on a line that holds nothing else."""
     try:
         words = shlex.split(line)
     except ValueError:
@@ -38,11 +34,7 @@ def parse_words(magic: Callable[..., Any], line: str) -> argparse.Namespace:
 
 
 def parse_options(magic: Callable[..., Any], words: Sequence[str]) -> argparse.Namespace:
-    """Return the options as the parser of `@with_arguments` reads them.
-
-    Raises:
-        UsageError: They cannot be understood.
-    """
+    """Return the options as the parser of `@with_arguments` reads them."""
     parser: argparse.ArgumentParser = magic.parser  # type: ignore[attr-defined] # set by @with_arguments
     try:
         return parser.parse_args(list(words))
@@ -54,16 +46,7 @@ def parse_options(magic: Callable[..., Any], words: Sequence[str]) -> argparse.N
 
 
 def check_exclusive(arguments: argparse.Namespace, one: str, other: str) -> None:
-    """Check that at most one of two options is given.
-
-    Args:
-        arguments: The options as they were read.
-        one: An option's name there.
-        other: The other's.
-
-    Raises:
-        UsageError: Both are given.
-    """
+    """Check that at most one of two options is given."""
     if getattr(arguments, one) and getattr(arguments, other):
         names = [f"--{name.replace('_', '-')}" for name in (one, other)]
         raise UsageError(f"{names[0]} and {names[1]} do not go together.", remedy="Give one of them.")

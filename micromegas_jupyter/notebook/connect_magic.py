@@ -27,13 +27,7 @@ _API_KEY = "API key"
 
 @magics_class
 class ConnectMagic(Magics):
-    """The magic that chooses and names connections.
-
-    Args:
-        shell: Where it runs.
-        session: The notebook's sign-in, whose settings are chosen.
-        named: The names.
-    """
+    """The magic that chooses and names connections."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
         super().__init__(shell)
@@ -105,11 +99,7 @@ class ConnectMagic(Magics):
         return f"⚠ {tokens} go to {server}, as you said; the settings have them for {elsewhere}."
 
     def _check_server(self, settings: ClientSettings) -> None:
-        """Check the address, and that no token would be readable on the way to it.
-
-        Raises:
-            UsageError: One of the two is not so.
-        """
+        """Check the address, and that no token would be readable on the way to it."""
         from micromegas_jupyter.client.address import parse_address
 
         address = parse_address(settings.uri)

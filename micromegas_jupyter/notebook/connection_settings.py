@@ -84,9 +84,6 @@ class SettingsChoice:
         """Read the settings; those of `profile` alone when it is another one.
 
         `load` keeps what proves the configured application from a provider that the options name instead.
-
-        Raises:
-            ConfigurationError: They cannot be read.
         """
         if profile is not None and profile != self.profile:
             return load(profile, _NOTHING)
@@ -107,11 +104,7 @@ class NamedConnections:
         return name in self._by_name
 
     def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
-        """Give a name to settings; returns whether it stood for others before.
-
-        Raises:
-            UsageError: It is no such name, or there are too many.
-        """
+        """Give a name to settings; returns whether it stood for others before."""
         if not _NAME.fullmatch(name):
             raise UsageError(
                 f'"{_shown(name)}" is no name for a connection.', remedy="Use letters, digits, _ and -, at most 63."
@@ -127,19 +120,11 @@ class NamedConnections:
         self._by_name.pop(name, None)
 
     def choice(self, name: str) -> SettingsChoice:
-        """Return the choice that a name stands for, which gives these settings.
-
-        Raises:
-            UsageError: There is no connection of this name.
-        """
+        """Return the choice that a name stands for, which gives these settings."""
         return self._known(name)[0]
 
     def settings(self, name: str) -> ClientSettings:
-        """Return the settings that a name stands for.
-
-        Raises:
-            UsageError: There is no connection of this name.
-        """
+        """Return the settings that a name stands for."""
         return self._known(name)[1]
 
     def all(self) -> dict[str, ClientSettings]:

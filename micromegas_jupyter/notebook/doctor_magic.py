@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 @magics_class
 class DoctorMagic(Magics):
-    """The magic that looks for what is wrong.
-
-    Args:
-        shell: Where it runs.
-        session: The notebook's sign-in, whose profile and options are looked at.
-    """
+    """The magic that looks for what is wrong."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         super().__init__(shell)

@@ -60,12 +60,7 @@ class _Extension:
 
 
 def register(shell: InteractiveShell, parts: Parts) -> None:
-    """Register the magics; `%%sql` stays with another extension that already has it.
-
-    Args:
-        shell: Where.
-        parts: What the magics work with.
-    """
+    """Register the magics; `%%sql` stays with another extension that already has it."""
     unregister(shell)
     extension = _Extension(shell, parts)
     setattr(shell, _HOLDER, extension)

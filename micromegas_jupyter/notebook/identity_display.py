@@ -48,9 +48,6 @@ class IdentityButtons:
     """Does one thing at a time, on a thread of its own: a widget's message must not keep the kernel.
 
     `_lock` guards `_is_working` and is free while something is done.
-
-    Args:
-        session: Whose sign-in it is.
     """
 
     def __init__(self, session: NotebookSession) -> None:
@@ -213,12 +210,7 @@ def _show_failure(
 
 
 class IdentityDisplay:
-    """Shows the session's state; all cells of a notebook show one widget, so none of them goes stale.
-
-    Args:
-        shell: Where the magics run.
-        session: Whose state it is.
-    """
+    """Shows the session's state; all cells of a notebook show one widget, so none of them goes stale."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         self._shell = shell

@@ -52,13 +52,7 @@ _NO_BROWSER = "No browser opened here."
 
 @magics_class
 class IdentityMagics(Magics):
-    """The magics about who is signed in.
-
-    Args:
-        shell: Where they run.
-        session: The notebook's sign-in; closed by the extension.
-        display: Shows who is signed in.
-    """
+    """The magics about who is signed in."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, display: IdentityDisplay) -> None:
         super().__init__(shell)
@@ -159,13 +153,7 @@ def _wish(named: str | None) -> FlowWish:
 
 
 class SignIn:
-    """Signs a person in.
-
-    Args:
-        shell: Where the magics run.
-        session: Begins, ends and keeps the sign-in.
-        display: Shows it.
-    """
+    """Signs a person in."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, display: IdentityDisplay) -> None:
         self._shell = shell
@@ -179,15 +167,6 @@ class SignIn:
             settings: At which provider, and as which application.
             wish: Which way was asked for.
             reason: Why a person is needed; None when they want to sign in in another way than they are.
-
-        Raises:
-            LoginRequired: Nobody is here to sign in.
-            UsageError: The way that was asked for is not possible here.
-            ConfigurationError: No provider is configured, or the way that a setting names is not possible.
-            QueryCancelled: The person interrupted it.
-            LoginFailed: It ended without a token.
-            ProviderMisbehaved: The provider's answer breaks the protocol.
-            ProviderUnavailable: The provider does not answer.
         """
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:

@@ -153,13 +153,7 @@ class _Frame:
 
 
 def plot_svg(series: TimeSeries, *, title: str, description: str) -> str:
-    """Return the drawing.
-
-    Args:
-        series: What to draw.
-        title: What it shows, in a few words.
-        description: The same in a sentence or two, for those who cannot see it.
-    """
+    """Return the drawing."""
     low, high = value_range(
         min(float(line.values.min()) for line in series.lines), max(float(line.values.max()) for line in series.lines)
     )

@@ -36,11 +36,7 @@ class Ending(StrEnum):
 
 
 class Progress:
-    """How far one query is; written by the thread that reads it, read by the line's.
-
-    Args:
-        clock: Measures, from now on.
-    """
+    """How far one query is; written by the thread that reads it, read by the line's."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -150,11 +150,7 @@ class QueryHistory:
             return list(self._by_number.values())
 
     def get(self, number: int) -> PastQuery:
-        """Return one query.
-
-        Raises:
-            UsageError: There is none of that number, or it is not kept any more.
-        """
+        """Return one query."""
         with self._lock:
             known = self._by_number.get(number)
             kept = list(self._by_number)

@@ -289,10 +289,5 @@ class QueryResult:
 
 
 def result_bundle(table: pa.Table, *, max_rows: int) -> dict[str, str]:
-    """Return what a notebook shows of a result that goes into a variable, by MIME type.
-
-    Args:
-        table: The rows.
-        max_rows: As of `QueryResult`.
-    """
+    """Return what a notebook shows of a result that goes into a variable, by MIME type."""
     return {"text/plain": preview_text(table), "text/html": result_html(table, max_rows=max_rows)}

@@ -53,11 +53,7 @@ class RowFormat(StrEnum):
 
 
 def check_available(row_format: RowFormat) -> None:
-    """Check that what makes this format is installed.
-
-    Raises:
-        UsageError: It is not.
-    """
+    """Check that what makes this format is installed."""
     if row_format is RowFormat.POLARS and find_spec("polars") is None:
         raise UsageError(
             "--format polars needs polars, which is not installed here.",
@@ -66,22 +62,14 @@ def check_available(row_format: RowFormat) -> None:
 
 
 def check_dtype(dtype: str | None, row_format: RowFormat) -> str | None:
-    """Return the argument, a value of `--dtype`.
-
-    Raises:
-        UsageError: The rows do not become a pandas DataFrame.
-    """
+    """Return the argument, a value of `--dtype`."""
     if dtype is not None and row_format is not RowFormat.PANDAS:
         raise UsageError("--dtype is for pandas DataFrames.", remedy=f"Leave it out with --format {row_format.value}.")
     return dtype
 
 
 def check_schema(row_format: RowFormat, schema: pa.Schema) -> None:
-    """Check that this format can hold such rows, before they are fetched.
-
-    Raises:
-        UsageError: It cannot.
-    """
+    """Check that this format can hold such rows, before they are fetched."""
     if row_format is not RowFormat.POLARS:
         return
     for column in schema:
@@ -95,11 +83,7 @@ def check_schema(row_format: RowFormat, schema: pa.Schema) -> None:
 
 
 def convert(row_format: RowFormat, table: pa.Table) -> Any:
-    """Return the rows in a format that is made of a whole table.
-
-    Raises:
-        UsageError: The format cannot hold them.
-    """
+    """Return the rows in a format that is made of a whole table."""
     match row_format:
         case RowFormat.ARROW:
             return table
@@ -161,9 +145,6 @@ class RowReader:
     `close`, the end of a `with` block and the end of the last reference to it stop the query here and on the server.
     Whatever takes Arrow streams takes it (`__arrow_c_stream__`): DuckDB, polars, `RecordBatchReader.from_stream`.
     Belongs to one thread at a time.
-
-    Args:
-        started: The query.
     """
 
     def __init__(self, started: StartedQuery) -> None:
@@ -333,12 +314,7 @@ class SeenColumn:
 
 
 class RowsSeen:
-    """Notes rows as they come and keeps the first of them.
-
-    Args:
-        schema: The schema of every batch.
-        max_rows: How many rows are kept.
-    """
+    """Notes rows as they come and keeps the first of them."""
 
     def __init__(self, schema: pa.Schema, *, max_rows: int) -> None:
         self.schema = schema

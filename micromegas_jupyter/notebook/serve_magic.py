@@ -168,13 +168,7 @@ class LocalServerProcess:
 
 @magics_class
 class ServeMagic(Magics):
-    """The magic that starts and stops the local server; `close` ends it.
-
-    Args:
-        shell: Where it runs.
-        session: The notebook's connections; later cells use the one to the server.
-        named: Where that connection has its name.
-    """
+    """The magic that starts and stops the local server; `close` ends it."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
         super().__init__(shell)

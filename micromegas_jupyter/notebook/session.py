@@ -61,9 +61,6 @@ class NotebookSession:
     """The sign-in that goes on, the connections, and what is shown about them.
 
     Only cells, which run one after the other, choose settings. `close` ends everything.
-
-    Args:
-        parts: What the session works with.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -81,11 +78,7 @@ class NotebookSession:
         )
 
     def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, else those that were last chosen, else the configured ones.
-
-        Raises:
-            ConfigurationError: They cannot be read.
-        """
+        """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
         return self.choice.read(self.parts.load_settings, profile=profile)
 
     @property
@@ -251,13 +244,7 @@ def _answer_of(connection: Connection) -> ServerIdentity | None:
 
 
 class CellConnections:
-    """The connections that cells name by `--connection` and `--profile`; without either, the one in use.
-
-    Args:
-        shell: Where the cells run.
-        session: The notebook's sign-in and clients.
-        named: What `--connection` means.
-    """
+    """The connections that cells name by `--connection` and `--profile`; without either, the one in use."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
         self._shell = shell
@@ -269,12 +256,7 @@ class CellConnections:
         return tuple(self._named.all())
 
     def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
-        """Return the settings of the connection that a cell names.
-
-        Raises:
-            UsageError: There is no connection of this name.
-            ConfigurationError: The settings contradict each other or a file cannot be read.
-        """
+        """Return the settings of the connection that a cell names."""
         return self._session.settings(profile) if connection is None else self._named.settings(connection)
 
     @contextmanager
@@ -283,15 +265,8 @@ class CellConnections:
     ) -> Iterator[tuple[ClientSettings, Connection, LiveLine]]:
         """Wait for the connection that a cell names; an error in the block counts as one of its server's.
 
-        The line says what is waited for; it is left for the block to finish or to clear.
-
-        Raises:
-            QueryCancelled: The person interrupted the wait; the sign-in goes on.
-            LoginRequired: A sign-in is configured and nobody is signed in.
-            LoginFailed: The sign-in that was waited for ended without a token.
-            TokenStoreError: The token file cannot be used safely.
-            UsageError: There is no connection of this name.
-            ConfigurationError: The settings contradict each other or a file cannot be read.
+        The line says what is waited for; it is left for the block to finish or to clear. An interrupt ends the wait
+        (`QueryCancelled`), not the sign-in.
         """
         settings = self.settings(connection=connection, profile=profile)
         line: LiveLine = DisplayLine() if has_kernel(self._shell) else TerminalLine(sys.stdout)

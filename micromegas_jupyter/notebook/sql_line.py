@@ -57,9 +57,6 @@ def split_sql_line(line: str, cell: str | None, *, options_with_value: Sequence[
         cell: The body of a cell magic, None for a line magic.
         options_with_value: Options such as `--begin` that take the next word.
         flags: Options such as `--traceback` that stand alone.
-
-    Raises:
-        UsageError: An unknown option, an option without its value, a bad name, or no statement.
     """
     name: str | None = None
     arguments: list[str] = []
@@ -96,11 +93,7 @@ def split_sql_line(line: str, cell: str | None, *, options_with_value: Sequence[
 
 
 def check_no_template(sql: str) -> None:
-    """Refuse `{{…}}`: a value that became part of the SQL could change what it means.
-
-    Raises:
-        InvalidStatement: There is one; it says where.
-    """
+    """Refuse `{{…}}`: a value that became part of the SQL could change what it means."""
     place = sql.find(_TEMPLATE)
     if place >= 0:
         raise InvalidStatement(

@@ -62,12 +62,7 @@ _FORMATS = tuple(found.value for found in RowFormat)
 
 @magics_class
 class SqlMagic(Magics):
-    """The magic that runs a statement.
-
-    Args:
-        shell: Where it runs; its variables give the values of `:name`.
-        runner: Runs it.
-    """
+    """The magic that runs a statement."""
 
     def __init__(self, shell: InteractiveShell, runner: SqlRunner) -> None:
         super().__init__(shell)
@@ -153,14 +148,7 @@ def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
 
 @magics_class
 class QueriesMagic(Magics):
-    """The magic about what was asked before.
-
-    Args:
-        shell: Where it runs.
-        session: Tells the time.
-        history: The queries.
-        runner: Runs one again.
-    """
+    """The magic about what was asked before."""
 
     def __init__(
         self, shell: InteractiveShell, session: NotebookSession, history: QueryHistory, runner: SqlRunner

@@ -97,12 +97,7 @@ def run_query(
 
 
 def open_query(connection: Connection, query: Query, *, progress: Progress, line: LiveLine) -> QueryReader:
-    """Start the query and return the reader of its rows, which is the caller's to close; the rest as for `run_query`.
-
-    Raises:
-        QueryCancelled: The person interrupted the start.
-        MicromegasError: It could not be started.
-    """
+    """Start the query and return the reader of its rows, which the caller closes; the rest as for `run_query`."""
     with _telling(progress, line):
         return _open(connection, query, progress)
 
@@ -198,14 +193,7 @@ class _Frame:
 
 
 class SqlRunner:
-    """Runs requests in a notebook.
-
-    Args:
-        shell: Whose variables take the rows.
-        session: The notebook's sign-in and clients; closed by the extension.
-        connections: What `--connection` and `--profile` mean.
-        history: Notes the queries.
-    """
+    """Runs requests in a notebook."""
 
     def __init__(
         self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections, history: QueryHistory
@@ -216,13 +204,7 @@ class SqlRunner:
         self._history = history
 
     def run(self, request: SqlRequest) -> object | None:
-        """Run the request and return the cell's value; None when a variable took the rows.
-
-        Raises:
-            UsageError: An option cannot be used, or a format cannot hold the rows.
-            QueryCancelled: The person interrupted it.
-            MicromegasError: It failed.
-        """
+        """Run the request and return the cell's value; None when a variable took the rows."""
         row_format = request.row_format or RowFormat.PANDAS
         check_available(row_format)
         if request.plot and row_format is RowFormat.READER:
@@ -257,11 +239,7 @@ class SqlRunner:
         return self._given(value, request, connection)
 
     def explain(self, request: SqlRequest) -> object | None:
-        """Ask for the plan of the request's statement, which is not run; the rest as for `run`.
-
-        Raises:
-            MicromegasError: The server does not understand it, or cannot be asked.
-        """
+        """Ask for the plan of the request's statement, which is not run; the rest as for `run`."""
         # On a line of its own, so that a place in the statement is in the same column.
         query = replace(self._query(request), sql=f"{_EXPLAIN}{request.sql}", limit=None)
         with self._connected(request) as (_, connection, line):
@@ -277,11 +255,7 @@ class SqlRunner:
         return self._given(plan if request.name is None else plan.text, request, connection)
 
     def describe(self, request: SqlRequest) -> object | None:
-        """Ask for the columns that the request's statement would give, without running it; the rest as for `run`.
-
-        Raises:
-            MicromegasError: The server does not understand it, or cannot be asked.
-        """
+        """Ask for the columns that the request's statement would give, without running it; the rest as for `run`."""
         from micromegas_jupyter.client import bind_named
         from micromegas_jupyter.client.prepared import places_as_given
 

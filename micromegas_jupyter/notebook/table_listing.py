@@ -89,11 +89,7 @@ def fetch_facts(client: Client, table: Table) -> TableFacts:
 
 
 class FactsDesk:
-    """Asks for the facts of tables in the background.
-
-    Args:
-        client: Whom to ask.
-    """
+    """Asks for the facts of tables in the background."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

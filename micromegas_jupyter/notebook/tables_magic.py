@@ -49,13 +49,7 @@ MAX_COUNTED: Final = 20
 
 @magics_class
 class TablesMagic(Magics):
-    """The magic that shows tables.
-
-    Args:
-        shell: Where it runs.
-        session: The notebook's sign-in and clients.
-        connections: What `--connection` and `--profile` mean.
-    """
+    """The magic that shows tables."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)

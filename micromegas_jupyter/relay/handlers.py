@@ -98,10 +98,6 @@ class RelayHandler(SafePage, SignedCookies, JupyterHandler):
 
     `query` is what the browser sent behind the question mark. Everything that logs or repeats an address, Jupyter's
     access log and its way to the log-in page among them, sees the path only.
-
-    Args:
-        relay: What the administrator set.
-        calls: Asks kernels.
     """
 
     auth_resource = "kernels"
@@ -189,11 +185,7 @@ class StartHandler(RelayHandler):
 
     @web.authenticated
     async def get(self, name: str) -> None:  # type: ignore[override]  # the address has one part
-        """Send the browser on.
-
-        Args:
-            name: Leads to the kernel and the sign-in.
-        """
+        """Send the browser on."""
         user, kernel_id, base = self.user, kernel_id_in(name), self.public_base()
         if user is None or self.refuse_other_loads() or await self.refuse_unauthorized(user):
             return

@@ -49,10 +49,6 @@ async def ask_by_control_channel(manager: KernelManager, content: dict[str, obje
     """Send a request and return the content of its reply; the caller sets the deadline.
 
     A kernel that does not know the request says nothing, so it is asked something that every kernel knows next.
-
-    Args:
-        manager: The kernel.
-        content: The request.
     """
     import zmq.asyncio
     from jupyter_client.connect import ConnectionFileMixin
@@ -157,11 +153,7 @@ def _read(text: str | bytes) -> tuple[object, object, dict[str, Any]]:
 
 
 class KernelCalls:
-    """Asks kernels; holds nothing but how many are being asked.
-
-    Args:
-        kernels: The server's kernels.
-    """
+    """Asks kernels; holds nothing but how many are being asked."""
 
     def __init__(self, kernels: MappingKernelManager) -> None:
         self._kernels = kernels
