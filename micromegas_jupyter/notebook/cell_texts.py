@@ -1,4 +1,4 @@
-"""Writes Arrow values and types as short text for a preview; how the text is laid out is `preview`'s job.
+"""Writes Arrow values and types as short text for a preview; how it is laid out is `result`'s.
 
 A server may send what Arrow's types do not allow (text that is no UTF-8, a time zone that nobody knows, a time out of
 range): that is written, too, as bytes, in UTC or as what it is not.

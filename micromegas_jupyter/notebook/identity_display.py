@@ -177,7 +177,6 @@ def renew_now(session: NotebookSession, settings: ClientSettings) -> bool:
     Raises:
         LoginRequired: The sign-in is gone, or the provider has ended it; the token may be valid for a while.
         ProviderUnavailable: The provider does not answer.
-        MicromegasError: What else `parts.PersonalProvider.renew` raises.
     """
     try:
         provider = session.connection(settings).provider

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.session import NotebookSession
     from micromegas_jupyter.settings import ClientSettings
 
-_CHILD = "micromegas_jupyter.assembly.local_server_child"
+_CHILD = "micromegas_jupyter.assembly.local_server"
 # Settings of the client half, and what a Hub gives this server alone: a child could hand its token on.
 _WITHHELD_VARIABLES = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
 _KEY_BYTES = 32

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from cachetools import LRUCache
 
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.formatting import printable
@@ -29,8 +31,6 @@ _COLUMNS_SQL: Final = (
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
 FRESH_SECONDS: Final = 300.0
 """How long an answer is used without asking again in the background."""
-KEPT_SECONDS: Final = 3600.0
-"""How long an answer is used at all."""
 RETRY_SECONDS: Final = 15.0
 """How long a server is left alone that could not be asked."""
 _MAX_SERVERS: Final = 8
@@ -152,13 +152,11 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
     return printable((metadata or {}).get(REMARKS_KEY, b"").decode("utf-8", errors="replace"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    """What a server answered last over a connection, and when it was asked last; never when `schema` is None."""
+class _Entry(NamedTuple):
+    """What a server answered last over a connection, never when `schema` is None; and when it was asked last."""
 
     connection: Connection | None
     schema: ServerSchema | None
-    answered_at: float
     asked_at: float
 
 
@@ -172,23 +170,14 @@ class SchemaCache:
         connections: The notebook's connections; opened here when there is none yet.
         clock: Measures how old an answer is.
         may_open: Whether a connection may be opened on a thread of its own.
-        fetch: Asks a server.
     """
 
-    def __init__(
-        self,
-        connections: Connections,
-        *,
-        clock: Clock,
-        may_open: Callable[[], bool] = lambda: True,
-        fetch: Callable[[Client], ServerSchema] = fetch_schema,
-    ) -> None:
+    def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:
         self._connections = connections
         self._clock = clock
         self._may_open = may_open
-        self._fetch_schema = fetch
         self._lock = threading.Lock()
-        self._entries: dict[ClientSettings, _Entry] = {}
+        self._entries: LRUCache[ClientSettings, _Entry] = LRUCache(_MAX_SERVERS)
         self._asking: dict[ClientSettings, threading.Event] = {}
         self._is_closed = False
 
@@ -196,9 +185,7 @@ class SchemaCache:
         """Return what is known about a server by now; asks nobody and waits for nothing."""
         with self._lock:
             entry = self._current_entry(settings)
-        if entry is None or self._clock.monotonic() - entry.answered_at > KEPT_SECONDS:
-            return None
-        return entry.schema
+        return None if entry is None else entry.schema
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
         """Return what is known about a server, and have it asked in the background when that is nothing, or old.
@@ -219,13 +206,6 @@ class SchemaCache:
         with self._lock:
             self._keep(settings, connection, schema)
 
-    def wait(self, settings: ClientSettings, timeout_seconds: float) -> None:
-        """Wait until a server that is being asked has answered; returns at once when none is."""
-        with self._lock:
-            answered = self._asking.get(settings)
-        if answered is not None:
-            answered.wait(timeout_seconds)
-
     def close(self) -> None:
         """Forget everything and ask nobody any more."""
         with self._lock:
@@ -234,9 +214,7 @@ class SchemaCache:
 
     def _current_entry(self, settings: ClientSettings) -> _Entry | None:
         entry = self._entries.get(settings)
-        if entry is None or entry.connection is not self._connections.current(settings):
-            return None
-        return entry
+        return entry if entry is not None and entry.connection is self._connections.current(settings) else None
 
     def _is_due(self, entry: _Entry | None) -> bool:
         if entry is None:
@@ -258,7 +236,7 @@ class SchemaCache:
         connection, schema = None, None
         try:
             connection = self._connections.get(settings)
-            schema = self._fetch_schema(connection.client)
+            schema = fetch_schema(connection.client)
         except Exception:  # noqa: BLE001 - whatever it is, typing is not the moment for a traceback
             connection = self._connections.current(settings)
         finally:
@@ -267,14 +245,8 @@ class SchemaCache:
                 self._asking.pop(settings).set()
 
     def _keep(self, settings: ClientSettings, connection: Connection | None, schema: ServerSchema | None) -> None:
-        now = answered_at = self._clock.monotonic()
-        before = self._entries.pop(settings, None)
+        before = self._entries.get(settings)
         if schema is None and before is not None and before.connection is connection:
-            # What was known is better than nothing until it is too old.
-            schema, answered_at = before.schema, before.answered_at
+            schema = before.schema  # better than nothing
         if not self._is_closed:
-            self._entries[settings] = _Entry(
-                connection=connection, schema=schema, answered_at=answered_at, asked_at=now
-            )
-        while len(self._entries) > _MAX_SERVERS:
-            del self._entries[next(iter(self._entries))]
+            self._entries[settings] = _Entry(connection, schema, self._clock.monotonic())

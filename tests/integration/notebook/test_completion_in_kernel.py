@@ -20,7 +20,8 @@ pytestmark = pytest.mark.integration
 LOAD = "%load_ext micromegas_jupyter"
 WAIT_UNTIL_ASKED = """
 session = get_ipython()._micromegas_extension.session
-session.schemas.wait(session.settings(), 60)
+answered = session.schemas._asking.get(session.settings())
+if answered is not None: answered.wait(60)
 """
 WAS_ASKED = """
 schemas = get_ipython()._micromegas_extension.session.schemas

@@ -1,4 +1,4 @@
-"""Tests of `notebook.identity_buttons`."""
+"""Tests of the identity widget's buttons."""
 
 from threading import Event, current_thread
 
@@ -18,7 +18,7 @@ WAIT_SECONDS = 60
 
 
 class FakeBoard:
-    """Implements `identity_buttons.Board`: notes what it is told."""
+    """Stands in for the widget: notes what it is told."""
 
     def __init__(self) -> None:
         self.began: list[IdentityAction] = []
