@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
+from micromegas_jupyter.client.address import parse_address
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.formatting import TextTable, errors_as_lines, host_text, printable
@@ -74,10 +75,10 @@ class ConnectMagic(Magics):
         if server is None:
             return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
         if "://" in server:
-            _parse_server(server)
+            parse_address(server)
             return self._session.choice.with_server(server, profile=profile)
         if server not in self._named and (":" in server or "." in server):
-            _parse_server(server)
+            parse_address(server)
         if profile is not None:
             raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
         return self._named.choice(server)
@@ -100,8 +101,6 @@ class ConnectMagic(Magics):
 
     def _check_server(self, settings: ClientSettings) -> None:
         """Check the address, and that no token would be readable on the way to it."""
-        from micromegas_jupyter.client.address import parse_address
-
         address = parse_address(settings.uri)
         if self._tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
             raise UsageError(
@@ -147,12 +146,6 @@ class ConnectMagic(Magics):
             ],
             note=f"{_IN_USE} in use" if named else "%micromegas_connect URI --as NAME names a connection.",
         )
-
-
-def _parse_server(uri: str) -> None:
-    from micromegas_jupyter.client.address import parse_address
-
-    parse_address(uri)
 
 
 def _place(settings: ClientSettings) -> str:

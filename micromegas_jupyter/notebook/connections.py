@@ -1,7 +1,4 @@
-"""The clients of one notebook, by the settings they were made from, and the one that a cell names.
-
-A cell waits for a sign-in that goes on, and says so in a line that goes again.
-"""
+"""The clients of one notebook, by the settings they were made from, each with what keeps its token fresh."""
 
 from __future__ import annotations
 
@@ -14,10 +11,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
-from micromegas_jupyter.notebook.formatting import (
-    host_text,
-    place_text,
-)
+from micromegas_jupyter.notebook.formatting import host_text, place_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

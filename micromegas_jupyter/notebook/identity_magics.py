@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
+from micromegas_jupyter.auth.flow_choice import login_remedy, may_go_on
+from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRequired,
@@ -59,7 +61,6 @@ class IdentityMagics(Magics):
         self._shell = shell
         self._session = session
         self._display = display
-        self._sign_in = SignIn(shell, session, display)
 
     @answers_help
     @no_var_expand
@@ -102,10 +103,10 @@ class IdentityMagics(Magics):
             except MicromegasError as error:
                 if not isinstance(error, LoginRequired) and error.giver is None:
                     raise
-                self._sign_in.run(settings, wish, reason=error)
+                self._sign_in(settings, wish, reason=error)
                 return
             if wish.flow is not None and (wish.flow is Flow.HUB) is not bool(state.through):
-                self._sign_in.run(settings, wish)
+                self._sign_in(settings, wish)
                 return
             self._session.sign_in.leave(settings)
             self._display.show(state)
@@ -145,23 +146,8 @@ class IdentityMagics(Magics):
             settings = self._session.settings(arguments.profile)
             print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
 
-
-def _wish(named: str | None) -> FlowWish:
-    if named == _AUTOMATIC:
-        return FlowWish(is_automatic=True)
-    return FlowWish(flow=None if named is None else Flow(named))
-
-
-class SignIn:
-    """Signs a person in."""
-
-    def __init__(self, shell: InteractiveShell, session: NotebookSession, display: IdentityDisplay) -> None:
-        self._shell = shell
-        self._session = session
-        self._display = display
-
-    def run(self, settings: ClientSettings, wish: FlowWish, *, reason: MicromegasError | None = None) -> None:
-        """Begin a sign-in; where nothing but a link or a code is to be shown, it goes on by itself.
+    def _sign_in(self, settings: ClientSettings, wish: FlowWish, *, reason: MicromegasError | None = None) -> None:
+        """Sign a person in; where nothing but a link or a code is to be shown, the sign-in goes on by itself.
 
         Args:
             settings: At which provider, and as which application.
@@ -193,8 +179,6 @@ class SignIn:
         self._display.show(self._session.signed_in(settings))
 
     def _begin(self, settings: ClientSettings, chosen: FlowToUse, wish: FlowWish) -> Login:
-        from micromegas_jupyter.auth.flow_choice import may_go_on
-
         flows = [chosen.flow, *chosen.fallbacks]
         reason = chosen.reason
         while True:
@@ -245,10 +229,13 @@ class SignIn:
             self._session.parts.remember_flow(settings, wish.flow)
 
 
-def _nobody_here(settings: ClientSettings) -> LoginRequired:
-    from micromegas_jupyter.auth.flow_choice import login_remedy
-    from micromegas_jupyter.auth.surroundings import Surroundings
+def _wish(named: str | None) -> FlowWish:
+    if named == _AUTOMATIC:
+        return FlowWish(is_automatic=True)
+    return FlowWish(flow=None if named is None else Flow(named))
 
+
+def _nobody_here(settings: ClientSettings) -> LoginRequired:
     where = place_text(host_text(settings.issuer or ""), host_text(settings.uri))
     return LoginRequired(
         f"Not signed in{where}, and nobody is here to sign in.",

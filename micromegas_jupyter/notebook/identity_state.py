@@ -12,21 +12,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from micromegas_jupyter.errors import (
-    LoginRequired,
-    MicromegasError,
-    ProviderUnavailable,
-    ServerUnavailable,
-)
+from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, ServerUnavailable
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
-from micromegas_jupyter.notebook.formatting import (
-    cut,
-    host_text,
-    moment_text,
-    place_text,
-    printable,
-    provider_text,
-)
+from micromegas_jupyter.notebook.formatting import cut, host_text, moment_text, place_text, printable, provider_text
 from micromegas_jupyter.redirect.routing import START_PATH
 from micromegas_jupyter.settings import Flow
 

@@ -1,4 +1,4 @@
-"""One notebook's sign-in and its clients: what the magics share between cells."""
+"""One notebook's sign-in and its clients: what the magics share between cells, and the connection that a cell names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, QueryCance
 from micromegas_jupyter.notebook.connection_settings import SettingsChoice
 from micromegas_jupyter.notebook.connections import Connections
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
-from micromegas_jupyter.notebook.formatting import (
-    moment_text,
-    printable,
-    provider_text,
-    seconds_text,
-    show_as_lines,
-)
+from micromegas_jupyter.notebook.formatting import moment_text, printable, provider_text, seconds_text, show_as_lines
 from micromegas_jupyter.notebook.identity_state import (
     after_answer,
     after_failure,

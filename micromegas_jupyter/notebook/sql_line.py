@@ -24,7 +24,6 @@ _TEMPLATE = "{{"
 _NAME = re.compile(r"\s*([^\W\d]\w*)\s*<<(?:\s+|$)")
 _OPTION = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+|$)")
 _VALUE = re.compile(r"\"([^\"]*)\"(?:\s+|$)|'([^']*)'(?:\s+|$)|(\S+)(?:\s+|$)")
-_ASSIGNED: Final = re.compile(r"\s*[^\W\d]\w*\s*<<(?:\s+|\Z)")
 _OPTION_BEFORE_CURSOR: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+)")
 _VALUE_BEFORE_CURSOR: Final = re.compile(r"(?:\"[^\"]*\"|'[^']*'|[^\s\"']\S*)\s+")
 _OPTION_BEGUN: Final = re.compile(r"--?[\w-]*")
@@ -199,7 +198,7 @@ def _after_options(typed: str, after: str, options_with_value: Collection[str]) 
     is_named = False
     options: dict[str, str] = {}
     while True:
-        if not is_named and (found := _ASSIGNED.match(rest)):
+        if not is_named and (found := _NAME.match(rest)):
             is_named = True
             rest = rest[found.end() :]
         elif found := _OPTION_BEFORE_CURSOR.match(rest):

@@ -6,13 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from micromegas_jupyter.errors import (
-    MicromegasError,
-    QueryCancelled,
-    QueryError,
-    UnsupportedRequest,
-    UsageError,
-)
+from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable, cut, error_lines, printable, show_as_lines, text_html
 from micromegas_jupyter.notebook.progress import Ending, LineTicker, Progress
 from micromegas_jupyter.notebook.rows import (

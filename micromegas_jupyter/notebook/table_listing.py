@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion import name_in_sql
-from micromegas_jupyter.notebook.formatting import (
-    count_text,
-    cut,
-    printable,
-    rows_text,
-    terminal_width,
-)
+from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
