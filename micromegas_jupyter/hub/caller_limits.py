@@ -17,7 +17,7 @@ from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_
 from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.hub.refusals import Refused, invalid_token, slow_down, too_many_unknown_tokens
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.settings import RateLimits
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import Secret
     from micromegas_jupyter.hub.hub_api import TokenOwner
-    from micromegas_jupyter.seams import Clock
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)

@@ -17,7 +17,7 @@ from tornado import web
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.hub.caller_limits import client_address
-from micromegas_jupyter.hub.refreshing import is_refused, is_stale, read_bearer
+from micromegas_jupyter.hub.refreshing import HeldBearer, is_refused, is_stale, read_bearer
 from micromegas_jupyter.hub.refusals import (
     Refused,
     bad_request,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from micromegas_jupyter.hub.dependencies import ServiceParts
-    from micromegas_jupyter.hub.refreshing import HeldBearer
 
 _MAX_TOKEN_CHARACTERS: Final = 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")

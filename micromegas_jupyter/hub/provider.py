@@ -15,7 +15,7 @@ from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.auth.provider_documents import ProviderDocuments
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.http import ProviderHttp
+from micromegas_jupyter.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.hub.refreshing import HeldBearer
 from micromegas_jupyter.hub.refusals import Refused, exchange_refused, provider_unavailable
 from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
@@ -26,16 +26,14 @@ from micromegas_jupyter.oidc.token_exchange import (
     build_token_exchange_request,
     parse_token_exchange_answer,
 )
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
+from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.settings import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.http import HttpAnswer, ProviderCalls
     from micromegas_jupyter.hub.settings import ExchangeSetting, ServiceSettings
     from micromegas_jupyter.oidc.discovery import ProviderMetadata
-    from micromegas_jupyter.seams import Clock
 
 MAX_THREADS: Final = 8
 MAX_KEPT: Final = 10_000

@@ -22,13 +22,12 @@ from micromegas_jupyter.errors import AuthenticationError, LoginRequired, Provid
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 from micromegas_jupyter.oidc.token import build_token_error, usable_token
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.seams import Clock
     from micromegas_jupyter.settings import Bearer
 
 REFUSED_MARK: Final = "micromegas_refresh_refused"

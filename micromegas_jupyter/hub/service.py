@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tornado import web
 from tornado.httpserver import HTTPServer
@@ -22,13 +22,10 @@ from micromegas_jupyter.hub.hub_api import HubApi
 from micromegas_jupyter.hub.provider import HubProvider
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.rights import check_own_rights
-from micromegas_jupyter.hub.settings import read_service_settings
+from micromegas_jupyter.hub.settings import ServiceSettings, read_service_settings
 from micromegas_jupyter.hub.sign_ins import SignIns
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock
 
-if TYPE_CHECKING:
-    from micromegas_jupyter.hub.settings import ServiceSettings
-    from micromegas_jupyter.seams import Clock
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024
 IDLE_SECONDS: Final = 60.0

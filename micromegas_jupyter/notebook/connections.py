@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
-from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.dependencies import Parts, PersonalProvider, TokenRenewal
 from micromegas_jupyter.notebook.formatting import host_text, place_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.notebook.dependencies import Client, Parts, TokenRenewal
+    from micromegas_jupyter.notebook.dependencies import Client
     from micromegas_jupyter.settings import ClientSettings
 
 _MAX_CONNECTIONS = 8

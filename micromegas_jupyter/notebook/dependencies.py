@@ -12,29 +12,25 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter import assembly
-from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
-from micromegas_jupyter.auth.flow_choice import ARGUMENT
+from micromegas_jupyter.auth.background_renewal import BackgroundRenewal, RenewableProvider
+from micromegas_jupyter.auth.flow_choice import ARGUMENT, FlowChoice
 from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
 from micromegas_jupyter.auth.surroundings import gather_facts
 from micromegas_jupyter.contracts import AuthProvider
-from micromegas_jupyter.errors import ProviderUnavailable
+from micromegas_jupyter.errors import MicromegasError, ProviderUnavailable
 from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from micromegas_jupyter.auth import Identity, PendingLogin
-    from micromegas_jupyter.auth.background_renewal import RenewableProvider
-    from micromegas_jupyter.auth.flow_choice import FlowChoice
     from micromegas_jupyter.auth.given_sign_in import GivenSignIn
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
     from micromegas_jupyter.client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
-    from micromegas_jupyter.errors import MicromegasError
-    from micromegas_jupyter.settings import ClientSettings
 
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | GivenSignIn[HubTokenProvider]

@@ -16,6 +16,7 @@ from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider
 from micromegas_jupyter.notebook.formatting import error_lines
 from micromegas_jupyter.notebook.identity_state import (
     IdentityAction,
+    IdentityState,
     IdentityStatus,
     accepted_actions,
     has_token,
@@ -23,21 +24,18 @@ from micromegas_jupyter.notebook.identity_state import (
     lines_as_html,
     shown_detail,
 )
-from micromegas_jupyter.notebook.shell import display, has_kernel, is_attended, new_display_handle
+from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
 from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
 from micromegas_jupyter.seams import process_variables
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.identity_state import IdentityState
     from micromegas_jupyter.notebook.identity_widget import IdentityWidget
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.notebook.shell import Handle
-    from micromegas_jupyter.settings import ClientSettings
 
 TOO_LATE = "Not done: things have changed meanwhile."
 _log = logging.getLogger(__name__)

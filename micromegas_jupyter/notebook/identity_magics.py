@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.connection_settings import VARIABLE_OF_OPTION
-from micromegas_jupyter.notebook.dependencies import FlowWish
+from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
 from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, host_text, place_text, show_as_lines
 from micromegas_jupyter.notebook.shell import (
     argument,
@@ -33,17 +33,16 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     with_arguments,
 )
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.dependencies import FlowToUse, Login
+    from micromegas_jupyter.notebook.dependencies import Login
     from micromegas_jupyter.notebook.identity_display import IdentityDisplay
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.settings import ClientSettings
 
 _AUTOMATIC = "auto"
 _FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))

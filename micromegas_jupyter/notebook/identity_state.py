@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUn
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
 from micromegas_jupyter.notebook.formatting import cut, host_text, moment_text, place_text, printable, provider_text
 from micromegas_jupyter.redirect.routing import START_PATH
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client import ServerIdentity
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Login
-    from micromegas_jupyter.settings import ClientSettings
 
 
 CODE_WARNING = "Only type it if you started this."

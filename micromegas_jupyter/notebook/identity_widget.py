@@ -21,7 +21,9 @@ from micromegas_jupyter.notebook.identity_state import (
     MAX_SHOWN_GROUPS,
     QR_LABEL,
     IdentityAction,
+    IdentityState,
     IdentityStatus,
+    SignInOffer,
     identity_lines,
     lines_as_html,
     offered_actions,
@@ -30,7 +32,6 @@ from micromegas_jupyter.notebook.identity_state import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.notebook.identity_state import IdentityState, SignInOffer
     from micromegas_jupyter.seams import Clock
 
 _STATIC = Path(__file__).parent / "static"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from micromegas_jupyter.notebook.formatting import count_text, cut
-from micromegas_jupyter.notebook.plot_series import MAX_POINTS, TimeSeries, thinned, time_series
+from micromegas_jupyter.notebook.plot_series import MAX_POINTS, Line, PlotZone, TimeSeries, thinned, time_series
 from micromegas_jupyter.notebook.result import static_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.notebook.plot_series import Line, PlotZone
 
 _SECOND = 1_000_000
 _MINUTE, _HOUR, _DAY = 60 * _SECOND, 3_600 * _SECOND, 86_400 * _SECOND

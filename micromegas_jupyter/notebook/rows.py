@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, assert_never
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.formatting import cut, error_lines, printable, rows_text, show_as_lines
-from micromegas_jupyter.notebook.progress import REWRITE_SECONDS, Ending
+from micromegas_jupyter.notebook.progress import REWRITE_SECONDS, Ending, LiveLine, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from micromegas_jupyter.client import QueryReader
-    from micromegas_jupyter.notebook.progress import LiveLine, Progress
 
 _MAX_NAME_CHARACTERS = 60
 _MAX_TYPES_CHARACTERS = 200

@@ -22,7 +22,7 @@ from IPython.core.magic import Magics, magics_class
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.connection_settings import SettingsChoice
+from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.formatting import cut, errors_as_lines, host_text, printable
 from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Variables
@@ -31,7 +31,6 @@ from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.connection_settings import NamedConnections
     from micromegas_jupyter.notebook.session import NotebookSession
     from micromegas_jupyter.settings import ClientSettings
 

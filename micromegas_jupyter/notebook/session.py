@@ -9,11 +9,12 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, QueryCancelled, UnsupportedRequest
-from micromegas_jupyter.notebook.connection_settings import SettingsChoice
-from micromegas_jupyter.notebook.connections import Connections
-from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
+from micromegas_jupyter.notebook.connections import Connection, Connections
+from micromegas_jupyter.notebook.dependencies import Parts, PersonalProvider
 from micromegas_jupyter.notebook.formatting import moment_text, printable, provider_text, seconds_text, show_as_lines
 from micromegas_jupyter.notebook.identity_state import (
+    IdentityState,
     after_answer,
     after_failure,
     after_success,
@@ -25,7 +26,7 @@ from micromegas_jupyter.notebook.identity_state import (
     waiting_line,
     wrapped_state,
 )
-from micromegas_jupyter.notebook.progress import DisplayLine, TerminalLine
+from micromegas_jupyter.notebook.progress import DisplayLine, LiveLine, TerminalLine
 from micromegas_jupyter.notebook.server_schema import SchemaCache
 from micromegas_jupyter.notebook.shell import has_kernel
 from micromegas_jupyter.notebook.waiting_sign_in import ShownState, WaitingSignIn
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client import ServerIdentity
     from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.notebook.connection_settings import NamedConnections
-    from micromegas_jupyter.notebook.connections import Connection
-    from micromegas_jupyter.notebook.dependencies import Login, Parts
-    from micromegas_jupyter.notebook.identity_state import IdentityState
-    from micromegas_jupyter.notebook.progress import LiveLine
+    from micromegas_jupyter.notebook.dependencies import Login
     from micromegas_jupyter.settings import ClientSettings
 
 

@@ -16,18 +16,16 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.arguments import flags, option_values, options_with_value
 from micromegas_jupyter.notebook.completion import Candidate, Candidates, complete_sql
-from micromegas_jupyter.notebook.server_schema import ServerSchema
+from micromegas_jupyter.notebook.server_schema import SchemaCache, ServerSchema
 from micromegas_jupyter.notebook.shell import completion_matcher
-from micromegas_jupyter.notebook.sql_line import OptionName, OptionValue, Statement, find_place
+from micromegas_jupyter.notebook.sql_line import OptionName, OptionValue, Place, Statement, find_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.server_schema import SchemaCache
     from micromegas_jupyter.notebook.session import CellConnections
-    from micromegas_jupyter.notebook.sql_line import Place
     from micromegas_jupyter.notebook.sql_magic import SqlMagic
     from micromegas_jupyter.notebook.tables_magic import TablesMagic
 

@@ -40,7 +40,7 @@ from micromegas_jupyter.notebook.shell import (
     with_arguments,
 )
 from micromegas_jupyter.notebook.sql_line import check_no_template, split_sql_line
-from micromegas_jupyter.notebook.sql_runner import StatementText
+from micromegas_jupyter.notebook.sql_runner import SqlRunner, StatementText
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.notebook.sql_runner import SqlRunner
 
 _MAX_LISTED = 20
 _MAX_SQL_CHARACTERS = 80

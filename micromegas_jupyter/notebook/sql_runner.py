@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable, cut, error_lines, printable, show_as_lines, text_html
-from micromegas_jupyter.notebook.progress import Ending, LineTicker, Progress
+from micromegas_jupyter.notebook.progress import Ending, LineTicker, LiveLine, Progress
 from micromegas_jupyter.notebook.rows import (
     RowFormat,
     RowReader,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client import QueryReader
     from micromegas_jupyter.notebook.connections import Connection
-    from micromegas_jupyter.notebook.progress import LiveLine
     from micromegas_jupyter.notebook.query_history import QueryHistory, SqlRequest
     from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
     from micromegas_jupyter.settings import ClientSettings

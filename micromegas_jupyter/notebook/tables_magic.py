@@ -10,7 +10,7 @@ from IPython.core.magic import Magics, magics_class
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.arguments import answers_help, check_exclusive, parse_words
 from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, printable
-from micromegas_jupyter.notebook.server_schema import fetch_schema
+from micromegas_jupyter.notebook.server_schema import ServerSchema, fetch_schema
 from micromegas_jupyter.notebook.shell import (
     argument,
     display,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.dependencies import Client
-    from micromegas_jupyter.notebook.server_schema import ServerSchema
     from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
     from micromegas_jupyter.settings import ClientSettings
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from micromegas_jupyter.notebook.table_listing import listing_html, listing_text, listing_traits
+from micromegas_jupyter.notebook.table_listing import TableListing, listing_html, listing_text, listing_traits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from micromegas_jupyter.notebook.server_schema import Table
-    from micromegas_jupyter.notebook.table_listing import TableListing
 
 _STATIC = Path(__file__).parent / "static"
 

@@ -12,8 +12,9 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.dependencies import Parts, PersonalProvider
 from micromegas_jupyter.notebook.identity_state import (
+    IdentityState,
     failed_login_state,
     signed_out_state,
     started_state,
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.notebook.connections import Connections
-    from micromegas_jupyter.notebook.dependencies import Login, Parts
-    from micromegas_jupyter.notebook.identity_state import IdentityState
+    from micromegas_jupyter.notebook.dependencies import Login
     from micromegas_jupyter.settings import ClientSettings, Flow
 
 

@@ -45,8 +45,8 @@ from micromegas_jupyter.redirect.messages import (
 from micromegas_jupyter.redirect.pages import handed_over_page, reload_page
 from micromegas_jupyter.redirect.redirect_address import callback_address, is_web_address
 from micromegas_jupyter.redirect.routing import CALLBACK_PATH, DONE_PATH, START_PATH, digest_of, kernel_id_in, state_in
-from micromegas_jupyter.relay.kernel_calls import Silence
-from micromegas_jupyter.relay.settings import address_for_browsers, base_of_request, configured_base
+from micromegas_jupyter.relay.kernel_calls import KernelCalls, Silence
+from micromegas_jupyter.relay.settings import MicromegasRelay, address_for_browsers, base_of_request, configured_base
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
     from jupyter_server.auth import User
 
-    from micromegas_jupyter.relay.kernel_calls import KernelCalls
-    from micromegas_jupyter.relay.settings import MicromegasRelay
 
 _FORBIDDEN = 403
 _CORS_PREFIX = "access-control-"
