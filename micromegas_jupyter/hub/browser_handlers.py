@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 IDENTITY_SECONDS: Final = 5
 """How long the Hub's word on who a browser's cookie belongs to is taken before it is asked again."""
+
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _WRONG_METHOD: Final = notice_page(status=405, what="This address is for opening in a browser only.")
 _NOT_ALLOWED: Final = notice_page(status=403, what="You are not allowed to use this service of the Hub.")

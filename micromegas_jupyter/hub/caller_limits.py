@@ -1,6 +1,6 @@
-"""How often the Hub is asked whose a token is: in moderation, whoever sends what.
+"""How often the Hub is asked whose a token is: in moderation, whoever sends what; and the audit log, which says so.
 
-What a token may do is `callers`' to say. All tables are bounded; of what is forgotten, the Hub is asked as of new.
+What a token may do is `rights`' to say. All tables are bounded; of what is forgotten, the Hub is asked as of new.
 """
 
 from __future__ import annotations
@@ -35,16 +35,21 @@ _AUDIT.setLevel(logging.INFO)
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
 """Of one person."""
+
 UNKNOWN_PER_SECOND: Final = 2.0
 BURST_UNKNOWN: Final = 100
 """Tokens from one address that the Hub does not know."""
+
 ALL_UNKNOWN_PER_SECOND: Final = 20.0
 BURST_ALL_UNKNOWN: Final = 500
 """The same from everywhere."""
+
 UNKNOWN_SECONDS: Final = 10.0
 """How long the Hub is not asked again about a token that it did not know."""
+
 AUDIT_PAUSE_SECONDS: Final = 10.0
 """How often it is said that calls were turned away."""
+
 MAX_TRACKED: Final = 10_000
 
 _ALL: Final = "all"
@@ -155,7 +160,7 @@ class CallerLimits:
 
 
 class HubAudit:
-    """Writes the lines."""
+    """Writes one JSON line for each thing that was given or refused; no line holds a token, a code or a state."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock

@@ -27,9 +27,11 @@ CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
 SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
 _OWN_ROLES: Final = frozenset({"user", "server", "token"})
 """Roles that every person, server or token of a person has."""
+
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
 _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
 """All that the person may do; for an administrator that is to read everybody's sign-in."""
+
 _RIGHTS_OF_VISITORS: Final = frozenset({"self", "tokens", "access:servers"})
 """With them whoever visits a server that somebody shares hands over the use of their own, and with it a token."""
 

@@ -40,12 +40,14 @@ MOST_MARGIN_SECONDS: Final = 3600
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
 _LOCAL_SPAWNER: Final = "LocalProcessSpawner"
 """The Hub's default, whose servers run on the Hub's machine."""
+
 _DEFAULT_URL: Final = "http://:8000"
 _DEFAULT_PARTS: Final = {"ip": "", "port": 8000, "base_url": "/"}
 """What the Hub has for the settings that `bind_url` replaced; one that is set to something else wins over it.
 
 The path of `bind_url` stays where `base_url` is not set, also when another one is.
 """
+
 SERVICE_NAME: Final = "micromegas"
 SERVICE_ROLE: Final = "micromegas-sign-in"
 SERVICE_PATH: Final = f"services/{SERVICE_NAME}/"
@@ -53,6 +55,7 @@ KERNEL_VARIABLE: Final = "KERNEL_MICROMEGAS_HUB"
 DEFAULT_SERVICE_URL: Final = "http://127.0.0.1:8190"
 MOST_AGE_SECONDS: Final = 5
 """How long the Hub takes a person's record as it is. The look costs little, and tokens may be short-lived."""
+
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CALL_SECONDS: Final = 20.0
 """A look-up may wait for one renewal at the identity provider, which the Hub does before it answers."""
+
 MAX_ANSWER_BYTES: Final = 1_000_000
 MAX_CALLS: Final = 50
 

@@ -48,6 +48,7 @@ MAX_PARAMETERS: Final = 50
 _LONG_ENOUGH: Final = re.compile(r"[A-Za-z0-9._~-]{43,512}", re.ASCII)
 _REFUSED_PARAMETERS: Final = frozenset({"request", "request_uri", "response_mode"})
 """They could lead the browser, or its answer, elsewhere than the other parameters say (RFC 9101)."""
+
 _BEARER_NAMES: Final = {"id_token": "ID token", "access_token": "access token"}
 POLL_SECONDS: Final = 25.0
 

@@ -40,6 +40,7 @@ MAX_KEPT: Final = 10_000
 MARGIN_SECONDS: Final = 30.0
 FAILURE_PAUSE_SECONDS: Final = 5.0
 """How long an exchange that failed is not tried again for that person, so that no failure becomes many requests."""
+
 _SHARE_OF_LIFETIME: Final = 0.5
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SUBJECT_TOKEN_TYPES: Final = {Bearer.ID_TOKEN: ID_TOKEN_TYPE, Bearer.ACCESS_TOKEN: ACCESS_TOKEN_TYPE}

@@ -32,15 +32,19 @@ if TYPE_CHECKING:
 
 REFUSED_MARK: Final = "micromegas_refresh_refused"
 """Set in the auth state when the provider has refused to renew a sign-in; the next sign-in replaces it all."""
+
 STALE_MARK: Final = "micromegas_renewed_without_token"
 """Set in the auth state when the provider has renewed a sign-in and brought no new token of the wanted kind."""
+
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SHARE_OF_LIFETIME: Final = 0.5
 _CLIENT_ERRORS: Final = range(400, 500)
 FAILURE_PAUSE_SECONDS: Final = 10.0
 """How long a renewal that failed is not tried again for that person, so that calls do not wait one after the other."""
+
 OTHERS_PAUSE_SECONDS: Final = 300.0
 """How often people whose sign-in cannot be renewed here are left to OAuthenticator, which asks the provider."""
+
 MAX_PAUSES: Final = 10_000
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SERVICE_SCOPES: Final = ("admin:auth_state", "read:users:name")
 """All that the service's role holds: it reads a person's record, and in it the kept sign-in."""
+
 _KEY: Final = "JupyterHub.load_roles"
 
 

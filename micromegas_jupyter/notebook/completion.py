@@ -46,12 +46,14 @@ _KEYWORDS: Final = (
 KEYWORDS: Final = tuple(_KEYWORDS.split())
 FIRST_WORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
 """What a statement begins with."""
+
 _AFTER_TABLE: Final = (
     "WHERE GROUP ORDER HAVING LIMIT OFFSET JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON USING UNION EXCEPT "
     "INTERSECT AS QUALIFY WINDOW SEMI ANTI"
 )
 AFTER_TABLE: Final = tuple(_AFTER_TABLE.split())
 """What may follow a table; none of these is an alias."""
+
 _TYPES: Final = (
     "BIGINT BOOLEAN BYTEA CHAR DATE DECIMAL DOUBLE FLOAT INT INTEGER INTERVAL REAL SMALLINT STRING TIME TIMESTAMP "
     "TINYINT VARCHAR"
@@ -66,6 +68,7 @@ _RESERVED: Final = (
 )
 RESERVED: Final = frozenset(_RESERVED.split())
 """Words (in lower case) that begin or end something wherever they stand: no name without quotes."""
+
 _NO_ALIAS: Final = RESERVED | {word.lower() for word in AFTER_TABLE}
 _BEFORE_RELATION: Final = ("from", "join")
 _BEFORE_EXPRESSION: Final = ("with", "recursive")
@@ -73,6 +76,7 @@ _MAX_DEPTH: Final = 8
 MAX_CANDIDATES: Final = 1000
 MAX_CHARACTERS: Final = 50_000
 """How long a statement may be that is looked at while somebody types."""
+
 _BEFORE_TABLE: Final = ("from", "join", "describe", "table")
 _CLAUSES: Final = (RESERVED - {"as"}) | {"table"}
 _CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")

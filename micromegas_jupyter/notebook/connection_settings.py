@@ -25,6 +25,7 @@ VARIABLE_OF_OPTION = MappingProxyType(
     }
 )
 """The variable that each option of `%micromegas_login` stands in for."""
+
 _URI_VARIABLE = "MICROMEGAS_ANALYTICS_URI"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 MAX_NAMES = 32

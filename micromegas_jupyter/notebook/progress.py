@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REWRITE_SECONDS = 0.25
 """The pause between two rewrites: at most four a second."""
+
 _JOIN_SECONDS = 2.0
 _ERASE_LINE = "\r\x1b[2K"
 

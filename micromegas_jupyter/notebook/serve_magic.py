@@ -45,6 +45,7 @@ _NOT_STARTED = "The local server did not start."
 _TRY_ELSEWHERE = "Run `micromegas serve` in a terminal to see why."
 LOCAL = "local"
 """The name of the connection to the server that the magic starts."""
+
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _MAX_SHOWN_TABLES = 20
 _MAX_SHOWN_PROBLEMS = 10

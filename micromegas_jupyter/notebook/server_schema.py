@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FETCH_SECONDS: Final = 10.0
 """How long each of the calls may take."""
+
 _MAX_COLUMNS: Final = 50_000
 _MAX_FUNCTIONS: Final = 5_000
 _COLUMNS_SQL: Final = (
@@ -31,8 +32,10 @@ _COLUMNS_SQL: Final = (
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
 FRESH_SECONDS: Final = 300.0
 """How long an answer is used without asking again in the background."""
+
 RETRY_SECONDS: Final = 15.0
 """How long a server is left alone that could not be asked."""
+
 _MAX_SERVERS: Final = 8
 
 

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 FACTS_SECONDS: Final = 20.0
 """How long a server may take to count."""
+
 MAX_OPEN_QUESTIONS: Final = 4
 _PREFERRED_COLUMNS: Final = ("time", "insert_time")
 MAX_TABLES: Final = 500
 MAX_COLUMNS: Final = 500
 """Of one table."""
+
 _MAX_TEXT_CHARACTERS: Final = 200
 _MAX_NAME_CHARACTERS: Final = 120
 _CELL: Final = 'style="text-align:left;vertical-align:top"'

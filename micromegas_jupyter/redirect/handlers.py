@@ -26,6 +26,7 @@ BINDING_SECONDS = 600
 ENDING_SECONDS = 120
 MAX_BINDINGS = 20
 """How many sign-ins one browser may have under way."""
+
 _BINDING = "micromegas-login-"
 _ENDING = "micromegas-done"
 _HOST_PREFIX = "__Host-"

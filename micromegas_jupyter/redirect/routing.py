@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 RANDOM_BYTES = 32
 """How many random bytes make a name unguessable (RFC 9700 section 4.7 asks for enough of them in a state)."""
+
 START_PATH = "micromegas/start/"
 CALLBACK_PATH = "micromegas/callback"
 DONE_PATH = "micromegas/done"

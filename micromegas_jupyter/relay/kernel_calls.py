@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROBE_TYPE = "kernel_info_request"
 GRACE_SECONDS = 1.0
 """How long a kernel that has answered the probe may still be writing the reply to what was asked before it."""
+
 _PROTOCOL_VERSION = "5.4"  # Jupyter's messaging protocol
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # what a running cell shows comes along and is thrown away
 ASK_TIMEOUT_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""Tests of `notebook.identity_actions`."""
+"""Tests of what the identity widget offers."""
 
 from datetime import UTC, datetime
 

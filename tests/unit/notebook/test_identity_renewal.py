@@ -1,4 +1,4 @@
-"""Tests of `notebook.identity_renewal`."""
+"""Tests of `renew_now`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of `notebook.sign_in_elsewhere`, and of what a session makes of a sign-in in another program."""
+"""Tests of `watch_for_sign_in`, and of what a session makes of a sign-in in another program."""
 
 from datetime import UTC, datetime
 from threading import Event, Thread
