@@ -9,10 +9,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "FlightSQLClient": "micromegas_jupyter.client",
+    "FlightSQLClient": "micromegas_jupyter.client.flight_client",
     "connect": "micromegas_jupyter.assembly",
     "load_ipython_extension": "micromegas_jupyter.notebook",
-    "quote_identifier": "micromegas_jupyter.client",
+    "quote_identifier": "micromegas_jupyter.client.sql_text",
     "unload_ipython_extension": "micromegas_jupyter.notebook",
 }
 

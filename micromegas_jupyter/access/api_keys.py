@@ -19,7 +19,7 @@ from micromegas_jupyter.access.rights import Rights
 from micromegas_jupyter.contracts import AuthContext, AuthType
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
+from micromegas_jupyter.settings.access import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
 
 LEGACY_NOTICE = (
     "The server keeps your API key in an older form, which will be refused one day. "

@@ -19,8 +19,8 @@ from micromegas_jupyter.access.key_file import MAX_KEY_FILE_BYTES
 from micromegas_jupyter.access.named_files import mark_of_named_file
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.private_files import FileMark, FileProblem, read_shared_file
-from micromegas_jupyter.settings import AccessSettings, access_files, parse_access_settings, parse_api_keys
-from micromegas_jupyter.settings.readable_parts import read_listed_keys
+from micromegas_jupyter.settings.access import AccessSettings, parse_api_keys
+from micromegas_jupyter.settings.access_config import access_files, parse_access_settings, read_listed_keys
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
 

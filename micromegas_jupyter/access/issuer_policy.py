@@ -17,7 +17,7 @@ from micromegas_jupyter.oidc.claims import (
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
 from micromegas_jupyter.oidc.signature import check_algorithm
 from micromegas_jupyter.oidc.token_kind import check_kind, check_rfc9068
-from micromegas_jupyter.settings import IssuerSetting, TokenKind
+from micromegas_jupyter.settings.access import IssuerSetting, TokenKind
 
 _ANY_NAME = "*"
 

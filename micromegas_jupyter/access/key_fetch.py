@@ -18,7 +18,7 @@ from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.http import FormFields
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from micromegas_jupyter import private_files
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from micromegas_jupyter.seams import Randomness
-from micromegas_jupyter.settings.api_keys import ApiKeySetting, parse_api_keys, render_api_keys
+from micromegas_jupyter.settings.access import ApiKeySetting, parse_api_keys, render_api_keys
 
 API_KEY_PREFIX = "mmk_"
 MAX_KEY_FILE_BYTES = 32 * 1024 * 1024

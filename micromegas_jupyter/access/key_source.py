@@ -18,7 +18,7 @@ from micromegas_jupyter.access.named_files import ReadFile, read_named_file
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 
 # A fetch is two calls, each with `http`'s total deadline of ten seconds; nobody waits longer for somebody else's.
 _JOIN_SECONDS = 30.0

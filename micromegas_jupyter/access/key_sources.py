@@ -15,7 +15,7 @@ from micromegas_jupyter.access.key_source import KeySource
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.http import ProviderHttp
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 
 MAX_SOURCES = 1000
 

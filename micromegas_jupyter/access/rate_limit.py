@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings import RateLimits
+from micromegas_jupyter.settings.access import RateLimits
 
 Key = TypeVar("Key", bound=Hashable)
 

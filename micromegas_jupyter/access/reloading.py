@@ -26,7 +26,7 @@ from micromegas_jupyter.access.versions import Version, Versions
 from micromegas_jupyter.contracts import AuthContext
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings import AccessSettings, LegacyApiKeys
+from micromegas_jupyter.settings.access import AccessSettings, LegacyApiKeys
 
 WATCH_INTERVAL_SECONDS = 1.0
 RELOAD_WAIT_SECONDS = 20.0

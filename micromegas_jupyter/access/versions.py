@@ -11,7 +11,7 @@ from micromegas_jupyter.access.configuration import ConfigurationTexts, Reading
 from micromegas_jupyter.access.issuer_files import check_issuer_files
 from micromegas_jupyter.access.multi import MultiValidator
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import AccessSettings, LegacyApiKeys
+from micromegas_jupyter.settings.access import AccessSettings, LegacyApiKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

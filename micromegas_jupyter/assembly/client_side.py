@@ -16,13 +16,13 @@ from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.seams import process_variables
-from micromegas_jupyter.settings import ClientSettings
-from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+from micromegas_jupyter.settings.client import ClientSettings
+from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
     from micromegas_jupyter.auth.surroundings import Facts
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.oidc.client_authentication import ClientProof
 
 
@@ -107,7 +107,7 @@ def open_client(
     Raises:
         ConfigurationError: The wrapper module or the file of authorities cannot be used.
     """
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
     wrapped = _wrapped_client(environ)
     if wrapped is not None:
@@ -147,7 +147,7 @@ def connect(
         ConfigurationError: A setting is malformed.
         LoginRequired: A sign-in is configured and nobody is signed in.
     """
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
     if uri is None and profile is None and auth_provider is None:
         wrapped = _wrapped_client(environ)

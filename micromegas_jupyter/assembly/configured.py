@@ -1,7 +1,7 @@
 """Whether and where the settings let a person sign in; cheap, for whoever asks before anything is loaded."""
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 def sign_in_configured(settings: ClientSettings) -> bool:

@@ -16,7 +16,7 @@ from micromegas_jupyter.contracts import AuthProvider, Secret
 from micromegas_jupyter.http.platform_http import PlatformHttp
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey, parse_private_key
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
-from micromegas_jupyter.settings import Bearer, ClientSettings, WorkloadExchange
+from micromegas_jupyter.settings.client import Bearer, ClientSettings, WorkloadExchange
 
 SECRET_FILE_SETTING = "MICROMEGAS_OIDC_CLIENT_SECRET_FILE"  # noqa: S105 - a setting's name, not a secret
 PRIVATE_KEY_FILE_SETTING = "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"

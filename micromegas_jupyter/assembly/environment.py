@@ -9,8 +9,8 @@ from micromegas_jupyter.auth.trusted_files import current_reader, find_foreign_w
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.private_files import FileProblem, NoSuchFile, read_shared_file
 from micromegas_jupyter.seams import process_variables
-from micromegas_jupyter.settings import ClientSettings, parse_client_settings
-from micromegas_jupyter.settings.client_profile import CONFIG_FILE
+from micromegas_jupyter.settings.client import ClientSettings
+from micromegas_jupyter.settings.client_config import CONFIG_FILE, parse_client_settings
 
 CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
 

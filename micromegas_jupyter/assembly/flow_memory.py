@@ -23,7 +23,8 @@ from micromegas_jupyter.private_files import (
     remove_leftovers,
     write_private_file,
 )
-from micromegas_jupyter.settings import ClientSettings, Flow, is_profile_name
+from micromegas_jupyter.settings.client import ClientSettings, Flow
+from micromegas_jupyter.settings.client_config import is_profile_name
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 FILE_NAME = "choices.json"

@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.hub_refusals import HUB
 from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.given_sign_in import GivenSignIn

@@ -22,7 +22,8 @@ from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.processes import open_launcher
 from micromegas_jupyter.lakehouse import Lake, ParquetFolder
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
-from micromegas_jupyter.settings import ApiKeySetting, ServerLimits
+from micromegas_jupyter.settings.access import ApiKeySetting
+from micromegas_jupyter.settings.server_limits import ServerLimits
 
 _MAX_ORDER_BYTES: Final = 64 * 1024
 _LOOK_SECONDS: Final = 1.0

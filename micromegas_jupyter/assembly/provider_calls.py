@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 def provider_http(settings: ClientSettings) -> ProviderHttp:
@@ -38,7 +38,7 @@ def checked_ca_bundle(settings: ClientSettings) -> Path | None:
     """
     path = ca_bundle_file(settings)
     if path is not None:
-        from micromegas_jupyter.http.certificates import read_certificates
+        from micromegas_jupyter.http.bounded_calls import read_certificates
 
         read_certificates(path)
     return path

@@ -7,7 +7,8 @@ from typing import Final
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.settings import LOOPBACK_HOSTS, LegacyApiKeys
+from micromegas_jupyter.settings.access import LegacyApiKeys
+from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 DEFAULT_PORT: Final = 50051
 DEFAULT_MEMORY_MIB: Final = 4096

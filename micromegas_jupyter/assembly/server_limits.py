@@ -9,7 +9,8 @@ from micromegas_jupyter.executors.processes import can_fork
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.flight_settings import IngestSettings
-from micromegas_jupyter.settings import RateLimits, ServerLimits
+from micromegas_jupyter.settings.access import RateLimits
+from micromegas_jupyter.settings.server_limits import ServerLimits
 
 _MIB: Final = 1024 * 1024
 _MAX_POOL_MIB: Final = 512

@@ -34,7 +34,8 @@ from micromegas_jupyter.lakehouse import Lake, make_lake_folder
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.server import HttpEndpoint, NotReady, Recorder, ServerMetrics, ServerThread
 from micromegas_jupyter.server.tracing import open_tracing
-from micromegas_jupyter.settings import AccessSettings, RateLimits, ServerLimits, parse_server_limits
+from micromegas_jupyter.settings.access import AccessSettings, RateLimits
+from micromegas_jupyter.settings.server_limits import ServerLimits, parse_server_limits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

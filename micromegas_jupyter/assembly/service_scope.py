@@ -1,6 +1,6 @@
 """Which scope a program asks for; a person's is `settings`'s."""
 
-from micromegas_jupyter.settings import DEFAULT_SCOPE, ClientSettings
+from micromegas_jupyter.settings.client import DEFAULT_SCOPE, ClientSettings
 
 
 def service_scope(settings: ClientSettings) -> str | None:

@@ -32,7 +32,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, process_variables
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 PASTE_TRIES = 4
 

@@ -14,8 +14,8 @@ from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_store import EXTRAS_SUFFIX, TokenStore
 from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.private_files import FileProblem, read_shared_file
-from micromegas_jupyter.settings import ClientSettings, TokenStorage
-from micromegas_jupyter.settings.client_profile import CONFIG_FILE
+from micromegas_jupyter.settings.client import ClientSettings, TokenStorage
+from micromegas_jupyter.settings.client_config import CONFIG_FILE
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 _FILE_SUFFIX = ".json"

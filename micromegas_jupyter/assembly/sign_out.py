@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.logout_report import LogoutReport
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.http import ProviderCalls
 from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 def logout(  # noqa: PLR0913 - the seams

@@ -22,10 +22,10 @@ from micromegas_jupyter.auth.workload_provider import (
 from micromegas_jupyter.auth.workload_source import WorkloadSource
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.http import ProviderCalls
-from micromegas_jupyter.http.platform_http import PlatformCalls
+from micromegas_jupyter.http.platform_http import PlatformHttp
 from micromegas_jupyter.oidc.client_authentication import ClientProof
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.settings.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"
@@ -44,7 +44,7 @@ def workload_provider(  # noqa: PLR0913 - what the two sides are called with
     *,
     proof: ClientProof,
     http: ProviderCalls,
-    platform_http: PlatformCalls,
+    platform_http: PlatformHttp,
     clock: Clock,
 ) -> WorkloadProvider:
     """Return the provider that asks the platform and trades its token.
@@ -62,7 +62,7 @@ def _source(
     workload: WorkloadSetting,
     environ: Mapping[str, str],
     *,
-    http: PlatformCalls,
+    http: PlatformHttp,
     clock: Clock,
 ) -> WorkloadSource:
     match workload.platform:
@@ -90,7 +90,7 @@ def _azure_source(
     workload: WorkloadSetting,
     environ: Mapping[str, str],
     *,
-    http: PlatformCalls,
+    http: PlatformHttp,
     clock: Clock,
 ) -> WorkloadSource:
     federated = environ.get(AZURE_TOKEN_FILE_VARIABLE)

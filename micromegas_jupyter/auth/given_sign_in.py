@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 P = TypeVar("P")
 

@@ -24,7 +24,7 @@ from micromegas_jupyter.oidc.assertions import build_assertion, build_jwt_bearer
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 from micromegas_jupyter.oidc.token import build_token_error, parse_token_answer
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.urls import check_fetch_url
+from micromegas_jupyter.settings.decoding import check_fetch_url
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 # Google accepts an hour at most; the exchange takes seconds.

@@ -17,8 +17,8 @@ from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderUnav
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.redirect.redirect_address import is_callback_address, is_web_address
 from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings import Flow
-from micromegas_jupyter.settings.urls import host_text
+from micromegas_jupyter.settings.client import Flow
+from micromegas_jupyter.settings.decoding import host_text
 
 # The service waits 25 seconds for the browser before it says that there is nothing yet.
 ANSWER_TIMEOUT_SECONDS = 40.0

@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.hub_place import HubPlace
 from micromegas_jupyter.auth.hub_refusals import HUB, REFUSALS, UNKNOWN_SIGN_IN, refusal_of, unreadable
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginFailed, MicromegasError
-from micromegas_jupyter.http.hub_http import HubAnswer, HubCalls
+from micromegas_jupyter.http.hub_http import HubAnswer, HubHttp
 from micromegas_jupyter.oidc.secret_object import SecretObject
 from micromegas_jupyter.oidc.token import usable_token
 
@@ -77,7 +77,7 @@ class HubService:
         http: Makes the calls.
     """
 
-    def __init__(self, place: HubPlace, *, http: HubCalls) -> None:
+    def __init__(self, place: HubPlace, *, http: HubHttp) -> None:
         self._place = place
         self._http = http
 

@@ -17,7 +17,7 @@ from micromegas_jupyter.auth.steady_clock import SteadyClock
 from micromegas_jupyter.contracts import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.urls import host_text
+from micromegas_jupyter.settings.decoding import host_text
 
 
 class HubTokens(Protocol):

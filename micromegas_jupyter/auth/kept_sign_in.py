@@ -24,7 +24,7 @@ from micromegas_jupyter.http import ProviderCalls
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.secret_object import SecretObject
 from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
-from micromegas_jupyter.settings import DEFAULT_SCOPE, Bearer
+from micromegas_jupyter.settings.client import DEFAULT_SCOPE, Bearer
 
 
 class KeptSignIn:

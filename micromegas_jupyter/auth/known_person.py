@@ -14,7 +14,7 @@ from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.id_token import shown_groups
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 
 _MAX_SHOWN_CHARACTERS = 256
 

@@ -27,7 +27,7 @@ from micromegas_jupyter.oidc.authorization import complete_scope
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
-from micromegas_jupyter.settings import DEFAULT_SCOPE, Bearer, Flow
+from micromegas_jupyter.settings.client import DEFAULT_SCOPE, Bearer, Flow
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.hub_service import HubService

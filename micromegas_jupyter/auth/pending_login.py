@@ -23,7 +23,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.redirect import Ending
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 # For a browser that is slow to ask for the last page; nearly all ask at once.
 LINGER_SECONDS = 10.0

@@ -45,7 +45,8 @@ from micromegas_jupyter.oidc.token import (
     parse_token_answer,
 )
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.settings import AssertionAudience, check_issuer_url
+from micromegas_jupyter.settings.client import AssertionAudience
+from micromegas_jupyter.settings.decoding import check_issuer_url
 
 
 class ProviderConnection:

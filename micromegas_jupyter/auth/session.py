@@ -13,7 +13,7 @@ from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, read_stored_id_token
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.seams import Randomness
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 
 LONGEST_MARGIN = timedelta(minutes=5)
 MARGIN_SHARE = 4

@@ -20,7 +20,7 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMi
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, check_refreshed_claims
 from micromegas_jupyter.oidc.token import TokenSet, merge_refreshed
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 
 # A server that refuses every token must not make a program renew again and again.
 FORCED_PAUSE_SECONDS = 10.0

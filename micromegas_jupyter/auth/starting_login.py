@@ -24,7 +24,7 @@ from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.redirect.redirect_address import callback_address
 from micromegas_jupyter.redirect.routing import RANDOM_BYTES
 from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 BROWSER_TIMEOUT_SECONDS = 300.0
 PASTE_TIMEOUT_SECONDS = 600.0

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, clock_offset, opaque_service_token
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderUnavailable
-from micromegas_jupyter.http.platform_http import Platform, PlatformAnswer, PlatformCalls
+from micromegas_jupyter.http.platform_http import Platform, PlatformAnswer, PlatformHttp
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
 from micromegas_jupyter.seams import Clock
 
@@ -57,7 +57,7 @@ class AzureManagedIdentitySource:
         *,
         resource: str,
         client_id: str | None,
-        http: PlatformCalls,
+        http: PlatformHttp,
         clock: Clock,
     ) -> None:
         endpoint, secret = environ.get(APP_ENDPOINT_VARIABLE), environ.get(APP_HEADER_VARIABLE)

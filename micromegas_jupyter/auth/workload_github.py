@@ -10,7 +10,7 @@ from urllib.parse import quote
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, jwt_service_token
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
-from micromegas_jupyter.http.platform_http import Platform, PlatformCalls
+from micromegas_jupyter.http.platform_http import Platform, PlatformHttp
 from micromegas_jupyter.seams import Clock
 
 URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -36,7 +36,7 @@ class GithubActionsSource:
     is_read_each_time = False
     name = "github-actions"
 
-    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformCalls, clock: Clock) -> None:
+    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformHttp, clock: Clock) -> None:
         missing = [variable for variable in (URL_VARIABLE, TOKEN_VARIABLE) if not environ.get(variable)]
         if missing:
             raise ConfigurationError(f"{missing[0]} is not set.", key=missing[0], remedy=_REMEDY)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, jwt_service_token
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved
-from micromegas_jupyter.http.platform_http import Platform, PlatformCalls
+from micromegas_jupyter.http.platform_http import Platform, PlatformHttp
 from micromegas_jupyter.seams import Clock
 
 HOST_VARIABLE = "GCE_METADATA_HOST"
@@ -39,7 +39,7 @@ class GoogleMetadataSource:
     is_read_each_time = False
     name = "google"
 
-    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformCalls, clock: Clock) -> None:
+    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformHttp, clock: Clock) -> None:
         query = urlencode({"audience": audience, "format": "full"})
         self._url = f"http://{environ.get(HOST_VARIABLE) or DEFAULT_HOST}{_PATH}?{query}"
         self._audience = audience

@@ -84,11 +84,7 @@ def _facts(decision: "Decision") -> dict[str, object]:
 
 
 def _read_token(name: str) -> str:
-    """Return the token in a file or on standard input, without white space and without `Bearer`.
-
-    Raises:
-        UsageError: There is none. What was given as a name is not repeated: somebody may have given a token.
-    """
+    """Return the token in a file or on standard input, without white space and without `Bearer`."""
     content = _read_input(name)
     if len(content) > _MAX_INPUT_BYTES:
         raise UsageError("The input is far larger than a token.", remedy="Give the token and nothing else.")
@@ -109,6 +105,7 @@ def _read_input(name: str) -> bytes:
         with open(name, "rb") as file:  # noqa: PTH123 - as named, `~` and all
             return file.read(_MAX_INPUT_BYTES + 1)
     except (OSError, ValueError) as error:
+        # The name is not repeated: somebody may have given a token.
         why = "There is no such file." if isinstance(error, FileNotFoundError) else "The file cannot be read."
         raise UsageError(
             why,

@@ -12,7 +12,7 @@ from micromegas_jupyter.cli.serve_command import (
     print_ready,
 )
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
-from micromegas_jupyter.settings import LOOPBACK_HOSTS
+from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from micromegas_jupyter.demo.stack import DemoStack

@@ -1,7 +1,4 @@
-"""An argument parser whose errors repeat nothing that was typed: a credential may stand there by mistake.
-
-Which arguments there are is each command's own matter.
-"""
+"""An argument parser whose errors repeat nothing that was typed: a credential may stand there by mistake."""
 
 import argparse
 import re

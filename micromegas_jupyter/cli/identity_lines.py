@@ -1,16 +1,60 @@
-"""One line about who is signed in, and one about what the server says."""
+"""One line about who is signed in, and one about what the server says.
 
+What a program's own token says is for the person who looks; nothing here is verified or decided on.
+"""
+
+import sys
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.client.credentials import claimed_end, read_claims
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.urls import host_text
+from micromegas_jupyter.settings.decoding import host_text
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity, OidcAuthProvider
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
-    from micromegas_jupyter.client import ServerIdentity
+    from micromegas_jupyter.client.server_identity import ServerIdentity
+
+
+# The first that is there: an address says most to a person. `azp` and `client_id` name the application.
+_NAME_CLAIMS = ("email", "client_id", "azp", "appid", "sub")
+_MAX_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceFacts:
+    """What the token says; None for what it does not, and for all of it when it is no JWT.
+
+    Attributes:
+        name: Whose it is.
+        issuer: Who made it.
+        expires_at: When it ends (aware UTC).
+    """
+
+    name: str | None = None
+    issuer: str | None = None
+    expires_at: datetime | None = None
+
+
+def service_facts(token: str) -> ServiceFacts:
+    """Return what a program's token says."""
+    claims = read_claims(token) or {}
+    texts = {name: _printable(claims.get(name)) for name in (*_NAME_CLAIMS, "iss")}
+    return ServiceFacts(
+        name=next((found for found in map(texts.get, _NAME_CLAIMS) if found), None),
+        issuer=texts["iss"],
+        expires_at=claimed_end(claims),
+    )
+
+
+def _printable(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return "".join(character for character in value if character.isprintable())[:_MAX_CHARACTERS]
+
 
 _SECONDS_A_MINUTE = 60
 _MINUTES_IN_TWO_HOURS = 120
@@ -69,3 +113,8 @@ def time_left(expires_at: datetime, now: datetime) -> str:
     if minutes < _MINUTES_IN_TWO_HOURS:
         return f"token valid {minutes} min"
     return f"token valid {minutes // 60} h {minutes % 60} min"
+
+
+def show_notice(text: str) -> None:
+    """Print what the server says about the credential where it does not get among the results."""
+    print(f"note: {text}", file=sys.stderr)

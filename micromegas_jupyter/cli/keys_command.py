@@ -1,7 +1,4 @@
-"""`micromegas keys`: makes, lists and revokes the API keys in a key file.
-
-What the file looks like and how it is changed safely is `access.key_file`'s job.
-"""
+"""`micromegas keys`: makes, lists and revokes the API keys in a key file."""
 
 import argparse
 import json
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.api_keys import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
+from micromegas_jupyter.settings.access import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.key_file import KeyFile
@@ -163,11 +160,7 @@ def _revoke(arguments: argparse.Namespace, file: "KeyFile") -> int:
 
 
 def parse_expiry(text: str, *, now: datetime) -> datetime:
-    """Return the moment in the future that `text` names: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`.
-
-    Raises:
-        UsageError: It is neither, or not in the future.
-    """
+    """Return the moment in the future that `text` names: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`."""
     moment = None
     try:
         if from_now := _FROM_NOW.fullmatch(text):

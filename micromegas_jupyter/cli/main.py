@@ -12,11 +12,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from types import ModuleType
+from typing import NoReturn
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.cli.discreet_parser import DiscreetParser
-from micromegas_jupyter.cli.log_lines import log_to_terminal
+from micromegas_jupyter.cli.server_log import log_to_terminal
 from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -125,15 +126,6 @@ def build_parser(program: str = "micromegas", *, only: str | None = None) -> arg
     return parser
 
 
-class CommandModule(Protocol):
-    """What each `*_command` module offers."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's own arguments."""
-
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Run the command and return its exit code."""
-
-
-def _command_module(name: str) -> CommandModule:
-    return cast("CommandModule", import_module(f"micromegas_jupyter.cli.{name.replace('-', '_')}_command"))
+def _command_module(name: str) -> ModuleType:
+    """Return the module that offers `add_arguments` and `run` for a command."""
+    return import_module(f"micromegas_jupyter.cli.{name.replace('-', '_')}_command")

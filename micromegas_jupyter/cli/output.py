@@ -1,18 +1,28 @@
-"""Prints query results: a table, CSV or JSON, batch by batch where the format allows it."""
+"""Prints query results: a table, CSV or JSON, batch by batch where the format allows it; and asks for them."""
 
+import argparse
 import base64
 import datetime as dt
+import errno
 import json
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
+from micromegas_jupyter.cli.identity_lines import show_notice
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
+
 
 FORMATS = ("table", "csv", "json")
 DEFAULT_MAX_COLUMN_WIDTH = 50
@@ -34,9 +44,6 @@ def print_rows(
         output: Where the text goes.
         output_format: `table`, `csv` (RFC 4180) or `json` (a list of objects, times as RFC 3339 with all digits).
         max_column_width: Longer cells of a table are cut with `...`; 0 means never.
-
-    Raises:
-        UsageError: The format cannot hold the columns; nothing was written.
     """
     if output_format == "csv":
         return _print_csv(schema, batches, output)
@@ -184,3 +191,96 @@ def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output
             count += 1
     output.write("\n]\n" if count else "]\n")
     return count
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how rows are printed, and where to ask."""
+    parser.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
+    parser.add_argument(
+        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
+    )
+    parser.add_argument("--profile", help="a profile of config.json")
+    parser.add_argument("--uri", help="the server, instead of the configured one")
+
+
+def check_row_arguments(arguments: argparse.Namespace) -> None:
+    """Check what the parser cannot."""
+    if arguments.max_colwidth < 0:
+        raise UsageError("--max-colwidth is a width, or 0 for no cut.")
+
+
+def print_answer_of(
+    client: "FlightSQLClient",
+    arguments: argparse.Namespace,
+    sql: str,
+    begin: datetime | None,
+    end: datetime | None,
+) -> None:
+    """Run a statement and print its rows on standard output, and on standard error that there are none."""
+    client.tell_notices(show_notice)
+    with client.open_query(sql, begin, end) as reader, _enough_room(sys.stdout):
+        count = print_rows(
+            reader.schema,
+            reader,
+            output=sys.stdout,
+            output_format=arguments.format,
+            max_column_width=arguments.max_colwidth,
+        )
+        sys.stdout.flush()
+    if count == 0:
+        print("no rows", file=sys.stderr)
+
+
+@contextmanager
+def _enough_room(output: TextIO) -> Iterator[None]:
+    """Say that there is no room left for the output, which is neither the server's fault nor this program's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # Or Python would try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        raise UsageError(
+            f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
+        ) from error
+
+
+def contains(column: str, text: str | None) -> str:
+    """Return the condition that a column contains `text`, whatever its case; empty without a text."""
+    from micromegas_jupyter.client.sql_text import quote_literal
+
+    return "" if text is None else f" AND {column} ILIKE {quote_literal(f'%{text}%')}"
+
+
+def matches(columns: Iterable[tuple[str, str | None]]) -> str:
+    """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
+    from micromegas_jupyter.client.sql_text import quote_literal
+
+    wanted = [f"regexp_like({column}, {quote_literal(text)}, 'i')" for column, text in columns if text is not None]
+    return " AND ".join(wanted) or "true"
+
+
+def check_count(value: int | None, option: str) -> None:
+    """Check a number of rows."""
+    if value is not None and value < 1:
+        raise UsageError(f"{option} is a number of rows, 1 or more.")
+
+
+def print_answer(
+    arguments: argparse.Namespace, sql: str, begin: datetime | None = None, end: datetime | None = None
+) -> int:
+    """Run a statement, print its rows and return the exit code."""
+    from micromegas_jupyter import assembly
+
+    check_row_arguments(arguments)
+    options = {"MICROMEGAS_ANALYTICS_URI": arguments.uri} if arguments.uri else {}
+    settings = assembly.load_client_settings(profile=arguments.profile, options=options)
+    environ = assembly.without_wrapper() if arguments.uri or arguments.profile else None
+    provider = assembly.stored_provider(settings, environ)
+    with assembly.open_client(settings, provider, environ=environ) as client:
+        print_answer_of(client, arguments, sql, begin, end)
+    return 0

@@ -2,8 +2,7 @@
 
 import argparse
 
-from micromegas_jupyter.cli.answers import add_row_arguments
-from micromegas_jupyter.cli.telemetry_rows import check_count, contains, print_answer
+from micromegas_jupyter.cli.output import add_row_arguments, check_count, contains, print_answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,8 +2,7 @@
 
 import argparse
 
-from micromegas_jupyter.cli.answers import add_row_arguments
-from micromegas_jupyter.cli.telemetry_rows import check_count, matches, print_answer
+from micromegas_jupyter.cli.output import add_row_arguments, check_count, matches, print_answer
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.settings.moments import parse_moment

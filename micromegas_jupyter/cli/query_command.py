@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.answers import add_row_arguments, check_row_arguments, print_answer_of
 from micromegas_jupyter.cli.discreet_parser import DiscreetParser
+from micromegas_jupyter.cli.output import add_row_arguments, check_row_arguments, print_answer_of
 from micromegas_jupyter.cli.sign_in_terminal import sign_in
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import UsageError
@@ -17,7 +17,7 @@ from micromegas_jupyter.settings.moments import parse_range
 
 if TYPE_CHECKING:
     from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 _MAX_STATEMENT_BYTES = 64 * 1024
 

@@ -1,4 +1,4 @@
-"""How a server logs: as text or JSON, how much, and where the audit goes.
+"""How log records look on a terminal, and how a server logs: as text or JSON, how much, and where the audit goes.
 
 The options become variables. Executors log nothing themselves: the front logs their warnings.
 """
@@ -9,13 +9,57 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from micromegas_jupyter.cli.log_lines import FactsFormatter, time_text
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.server.library_logs import quiet_libraries
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_MAX_FACT_CHARACTERS = 256
+_AUDIT: Final = "micromegas_jupyter.audit"
+
+
+class FactsFormatter(logging.Formatter):
+    """Appends a record's extra fields as `name=value`; what comes from outside cannot break the line.
+
+    Audit lines hold their facts themselves, so none is added to them.
+    """
+
+    def __init__(self, *, shows_time: bool = False) -> None:
+        super().__init__("%(levelname)s %(name)s %(message)s")
+        self._shows_time = shows_time
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        time = [time_text(datetime.fromtimestamp(record.created, UTC))] if self._shows_time else []
+        if not _is_no_audit(record):
+            return " ".join([*time, super().format(record)])
+        facts = [f"{name}={_fact(value)}" for name, value in record.__dict__.items() if name not in _STANDARD]
+        return " ".join([*time, super().format(record), *facts])
+
+
+def time_text(moment: datetime) -> str:
+    """Return an aware UTC moment as lines begin with it (RFC 3339, milliseconds)."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _fact(value: object) -> str:
+    text = str(value)[:_MAX_FACT_CHARACTERS]
+    return text if text and text.isprintable() and " " not in text else ascii(text)
+
+
+def log_to_terminal(level: int) -> None:
+    """Write records of at least `level` to standard error from now on.
+
+    A log that tells more than warnings is one that is read later, so its lines have a time.
+    """
+    handler = logging.StreamHandler()
+    handler.setLevel(level)
+    handler.setFormatter(FactsFormatter(shows_time=level < logging.WARNING))
+    logging.getLogger().addHandler(handler)
+
 
 LOG_FORMAT: Final = "MICROMEGAS_LOG_FORMAT"
 LOG_LEVEL: Final = "MICROMEGAS_LOG_LEVEL"
@@ -24,7 +68,6 @@ AUDIT_LOG: Final = "MICROMEGAS_AUDIT_LOG"
 _FORMATS: Final = ("text", "json")
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _PACKAGE: Final = "micromegas_jupyter"
-_AUDIT: Final = "micromegas_jupyter.audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,22 +101,16 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def log_as_arguments_say(arguments: argparse.Namespace) -> None:
-    """Log as the options say.
-
-    Raises:
-        ConfigurationError: A variable has no such value, or the audit file cannot be used.
-    """
+    """Log as the options say."""
     chosen = {LOG_FORMAT: arguments.log_format, LOG_LEVEL: arguments.log_level, AUDIT_LOG: arguments.audit_log}
     os.environ.update({name: value for name, value in chosen.items() if value is not None})
     log_as_server(os.environ)
 
 
 def log_as_server(environ: Mapping[str, str]) -> None:
-    """Write records to standard error, and audit lines where they belong, from now on.
+    """Write records to standard error, and audit lines where they belong, from now on."""
+    from micromegas_jupyter.server.library_logs import quiet_libraries
 
-    Raises:
-        ConfigurationError: A variable has no such value, or the audit file cannot be used.
-    """
     settings = read_log_settings(environ)
     quiet_libraries()
     terminal = logging.StreamHandler()
@@ -98,11 +135,7 @@ def tell(line: str, environ: Mapping[str, str] = os.environ) -> None:
 
 
 def read_log_settings(environ: Mapping[str, str]) -> LogSettings:
-    """Read the variables.
-
-    Raises:
-        ConfigurationError: One has no such value.
-    """
+    """Read the variables."""
     chosen_format = _choice(environ, LOG_FORMAT, _FORMATS, "text")
     level = _choice(environ, LOG_LEVEL, tuple(_LEVELS), "info")
     audit_file = environ.get(AUDIT_LOG)

@@ -1,24 +1,186 @@
 """Signs a person in at a terminal: what they are told, the code's picture, the question for an address.
 
-All of it goes to standard error. Which way is chosen and how it is carried out is `assembly`'s.
+All of it goes to standard error. What is pasted is not shown: it holds a code that signs in.
 """
 
+import contextlib
+import getpass
 import os
+import re
+import select
+import shutil
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
-from micromegas_jupyter.cli.countdown import Countdown, waiting_line
-from micromegas_jupyter.cli.hidden_input import HiddenInput
-from micromegas_jupyter.cli.qr import can_show_qr, is_capable_terminal, terminal_columns
-from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, terminal_qr
+from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
+from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.flow_choice import FlowChoice
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
+
+
+def can_show_qr(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a stream is a terminal that shows block characters in colours."""
+    return stream.isatty() and shows_qr(environ, encoding=stream.encoding)
+
+
+def is_capable_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a stream is a terminal that can rewrite a line."""
+    return stream.isatty() and environ.get("TERM", "") not in {"", "dumb"}
+
+
+def terminal_columns() -> int:
+    """Return how wide the terminal is."""
+    return shutil.get_terminal_size().columns
+
+
+MAX_LINE_BYTES = 16 * 1024
+
+_READ_BYTES = 1024
+_LONGEST_WAIT_SECONDS = 0.25
+_LINE_END = re.compile(rb"[\r\n]+")
+_END_OF_INPUT = b"\x04"  # Ctrl-D, which a terminal that is read byte by byte passes on
+
+
+class HiddenInput:
+    """Reads lines from a terminal, or from what stands in its place; keeps what came after a line for the next.
+
+    A terminal is read byte by byte: read by lines it takes no more than 1,024 to 4,096 characters, and an address
+    with a code in it may be longer.
+    """
+
+    def __init__(self, source: TextIO, output: TextIO, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._source = source
+        self._output = output
+        self._clock = clock
+        self._read = b""
+        self._hiding = contextlib.ExitStack()
+
+    def hide(self) -> None:
+        """Show nothing that is typed from now on, between two questions neither, until `close`."""
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError, ValueError):  # what stands in a terminal's place may have no descriptor
+                self._hiding.enter_context(_byte_by_byte(self._source.fileno()))
+
+    def close(self) -> None:
+        """Give the terminal back as it was; safe to call twice."""
+        self._hiding.close()
+
+    def ask(self, prompt: str, *, timeout_seconds: float) -> str:
+        """Ask for a line and wait for it."""
+        if sys.platform == "win32" and self._source.isatty():
+            return getpass.getpass(prompt, self._output)
+        try:
+            with _byte_by_byte(self._source.fileno()):
+                # Not earlier: what is pasted as soon as the prompt appears would be shown.
+                self._output.write(prompt)
+                self._output.flush()
+                return self._next_line(self._clock.monotonic() + timeout_seconds)
+        finally:
+            self._output.write("\n")
+            self._output.flush()
+
+    def _next_line(self, deadline: float) -> str:
+        is_open = True
+        while True:
+            line, *rest = _LINE_END.split(self._read, maxsplit=1)
+            if len(line) > MAX_LINE_BYTES:
+                raise LoginFailed("What was pasted is too long for an address.")
+            if rest or not is_open:
+                self._read = rest[0] if rest else b""
+                text = line.decode("utf-8", errors="replace").strip()
+                if text:
+                    return text
+            if not rest:
+                if not is_open:
+                    raise LoginFailed("The sign-in was cancelled: there is no more input.")
+                is_open = self._fill(deadline)
+
+    def _fill(self, deadline: float) -> bool:
+        """Read what there is, waiting for it; whether there may be more."""
+        while not self._has_input(deadline):
+            if self._clock.monotonic() >= deadline:
+                raise LoginTimedOut("Nobody pasted an address in time.")
+        chunk = os.read(self._source.fileno(), _READ_BYTES)
+        if chunk == _END_OF_INPUT:
+            return False
+        self._read += chunk
+        return bool(chunk)
+
+    def _has_input(self, deadline: float) -> bool:
+        # A Ctrl-C that comes in the instant before a wait is only noticed after it, so no wait is long.
+        left_seconds = max(deadline - self._clock.monotonic(), 0.0)
+        return bool(select.select([self._source], [], [], min(left_seconds, _LONGEST_WAIT_SECONDS))[0])
+
+
+@contextlib.contextmanager
+def _byte_by_byte(descriptor: int) -> Iterator[None]:
+    if not os.isatty(descriptor):
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(descriptor)
+    changed = termios.tcgetattr(descriptor)
+    changed[3] &= ~(termios.ICANON | termios.ECHO)  # Ctrl-C goes on working: ISIG stays
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        # What was pasted beyond the line would be read by the shell: throw it away.
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+
+
+_TICK_SECONDS = 1.0
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class Countdown:
+    """Writes the line from a thread of its own until it is stopped, then takes it away."""
+
+    def __init__(self, stream: TextIO, *, expires_at: datetime, clock: Clock) -> None:
+        self._stream = stream
+        self._expires_at = expires_at
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="micromegas-countdown", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End and take the line away; safe to call twice."""
+        self._stopped.set()
+        self._thread.join(_TICK_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._write(f"{_CLEAR_LINE}{waiting_line(self._expires_at, self._clock.now())}")
+                if self._stopped.wait(_TICK_SECONDS):
+                    break
+            self._write(_CLEAR_LINE)
+        except (OSError, ValueError):
+            return  # the terminal is gone, and with it whoever would read this
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def waiting_line(expires_at: datetime, now: datetime) -> str:
+    """Return how long an offer to sign in still holds, as `9:41`."""
+    seconds = max(int((expires_at - now).total_seconds()), 0)
+    return f"Waiting for you to sign in; {seconds // 60}:{seconds % 60:02d} left."
+
 
 AUTOMATIC = "auto"
 FLOW_CHOICES = (AUTOMATIC, "browser", "device", "paste", "hub")
@@ -41,15 +203,11 @@ def sign_in(
         flow: What an argument named; None leaves it to settings and surroundings.
         store: Whether the sign-in is kept, and the named flow remembered.
         environ: Stands in for the process environment.
-
-    Raises:
-        MicromegasError: What `assembly.login` raises, or nobody can sign in here.
     """
     from micromegas_jupyter import assembly
     from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
     from micromegas_jupyter.auth.hub_variables import HUB_TOKEN_VARIABLE
-    from micromegas_jupyter.settings import Flow
-    from micromegas_jupyter.settings.client import SECRET_VARIABLES
+    from micromegas_jupyter.settings.client import SECRET_VARIABLES, Flow
 
     environ = process_variables(environ)
     for name in (*SECRET_VARIABLES, HUB_TOKEN_VARIABLE):
@@ -90,14 +248,7 @@ def why_line(choice: "FlowChoice") -> str:
 
 
 class SignInTerminal:
-    """Shows a sign-in on a terminal, or as plain lines where there is none.
-
-    Args:
-        stream: Where the lines go.
-        source: Where the person's answers come from; standard input when None.
-        environ: What says how much the terminal can show.
-        clock: Tells the time.
-    """
+    """Shows a sign-in on a terminal, or as plain lines where there is none."""
 
     def __init__(
         self,
@@ -119,7 +270,7 @@ class SignInTerminal:
     def show(self, pending: "PendingLogin") -> None:
         """Print what the person is to do, with the code's picture and the time left where they help."""
         from micromegas_jupyter.assembly import sentence_of
-        from micromegas_jupyter.settings import Flow
+        from micromegas_jupyter.settings.client import Flow
 
         if pending.flow is Flow.PASTE:
             self._input.hide()

@@ -1,7 +1,4 @@
-"""Where a Flight SQL server is: a URI becomes an address that is safe to connect to, or a refusal.
-
-Connecting is `transport`'s job; whether a credential may go to the address is `credentials`'.
-"""
+"""Where a Flight SQL server is: a URI becomes an address that is safe to connect to, or a refusal."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -42,9 +39,6 @@ def parse_address(uri: str) -> ServerAddress:
     """Read a URI; `http` and `https` mean `grpc` and `grpc+tls`, as upstream has it.
 
     Without a port, TLS means 443; plain text needs one.
-
-    Raises:
-        UsageError: Not such a URI, or one that carries a password or a path.
     """
     if not isinstance(uri, str):
         raise UsageError("The server's address is not text.", remedy=_EXAMPLE)

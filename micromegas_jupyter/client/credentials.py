@@ -1,25 +1,29 @@
-"""The credential of a call: fetched once before the call is made, checked, renewed at most once.
+"""The credential of a call: fetched before the call is made, checked, renewed at most once; what a refused one says.
 
-A provider that fails stops the call here: asked from inside the Flight library its exception would be swallowed and
-the call would go out without a credential. How a token is obtained is the provider's job.
+A provider that fails stops the call here: asked from inside the Flight library its exception would be swallowed and the
+call would go out without a credential.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, TypeVar
 
 from micromegas_jupyter.client.address import ServerAddress
 from micromegas_jupyter.client.headers import MAX_HEADER_VALUE_BYTES, Header, build_header
 from micromegas_jupyter.contracts import AuthProvider, Secret
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, UsageError
+from micromegas_jupyter.flightsql.error_details import printable_text
+from micromegas_jupyter.oidc.claims import expiry_of
+from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 
 _AUTHORIZATION: Final = b"authorization"
 _SCHEME: Final = "Bearer "
 _SECRET_NAME: Final = re.compile(rb"auth|cookie|key|token|secret|password|credential|session")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +40,7 @@ class Credential:
 
 
 class CredentialSource:
-    """Gives the credential of each call.
-
-    Args:
-        provider: Asked for a token before every call; None when `static_headers` say it all.
-        static_headers: Headers of every call, perhaps with a credential.
-    """
+    """Gives the credential of each call: a token of the provider, or static headers where there is no provider."""
 
     def __init__(self, provider: AuthProvider | None, static_headers: tuple[Header, ...] = ()) -> None:
         self._provider = provider
@@ -53,26 +52,14 @@ class CredentialSource:
         return self._provider is not None or any(_SECRET_NAME.search(key) for key, _ in self._static.headers)
 
     def fetch(self) -> Credential:
-        """Return the credential of the call that is about to be made.
-
-        Raises:
-            AuthenticationError: The provider has no token to give.
-            Unavailable: The provider could not tell.
-            UsageError: What it gave is not a bearer token.
-        """
+        """Return the credential of the call that is about to be made."""
         if self._provider is None:
             return self._static
         token = _check_token(_ask(self._provider.get_token))
         return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token),), token=Secret(token))
 
     def renew(self, refused: Credential) -> Credential | None:
-        """Return a fresh credential in place of one that a server refused, or None when there is no other.
-
-        Raises:
-            AuthenticationError: The provider has no token to give any more.
-            Unavailable: The provider could not tell.
-            UsageError: What it gave is not a bearer token.
-        """
+        """Return a fresh credential in place of one that a server refused, or None when there is no other."""
         invalidate: Callable[[str], object] | None = getattr(self._provider, "invalidate", None)
         token = refused.token
         if token is None or invalidate is None:
@@ -83,11 +70,7 @@ class CredentialSource:
 
 
 def check_plaintext(address: ServerAddress, source: CredentialSource, *, allow_plaintext: bool) -> None:
-    """Refuse to send credentials over plain text to another machine.
-
-    Raises:
-        UsageError: That is what would happen, and nobody allowed it.
-    """
+    """Refuse to send credentials over plain text to another machine."""
     if address.is_encrypted or address.is_loopback or not source.carries_secret or allow_plaintext:
         return
     raise UsageError(
@@ -97,17 +80,13 @@ def check_plaintext(address: ServerAddress, source: CredentialSource, *, allow_p
 
 
 def check_provider(provider: object) -> AuthProvider | None:
-    """Return the provider when it can give tokens.
-
-    Raises:
-        UsageError: It has no `get_token` method.
-    """
+    """Return the provider when it can give tokens."""
     if provider is None or isinstance(provider, AuthProvider):
         return provider
     raise UsageError("The auth_provider has no get_token method.", remedy="Pass a provider of micromegas_jupyter.auth.")
 
 
-def _ask(question: Callable[[], T]) -> T:
+def _ask(question: Callable[[], _T]) -> _T:
     try:
         return question()
     except MicromegasError:
@@ -125,3 +104,46 @@ def _check_token(token: object) -> str:
         "What the auth provider gave is not a bearer token.",
         remedy="A token is printable ASCII without blanks, of at most 16 kB.",
     )
+
+
+_MAX_FIELD_CHARACTERS: Final = 200
+
+
+def read_claims(token: str) -> Mapping[str, object] | None:
+    """Return what a JWT says about itself, for the person who holds it: nothing is verified. None when it is none."""
+    try:
+        return parse_token(token).claims
+    except TokenProblem:
+        return None
+
+
+def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
+    """Return when a token says that it ends (aware UTC); None when it does not say."""
+    try:
+        return None if claims is None else expiry_of(claims)
+    except TokenProblem:
+        return None
+
+
+def describe_token(token: Secret, *, now: datetime) -> str:
+    """Return sentences on a JWT's audience, issuer and end; empty when it is none."""
+    claims = read_claims(token.reveal()) or {}
+    audience, issuer, ends = claims.get("aud"), claims.get("iss"), claimed_end(claims)
+    if isinstance(audience, list):
+        audience = ", ".join(str(entry) for entry in audience)
+    facts = []
+    if isinstance(audience, str) and isinstance(issuer, str):
+        facts.append(f'The token is for audience "{_short(audience)}", from {_short(issuer)}.')
+    if ends is not None and ends <= now:
+        facts.append(f"It ended at {ends:%Y-%m-%d %H:%M} UTC.")
+    return " ".join(facts)
+
+
+def has_ended(token: Secret, *, now: datetime) -> bool:
+    """Whether a JWT says that it ended; False when it is none."""
+    ends = claimed_end(read_claims(token.reveal()))
+    return ends is not None and ends <= now
+
+
+def _short(text: str) -> str:
+    return printable_text(text)[:_MAX_FIELD_CHARACTERS]

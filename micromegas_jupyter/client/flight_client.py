@@ -1,48 +1,47 @@
-"""`FlightSQLClient`: what a notebook, a program or the command line calls.
-
-It checks arguments and puts the parts of this room together; each part does one thing.
-"""
+"""`FlightSQLClient`: what a notebook, a program or the command line calls."""
 
 import os
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
 from micromegas_jupyter.client import prepared
 from micromegas_jupyter.client.address import parse_address
-from micromegas_jupyter.client.attribution import find_attribution
-from micromegas_jupyter.client.binding import Params, bind
 from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.client_certificate import read_client_certificate
-from micromegas_jupyter.client.connection import Connection, check_timeout
-from micromegas_jupyter.client.credentials import CredentialSource, check_plaintext, check_provider
+from micromegas_jupyter.client.credentials import Credential, CredentialSource, check_plaintext, check_provider
 from micromegas_jupyter.client.headers import (
-    CallTags,
     Header,
-    NotebookPlace,
-    QueryOptions,
-    build_query_headers,
+    build_option_headers,
     build_tag_headers,
+    find_attribution,
     parse_static_headers,
 )
-from micromegas_jupyter.client.ingest import build_ingest_command, build_ingest_headers, split_table
-from micromegas_jupyter.client.prepared import CONTROL_TIMEOUT_SECONDS, PreparedStatement
-from micromegas_jupyter.client.pump import BatchStream
-from micromegas_jupyter.client.query_methods import QueryMethods
-from micromegas_jupyter.client.query_reader import QueryReader
-from micromegas_jupyter.client.retry import is_read
+from micromegas_jupyter.client.parameters import Params, bind
+from micromegas_jupyter.client.prepared import (
+    CONTROL_TIMEOUT_SECONDS,
+    PreparedStatement,
+    build_ingest_command,
+    build_ingest_headers,
+    fetch_tables,
+    split_table,
+)
+from micromegas_jupyter.client.queries import TelemetryQueries, TimeArgument, format_time_range
+from micromegas_jupyter.client.query_reader import Attempts, BatchStream, QueryReader, check_timeout
 from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIdentity, parse_server_identity
-from micromegas_jupyter.client.table_list import fetch_tables
-from micromegas_jupyter.client.telemetry_queries import TelemetryQueries
-from micromegas_jupyter.client.times import TimeArgument, format_time_range
-from micromegas_jupyter.client.transport import Transport
+from micromegas_jupyter.client.sql_text import is_read
+from micromegas_jupyter.client.threads import run_interruptibly
+from micromegas_jupyter.client.transport import Transport, read_client_certificate
 from micromegas_jupyter.contracts import AuthProvider
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
+    MicromegasError,
     UnsupportedRequest,
     UnsupportedStatement,
     UsageError,
@@ -53,10 +52,12 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 _INGEST_TIMEOUT_SECONDS: Final = 600.0
 
+T = TypeVar("T")
+
 StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 
-class FlightSQLClient(QueryMethods, TelemetryQueries):
+class FlightSQLClient(TelemetryQueries):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
     Nothing is sent before the first call. May be used from several threads, and as a context manager.
@@ -108,25 +109,22 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        address = parse_address(uri)
-        credentials = CredentialSource(check_provider(auth_provider), parse_static_headers(headers or ()))
-        check_plaintext(address, credentials, allow_plaintext=allow_plaintext)
+        self._address = parse_address(uri)
+        self._credentials = CredentialSource(check_provider(auth_provider), parse_static_headers(headers or ()))
+        check_plaintext(self._address, self._credentials, allow_plaintext=allow_plaintext)
         attribution = find_attribution(os.environ if environ is None else environ, entrypoint=client_entrypoint)
-        self._tags = CallTags(attribution=attribution)
+        self._tag_headers = build_tag_headers(attribution)
         self._preserve_dictionary = bool(preserve_dictionary)
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._clock = clock
-        self._connection = Connection(
-            Transport(
-                address,
-                ca_bundle=ca_bundle,
-                extra_ca_bundle=extra_ca_bundle,
-                certificate=read_client_certificate(client_certificate_file, client_key_file),
-            ),
-            address=address,
-            credentials=credentials,
-            clock=clock,
+        self._transport = Transport(
+            self._address,
+            ca_bundle=ca_bundle,
+            extra_ca_bundle=extra_ca_bundle,
+            certificate=read_client_certificate(client_certificate_file, client_key_file),
         )
+        self._readers: weakref.WeakSet[QueryReader] = weakref.WeakSet()
+        self._closed = threading.Event()
 
     def open_query(  # noqa: PLR0913 - the arguments of `query`, then keywords
         self,
@@ -153,23 +151,24 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         """
         sql = _check_statement(sql)
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
-        options = QueryOptions(
+        options = build_option_headers(
             begin=begin_text, end=end_text, limit=limit, preserve_dictionary=self._preserve_dictionary
         )
-        transport = self._connection.transport
-        bound = bind(sql, params)
+        transport, bound = self._transport, bind(sql, params)
 
         def open_stream(call: Call) -> BatchStream:
             if bound is None:
                 return transport.do_get(statement_ticket(sql), call)
             return prepared.open_bound(transport, bound, call)
 
-        return self._connection.open_reader(
-            open_stream,
-            headers=build_query_headers(options, self._tags),
-            timeout_seconds=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
-            may_repeat=is_read(sql),
+        self._check_open()
+        attempts = self._attempts(
+            self._timeout_seconds if timeout_seconds is None else timeout_seconds, may_repeat=is_read(sql)
         )
+        build_call = partial(self._build_call, attempts, headers=(*self._tag_headers, *options))
+        reader = QueryReader(attempts, build_call, open_stream, clock=self._clock)
+        self._readers.add(reader)
+        return reader
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
         """Ask the server for a statement's schemas without running it.
@@ -178,12 +177,7 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
             MicromegasError: The server does not understand the statement, or cannot be asked.
         """
         sql = _check_statement(sql)
-        transport = self._connection.transport
-        return self._connection.run(
-            lambda call: prepared.prepare(transport, sql, call),
-            headers=self._tag_headers(),
-            timeout_seconds=self._timeout_seconds or CONTROL_TIMEOUT_SECONDS,
-        )
+        return self._run(lambda transport, call: prepared.prepare(transport, sql, call))
 
     def prepared_statement_stream(self, statement: PreparedStatement) -> Iterator[pa.RecordBatch]:
         """Run a statement that `prepare_statement` returned and yield its batches."""
@@ -201,12 +195,7 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         Raises:
             MicromegasError: The server does not say, or cannot be asked.
         """
-        transport = self._connection.transport
-        return self._connection.run(
-            lambda call: fetch_tables(transport, call),
-            headers=self._tag_headers(),
-            timeout_seconds=timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS,
-        )
+        return self._run(fetch_tables, timeout_seconds=timeout_seconds)
 
     def whoami(self) -> ServerIdentity:
         """Ask the server whom it takes the caller for.
@@ -215,9 +204,8 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
             UnsupportedRequest: The server does not say.
             MicromegasError: The call failed.
         """
-        transport = self._connection.transport
 
-        def ask(call: Call) -> list[bytes]:
+        def ask(transport: Transport, call: Call) -> list[bytes]:
             try:
                 return transport.do_action(WHO_AM_I_ACTION, b"", call)
             except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
@@ -225,9 +213,7 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
                     "The server cannot say who you are.", remedy="It works for queries all the same."
                 ) from error
 
-        results = self._connection.run(
-            ask, headers=self._tag_headers(), timeout_seconds=self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
-        )
+        results = self._run(ask)
         if len(results) != 1:
             raise InternalError("The server's answer to who you are cannot be read.")
         return parse_server_identity(results[0])
@@ -254,11 +240,9 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         if not isinstance(table, pa.Table):
             raise UsageError(f"bulk_ingest takes a pyarrow.Table, not {type(table).__name__}.")
         command = build_ingest_command(_check_statement(table_name), mode)
-        headers = (*self._tag_headers(), *build_ingest_headers(table, ingest_id))
-        transport = self._connection.transport
-        answer = self._connection.run(
-            lambda call: transport.do_put(command, table.schema, split_table(table), call),
-            headers=headers,
+        answer = self._run(
+            lambda transport, call: transport.do_put(command, table.schema, split_table(table), call),
+            headers=build_ingest_headers(table, ingest_id),
             timeout_seconds=self._timeout_seconds or _INGEST_TIMEOUT_SECONDS,
             may_repeat=False,
         )
@@ -270,24 +254,66 @@ class FlightSQLClient(QueryMethods, TelemetryQueries):
         Args:
             tell: Given a short printable text, once for each; called on any thread.
         """
-        self._connection.transport.tell_notices(tell)
-
-    def set_notebook_place(self, notebook: str | None, cell: str | None = None) -> None:
-        """Say which notebook and cell make the calls from now on, for the server's audit."""
-        self._tags = CallTags(attribution=self._tags.attribution, place=NotebookPlace(notebook=notebook, cell=cell))
+        self._transport.tell_notices(tell)
 
     def close(self) -> None:
         """Stop running queries and give up the connection; every later call raises `UsageError`."""
-        self._connection.close()
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        for reader in list(self._readers):
+            reader.close()
+        self._transport.close()
 
-    def __enter__(self) -> Self:
-        return self
+    def _run(
+        self,
+        work: Callable[[Transport, Call], T],
+        *,
+        headers: tuple[Header, ...] = (),
+        timeout_seconds: float | None = None,
+        may_repeat: bool = True,
+    ) -> T:
+        """Make a call that ends by its deadline, on a thread that Ctrl-C leaves. A write may not be repeated."""
+        self._check_open()
+        timeout_seconds = timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
+        attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
+        credential = attempts.first_credential()
+        while True:
+            call = self._build_call(attempts, credential, headers=(*self._tag_headers, *headers))
+            try:
+                return run_interruptibly(partial(work, self._transport, call))
+            except MicromegasError as error:
+                renewed = attempts.next_credential(error, credential, call.record)
+                if renewed is None:
+                    raise
+                credential = renewed
 
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise UsageError("The client is closed.", remedy="Make a new one.")
 
-    def _tag_headers(self) -> tuple[Header, ...]:
-        return build_tag_headers(self._tags)
+    def _attempts(
+        self, timeout_seconds: float | None, *, may_repeat: bool, stopped: threading.Event | None = None
+    ) -> Attempts:
+        return Attempts(
+            self._credentials,
+            clock=self._clock,
+            may_repeat=may_repeat,
+            timeout_seconds=check_timeout(timeout_seconds),
+            server=self._transport,
+            stopped=stopped,
+        )
+
+    def _build_call(self, attempts: Attempts, credential: Credential, *, headers: tuple[Header, ...]) -> Call:
+        return Call(
+            server=self._address.name,
+            is_encrypted=self._address.is_encrypted,
+            shows_certificate=self._transport.shows_certificate,
+            credential=credential,
+            headers=headers,
+            timeout_seconds=attempts.remaining_seconds(),
+            started_at=self._clock.now(),
+        )
 
 
 def _check_statement(text: object) -> str:

@@ -1,18 +1,131 @@
-"""Values for `:name` in a statement: they travel beside the SQL as typed Arrow columns, never inside it.
+"""Values for `:name`, `$name` or `?` in a statement: they travel as typed Arrow columns, never inside the SQL."""
 
-Where placeholders stand is found by `sql_text`; how the statement and its row reach a server is `prepared`'s job.
-"""
-
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.sql_text import Placeholder, find_placeholders
-from micromegas_jupyter.client.typed_values import to_scalar
+from micromegas_jupyter.client.sql_text import Placeholder, find_dollar_names, find_placeholders
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.framing import ParameterLimits
+
+# The data model's timestamps (COMPAT: TS). Text zones of the same meaning compare equal, but one is enough.
+_ZONE: Final = "+00:00"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MAX_INT64: Final = 2**63 - 1
+_MAX_UINT64: Final = 2**64 - 1
+
+
+def to_scalar(value: object, *, name: str) -> pa.Scalar:
+    """Return `value` as a typed Arrow scalar.
+
+    Times become nanoseconds in UTC, or microseconds outside 1677 to 2262; durations likewise. A UUID becomes text,
+    as the data model has it. numpy scalars count as the Python values they stand for.
+
+    Args:
+        value: None, bool, int, float, str, bytes, Decimal, date, aware datetime, timedelta, `pandas.Timestamp`,
+            `pandas.Timedelta`, a numpy or Arrow scalar, or a UUID.
+        name: The parameter's name, for messages, which never hold the value.
+    """
+    try:
+        return _convert(_unwrap(value), name)
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"The value of :{name} cannot be sent: no SQL type holds it.", remedy="Give a smaller or simpler value."
+        ) from error
+
+
+def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR0912 - one line for each type
+    match value:
+        case None:
+            return pa.scalar(None)
+        case pa.Scalar():
+            return _convert(value.as_py(), name)
+        case bool():
+            return pa.scalar(value, pa.bool_())
+        case int():
+            return _integer(int(value))
+        case float():
+            return pa.scalar(float(value), pa.float64())
+        case str():
+            return pa.scalar(str.__str__(value), pa.string())
+        case bytes() | bytearray() | memoryview():
+            return pa.scalar(bytes(value), pa.binary())
+        case Decimal():
+            return pa.scalar(value)
+        case datetime():
+            return _timestamp(value, name)
+        case date():
+            return pa.scalar(value, pa.date32())
+        case timedelta():
+            return _scaled(_total_nanoseconds(value), pa.duration("ns"), pa.duration("us"))
+        case uuid.UUID():
+            return pa.scalar(str(value), pa.string())
+        case Enum():
+            raise UsageError(
+                f"The value of :{name} cannot be bound: it is a member of {type(value).__name__}.",
+                remedy="Bind its value: .value.",
+            )
+        case _:
+            raise UsageError(
+                f"The value of :{name} cannot be bound: it is of type {type(value).__name__}.",
+                remedy="Bind numbers, text, bytes, times with a zone, durations, None, or a list of these.",
+            )
+
+
+def _unwrap(value: object) -> object:
+    """Return the Python value that a numpy scalar or a pandas missing value stands for."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "dtype") and not getattr(value, "shape", ()):
+        return _unwrap_numpy(value)
+    if kind.__name__ in {"NaTType", "NAType"} and kind.__module__.startswith("pandas."):
+        return None
+    return value
+
+
+def _unwrap_numpy(value: Any) -> object:
+    if value.dtype.kind != "m":
+        # A numpy time has no zone: as a naive datetime it is refused with the right words.
+        return value.astype("datetime64[us]").item() if value.dtype.kind == "M" else value.item()
+    import pandas as pd
+
+    duration: object = pd.Timedelta(value)
+    return None if duration is pd.NaT else duration
+
+
+def _integer(value: int) -> pa.Scalar:
+    if -_MAX_INT64 - 1 <= value <= _MAX_INT64:
+        return pa.scalar(value, pa.int64())
+    if 0 < value <= _MAX_UINT64:
+        return pa.scalar(value, pa.uint64())
+    return pa.scalar(Decimal(value))
+
+
+def _timestamp(value: datetime, name: str) -> pa.Scalar:
+    if value.utcoffset() is None:
+        raise UsageError(
+            f"The time :{name} has no time zone.", remedy="Give it one, for example datetime.now(timezone.utc)."
+        )
+    nanoseconds = _total_nanoseconds(value.astimezone(UTC) - _EPOCH)
+    return _scaled(nanoseconds, pa.timestamp("ns", _ZONE), pa.timestamp("us", _ZONE))
+
+
+def _total_nanoseconds(duration: timedelta) -> int:
+    # pandas.Timedelta is a timedelta with nanoseconds of its own.
+    return (duration // _MICROSECOND) * 1000 + int(getattr(duration, "nanoseconds", 0))
+
+
+def _scaled(nanoseconds: int, exact: pa.DataType, coarse: pa.DataType) -> pa.Scalar:
+    if abs(nanoseconds) <= _MAX_INT64:
+        return pa.scalar(nanoseconds, pa.int64()).cast(exact)
+    return pa.scalar(nanoseconds // 1000, pa.int64()).cast(coarse)
+
 
 MAX_VALUES: Final = ParameterLimits().max_columns
 """How many values one statement may bind, the elements of lists counted; this project's server takes no more."""
@@ -71,10 +184,6 @@ def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
 
     A list, tuple, set, one-dimensional array, pandas or polars Series or Arrow array stands for its elements, after
     `IN` or between commas: `IN :names`, `IN (:names)`. What is missing in a Series is NULL.
-
-    Raises:
-        UsageError: A name has no value, a value cannot be sent, a list is empty or stands in the wrong place, or
-            there are too many values.
     """
     found = list(find_placeholders(sql))
     names = dict.fromkeys(placeholder.name for placeholder in found)
@@ -94,11 +203,7 @@ def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
 
 
 def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of a statement's placeholders as they are now, whatever becomes of the lists that hold them.
-
-    Raises:
-        UsageError: As for `bind_named`.
-    """
+    """Return the values of a statement's placeholders as they are now, whatever becomes of the lists that hold them."""
     bind_named(sql, values)
     frozen = {}
     for name in parameter_names(sql):
@@ -214,3 +319,55 @@ def _expand(placeholder: Placeholder, columns: Sequence[str], *, is_list: bool) 
     raise UsageError(
         f"The list :{placeholder.name} stands where one value is needed.", remedy="Use it after IN, or between commas."
     )
+
+
+Params = Mapping[str, object] | Sequence[object] | None
+
+_WAYS: Final = "Give a mapping for :name or $name, a list or tuple for ? or $1."
+
+
+def bind(sql: str, params: Params) -> BoundStatement | None:
+    """Bind the values of `params`; None when there are none.
+
+    Args:
+        sql: The statement.
+        params: A mapping of names to values for `:name` and `$name`; values without a placeholder are left aside. Or a
+            list or tuple of values for `?` in order, or for `$1`, `$2`, …; how many there have to be, the server says.
+    """
+    if params is None:
+        return None
+    if isinstance(params, Mapping):
+        bound = _with_dollar_names(bind_named(sql, params), sql, params)
+    elif isinstance(params, (list, tuple)):
+        bound = _bind_in_order(sql, params)
+    else:
+        raise UsageError(f"params is of type {type(params).__name__}.", remedy=_WAYS)
+    return bound if bound.row.num_columns else None
+
+
+def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, object]) -> BoundStatement:
+    """Add the values of `$name`, which is what the server itself calls them."""
+    names = [name for name in dict.fromkeys(find_dollar_names(sql)) if name in values]
+    columns = dict(zip(bound.row.schema.names, bound.row.columns, strict=True))
+    for name in names:
+        if name not in columns:
+            scalar = to_scalar(values[name], name=name)
+            columns[name] = pa.array([scalar], scalar.type)
+    row = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    return BoundStatement(sql=bound.sql, row=row, expansions=bound.expansions)
+
+
+def _bind_in_order(sql: str, values: Sequence[object]) -> BoundStatement:
+    if names := parameter_names(sql):
+        raise UsageError(f"The statement has a name, :{names[0]}, and params has none.", remedy=_WAYS)
+    if len(values) > MAX_VALUES:
+        raise UsageError(
+            f"The statement binds more than {MAX_VALUES} values, which is not possible.",
+            remedy="Select the values in the statement.",
+        )
+    scalars = [to_scalar(value, name=str(number)) for number, value in enumerate(values, start=1)]
+    # Flight SQL's clients name the columns from 0 on, also where the statement counts from $1.
+    row = pa.RecordBatch.from_arrays(
+        [pa.array([scalar], scalar.type) for scalar in scalars], names=[str(index) for index in range(len(scalars))]
+    )
+    return BoundStatement(sql=sql, row=row)

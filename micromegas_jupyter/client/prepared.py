@@ -1,21 +1,22 @@
-"""Prepared statements on the wire: create, bind, run, close.
+"""Flight SQL on the wire: prepared statements, the list of tables, rows that are sent.
 
 Source: Flight SQL, "Commands": `CreatePreparedStatement` → `DoPut CommandPreparedStatementQuery` → `GetFlightInfo` →
-`DoGet` → `ClosePreparedStatement`. Which values are bound is `parameters`' job.
+`DoGet` → `ClosePreparedStatement`; `CommandGetTables`: `GetFlightInfo` → `DoGet`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.call_record import CallRecord
-from micromegas_jupyter.client.calls import Call
+from micromegas_jupyter.client.calls import Call, CallRecord
+from micromegas_jupyter.client.headers import Header, build_header
 from micromegas_jupyter.client.parameters import BoundStatement
-from micromegas_jupyter.client.pump import BatchStream
+from micromegas_jupyter.client.query_reader import BatchStream
 from micromegas_jupyter.client.transport import FlightStream, Transport
 from micromegas_jupyter.errors import (
     InternalError,
@@ -27,6 +28,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any, parse_action_body, parse_message
+from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch
 
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
 """How long a call may last that moves no rows."""
@@ -56,12 +58,7 @@ def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -
 
 
 def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
-    """Let the server plan a statement, and forget it again.
-
-    Raises:
-        MicromegasError: The call failed.
-        UnsupportedRequest: The server prepares no statements.
-    """
+    """Let the server plan a statement, and forget it again."""
     created = _create(transport, sql, call)
     _close(transport, created.prepared_statement_handle, call)
     try:
@@ -75,12 +72,7 @@ def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
 
 
 def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> BatchStream:
-    """Start a statement with its values; returns when the schema of the result is here.
-
-    Raises:
-        MicromegasError: The call failed.
-        UnsupportedRequest: The server does not take values apart from the statement.
-    """
+    """Start a statement with its values; returns when the schema of the result is here."""
     with places_as_given(statement):
         handle = _create(transport, statement.sql, call).prepared_statement_handle
         try:
@@ -88,34 +80,10 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
             command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
             with _unless_unsupported(call):
                 info = transport.get_flight_info(command, control_call(call))
-            stream = transport.do_get(only_ticket(info), call)
+            return transport.do_get(only_ticket(info), call, on_close=partial(_close, transport, handle, call))
         except BaseException:
             _close(transport, handle, call)
             raise
-    return _PreparedStream(stream, transport=transport, handle=handle, call=call)
-
-
-class _PreparedStream:
-    """The result of a prepared statement, which is closed on the server with it."""
-
-    def __init__(self, stream: FlightStream, *, transport: Transport, handle: bytes, call: Call) -> None:
-        self._stream = stream
-        self._transport = transport
-        self._handle = handle
-        self._call = call
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._stream.schema
-
-    def read_batch(self) -> pa.RecordBatch | None:
-        return self._stream.read_batch()
-
-    def cancel(self) -> None:
-        self._stream.cancel()
-
-    def close(self) -> None:
-        _close(self._transport, self._handle, self._call)
 
 
 def _create(transport: Transport, sql: str, call: Call) -> Any:
@@ -143,11 +111,7 @@ def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) 
 
 
 def only_ticket(info: flight.FlightInfo) -> bytes:
-    """Return the ticket of an answer that comes in one part.
-
-    Raises:
-        UnsupportedRequest: It comes in several.
-    """
+    """Return the ticket of an answer that comes in one part."""
     if len(info.endpoints) != 1:
         raise UnsupportedRequest("The server answers in several parts, which this client does not join.")
     ticket: bytes = info.endpoints[0].ticket.ticket
@@ -187,7 +151,74 @@ def _unless_unsupported(call: Call) -> Iterator[None]:
 
 
 def _read_schema(data: bytes) -> pa.Schema:
-    if not data:
-        return pa.schema([])
-    with pa.ipc.open_stream(data) as reader:
-        return reader.schema
+    return pa.ipc.read_schema(pa.BufferReader(data)) if data else pa.schema([])
+
+
+_MAX_TABLES: Final = 10_000
+_MAX_LIST_BYTES: Final = 64 * 1024 * 1024
+
+
+def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
+    """Return the schema of each table by its name."""
+    command = pack_any(messages.CommandGetTables(include_schema=True))
+    try:
+        stream = transport.do_get(only_ticket(transport.get_flight_info(command, call)), call)
+    except UnsupportedStatement as error:
+        raise UnsupportedRequest(
+            "The server does not list its tables.", remedy="Query information_schema.tables.", query_id=error.query_id
+        ) from error
+    try:
+        return {name: _read_schema(data) for name, data in _rows(stream)}
+    except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+        stream.cancel()
+        raise InternalError("The server's list of tables cannot be read.") from error
+
+
+def _rows(stream: FlightStream) -> Iterator[tuple[str, bytes]]:
+    tables = size_bytes = 0
+    while (batch := stream.read_batch()) is not None:
+        tables += batch.num_rows
+        size_bytes += batch.nbytes
+        if tables > _MAX_TABLES or size_bytes > _MAX_LIST_BYTES:
+            stream.cancel()
+            raise InternalError("The server's list of tables is larger than it may be.")
+        yield from zip(batch.column("table_name").to_pylist(), batch.column("table_schema").to_pylist(), strict=True)
+
+
+INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
+INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
+_MAX_ID_LENGTH: Final = 128
+
+# Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions: what to do without the table, and with it.
+_MODES: Final = {"append": None, "create": (1, 1), "create_append": (1, 2)}
+
+
+def build_ingest_command(table_name: str, mode: str) -> bytes:
+    """Return the command that puts rows into a table."""
+    if mode not in _MODES:
+        raise UsageError(f"There is no mode {mode!r} for rows.", remedy="Choose append, create or create_append.")
+    command: Any = messages.CommandStatementIngest(table=table_name)
+    options = _MODES[mode]
+    if options is not None:  # without options every server appends
+        command.table_definition_options.if_not_exist, command.table_definition_options.if_exists = options
+    return pack_any(command)
+
+
+def build_ingest_headers(table: pa.Table, ingest_id: str | None) -> tuple[Header, ...]:
+    """Return the headers that tell how many rows will come, and the call's own name if it has one."""
+    rows = build_header(INGEST_ROWS_HEADER, str(table.num_rows))
+    if ingest_id is None:
+        return (rows,)
+    is_plain = ingest_id.isascii() and ingest_id.isprintable() and " " not in ingest_id
+    if not is_plain or not 1 <= len(ingest_id) <= _MAX_ID_LENGTH:
+        raise UsageError(
+            f"ingest_id is not 1 to {_MAX_ID_LENGTH} printable characters without blanks.",
+            remedy="Give str(uuid.uuid4()), for instance.",
+        )
+    return (rows, build_header(INGEST_ID_HEADER, ingest_id))
+
+
+def split_table(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in batches that every server takes."""
+    for batch in table.to_batches():
+        yield from split_batch(batch, max_bytes=DEFAULT_MESSAGE_BYTES)

@@ -1,32 +1,291 @@
-"""The answer of one query as it arrives: an iterator of batches that can be left, cancelled and measured.
+"""The answer of one query as it arrives: batches that can be left, cancelled, measured, asked for again.
 
-Threads are `pump`'s job, making the call is given from outside.
+The Flight library blocks for as long as the server says nothing, and a thread inside it never sees Ctrl-C, so calls are
+made on threads of their own.
 """
 
+import enum
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Self
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential
-from micromegas_jupyter.client.pump import Arrived, BatchPump, BatchStream, Ended, Event, Failed, Opened, Stopped
-from micromegas_jupyter.client.retry import Attempts
-from micromegas_jupyter.errors import QueryCancelled, UsageError
-from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.client.calls import Call, CallRecord
+from micromegas_jupyter.client.credentials import Credential, CredentialSource
+from micromegas_jupyter.client.threads import WAIT_SLICE_SECONDS, start_thread
+from micromegas_jupyter.errors import AuthenticationError, MicromegasError, QueryCancelled, Unavailable, UsageError
+from micromegas_jupyter.seams import Clock, jitter
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client.transport import Transport
+
+_MAX_WAITING_EVENTS: Final = 4
+_MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
+
+
+class BatchStream(Protocol):
+    """Batches that arrive one after another. `cancel` may be called from any thread, the rest from one."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch."""
+        ...
+
+    def read_batch(self) -> pa.RecordBatch | None:
+        """Return the next batch, None at the end."""
+        ...
+
+    def cancel(self) -> None:
+        """Tell the server to stop."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the stream holds on the server."""
+        ...
+
+
+class Mark(enum.Enum):
+    """What ends a stream of events without an error."""
+
+    ENDED = enum.auto()
+    STOPPED = enum.auto()
+
+
+Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | Mark
+"""The server has begun to answer, a batch is here, the call failed, or nothing follows."""
+
+
+class BatchPump:
+    """Reads one stream on a thread of its own. The queue and the stream's handle sit behind one lock."""
+
+    def __init__(self, open_stream: Callable[[], BatchStream]) -> None:
+        self._open_stream = open_stream
+        self._changed = threading.Condition()
+        self._events: deque[tuple[Event, int]] = deque()  # with their sizes in bytes
+        self._waiting_bytes = 0
+        self._stream: BatchStream | None = None
+        self._is_stopped = False
+        try:
+            start_thread(self._run, name="micromegas-query")
+        except BaseException:  # Ctrl-C, while the thread runs already
+            self.stop()
+            raise
+
+    def take(self) -> Event:
+        """Return the next event; waits for it for as long as the call may last, and Ctrl-C ends the wait."""
+        with self._changed:
+            while not self._events:
+                if self._is_stopped:
+                    return Mark.STOPPED
+                self._changed.wait(WAIT_SLICE_SECONDS)
+            event, size = self._events.popleft()
+            self._waiting_bytes -= size
+            self._changed.notify_all()
+            return event
+
+    def stop(self) -> None:
+        """Cancel the call, also one whose server has not begun to answer; returns at once, from any thread."""
+        with self._changed:
+            if self._is_stopped:
+                return
+            self._is_stopped = True
+            self._events.clear()
+            stream = self._stream
+            self._changed.notify_all()
+        if stream is not None:
+            stream.cancel()
+
+    def _run(self) -> None:
+        try:
+            stream = self._open_stream()
+        except BaseException as error:  # noqa: BLE001 - handed to the reader
+            self._put(error)
+            return
+        try:
+            self._read(stream)
+        except BaseException as error:  # noqa: BLE001 - handed to the reader
+            self._put(error)
+        finally:
+            with self._changed:
+                self._stream = None  # nothing is left that `stop` could cancel
+            stream.close()
+
+    def _read(self, stream: BatchStream) -> None:
+        if not self._adopt(stream):
+            # Stopped while the server had not begun to answer: only now is there something to cancel.
+            stream.cancel()
+            return
+        is_wanted = self._put(stream.schema)
+        while is_wanted:
+            is_wanted = self._read_next(stream)
+
+    def _read_next(self, stream: BatchStream) -> bool:
+        """Hand over the next batch, or the end; no batch is held here while the one after it is waited for."""
+        batch = stream.read_batch()
+        if batch is None:
+            self._put(Mark.ENDED)
+            return False
+        return self._put(batch, pa.ipc.get_record_batch_size(batch))
+
+    def _adopt(self, stream: BatchStream) -> bool:
+        with self._changed:
+            self._stream = None if self._is_stopped else stream
+            return self._stream is not None
+
+    def _put(self, event: Event, size: int = 0) -> bool:
+        """Hand over an event of `size` bytes, when there is room; False when nobody wants it any more."""
+        with self._changed:
+            while self._is_full() and not self._is_stopped:
+                self._changed.wait(WAIT_SLICE_SECONDS)
+            if not self._is_stopped:
+                self._events.append((event, size))
+                self._waiting_bytes += size
+                self._changed.notify_all()
+            return not self._is_stopped
+
+    def _is_full(self) -> bool:
+        return len(self._events) >= _MAX_WAITING_EVENTS or self._waiting_bytes >= _MAX_WAITING_BYTES
+
+
+_MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
+
+RETRY_SECONDS: Final = 20.0
+"""How long after the first failure a read is tried again, unless its own deadline is earlier."""
+
+# A wrong address should not take that long to be found out: a server that never answered this client gets less.
+_FIRST_CONTACT_SECONDS: Final = 2.0
+_MAX_ATTEMPTS: Final = 12
+
+# Source: gRPC A6, "Exponential Backoff": the pause is drawn from 0.8 to 1.2 times the nominal one.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_MAX_PAUSE_SECONDS: Final = 4.0
+_LEAST_PART: Final = 0.8
+_DRAWN_PART: Final = 0.4
+
+
+def check_timeout(timeout_seconds: float | None) -> float | None:
+    """Return a timeout that a deadline can be made of."""
+    if timeout_seconds is None:
+        return None
+    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
+        raise UsageError("timeout_seconds is not a number.")
+    if not 0 < timeout_seconds <= _MAX_TIMEOUT_SECONDS:
+        raise UsageError("timeout_seconds is not between 0 and 30 days.", remedy="Leave it out for no limit.")
+    return float(timeout_seconds)
+
+
+class Attempts:
+    """The attempts of one call: whether there is another one, when, and with which credential.
+
+    Args:
+        credentials: Who calls.
+        clock: Measures.
+        may_repeat: Whether the call only reads. A write is made once.
+        timeout_seconds: How long all attempts together may last; None for as long as it takes.
+        server: What is called; None when nothing is known of it, and no call is repeated.
+        stopped: Ends the pauses, and with them the attempts.
+        jitter: Draws a number from 0 to 1.
+    """
+
+    def __init__(  # noqa: PLR0913 - the call, and what attempts are measured with
+        self,
+        credentials: CredentialSource,
+        *,
+        clock: Clock,
+        may_repeat: bool,
+        timeout_seconds: float | None = None,
+        server: "Transport | None" = None,
+        stopped: threading.Event | None = None,
+        jitter: Callable[[], float] = jitter,
+    ) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._may_repeat = may_repeat
+        self._may_renew = may_repeat
+        self._timeout_seconds = timeout_seconds
+        self._server = server
+        self._stopped = threading.Event() if stopped is None else stopped
+        self._jitter = jitter
+        self._started_at = clock.monotonic()
+        self._retry_until: float | None = None
+        self._failures = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Have no further attempt made; from any thread."""
+        self._stopped.set()
+
+    def first_credential(self) -> Credential:
+        """Return the credential of the first attempt.
+
+        Raises:
+            MicromegasError: The provider has none to give.
+        """
+        return self._credentials.fetch()
+
+    def remaining_seconds(self) -> float | None:
+        """Return how long the next attempt may last, None for as long as it takes."""
+        if self._timeout_seconds is None or not self._failures:
+            return self._timeout_seconds
+        remaining_seconds = self._timeout_seconds - (self._clock.monotonic() - self._started_at)
+        return max(round(remaining_seconds, 1), 0.1)  # the Flight library takes a negative one for no limit
+
+    def next_credential(self, error: BaseException, credential: Credential, record: CallRecord) -> Credential | None:
+        """Wait until the next attempt is due and return its credential; None when there is none.
+
+        Args:
+            error: What the last attempt failed with. It learns how often the call was made, if that was its end.
+            credential: What that attempt was made with.
+            record: What the server said beside.
+
+        Raises:
+            MicromegasError: The provider has no credential to give any more.
+        """
+        match error:
+            case AuthenticationError() if self._may_renew:
+                self._may_renew = False
+                return self._credentials.renew(credential)
+            case Unavailable() if self._server is not None and self._may_repeat and error.retryable:
+                self._failures += 1
+                pause_seconds = self._pause_seconds(record, self._server)
+                if pause_seconds is None:
+                    self._describe_in(error)
+                elif not self._stopped.wait(pause_seconds):
+                    self._server.reconnect(record)
+                    return self._credentials.fetch()
+        return None
+
+    def _pause_seconds(self, record: CallRecord, server: "Transport") -> float | None:
+        """Return how long to wait for the next attempt, None when there is none."""
+        now = self._clock.monotonic()
+        if self._retry_until is None:
+            self._retry_until = now + (RETRY_SECONDS if server.has_answered else _FIRST_CONTACT_SECONDS)
+            if self._timeout_seconds is not None:
+                self._retry_until = min(self._retry_until, self._started_at + self._timeout_seconds)
+        nominal_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), _MAX_PAUSE_SECONDS)
+        pause_seconds = nominal_seconds * (_LEAST_PART + _DRAWN_PART * self._jitter())
+        if record.pushback_ms is not None:
+            # Source: gRPC A6, "Pushback": a negative one asks for no further attempt.
+            pause_seconds = max(pause_seconds, record.pushback_ms / 1000) if record.pushback_ms >= 0 else RETRY_SECONDS
+        is_over = self._failures >= _MAX_ATTEMPTS or now + pause_seconds >= self._retry_until
+        return None if is_over else pause_seconds
+
+    def _describe_in(self, error: MicromegasError) -> None:
+        if self._failures > 1:
+            seconds = self._clock.monotonic() - self._started_at
+            shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
+            error.remedy = f"{error.remedy} Tried {self._failures} times in {shown} s.".lstrip()
+
 
 _REMEDY: Final = "Run the query again."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryStart:
-    """How a query is started: how often and by whom, how the call looks then, and how its answer begins."""
-
-    attempts: Attempts
-    build_call: Callable[[Credential], Call]
-    open_stream: Callable[[Call], BatchStream]
 
 
 class QueryReader:
@@ -37,15 +296,26 @@ class QueryReader:
     only reads is started again when the server is unavailable.
 
     Args:
-        start: How the query is started.
+        attempts: How often the query is started, and by whom.
+        build_call: How the call looks then.
+        open_stream: How its answer begins.
         clock: Measures.
 
     Raises:
         MicromegasError: The query could not be started.
     """
 
-    def __init__(self, start: QueryStart, *, clock: Clock) -> None:
-        self._start = start
+    def __init__(
+        self,
+        attempts: Attempts,
+        build_call: Callable[[Credential], Call],
+        open_stream: Callable[[Call], BatchStream],
+        *,
+        clock: Clock,
+    ) -> None:
+        self._attempts = attempts
+        self._build_call = build_call
+        self._open_stream = open_stream
         self._clock = clock
         self._started_at = clock.monotonic()
         self._ended_at: float | None = None
@@ -55,7 +325,7 @@ class QueryReader:
         self._has_batches = False
         self._is_closed = False
         self._failure: QueryCancelled | None = None
-        self._begin(start.attempts.first_credential())
+        self._begin(attempts.first_credential())
         self._await_schema()
 
     @property
@@ -103,11 +373,11 @@ class QueryReader:
             raise StopIteration
         while True:
             match self._take():
-                case Arrived(batch):
+                case pa.RecordBatch() as batch:
                     return self._count(batch)
-                case Opened(schema):  # of another attempt
+                case pa.Schema() as schema:  # of another attempt
                     self._schema = schema
-                case Ended():
+                case Mark.ENDED:
                     self._end()
                     raise StopIteration
                 case _:
@@ -123,7 +393,7 @@ class QueryReader:
 
     def cancel(self) -> None:
         """Stop the query, here at once and on the server; a reader that has ended stays as it is. Any thread."""
-        self._start.attempts.stop()
+        self._attempts.stop()
         self._pump.stop()
 
     def close(self) -> None:
@@ -131,7 +401,7 @@ class QueryReader:
         self._is_closed = True
         if self._ended_at is None:
             self._end()
-        self._start.attempts.stop()
+        self._attempts.stop()
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -142,35 +412,33 @@ class QueryReader:
 
     def _begin(self, credential: Credential) -> None:
         self._credential = credential
-        self._call = call = self._start.build_call(credential)
-        open_stream = self._start.open_stream
-        self._pump = BatchPump(lambda: open_stream(call))
+        self._call = call = self._build_call(credential)
+        self._pump = BatchPump(partial(self._open_stream, call))
         # A reader that nobody closed is stopped when it is collected, and at the end of the process.
         self._finalizer = weakref.finalize(self, self._pump.stop)
-        if self._start.attempts.is_stopped:  # meanwhile
+        if self._attempts.is_stopped:  # meanwhile
             self._pump.stop()
 
     def _await_schema(self) -> None:
         match self._take():
-            case Opened(schema):
+            case pa.Schema() as schema:
                 self._schema = schema
             case _:
                 raise self._cancelled()
 
     def _take(self) -> Event:
         """Return the next event; a failure is raised, unless another attempt may end better."""
-        attempts = self._start.attempts
         try:
-            while isinstance(event := self._pump.take(), Failed):
+            while isinstance(event := self._pump.take(), BaseException):
                 credential = None
                 if not self._has_batches:
-                    credential = attempts.next_credential(event.error, self._credential, self._call.record)
+                    credential = self._attempts.next_credential(event, self._credential, self._call.record)
                 if credential is not None:
                     self._begin(credential)
-                elif attempts.is_stopped:
-                    return Stopped()
+                elif self._attempts.is_stopped:
+                    return Mark.STOPPED
                 else:
-                    raise event.error  # noqa: TRY301 - ended as for Ctrl-C
+                    raise event  # noqa: TRY301 - ended as for Ctrl-C
         except BaseException:
             self._end()
             self._finalizer()

@@ -1,7 +1,4 @@
-"""Whom a server takes the caller for, as its answer to the action `MicromegasWhoAmI` says.
-
-Asking is `flight_client`'s job; how the server knows is its own.
-"""
+"""Whom a server takes the caller for, as its answer to the action `MicromegasWhoAmI` says."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,11 +40,7 @@ class ServerIdentity:
 
 
 def parse_server_identity(data: bytes) -> ServerIdentity:
-    """Read the server's answer.
-
-    Raises:
-        InternalError: It is not such an answer.
-    """
+    """Read the server's answer."""
     try:
         answer = _decode(data)
         groups = _texts(answer.get("groups"))

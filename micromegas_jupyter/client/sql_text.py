@@ -1,7 +1,6 @@
-"""Where `:name` stands in SQL, and how text is quoted as a literal or as a name.
+"""Where `:name` stands in SQL, whether a statement only reads, and how text is quoted as a literal or as a name.
 
-Strings, quoted identifiers, comments, dollar quotes and casts are passed over. Which values are bound, and as
-what, is `parameters`' job; whether the SQL is right is the server's.
+Strings, quoted identifiers, comments, dollar quotes and casts are passed over.
 """
 
 import re
@@ -109,3 +108,26 @@ def _end_of_comment(sql: str, position: int) -> int:
         depth += 1 if edge[0] == "/*" else -1
         position = edge.end()
     return position if depth == 0 else len(sql)
+
+
+_WRITES: Final = re.compile(
+    r"""
+      \b (?: insert \s+ (?:into|overwrite) | delete \s+ from | merge \s+ into | replace \s+ into ) \b
+    | \b update \s+ \S+ \s+ set \b
+    | (?: \A | [;)] ) \s* (?: create | drop | alter | truncate | copy | grant | revoke | call | set | update | insert
+                            | delete | replace | vacuum | refresh | execute | do | begin | start ) \b
+    | \b (?: retire_partition\w* | materialize_partitions | regenerate_partitions | deny_queries
+           | remove_query_denial\w* | delete_\w+ ) "? \s* \(
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# A string that holds the signs of a comment loses its repetition at most.
+_COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re.DOTALL)
+
+
+def is_read(sql: str) -> bool:
+    """Whether a statement only reads, as far as its text tells; a doubt counts as no.
+
+    Upstream changes partitions through functions that stand in a SELECT, so those count as writes too.
+    """
+    return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None

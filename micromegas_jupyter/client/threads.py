@@ -1,7 +1,4 @@
-"""Work on another thread, so that the caller's thread stays free for Ctrl-C while the Flight library blocks.
-
-What the work is, and how it is stopped, is up to the caller.
-"""
+"""Work on another thread, so that the caller's thread stays free for Ctrl-C while the Flight library blocks."""
 
 import contextvars
 import queue
@@ -27,9 +24,6 @@ def run_interruptibly(work: Callable[[], T]) -> T:
     """Run `work` on another thread and return its result; Ctrl-C leaves at once and lets it end by itself.
 
     `work` must end by a deadline of its own.
-
-    Raises:
-        BaseException: Whatever `work` raises.
     """
     # Ctrl-C ends the wait of a `SimpleQueue` only with its time.
     outcome: queue.Queue[tuple[T, None] | tuple[None, BaseException]] = queue.Queue()

@@ -1,12 +1,10 @@
-"""The Flight library behind a small face: bytes and batches in and out, errors of this package, bounded connecting.
-
-What the bytes mean is said by `flightsql`; threads, deadlines of sequences and renewal of credentials are the
-callers'.
-"""
+"""The Flight library behind a small face: bytes and batches in and out, errors of this package, bounded connecting."""
 
 import os
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +13,49 @@ import pyarrow as pa
 from pyarrow import flight
 
 from micromegas_jupyter.client.address import ServerAddress
-from micromegas_jupyter.client.call_record import CallRecord, CallRecorder
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.client_certificate import ClientCertificate
+from micromegas_jupyter.client.calls import Call, CallRecord, CallRecorder
 from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.contracts import HiddenBytes
 from micromegas_jupyter.errors import InternalError, ServerUnavailable, UsageError
+
+_MAX_CERTIFICATE_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """A certificate with what leads to its authority, and its key, both in PEM."""
+
+    chain: bytes = field(repr=False)
+    key: HiddenBytes = field(repr=False)
+
+
+def read_client_certificate(
+    certificate_file: str | Path | None, key_file: str | Path | None
+) -> ClientCertificate | None:
+    """Read a certificate and its key; None when neither is given."""
+    if certificate_file is None and key_file is None:
+        return None
+    if certificate_file is None or key_file is None:
+        raise UsageError(
+            "Only one of client_certificate_file and client_key_file is given.", remedy="Give both, or neither."
+        )
+    files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
+    try:
+        # Without a password OpenSSL would ask for one on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
+        chain, key = (_read(file) for file in files)
+    except (OSError, ssl.SSLError):  # the second is what a damaged file gives
+        raise UsageError(
+            "The client's certificate and its key cannot be read, or do not fit.",
+            remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
+        ) from None
+    return ClientCertificate(chain=chain, key=HiddenBytes(key))
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(_MAX_CERTIFICATE_BYTES)
+
 
 _MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
 _MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
@@ -61,11 +97,15 @@ def _channel_options(address: ServerAddress) -> list[tuple[str, int]]:
 
 
 class FlightStream:
-    """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one."""
+    """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one.
 
-    def __init__(self, reader: flight.FlightStreamReader, call: Call) -> None:
+    `close` calls `on_close`, which lets go of what the answer holds on the server.
+    """
+
+    def __init__(self, reader: flight.FlightStreamReader, call: Call, on_close: Callable[[], None]) -> None:
         self._reader = reader
         self._call = call
+        self.close = on_close
 
     @property
     def schema(self) -> pa.Schema:
@@ -73,11 +113,7 @@ class FlightStream:
         return self._reader.schema
 
     def read_batch(self) -> pa.RecordBatch | None:
-        """Return the next batch, None at the end.
-
-        Raises:
-            MicromegasError: The call failed.
-        """
+        """Return the next batch, None at the end."""
         while True:
             try:
                 chunk = self._reader.read_chunk()
@@ -91,9 +127,6 @@ class FlightStream:
     def cancel(self) -> None:
         """Tell the server to stop; safe at any time."""
         self._reader.cancel()
-
-    def close(self) -> None:
-        """Do nothing: the stream has ended or was cancelled."""
 
 
 class Transport:
@@ -154,41 +187,24 @@ class Transport:
         """Have `tell` called with what the server says about the credential, in place of a warning in the log."""
         self._recorder.notices.tell_to(tell)
 
-    def do_get(self, ticket: bytes, call: Call) -> FlightStream:
-        """Start reading what a ticket stands for; returns when the schema is here.
-
-        Raises:
-            MicromegasError: The call failed.
-        """
+    def do_get(self, ticket: bytes, call: Call, *, on_close: Callable[[], None] = lambda: None) -> FlightStream:
+        """Start reading what a ticket stands for; returns when the schema is here."""
         with self._making(call) as client:
-            return FlightStream(client.do_get(flight.Ticket(ticket), _options(call)), call)
+            return FlightStream(client.do_get(flight.Ticket(ticket), _options(call)), call, on_close)
 
     def do_action(self, action_type: str, body: bytes, call: Call) -> list[bytes]:
-        """Run an action and return its results.
-
-        Raises:
-            MicromegasError: The call failed.
-            InternalError: The results are more or larger than any action of this package gives.
-        """
+        """Run an action and return its results."""
         with self._making(call) as client:
             results = client.do_action(flight.Action(action_type, body), _options(call))
             return _bounded(result.body.to_pybytes() for result in results)
 
     def get_flight_info(self, command: bytes, call: Call) -> flight.FlightInfo:
-        """Ask how to run a command.
-
-        Raises:
-            MicromegasError: The call failed.
-        """
+        """Ask how to run a command."""
         with self._making(call) as client:
             return client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
-        """Send batches and return the metadata of the server's answer, None when there is none.
-
-        Raises:
-            MicromegasError: The call failed.
-        """
+        """Send batches and return the metadata of the server's answer, None when there is none."""
         with self._making(call) as client:
             descriptor = flight.FlightDescriptor.for_command(command)
             writer, reader = client.do_put(descriptor, schema, _options(call))

@@ -9,20 +9,17 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.binding import Params
 from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.connection import check_timeout
 from micromegas_jupyter.client.credentials import Credential, CredentialSource
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.client.query_methods import QueryMethods
-from micromegas_jupyter.client.query_reader import QueryReader, QueryStart
-from micromegas_jupyter.client.retry import Attempts
+from micromegas_jupyter.client.parameters import Params
+from micromegas_jupyter.client.queries import QueryMethods, TimeArgument, format_time_range
+from micromegas_jupyter.client.query_reader import Attempts, QueryReader, check_timeout
 from micromegas_jupyter.client.statuses import translate_failure
-from micromegas_jupyter.client.times import TimeArgument, format_time_range
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InternalError,
@@ -31,7 +28,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
 
 DEPRECATION_NOTICE: Final = (
     f"{WRAPPER_VARIABLE} is deprecated: the wrapper's own client is used and no other setting counts. Move what it "
@@ -53,9 +50,6 @@ def wrapped_client(
 
     Returns:
         None when no wrapper is configured.
-
-    Raises:
-        ConfigurationError: The variable is no module's name, or the module cannot be used.
     """
     name = (os.environ if environ is None else environ).get(WRAPPER_VARIABLE)
     if not name:
@@ -74,12 +68,7 @@ def wrapped_client(
 
 
 class WrappedClient(QueryMethods):
-    """Runs statements through another client; what is not offered here is asked of that client.
-
-    Args:
-        inner: Has `query_stream(sql, begin, end)`, or `query(sql, begin, end)` that returns a DataFrame.
-        clock: Dates and measures calls.
-    """
+    """Runs statements through another client; what is not offered here is asked of that client."""
 
     def __init__(self, inner: Any, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._inner = inner
@@ -98,10 +87,6 @@ class WrappedClient(QueryMethods):
         """Start a statement and return a reader of its batches.
 
         `limit` ends the reading here, since another client cannot be told.
-
-        Raises:
-            UsageError: There are `params`: another client's binding is not known.
-            MicromegasError: The statement could not be started.
         """
         if params:
             raise UsageError(
@@ -115,25 +100,16 @@ class WrappedClient(QueryMethods):
             return _ForeignStream(_batches(self._inner, sql, begin_text, end_text), call, limit=limit)
 
         attempts = Attempts(CredentialSource(None), clock=self._clock, may_repeat=False)
-        start = QueryStart(attempts=attempts, build_call=self._call, open_stream=open_stream)
-        return QueryReader(start, clock=self._clock)
+        return QueryReader(attempts, self._call, open_stream, clock=self._clock)
 
     def whoami(self) -> NoReturn:
-        """Say that another client cannot ask.
-
-        Raises:
-            UnsupportedRequest: Always.
-        """
+        """Say that another client cannot ask."""
         raise UnsupportedRequest(
             "The wrapper's client cannot ask who you are.", remedy="It works for queries all the same."
         )
 
     def list_tables(self, *, timeout_seconds: float | None = None) -> NoReturn:  # noqa: ARG002 - the client's signature
-        """Say that another client cannot list tables.
-
-        Raises:
-            UnsupportedRequest: Always.
-        """
+        """Say that another client cannot list tables."""
         raise UnsupportedRequest(
             "The wrapper's client cannot list tables.", remedy="Query information_schema.tables in place of it."
         )
@@ -141,20 +117,11 @@ class WrappedClient(QueryMethods):
     def tell_notices(self, tell: Callable[[str], None]) -> None:
         """Do nothing: another client's answers are its own."""
 
-    def set_notebook_place(self, notebook: str | None, cell: str | None = None) -> None:
-        """Do nothing: another client sends its own attribution."""
-
     def close(self) -> None:
         """Close the other client, when it can be."""
         close = getattr(self._inner, "close", None)
         if callable(close):
             close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -181,11 +148,7 @@ class _ForeignStream:
         return pa.schema([]) if self._waiting is None else self._waiting.schema
 
     def read_batch(self) -> pa.RecordBatch | None:
-        """Return the next batch, None at the end or once cancelled.
-
-        Raises:
-            MicromegasError: The other client failed.
-        """
+        """Return the next batch, None at the end or once cancelled."""
         batch, self._waiting = self._waiting, None
         if batch is None and not self._is_cancelled:
             batch = self._next()

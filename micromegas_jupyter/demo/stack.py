@@ -16,7 +16,7 @@ from micromegas_jupyter.seams import SYSTEM_CLOCK
 from micromegas_jupyter.temporary_folders import TemporaryFolder, remove_abandoned
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 ADMIN_EMAIL = "alice@example.com"
 _PREFIX = "micromegas-demo-"

@@ -1,26 +1,211 @@
 """Makes all checks, each whatever the others found, and leaves out what cannot be checked.
 
-What each check looks at is its own matter.
+Those that ask others are here: the identity provider, its clock, the token that it gave, and the server.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import timedelta
 
 from micromegas_jupyter import assembly
+from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
+from micromegas_jupyter.auth.hub_token import HubTokenProvider
+from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.surroundings import Facts, gather_facts
-from micromegas_jupyter.doctor.case import Case
-from micromegas_jupyter.doctor.findings import Finding, Outcome, failed, guarded, skipped
+from micromegas_jupyter.client.credentials import claimed_end, read_claims
+from micromegas_jupyter.contracts import AuthProvider
+from micromegas_jupyter.doctor.findings import Case, Finding, Outcome, complaint, failed, found, guarded, skipped
 from micromegas_jupyter.doctor.local_checks import (
     check_api_key_file,
     check_flow,
     check_program,
+    check_settings,
+    check_store,
     check_wrapper,
+    find_obstacle,
 )
-from micromegas_jupyter.doctor.remote_checks import check_clock, check_issuer, check_server, check_token
-from micromegas_jupyter.doctor.settings_check import check_settings, find_obstacle
-from micromegas_jupyter.doctor.store_check import check_store
-from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.errors import (
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+    Rejected,
+    ServerUnavailable,
+    UnsupportedRequest,
+)
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
+
+# From here on a server with the usual leeway of a minute begins to refuse tokens as not yet valid or ended.
+TOLERATED_OFFSET_SECONDS = 30.0
+
+_MAX_SHOWN_CHARACTERS = 100
+_SHOWN_CLAIMS = ("iss", "aud", "sub", "email", "azp", "client_id", "scope", "scp")
+_GROUP_CLAIMS = ("groups", "roles", "cognito:groups")
+_SECONDS_A_MINUTE = 60
+_SECONDS_AN_HOUR = 3600
+_SECONDS_A_DAY = 86_400
+_CLOCK_REMEDY = "Set this machine's clock (NTP). Signing in allows for it; other programs and servers may not."
+_LARGE_CLOCK_REMEDY = (
+    "Set this machine's clock (NTP), then sign in again. Signing in allows for a day at most, so tokens are refused."
+)
+_NOTHING_SET_REMEDY = (
+    "Nothing is configured, so the default server was asked. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
+    "yours, and, if it wants a sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "
+    "can name them all."
+)
+
+
+def check_issuer(connection: ProviderConnection, clock: Clock) -> Finding:
+    """Fetch the provider's description and keys, and say what it offers to people who sign in."""
+    started = clock.monotonic()
+    metadata = connection.metadata()
+    key_count = len(connection.keys().keys)
+    milliseconds = (clock.monotonic() - started) * 1000
+    offers = {
+        "browser sign-in": metadata.authorization_endpoint is not None,
+        "device codes": metadata.device_authorization_endpoint is not None,
+        "revocation": metadata.revocation_endpoint is not None,
+        "end of session": metadata.end_session_endpoint is not None,
+    }
+    lacking = ", ".join(name for name, is_offered in offers.items() if not is_offered)
+    offered = ", ".join(name for name, is_offered in offers.items() if is_offered)
+    details = [f"offers {offered}"] if offered else []
+    if lacking:
+        details.append(f"does not offer {lacking}")
+    return found(
+        "issuer",
+        f"{metadata.issuer} answers, {key_count} {'key' if key_count == 1 else 'keys'}, {milliseconds:.0f} ms",
+        details=details,
+        facts={"issuer": metadata.issuer, "offers": offers, "keys": key_count, "milliseconds": round(milliseconds)},
+    )
+
+
+def check_clock(connection: ProviderConnection) -> Finding:
+    """Compare this machine's clock with the provider's, as far as the provider has told it."""
+    offset = connection.measured_clock_offset_seconds
+    if offset is None:
+        return skipped("clock", "not measured: the provider's answers do not say what time it is")
+    facts = {"offset_seconds": round(offset, 1)}
+    if abs(offset) <= TOLERATED_OFFSET_SECONDS:
+        text = f"is {_behind(offset)} the provider's; it is allowed for" if offset else "agrees with the provider's"
+        return found("clock", f"this machine's clock {text}", facts=facts)
+    return complaint(
+        "clock",
+        f"this machine's clock is {_behind(offset)} the provider's",
+        remedy=_CLOCK_REMEDY if abs(offset) <= MAX_OFFSET_SECONDS else _LARGE_CLOCK_REMEDY,
+        facts=facts,
+    )
+
+
+def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
+    """Get the token that a call would carry, and say what it says."""
+    if provider is None:
+        return found("token", "none is needed: no sign-in is configured", facts={"kind": "none"})
+    token = provider.get_token()
+    claims = read_claims(token)
+    if isinstance(provider, StaticTokenAuthProvider):
+        kind = "an API key" if claims is None else "a token"
+        return found("token", f"{kind} from a file", facts=_facts(claims))
+    who = "of a service account"
+    renews = True
+    now = clock.now()
+    if isinstance(provider, OidcAuthProvider):
+        now += timedelta(seconds=provider.clock_offset_seconds)
+        who, renews = _owner(provider)
+    elif isinstance(provider, HubTokenProvider):
+        who, renews = _owner(provider)
+        who = f"{who}, through {provider.through}" if provider.through else who
+    # The service says how long its token lives on; this machine's clock may be wrong.
+    ends_at = provider.identity().expires_at if isinstance(provider, HubTokenProvider) else claimed_end(claims)
+    left = "" if ends_at is None else f", valid for {duration_text(ends_at - now)}"
+    details = _claim_lines(claims or {})
+    if claims is None:
+        details.append("it is opaque: nothing can be read from it here")
+    if not renews:
+        details.append("it does not renew by itself")
+    return found("token", f"{who}{left}", details=details, facts={**_facts(claims), "renews": renews})
+
+
+def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
+    try:
+        identity = provider.identity()
+    except LoginRequired:  # the token is there, so somebody is signed in
+        return "of somebody whom it does not name", provider.renewal_due_at() is not None
+    return f"of {identity.name or identity.email or identity.subject}", identity.renews
+
+
+def check_server(case: Case, provider: AuthProvider | None, *, token_failed: bool) -> Finding:
+    """Ask the server whom it takes the caller for; without a token only whether it answers."""
+    with assembly.open_client(case.settings, provider, environ=case.environ) as client:
+        started = case.clock.monotonic()
+        try:
+            identity = client.whoami()
+        except ServerUnavailable as error:
+            finding = failed("server", error)
+            is_bare = case.has_default_server and case.has_no_sign_in
+            return replace(finding, remedy=_NOTHING_SET_REMEDY) if is_bare else finding
+        except UnsupportedRequest:
+            return found("server", f"{case.settings.uri} answers, but cannot say who you are")
+        except Rejected:
+            if provider is not None:
+                raise
+            text = "answers; whom it takes you for is not known without a token"
+            if token_failed:
+                return found("server", f"{case.settings.uri} {text}")
+            return complaint(
+                "server",
+                f"{case.settings.uri} wants a token, and no sign-in is configured.",
+                remedy="Set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or api_key_file in a profile.",
+            )
+        milliseconds = (case.clock.monotonic() - started) * 1000
+    who = identity.email or identity.subject
+    return found(
+        "server",
+        f"{case.settings.uri} knows you as {who}{' (admin)' if identity.is_admin else ''}, {milliseconds:.0f} ms",
+        facts={
+            "subject": identity.subject,
+            "email": identity.email,
+            "issuer": identity.issuer,
+            "is_admin": identity.is_admin,
+            "milliseconds": round(milliseconds),
+        },
+    )
+
+
+def duration_text(left: timedelta) -> str:
+    """Return how long that is, in words."""
+    seconds = int(left.total_seconds())
+    if seconds < _SECONDS_A_MINUTE:
+        return f"{max(seconds, 0)} s"
+    if seconds < _SECONDS_AN_HOUR:
+        return f"{seconds // _SECONDS_A_MINUTE} min"
+    if seconds >= 2 * _SECONDS_A_DAY:
+        return f"{seconds // _SECONDS_A_DAY} days"
+    return f"{seconds // _SECONDS_AN_HOUR} h {seconds % _SECONDS_AN_HOUR // _SECONDS_A_MINUTE} min"
+
+
+def _behind(offset_seconds: float) -> str:
+    return f"{duration_text(timedelta(seconds=abs(offset_seconds)))} {'behind' if offset_seconds > 0 else 'ahead of'}"
+
+
+def _claim_lines(claims: Mapping[str, object]) -> list[str]:
+    lines = [f"{name} = {_short(claims[name])}" for name in _SHOWN_CLAIMS if name in claims]
+    groups = {name: claims[name] for name in _GROUP_CLAIMS if name in claims}
+    return lines + [f"{name}: {len(listed)} of them" for name, listed in groups.items() if isinstance(listed, list)]
+
+
+def _facts(claims: Mapping[str, object] | None) -> dict[str, object]:
+    if claims is None:
+        return {"kind": "opaque"}
+    return {"kind": "jwt", **{name: claims[name] for name in (*_SHOWN_CLAIMS, "exp") if name in claims}}
+
+
+def _short(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
+
 
 _SEE_SETTINGS = "see settings"
 _NOT_ASKED = "the provider cannot be asked"
@@ -74,7 +259,7 @@ def examine(
 
 def _examine_case(case: Case) -> list[Finding]:
     obstacle = find_obstacle(case)
-    prevented = frozenset[str]() if obstacle is None else obstacle.kind.prevented
+    prevented = frozenset[str]() if obstacle is None else obstacle.prevented
     # Before the sign-in, which follows from what the provider offers.
     of_provider, offers_device = _ask_provider(case, prevented)
     findings = [

@@ -1,16 +1,20 @@
-"""What a check found, and how that reads as lines and as JSON.
-
-Checking is the other modules' job.
-"""
+"""What the checks look at, what they find, and how that reads as lines and as JSON."""
 
 import enum
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from micromegas_jupyter import assembly
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.surroundings import Facts, gather_facts
+from micromegas_jupyter.contracts import AuthProvider
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.flightsql.error_details import printable_text
+from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.settings.client import ClientSettings
 
 FAILED_EXIT_CODE = 1
 
@@ -131,3 +135,81 @@ def findings_as_json(findings: Sequence[Finding]) -> str:
 
 def _has_failed(finding: Finding) -> bool:
     return finding.outcome is Outcome.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One set of settings in one environment.
+
+    Attributes:
+        settings: What was read.
+        environ: Stands in for the process environment.
+        facts: Where the program runs.
+        clock: Tells the time.
+    """
+
+    settings: ClientSettings
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    facts: Facts = field(default_factory=gather_facts)
+    clock: Clock = SYSTEM_CLOCK
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether another module makes the client, so that no setting counts."""
+        return assembly.is_wrapped(self.environ)
+
+    @property
+    def names_a_provider(self) -> bool:
+        """Whether the settings name both a provider and the application there."""
+        return self.settings.issuer is not None and self.settings.client_id is not None
+
+    @property
+    def has_no_sign_in(self) -> bool:
+        """Whether nothing at all says who calls."""
+        is_anonymous = self.settings.issuer is None and self.settings.client_id is None
+        return is_anonymous and not self.has_credential_of_its_own
+
+    @property
+    def has_default_server(self) -> bool:
+        """Whether no setting names the server."""
+        return self.settings.origin_of("uri") is None
+
+    @property
+    def has_credential_of_its_own(self) -> bool:
+        """Whether a credential is set that comes before any sign-in of a person."""
+        settings = self.settings
+        return bool(settings.api_key_file or settings.service_account_file or settings.workload)
+
+    @property
+    def program_credential(self) -> str | None:
+        """What the program proves itself with in place of a person, in a few words; None when a person signs in."""
+        settings = self.settings
+        if settings.api_key_file is not None:
+            return "an API key is used"
+        if settings.service_account_file is not None:
+            return "a service account is used"
+        if settings.workload is not None:
+            return "a workload identity is used"
+        has_key = settings.private_key is not None
+        has_secret = settings.client_secret is not None or settings.client_secret_file is not None
+        if not self.names_a_provider or not (has_key or (has_secret and not settings.secret_is_native)):
+            return None
+        is_stored = assembly.sign_in_store(settings, self.environ).mark() is not None
+        return None if is_stored else "a service account is used"
+
+    def connection(self) -> ProviderConnection | None:
+        """Return a connection to the configured provider, None when none is configured; calls nothing yet."""
+        settings = self.settings
+        if settings.issuer is None:
+            return None
+        return ProviderConnection(
+            settings.issuer,
+            settings.client_id or "",
+            None,
+            http=assembly.provider_http(settings),
+            clock=self.clock,
+        )
+
+    def provider(self) -> AuthProvider | None:
+        """Return what gives the token of each call, None when no sign-in is configured."""
+        return assembly.stored_provider(self.settings, self.environ, facts=self.facts)

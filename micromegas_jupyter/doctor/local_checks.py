@@ -1,21 +1,232 @@
-"""Checks that need nobody else: the program, where it runs, and the file with an API key.
-
-Settings are `settings_check`'s, and what is kept is `store_check`'s.
-"""
+"""Checks that need nobody else: settings and files that they name, what is kept of a sign-in, where a program runs."""
 
 import platform
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePath
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from micromegas_jupyter import __version__, assembly
 from micromegas_jupyter.auth.api_key_file import OPEN_REMEDY, read_api_key_file
 from micromegas_jupyter.auth.flow_choice import NOBODY_THERE
+from micromegas_jupyter.auth.sign_in_entry import SignInEntry
+from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
-from micromegas_jupyter.doctor.case import Case
-from micromegas_jupyter.doctor.findings import Finding, complaint, found, skipped
-from micromegas_jupyter.settings import Flow
-from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.doctor.findings import Case, Finding, complaint, failed, found, skipped
+from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
+from micromegas_jupyter.http.bounded_calls import environment_ca_bundle
+from micromegas_jupyter.settings.client import ClientSettings, Flow, WorkloadExchange
+from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
+
+NO_PROVIDER = (
+    "no provider is configured: set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or name them in a profile"
+)
+# What is said in other places, or is no setting.
+_NOT_LISTED = frozenset({"origins", "secret_is_native", "as_service_account"})
+
+
+# The checks that cannot be made with settings that could be read, by what is wrong with them.
+INCOMPLETE = frozenset({"sign-in", "store", "token"})  # one half of what belongs together
+AUTHORITIES = frozenset({"issuer", "clock", "token", "server"})  # the file of authorities to trust
+CREDENTIAL = frozenset({"api key file", "token"})  # the file with a secret, a private key or an API key
+
+
+class Obstacle(NamedTuple):
+    """The first thing that is wrong with the settings: the error that the checks it prevents would meet."""
+
+    prevented: frozenset[str]
+    error: ConfigurationError
+
+
+def find_obstacle(case: Case) -> Obstacle | None:
+    """Return what is wrong with the settings; None when nothing is."""
+    settings = case.settings
+    try:
+        if not case.has_credential_of_its_own:
+            assembly.sign_in_configured(settings)
+    except ConfigurationError as error:
+        return Obstacle(INCOMPLETE, error)
+    try:
+        _check_authorities(settings)
+    except ConfigurationError as error:
+        return Obstacle(AUTHORITIES, error)
+    try:
+        _check_credential_file(case)
+    except ConfigurationError as error:
+        return Obstacle(CREDENTIAL, error)
+    return None
+
+
+def check_settings(case: Case, obstacle: Obstacle | None = None) -> Finding:
+    """List each setting that is not a default, and where it came from; a secret is only said to be set."""
+    settings = case.settings
+    origins = dict(settings.origins)
+    names = [entry.name for entry in fields(settings) if entry.name in origins and entry.name not in _NOT_LISTED]
+    values = {name: _shown(getattr(settings, name)) for name in names}
+    profile = f"profile {settings.profile}" if settings.profile else "no profile"
+    preset = f", preset {settings.preset}" if settings.preset else ""
+    finding = found(
+        "settings",
+        f"{profile}{preset}, {len(names)} set",
+        details=[*(f"{name} = {values[name]}  ({origins[name]})" for name in names), *_lacking(case)],
+        facts={"profile": settings.profile, "values": values, "origins": {name: origins[name] for name in names}},
+    )
+    if obstacle is None:
+        return finding
+    return replace(failed("settings", obstacle.error), details=finding.details, facts=finding.facts)
+
+
+def _lacking(case: Case) -> list[str]:
+    if case.is_wrapped:
+        return []
+    lines = [NO_PROVIDER] if case.has_no_sign_in else []
+    if case.has_default_server:
+        lines.append(f"no server is configured: the default is used, {case.settings.uri}")
+    return lines
+
+
+def _check_authorities(settings: ClientSettings) -> None:
+    if settings.ca_bundle is not None:
+        name = settings.origin_of("ca_bundle") or "MICROMEGAS_CA_BUNDLE"
+        try:
+            assembly.provider_http(settings)
+        except ConfigurationError as error:
+            raise _naming(error, name) from None
+    if settings.issuer is not None:
+        environment_ca_bundle()
+
+
+def _check_credential_file(case: Case) -> None:
+    settings = case.settings
+    if settings.api_key_file is not None:
+        try:
+            read_api_key_file(settings.api_key_file)
+        except ConfigurationError as error:
+            raise _naming(error, settings.origin_of("api_key_file") or "api_key_file") from None
+    elif settings.service_account_file is not None:
+        assembly.service_provider(settings, case.environ)
+    elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
+        assembly.client_proof(settings)
+
+
+def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
+    """Return the error with the setting in its sentence."""
+    what = error.what if setting in error.what else f"{error.what.removesuffix('.')} ({setting})."
+    return ConfigurationError(what, key=setting, remedy=error.remedy)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Secret):
+        return "set, not shown"
+    if isinstance(value, tuple):
+        return ", ".join(f"{name}={text}" for name, text in value)
+    named = [(entry.name, getattr(value, entry.name)) for entry in fields(value)] if _is_group(value) else None  # type: ignore[arg-type] # a dataclass
+    if named is not None:
+        return ", ".join(f"{name} {text}" for name, text in named if text is not None)
+    return str(value)
+
+
+def _is_group(value: object) -> bool:
+    return hasattr(value, "__dataclass_fields__")
+
+
+_MAX_FILES = 1000
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def check_store(case: Case) -> Finding:
+    """Look where a person's sign-in is kept, whether it can be read, and who else may read it."""
+    program = case.program_credential
+    if program is not None:
+        return skipped("store", f"not needed: {program}")
+    if not case.names_a_provider:
+        return skipped("store", "nothing is kept: no person signs in with these settings")
+    modes = _modes(case)  # before anything that would mend them
+    mode = modes.get(assembly.token_file(case.settings, case.environ))
+    announced: list[str] = []
+    store = assembly.sign_in_store(case.settings, case.environ, announce=announced.append)
+    store.check_usable()
+    mark = store.mark()
+    is_kept = mark is not None
+    others = [
+        other for other in assembly.stored_sign_ins(case.settings, case.environ) if other.mark() not in {None, mark}
+    ]
+    facts: dict[str, object] = {
+        "label": store.label,
+        "holds_a_sign_in": is_kept,
+        "mode": None if mode is None else f"{mode:04o}",
+        "others": [other.label for other in others],
+    }
+    if mode is not None and mode & _OTHERS:
+        return complaint(
+            "store",
+            f"{store.label} could be read by others (mode {mode:04o}).",
+            remedy="It is yours alone from now on. Sign out and in again: somebody may have read it.",
+            facts=facts,
+        )
+    damage = _damage(store, case.settings) if is_kept else None
+    if damage is not None:
+        return failed("store", damage)
+    text = f"{store.label}{' holds a sign-in' if is_kept else f', nothing kept yet{_for_these(others)}'}"
+    details = [*announced, *(_line_of_other(other, case.settings, is_kept=is_kept) for other in others)]
+    return found("store", text + ("" if mode is None else f" (mode {mode:04o})"), details=details, facts=facts)
+
+
+def _damage(store: SignInStore, settings: ClientSettings) -> LoginRequired | None:
+    """Return what is wrong with the sign-in that is kept, None when it can be read."""
+    try:
+        store.load()
+    except LoginRequired:
+        profile = f" --profile {settings.profile}" if settings.profile else ""
+        return LoginRequired(
+            f"The sign-in in {store.label} is damaged.",
+            remedy=f"Sign in again, which replaces it, or remove it with `micromegas logout{profile}`.",
+        )
+    return None
+
+
+def _for_these(others: list[SignInStore]) -> str:
+    return " for these settings" if others else ""
+
+
+def _line_of_other(other: SignInStore, settings: ClientSettings, *, is_kept: bool) -> str:
+    try:
+        difference = _difference(other.load()[0].entry, settings)
+    except (LoginRequired, TokenStoreError):
+        return f"another sign-in of this profile, which cannot be read: {other.label}"
+    if is_kept:
+        return f"another sign-in of this profile{difference}: {other.label}"
+    return f"a sign-in with other settings{difference} is kept in {other.label}"
+
+
+def _difference(entry: SignInEntry, settings: ClientSettings) -> str:
+    """Return in brackets what a sign-in has that these settings do not ask for; empty when nothing differs."""
+    wanted_scope = set(settings.scope.split())
+    pairs = (
+        ("issuer", entry.issuer, settings.issuer),
+        ("client id", entry.client_id, settings.client_id),
+        ("audience", entry.audience, settings.audience),
+        ("resource", entry.resource, settings.resource),
+    )
+    parts = [f"{name} {stored or 'none'}" for name, stored, wanted in pairs if (stored or None) != (wanted or None)]
+    if entry.scope is not None and set(entry.scope.split()) != wanted_scope:
+        parts.append(f"scope {entry.scope}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _modes(case: Case) -> dict[Path, int]:
+    folder = assembly.config_folder(case.environ)
+    pattern = f"{Path(case.settings.token_file_name).stem}*.json"
+    with suppress(OSError):
+        listed = list(islice(folder.glob(pattern), _MAX_FILES))
+        return {path: stat.S_IMODE(path.lstat().st_mode) for path in listed}
+    return {}
+
 
 _LIBRARIES = ("pyarrow", "authlib", "joserfc", "ipywidgets", "anywidget", "keyring")
 

@@ -1,22 +1,41 @@
-"""Turns a raw answer of a provider into a decoded value, or into the error that it amounts to.
-
-Getting the bytes within time and size is the exchange's job.
-"""
+"""Why no answer came, or what it is: a raw answer becomes a decoded value, or the error that it amounts to."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
+class FailureKind(enum.Enum):
+    """What stood in the way of an answer, as far as somebody can do something about it."""
+
+    NAME = "name"  # there is no such host
+    REFUSED = "refused"  # nobody listens there
+    TLS = "tls"
+    PROXY = "proxy"
+    OTHER = "other"
+
+
+class ExchangeFailed(Exception):
+    """The network gave no answer; `args[0]` says why in words that hold no address and no secret."""
+
+    def __init__(self, why: str, kind: FailureKind = FailureKind.OTHER) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
 _SUCCESS = range(200, 300)
 _CLIENT_ERRORS = range(400, 500)
+_REDIRECTS = range(300, 400)
 _SERVER_ERRORS = range(500, 600)
 _TOO_MANY_REQUESTS = 429
 
@@ -69,22 +88,44 @@ def read_answer(raw: RawAnswer, *, host: str, max_bytes: int, needs_body: bool =
         ProviderUnavailable: 5xx or 429.
         ProviderMisbehaved: A redirect or another unexpected status, an encoded or oversized body, or no JSON.
     """
-    if raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS:
-        raise ProviderUnavailable(f"The identity provider {host} answered with status {raw.status}.")
+    check_available(raw, f"The identity provider {host}")
     if raw.status not in _SUCCESS and raw.status not in _CLIENT_ERRORS:
         # A redirect could lead a secret to another host: RFC 9700 section 4.12.
         raise ProviderMisbehaved(
             f"The identity provider {host} answered with status {raw.status}, not with a document."
         )
-    date = _provider_time(raw.headers)
+    # A cache repeats the Date of the answer that it kept, and says how old that is: RFC 9111 section 5.1.
+    date = parse_date(raw.headers.get("date")) if raw.headers.get("age", "0").strip() == "0" else None
     if raw.status in _SUCCESS and not needs_body:
         return HttpAnswer(status=raw.status, body=None, date=date, reached_private=raw.reached_private)
-    if len(raw.body) > max_bytes:
-        raise ProviderMisbehaved(f"The identity provider {host} sent more than {max_bytes} bytes.")
-    if raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
-        raise ProviderMisbehaved(f"The identity provider {host} sent a compressed body, which was not asked for.")
+    check_body(raw, f"The identity provider {host}", max_bytes=max_bytes)
     body = _decode_body(raw, host) if raw.body else None
     return HttpAnswer(status=raw.status, body=body, date=date, reached_private=raw.reached_private)
+
+
+def check_available(raw: RawAnswer, name: str) -> None:
+    """Check that whoever is called could answer at all."""
+    if raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS:
+        raise ProviderUnavailable(f"{name} answered with status {raw.status}.")
+
+
+def check_not_redirected(raw: RawAnswer, name: str, *, remedy: str) -> None:
+    """Check that the answer does not lead elsewhere."""
+    if raw.status in _REDIRECTS:
+        raise ProviderMisbehaved(f"{name} answered with a redirect, which is not followed.", remedy=remedy)
+
+
+def check_body(raw: RawAnswer, name: str, *, max_bytes: int, remedy: str | None = None) -> None:
+    """Check that the body is neither oversized nor encoded."""
+    if len(raw.body) > max_bytes:
+        raise ProviderMisbehaved(f"{name} sent more than {max_bytes} bytes.", remedy=remedy)
+    if raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
+        raise ProviderMisbehaved(f"{name} sent a compressed body, which was not asked for.", remedy=remedy)
+
+
+def revealed(values: Mapping[str, str | Secret]) -> dict[str, str]:
+    """Return headers or fields with their secrets in plain text; only for the thread that sends them."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
 
 
 def _decode_body(raw: RawAnswer, host: str) -> object:
@@ -97,11 +138,6 @@ def _decode_body(raw: RawAnswer, host: str) -> object:
         return decode_strict_json(raw.body.decode("utf-8"))
     except (UnicodeDecodeError, JsonError):
         raise ProviderMisbehaved(f"The identity provider {host} sent a document that is not valid JSON.") from None
-
-
-def _provider_time(headers: Mapping[str, str]) -> datetime | None:
-    # A cache repeats the Date of the answer that it kept, and says how old that is: RFC 9111 section 5.1.
-    return parse_date(headers.get("date")) if headers.get("age", "0").strip() == "0" else None
 
 
 def parse_date(text: str | None) -> datetime | None:

@@ -1,28 +1,72 @@
-"""`BoundedCalls`: carries requests out, each within its deadline, a bounded number at a time.
-
-What may be asked, with which headers, and what an answer means is for each client to say.
-"""
+"""`BoundedCalls`: carries requests out, each within its deadline, a bounded number at a time; and whom these trust."""
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.http.certificates import environment_ca_bundle, read_certificates
-from micromegas_jupyter.http.failures import ExchangeFailed, FailureKind
+from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
+from micromegas_jupyter.http.answers import ExchangeFailed, FailureKind, RawAnswer
+from micromegas_jupyter.private_files import FileProblem, read_shared_file
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     import requests
 
     from micromegas_jupyter.contracts import Secret
-    from micromegas_jupyter.http.answers import RawAnswer
     from micromegas_jupyter.http.exchange import Exchange
+
+MAX_BUNDLE_BYTES = 4 * 2**20
+
+_CERTIFICATE = re.compile(
+    r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]{1,65536}-----END (?:TRUSTED )?CERTIFICATE-----"
+)
+
+
+def environment_ca_bundle() -> str | None:
+    """Return the file or folder of certificates that the environment names, as `requests` would find it."""
+    # The names and their order are those of `requests`.
+    found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if found and not Path(found).exists():
+        raise ConfigurationError(
+            "The environment names a CA bundle that does not exist.",
+            key="REQUESTS_CA_BUNDLE",
+            remedy="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, or unset it.",
+        )
+    return found or None
+
+
+def read_certificates(path: Path) -> str:
+    """Return the certificates of a PEM file; whatever else stands in it is left out, and `~` in `path` is a name."""
+    try:
+        content, _ = read_shared_file(path, max_bytes=MAX_BUNDLE_BYTES)
+    except FileProblem as problem:
+        raise _refusal(problem.args[0]) from None
+    # Bundles have comments in any encoding.
+    certificates = "\n".join(_CERTIFICATE.findall(content.decode("latin-1")))
+    if not certificates:
+        raise _refusal("holds no certificate in PEM form")
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: it is not ASCII
+        raise _refusal("holds a damaged certificate") from None
+    return certificates
+
+
+def _refusal(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The file of certificates to trust {what}.",
+        key="ca_bundle",
+        remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle; it names a file of certificates in PEM form.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +130,6 @@ class BoundedCalls:
             timeout_seconds: The total deadline, from waiting for a place to the last byte.
             proxy: The proxy to go through; None goes there directly.
             refuses_private: Whether to send nothing when the host turns out to be at an address inside a network.
-
-        Raises:
-            ProviderUnavailable: No answer in time, a private address that is refused, or the calls are closed.
-            ConfigurationError: The environment names a CA bundle that does not exist.
         """
         # Slow to load, and not needed while a stored token is fresh.
         from requests.utils import DEFAULT_CA_BUNDLE_PATH

@@ -1,31 +1,93 @@
 """One request and its answer on a thread of its own, so that one deadline holds against every way to stall.
 
-`requests` bounds each read, not the call: a server that sends a byte a second never trips its timeout. What to
-send and what the answer means are left to others.
+`requests` bounds each read, not the call: a server that sends a byte a second never trips its timeout.
 """
 
 from __future__ import annotations
 
 import contextvars
+import ipaddress
 import socket
 import threading
 from contextlib import closing
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from micromegas_jupyter.http.addresses import is_private_address
-from micromegas_jupyter.http.answers import RawAnswer
-from micromegas_jupyter.http.failures import ExchangeFailed, FailureKind
+from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.http.answers import ExchangeFailed, FailureKind, RawAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from micromegas_jupyter.contracts import Secret
+
+# An IPv4 address stands in the last four bytes of these: RFC 6052 section 2.1.
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+# RFC 8215. Not every version of Python knows it.
+_TRANSLATED_LOCALLY = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+def is_private_address(address: str) -> bool:
+    """Whether an IP address is not one of the public internet; anything that is no IP address counts as private.
+
+    Private, loopback, link-local, unique-local, site-local, shared (RFC 6598), documentation, reserved and multicast
+    addresses are, and so are IPv6 forms that stand for such an IPv4 address. Source: IANA's special-purpose registries.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return True
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local or found in _TRANSLATED_LOCALLY:
+            return True
+        found = _embedded_ipv4(found) or found
+    return not found.is_global or found.is_multicast
+
+
+def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if address in _TRANSLATED:
+        return ipaddress.IPv4Address(address.packed[-4:])
+    # RFC 4291 section 2.5.5.2; RFC 3056 section 2.
+    return address.ipv4_mapped or address.sixtofour
+
+
+_NAMES = "https_proxy, HTTPS_PROXY, all_proxy or ALL_PROXY, or unset it"
+
+
+def environment_proxy(url: str) -> Secret | None:
+    """Return the proxy that `requests` would use for a URL; its address may hold a password. None for none."""
+    found = select_proxy(url, get_environ_proxies(url))
+    if not found:
+        return None
+    # Libraries fail on these in ways that show the address, or say nothing of use.
+    if not _is_address(found):
+        raise ConfigurationError(
+            "The environment names a proxy whose address is malformed.", key="https_proxy", remedy=f"Correct {_NAMES}."
+        )
+    if found.lower().startswith("socks") and find_spec("socks") is None:
+        raise ConfigurationError(
+            "The environment names a SOCKS proxy, which needs the package PySocks.",
+            key="https_proxy",
+            remedy=f"Install PySocks, or correct {_NAMES}.",
+        )
+    return Secret(found)
+
+
+def _is_address(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
 
 _CHUNK_BYTES = 16 * 1024
 _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("running_exchange", default=None)
@@ -81,9 +143,6 @@ class Exchange:
 
         Returns:
             The answer, or None when the deadline passed.
-
-        Raises:
-            ExchangeFailed: The network gave no answer.
         """
         thread = threading.Thread(target=self._work, name="micromegas-provider-call", daemon=True)
         try:
@@ -110,11 +169,7 @@ class Exchange:
             _cut(connection)
 
     def watch(self, connection: socket.socket, *, is_direct: bool) -> None:
-        """Remember a new connection so that it can be cut; `is_direct` says that no proxy is at its other end.
-
-        Raises:
-            _PrivateAddress: It leads to an address inside a network, and the caller does not want that.
-        """
+        """Remember a new connection so that it can be cut; `is_direct` says that no proxy is at its other end."""
         # Looked up a second time, the name could give another address, so the connection itself is asked.
         if is_direct and is_private_address(connection.getpeername()[0]):
             self._reached_private = True

@@ -1,17 +1,16 @@
 """`HubHttp`: asks the sign-in service of the JupyterHub that this program's server belongs to.
 
 As strict as for providers, and plain http never goes through a proxy: every request carries the server's own token.
-Which addresses may be asked and what an answer means is for the caller to say.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.http.answers import check_body, check_not_redirected
 from micromegas_jupyter.http.bounded_calls import BoundedCalls, Callee
 from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
@@ -34,7 +33,6 @@ UNAVAILABLE_REMEDY = (
 )
 
 _CALLEE = Callee(name=SERVICE, group="the sign-in service of JupyterHub", remedy=UNAVAILABLE_REMEDY)
-_REDIRECTS = range(300, 400)
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
@@ -55,25 +53,6 @@ class HubAnswer:
 
     status: int
     body: SecretObject | None = field(repr=False)
-
-
-class HubCalls(Protocol):
-    """What callers need of `HubHttp`; a test may stand in for it."""
-
-    def call(
-        self,
-        url: str,
-        *,
-        token: Secret,
-        body: Mapping[str, object] | None = None,
-        timeout_seconds: float | None = None,
-    ) -> HubAnswer:
-        """Ask the service."""
-        ...
-
-    def close(self) -> None:
-        """Cut running calls and refuse new ones."""
-        ...
 
 
 class HubHttp:
@@ -124,13 +103,8 @@ class HubHttp:
             timeout_seconds=timeout_seconds or self._timeout_seconds,
             proxy=_proxy_for(url),
         )
-        if raw.status in _REDIRECTS:
-            raise ProviderMisbehaved(
-                f"{SERVICE} answered with a redirect, which is not followed.", remedy=UNAVAILABLE_REMEDY
-            )
-        is_encoded = raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
-        if len(raw.body) > MAX_ANSWER_BYTES or is_encoded:
-            raise ProviderMisbehaved(f"{SERVICE} sent a body that is too large or compressed.")
+        check_not_redirected(raw, SERVICE, remedy=UNAVAILABLE_REMEDY)
+        check_body(raw, SERVICE, max_bytes=MAX_ANSWER_BYTES, remedy=UNAVAILABLE_REMEDY)
         return HubAnswer(status=raw.status, body=_object_in(raw))
 
     def close(self) -> None:
@@ -152,7 +126,7 @@ def _proxy_for(url: str) -> Secret | None:
         return None
     from requests.utils import should_bypass_proxies
 
-    from micromegas_jupyter.http.proxies import environment_proxy
+    from micromegas_jupyter.http.exchange import environment_proxy
 
     return None if should_bypass_proxies(url, no_proxy=None) else environment_proxy(url)
 

@@ -1,21 +1,20 @@
 """`PlatformHttp`: asks the platform that a program runs on who the program is.
 
 Metadata services speak plain http at addresses inside the machine, which no identity provider may; the rest is as
-strict as for providers. What an answer means is for the caller to say.
+strict as for providers.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
 
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http.answers import parse_date
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
+from micromegas_jupyter.http.answers import check_available, check_body, check_not_redirected, parse_date, revealed
 from micromegas_jupyter.http.bounded_calls import BoundedCalls, Callee
 from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from micromegas_jupyter.http.answers import RawAnswer
+    from micromegas_jupyter.contracts import Secret
+
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 128 * 1024
@@ -35,9 +35,6 @@ MAX_RUNNING_CALLS = 4
 # Names that mean this machine, or the metadata service at Google, which is at a link-local address.
 _PLAIN_HTTP_NAMES = frozenset({"localhost", "metadata.google.internal"})
 _SUCCESS = range(200, 300)
-_REDIRECTS = range(300, 400)
-_SERVER_ERRORS = range(500, 600)
-_TOO_MANY_REQUESTS = 429
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "micromegas_jupyter"}
 
 
@@ -93,14 +90,6 @@ class Platform:
     remedy: str
 
 
-class PlatformCalls(Protocol):
-    """What callers need of `PlatformHttp`; a test may stand in for it."""
-
-    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> PlatformAnswer:
-        """Ask the platform."""
-        ...
-
-
 class PlatformHttp:
     """Calls platforms; safe to use from several threads.
 
@@ -137,7 +126,7 @@ class PlatformHttp:
         """
         is_plain = check_platform_url(url, platform)
         raw = self._calls.run(
-            lambda: requests.Request("GET", url, headers={**_HEADERS, **_revealed(headers)}).prepare(),
+            lambda: requests.Request("GET", url, headers={**_HEADERS, **revealed(headers)}).prepare(),
             callee=Callee(name=platform.name, group=platform.name, remedy=platform.remedy),
             timeout_seconds=self._timeout_seconds,
         )
@@ -146,7 +135,11 @@ class PlatformHttp:
             raise ProviderMisbehaved(
                 f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
             )
-        return _judged(raw, platform)
+        check_available(raw, platform.name)
+        check_not_redirected(raw, platform.name, remedy=platform.remedy)
+        check_body(raw, platform.name, max_bytes=MAX_ANSWER_BYTES, remedy=platform.remedy)
+        date = parse_date(raw.headers.get("date"))
+        return PlatformAnswer(status=raw.status, headers=raw.headers, body=raw.body, date=date)
 
 
 def check_platform_url(url: str, platform: Platform) -> bool:
@@ -185,24 +178,3 @@ def _is_inside_machine(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_link_local
-
-
-def _judged(raw: RawAnswer, platform: Platform) -> PlatformAnswer:
-    if raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS:
-        raise ProviderUnavailable(f"{platform.name} answered with status {raw.status}.")
-    if raw.status in _REDIRECTS:
-        raise ProviderMisbehaved(
-            f"{platform.name} answered with a redirect, which is not followed.", remedy=platform.remedy
-        )
-    if len(raw.body) > MAX_ANSWER_BYTES:
-        raise ProviderMisbehaved(f"{platform.name} sent more than {MAX_ANSWER_BYTES} bytes.", remedy=platform.remedy)
-    if raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
-        raise ProviderMisbehaved(
-            f"{platform.name} sent a compressed body, which was not asked for.", remedy=platform.remedy
-        )
-    date = parse_date(raw.headers.get("date"))
-    return PlatformAnswer(status=raw.status, headers=raw.headers, body=raw.body, date=date)
-
-
-def _revealed(headers: Mapping[str, str | Secret]) -> dict[str, str]:
-    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in headers.items()}

@@ -1,7 +1,4 @@
-"""`ProviderHttp`: fetches a document from an identity provider or posts a form to it.
-
-The documents' meaning, retries and caching are left to the callers.
-"""
+"""`ProviderHttp`: fetches a document from an identity provider or posts a form to it."""
 
 from __future__ import annotations
 
@@ -13,11 +10,10 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.http.answers import HttpAnswer, read_answer
+from micromegas_jupyter.http.answers import FailureKind, HttpAnswer, read_answer, revealed
 from micromegas_jupyter.http.bounded_calls import BoundedCalls, Callee
-from micromegas_jupyter.http.failures import FailureKind
 from micromegas_jupyter.oidc.endpoints import check_endpoint_url
-from micromegas_jupyter.settings import is_loopback_url
+from micromegas_jupyter.settings.decoding import is_loopback_url
 
 if TYPE_CHECKING:
     import requests
@@ -61,8 +57,8 @@ class _Request:
         """Return the request with its secrets revealed."""
         import requests
 
-        headers = {**_HEADERS, **_revealed(self.headers)}
-        data = None if self.fields is None else _revealed(self.fields)
+        headers = {**_HEADERS, **revealed(self.headers)}
+        data = None if self.fields is None else revealed(self.fields)
         return requests.Request(self.method, self.url, headers=headers, data=data).prepare()
 
 
@@ -173,7 +169,7 @@ class ProviderHttp:
     def _proxy_for(self, url: str) -> Secret | None:
         from requests.utils import should_bypass_proxies
 
-        from micromegas_jupyter.http.proxies import environment_proxy
+        from micromegas_jupyter.http.exchange import environment_proxy
 
         # A proxy would carry plain http for loopback off this machine.
         if is_loopback_url(url) or should_bypass_proxies(url, no_proxy=None):
@@ -190,7 +186,3 @@ def _place_of(url: str, *, host: str) -> str:
     if parts.port in {None, usual}:
         return host
     return f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
-
-
-def _revealed(values: FormFields) -> dict[str, str]:
-    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}

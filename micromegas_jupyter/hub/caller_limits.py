@@ -18,7 +18,7 @@ from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.hub.refusals import Refused, invalid_token, slow_down, too_many_unknown_tokens
 from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings import RateLimits
+from micromegas_jupyter.settings.access import RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -30,7 +30,8 @@ from micromegas_jupyter.hub.configuration_checks import (
 from micromegas_jupyter.hub.refreshing import SignInRefresher
 from micromegas_jupyter.hub.rights import SERVICE_SCOPES
 from micromegas_jupyter.redirect.redirect_address import public_base
-from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
+from micromegas_jupyter.settings.client import Bearer
+from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS, check_issuer_url
 
 if TYPE_CHECKING:
     from traitlets.config import Config

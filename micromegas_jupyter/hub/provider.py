@@ -27,7 +27,7 @@ from micromegas_jupyter.oidc.token_exchange import (
     parse_token_exchange_answer,
 )
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

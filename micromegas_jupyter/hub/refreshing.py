@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.settings import Bearer
+    from micromegas_jupyter.settings.client import Bearer
 
 REFUSED_MARK: Final = "micromegas_refresh_refused"
 """Set in the auth state when the provider has refused to renew a sign-in; the next sign-in replaces it all."""

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.redirect.redirect_address import public_base
-from micromegas_jupyter.settings import LOOPBACK_HOSTS, Bearer, check_issuer_url
+from micromegas_jupyter.settings.client import Bearer
+from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS, check_issuer_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 _IN_USE = "●"
 _API_KEY = "API key"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Client
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 _MAX_CONNECTIONS = 8
 _MAX_NOTICES = 8

@@ -19,7 +19,7 @@ from micromegas_jupyter.auth.surroundings import gather_facts
 from micromegas_jupyter.contracts import AuthProvider
 from micromegas_jupyter.errors import MicromegasError, ProviderUnavailable
 from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.given_sign_in import GivenSignIn
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
 
     Client = FlightSQLClient | WrappedClient

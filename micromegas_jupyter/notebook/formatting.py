@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError
-from micromegas_jupyter.settings import urls
+from micromegas_jupyter.settings import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,7 +82,7 @@ def moment_text(moment: datetime, *, now: datetime) -> str:
 
 def host_text(url: str) -> str:
     """Return a URL's host and port, which is what a person knows it by, without what could steer an eye."""
-    return printable(urls.host_text(url))
+    return printable(decoding.host_text(url))
 
 
 def provider_text(issuer: str | None) -> str:

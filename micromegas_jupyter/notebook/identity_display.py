@@ -27,7 +27,7 @@ from micromegas_jupyter.notebook.identity_state import (
 from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
 from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
 from micromegas_jupyter.seams import process_variables
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

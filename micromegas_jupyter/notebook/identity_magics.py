@@ -33,7 +33,7 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     with_arguments,
 )
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

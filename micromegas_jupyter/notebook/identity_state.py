@@ -16,13 +16,13 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUn
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
 from micromegas_jupyter.notebook.formatting import cut, host_text, moment_text, place_text, printable, provider_text
 from micromegas_jupyter.redirect.routing import START_PATH
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from micromegas_jupyter.client import ServerIdentity
+    from micromegas_jupyter.client.server_identity import ServerIdentity
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Login
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from micromegas_jupyter.client import QueryReader
+    from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.notebook.shell import Handle
     from micromegas_jupyter.seams import Clock
 

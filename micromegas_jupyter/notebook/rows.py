@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from micromegas_jupyter.client import QueryReader
+    from micromegas_jupyter.client.query_reader import QueryReader
 
 _MAX_NAME_CHARACTERS = 60
 _MAX_TYPES_CHARACTERS = 200
@@ -351,6 +351,6 @@ def _own_copy(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the batch in memory of its own, so that the message that it came in can go."""
     import pyarrow as pa
 
-    from micromegas_jupyter.client.frame_columns import compact
+    from micromegas_jupyter.client.frames import compact
 
     return pa.RecordBatch.from_arrays([compact(column) for column in batch.columns], schema=batch.schema)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 _CHILD = "micromegas_jupyter.assembly.local_server"
 # Settings of the client half, and what a Hub gives this server alone: a child could hand its token on.
@@ -223,7 +223,7 @@ class ServeMagic(Magics):
 
     def _use(self, started: LocalServerProcess) -> None:
         from micromegas_jupyter.auth import StaticTokenAuthProvider
-        from micromegas_jupyter.settings import ClientSettings
+        from micromegas_jupyter.settings.client import ClientSettings
 
         settings = ClientSettings(uri=started.served.uri)
         choice = SettingsChoice(settings=settings)

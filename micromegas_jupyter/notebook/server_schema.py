@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.connections import Connection, Connections
     from micromegas_jupyter.notebook.dependencies import Client
     from micromegas_jupyter.seams import Clock
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 FETCH_SECONDS: Final = 10.0
 """How long each of the calls may take."""

@@ -21,8 +21,8 @@ from micromegas_jupyter.notebook.rows import (
 )
 from micromegas_jupyter.notebook.shell import display, load_libraries
 from micromegas_jupyter.seams import process_variables
+from micromegas_jupyter.settings.client import parse_result_rows
 from micromegas_jupyter.settings.moments import parse_range
-from micromegas_jupyter.settings.result_rows import parse_result_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.client import QueryReader
+    from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.query_history import QueryHistory, SqlRequest
     from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 T = TypeVar("T")
 _MAX_COLUMNS = 500
@@ -249,7 +249,7 @@ class SqlRunner:
 
     def describe(self, request: SqlRequest) -> object | None:
         """Ask for the columns that the request's statement would give, without running it; the rest as for `run`."""
-        from micromegas_jupyter.client import bind_named
+        from micromegas_jupyter.client.parameters import bind_named
         from micromegas_jupyter.client.prepared import places_as_given
 
         with self._connected(request) as (_, connection, line):

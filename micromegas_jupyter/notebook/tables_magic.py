@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.dependencies import Client
     from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
 
 MAX_COUNTED: Final = 20
 """How many tables one cell counts."""

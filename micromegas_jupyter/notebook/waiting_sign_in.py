@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.contracts import AuthProvider
     from micromegas_jupyter.notebook.connections import Connections
     from micromegas_jupyter.notebook.dependencies import Login
-    from micromegas_jupyter.settings import ClientSettings, Flow
+    from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 
 # After the person came back: discovery, token, keys and the token file's lock, each with a deadline of its own.

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from micromegas_jupyter.oidc.jws import TokenProblem
 from micromegas_jupyter.oidc.signature import DEFAULT_ALGORITHMS
-from micromegas_jupyter.settings import ClaimValue
+from micromegas_jupyter.settings.access import ClaimValue
 
 __all__ = [
     "CLIENT_CLAIMS",

@@ -13,7 +13,7 @@ from micromegas_jupyter.oidc.endpoints import check_endpoint_url
 from micromegas_jupyter.oidc.resource import resource_fields
 from micromegas_jupyter.oidc.secret_object import secret_object
 from micromegas_jupyter.oidc.token import read_lifetime, read_token
-from micromegas_jupyter.settings import is_loopback_url
+from micromegas_jupyter.settings.decoding import is_loopback_url
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_SECONDS = 5.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 from micromegas_jupyter.oidc.endpoints import check_endpoint_url
 from micromegas_jupyter.oidc.provider_text import MAX_SHOWN_CHARACTERS, clean_provider_text
-from micromegas_jupyter.settings import check_issuer_url, is_loopback_url
+from micromegas_jupyter.settings.decoding import check_issuer_url, is_loopback_url
 
 METADATA_PATH = "/.well-known/openid-configuration"
 # How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.

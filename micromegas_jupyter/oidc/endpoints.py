@@ -6,7 +6,7 @@ Calling them is `http`'s job.
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.settings import is_loopback_url
+from micromegas_jupyter.settings.decoding import is_loopback_url
 
 MAX_URL_CHARACTERS = 2048
 

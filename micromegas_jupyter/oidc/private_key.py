@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.key_text import Key, KeyProblem, read_key_text
-from micromegas_jupyter.settings import AssertionAudience
+from micromegas_jupyter.settings.client import AssertionAudience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

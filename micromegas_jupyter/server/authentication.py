@@ -27,7 +27,7 @@ from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.headers import UNKNOWN_ADDRESS, Headers
-from micromegas_jupyter.settings import RateLimits
+from micromegas_jupyter.settings.access import RateLimits
 
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 _VALIDATION_THREADS: Final = 16

@@ -32,7 +32,7 @@ from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, 
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.running_queries import query_key
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
-from micromegas_jupyter.settings import READ_SCOPE
+from micromegas_jupyter.settings.access import READ_SCOPE
 
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1

@@ -4,10 +4,10 @@ What the calls mean is decided in `flight_service`; pool and validator belong to
 """
 
 import asyncio
-import sys
 import functools
 import os
 import socket
+import sys
 import threading
 from contextlib import suppress
 from typing import Final

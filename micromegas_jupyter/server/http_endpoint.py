@@ -25,7 +25,7 @@ from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, 
 from micromegas_jupyter.server.readiness import Readiness, ReadinessProbe
 from micromegas_jupyter.server.tls import HttpTls
 from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.settings import RateLimits
+from micromegas_jupyter.settings.access import RateLimits
 
 _MAX_CONNECTIONS: Final = 16
 _BACKLOG: Final = 128

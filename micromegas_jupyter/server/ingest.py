@@ -36,7 +36,7 @@ from micromegas_jupyter.server.headers import Headers, find_client_address
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 from micromegas_jupyter.server.tickets import join_parts
-from micromegas_jupyter.settings import INGEST_SCOPE, READ_SCOPE
+from micromegas_jupyter.settings.access import INGEST_SCOPE, READ_SCOPE
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"

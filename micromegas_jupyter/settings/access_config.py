@@ -9,8 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.api_keys import API_KEY_ISSUER, ApiKeySetting, check_distinct, read_api_keys
+from micromegas_jupyter.settings.access import (
+    API_KEY_ISSUER,
+    AccessSettings,
+    ApiKeySetting,
+    IssuerSetting,
+    LegacyApiKeys,
+    RateLimits,
+    as_rate_limits,
+    check_distinct,
+    parse_roles,
+    read_api_keys,
+    read_role_names,
+)
 from micromegas_jupyter.settings.decoding import (
+    Members,
     as_choice,
     as_list,
     as_object,
@@ -19,12 +32,7 @@ from micromegas_jupyter.settings.decoding import (
     decode_setting,
     shown,
 )
-from micromegas_jupyter.settings.issuers import IssuerSetting
-from micromegas_jupyter.settings.members import Members
-from micromegas_jupyter.settings.oidc_config import parse_oidc_config
-from micromegas_jupyter.settings.rate_limits import as_rate_limits
-from micromegas_jupyter.settings.roles import parse_roles, read_role_names
-from micromegas_jupyter.settings.server import AccessSettings, LegacyApiKeys, RateLimits
+from micromegas_jupyter.settings.issuer_config import parse_oidc_config
 
 API_KEYS = "MICROMEGAS_API_KEYS"
 API_KEY_FILE = "MICROMEGAS_API_KEY_FILE"
@@ -73,9 +81,6 @@ def access_files(environ: Mapping[str, str], *, config_text: str | None = None) 
 
     Call it once without `config_text` for the configuration file, read that, and call it again with its text: it may
     name the key file.
-
-    Raises:
-        ConfigurationError: The configuration file is malformed, or the key file is named twice.
     """
     named = _pick(environ, API_KEY_FILE, _config_members(config_text), "api_key_file", decode=_undecoded)
     return AccessFiles(
@@ -89,17 +94,8 @@ def parse_access_settings(
 ) -> AccessSettings:
     """Read the environment, the configuration file and the key file.
 
-    A variable that is absent or empty counts as not set; anything else must be right in full. A file that is named
-    and not handed in is left out, and so is what depends on it: its reader is who must not forget it.
-
-    Args:
-        environ: The process environment.
-        config_text: The content of the configuration file.
-        key_file_text: The content of the key file.
-
-    Raises:
-        ConfigurationError: Something is malformed, stands twice, or names what is not configured; nothing is accepted
-            in part.
+    A variable that is absent or empty counts as not set; anything else must be right in full, or nothing is accepted.
+    A file that is named and not handed in is left out, and so is what depends on it: its reader must not forget it.
     """
     for variable in _AUDIENCE_GRANT_VARIABLES:
         if environ.get(variable):
@@ -193,3 +189,19 @@ def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerS
                 key=key,
                 remedy="Write issuer|subject with an issuer as it is configured (not its alias), or api_key|name.",
             )
+
+
+_PLACE = "MICROMEGAS_ACCESS_CONFIG"
+
+
+def read_denied(config_text: str) -> tuple[str, ...]:
+    """Return the configuration's `denied`; whether its entries can meet anybody is not checked."""
+    denied = as_object(decode_setting(config_text, _PLACE), _PLACE).get("denied", [])
+    place = f"{_PLACE}.denied"
+    return as_texts(denied, place) if as_list(denied, place) else ()
+
+
+def read_listed_keys(config_text: str) -> tuple[ApiKeySetting, ...]:
+    """Return the configuration's own `api_keys`."""
+    keys = as_object(decode_setting(config_text, _PLACE), _PLACE).get("api_keys", [])
+    return read_api_keys(keys, f"{_PLACE}.api_keys")

@@ -3,23 +3,29 @@
 What a single value must look like is said in `client_values`; what a provider's preset adds, in `client_presets`.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations, permutations
 from types import MappingProxyType
+from typing import TypeVar
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.settings.client import (
     DEFAULT_PROVIDER_TIMEOUT_SECONDS,
     DEFAULT_SCOPE,
     DEFAULT_URI,
+    AssertionAudience,
+    Bearer,
     ClientSettings,
+    PrivateKeySetting,
+    TokenStorage,
+    WorkloadExchange,
+    WorkloadPlatform,
+    WorkloadSetting,
 )
 from micromegas_jupyter.settings.client_presets import CLIENT_PRESETS, NO_PRESET, fill_in
-from micromegas_jupyter.settings.client_profile import Part, Profile, parse_profile, part_of
-from micromegas_jupyter.settings.client_proofs import check_proofs_of_file, same_application, without_proofs
-from micromegas_jupyter.settings.client_reader import SettingReader
 from micromegas_jupyter.settings.client_values import (
     as_algorithm,
     as_assertion_audience,
@@ -27,7 +33,6 @@ from micromegas_jupyter.settings.client_values import (
     as_bearer,
     as_exchange,
     as_flow,
-    as_issuer,
     as_path,
     as_platform,
     as_preset_name,
@@ -39,16 +44,198 @@ from micromegas_jupyter.settings.client_values import (
     as_storage,
     as_timeout_seconds,
 )
-from micromegas_jupyter.settings.decoding import as_text
-from micromegas_jupyter.settings.sign_in import (
-    AssertionAudience,
-    Bearer,
-    PrivateKeySetting,
-    TokenStorage,
-    WorkloadExchange,
-    WorkloadPlatform,
-    WorkloadSetting,
-)
+from micromegas_jupyter.settings.decoding import as_issuer, as_list, as_object, as_text, decode_setting
+
+CONFIG_FILE = "config.json"
+PROFILE_VARIABLE = "MICROMEGAS_PROFILE"
+WRAPPER_VARIABLE = "MICROMEGAS_PYTHON_MODULE_WRAPPER"
+PROFILE_ARGUMENT = "the profile argument"
+
+_PROFILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One object of the file.
+
+    Attributes:
+        values: Its members; those that are null count as not there.
+        place: What stands before a member's name in a refusal.
+    """
+
+    values: Mapping[str, object] = field(repr=False)
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What `config.json` says.
+
+    Attributes:
+        name: The chosen profile's name, None for the flat file.
+        origin: What chose it.
+        members: The profile itself.
+        issuer: Its first issuer.
+    """
+
+    name: str | None
+    origin: str
+    members: Part
+    issuer: Part
+
+
+def is_profile_name(name: str) -> bool:
+    """Whether a profile may have that name."""
+    return bool(_PROFILE_NAME.fullmatch(name)) and name not in {".", ".."}
+
+
+def parse_profile(environ: Mapping[str, str], *, config_text: str | None, asked_for: str | None) -> Profile:
+    """Read the file's text and choose a profile: by argument, by variable, by `default_profile`."""
+    config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
+    wanted, origin = _wanted_profile(environ, asked_for)
+    if "profiles" not in config:
+        if wanted is not None:
+            raise ConfigurationError(
+                f"The profile {wanted!r} was asked for, but {CONFIG_FILE} has no profiles.",
+                key="profiles",
+                remedy=f"Add it to {CONFIG_FILE}, or name no profile.",
+            )
+        return _profile(config, place=f"{CONFIG_FILE}: ")
+    profiles = as_object(config["profiles"], f"{CONFIG_FILE}: profiles")
+    if wanted is None and config.get("default_profile") is not None:
+        origin = f"{CONFIG_FILE}: default_profile"
+        wanted = as_text(config["default_profile"], origin)
+    known = ", ".join(sorted(filter(_PROFILE_NAME.fullmatch, profiles))) or "none"
+    if wanted is None:
+        raise ConfigurationError(
+            f"{CONFIG_FILE} has profiles ({known}) and none was chosen.",
+            key="default_profile",
+            remedy=f"Give --profile, set {PROFILE_VARIABLE}, or set default_profile in {CONFIG_FILE}.",
+        )
+    if wanted not in profiles or not is_profile_name(wanted):
+        raise ConfigurationError(f"{CONFIG_FILE} has no profile {wanted!r}; it has: {known}.", key="profiles")
+    place = f"{CONFIG_FILE}: profiles.{wanted}"
+    return _profile(as_object(profiles[wanted], place), place=f"{place}.", name=wanted, origin=origin)
+
+
+def part_of(value: object, place: str, *, known: frozenset[str] | None = None) -> Part:
+    """Return an object of the file as a part."""
+    values = as_object(value, place, known=known)
+    return Part(values={name: value for name, value in values.items() if value is not None}, place=f"{place}.")
+
+
+def _wanted_profile(environ: Mapping[str, str], asked_for: str | None) -> tuple[str | None, str]:
+    wanted, origin = (asked_for, PROFILE_ARGUMENT) if asked_for else (environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE)
+    if not wanted:
+        return None, ""
+    if not is_profile_name(wanted):
+        raise ConfigurationError(f"The profile name {wanted!r} is not valid.", key="profile")
+    return wanted, origin
+
+
+def _profile(values: Mapping[str, object], *, place: str, name: str | None = None, origin: str = "") -> Profile:
+    members = Part(values={name: value for name, value in values.items() if value is not None}, place=place)
+    return Profile(name=name, origin=origin, members=members, issuer=_first_issuer(members))
+
+
+def _first_issuer(members: Part) -> Part:
+    place = f"{members.place}issuers"
+    if "issuers" not in members.values:
+        return Part(values={}, place=place)
+    listed = as_list(members.values["issuers"], place)
+    if not listed:
+        raise ConfigurationError(f"{place} is empty.", key="issuers")
+    return part_of(listed[0], f"{place}[0]")
+
+
+Value = TypeVar("Value")
+Reader = Callable[[object, str], Value]
+
+
+class SettingReader:
+    """Reads settings one by one.
+
+    Args:
+        environ: The process environment; a variable that is empty counts as not set.
+
+    Attributes:
+        origins: Where each setting that was found stands, by the field that it belongs to.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.origins: dict[str, str] = {}
+
+    def read(
+        self,
+        field: str,
+        reader: Reader[Value],
+        *,
+        variable: str | None = None,
+        part: Part | None = None,
+        member: str | None = None,
+    ) -> Value | None:
+        """Return what `reader` makes of a setting, None when it is not set.
+
+        Args:
+            field: What the setting belongs to.
+            reader: Makes a value of what stands there.
+            variable: The variable that names it, if one does.
+            part: The object of `config.json` that may hold it, if one does.
+            member: Its name there; the field's name when left out.
+        """
+        name = member or field
+        # What stands there may be secret: among the variables here, a traceback would show it.
+        if variable is not None and self._environ.get(variable):
+            self._note(field, variable)
+            return reader(self._environ[variable], variable)
+        if part is not None and name in part.values:
+            origin = f"{part.place}{name}"
+            self._note(field, origin)
+            return reader(part.values[name], origin)
+        return None
+
+    def _note(self, field: str, origin: str) -> None:
+        # Several settings may make up one field; the first of them is the one that matters.
+        self.origins.setdefault(field, origin)
+
+
+PROOFS = ("client_secret", "client_secret_file", "private_key", "service_account_file", "workload")
+
+
+def without_proofs(settings: ClientSettings) -> ClientSettings:
+    """Return the settings without what proves the application or the machine to a provider."""
+    return replace(
+        settings,
+        client_secret=None,
+        client_secret_file=None,
+        private_key=None,
+        service_account_file=None,
+        workload=None,
+        secret_is_native=False,
+        origins=tuple((name, origin) for name, origin in settings.origins if name.partition(".")[0] not in PROOFS),
+    )
+
+
+def same_application(settings: ClientSettings, other: ClientSettings) -> bool:
+    """Whether both name the same application of the same provider, as far as `other` names one."""
+    return other.issuer in {None, settings.issuer} and other.client_id in {None, settings.client_id}
+
+
+def check_proofs_of_file(settings: ClientSettings, *, issuer_of_file: object) -> None:
+    """Check that no proof of `config.json` would go to another provider than the one that is named there."""
+    origins = dict(settings.origins)
+    if issuer_of_file is None or issuer_of_file == settings.issuer:
+        return
+    for name in PROOFS:
+        origin = origins.get(name, "")
+        if origin.startswith(CONFIG_FILE):
+            raise ConfigurationError(
+                f"{origin} belongs to the provider of {CONFIG_FILE}, and {origins.get('issuer')} names another one.",
+                key=origins.get("issuer") or "issuer",
+                remedy=f"Make a profile for the other provider, or unset {origins.get('issuer')}.",
+            )
+
 
 WORKLOAD_MEMBERS = frozenset({"platform", "exchange", "audience", "token_file", "client_id"})
 
@@ -72,10 +259,6 @@ def parse_client_settings(
         profile: A profile asked for by argument; wins over `MICROMEGAS_PROFILE` and `default_profile`.
         options: Variables that a command's options stand in for. When they name another application or provider
             than the configured one, nothing that proves the configured one is used: it would go to a stranger.
-
-    Raises:
-        ConfigurationError: The file or a variable is malformed, the profile does not exist, or two settings
-            contradict each other.
     """
     chosen = parse_profile(environ, config_text=config_text, asked_for=profile)
     configured = _combine(environ, chosen)

@@ -8,27 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from micromegas_jupyter.settings.client import PRESET_ORIGIN, ClientSettings
-from micromegas_jupyter.settings.sign_in import AssertionAudience, Bearer
+from micromegas_jupyter.settings.client import PRESET_ORIGIN, AssertionAudience, Bearer, ClientSettings
 
 NO_PRESET = "none"
 RECOGNISED = "recognised by the issuer"
-
-
-def _never(_settings: ClientSettings) -> bool:
-    return False
-
-
-def _always(_settings: ClientSettings) -> bool:
-    return True
-
-
-def _has_audience(settings: ClientSettings) -> bool:
-    return settings.audience is not None
-
-
-def _is_custom_okta_server(settings: ClientSettings) -> bool:
-    return settings.issuer is not None and "/oauth2/" in settings.issuer
 
 
 def _asks_for_own_api(settings: ClientSettings) -> bool:
@@ -57,7 +40,7 @@ class ClientPreset:
     authorize_params: tuple[tuple[str, str], ...] = ()
     secret_is_native: bool = False
     private_key_audience: AssertionAudience | None = None
-    sends_access_token: Callable[[ClientSettings], bool] = _never
+    sends_access_token: Callable[[ClientSettings], bool] = lambda _settings: False
     reasons: tuple[tuple[str, str], ...] = ()
 
 
@@ -106,7 +89,7 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
             pattern=_hosts("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
             # Okta's support: the audience is exactly the endpoint that the assertion goes to.
             private_key_audience=AssertionAudience.CALLED_ENDPOINT,
-            sends_access_token=_is_custom_okta_server,
+            sends_access_token=lambda settings: settings.issuer is not None and "/oauth2/" in settings.issuer,
             reasons=(
                 ("private_key_audience", "Okta asks for assertions that are made out to the endpoint they go to"),
                 ("bearer", "access tokens of the org server can be read by Okta only, those of /oauth2/… by all"),
@@ -116,7 +99,7 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
             pattern=_hosts("*.auth0.com"),
             # Auth0, "Authenticate with Private Key JWT": the URL of the tenant or custom domain, slash included.
             private_key_audience=AssertionAudience.ISSUER,
-            sends_access_token=_has_audience,
+            sends_access_token=lambda settings: settings.audience is not None,
             reasons=(
                 ("private_key_audience", "Auth0 asks for assertions that are made out to the tenant's own URL"),
                 ("bearer", "without an audience, Auth0's access tokens are opaque"),
@@ -124,13 +107,13 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
         ),
         "keycloak": ClientPreset(
             pattern=re.compile(r"https?://[^/]+(?:/[^/]+)*/realms/[^/]+/?"),
-            sends_access_token=_always,
+            sends_access_token=lambda _settings: True,
             reasons=(("bearer", "access tokens name the server once an audience mapper is there"),),
         ),
         "cognito": ClientPreset(
             pattern=_hosts("cognito-idp.*.amazonaws.com"),
             scope="openid email profile",
-            sends_access_token=_always,
+            sends_access_token=lambda _settings: True,
             reasons=(
                 ("scope", "Cognito has no scope offline_access; refresh tokens come without it"),
                 ("bearer", "its access tokens name the application and the groups"),

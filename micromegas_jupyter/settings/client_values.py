@@ -1,17 +1,13 @@
-"""What a single client setting must look like.
-
-Which setting is meant, and what several of them mean together, is `client_config`'s job.
-"""
+"""What a single client setting must look like."""
 
 import re
+from functools import partial
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.decoding import as_choice, as_named, as_rate, as_text, is_text, shown
-from micromegas_jupyter.settings.issuers import SIGNATURE_ALGORITHMS
-from micromegas_jupyter.settings.sign_in import (
+from micromegas_jupyter.settings.client import (
     AssertionAudience,
     Bearer,
     Flow,
@@ -19,7 +15,16 @@ from micromegas_jupyter.settings.sign_in import (
     WorkloadExchange,
     WorkloadPlatform,
 )
-from micromegas_jupyter.settings.urls import LOOPBACK_HOSTS, check_issuer_url
+from micromegas_jupyter.settings.decoding import (
+    LOOPBACK_HOSTS,
+    SIGNATURE_ALGORITHMS,
+    as_choice,
+    as_named,
+    as_rate,
+    as_text,
+    is_text,
+    shown,
+)
 
 MIN_TIMEOUT_SECONDS = 1.0
 MAX_TIMEOUT_SECONDS = 60.0
@@ -49,45 +54,28 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _PROXY_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
+as_bearer = partial(as_choice, choices=Bearer)
+as_storage = partial(as_choice, choices=TokenStorage)
+as_platform = partial(as_choice, choices=WorkloadPlatform)
+as_exchange = partial(as_choice, choices=WorkloadExchange)
+as_assertion_audience = partial(as_choice, choices=AssertionAudience)
+
 
 def as_path(value: object, key: str) -> PurePath:
-    """Return a file's path; `~` in it is for the reader of the file.
-
-    Raises:
-        ConfigurationError: It is no text.
-    """
+    """Return a file's path; `~` in it is for the reader of the file."""
     return PurePath(as_text(value, key))
 
 
 def as_secret(value: object, key: str) -> Secret:
-    """Return a secret text.
-
-    Raises:
-        ConfigurationError: It is no text.
-    """
+    """Return a secret text."""
     value = Secret(value) if is_text(value) else None  # or a traceback would show it
     if value is None:
         raise _no_text(key)
     return value
 
 
-def as_issuer(value: object, key: str) -> str:
-    """Return an issuer.
-
-    Raises:
-        ConfigurationError: It is no https URL, or http on loopback.
-    """
-    issuer = as_text(value, key)
-    check_issuer_url(issuer, key=key)
-    return issuer
-
-
 def as_scope(value: object, key: str) -> str:
-    """Return a list of scope names.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return a list of scope names."""
     scope = as_text(value, key)
     if not _SCOPE.fullmatch(scope):
         raise ConfigurationError(f"{key} is not a list of names separated by single spaces.", key=key)
@@ -95,11 +83,7 @@ def as_scope(value: object, key: str) -> str:
 
 
 def as_resource(value: object, key: str) -> str:
-    """Return a resource: an absolute URI without a fragment (RFC 8707 section 2).
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return a resource: an absolute URI without a fragment (RFC 8707 section 2)."""
     resource = as_text(value, key)
     try:
         is_absolute = bool(urlsplit(resource).scheme)
@@ -111,11 +95,7 @@ def as_resource(value: object, key: str) -> str:
 
 
 def as_redirect_uri(value: object, key: str) -> str:
-    """Return a redirect address on loopback (RFC 8252 section 7.3).
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return a redirect address on loopback (RFC 8252 section 7.3)."""
     uri = as_text(value, key)
     try:
         parts = urlsplit(uri)
@@ -132,11 +112,7 @@ def as_redirect_uri(value: object, key: str) -> str:
 
 
 def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
-    """Return further parameters of the authorization request.
-
-    Raises:
-        ConfigurationError: It is no object of texts, or one of them is the sign-in's own.
-    """
+    """Return further parameters of the authorization request."""
     named = as_named(value, key)
     if len(named) > _MAX_PARAMETERS:
         raise ConfigurationError(f"{key} has more than {_MAX_PARAMETERS} parameters.", key=key)
@@ -150,21 +126,8 @@ def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, as_text(text, f"{key}.{name}")) for name, text in named.items()))
 
 
-def as_bearer(value: object, key: str) -> Bearer:
-    """Return which token is the bearer.
-
-    Raises:
-        ConfigurationError: It is none of them.
-    """
-    return as_choice(value, key, choices=Bearer)
-
-
 def as_flow(value: object, key: str) -> Flow | None:
-    """Return the chosen flow, None for `auto`.
-
-    Raises:
-        ConfigurationError: It is none of those that a person can choose.
-    """
+    """Return the chosen flow, None for `auto`."""
     if value == AUTOMATIC_FLOW:
         return None
     for flow in CHOSEN_FLOWS:
@@ -173,70 +136,22 @@ def as_flow(value: object, key: str) -> Flow | None:
     raise ConfigurationError(f"{key} is none of {', '.join((AUTOMATIC_FLOW, *CHOSEN_FLOWS))}.", key=key)
 
 
-def as_storage(value: object, key: str) -> TokenStorage:
-    """Return where a sign-in is kept.
-
-    Raises:
-        ConfigurationError: It is none of the places.
-    """
-    return as_choice(value, key, choices=TokenStorage)
-
-
-def as_platform(value: object, key: str) -> WorkloadPlatform:
-    """Return the platform.
-
-    Raises:
-        ConfigurationError: It is none that is known.
-    """
-    return as_choice(value, key, choices=WorkloadPlatform)
-
-
-def as_exchange(value: object, key: str) -> WorkloadExchange:
-    """Return what becomes of the platform's token.
-
-    Raises:
-        ConfigurationError: It is none of the choices.
-    """
-    return as_choice(value, key, choices=WorkloadExchange)
-
-
 def as_algorithm(value: object, key: str) -> str:
-    """Return a signature algorithm of a key pair.
-
-    Raises:
-        ConfigurationError: It is none that is known.
-    """
+    """Return a signature algorithm of a key pair."""
     algorithm = as_text(value, key)
     if algorithm not in SIGNATURE_ALGORITHMS:
         raise ConfigurationError(f"{key} is none of {', '.join(sorted(SIGNATURE_ALGORITHMS))}.", key=key)
     return algorithm
 
 
-def as_assertion_audience(value: object, key: str) -> AssertionAudience:
-    """Return whom assertions are made out to.
-
-    Raises:
-        ConfigurationError: It is none of the choices.
-    """
-    return as_choice(value, key, choices=AssertionAudience)
-
-
 def as_timeout_seconds(value: object, key: str) -> float:
-    """Return a deadline in seconds; a text, as a variable holds it, may be a decimal number.
-
-    Raises:
-        ConfigurationError: It is no number, or out of range.
-    """
+    """Return a deadline in seconds; a text, as a variable holds it, may be a decimal number."""
     number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
     return as_rate(number, key, minimum=MIN_TIMEOUT_SECONDS, maximum=MAX_TIMEOUT_SECONDS)
 
 
 def as_proxy(value: object, key: str) -> Secret:
-    """Return a proxy's address, which may hold a password and is never shown.
-
-    Raises:
-        ConfigurationError: It is not http or https with a host, or holds more than that, a user and a password.
-    """
+    """Return a proxy's address, which may hold a password and is never shown."""
     value = Secret(value) if is_text(value) else None  # or a traceback would show it
     if value is None:
         raise _no_text(key)
@@ -251,11 +166,7 @@ def as_proxy(value: object, key: str) -> Secret:
 
 
 def as_preset_name(value: object, key: str, *, names: frozenset[str]) -> str:
-    """Return a preset's name.
-
-    Raises:
-        ConfigurationError: There is none of that name.
-    """
+    """Return a preset's name."""
     name = as_text(value, key)
     if name not in names:
         raise ConfigurationError(

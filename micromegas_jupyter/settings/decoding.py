@@ -1,12 +1,15 @@
-"""From JSON text to checked values; every refusal names the key.
+"""From JSON text to checked values; each `as_` function refuses what it cannot use with an error that names the key.
 
 What the values mean together is said where they become settings. Texts are shown only where they cannot be secret.
 """
 
 import enum
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
+from urllib.parse import urlsplit
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
@@ -14,6 +17,9 @@ from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 MAX_SETTING_BYTES = 16 * 2**20
 MAX_NAME_CHARACTERS = 256
 MAX_ENTRIES = 10_000
+SIGNATURE_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
 
 _MAX_SHOWN_CHARACTERS = 60
 _RFC_3339 = re.compile(
@@ -24,11 +30,7 @@ Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 def decode_setting(text: str, key: str) -> object:
-    """Decode a setting's JSON text.
-
-    Raises:
-        ConfigurationError: It is not JSON, or too long; the sentence says where, never what stands there.
-    """
+    """Decode a setting's JSON text; an error says where it is wrong, never what stands there."""
     if is_too_long(text):
         raise ConfigurationError(f"{key} is longer than {MAX_SETTING_BYTES // 2**20} MiB.", key=key)
     try:
@@ -48,11 +50,7 @@ def shown(text: str) -> str:
 
 
 def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:
-    """Return `value` as an object whose names are all `known`.
-
-    Raises:
-        ConfigurationError: It is something else, or it holds a name that is not known.
-    """
+    """Return `value` as an object whose names are all `known`."""
     if not isinstance(value, dict):
         raise ConfigurationError(f"{key} is not a JSON object.", key=key)
     unknown = sorted(set(value) - known) if known is not None else []
@@ -66,11 +64,7 @@ def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -
 
 
 def as_named(value: object, key: str) -> dict[str, object]:
-    """Return `value` as an object whose names a person chose: printable, not empty, neither too long nor too many.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return `value` as an object whose names a person chose: printable, not empty, neither too long nor too many."""
     named = as_object(value, key)
     if len(named) > MAX_ENTRIES:
         raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} names.", key=key)
@@ -82,22 +76,14 @@ def as_named(value: object, key: str) -> dict[str, object]:
 
 
 def as_list(value: object, key: str) -> list[object]:
-    """Return `value` as a list.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return `value` as a list."""
     if not isinstance(value, list):
         raise ConfigurationError(f"{key} is not a JSON list.", key=key)
     return value
 
 
 def as_text(value: object, key: str) -> str:
-    """Return `value` as text that is not empty and has no control characters.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return `value` as text that is not empty and has no control characters."""
     if not is_text(value):
         raise ConfigurationError(f"{key} is not a text of printable characters.", key=key)
     return value
@@ -111,9 +97,7 @@ def is_text(value: object) -> TypeGuard[str]:
 def as_texts(value: object, key: str) -> tuple[str, ...]:
     """Return `value` as texts; there is at least one, and at most `MAX_ENTRIES`.
 
-    Raises:
-        ConfigurationError: It is something else. An empty list is refused because a list of what is allowed could
-            be taken for "nothing" and for "no limit".
+    An empty list is refused because a list of what is allowed could be taken for "nothing" and for "no limit".
     """
     listed = as_list(value, key)
     if not listed:
@@ -124,53 +108,44 @@ def as_texts(value: object, key: str) -> tuple[str, ...]:
 
 
 def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
-    """Return a text, or a list of texts, as texts.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
+    """Return a text, or a list of texts, as texts."""
     return as_texts(value, key) if isinstance(value, list) else (as_text(value, key),)
 
 
 def as_flag(value: object, key: str) -> bool:
-    """Return `value` as true or false.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return `value` as true or false."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{key} is not true or false.", key=key)
     return value
 
 
 def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
-    """Return `value` as a whole number from `minimum` to `maximum`.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
+    """Return `value` as a whole number from `minimum` to `maximum`."""
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
         raise ConfigurationError(f"{key} is not a whole number from {minimum} to {maximum}.", key=key)
     return value
 
 
-def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float:
-    """Return `value` as a number from `minimum` to `maximum`.
+def parse_count(text: str, key: str, *, minimum: int, maximum: int, remedy: str | None = None) -> int:
+    """Return the whole number from `minimum` to `maximum` that a variable's text names."""
+    # `isdecimal` alone takes digits of all scripts.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(maximum))
+    if not is_number or not minimum <= int(text) <= maximum:
+        raise ConfigurationError(
+            f"{key} is {shown(text)}, which is not a number from {minimum:,} to {maximum:,}.", key=key, remedy=remedy
+        )
+    return int(text)
 
-    Raises:
-        ConfigurationError: It is something else.
-    """
+
+def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float:
+    """Return `value` as a number from `minimum` to `maximum`."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not minimum <= value <= maximum:
         raise ConfigurationError(f"{key} is not a number from {minimum:g} to {maximum:g}.", key=key)
     return float(value)
 
 
 def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
-    """Return the one of `choices` that `value` names.
-
-    Raises:
-        ConfigurationError: It names none of them.
-    """
+    """Return the one of `choices` that `value` names."""
     for choice in choices:
         if value == choice.value:
             return choice
@@ -178,12 +153,7 @@ def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
 
 
 def as_moment(value: object, key: str) -> datetime:
-    """Return a time in RFC 3339 form, aware, in UTC.
-
-    Raises:
-        ConfigurationError: It is something else; a time without an offset is refused because it could be meant in
-            any time zone.
-    """
+    """Return a time in RFC 3339 form, aware, in UTC; without an offset it could be meant in any time zone."""
     try:
         if isinstance(value, str) and _RFC_3339.fullmatch(value):
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
@@ -192,3 +162,122 @@ def as_moment(value: object, key: str) -> datetime:
     raise ConfigurationError(
         f"{key} is not a time.", key=key, remedy="Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z."
     )
+
+
+Value = TypeVar("Value")
+Default = TypeVar("Default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """One object's members and the place where it stands.
+
+    Attributes:
+        values: The decoded members.
+        place: Names the object in refusals.
+    """
+
+    values: Mapping[str, object]
+    place: str
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def key(self, name: str) -> str:
+        """Return the place of a member."""
+        return f"{self.place}.{name}"
+
+    def read(self, name: str, reader: Callable[[object, str], Value], default: Default) -> Value | Default:
+        """Return what `reader` makes of a member, or `default` when there is no such member."""
+        return reader(self.values[name], self.key(name)) if name in self.values else default
+
+    def require(self, name: str, reader: Callable[[object, str], Value]) -> Value:
+        """Return what `reader` makes of a member."""
+        if name not in self.values:
+            raise ConfigurationError(f"{self.key(name)} is missing.", key=self.key(name), remedy=f"Add {name}.")
+        return reader(self.values[name], self.key(name))
+
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+# Two readers of URLs could take these differently.
+_AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether the URL's host is this machine, by an address or name that cannot point elsewhere."""
+    try:
+        return urlsplit(url).hostname in LOOPBACK_HOSTS
+    except ValueError:
+        return False
+
+
+def host_text(url: str) -> str:
+    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
+    try:
+        network_location = urlsplit(url).netloc
+    except ValueError:
+        network_location = ""
+    return network_location.rpartition("@")[2] or url
+
+
+def check_issuer_url(issuer: str, *, key: str) -> None:
+    """Check that an issuer is an https URL, or http on loopback, without query, fragment or user.
+
+    Source: OpenID Connect Discovery 1.0 section 4.3; RFC 9700 section 2.6.
+    """
+    # What stands before an @ may be a password, so such a text is not shown.
+    if "@" in issuer or "?" in issuer or "#" in issuer:
+        raise ConfigurationError(f"{key} names an issuer with a query, a fragment or a user.", key=key)
+    scheme, host = _scheme_and_host(issuer)
+    if host is None:
+        raise ConfigurationError(f"{key} names an issuer that is not an https URL: {shown(issuer)}.", key=key)
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise ConfigurationError(
+            f"{key} names the issuer {shown(issuer)} over http.",
+            key=key,
+            remedy="Use https; http is accepted on 127.0.0.1, ::1 and localhost only.",
+        )
+
+
+def check_fetch_url(url: str, *, key: str) -> None:
+    """Check that a document's address is an https URL, or http on loopback, without fragment or user.
+
+    Unlike an issuer it may have a query. It is never shown: a query may hold a secret.
+    """
+    scheme, host = _scheme_and_host(url)
+    if host is None or "@" in url.partition("?")[0] or "#" in url:
+        raise ConfigurationError(f"{key} is not an https URL without user and fragment.", key=key)
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise ConfigurationError(
+            f"{key} is a URL over http.",
+            key=key,
+            remedy="Use https; http is accepted on 127.0.0.1, ::1 and localhost only.",
+        )
+
+
+def as_issuer(value: object, key: str) -> str:
+    """Return an issuer."""
+    issuer = as_text(value, key)
+    check_issuer_url(issuer, key=key)
+    return issuer
+
+
+def as_fetch_url(value: object, key: str) -> str:
+    """Return a document's address."""
+    url = as_text(value, key)
+    check_fetch_url(url, key=key)
+    return url
+
+
+def _scheme_and_host(url: str) -> tuple[str, str | None]:
+    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        return "", None
+    is_plain = url.isascii() and url.isprintable() and not set(url) & _AMBIGUOUS_CHARACTERS
+    if not host or not is_plain or parts.scheme not in {"https", "http"}:
+        return "", None
+    return parts.scheme, host

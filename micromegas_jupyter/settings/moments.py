@@ -19,9 +19,6 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
     Args:
         text: RFC 3339 (without an offset: UTC, in a notebook and on a command line), or `<n>m`, `<n>h`, `<n>d` ago.
         now: The current time, aware.
-
-    Raises:
-        UsageError: The text is neither.
     """
     try:
         if relative := _RELATIVE.fullmatch(text):
@@ -38,11 +35,7 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
 
 
 def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the range of `--begin` and `--end`; a begin alone lasts until now.
-
-    Raises:
-        UsageError: A text is not a time, an end stands alone, or the begin is after the end.
-    """
+    """Return the range of `--begin` and `--end`; a begin alone lasts until now."""
     if begin is None:
         if end is not None:
             raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")

@@ -158,9 +158,6 @@ def apply_preset(values: Mapping[str, object], place: str) -> dict[str, object]:
     """Return an entry's members with those of its preset; what the entry itself says wins.
 
     `required_claims` of both hold, by name, so that an entry that adds a claim does not lose the preset's.
-
-    Raises:
-        ConfigurationError: There is no such preset, or the entry lacks what the preset needs.
     """
     if "preset" not in values:
         return dict(values)

@@ -15,17 +15,10 @@ from micromegas_jupyter.access.decision import Refused
 from micromegas_jupyter.access.explanation import STEP_REASONS
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.engine.conditions import condition_problem
-from micromegas_jupyter.settings import (
-    PRESETS,
-    AccessSettings,
-    IssuerSetting,
-    OidcServerSettings,
-    RateLimits,
-    parse_access_settings,
-)
-from micromegas_jupyter.settings.access_config import CONFIG_MEMBERS
-from micromegas_jupyter.settings.issuer_entry import ISSUER_MEMBERS
-from micromegas_jupyter.settings.oidc_config import OIDC_MEMBERS
+from micromegas_jupyter.settings.access import AccessSettings, IssuerSetting, OidcServerSettings, RateLimits
+from micromegas_jupyter.settings.access_config import CONFIG_MEMBERS, parse_access_settings
+from micromegas_jupyter.settings.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
+from micromegas_jupyter.settings.presets import PRESETS
 from micromegas_jupyter.telemetry import TABLES
 from tests.contracts.exercised_metrics import access_metrics
 from tests.contracts.guide_text import (

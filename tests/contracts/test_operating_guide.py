@@ -14,7 +14,7 @@ from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.readiness import NotReady
-from micromegas_jupyter.settings import ServerLimits
+from micromegas_jupyter.settings.server_limits import ServerLimits
 from tests.contracts.guide_text import ROOT, blocks, read_page, table_rows
 from tests.contracts.test_documentation import command_line_options
 

@@ -15,13 +15,13 @@ from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
 from micromegas_jupyter.auth.session import LONGEST_MARGIN, MARGIN_SHARE
 from micromegas_jupyter.auth.surroundings import Facts
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.doctor.remote_checks import TOLERATED_OFFSET_SECONDS
+from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS
 from micromegas_jupyter.http.platform_http import DEFAULT_TIMEOUT_SECONDS
 from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
 from micromegas_jupyter.notebook.identity_magics import IdentityMagics
-from micromegas_jupyter.settings import CLIENT_PRESETS, Bearer, Flow, parse_client_settings
-from micromegas_jupyter.settings.client_presets import NO_PRESET
-from micromegas_jupyter.settings.sign_in import WorkloadExchange, WorkloadPlatform
+from micromegas_jupyter.settings.client import Bearer, Flow, WorkloadExchange, WorkloadPlatform
+from micromegas_jupyter.settings.client_config import parse_client_settings
+from micromegas_jupyter.settings.client_presets import CLIENT_PRESETS, NO_PRESET
 from micromegas_jupyter.strict_json import decode_strict_json
 from tests.contracts.guide_text import (
     ROOT,

@@ -24,7 +24,7 @@ class Asked:
 
 
 class PlatformScript:
-    """Implements `http.platform_http.PlatformCalls`; gives its answers in turn and repeats the last one."""
+    """Implements `PlatformHttp`; gives its answers in turn and repeats the last one."""
 
     def __init__(self, *answers: PlatformAnswer | Exception) -> None:
         self.asked: list[Asked] = []

@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.assembly import connect
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread

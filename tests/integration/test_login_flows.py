@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.http import ProviderHttp
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.pause import FakePause
 from tests.fakes.raw_server import RawServer, hang

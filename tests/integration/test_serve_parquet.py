@@ -17,7 +17,7 @@ import pytest
 
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.assembly.served_tables import open_tables
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
 
 if TYPE_CHECKING:

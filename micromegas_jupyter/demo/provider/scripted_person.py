@@ -15,7 +15,7 @@ from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirec
 
 from micromegas_jupyter.demo.provider.registrations import PASSWORD
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.settings.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 _MAX_STEPS = 20
 _MAX_PAGE_BYTES = 256 * 1024

@@ -14,7 +14,7 @@ from micromegas_jupyter.access import Unavailable
 from micromegas_jupyter.access.key_policy import KeyPolicy
 from micromegas_jupyter.access.key_sources import KeySources
 from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 from tests.fakes.mint import ec_key
 from tests.fakes.tls_provider import TlsProvider
 

@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.http import FormFields, HttpAnswer, ProviderHttp
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.faulty_replies import hang, trickle
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_browser import ScriptedBrowser

@@ -15,7 +15,7 @@ from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.settings import ClientSettings, TokenStorage
+from micromegas_jupyter.settings.client import ClientSettings, TokenStorage
 from tests.fakes.session_bus import SessionBus, require_programs
 
 if TYPE_CHECKING:

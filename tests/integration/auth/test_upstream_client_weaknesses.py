@@ -18,7 +18,7 @@ import requests
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, PendingLogin
 from micromegas_jupyter.auth.flow_choice import choose_flow
 from micromegas_jupyter.auth.surroundings import Facts, recognise
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginRefused,
@@ -28,7 +28,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes import faulty_replies as faulty
 from tests.fakes.faulty_replies import FaultyProvider
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer

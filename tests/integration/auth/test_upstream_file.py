@@ -18,7 +18,7 @@ from micromegas_jupyter.assembly import logout, sign_in_store
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.fakes.flight_server import FakeFlightServer
 from tests.integration.flight_harness import FlightHarness, running_server
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import (
     InternalError,
     LoginRequired,
@@ -61,7 +61,6 @@ def test_a_query_is_one_call_with_upstreams_metadata(fake_server: FakeFlightServ
         client_entrypoint="cli-query",
         environ={"CLAUDE_CODE_SESSION_ID": "s-1"},
     )
-    client.set_notebook_place("Übung.ipynb", "c1")
 
     frame = client.query("SELECT 1;\n", *_RANGE)
 
@@ -79,8 +78,6 @@ def test_a_query_is_one_call_with_upstreams_metadata(fake_server: FakeFlightServ
         "x-client-agent": "none",
         "x-client-entrypoint": "cli-query",
         "x-client-session": "s-1",
-        "x-client-notebook": "%C3%9Cbung.ipynb",
-        "x-client-cell": "c1",
     }
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -236,7 +236,7 @@ def test_a_ca_bundle_that_cannot_be_used_is_refused(tmp_path: Path, content: byt
 
 _NOISY = """
 import sys
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
 client = FlightSQLClient(sys.argv[1], timeout_seconds=5)
 client.query("SELECT 1")

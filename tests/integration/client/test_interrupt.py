@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 _CHILD = """
 import sys, time
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 class Alice:
     def get_token(self):
@@ -169,7 +169,7 @@ def test_a_process_may_end_while_a_query_runs(fake_server: FakeFlightServer) -> 
 
     fake_server.answers["DoGet"] = answer
     script = (
-        "import sys\nfrom micromegas_jupyter.client import FlightSQLClient\n"
+        "import sys\nfrom micromegas_jupyter import FlightSQLClient\n"
         "reader = FlightSQLClient(sys.argv[1]).open_query('SELECT 1')\nprint(next(reader).num_rows)\n"
     )
 

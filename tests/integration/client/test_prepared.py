@@ -16,7 +16,7 @@ from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, f
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 pytestmark = pytest.mark.integration
 

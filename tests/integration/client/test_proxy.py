@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.integration.client.conftest import FixedToken
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.client.wrapper import WrappedClient, wrapped_client
 from micromegas_jupyter.errors import (
     ConfigurationError,

@@ -15,7 +15,7 @@ from micromegas_jupyter.access.key_file import NewApiKey, make_api_key
 from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.api_keys import render_api_keys
+from micromegas_jupyter.settings.access import render_api_keys
 from micromegas_jupyter.telemetry import (
     BlockOrigin,
     MeasureRow,

@@ -15,7 +15,7 @@ from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.http import ProviderHttp
 from micromegas_jupyter.http.provider_http import MAX_RUNNING_EXCHANGES
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 from tests.fakes.connect_proxy import ConnectProxy
 from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

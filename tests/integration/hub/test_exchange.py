@@ -9,7 +9,7 @@ import requests
 
 from micromegas_jupyter.access import Rejected
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.integration.hub.conftest import running_server
 from tests.integration.hub.test_tokens import claims_of, post_token
 

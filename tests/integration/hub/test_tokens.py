@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.hub.caller_limits import BURST_UNKNOWN
 from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.integration.hub.running import until

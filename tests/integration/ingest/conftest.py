@@ -11,7 +11,7 @@ from tests.integration.ingest.lake_server import lake_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from tests.integration.ingest.lake_server import LakeServer
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.lakehouse import Lake
 from tests.integration.flight_harness import FlightHarness, running_server
 

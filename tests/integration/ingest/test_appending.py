@@ -19,7 +19,7 @@ from tests.fakes.ingest_rows import sent_processes
 from tests.fakes.telemetry_rows import log_batch
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = [

@@ -21,7 +21,7 @@ from tests.fakes.ingest_rows import PAIRS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = [

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.lakehouse import Lake
 from micromegas_jupyter.server import ingest

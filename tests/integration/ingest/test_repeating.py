@@ -17,7 +17,7 @@ from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.messages import create_command, ingest_frames
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client import FlightSQLClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = pytest.mark.integration

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from micromegas_jupyter.client import FlightSQLClient, QueryReader
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
+    from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.settings import ClientSettings
+    from micromegas_jupyter.settings.client import ClientSettings
     from tests.integration.notebook.kernels import AttendedKernel
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.assembly import load_client_settings, open_client, remembered_flow, service_account_provider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
 from micromegas_jupyter.demo.stack import DemoStack
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.integration.notebook.kernels import REPOSITORY, attended_kernel, run_unattended, widget_states
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountP
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings import ClientSettings, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.settings.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
 from tests.fakes.platform_stand_ins import APP_HEADER, REQUEST_TOKEN, AzureApp, GithubRunner, GoogleMetadataServer

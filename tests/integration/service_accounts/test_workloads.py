@@ -14,7 +14,7 @@ import pytest
 from micromegas_jupyter.assembly import service_provider
 from micromegas_jupyter.contracts import AuthProvider, Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.settings import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.settings.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from tests.fakes.exchange_stand_ins import ExchangingProvider
 from tests.fakes.platform_stand_ins import (
     IDENTITY_CLIENT_ID,

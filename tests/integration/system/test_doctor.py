@@ -9,7 +9,7 @@ import pytest
 from micromegas_jupyter import assembly
 from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter import assembly
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.ports import free_port
 from tests.fakes.terminal import WAIT_SECONDS, ProgramAtTerminal
 from tests.fakes.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import flight
 
 from micromegas_jupyter.assembly.take_over import is_take_over_supported
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from tests.integration.take_over.serving import END_SECONDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.assembly.take_over import is_take_over_supported
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.integration.take_over.serving import END_SECONDS
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.settings import AccessSettings
+    from micromegas_jupyter.settings.access import AccessSettings
 
 IN_PART = "A part of a new version of the access configuration cannot be used; the rest is in force."
 TRIED_AGAIN = "A new version of the access configuration could not be looked at; it is tried again."

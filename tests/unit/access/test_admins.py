@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.access.admins import AdminRules, check_admin_entries, parse_admin_rules
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 
 FIRST = "https://id.example.com"
 SECOND = "https://second.example"

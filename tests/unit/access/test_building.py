@@ -11,7 +11,7 @@ from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.access.building import ValidatorBuilder, split_denied
 from micromegas_jupyter.contracts import Secret, TableAccess
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import (
+from micromegas_jupyter.settings.access import (
     AccessSettings,
     ApiKeySetting,
     IssuerSetting,

@@ -14,7 +14,7 @@ from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Unde
 from micromegas_jupyter.access.key_waits import KeysOnTheWay
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.contracts import AuthContext, Secret
-from micromegas_jupyter.settings import ApiKeySetting
+from micromegas_jupyter.settings.access import ApiKeySetting
 from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
 

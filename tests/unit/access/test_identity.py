@@ -7,7 +7,7 @@ from micromegas_jupyter.access.identity import IdentityRules
 from micromegas_jupyter.access.rights import Rights
 from micromegas_jupyter.contracts import AuthContext, TableAccess
 from micromegas_jupyter.oidc.groups import MAX_GROUPS
-from micromegas_jupyter.settings import IssuerSetting, RoleSetting
+from micromegas_jupyter.settings.access import IssuerSetting, RoleSetting
 from tests.fakes.mint import ISSUER, NOW, NOW_SECONDS
 
 

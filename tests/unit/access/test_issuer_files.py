@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.access.issuer_files import check_issuer_files, warn_of_issuer_files
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 from tests.fakes.mint import ISSUER, ec_key
 
 if TYPE_CHECKING:

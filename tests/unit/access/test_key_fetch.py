@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.access.key_fetch import KeyFetch
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
-from micromegas_jupyter.settings import IssuerSetting
+from micromegas_jupyter.settings.access import IssuerSetting
 from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider
 

@@ -18,7 +18,7 @@ from micromegas_jupyter.access import (
 from micromegas_jupyter.access.deciding import DecidingValidator
 from micromegas_jupyter.access.decision import Claimed, Decision, Refused
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings import ApiKeySetting
+from micromegas_jupyter.settings.access import ApiKeySetting
 from tests.fakes.mint import mint
 from tests.unit.access.form_cases import unsigned
 

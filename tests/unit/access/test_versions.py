@@ -11,7 +11,7 @@ from micromegas_jupyter.access.building import ValidatorBuilder
 from micromegas_jupyter.access.configuration import Reading
 from micromegas_jupyter.access.versions import Versions
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import LegacyApiKeys
+from micromegas_jupyter.settings.access import LegacyApiKeys
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:

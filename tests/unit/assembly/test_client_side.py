@@ -16,10 +16,10 @@ from micromegas_jupyter.assembly.client_side import (
 )
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.surroundings import Facts
-from micromegas_jupyter.client import FlightSQLClient
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
-from micromegas_jupyter.settings import ClientSettings, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.settings.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from tests.fakes.scripted_provider import ScriptedProvider
 
 CONFIGURED = ClientSettings(issuer="https://id.example", client_id="app")
@@ -89,7 +89,7 @@ def test_a_sign_in_of_another_scope_does_not_count(signed_in, environ, tmp_path)
 
 
 def test_the_stored_token_that_the_server_wants_is_given(signed_in, environ, tmp_path):
-    from micromegas_jupyter.settings import Bearer
+    from micromegas_jupyter.settings.client import Bearer
 
     stored = json.loads((tmp_path / "config" / "tokens.json").read_text())["token"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.assembly.configured import provider_of, sign_in_configured
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 def test_both_names_make_a_provider():

@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.workload_provider import WorkloadProvider
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
-from micromegas_jupyter.settings import (
+from micromegas_jupyter.settings.client import (
     AssertionAudience,
     Bearer,
     ClientSettings,

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.assembly.environment import config_folder, load_client_settings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 @pytest.fixture

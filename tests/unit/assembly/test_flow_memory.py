@@ -14,7 +14,7 @@ from filelock import FileLock
 from micromegas_jupyter.assembly import flow_memory, remember_flow, remembered_flow
 from micromegas_jupyter.assembly.flow_memory import MAX_PROFILES
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from pathlib import Path

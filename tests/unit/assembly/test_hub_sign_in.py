@@ -17,7 +17,7 @@ from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.surroundings import Facts
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable, UsageError
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 from tests.fakes.hub_service import FakeHubService, HubReply
 from tests.fakes.scripted_browser import ScriptedBrowser
 

@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.assembly.provider_calls import ca_bundle_file, checked_ca_bundle, provider_http
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 def test_a_home_folder_is_put_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

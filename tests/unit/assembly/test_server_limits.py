@@ -12,7 +12,8 @@ from micromegas_jupyter.assembly.server_limits import build_flight_settings, bui
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.flight_settings import IngestSettings
-from micromegas_jupyter.settings import RateLimits, ServerLimits
+from micromegas_jupyter.settings.access import RateLimits
+from micromegas_jupyter.settings.server_limits import ServerLimits
 
 MIB = 1 << 20
 OPTIONS = ServeOptions(lake=Path("lake"))

@@ -9,7 +9,7 @@ import requests
 from micromegas_jupyter import assembly
 from micromegas_jupyter.assembly.sign_in import begin_login, login, sentence_of
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRefused, ProviderMisbehaved, UsageError
-from micromegas_jupyter.settings import ClientSettings, Flow, TokenStorage
+from micromegas_jupyter.settings.client import ClientSettings, Flow, TokenStorage
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply
 

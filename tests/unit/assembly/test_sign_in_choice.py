@@ -9,7 +9,7 @@ from micromegas_jupyter import assembly
 from micromegas_jupyter.assembly.sign_in import choose_flow, require_flow
 from micromegas_jupyter.auth.surroundings import Facts, Surroundings
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable, UsageError
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 TERMINAL = Facts(has_terminal=True, has_browser=True)
 NO_SCREEN = Facts(has_terminal=True)

@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.assembly.sign_out import logout
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from micromegas_jupyter.assembly.workloads import workload_provider
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, MicromegasError, Unavailable
 from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.settings.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from tests.fakes.mint import mint
 from tests.fakes.platform_calls import PlatformScript
 

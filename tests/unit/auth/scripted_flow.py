@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.pending_login import LoginPrompt, PendingSignIn, Ru
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

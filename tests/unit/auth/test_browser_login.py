@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, UsageError
 from micromegas_jupyter.redirect import Ending
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Bearer, Flow
+from micromegas_jupyter.settings.client import Bearer, Flow
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 

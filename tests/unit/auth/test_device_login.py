@@ -18,7 +18,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Bearer, Flow
+from micromegas_jupyter.settings.client import Bearer, Flow
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 

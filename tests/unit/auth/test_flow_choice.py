@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.flow_choice import (
 )
 from micromegas_jupyter.auth.surroundings import Facts, Surroundings
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 ALL = frozenset(Flow)
 NOBODY = (Surroundings.UNATTENDED, Surroundings.NO_TERMINAL)

@@ -11,7 +11,7 @@ import requests
 from micromegas_jupyter import assembly
 from micromegas_jupyter.auth.hub_redirect import HubRedirectLogin
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired, MicromegasError, ProviderMisbehaved
-from micromegas_jupyter.settings import ClientSettings, Flow
+from micromegas_jupyter.settings.client import ClientSettings, Flow
 from tests.fakes.hub_service import FakeHubService, HubCall, HubReply
 from tests.fakes.scripted_provider import ScriptedProvider
 

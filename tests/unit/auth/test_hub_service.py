@@ -83,7 +83,7 @@ def test_what_the_administrator_has_to_add_is_named(hub, code, named):
         (HubReply(status=204), ProviderMisbehaved, "cannot be used"),
         (HubReply(body="<p>hello</p>"), ProviderMisbehaved, "cannot be used"),
         (HubReply(body=["token"]), ProviderMisbehaved, "cannot be used"),
-        (HubReply(body={"pad": " " * MAX_ANSWER_BYTES}), ProviderMisbehaved, "too large"),
+        (HubReply(body={"pad": " " * MAX_ANSWER_BYTES}), ProviderMisbehaved, "sent more than"),
     ],
 )
 def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expected, words):

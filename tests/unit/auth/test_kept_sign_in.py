@@ -7,7 +7,7 @@ import pytest
 
 from micromegas_jupyter.auth import Identity, OidcAuthProvider
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.id_token import IdTokenClaims
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.mint import mint_raw
 
 ISSUER = "https://id.example.com"

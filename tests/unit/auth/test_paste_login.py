@@ -20,7 +20,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 
 if TYPE_CHECKING:

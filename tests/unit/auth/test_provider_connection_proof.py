@@ -15,7 +15,7 @@ from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import AssertionAudience
+from micromegas_jupyter.settings.client import AssertionAudience
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from micromegas_jupyter.redirect.messages import (
 )
 from micromegas_jupyter.redirect.routing import digest_of
 from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:

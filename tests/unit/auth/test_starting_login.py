@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 

@@ -18,7 +18,7 @@ from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

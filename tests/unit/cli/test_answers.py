@@ -5,7 +5,7 @@ from typing import TextIO
 
 import pytest
 
-from micromegas_jupyter.cli.answers import _enough_room
+from micromegas_jupyter.cli.output import _enough_room
 from micromegas_jupyter.errors import UsageError
 
 

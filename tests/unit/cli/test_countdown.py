@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.cli.countdown import Countdown, waiting_line
+from micromegas_jupyter.cli.sign_in_terminal import Countdown, waiting_line
 from tests.unit.cli.terminals import Terminal
 
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from micromegas_jupyter.cli.hidden_input import MAX_LINE_BYTES, HiddenInput
+from micromegas_jupyter.cli.sign_in_terminal import MAX_LINE_BYTES, HiddenInput
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
 from tests.unit.cli.terminals import Terminal
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.cli.identity_call import ask_identity
+from micromegas_jupyter.cli.whoami_command import ask_identity
 from micromegas_jupyter.errors import LoginRequired
 
 IDENTITY = {"subject": "ci", "issuer": "api_key", "auth_type": "api_key", "is_admin": False}

@@ -7,11 +7,10 @@ import re
 
 import pytest
 
-from micromegas_jupyter.cli.limit_options import REMOVED_OPTIONS, add_limit_arguments, limit_environment
 from micromegas_jupyter.cli.main import build_parser, run
+from micromegas_jupyter.cli.serve_command import REMOVED_OPTIONS, add_limit_arguments, limit_environment
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import parse_server_limits
-from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, CountedLimit
+from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, CountedLimit, parse_server_limits
 
 
 def _parse(*words: str) -> argparse.Namespace:

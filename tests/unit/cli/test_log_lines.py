@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from micromegas_jupyter.cli.log_lines import FactsFormatter, log_to_terminal
+from micromegas_jupyter.cli.server_log import FactsFormatter, log_to_terminal
 
 
 def _line(message, *, shows_time=False, **facts):

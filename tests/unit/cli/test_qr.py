@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from micromegas_jupyter.cli.qr import can_show_qr, is_capable_terminal
+from micromegas_jupyter.cli.sign_in_terminal import can_show_qr, is_capable_terminal
 from tests.unit.cli.terminals import CAPABLE, LatinTerminal, Terminal
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.cli.service_facts import ServiceFacts, service_facts
+from micromegas_jupyter.cli.identity_lines import ServiceFacts, service_facts
 from tests.fakes.mint import ec_key, mint_raw
 
 CLAIMS = {"iss": "https://id.example.com", "sub": "1234", "exp": 1_800_000_000}

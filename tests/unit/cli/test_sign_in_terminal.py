@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.flow_choice import choose_flow
 from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal, sign_in, why_line
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.unit.cli.terminals import CAPABLE, Terminal
 
 

@@ -11,7 +11,7 @@ from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
 from micromegas_jupyter.cli.whoami_command import local_line
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings import Bearer, ClientSettings
+from micromegas_jupyter.settings.client import Bearer, ClientSettings
 from tests.fakes.mint import ec_key, mint_raw
 from tests.fakes.scripted_provider import ScriptedProvider
 
@@ -68,7 +68,7 @@ def test_a_fresh_sign_in_needs_none_of_the_slow_libraries(tmp_path):
     slow = ("authlib", "filelock", "joserfc", "numpy", "pandas", "pyarrow", "requests", "webbrowser")
     program = (
         "import sys; from micromegas_jupyter import assembly, cli; "
-        "from micromegas_jupyter.cli import identity_call, whoami_command; "
+        "from micromegas_jupyter.cli import whoami_command; "
         "settings = assembly.load_client_settings(); "
         "print(whoami_command.local_line(settings, assembly.stored_provider(settings)).split()[0], "
         f"[name for name in {slow!r} if name in sys.modules])"

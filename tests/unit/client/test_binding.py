@@ -5,8 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.binding import Params, bind
-from micromegas_jupyter.client.parameters import MAX_VALUES
+from micromegas_jupyter.client.parameters import MAX_VALUES, Params, bind
 from micromegas_jupyter.errors import UsageError
 
 

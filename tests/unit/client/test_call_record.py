@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from micromegas_jupyter.client.call_record import CallRecord, CallRecorder
+from micromegas_jupyter.client.calls import CallRecord, CallRecorder
 
 
 def test_query_id_and_details_are_kept() -> None:

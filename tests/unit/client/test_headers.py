@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.attribution import Attribution
 from micromegas_jupyter.client.headers import (
-    CallTags,
-    NotebookPlace,
-    QueryOptions,
+    Attribution,
     build_header,
-    build_query_headers,
+    build_option_headers,
     build_tag_headers,
     parse_static_headers,
 )
 from micromegas_jupyter.errors import UsageError
 
-_TAGS = CallTags(attribution=Attribution(agent="none", entrypoint="script", session="s-1"))
+_TAGS = Attribution(agent="none", entrypoint="script", session="s-1")
 
 
 def test_a_query_carries_its_range_its_limit_and_who_sends_it() -> None:
-    options = QueryOptions(
+    options = build_option_headers(
         begin="2026-11-24T00:00:00+00:00", end="2026-11-25T00:00:00+00:00", limit=10, preserve_dictionary=True
     )
 
-    headers = build_query_headers(options, _TAGS)
+    headers = (*build_tag_headers(_TAGS), *options)
 
     assert dict(headers) == {
         b"x-client-type": b"python",
@@ -39,28 +36,19 @@ def test_a_query_carries_its_range_its_limit_and_who_sends_it() -> None:
 
 
 def test_what_is_not_asked_for_is_not_sent() -> None:
-    headers = dict(build_query_headers(QueryOptions(), _TAGS))
+    headers = dict(build_option_headers())
 
     assert not {b"query_range_begin", b"query_range_end", b"limit", b"preserve_dictionary"} & headers.keys()
 
 
 def test_a_limit_of_no_rows_is_sent() -> None:
-    assert (b"limit", b"0") in build_query_headers(QueryOptions(limit=0), _TAGS)
-
-
-def test_names_of_notebook_and_cell_are_percent_encoded_and_cut() -> None:
-    tags = CallTags(attribution=_TAGS.attribution, place=NotebookPlace(notebook="Übung 100%\n.ipynb", cell="x" * 999))
-
-    headers = dict(build_tag_headers(tags))
-
-    assert headers[b"x-client-notebook"] == b"%C3%9Cbung 100%25%0A.ipynb"
-    assert headers[b"x-client-cell"] == b"x" * 256
+    assert (b"limit", b"0") in build_option_headers(limit=0)
 
 
 @pytest.mark.parametrize("limit", [-1, 1.0, True, "10", 2**63])
 def test_a_limit_that_is_no_number_of_rows_is_refused(limit: int) -> None:
     with pytest.raises(UsageError):
-        QueryOptions(limit=limit)
+        build_option_headers(limit=limit)
 
 
 def test_a_key_in_upper_case_is_lowered() -> None:

@@ -13,8 +13,7 @@ import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
-from micromegas_jupyter.client.frame_columns import compact
-from micromegas_jupyter.client.frames import build_frame, to_frame
+from micromegas_jupyter.client.frames import build_frame, compact, to_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.pump import Arrived, BatchPump, Ended, Failed, Opened, Stopped
+from micromegas_jupyter.client.query_reader import BatchPump, Mark
 from micromegas_jupyter.client.threads import start_thread
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_events_come_in_order() -> None:
 
     events = [pump.take() for _ in range(4)]
 
-    assert events == [Opened(_BATCH.schema), Arrived(_BATCH), Arrived(_BATCH), Ended()]
+    assert events == [_BATCH.schema, _BATCH, _BATCH, Mark.ENDED]
     assert stream.closed.wait(_WAIT)
     assert not stream.cancelled.is_set()
 
@@ -67,7 +67,7 @@ def test_a_stream_that_cannot_be_opened_is_a_failure() -> None:
     def fail() -> ScriptedStream:
         raise error
 
-    assert BatchPump(fail).take() == Failed(error)
+    assert BatchPump(fail).take() == error
 
 
 def test_a_stream_that_breaks_is_a_failure_after_its_batches() -> None:
@@ -77,7 +77,7 @@ def test_a_stream_that_breaks_is_a_failure_after_its_batches() -> None:
 
     events = [pump.take() for _ in range(3)]
 
-    assert events == [Opened(_BATCH.schema), Arrived(_BATCH), Failed(error)]
+    assert events == [_BATCH.schema, _BATCH, error]
     assert stream.closed.wait(_WAIT)
 
 
@@ -113,7 +113,7 @@ def test_stopping_cancels_the_stream_and_frees_a_reader_that_waits() -> None:
     pump.stop()
     pump.stop()
 
-    assert pump.take() == Stopped()
+    assert pump.take() == Mark.STOPPED
     assert stream.cancelled.is_set()
     assert stream.closed.wait(_WAIT)
 
@@ -142,7 +142,7 @@ def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
     taken = pump.take()
     may_open.set()
 
-    assert taken == Stopped()
+    assert taken == Mark.STOPPED
     assert stream.closed.wait(_WAIT)
     assert stream.cancelled.is_set()
     assert stream.read_count == 0
@@ -155,7 +155,7 @@ def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch: pyte
         start_thread(target, name=name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("micromegas_jupyter.client.pump.start_thread", start_and_be_interrupted)
+    monkeypatch.setattr("micromegas_jupyter.client.query_reader.start_thread", start_and_be_interrupted)
 
     with pytest.raises(KeyboardInterrupt):
         BatchPump(lambda: stream)

@@ -12,8 +12,7 @@ import pytest
 
 from micromegas_jupyter.client.calls import Call
 from micromegas_jupyter.client.credentials import Credential, CredentialSource
-from micromegas_jupyter.client.query_reader import QueryReader, QueryStart
-from micromegas_jupyter.client.retry import Attempts
+from micromegas_jupyter.client.query_reader import Attempts, QueryReader
 from micromegas_jupyter.errors import (
     InvalidStatement,
     LoginRequired,
@@ -103,8 +102,7 @@ def read(clock: FakeClock, tokens: _Tokens, pause: FakePause) -> Callable[..., Q
             return attempt
 
         attempts = Attempts(CredentialSource(tokens), clock=clock, may_repeat=True, server=KnownServer(), stopped=pause)
-        query = QueryStart(attempts=attempts, build_call=build_call, open_stream=open_stream)
-        return QueryReader(query, clock=clock)
+        return QueryReader(attempts, build_call, open_stream, clock=clock)
 
     return start
 

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from micromegas_jupyter.client.call_record import CallRecord
-from micromegas_jupyter.client.calls import Call
+from micromegas_jupyter.client.calls import Call, CallRecord
 from micromegas_jupyter.client.credentials import Credential
 from micromegas_jupyter.client.statuses import translate_failure
 from micromegas_jupyter.contracts import Secret
@@ -258,7 +257,7 @@ def test_with_a_token_a_refusal_says_what_the_token_is_for() -> None:
     details = encode_error(Rejected("The server does not accept this credential."))
 
     error = translate_failure(
-        flight.FlightUnauthenticatedError("x"), _call(details=details, token=f"e30.{payload}.c2ln")
+        flight.FlightUnauthenticatedError("x"), _call(details=details, token=f"eyJhbGciOiJSUzI1NiJ9.{payload}.c2ln")
     )
 
     assert type(error) is Rejected

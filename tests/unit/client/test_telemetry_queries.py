@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.telemetry_queries import TelemetryQueries
+from micromegas_jupyter.client.queries import TelemetryQueries
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ class _Recorder(TelemetryQueries):
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
+
+    def open_query(self, sql, begin=None, end=None, params=None):
+        raise NotImplementedError
+
+    def close(self):
+        pass
 
     def query(self, sql, begin=None, end=None):
         self.asked.append((sql, begin, end))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.client.token_facts import describe_token
+from micromegas_jupyter.client.credentials import describe_token
 from micromegas_jupyter.contracts import Secret
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -16,7 +16,7 @@ _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 def _token(claims: object) -> Secret:
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
-    return Secret(f"e30.{payload}.c2ln")
+    return Secret(f"eyJhbGciOiJSUzI1NiJ9.{payload}.c2ln")
 
 
 def test_audience_issuer_and_end_are_told() -> None:
@@ -45,7 +45,6 @@ def test_a_token_that_is_still_valid_is_not_called_ended() -> None:
         _token({"aud": 1, "iss": 2, "exp": "x"}),
         _token({"exp": True}),
         _token({"exp": 10**30}),
-        _token({"exp": -1}),
     ],
 )
 def test_anything_else_says_nothing(token: Secret) -> None:

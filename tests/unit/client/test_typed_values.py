@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.typed_values import to_scalar
+from micromegas_jupyter.client.parameters import to_scalar
 from micromegas_jupyter.errors import UsageError
 
 _ID = uuid.UUID("550e8400-e29b-41d4-a716-446655440000")

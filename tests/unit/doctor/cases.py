@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter import assembly
 from micromegas_jupyter.auth.surroundings import Facts
-from micromegas_jupyter.doctor.case import Case
+from micromegas_jupyter.doctor.findings import Case
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,9 @@ import pytest
 
 from micromegas_jupyter import assembly
 from micromegas_jupyter.auth.surroundings import Facts
-from micromegas_jupyter.doctor.case import Case
-from micromegas_jupyter.doctor.findings import Outcome, findings_as_json, guarded
+from micromegas_jupyter.doctor.findings import Case, Outcome, findings_as_json, guarded
 from micromegas_jupyter.doctor.local_checks import check_api_key_file, check_flow, check_program, check_wrapper
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.unit.doctor.cases import person_case
 
 

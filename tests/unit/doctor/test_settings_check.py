@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.doctor.findings import Outcome, findings_as_json, findings_as_lines
-from micromegas_jupyter.doctor.settings_check import NO_PROVIDER, ObstacleKind, check_settings, find_obstacle
+from micromegas_jupyter.doctor.local_checks import AUTHORITIES, CREDENTIAL, NO_PROVIDER, check_settings, find_obstacle
 from tests.unit.doctor.cases import ISSUER, bare_case, person_case
 
 
@@ -100,10 +100,10 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("variable", "kind"),
         [
-            ("MICROMEGAS_CA_BUNDLE", ObstacleKind.AUTHORITIES),
-            ("MICROMEGAS_OIDC_CLIENT_SECRET_FILE", ObstacleKind.CREDENTIAL),
-            ("MICROMEGAS_OIDC_PRIVATE_KEY_FILE", ObstacleKind.CREDENTIAL),
-            ("MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", ObstacleKind.CREDENTIAL),
+            ("MICROMEGAS_CA_BUNDLE", AUTHORITIES),
+            ("MICROMEGAS_OIDC_CLIENT_SECRET_FILE", CREDENTIAL),
+            ("MICROMEGAS_OIDC_PRIVATE_KEY_FILE", CREDENTIAL),
+            ("MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", CREDENTIAL),
         ],
     )
     def test_a_file_that_is_missing_is_a_failure_that_names_its_setting(self, tmp_path, variable, kind):
@@ -113,7 +113,7 @@ class TestFiles:
         finding = check_settings(case, obstacle)
 
         assert obstacle is not None
-        assert obstacle.kind is kind
+        assert obstacle.prevented == kind
         assert (finding.outcome, finding.code) == (Outcome.FAILED, "CONF001")
         assert variable in finding.found
         assert str(tmp_path) not in finding.found
@@ -134,7 +134,7 @@ class TestFiles:
         obstacle = find_obstacle(person_case(tmp_path))
 
         assert obstacle is not None
-        assert obstacle.kind is ObstacleKind.AUTHORITIES
+        assert obstacle.prevented == AUTHORITIES
         assert "REQUESTS_CA_BUNDLE" in obstacle.error.remedy
 
     def test_files_that_can_be_used_are_no_obstacle(self, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.doctor.findings import Outcome, guarded
-from micromegas_jupyter.doctor.store_check import check_store
+from micromegas_jupyter.doctor.local_checks import check_store
 from tests.unit.doctor.cases import ISSUER, bare_case, person_case
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
-"""Tests of `http.addresses`."""
+"""Tests of `http.exchange`."""
 
 from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.http.addresses import is_private_address
+from micromegas_jupyter.http.exchange import is_private_address
 
 
 @pytest.mark.parametrize(

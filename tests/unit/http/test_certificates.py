@@ -1,4 +1,4 @@
-"""Tests of `http.certificates`."""
+"""Tests of `http.bounded_calls`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import certifi
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.http.certificates import MAX_BUNDLE_BYTES, environment_ca_bundle, read_certificates
+from micromegas_jupyter.http.bounded_calls import MAX_BUNDLE_BYTES, environment_ca_bundle, read_certificates
 
 BEGIN = "-----BEGIN CERTIFICATE-----"
 

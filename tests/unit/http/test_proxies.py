@@ -1,4 +1,4 @@
-"""Tests of `http.proxies`."""
+"""Tests of `http.exchange`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.http.proxies import environment_proxy
+from micromegas_jupyter.http.exchange import environment_proxy
 
 URL = "https://id.example.com/token"
 

@@ -13,7 +13,7 @@ from micromegas_jupyter.hub.refreshing import (
     STALE_MARK,
     SignInRefresher,
 )
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, NOW, mint
 

@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.configuring import address_wish, bearer_wish, margin_wish, switch_wish, text_wish
-from micromegas_jupyter.settings import Bearer
+from micromegas_jupyter.settings.client import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

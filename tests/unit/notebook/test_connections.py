@@ -6,7 +6,7 @@ import pytest
 from micromegas_jupyter.contracts import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.notebook.connections import Connection, Connections, Notices
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
 

@@ -9,8 +9,8 @@ from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.errors import LoginRequired, UsageError
 from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider, TokenRenewal, flow_reason, real_parts
-from micromegas_jupyter.settings import ClientSettings, Flow
-from micromegas_jupyter.settings.client_profile import WRAPPER_VARIABLE
+from micromegas_jupyter.settings.client import ClientSettings, Flow
+from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
 from tests.fakes.notebook_parts import SETTINGS
 
 

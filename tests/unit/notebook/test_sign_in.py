@@ -18,7 +18,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
 from micromegas_jupyter.redirect.terminal_qr import terminal_qr
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 from tests.fakes.notebook_parts import (
     FITTING_ADDRESS,
     PASTE_URL,

@@ -13,7 +13,7 @@ from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.contracts import AuthContext, TokenValidator
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator
-from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings, RateLimits
+from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings, RateLimits
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import AccessSettings, parse_access_settings
+from micromegas_jupyter.settings.access import AccessSettings
+from micromegas_jupyter.settings.access_config import parse_access_settings
 
 KEYS = "MICROMEGAS_API_KEYS"
 KEY_FILE = "MICROMEGAS_API_KEY_FILE"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from micromegas_jupyter.settings import ClientSettings, parse_client_settings
+from micromegas_jupyter.settings.client_config import parse_client_settings
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.settings.client import ClientSettings
 
 FLAT = {
     "uri": "grpc+tls://lake.example.com:50051",

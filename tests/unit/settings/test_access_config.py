@@ -6,8 +6,7 @@ from types import MappingProxyType
 import pytest
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings import (
-    AccessFiles,
+from micromegas_jupyter.settings.access import (
     AccessSettings,
     ApiKeySetting,
     IssuerSetting,
@@ -15,9 +14,8 @@ from micromegas_jupyter.settings import (
     OidcServerSettings,
     RateLimits,
     RoleSetting,
-    access_files,
-    parse_access_settings,
 )
+from micromegas_jupyter.settings.access_config import AccessFiles, access_files, parse_access_settings
 from tests.unit.settings.access_config_texts import (
     ADMINS,
     CONFIG,

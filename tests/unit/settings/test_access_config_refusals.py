@@ -5,7 +5,7 @@ import json
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import access_files, parse_access_settings
+from micromegas_jupyter.settings.access_config import access_files, parse_access_settings
 from tests.unit.settings.access_config_texts import (
     ADMINS,
     CONFIG,

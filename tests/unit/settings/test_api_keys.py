@@ -1,4 +1,4 @@
-"""Tests of `settings.api_keys`."""
+"""Tests of `settings.access`."""
 
 import hashlib
 import json
@@ -8,8 +8,13 @@ import pytest
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ApiKeySetting, parse_api_keys, render_api_keys
-from micromegas_jupyter.settings.api_keys import check_distinct, read_api_keys
+from micromegas_jupyter.settings.access import (
+    ApiKeySetting,
+    check_distinct,
+    parse_api_keys,
+    read_api_keys,
+    render_api_keys,
+)
 
 DIGEST = hashlib.sha256(b"hunter2").digest()
 HEX = DIGEST.hex()

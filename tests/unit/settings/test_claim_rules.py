@@ -1,9 +1,9 @@
-"""Tests of `settings.claim_rules`."""
+"""Tests of `settings.issuer_config`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.claim_rules import as_claim_paths, as_required_claims, as_subjects
+from micromegas_jupyter.settings.issuer_config import as_claim_paths, as_required_claims, as_subjects
 
 
 @pytest.mark.parametrize("subjects", [["alice"], ["repo:o/r:*", "system:serviceaccount:ns:name"]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings import ClientSettings
+from micromegas_jupyter.settings.client import ClientSettings
 
 
 def test_each_profile_has_its_token_file():

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings import (
+from micromegas_jupyter.settings.client import (
     AssertionAudience,
     Bearer,
     ClientSettings,

@@ -7,15 +7,9 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter.settings import (
-    CLIENT_PRESETS,
-    PRESETS,
-    AssertionAudience,
-    Bearer,
-    ClientSettings,
-    PrivateKeySetting,
-)
-from micromegas_jupyter.settings.client_presets import fill_in, recognise_preset
+from micromegas_jupyter.settings.client import AssertionAudience, Bearer, ClientSettings, PrivateKeySetting
+from micromegas_jupyter.settings.client_presets import CLIENT_PRESETS, fill_in, recognise_preset
+from micromegas_jupyter.settings.presets import PRESETS
 
 OKTA = "https://example.okta.com"
 TENANT = "https://login.microsoftonline.com/0b1c0000-0000-0000-0000-000000000002/v2.0"

@@ -1,4 +1,4 @@
-"""Tests of `settings.client_profile`."""
+"""Tests of `settings.client_config`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.client_profile import Profile, is_profile_name, parse_profile
+from micromegas_jupyter.settings.client_config import Profile, is_profile_name, parse_profile
 
 FLAT = {"uri": "grpc://h:1", "issuers": [{"issuer": "https://id.example.com"}, {"issuer": "https://second.example"}]}
 PROFILES = {"default_profile": "production", "profiles": {"production": FLAT, "robot": {"api_key_file": "~/key"}}}

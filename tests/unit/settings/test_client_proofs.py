@@ -1,14 +1,18 @@
-"""Tests of `settings.client_proofs`: a secret goes to its own provider and to no other."""
+"""Tests of `settings.client_config`: a secret goes to its own provider and to no other."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ClientSettings, parse_client_settings
+from micromegas_jupyter.settings.client_config import parse_client_settings
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.settings.client import ClientSettings
 
 GOOD = "https://good.example.com"
 OTHER = "https://other.example.com"

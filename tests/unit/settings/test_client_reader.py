@@ -1,12 +1,11 @@
-"""Tests of `settings.client_reader`."""
+"""Tests of `settings.client_config`."""
 
 from __future__ import annotations
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.client_profile import Part
-from micromegas_jupyter.settings.client_reader import SettingReader
+from micromegas_jupyter.settings.client_config import Part, SettingReader
 from micromegas_jupyter.settings.decoding import as_text
 
 PART = Part(values={"uri": "of the file", "token_storage": "file"}, place="config.json: ")

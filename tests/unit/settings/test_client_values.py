@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import Bearer, Flow, TokenStorage, WorkloadExchange, WorkloadPlatform
+from micromegas_jupyter.settings.client import Bearer, Flow, TokenStorage, WorkloadExchange, WorkloadPlatform
 from micromegas_jupyter.settings.client_values import (
     PROTECTED_PARAMETERS,
     as_algorithm,
@@ -16,7 +16,6 @@ from micromegas_jupyter.settings.client_values import (
     as_bearer,
     as_exchange,
     as_flow,
-    as_issuer,
     as_path,
     as_platform,
     as_preset_name,
@@ -28,6 +27,7 @@ from micromegas_jupyter.settings.client_values import (
     as_storage,
     as_timeout_seconds,
 )
+from micromegas_jupyter.settings.decoding import as_issuer
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,14 @@ import pytest
 from micromegas_jupyter.assembly import workloads
 from micromegas_jupyter.auth import workload_azure, workload_github, workload_google
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import (
-    CLIENT_PRESETS,
-    PRESETS,
-    SIGNATURE_ALGORITHMS,
-    ApiKeySetting,
-    Bearer,
-    parse_access_settings,
-    parse_client_settings,
-)
-from micromegas_jupyter.settings.access_config import CONFIG_MEMBERS
-from micromegas_jupyter.settings.issuer_entry import ISSUER_MEMBERS
-from micromegas_jupyter.settings.oidc_config import OIDC_MEMBERS
-from micromegas_jupyter.settings.rate_limits import RATE_LIMIT_MEMBERS
+from micromegas_jupyter.settings.access import RATE_LIMIT_MEMBERS, ApiKeySetting
+from micromegas_jupyter.settings.access_config import CONFIG_MEMBERS, parse_access_settings
+from micromegas_jupyter.settings.client import Bearer
+from micromegas_jupyter.settings.client_config import parse_client_settings
+from micromegas_jupyter.settings.client_presets import CLIENT_PRESETS
+from micromegas_jupyter.settings.decoding import SIGNATURE_ALGORITHMS
+from micromegas_jupyter.settings.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
+from micromegas_jupyter.settings.presets import PRESETS
 
 TEXT = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
 

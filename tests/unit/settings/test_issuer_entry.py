@@ -1,10 +1,11 @@
-"""Tests of `settings.issuer_entry`."""
+"""Tests of `settings.issuer_config`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import SIGNATURE_ALGORITHMS, IssuerSetting, TokenKind
-from micromegas_jupyter.settings.issuer_entry import parse_issuer
+from micromegas_jupyter.settings.access import IssuerSetting, TokenKind
+from micromegas_jupyter.settings.decoding import SIGNATURE_ALGORITHMS
+from micromegas_jupyter.settings.issuer_config import parse_issuer
 
 ENTRY: dict[str, object] = {"issuer": "https://id.example.com", "audience": "lake"}
 WITHOUT_AUDIENCE: dict[str, object] = {

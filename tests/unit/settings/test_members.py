@@ -1,10 +1,9 @@
-"""Tests of `settings.members`."""
+"""Tests of `settings.decoding`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.decoding import as_text
-from micromegas_jupyter.settings.members import Members
+from micromegas_jupyter.settings.decoding import Members, as_text
 
 MEMBERS = Members(values={"name": "grafana", "empty": ""}, place="KEYS[0]")
 

@@ -1,10 +1,10 @@
-"""Tests of `settings.oidc_config`."""
+"""Tests of `settings.issuer_config`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import IssuerSetting, OidcServerSettings
-from micromegas_jupyter.settings.oidc_config import parse_oidc_config
+from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.settings.issuer_config import parse_oidc_config
 
 ENTRY: dict[str, object] = {"issuer": "https://id.example.com", "audience": "lake"}
 OTHER: dict[str, object] = {"issuer": "https://other.example.com", "audience": "lake"}

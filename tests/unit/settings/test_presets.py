@@ -3,9 +3,9 @@
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import PRESETS, IssuerSetting, TokenKind
-from micromegas_jupyter.settings.issuer_entry import parse_issuer
-from micromegas_jupyter.settings.presets import apply_preset
+from micromegas_jupyter.settings.access import IssuerSetting, TokenKind
+from micromegas_jupyter.settings.issuer_config import parse_issuer
+from micromegas_jupyter.settings.presets import PRESETS, apply_preset
 
 ORGANIZATION = {"repository_owner_id": "1234"}
 COMPLETE: dict[str, dict[str, object]] = {

@@ -1,10 +1,9 @@
-"""Tests of `settings.rate_limits`."""
+"""Tests of `settings.access`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import RateLimits
-from micromegas_jupyter.settings.rate_limits import as_rate_limits
+from micromegas_jupyter.settings.access import RateLimits, as_rate_limits
 
 
 def test_limits_that_are_left_out_have_their_defaults():

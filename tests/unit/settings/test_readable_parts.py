@@ -1,11 +1,11 @@
-"""Tests of `settings.readable_parts`."""
+"""Tests of `settings.access_config`."""
 
 from __future__ import annotations
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.readable_parts import read_denied, read_listed_keys
+from micromegas_jupyter.settings.access_config import read_denied, read_listed_keys
 
 
 def test_parts_are_read_whatever_stands_beside_them():

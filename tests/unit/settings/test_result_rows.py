@@ -1,7 +1,7 @@
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.result_rows import parse_result_rows
+from micromegas_jupyter.settings.client import parse_result_rows
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""Tests of `settings.roles`."""
+"""Tests of `settings.access`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import RoleSetting
-from micromegas_jupyter.settings.roles import parse_roles, read_role_names
+from micromegas_jupyter.settings.access import RoleSetting, parse_roles, read_role_names
 
 
 def test_a_role_names_tables_with_and_without_a_condition():

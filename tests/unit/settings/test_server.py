@@ -1,6 +1,6 @@
-"""Tests of `settings.server`."""
+"""Tests of `settings.access`."""
 
-from micromegas_jupyter.settings import AccessSettings, LegacyApiKeys, OidcServerSettings, RateLimits
+from micromegas_jupyter.settings.access import AccessSettings, LegacyApiKeys, OidcServerSettings, RateLimits
 
 
 def test_without_roles_every_caller_may_read_every_table():

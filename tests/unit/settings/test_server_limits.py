@@ -8,12 +8,13 @@ import re
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import ServerLimits, parse_server_limits
 from micromegas_jupyter.settings.server_limits import (
     COUNTED_LIMITS,
     REMOVED_VARIABLES,
     SPILL_DIRECTORY_VARIABLE,
     CountedLimit,
+    ServerLimits,
+    parse_server_limits,
 )
 from tests.contracts.guide_text import read_page, table_rows
 

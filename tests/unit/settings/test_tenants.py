@@ -1,9 +1,9 @@
-"""Tests of `settings.tenants`."""
+"""Tests of `settings.issuer_config`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.tenants import expand_tenants
+from micromegas_jupyter.settings.issuer_config import expand_tenants
 
 TEMPLATE = "https://login.microsoftonline.com/{tenantid}/v2.0"
 

@@ -1,9 +1,9 @@
-"""Tests of `settings.urls`."""
+"""Tests of `settings.decoding`."""
 
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings import check_fetch_url, check_issuer_url, is_loopback_url
+from micromegas_jupyter.settings.decoding import check_fetch_url, check_issuer_url, is_loopback_url
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import micromegas_jupyter
 from micromegas_jupyter import assembly
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.settings import Flow
+from micromegas_jupyter.settings.client import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -195,7 +195,8 @@ class RunOfEverything:
         )
         self.add(Place.OUTPUT, "IPython, paste", shown)
         lines = [
-            "import os, sys; from micromegas_jupyter import assembly; from micromegas_jupyter.settings import Flow",
+            "import os, sys; from micromegas_jupyter import assembly",
+            "from micromegas_jupyter.settings.client import Flow",
             "from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal as T",
             "t = T(sys.stderr, environ=os.environ); s = assembly.load_client_settings()",
             "p = assembly.login(s, flow=Flow.PASTE, announce=t.announce, ask=t.ask); print('Signed in as', p)",
