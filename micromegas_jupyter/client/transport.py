@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -176,6 +177,9 @@ class Transport:
 
         self._connect = connect
         self._connection = (0, connect(0))
+        self._lock = threading.Lock()
+        self._calls_under_way = 0
+        self._is_closed = False
 
     def reconnect(self, failed: CallRecord) -> None:
         """Make calls over another connection than that of a failed one from now on; those under way keep theirs."""
@@ -216,11 +220,24 @@ class Transport:
             return None if answer is None else answer.to_pybytes()
 
     def close(self) -> None:
-        """Give up the connection."""
-        self._connection[1].close()
+        """Give up the connection, once the calls that are being started have started."""
+        with self._lock:
+            self._is_closed = True
+        self._close_when_unused()
+
+    def _close_when_unused(self) -> None:
+        # The Flight library crashes the process when a connection is closed while a call starts on another thread.
+        with self._lock:
+            is_unused = self._is_closed and not self._calls_under_way
+        if is_unused:
+            self._connection[1].close()
 
     @contextmanager
     def _making(self, call: Call) -> Iterator[flight.FlightClient]:
+        with self._lock:
+            if self._is_closed:
+                raise UsageError("The client is closed.", remedy="Make a new one.")
+            self._calls_under_way += 1
         call.record.connection, client = self._connection
         try:
             with self._recorder.recording(call.record):
@@ -233,6 +250,10 @@ class Transport:
             if translated is error:
                 raise
             raise translated from error
+        finally:
+            with self._lock:
+                self._calls_under_way -= 1
+            self._close_when_unused()
 
 
 def _options(call: Call) -> flight.FlightCallOptions:

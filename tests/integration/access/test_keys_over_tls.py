@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from micromegas_jupyter.access.key_sources import KeySources
 from micromegas_jupyter.http import ProviderHttp
 from micromegas_jupyter.settings.access import IssuerSetting
 from tests.fakes.mint import ec_key
-from tests.fakes.tls_provider import TlsProvider
+from tests.fakes.tls_provider import server_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +35,7 @@ class Cluster(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.ca_file = folder / "certificate.pem"
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.ca_file, folder / "key.pem")
+        context, self.ca_file = server_context(folder, host="127.0.0.1")
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.base = f"https://127.0.0.1:{self.server_port}"
         self.token = "sesame"
@@ -68,8 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    # It comes for its certificate, which vouches for this machine and for nothing else.
-    with TlsProvider(tmp_path), Cluster(tmp_path) as server:
+    with Cluster(tmp_path) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server

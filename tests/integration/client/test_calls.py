@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.client import transport
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import (
     InternalError,
@@ -24,6 +25,10 @@ from tests.integration.client.conftest import FixedToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pyarrow.flight import FlightCallOptions
+
+    from micromegas_jupyter.client.calls import Call
 
 pytestmark = pytest.mark.integration
 
@@ -300,3 +305,21 @@ def test_closing_a_client_stops_its_readers(fake_server: FakeFlightServer) -> No
     assert fake_server.calls[0].ended.wait(30)
     with pytest.raises(UsageError):
         next(reader)
+
+
+def test_closing_leaves_a_call_that_is_being_started_its_connection(
+    client: FlightSQLClient, fake_server: FakeFlightServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The Flight library crashes when a connection is closed while a call starts: a kernel died of it.
+    fake_server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)
+    build_options = transport._options
+
+    def close_first(call: Call) -> FlightCallOptions:
+        client._transport.close()
+        return build_options(call)
+
+    monkeypatch.setattr(transport, "_options", close_first)
+
+    assert client.query("SELECT 1")["n"].tolist() == [1, 2, 3]
+    with pytest.raises(UsageError, match="closed"):
+        client.query("SELECT 1")
