@@ -1,13 +1,16 @@
 """What a person does with JupyterLab itself, and how light a part of it is."""
 
 import re
+from contextlib import suppress
 
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 # Every rule of axe. To find a selector for each node would take longer than all rules: a violation names its HTML.
 AXE_OPTIONS = {"resultTypes": ["violations", "passes"], "selectors": False}
 # Relative luminance of a page that is dark, and of one that is light.
 DARKEST, LIGHTEST = 0.3, 0.9
+SAVE_TRIES, SAVE_MILLISECONDS = 9, 10_000
 
 
 def choose_theme(page, name):
@@ -43,6 +46,10 @@ def check_accessible(page, selector, *, texts):
 
 
 def save(page):
-    """Save the notebook by keyboard and wait until it is."""
-    page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
+    """Save the notebook by keyboard and wait until it is; again when something changes it meanwhile."""
+    for _ in range(SAVE_TRIES):
+        page.keyboard.press("Control+s")
+        with suppress(PlaywrightTimeoutError):
+            page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SAVE_MILLISECONDS)
+            return
+    raise AssertionError(f"the notebook was not saved in {SAVE_TRIES} tries")
