@@ -76,8 +76,10 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
     )
     patience = threading.Timer(_START_TIMEOUT_SECONDS, process.kill)
     patience.start()
-    line = process.stdout.readline() if process.stdout is not None else b""
-    patience.cancel()
+    try:
+        line = process.stdout.readline() if process.stdout is not None else b""
+    finally:
+        patience.cancel()
     if not line.endswith(b"\n") or process.stdin is None:
         process.kill()
         process.wait()

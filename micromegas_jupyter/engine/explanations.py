@@ -55,7 +55,10 @@ def explain(
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+    """Return a text with its middle left out where it is long: what an engine says of a value stands on both sides."""
+    if len(text) <= _LONGEST_NAME:
+        return text
+    return f"{text[: _LONGEST_NAME // 2]}…{text[len(text) + 1 - _LONGEST_NAME // 2 :]}"
 
 
 _CONVERT: Final = "Give it other arguments, or convert them with CAST."
@@ -113,6 +116,11 @@ PLANNING: Final = (
         r"Unsupported Value '\w*?Literal\(",
         "This kind of literal is not supported.",
         "Write text as 'text', and with escapes as E'a\\n'.",
+    ),
+    Rule(
+        "Invalid HexStringLiteral '([^']*)'",
+        "X'{1}' is not hexadecimal.",
+        "Write two hexadecimal digits for each byte.",
     ),
     Rule(
         r"Cannot infer common argument type for (?:comparison|logical boolean) operation (.+?)\.?$",

@@ -171,18 +171,14 @@ class TokenRenewal:
         return due_at
 
 
-def real_parts(begin_login: Callable[[ClientSettings, Flow], Login] | None = None) -> Parts:
-    """Return the parts for a notebook or an IPython terminal.
-
-    Args:
-        begin_login: Another way to start a sign-in than `assembly`'s.
-    """
+def real_parts() -> Parts:
+    """Return the parts for a notebook or an IPython terminal."""
     return Parts(
         load_settings=lambda profile, variables: assembly.load_client_settings(profile=profile, options=variables),
         stored_provider=lambda settings: assembly.stored_provider(settings),  # noqa: PLW0108 - loads when it is called
         choose_flow=_choose_flow,
         remember_flow=lambda settings, flow: assembly.remember_flow(settings, flow),  # noqa: PLW0108 - as above
-        begin_login=_LoginStarter().begin if begin_login is None else begin_login,
+        begin_login=_LoginStarter().begin,
         logout=_logout,
         renewal=_renewal,
         open_client=_ClientOpener().open,
@@ -251,7 +247,6 @@ def _running_kernel() -> object:
 
 
 def _logout(settings: ClientSettings, end_session: bool) -> object:  # noqa: FBT001 - `Parts.logout`'s shape
-
     # A browser that opens where the kernel runs need not be the person's; the report then has the address.
     browser = _NoBrowser() if _in_kernel() else GraphicalBrowser()
     return assembly.logout(settings, end_session=end_session, browser=browser)

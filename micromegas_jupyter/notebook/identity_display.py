@@ -11,6 +11,7 @@ from dataclasses import replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.auth.flow_choice import may_go_on
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider
 from micromegas_jupyter.notebook.formatting import error_lines
@@ -137,7 +138,7 @@ class IdentityButtons:
                     settings, flow, reason=reason, stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB
                 )
             except MicromegasError as error:
-                if error.giver is None or not flows:
+                if not flows or not may_go_on(error):
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
             else:

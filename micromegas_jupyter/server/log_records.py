@@ -1,6 +1,6 @@
 """Log records without secrets: kept as rows for the recorder, and written as JSON.
 
-How they look to a person, `cli.log_lines` decides.
+How they look to a person, `cli.server_log` decides.
 """
 
 import json

@@ -4,6 +4,7 @@ Names and units are upstream's where it measures the same. How often samples are
 """
 
 import contextlib
+import getpass
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -186,10 +187,9 @@ def describe_process(
         insert_time_ns: Now, nanoseconds since 1970 UTC; also the start time where the system does not tell it.
         properties: Anything else worth knowing.
     """
-    username, start_time_ns = "", insert_time_ns
+    username, start_time_ns = _username(), insert_time_ns
     with contextlib.suppress(psutil.Error):
-        process = psutil.Process()
-        username, start_time_ns = process.username(), nanoseconds_since_epoch(process.create_time())
+        start_time_ns = nanoseconds_since_epoch(psutil.Process().create_time())
     given = list((properties or {}).items())[:_MAX_PROPERTIES]
     return ProcessInfo(
         process_id=process_id,
@@ -211,6 +211,14 @@ def describe_process(
 
 def _bounded(text: str) -> str:
     return bound_text(text, max_bytes=MAX_ATTRIBUTE_BYTES)
+
+
+def _username() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # A container's arbitrary user id has no name.
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
 def _realname() -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class KnownServer:
-    """Implements `client.retry.Server`; counts its connections."""
+    """Stands in for a `Transport` to `Attempts`; counts its connections."""
 
     has_answered: bool = True
     connections: int = 1

@@ -45,7 +45,7 @@ ROWS = pa.table({"n": pa.array([1, 2, None], pa.int64()), "msg": ["a", "<b>", "c
 
 
 class FakeLogin:
-    """Implements `parts.Login`; `succeed` and `fail` play the browser and the provider."""
+    """Stands in for a sign-in under way; `succeed` and `fail` play the browser and the provider."""
 
     def __init__(self, *, expires_at: datetime, flow: Flow = Flow.BROWSER, start_url: str = START_URL) -> None:
         is_device = flow is Flow.DEVICE

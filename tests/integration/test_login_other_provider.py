@@ -1,6 +1,6 @@
 """The client half against two providers that share no code with each other: one of ours, one by others.
 
-Authlib serves the demo's provider and helps the client, so only the other one can show a common mistake.
+The same people wrote the demo's provider and the client, so only the other one can show a common mistake.
 """
 
 from __future__ import annotations

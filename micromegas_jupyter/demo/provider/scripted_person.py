@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
 
 from micromegas_jupyter.demo.provider.registrations import PASSWORD
-from micromegas_jupyter.errors import LoginFailed
+from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
 from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 _MAX_STEPS = 20
@@ -96,7 +96,10 @@ class ScriptedPerson:
             LoginFailed: One of them could not be.
         """
         while self._threads:
-            self._threads.pop().join(_TOTAL_TIMEOUT_SECONDS)
+            thread = self._threads.pop()
+            thread.join(_TOTAL_TIMEOUT_SECONDS)
+            if thread.is_alive():
+                raise LoginTimedOut(f"The scripted sign-in took longer than {_TOTAL_TIMEOUT_SECONDS:g} seconds.")
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

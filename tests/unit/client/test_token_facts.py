@@ -33,6 +33,13 @@ def test_a_token_that_is_still_valid_is_not_called_ended() -> None:
     assert describe_token(token, now=_NOW) == 'The token is for audience "a, b", from https://id.example.'
 
 
+def test_a_token_of_a_kind_that_no_server_takes_is_described_too() -> None:
+    head = base64.urlsafe_b64encode(b'{"typ": "application/x-internal+jwt"}').rstrip(b"=").decode()
+    token = Secret(f"{head}.{_token({'aud': 'org', 'iss': 'https://id.example'}).reveal().split('.')[1]}.")
+
+    assert describe_token(token, now=_NOW) == 'The token is for audience "org", from https://id.example.'
+
+
 @pytest.mark.parametrize(
     "token",
     [

@@ -1,4 +1,4 @@
-"""Tests of `doctor.remote_checks`: what is said of a token, the clock, and a server that does not answer."""
+"""What the doctor finds out from others: what is said of a token, the clock, and a server that does not answer."""
 
 from __future__ import annotations
 

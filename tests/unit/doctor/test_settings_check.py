@@ -1,4 +1,4 @@
-"""Tests of `doctor.settings_check`: what is set, what is missing, and files that cannot be used."""
+"""What the doctor says of settings: what is set, what is missing, and files that cannot be used."""
 
 from __future__ import annotations
 

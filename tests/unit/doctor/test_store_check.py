@@ -1,4 +1,4 @@
-"""Tests of `doctor.store_check`: what is kept, whether it can be read, and what else there is."""
+"""What the doctor says of the store: what is kept, whether it can be read, and what else there is."""
 
 from __future__ import annotations
 

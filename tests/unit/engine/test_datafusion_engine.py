@@ -227,6 +227,8 @@ def test_tables_are_listed_with_their_wire_schemas(ask: Asker) -> None:
         ("SELECT ?, mgs FROM log_entries", "no column named mgs", (1, 11)),
         ("SELECT count_of(1)", "no function named count_of", (1, 8)),
         ("SELECT msg + time FROM log_entries", "cannot be calculated", (None, None)),
+        ("SELECT X'zz'", "X'zz' is not hexadecimal", (None, None)),
+        (f"SELECT CAST('{'x' * 200}' AS BIGINT)", "to value of Int64 type", (None, None)),
         ("SELECT 1 / 0", "divides by zero", (None, None)),
         ("SELECT CAST(msg AS INT) FROM log_entries", "Cannot cast string 'start", (None, None)),
         ("SELECT to_timestamp('x')", "Error parsing timestamp", (None, None)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, UsageError
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderUnavailable, UsageError
 from micromegas_jupyter.notebook.dependencies import FlowToUse, real_parts
 from micromegas_jupyter.notebook.identity_display import IdentityButtons
 from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus, offered_actions, waiting_state
@@ -106,6 +106,17 @@ def test_why_is_shown_beside_the_code(session: NotebookSession, world: FakeWorld
     assert session.state is not None
     assert session.state.status is IdentityStatus.WAITING
     assert session.state.detail == "Not by hub: JupyterHub keeps no sign-in of yours."
+    session.sign_in.cancel()
+
+
+def test_a_button_goes_on_when_the_kernel_takes_no_messages(session: NotebookSession, world: FakeWorld) -> None:
+    world.flow = FlowToUse(flow=Flow.REDIRECT, fallbacks=(Flow.DEVICE,))
+    world.stored = None
+    world.begin_failures[Flow.REDIRECT] = LoginFailed("This kernel takes no messages from the Jupyter server.")
+
+    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
+
+    assert [login.flow for login in world.logins] == [Flow.DEVICE]
     session.sign_in.cancel()
 
 

@@ -111,12 +111,13 @@ def test_what_the_system_does_not_tell_has_a_fallback(monkeypatch: pytest.Monkey
         raise psutil.NoSuchProcess(1)
 
     monkeypatch.setattr(process_sampler, "_CPU_INFO", Path("/nonexistent"))
+    monkeypatch.setattr(process_sampler.getpass, "getuser", fail)
     monkeypatch.setattr(process_sampler.platform, "freedesktop_os_release", fail)
     monkeypatch.setattr(process_sampler.psutil, "Process", no_process)
 
     process = describe_process("id", exe="server", insert_time_ns=7)
 
-    assert process.username == ""
+    assert process.username == str(os.getuid())
     assert process.distro == f"{platform.system()} {platform.release()}"
     assert process.cpu_brand == platform.machine()
     assert process.start_time_ns == 7
