@@ -67,6 +67,9 @@ def main() -> None:
         sys.exit(f"✗ {command[0]} cannot be run.")
 
 
+_started: list[subprocess.Popen[bytes]] = []  # their pipes are open until the program is another one
+
+
 def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Start the demo and return the variables that a Jupyter server and its kernels need; none when it fails."""
     command = [sys.executable, "-P", "-m", "micromegas_jupyter.demo.before_jupyter", "--demo", base_url]
@@ -74,6 +77,7 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
     process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
         command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
+    _started.append(process)
     patience = threading.Timer(_START_TIMEOUT_SECONDS, process.kill)
     patience.start()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -99,9 +100,8 @@ class HubProvider:
             return fresh
 
     async def _exchange_unless_failed(self, owner: str, setting: ExchangeSetting, held: HeldBearer) -> HeldBearer:
-        refused = self._failures.get(owner)
-        if refused is not None:
-            raise refused.with_traceback(None)
+        with suppress(KeyError):  # `get` would look twice, and it may end in between
+            raise self._failures[owner].with_traceback(None)
         try:
             return await self._on_thread(lambda: self._exchange(setting, held))
         except Refused as error:

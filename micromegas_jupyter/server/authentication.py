@@ -7,7 +7,6 @@ import asyncio
 import base64
 import binascii
 import re
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -49,34 +48,47 @@ class Credential:
     text: Secret = field(repr=False)
 
 
+@dataclass(slots=True)
+class _Arrival:
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    waiter_count: int = 0
+
+
 class KeyWaiters:
     """Lets calls wait for keys on the event loop, so that no issuer holds the threads that check credentials."""
 
     def __init__(self) -> None:
-        self._waiting: Counter[Future[KeySet | None]] = Counter()
+        self._arrivals: dict[Future[KeySet | None], _Arrival] = {}
 
     async def wait_for(self, fetch: Future[KeySet | None]) -> bool:
         """Wait for a fetch and return whether it brought keys; too many who wait get a moment only."""
-        loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
+        arrival = self._arrivals.get(fetch) or self._expect(fetch)
+        limit_seconds = None if arrival.waiter_count < _PATIENT_WAITERS else _MOMENT_SECONDS
+        arrival.waiter_count += 1
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await arrival.ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            arrival.waiter_count -= 1
+        return fetch.done() and fetch.result() is not None
+
+    def _expect(self, fetch: Future[KeySet | None]) -> _Arrival:
+        loop = asyncio.get_running_loop()
+        arrival = self._arrivals[fetch] = _Arrival()
+
+        def end() -> None:
+            self._arrivals.pop(fetch, None)
+            arrival.ended.set()
 
         def tell(_fetch: object) -> None:
             # Called on the thread that fetched; the loop may have been closed meanwhile.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(has_ended.set)
+                loop.call_soon_threadsafe(end)
 
-        limit_seconds = None if self._waiting[fetch] < _PATIENT_WAITERS else _MOMENT_SECONDS
-        self._waiting[fetch] += 1
         fetch.add_done_callback(tell)
-        try:
-            async with asyncio.timeout(limit_seconds):
-                await has_ended.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting[fetch] -= 1
-            if not self._waiting[fetch]:
-                del self._waiting[fetch]
-        return fetch.result() is not None
+        return arrival
 
 
 class Authenticator:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Final
 
 import grpc
-import psutil
 
 from micromegas_jupyter.contracts import TokenValidator
 from micromegas_jupyter.errors import ConfigurationError, InternalError
@@ -340,11 +339,19 @@ def _shut_down_sockets(port: int, *, is_listening: bool) -> None:
     gRPC's own shutdown answers calls that have just come in with CANCELLED, which clients take for a decision of their
     own. Shutting the listeners down first, and the connections last, leaves them with UNAVAILABLE.
     """
-    with suppress(psutil.Error, OSError):
-        for found in psutil.Process().net_connections("tcp"):
-            if found.laddr[1:] == (port,) and (found.status == psutil.CONN_LISTEN) is is_listening and found.fd >= 0:
-                with suppress(OSError), socket.socket(fileno=os.dup(found.fd)) as duplicate:
-                    if duplicate.getsockname()[1] == port:  # else the descriptor is another one's by now
+    for name in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ():  # noqa: PTH112, PTH208 - names only
+        with suppress(OSError):  # it is no socket, or closed by now
+            descriptor = os.dup(int(name))
+            try:
+                duplicate = socket.socket(fileno=descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
+            with duplicate:
+                is_tcp = duplicate.family in {socket.AF_INET, socket.AF_INET6} and duplicate.type == socket.SOCK_STREAM
+                if is_tcp and duplicate.getsockname()[1] == port:
+                    listens = bool(duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+                    if listens is is_listening:
                         duplicate.shutdown(socket.SHUT_RDWR)
 
 

@@ -8,6 +8,7 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Final
 
 import grpc
@@ -97,10 +98,13 @@ class HttpTls(Collector):
         if sys.platform != "linux":
             context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
             return
-        with os.fdopen(os.memfd_create("checked"), "w+b") as pair:
-            pair.write(material.certificate + b"\n" + material.key)
-            pair.flush()
-            context.load_cert_chain(f"/proc/self/fd/{pair.fileno()}", password="")
+        with ExitStack() as stack:
+            files = [stack.enter_context(os.fdopen(os.memfd_create("checked"), "w+b")) for _ in range(2)]
+            for file, content in zip(files, (material.certificate, material.key), strict=True):
+                file.write(content)
+                file.flush()
+            certificate, key = (f"/proc/self/fd/{file.fileno()}" for file in files)
+            context.load_cert_chain(certificate, key, password="")
 
 
 def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
