@@ -28,8 +28,11 @@ def _add(tables: UserTables, name: str = "t", folder: str = FOLDER) -> bool:
 
 def _create(root: Path, name: str, rows: pa.RecordBatch, mode: WriteMode = WriteMode.CREATE) -> int:
     write = Lake(root).sink().open_write(WriteRequest(table=name, mode=mode), rows.schema)
-    write.write(rows)
-    return write.commit()
+    try:
+        write.write(rows)
+        return write.commit()
+    finally:
+        write.abandon()
 
 
 def test_what_was_made_is_read_back(tmp_path: Path) -> None:
