@@ -60,7 +60,6 @@ class StatementReport:
         planning_seconds: Until its plan was there, the making of the session included.
         context_init_seconds: Listing and registering tables.
         execution_seconds: Physical planning and starting the streams.
-        sending_seconds: Waiting for the client to take rows.
         cpu_seconds: CPU time of the executor.
         peak_memory_bytes: The executor's memory at its peak, beyond what it had when it started.
         bytes_scanned: Bytes read from files.
@@ -74,7 +73,6 @@ class StatementReport:
     planning_seconds: float | None = None
     context_init_seconds: float = 0.0
     execution_seconds: float = 0.0
-    sending_seconds: float = 0.0
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
     bytes_scanned: int | None = None
@@ -276,11 +274,9 @@ class RunningStatement:
 
     async def write(self, write: Callable[[bytes], Awaitable[None]], frame: bytes) -> None:
         """Hand a frame to the client, and note that the client is waited for."""
-        clock = self._pool.clock
-        self.waits_for_client_since = since = clock.monotonic()
+        self.waits_for_client_since = self._pool.clock.monotonic()
         await write(frame)
         self.waits_for_client_since = None
-        self.report.sending_seconds += clock.monotonic() - since
 
 
 async def plan_statement(pool: Pool, statement: Statement, running: RunningStatement) -> tuple[bytes, bytes]:

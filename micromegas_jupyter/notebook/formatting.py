@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 _BYTE_STEP = 1000
 _SHORT_ID_CHARACTERS = 8
+_MAX_NAME_CHARACTERS = 120
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Unicode Bidirectional Algorithm (UAX 9), explicit formatting characters and marks.
 _DIRECTION_CHARACTERS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -121,6 +122,11 @@ def printable(text: str) -> str:
 def cut(text: str, max_characters: int) -> str:
     """Return at most `max_characters` of the text, the last of them an ellipsis when something is left out."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+
+
+def shown_name(text: str) -> str:
+    """Return a foreign name as it is fit to be shown."""
+    return cut(printable(text), _MAX_NAME_CHARACTERS)
 
 
 def terminal_width(text: str) -> int:

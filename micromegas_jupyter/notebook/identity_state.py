@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, cast
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, ServerUnavailable
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
-from micromegas_jupyter.notebook.formatting import cut, host_text, moment_text, place_text, printable, provider_text
+from micromegas_jupyter.notebook.formatting import (
+    cut,
+    host_text,
+    moment_text,
+    place_text,
+    printable,
+    provider_text,
+    shown_name,
+)
 from micromegas_jupyter.redirect.routing import START_PATH
 from micromegas_jupyter.settings.client import ClientSettings, Flow
 
@@ -38,7 +46,6 @@ _WRAPPED = (
     "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a sign-in here "
     "would change nothing."
 )
-_MAX_NAME_CHARACTERS = 120
 _MAX_DETAIL_CHARACTERS = 300
 _ATTEMPT_ENDED = "Run %micromegas_login to try again."
 
@@ -273,16 +280,16 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
     if isinstance(provider, PersonalProvider):
         identity = provider.identity()
         through = getattr(provider, "through", "")
-        name = _shown_name(identity.name or identity.email or identity.subject)
-        email = None if identity.email is None else _shown_name(identity.email)
+        name = shown_name(identity.name or identity.email or identity.subject)
+        email = None if identity.email is None else shown_name(identity.email)
         return IdentityState(
             status=IdentityStatus.SIGNED_IN,
             server=server,
             issuer=host_text(identity.issuer),
             name=name,
             email=None if email == name else email,
-            subject=_shown_name(identity.subject),
-            groups=tuple(map(_shown_name, identity.groups)),
+            subject=shown_name(identity.subject),
+            groups=tuple(map(shown_name, identity.groups)),
             group_count=len(identity.groups),
             is_personal=True,
             through=through,
@@ -297,7 +304,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
         status=IdentityStatus.SIGNED_IN,
         server=server,
         issuer=issuer,
-        name=f"service account {_shown_name(settings.client_id or '')}",
+        name=f"service account {shown_name(settings.client_id or '')}",
     )
 
 
@@ -370,11 +377,11 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
         if state.status is IdentityStatus.WRAPPED:
             return state  # another client cannot ask, and nothing was sent
         return replace(state, server_line=f"connected, does not say as whom, {milliseconds}")
-    who = _shown_name(answer.email or answer.name or answer.subject)
+    who = shown_name(answer.email or answer.name or answer.subject)
     return replace(
         state,
         is_admin=answer.is_admin,
-        groups=tuple(map(_shown_name, answer.groups)) or state.groups,
+        groups=tuple(map(shown_name, answer.groups)) or state.groups,
         group_count=answer.group_count or state.group_count,
         server_line=f"connected as {who}, {milliseconds}",
     )
@@ -437,10 +444,6 @@ def shown_detail(text: str) -> str:
 def _renews_at(provider: PersonalProvider) -> datetime | None:
     renewal_due_at = getattr(provider, "renewal_due_at", None)
     return cast("datetime | None", renewal_due_at()) if callable(renewal_due_at) else None
-
-
-def _shown_name(text: str) -> str:
-    return cut(printable(text), _MAX_NAME_CHARACTERS)
 
 
 class IdentityAction(enum.StrEnum):

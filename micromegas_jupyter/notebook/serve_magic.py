@@ -23,7 +23,7 @@ from micromegas_jupyter.contracts import Secret
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
-from micromegas_jupyter.notebook.formatting import cut, errors_as_lines, host_text, printable
+from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, shown_name
 from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
 from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Variables
 from micromegas_jupyter.strict_json import JsonError, decode_strict_json
@@ -49,7 +49,6 @@ LOCAL = "local"
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _MAX_SHOWN_TABLES = 20
 _MAX_SHOWN_PROBLEMS = 10
-_MAX_TEXT_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,10 +254,10 @@ def _lines(folder: str, served: Served) -> list[str]:
     shown = ", ".join(names[:_MAX_SHOWN_TABLES]) + (f" and {more} more" if more > 0 else "")
     count = "1 table" if len(names) == 1 else f"{len(names)} tables"
     lines = [
-        f"✓ {count} of {_shown(folder)}: {shown}",
+        f"✓ {count} of {shown_name(folder)}: {shown}",
         f"  Later cells ask it at {host_text(served.uri)} (--connection {LOCAL}). It ends with this kernel.",
     ]
-    lines += [f"⚠ {_shown(problem)}" for problem in served.problems[:_MAX_SHOWN_PROBLEMS]]
+    lines += [f"⚠ {shown_name(problem)}" for problem in served.problems[:_MAX_SHOWN_PROBLEMS]]
     if len(served.problems) > _MAX_SHOWN_PROBLEMS:
         lines.append(f"⚠ {len(served.problems) - _MAX_SHOWN_PROBLEMS} more are left out.")
     return lines
@@ -266,8 +265,4 @@ def _lines(folder: str, served: Served) -> list[str]:
 
 def _as_written(name: str) -> str:
     """Return a table's name as a statement has it: in quotes where SQL would read it in another way."""
-    return name if _PLAIN_NAME.fullmatch(name) else _shown('"' + name.replace('"', '""') + '"')
-
-
-def _shown(text: str) -> str:
-    return cut(printable(text), _MAX_TEXT_CHARACTERS)
+    return name if _PLAIN_NAME.fullmatch(name) else shown_name('"' + name.replace('"', '""') + '"')

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion import name_in_sql
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
+from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,6 @@ MAX_COLUMNS: Final = 500
 """Of one table."""
 
 _MAX_TEXT_CHARACTERS: Final = 200
-_MAX_NAME_CHARACTERS: Final = 120
 _CELL: Final = 'style="text-align:left;vertical-align:top"'
 
 
@@ -194,7 +193,7 @@ def listing_text(listing: TableListing) -> str:
     lines = [listing.title]
     for table in listing.tables:
         facts = listing.facts.get(table.name, "")
-        lines += ["", " · ".join(part for part in (_name(table.name), facts, _short(table.remarks)) if part)]
+        lines += ["", " · ".join(part for part in (shown_name(table.name), facts, _short(table.remarks)) if part)]
         lines += _column_lines(table)
     return "\n".join(lines)
 
@@ -207,12 +206,12 @@ def listing_html(listing: TableListing) -> str:
         facts = listing.facts.get(table.name, "")
         about = html.escape(" · ".join(part for part in (facts, _short(table.remarks)) if part))
         rows = "".join(
-            f"<tr><td {_CELL}><code>{html.escape(_name(column.name))}</code></td>"
+            f"<tr><td {_CELL}><code>{html.escape(shown_name(column.name))}</code></td>"
             f"<td {_CELL}>{html.escape(_type(column))}</td><td {_CELL}>{html.escape(_short(column.remarks))}</td></tr>"
             for column in table.columns[:MAX_COLUMNS]
         )
         parts.append(
-            f"<details{is_open}><summary><code>{html.escape(_name(table.name))}</code> {about}</summary>"
+            f"<details{is_open}><summary><code>{html.escape(shown_name(table.name))}</code> {about}</summary>"
             f'<table><thead><tr><th scope="col" {_CELL}>Column</th><th scope="col" {_CELL}>Type</th>'
             f'<th scope="col" {_CELL}>Description</th></tr></thead><tbody>{rows}</tbody></table></details>'
         )
@@ -223,10 +222,11 @@ def listing_traits(listing: TableListing) -> list[dict[str, object]]:
     """Return the tables as plain values for a browser: name, remarks, and the columns as name, type and remarks."""
     return [
         {
-            "name": _name(table.name),
+            "name": shown_name(table.name),
             "remarks": _short(table.remarks),
             "columns": [
-                [_name(column.name), _type(column), _short(column.remarks)] for column in table.columns[:MAX_COLUMNS]
+                [shown_name(column.name), _type(column), _short(column.remarks)]
+                for column in table.columns[:MAX_COLUMNS]
             ],
         }
         for table in listing.tables
@@ -242,7 +242,7 @@ def _matching(table: Table, pattern: str) -> Table | None:
 
 
 def _column_lines(table: Table) -> list[str]:
-    rows = [(_name(column.name), _type(column), _short(column.remarks)) for column in table.columns[:MAX_COLUMNS]]
+    rows = [(shown_name(column.name), _type(column), _short(column.remarks)) for column in table.columns[:MAX_COLUMNS]]
     widths = [max((terminal_width(row[index]) for row in rows), default=0) for index in (0, 1)]
     return [
         "  "
@@ -255,10 +255,6 @@ def _column_lines(table: Table) -> list[str]:
 
 def _type(column: Column) -> str:
     return f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}"
-
-
-def _name(text: str) -> str:
-    return cut(printable(text), _MAX_NAME_CHARACTERS)
 
 
 def _short(text: str) -> str:
