@@ -1,6 +1,6 @@
 """Sign in from a notebook with OpenID Connect and query an observability lakehouse over Arrow Flight SQL.
 
-Importing this package loads no heavy library; each name below loads its room when it is first used.
+Importing this package loads no heavy library; each name below loads its package when it is first used.
 """
 
 from importlib import import_module
@@ -10,25 +10,25 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
-    "connect": "micromegas_jupyter.assembly",
+    "connect": "micromegas_jupyter.wiring",
     "load_ipython_extension": "micromegas_jupyter.notebook",
     "quote_identifier": "micromegas_jupyter.client.sql_text",
     "unload_ipython_extension": "micromegas_jupyter.notebook",
 }
 
-_PUBLIC_ROOMS = {"access", "auth", "errors"}
+_PUBLIC_PACKAGES = {"access", "auth", "errors"}
 
 __all__ = ["FlightSQLClient", "__version__", "connect", "quote_identifier"]
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     """Tell Jupyter servers which module is their extension; each imports the package to ask that."""
-    return [{"module": "micromegas_jupyter.relay"}]
+    return [{"module": "micromegas_jupyter.server_extension"}]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
-    if name in _PUBLIC_ROOMS:
+    if name in _PUBLIC_PACKAGES:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

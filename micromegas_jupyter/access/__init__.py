@@ -7,7 +7,7 @@ from micromegas_jupyter.access.api_keys import ApiKeyValidator
 from micromegas_jupyter.access.environment import validator_from_environment
 from micromegas_jupyter.access.multi import MultiValidator
 from micromegas_jupyter.access.oidc_validator import OidcValidator
-from micromegas_jupyter.contracts import AuthContext, AuthType, TokenValidator
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.errors import Rejected, Unavailable
 
 __all__ = [

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from micromegas_jupyter.access.audit import record_event
+from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import IssuerSetting
 
 _KEY = "MICROMEGAS_ADMINS"
 # Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.

@@ -16,10 +16,10 @@ from micromegas_jupyter.access.deciding import DecidingValidator
 from micromegas_jupyter.access.decision import Accepted, Claimed, Decision, Refused
 from micromegas_jupyter.access.key_facts import key_digest, key_state
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.config.access import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.access import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
 
 LEGACY_NOTICE = (
     "The server keeps your API key in an older form, which will be refused one day. "

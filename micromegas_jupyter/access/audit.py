@@ -1,9 +1,8 @@
 """Audit events of access: one line for each decision about a credential, and never a credential among them.
 
 A line is one JSON object on the logger `micromegas_jupyter.audit.access`, next to the audit of queries; its facts are
-also fields of the log record. Where lines go is for whoever adds a handler. What else happens in this room (keys that
-arrive, a configuration that changes) is told on the logger `micromegas_jupyter.access`, in fixed sentences with facts
-as fields.
+also fields of the log record. Where lines go is for whoever adds a handler. Other events (keys that arrive, a
+configuration that changes) are logged by `micromegas_jupyter.access`, in fixed sentences with facts as fields.
 
 A credential that a validator knows already (`cached_context`) leaves no line: the audit of queries names the caller.
 """
@@ -19,8 +18,8 @@ from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_
 from micromegas_jupyter.access.call_facts import CallFacts, current_call
 from micromegas_jupyter.access.credential import token_name
 from micromegas_jupyter.access.decision import NOTHING_CLAIMED, Accepted, Claimed, Decision, Refused
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import Rejected, Unavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 LOGGER = logging.getLogger("micromegas_jupyter.access")
 AUDIT_LOGGER: Final = logging.getLogger("micromegas_jupyter.audit.access")

@@ -13,9 +13,9 @@ from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.multi import MultiValidator
 from micromegas_jupyter.access.oidc_validator import OidcValidator
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings.access import API_KEY_ISSUER, AccessSettings, IssuerSetting
+from micromegas_jupyter.config.access import API_KEY_ISSUER, AccessSettings, IssuerSetting
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.system import Clock
 
 _PROVIDER_TIMEOUT_SECONDS = 10.0
 _MAX_DOCUMENT_BYTES = 1_000_000

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.core.system import Clock
 
 Value = TypeVar("Value")
 

@@ -17,10 +17,10 @@ from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.access.file_rights import check_rights, warn_of_group
 from micromegas_jupyter.access.key_file import MAX_KEY_FILE_BYTES
 from micromegas_jupyter.access.named_files import mark_of_named_file
+from micromegas_jupyter.config.access import AccessSettings, parse_api_keys
+from micromegas_jupyter.config.access_config import access_files, parse_access_settings, read_listed_keys
+from micromegas_jupyter.core.files import FileMark, FileProblem, read_shared_file
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.private_files import FileMark, FileProblem, read_shared_file
-from micromegas_jupyter.settings.access import AccessSettings, parse_api_keys
-from micromegas_jupyter.settings.access_config import access_files, parse_access_settings, read_listed_keys
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
 

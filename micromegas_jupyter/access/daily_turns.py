@@ -6,7 +6,7 @@ What a warning says is the caller's choice.
 import threading
 from collections import OrderedDict
 
-from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.core.system import Clock
 
 ONE_DAY_SECONDS = 24 * 3600.0
 MAX_REMEMBERED = 100_000

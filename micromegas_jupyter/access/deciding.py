@@ -13,9 +13,9 @@ from micromegas_jupyter.access.credential import is_plausible
 from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
 from micromegas_jupyter.access.key_waits import KeysOnTheWay
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.contracts import AuthContext, TokenValidator
+from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import Rejected, Unavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 
 class DecidingValidator(abc.ABC):

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
-from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.oidc.keys import KeySet
 
 

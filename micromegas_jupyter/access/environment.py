@@ -6,7 +6,7 @@ What the variables may say is `settings`'s rule; what is done with a finding is 
 from collections.abc import Callable, Mapping
 
 from micromegas_jupyter.access.reloading import ReloadingValidator
-from micromegas_jupyter.settings.access import AccessSettings, LegacyApiKeys
+from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys
 
 
 def validator_from_environment(

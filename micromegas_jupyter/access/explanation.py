@@ -11,9 +11,9 @@ from typing import assert_never
 
 from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
 from micromegas_jupyter.access.remedies import remedy_for
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.config.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings, IssuerSetting
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES, ParsedToken, TokenProblem, parse_token
-from micromegas_jupyter.settings.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings, IssuerSetting
 
 MAX_SHOWN_CHARACTERS = 200
 

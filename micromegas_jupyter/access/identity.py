@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from micromegas_jupyter.access.admins import AdminRules
 from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.oidc.claims import CLIENT_CLAIMS, expiry_of
 from micromegas_jupyter.oidc.groups import GROUP_CLAIM_PATHS, read_groups
-from micromegas_jupyter.settings.access import IssuerSetting
 
 # For display only, in upstream's order: the first that is there. Rights never follow from one of these alone.
 _EMAIL_CLAIMS = (

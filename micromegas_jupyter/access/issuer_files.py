@@ -10,10 +10,10 @@ from pathlib import Path
 from micromegas_jupyter.access.file_rights import check_rights, warn_of_group
 from micromegas_jupyter.access.key_fetch import MAX_KEY_FILE_BYTES
 from micromegas_jupyter.access.named_files import read_named_file
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 from micromegas_jupyter.oidc.keys import parse_key_set
-from micromegas_jupyter.settings.access import IssuerSetting
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 
 def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:

@@ -3,6 +3,7 @@
 The single rules are `oidc`'s; keys and signatures come between the two halves, and are `oidc_validator`'s to see to.
 """
 
+from micromegas_jupyter.config.access import IssuerSetting, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.claims import (
     check_audience,
@@ -17,7 +18,6 @@ from micromegas_jupyter.oidc.claims import (
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
 from micromegas_jupyter.oidc.signature import check_algorithm
 from micromegas_jupyter.oidc.token_kind import check_kind, check_rfc9068
-from micromegas_jupyter.settings.access import IssuerSetting, TokenKind
 
 _ANY_NAME = "*"
 

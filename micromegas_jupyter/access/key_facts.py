@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from micromegas_jupyter.access.credential import digest_name, token_digest
+from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.settings.access import ApiKeySetting
 
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _LONGER_ID_DIGITS = 16

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.access.file_rights import find_rights_problem
 from micromegas_jupyter.access.named_files import ReadFile, mark_of_named_file, read_named_file
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.http import FormFields
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http import FormFields
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
-from micromegas_jupyter.settings.access import IssuerSetting
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.private_files import FileMark
+    from micromegas_jupyter.core.files import FileMark
 
 MAX_KEY_FILE_BYTES = 1_000_000
 MAX_TOKEN_FILE_BYTES = 16 * 1024

@@ -14,11 +14,11 @@ from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
-from micromegas_jupyter import private_files
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.access import ApiKeySetting, parse_api_keys, render_api_keys
+from micromegas_jupyter.core import files as private_files
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
-from micromegas_jupyter.seams import Randomness
-from micromegas_jupyter.settings.access import ApiKeySetting, parse_api_keys, render_api_keys
 
 API_KEY_PREFIX = "mmk_"
 MAX_KEY_FILE_BYTES = 32 * 1024 * 1024

@@ -15,10 +15,10 @@ from micromegas_jupyter.access.key_policy import KeyPolicy
 from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, current_key_wait
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.named_files import ReadFile, read_named_file
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings.access import IssuerSetting
 
 # A fetch is two calls, each with `http`'s total deadline of ten seconds; nobody waits longer for somebody else's.
 _JOIN_SECONDS = 30.0

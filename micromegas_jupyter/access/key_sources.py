@@ -13,9 +13,9 @@ from micromegas_jupyter.access.key_fetch import ProviderDocuments
 from micromegas_jupyter.access.key_policy import KeyPolicy
 from micromegas_jupyter.access.key_source import KeySource
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings.access import IssuerSetting
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.system import Clock
 
 MAX_SOURCES = 1000
 

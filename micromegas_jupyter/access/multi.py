@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, cast, runtime_checkable
 from micromegas_jupyter.access.credential import plausible_digest
 from micromegas_jupyter.access.deciding import DecidingValidator, decide_safely
 from micromegas_jupyter.access.decision import NOTHING_CLAIMED, Accepted, Decision, Refused, Undecided
-from micromegas_jupyter.contracts import AuthContext, TokenValidator
+from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 
 # Given the credential's digest when the flag says so, else the credential.
 _LookUp: TypeAlias = tuple[bool, Callable[[bytes | str], AuthContext | None]]

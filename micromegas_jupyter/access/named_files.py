@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from micromegas_jupyter.private_files import FileMark, FileProblem, mark_of
+from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of
 
 # Path and size cap; raises `OSError`.
 ReadFile: TypeAlias = Callable[[str, int], bytes]

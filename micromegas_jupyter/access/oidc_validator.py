@@ -23,12 +23,12 @@ from micromegas_jupyter.access.key_sources import KeySources
 from micromegas_jupyter.access.key_waits import KeysOnTheWay
 from micromegas_jupyter.access.metrics import AccessMetrics, Tally
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.config.access import OidcServerSettings
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
 from micromegas_jupyter.oidc.signature import DEFAULT_ALGORITHMS, UnknownKey, check_algorithm, verify_signature
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings.access import OidcServerSettings
 
 _REFUSAL_TTL_SECONDS = 10.0
 _MAX_REFUSALS = 1000

@@ -11,9 +11,9 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings.access import RateLimits
 
 Key = TypeVar("Key", bound=Hashable)
 

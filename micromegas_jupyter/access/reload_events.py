@@ -9,8 +9,8 @@ from datetime import datetime
 from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.access.building import split_denied
 from micromegas_jupyter.access.key_facts import key_state
+from micromegas_jupyter.config.access import API_KEY_ISSUER, AccessSettings
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
-from micromegas_jupyter.settings.access import API_KEY_ISSUER, AccessSettings
 
 _MAX_WARNINGS = 100
 _TRIED = "It is read again by itself when it has changed; nothing has to be restarted."

@@ -23,10 +23,10 @@ from micromegas_jupyter.access.reload_events import (
 from micromegas_jupyter.access.restraints import Statements, read_statements, restrain
 from micromegas_jupyter.access.ticking import Ticker
 from micromegas_jupyter.access.versions import Version, Versions
-from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.access import AccessSettings, LegacyApiKeys
 
 WATCH_INTERVAL_SECONDS = 1.0
 RELOAD_WAIT_SECONDS = 20.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from micromegas_jupyter.access.key_facts import key_digest
+from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting, parse_api_keys
+from micromegas_jupyter.config.access_config import read_denied, read_listed_keys
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import AccessSettings, ApiKeySetting, parse_api_keys
-from micromegas_jupyter.settings.access_config import read_denied, read_listed_keys
 
 Part = TypeVar("Part")
 

@@ -6,8 +6,8 @@ Who has which role is decided where the caller is identified; enforcing the resu
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from micromegas_jupyter.contracts import TableAccess
-from micromegas_jupyter.settings.access import EVERY_TABLE, RoleSetting
+from micromegas_jupyter.config.access import EVERY_TABLE, RoleSetting
+from micromegas_jupyter.core.protocols import TableAccess
 
 # Callers have few different sets of roles, so what each set allows is worked out once.
 _MAX_KEPT_SETS = 1024

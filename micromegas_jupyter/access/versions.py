@@ -10,8 +10,8 @@ from micromegas_jupyter.access.building import ValidatorBuilder
 from micromegas_jupyter.access.configuration import ConfigurationTexts, Reading
 from micromegas_jupyter.access.issuer_files import check_issuer_files
 from micromegas_jupyter.access.multi import MultiValidator
+from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import AccessSettings, LegacyApiKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The client half: get me a valid bearer token.
 
-Who may do what with it is the server's side (`access`); which provider a program uses is decided in `assembly`.
+Who may do what with it is the server's side (`access`); which provider a program uses is decided in `wiring`.
 """
 
 from importlib import import_module
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.logout_report import LogoutReport
     from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
-    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.core.protocols import AuthProvider
 
 _HOME = {
-    "AuthProvider": "contracts",
+    "AuthProvider": "core.protocols",
     "Identity": "auth.identity",
     "LogoutReport": "auth.logout_report",
     "OidcAuthProvider": "auth.oidc_provider",

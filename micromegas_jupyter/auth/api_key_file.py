@@ -14,9 +14,9 @@ from micromegas_jupyter.auth.trusted_files import (
     is_mounted_read_only,
     is_readable_by_others,
 )
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.files import FileProblem, read_shared_file
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.private_files import FileProblem, read_shared_file
 
 SETTING = "api_key_file"
 # What others could read is known to them, so closing the file is half of it.

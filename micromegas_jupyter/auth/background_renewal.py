@@ -11,8 +11,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import InternalError, MicromegasError
-from micromegas_jupyter.seams import Clock
 
 # A machine that slept, and a person who signs in or out elsewhere, are noticed within this time.
 LONGEST_WAIT_SECONDS = 60.0

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from micromegas_jupyter.auth.login_request import hidden_secret
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken, opaque_service_token
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http import ProviderCalls
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.http import ProviderCalls
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
 
 
 class OidcClientCredentialsProvider:

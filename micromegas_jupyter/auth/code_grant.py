@@ -6,7 +6,7 @@ Showing the request and receiving the answer are `browser_login`'s, `redirect_lo
 from dataclasses import dataclass
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, is_callback_of, parse_callback
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.token import TokenSet

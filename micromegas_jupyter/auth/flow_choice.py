@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE, Facts, Surroundings
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved
-from micromegas_jupyter.settings.client import Flow
 
 OFFERED_FLOWS = frozenset({Flow.BROWSER, Flow.DEVICE, Flow.PASTE})
 ARGUMENT = "argument"

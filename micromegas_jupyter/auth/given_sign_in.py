@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Generic, Self, TypeVar
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.settings.client import Flow
 
 P = TypeVar("P")
 

@@ -1,6 +1,6 @@
 """The person's browser, if it opens a window of its own; one that would take over the terminal does not count.
 
-When to open it is `flow_choice`'s and `assembly`'s matter.
+When to open it is `flow_choice`'s and `wiring`'s matter.
 """
 
 import os

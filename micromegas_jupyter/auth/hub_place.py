@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.hub_variables import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.urls import is_loopback_url
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.decoding import is_loopback_url
 
 MAX_URL_CHARACTERS = 2048
 MAX_TOKEN_CHARACTERS = 4096

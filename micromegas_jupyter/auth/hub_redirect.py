@@ -12,13 +12,13 @@ from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.hub_refusals import HUB, unreadable
 from micromegas_jupyter.auth.hub_service import HubService
 from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.redirect.redirect_address import is_callback_address, is_web_address
-from micromegas_jupyter.seams import Clock
-from micromegas_jupyter.settings.client import Flow
-from micromegas_jupyter.settings.decoding import host_text
 
 # The service waits 25 seconds for the browser before it says that there is nothing yet.
 ANSWER_TIMEOUT_SECONDS = 40.0

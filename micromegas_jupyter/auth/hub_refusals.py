@@ -7,11 +7,11 @@ depends on the code alone.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.core.http.hub_http import SERVICE, UNAVAILABLE_REMEDY
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http.hub_http import SERVICE, UNAVAILABLE_REMEDY
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.http.hub_http import HubAnswer
+    from micromegas_jupyter.core.http.hub_http import HubAnswer
 
 HUB = "JupyterHub"
 # What a service of another version may say.

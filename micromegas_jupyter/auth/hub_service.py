@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from micromegas_jupyter.auth.hub_place import HubPlace
 from micromegas_jupyter.auth.hub_refusals import HUB, REFUSALS, UNKNOWN_SIGN_IN, refusal_of, unreadable
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http.hub_http import HubAnswer, HubHttp
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import SecretObject
 from micromegas_jupyter.errors import LoginFailed, MicromegasError
-from micromegas_jupyter.http.hub_http import HubAnswer, HubHttp
-from micromegas_jupyter.oidc.secret_object import SecretObject
 from micromegas_jupyter.oidc.token import usable_token
 
 LONGEST_LIFE_SECONDS = 7 * 24 * 3600

@@ -1,7 +1,7 @@
 """`HubTokenProvider`: the sign-in that a JupyterHub has of the person whose server this is, as a bearer token.
 
 The Hub signs people in, keeps their refresh tokens and renews; the bearer is here in memory only. How the service is
-asked is `hub_service`'s job, which sign-in a program uses is decided in `assembly`.
+asked is `hub_service`'s job, which sign-in a program uses is decided in `wiring`.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.auth.known_person import bearer_identity
 from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken
 from micromegas_jupyter.auth.steady_clock import SteadyClock
-from micromegas_jupyter.contracts import AuthProvider
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.decoding import host_text
 
 
 class HubTokens(Protocol):

@@ -19,12 +19,12 @@ from micromegas_jupyter.auth.session_keeper import SessionKeeper
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_format import parse_token
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.http import ProviderCalls
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer
+from micromegas_jupyter.core.http import ProviderCalls
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import SecretObject
+from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
-from micromegas_jupyter.oidc.secret_object import SecretObject
-from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
-from micromegas_jupyter.settings.client import DEFAULT_SCOPE, Bearer
 
 
 class KeptSignIn:

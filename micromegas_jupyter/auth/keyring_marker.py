@@ -9,8 +9,8 @@ from typing import TypeGuard
 
 from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.token_format import parse_entry, parse_extras
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 MAX_PARTS = 64
 

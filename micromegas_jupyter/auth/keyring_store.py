@@ -37,9 +37,9 @@ from micromegas_jupyter.auth.token_format import (
     parse_token_file,
     with_extras,
 )
-from micromegas_jupyter.contracts import HiddenText, Secret
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import HiddenText, Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 MARKER_SUFFIX = ".keyring.json"
 

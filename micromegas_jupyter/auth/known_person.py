@@ -9,12 +9,12 @@ from datetime import datetime
 
 from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.auth.session import Session
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.id_token import shown_groups
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
-from micromegas_jupyter.settings.client import Bearer
 
 _MAX_SHOWN_CHARACTERS = 256
 

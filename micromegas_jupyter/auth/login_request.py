@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
-from micromegas_jupyter.settings.client import DEFAULT_SCOPE, Bearer
 
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 

@@ -15,8 +15,8 @@ from micromegas_jupyter.auth.session import Session, session_from_storage
 from micromegas_jupyter.auth.session_keeper import SessionKeeper
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_format import StoredLogin
+from micromegas_jupyter.core.system import Browser, Clock
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, TokenStoreError, Unavailable
-from micromegas_jupyter.seams import Browser, Clock
 
 STORE_WAIT_SECONDS = 10.0  # for the locks of all places together
 

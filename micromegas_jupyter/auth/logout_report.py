@@ -6,7 +6,7 @@ Doing it is `logout`'s job.
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from micromegas_jupyter.settings.decoding import host_text
+from micromegas_jupyter.core.urls import host_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ Listening there is `loopback_receiver`'s job.
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 DEFAULT_PATH = "/callback"
 DONE_PATH = "/done"

@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from micromegas_jupyter.auth.loopback_address import DONE_PATH, START_PREFIX, LoopbackAddress
+from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
 from micromegas_jupyter.redirect.pages import CONTENT_TYPE
-from micromegas_jupyter.seams import Randomness
 
 MAX_SILENT_CONNECTIONS = 100
 MAX_WAITING_PAGES = 8

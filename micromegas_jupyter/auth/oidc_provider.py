@@ -21,13 +21,13 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_format import build_token
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.http import ProviderCalls
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
+from micromegas_jupyter.core.http import ProviderCalls
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
 from micromegas_jupyter.oidc.authorization import complete_scope
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
-from micromegas_jupyter.settings.client import DEFAULT_SCOPE, Bearer, Flow
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.hub_service import HubService

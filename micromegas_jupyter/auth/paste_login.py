@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,

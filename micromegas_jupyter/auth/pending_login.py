@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Generic, Protocol, Self, TypeVar
 
 from micromegas_jupyter.auth.identity import Identity
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import (
     InternalError,
     LoginFailed,
@@ -23,7 +24,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.redirect import Ending
-from micromegas_jupyter.settings.client import Flow
 
 # For a browser that is slow to ask for the last page; nearly all ask at once.
 LINGER_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""The token file's own words for what `micromegas_jupyter.private_files` finds.
+"""The token file's own words for what `micromegas_jupyter.core.files` finds.
 
 What the files hold and who may change them when is `token_store`'s job.
 """
@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from micromegas_jupyter import private_files
 from micromegas_jupyter.auth.trusted_files import current_reader, find_foreign_writer
-from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.private_files import (
+from micromegas_jupyter.core import files as private_files
+from micromegas_jupyter.core.files import (
     MAX_FILE_BYTES,
     PRIVATE_FILE_MODE,
     FileMark,
@@ -19,6 +18,7 @@ from micromegas_jupyter.private_files import (
     NoSuchFile,
     remove_leftovers,
 )
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 
 __all__ = [
     "MAX_FILE_BYTES",

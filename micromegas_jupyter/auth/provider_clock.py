@@ -8,9 +8,9 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.http import FormFields, HttpAnswer, ProviderCalls
+from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.oidc.id_token import CLOCK_REMEDY
-from micromegas_jupyter.seams import Clock
 
 # Two clocks are never quite the same: two seconds are no difference. The rest is for the header's whole seconds.
 TOLERANCE_SECONDS = 2.5

@@ -10,9 +10,13 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
 from micromegas_jupyter.auth.provider_documents import ProviderDocuments
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import AssertionAudience
+from micromegas_jupyter.config.decoding import check_issuer_url
+from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import secret_object
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
 from micromegas_jupyter.oidc.client_authentication import (
     ClientAuthentication,
@@ -33,7 +37,6 @@ from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, verify_id_token
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
-from micromegas_jupyter.oidc.secret_object import secret_object
 from micromegas_jupyter.oidc.signature import UnknownKey
 from micromegas_jupyter.oidc.token import (
     TokenSet,
@@ -44,9 +47,6 @@ from micromegas_jupyter.oidc.token import (
     build_token_error,
     parse_token_answer,
 )
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.settings.client import AssertionAudience
-from micromegas_jupyter.settings.decoding import check_issuer_url
 
 
 class ProviderConnection:

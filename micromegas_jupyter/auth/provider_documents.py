@@ -5,11 +5,11 @@ What the documents say is `oidc`'s to read; what is done with them is `provider_
 
 import threading
 
+from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ProviderUnavailable, Unavailable
-from micromegas_jupyter.http import HttpAnswer, ProviderCalls
 from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_metadata
 from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
-from micromegas_jupyter.seams import Clock
 
 DOCUMENT_AGE_SECONDS = 3600.0
 KEY_REFETCH_SECONDS = 10.0

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.revocation import LogoutCalls, ProviderCallFailed
-from micromegas_jupyter.seams import Browser
+from micromegas_jupyter.core.system import Browser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

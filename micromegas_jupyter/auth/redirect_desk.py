@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 
 from micromegas_jupyter.auth.redirect_login import RedirectLogin
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.redirect import Ending
 from micromegas_jupyter.redirect.messages import (

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.oidc.token import TokenSet
 from micromegas_jupyter.redirect import Ending

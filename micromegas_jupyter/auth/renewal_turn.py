@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import MicromegasError, Unavailable
-from micromegas_jupyter.seams import Clock
 
 TURN_WAIT_SECONDS = 60.0
 # In an outage: twice a second while a token is needed, twice a minute while the old one still serves.

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.timely_call import CallTookTooLong, TimelyCalls
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import Clock
 
 LOGOUT_SECONDS = 20.0
 

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from micromegas_jupyter.auth.renewal_turn import RenewalTurn
 from micromegas_jupyter.auth.session import LONGEST_MARGIN, MARGIN_SHARE, Freshness, freshness_of
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 from micromegas_jupyter.oidc.token import usable_token
-from micromegas_jupyter.seams import Clock
 
 # What a token's life counts as when nobody says: RFC 6749 section 5.1 leaves it open.
 UNKNOWN_LIFETIME = timedelta(minutes=5)

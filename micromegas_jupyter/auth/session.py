@@ -8,12 +8,12 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, read_stored_id_token
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import Randomness
-from micromegas_jupyter.settings.client import Bearer
 
 LONGEST_MARGIN = timedelta(minutes=5)
 MARGIN_SHARE = 4

@@ -15,12 +15,12 @@ from micromegas_jupyter.auth.renewal_turn import RenewalTurn
 from micromegas_jupyter.auth.session import Freshness, Session, draw_delay_share
 from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.sign_in_store import LOCK_WAIT_SECONDS, SignInStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, check_refreshed_claims
 from micromegas_jupyter.oidc.token import TokenSet, merge_refreshed
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.settings.client import Bearer
 
 # A server that refuses every token must not make a program renew again and again.
 FORCED_PAUSE_SECONDS = 10.0

@@ -18,13 +18,13 @@ from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
 from micromegas_jupyter.auth.redirect_login import RedirectLogin
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.system import Clock, Randomness
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.authorization import build_authorization_request
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.redirect.redirect_address import callback_address
 from micromegas_jupyter.redirect.routing import RANDOM_BYTES
-from micromegas_jupyter.seams import Clock, Randomness
-from micromegas_jupyter.settings.client import Flow
 
 BROWSER_TIMEOUT_SECONDS = 300.0
 PASTE_TIMEOUT_SECONDS = 600.0

@@ -4,7 +4,7 @@ import logging
 import os
 
 from micromegas_jupyter.auth.api_key_file import OPEN_REMEDY, SETTING, read_api_key_file
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.core.system import Clock
 
 # A smaller difference is the inaccuracy of two readings.
 _SMALLEST_DRIFT = timedelta(seconds=2)

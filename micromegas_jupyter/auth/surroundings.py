@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from micromegas_jupyter.auth.graphical_browser import has_graphical_browser, is_remote_session
 from micromegas_jupyter.auth.hub_variables import HUB_VARIABLE, is_below_hub
-from micromegas_jupyter.seams import process_variables
+from micromegas_jupyter.core.system import process_variables
 
 # Set by this project's Jupyter server extension. A gateway passes on to a kernel what begins with KERNEL_ and nothing
 # else.

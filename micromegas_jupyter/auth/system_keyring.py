@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 from micromegas_jupyter.auth.timely_call import CallTookTooLong, TimelyCalls
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import TokenStoreError
-from micromegas_jupyter.seams import process_variables
 
 SERVICE = "micromegas_jupyter"
 RUN_FOLDER = Path("/run/user")  # where systemd puts the session bus of each person

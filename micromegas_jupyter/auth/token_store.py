@@ -35,7 +35,7 @@ from micromegas_jupyter.auth.token_format import (
     parse_token_file,
     with_extras,
 )
-from micromegas_jupyter.contracts import HiddenBytes, HiddenText
+from micromegas_jupyter.core.protocols import HiddenBytes, HiddenText
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 
 __all__ = ["LOCK_WAIT_SECONDS", "TokenStore"]

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode, urlsplit
 
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, clock_offset, opaque_service_token
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http.platform_http import Platform, PlatformAnswer, PlatformHttp
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderUnavailable
-from micromegas_jupyter.http.platform_http import Platform, PlatformAnswer, PlatformHttp
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
-from micromegas_jupyter.seams import Clock
 
 # App Service, Functions and Container Apps set both; elsewhere the machine's metadata service answers.
 APP_ENDPOINT_VARIABLE = "IDENTITY_ENDPOINT"

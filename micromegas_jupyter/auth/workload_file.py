@@ -8,10 +8,10 @@ else may read it is the platform's business. What becomes of the token is left t
 from pathlib import Path
 
 from micromegas_jupyter.auth.service_token import ServiceToken, jwt_service_token
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.files import FileProblem, read_shared_file
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved
-from micromegas_jupyter.private_files import FileProblem, read_shared_file
-from micromegas_jupyter.seams import Clock
 
 MAX_TOKEN_FILE_BYTES = 64 * 1024
 

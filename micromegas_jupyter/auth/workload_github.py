@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, jwt_service_token
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http.platform_http import Platform, PlatformHttp
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
-from micromegas_jupyter.http.platform_http import Platform, PlatformHttp
-from micromegas_jupyter.seams import Clock
 
 URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
 TOKEN_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - a variable's name, not a token

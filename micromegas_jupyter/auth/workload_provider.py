@@ -9,11 +9,11 @@ from typing import Protocol, TypeAlias
 
 from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken, opaque_service_token
 from micromegas_jupyter.auth.workload_source import WorkloadSource
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.oidc.assertions import build_client_assertion_request
 from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer
 from micromegas_jupyter.oidc.token_exchange import build_token_exchange_request, parse_token_exchange_answer
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 # Turns the platform's token into the bearer token.
 TokenTrade: TypeAlias = Callable[[Secret], ServiceToken]

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
-from micromegas_jupyter.seams import SYSTEM_CLOCK, process_variables
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.decision import Decision

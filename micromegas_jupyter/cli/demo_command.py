@@ -11,8 +11,8 @@ from micromegas_jupyter.cli.serve_command import (
     check_listening_arguments,
     print_ready,
 )
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
-from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from micromegas_jupyter.demo.stack import DemoStack
@@ -87,9 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(stack: "DemoStack") -> int:
     """Sign in as Alice over the provider's pages, without a browser, and query the stack's own telemetry."""
-    from micromegas_jupyter.assembly import load_client_settings, login, open_client
     from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
     from micromegas_jupyter.demo.stack import wait_for_rows
+    from micromegas_jupyter.wiring import load_client_settings, login, open_client
 
     environ = stack.process_environment()
     settings = load_client_settings(environ=environ)

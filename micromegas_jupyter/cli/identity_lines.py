@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.client.credentials import claimed_end, read_claims
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.decoding import host_text
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity, OidcAuthProvider

@@ -9,9 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from micromegas_jupyter.config.access import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.access import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.key_file import KeyFile

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Sign in, wait for the person, print who it was as far as the tokens say it."""
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
-    settings = assembly.load_client_settings(profile=arguments.profile, options=given_settings(arguments))
+    settings = wiring.load_client_settings(profile=arguments.profile, options=given_settings(arguments))
     provider = sign_in(settings, flow=arguments.flow)
     print(signed_in_line(provider, now=provider_now(provider)))
     given = given_settings(arguments)

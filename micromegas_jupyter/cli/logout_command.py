@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove what is stored, have it revoked, and say what was done; also when nobody was signed in."""
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
-    settings = assembly.load_client_settings(profile=arguments.profile)
-    print(assembly.logout(settings, end_session=arguments.end_session))
-    if assembly.uses_hub(settings):
+    settings = wiring.load_client_settings(profile=arguments.profile)
+    print(wiring.logout(settings, end_session=arguments.end_session))
+    if wiring.uses_hub(settings):
         print(_HUB_LINE)
     return 0

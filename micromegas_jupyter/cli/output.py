@@ -274,13 +274,13 @@ def print_answer(
     arguments: argparse.Namespace, sql: str, begin: datetime | None = None, end: datetime | None = None
 ) -> int:
     """Run a statement, print its rows and return the exit code."""
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
     check_row_arguments(arguments)
     options = {"MICROMEGAS_ANALYTICS_URI": arguments.uri} if arguments.uri else {}
-    settings = assembly.load_client_settings(profile=arguments.profile, options=options)
-    environ = assembly.without_wrapper() if arguments.uri or arguments.profile else None
-    provider = assembly.stored_provider(settings, environ)
-    with assembly.open_client(settings, provider, environ=environ) as client:
+    settings = wiring.load_client_settings(profile=arguments.profile, options=options)
+    environ = wiring.without_wrapper() if arguments.uri or arguments.profile else None
+    provider = wiring.stored_provider(settings, environ)
+    with wiring.open_client(settings, provider, environ=environ) as client:
         print_answer_of(client, arguments, sql, begin, end)
     return 0

@@ -3,9 +3,9 @@
 import argparse
 
 from micromegas_jupyter.cli.output import add_row_arguments, check_count, matches, print_answer
+from micromegas_jupyter.config.moments import parse_moment
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.moments import parse_moment
 
 _EXE_CHARACTERS = 64
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.cli.discreet_parser import DiscreetParser
 from micromegas_jupyter.cli.output import add_row_arguments, check_row_arguments, print_answer_of
 from micromegas_jupyter.cli.sign_in_terminal import sign_in
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.moments import parse_range
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.moments import parse_range
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.settings.client import ClientSettings
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.protocols import AuthProvider
 
 _MAX_STATEMENT_BYTES = 64 * 1024
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the statement; rows on standard output."""
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
     sql = _statement(arguments)
     if arguments.all and (arguments.begin or arguments.end):
@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
     check_row_arguments(arguments)
     settings = _settings(arguments)
-    environ = assembly.without_wrapper() if _says_where(arguments) else None
+    environ = wiring.without_wrapper() if _says_where(arguments) else None
     provider = _provider(arguments, settings, environ)
-    with assembly.open_client(settings, provider, environ=environ) as client:
+    with wiring.open_client(settings, provider, environ=environ) as client:
         print_answer_of(client, arguments, sql, begin, end)
     return 0
 
@@ -80,7 +80,7 @@ def _statement(arguments: argparse.Namespace) -> str:
 
 
 def _settings(arguments: argparse.Namespace) -> "ClientSettings":
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
     given = {
         name: value
@@ -91,7 +91,7 @@ def _settings(arguments: argparse.Namespace) -> "ClientSettings":
         )
         if value
     }
-    settings = assembly.load_client_settings(profile=arguments.profile, options=given)
+    settings = wiring.load_client_settings(profile=arguments.profile, options=given)
     if arguments.client_secret:
         settings = replace(settings, client_secret=Secret(arguments.client_secret))
     return settings
@@ -106,12 +106,12 @@ def _says_where(arguments: argparse.Namespace) -> bool:
 def _provider(
     arguments: argparse.Namespace, settings: "ClientSettings", environ: Mapping[str, str] | None
 ) -> "AuthProvider | None":
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
     if arguments.oidc:
         if arguments.client_secret:
             raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
         return sign_in(settings, store=False)
     if arguments.client_secret:
-        return assembly.service_account_provider(settings)
-    return assembly.stored_provider(settings, environ)
+        return wiring.service_account_provider(settings)
+    return wiring.stored_provider(settings, environ)

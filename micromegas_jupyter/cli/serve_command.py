@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Final
 from micromegas_jupyter import __version__
 from micromegas_jupyter.cli.access_command import access_environment
 from micromegas_jupyter.cli.server_log import add_log_arguments, log_as_arguments_say, tell
-from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.access import AccessSettings, ApiKeySetting, LegacyApiKeys
-from micromegas_jupyter.settings.server_limits import (
+from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting, LegacyApiKeys
+from micromegas_jupyter.config.server_limits import (
     COUNTED_LIMITS,
     SPILL_DIRECTORY_VARIABLE,
     ServerLimits,
     parse_server_limits,
 )
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import MicromegasError, UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.assembly import ServerStack
+    from micromegas_jupyter.wiring import ServerStack
 
 
 _SPILL_DIRECTORY = "spill_directory"
@@ -210,8 +210,8 @@ def run(arguments: argparse.Namespace) -> int:
     proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
     environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()
-    from micromegas_jupyter.assembly import ServeOptions, ServerStack
     from micromegas_jupyter.executors.process_limits import hide_memory
+    from micromegas_jupyter.wiring import ServeOptions, ServerStack
 
     hide_memory()
     stack = ServerStack(

@@ -15,15 +15,15 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
 from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.flow_choice import FlowChoice
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
-    from micromegas_jupyter.settings.client import ClientSettings
+    from micromegas_jupyter.config.client import ClientSettings
 
 
 def can_show_qr(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -204,22 +204,22 @@ def sign_in(
         store: Whether the sign-in is kept, and the named flow remembered.
         environ: Stands in for the process environment.
     """
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
     from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
     from micromegas_jupyter.auth.hub_variables import HUB_TOKEN_VARIABLE
-    from micromegas_jupyter.settings.client import SECRET_VARIABLES, Flow
+    from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
 
     environ = process_variables(environ)
     for name in (*SECRET_VARIABLES, HUB_TOKEN_VARIABLE):
         os.environ.pop(name, None)  # the settings hold it by now, and a browser would inherit it
     wanted = None if flow in {None, AUTOMATIC} else Flow(flow)
-    choice = assembly.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)
-    chosen = assembly.require_flow(settings, choice)
+    choice = wiring.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)
+    chosen = wiring.require_flow(settings, choice)
     terminal = SignInTerminal(sys.stderr, environ=environ)
     if chosen is not Flow.BROWSER or choice.skipped:
         terminal.announce(why_line(choice))
     try:
-        provider = assembly.login(
+        provider = wiring.login(
             settings,
             flow=chosen,
             fallbacks=choice.fallbacks,
@@ -233,11 +233,11 @@ def sign_in(
     finally:
         terminal.close()
     if store and wanted is not None:
-        assembly.remember_flow(settings, wanted, environ)
+        wiring.remember_flow(settings, wanted, environ)
         if settings.origin_of("flow") is not None:
             terminal.announce(f"Without --flow, {settings.origin_of('flow')} goes first.")
     elif store and flow == AUTOMATIC:
-        assembly.remember_flow(settings, None, environ)
+        wiring.remember_flow(settings, None, environ)
     return provider
 
 
@@ -269,8 +269,8 @@ class SignInTerminal:
 
     def show(self, pending: "PendingLogin") -> None:
         """Print what the person is to do, with the code's picture and the time left where they help."""
-        from micromegas_jupyter.assembly import sentence_of
-        from micromegas_jupyter.settings.client import Flow
+        from micromegas_jupyter.config.client import Flow
+        from micromegas_jupyter.wiring import sentence_of
 
         if pending.flow is Flow.PASTE:
             self._input.hide()

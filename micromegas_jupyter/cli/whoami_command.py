@@ -25,14 +25,14 @@ from micromegas_jupyter.client.address import ServerAddress, parse_address
 from micromegas_jupyter.client.credentials import CredentialSource, check_plaintext
 from micromegas_jupyter.client.headers import Header, Notices, build_tag_headers, find_attribution
 from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIdentity, parse_server_identity
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, UnsupportedRequest
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.decoding import host_text
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity
-    from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.settings.client import ClientSettings
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.protocols import AuthProvider
 
 
 TIMEOUT_SECONDS = 5.0
@@ -144,17 +144,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the local identity, then the server's answer."""
-    from micromegas_jupyter import assembly
+    from micromegas_jupyter import wiring
 
-    settings = assembly.load_client_settings(profile=arguments.profile)
-    environ = assembly.without_wrapper() if arguments.profile else None
-    provider = assembly.stored_provider(settings, environ)
+    settings = wiring.load_client_settings(profile=arguments.profile)
+    environ = wiring.without_wrapper() if arguments.profile else None
+    provider = wiring.stored_provider(settings, environ)
     if provider is not None:
         print(local_line(settings, provider))
     started = SYSTEM_CLOCK.monotonic()
     identity = _quick_answer(settings, provider, environ)
     if identity is None:
-        with assembly.open_client(settings, provider, environ=environ) as client:
+        with wiring.open_client(settings, provider, environ=environ) as client:
             client.tell_notices(show_notice)
             started = SYSTEM_CLOCK.monotonic()
             try:
@@ -169,10 +169,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _quick_answer(
     settings: "ClientSettings", provider: "AuthProvider | None", environ: Mapping[str, str] | None
 ) -> "ServerIdentity | None":
-    from micromegas_jupyter import assembly
-    from micromegas_jupyter.assembly.provider_calls import ca_bundle_file
+    from micromegas_jupyter import wiring
+    from micromegas_jupyter.wiring.provider_calls import ca_bundle_file
 
-    if assembly.is_wrapped(environ) or settings.client_certificate_file is not None:
+    if wiring.is_wrapped(environ) or settings.client_certificate_file is not None:
         return None  # only the whole client can ask
     return ask_identity(settings.uri, provider, tell_notice=show_notice, extra_ca_bundle=ca_bundle_file(settings))
 

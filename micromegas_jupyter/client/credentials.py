@@ -13,12 +13,12 @@ from typing import Final, TypeVar
 
 from micromegas_jupyter.client.address import ServerAddress
 from micromegas_jupyter.client.headers import MAX_HEADER_VALUE_BYTES, Header, build_header
-from micromegas_jupyter.contracts import AuthProvider, Secret
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, UsageError
 from micromegas_jupyter.flightsql.error_details import printable_text
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 _AUTHORIZATION: Final = b"authorization"
 _SCHEME: Final = "Bearer "

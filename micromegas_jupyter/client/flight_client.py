@@ -37,7 +37,8 @@ from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIde
 from micromegas_jupyter.client.sql_text import is_read
 from micromegas_jupyter.client.threads import run_interruptibly
 from micromegas_jupyter.client.transport import Transport, read_client_certificate
-from micromegas_jupyter.contracts import AuthProvider
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -48,7 +49,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message, statement_ticket
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 _INGEST_TIMEOUT_SECONDS: Final = 600.0
 

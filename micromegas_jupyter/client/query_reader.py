@@ -17,8 +17,8 @@ import pyarrow as pa
 from micromegas_jupyter.client.calls import Call, CallRecord
 from micromegas_jupyter.client.credentials import Credential, CredentialSource
 from micromegas_jupyter.client.threads import WAIT_SLICE_SECONDS, start_thread
+from micromegas_jupyter.core.system import Clock, jitter
 from micromegas_jupyter.errors import AuthenticationError, MicromegasError, QueryCancelled, Unavailable, UsageError
-from micromegas_jupyter.seams import Clock, jitter
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.transport import Transport

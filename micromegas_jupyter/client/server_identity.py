@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.flightsql.error_details import printable_text
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 WHO_AM_I_ACTION: Final = "MicromegasWhoAmI"
 _MAX_ANSWER_BYTES: Final = 16 * 1024

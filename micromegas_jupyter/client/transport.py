@@ -16,7 +16,7 @@ from pyarrow import flight
 from micromegas_jupyter.client.address import ServerAddress
 from micromegas_jupyter.client.calls import Call, CallRecord, CallRecorder
 from micromegas_jupyter.client.statuses import translate_failure
-from micromegas_jupyter.contracts import HiddenBytes
+from micromegas_jupyter.core.protocols import HiddenBytes
 from micromegas_jupyter.errors import InternalError, ServerUnavailable, UsageError
 
 _MAX_CERTIFICATE_BYTES: Final = 1024 * 1024

@@ -20,6 +20,8 @@ from micromegas_jupyter.client.parameters import Params
 from micromegas_jupyter.client.queries import QueryMethods, TimeArgument, format_time_range
 from micromegas_jupyter.client.query_reader import Attempts, QueryReader, check_timeout
 from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InternalError,
@@ -27,8 +29,6 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
 
 DEPRECATION_NOTICE: Final = (
     f"{WRAPPER_VARIABLE} is deprecated: the wrapper's own client is used and no other setting counts. Move what it "

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 NOTEBOOK = "quickstart.ipynb"
 JOB_NOTEBOOK = "service-account.ipynb"

@@ -6,14 +6,14 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
-from micromegas_jupyter.assembly.environment import CONFIG_DIR
-from micromegas_jupyter.assembly.serve_options import DEFAULT_MEMORY_MIB
+from micromegas_jupyter.core.files import ensure_private_folder, write_private_file
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.temporary_folders import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.private_files import ensure_private_folder, write_private_file
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.temporary_folders import TemporaryFolder, remove_abandoned
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring.environment import CONFIG_DIR
+from micromegas_jupyter.wiring.serve_options import DEFAULT_MEMORY_MIB
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient

@@ -7,14 +7,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.surroundings import Facts, gather_facts
 from micromegas_jupyter.client.credentials import claimed_end, read_claims
-from micromegas_jupyter.contracts import AuthProvider
+from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.doctor.findings import Case, Finding, Outcome, complaint, failed, found, guarded, skipped
 from micromegas_jupyter.doctor.local_checks import (
     check_api_key_file,
@@ -34,8 +36,6 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UnsupportedRequest,
 )
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock, process_variables
-from micromegas_jupyter.settings.client import ClientSettings
 
 # From here on a server with the usual leeway of a minute begins to refuse tokens as not yet valid or ended.
 TOLERATED_OFFSET_SECONDS = 30.0
@@ -138,7 +138,7 @@ def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
 
 def check_server(case: Case, provider: AuthProvider | None, *, token_failed: bool) -> Finding:
     """Ask the server whom it takes the caller for; without a token only whether it answers."""
-    with assembly.open_client(case.settings, provider, environ=case.environ) as client:
+    with wiring.open_client(case.settings, provider, environ=case.environ) as client:
         started = case.clock.monotonic()
         try:
             identity = client.whoami()
@@ -238,9 +238,7 @@ def examine(
     findings = [check_program(), *([wrapper] if wrapper else [])]
     try:
         settings = (
-            assembly.load_client_settings(profile=profile, environ=environ)
-            if load_settings is None
-            else load_settings()
+            wiring.load_client_settings(profile=profile, environ=environ) if load_settings is None else load_settings()
         )
     except MicromegasError as error:
         why = "the settings cannot be read"

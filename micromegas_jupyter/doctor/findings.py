@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.surroundings import Facts, gather_facts
-from micromegas_jupyter.contracts import AuthProvider
+from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.flightsql.error_details import printable_text
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.client import ClientSettings
 
 FAILED_EXIT_CODE = 1
 
@@ -156,7 +156,7 @@ class Case:
     @property
     def is_wrapped(self) -> bool:
         """Whether another module makes the client, so that no setting counts."""
-        return assembly.is_wrapped(self.environ)
+        return wiring.is_wrapped(self.environ)
 
     @property
     def names_a_provider(self) -> bool:
@@ -194,7 +194,7 @@ class Case:
         has_secret = settings.client_secret is not None or settings.client_secret_file is not None
         if not self.names_a_provider or not (has_key or (has_secret and not settings.secret_is_native)):
             return None
-        is_stored = assembly.sign_in_store(settings, self.environ).mark() is not None
+        is_stored = wiring.sign_in_store(settings, self.environ).mark() is not None
         return None if is_stored else "a service account is used"
 
     def connection(self) -> ProviderConnection | None:
@@ -206,10 +206,10 @@ class Case:
             settings.issuer,
             settings.client_id or "",
             None,
-            http=assembly.provider_http(settings),
+            http=wiring.provider_http(settings),
             clock=self.clock,
         )
 
     def provider(self) -> AuthProvider | None:
         """Return what gives the token of each call, None when no sign-in is configured."""
-        return assembly.stored_provider(self.settings, self.environ, facts=self.facts)
+        return wiring.stored_provider(self.settings, self.environ, facts=self.facts)

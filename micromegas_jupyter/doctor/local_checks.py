@@ -10,18 +10,18 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from micromegas_jupyter import __version__, assembly
+from micromegas_jupyter import __version__, wiring
 from micromegas_jupyter.auth.api_key_file import OPEN_REMEDY, read_api_key_file
 from micromegas_jupyter.auth.flow_choice import NOBODY_THERE
 from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import ClientSettings, Flow, WorkloadExchange
+from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
+from micromegas_jupyter.core.http.bounded_calls import environment_ca_bundle
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.doctor.findings import Case, Finding, complaint, failed, found, skipped
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
-from micromegas_jupyter.http.bounded_calls import environment_ca_bundle
-from micromegas_jupyter.settings.client import ClientSettings, Flow, WorkloadExchange
-from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
 
 NO_PROVIDER = (
     "no provider is configured: set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or name them in a profile"
@@ -48,7 +48,7 @@ def find_obstacle(case: Case) -> Obstacle | None:
     settings = case.settings
     try:
         if not case.has_credential_of_its_own:
-            assembly.sign_in_configured(settings)
+            wiring.sign_in_configured(settings)
     except ConfigurationError as error:
         return Obstacle(INCOMPLETE, error)
     try:
@@ -94,7 +94,7 @@ def _check_authorities(settings: ClientSettings) -> None:
     if settings.ca_bundle is not None:
         name = settings.origin_of("ca_bundle") or "MICROMEGAS_CA_BUNDLE"
         try:
-            assembly.provider_http(settings)
+            wiring.provider_http(settings)
         except ConfigurationError as error:
             raise _naming(error, name) from None
     if settings.issuer is not None:
@@ -109,9 +109,9 @@ def _check_credential_file(case: Case) -> None:
         except ConfigurationError as error:
             raise _naming(error, settings.origin_of("api_key_file") or "api_key_file") from None
     elif settings.service_account_file is not None:
-        assembly.service_provider(settings, case.environ)
+        wiring.service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
-        assembly.client_proof(settings)
+        wiring.client_proof(settings)
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
@@ -147,14 +147,14 @@ def check_store(case: Case) -> Finding:
     if not case.names_a_provider:
         return skipped("store", "nothing is kept: no person signs in with these settings")
     modes = _modes(case)  # before anything that would mend them
-    mode = modes.get(assembly.token_file(case.settings, case.environ))
+    mode = modes.get(wiring.token_file(case.settings, case.environ))
     announced: list[str] = []
-    store = assembly.sign_in_store(case.settings, case.environ, announce=announced.append)
+    store = wiring.sign_in_store(case.settings, case.environ, announce=announced.append)
     store.check_usable()
     mark = store.mark()
     is_kept = mark is not None
     others = [
-        other for other in assembly.stored_sign_ins(case.settings, case.environ) if other.mark() not in {None, mark}
+        other for other in wiring.stored_sign_ins(case.settings, case.environ) if other.mark() not in {None, mark}
     ]
     facts: dict[str, object] = {
         "label": store.label,
@@ -220,7 +220,7 @@ def _difference(entry: SignInEntry, settings: ClientSettings) -> str:
 
 
 def _modes(case: Case) -> dict[Path, int]:
-    folder = assembly.config_folder(case.environ)
+    folder = wiring.config_folder(case.environ)
     pattern = f"{Path(case.settings.token_file_name).stem}*.json"
     with suppress(OSError):
         listed = list(islice(folder.glob(pattern), _MAX_FILES))
@@ -260,7 +260,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
     program = case.program_credential
     if program is not None:
         return skipped("sign-in", f"not needed: {program}")
-    choice = assembly.choose_flow(
+    choice = wiring.choose_flow(
         case.settings,
         facts=case.facts,
         environ=case.environ,

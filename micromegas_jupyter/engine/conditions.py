@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.guard import check_expression
 from micromegas_jupyter.engine.identity import NO_TEXTS, with_caller_in_condition
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from datafusion import DataFrame, Expr
 
-    from micromegas_jupyter.contracts import TableSnapshot, TableSource
+    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 
 _log = logging.getLogger(__name__)
 

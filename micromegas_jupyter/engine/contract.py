@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.contracts import TableSnapshot
+    from micromegas_jupyter.core.protocols import TableSnapshot
 
 
 #: The longest statement that any setting allows.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.barrier import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
 from micromegas_jupyter.engine.denials import register_denial_functions
@@ -31,7 +32,6 @@ from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_sc
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
 from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from datafusion import DataFrame
     from datafusion.plan import LogicalPlan
 
-    from micromegas_jupyter.contracts import AuthContext, TableSource
+    from micromegas_jupyter.core.protocols import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest, VisibleTable
     from micromegas_jupyter.engine.denial_store import DenialStore
     from micromegas_jupyter.engine.native_scan import FileReader

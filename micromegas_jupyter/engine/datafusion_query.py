@@ -11,12 +11,12 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import QueryStatistics
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.parameters import missing_parameter
 from micromegas_jupyter.engine.schemas import to_wire
 from micromegas_jupyter.errors import InternalError
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

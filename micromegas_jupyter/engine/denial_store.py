@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
-from micromegas_jupyter import private_files
+from micromegas_jupyter.core import files as private_files
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

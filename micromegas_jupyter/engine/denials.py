@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from datafusion import DataFrame
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.denial_store import DenialStore
     from micromegas_jupyter.engine.scanner import Mention
 

@@ -18,7 +18,7 @@ from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.contract import VisibleTable
     from micromegas_jupyter.engine.scanner import Mention
 

@@ -14,7 +14,7 @@ from micromegas_jupyter.engine.scanner import quoted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.contracts import TableSnapshot
+    from micromegas_jupyter.core.protocols import TableSnapshot
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, col, lit
 
-from micromegas_jupyter.contracts import TableAccess, TableSnapshot
+from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.engine.barrier import behind_barrier
 from micromegas_jupyter.engine.conditions import apply_conditions
 from micromegas_jupyter.engine.contract import VisibleTable
@@ -29,7 +29,7 @@ from micromegas_jupyter.errors import InternalError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.contract import TimeRange
     from micromegas_jupyter.engine.native_scan import FileReader
     from micromegas_jupyter.engine.scanner import Mention

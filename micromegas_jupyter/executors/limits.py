@@ -11,7 +11,7 @@ from cachetools import LRUCache
 from micromegas_jupyter.errors import ResourcesExhausted
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 CallerKey = tuple[str, str]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from micromegas_jupyter.contracts import TableSnapshot, TableSource
+    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 
 _T = TypeVar("_T")
 # Every statement that reads a table or lists tables has one of these words.

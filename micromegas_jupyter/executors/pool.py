@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
@@ -22,13 +23,12 @@ from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.processes import Ended, Process, SpawnLauncher, ZygoteLauncher
 from micromegas_jupyter.executors.reports import Cause
 from micromegas_jupyter.executors.scheduling import LONG_SECONDS, LongStatement, choose_largest, choose_running
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from micromegas_jupyter.contracts import TableSource
+    from micromegas_jupyter.core.protocols import TableSource
     from micromegas_jupyter.executors.requests import Statement
     from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 

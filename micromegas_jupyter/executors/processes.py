@@ -22,9 +22,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.executors.zygote import FORK, VARIABLES
-from micromegas_jupyter.seams import Variables
 
 if TYPE_CHECKING:
     from micromegas_jupyter.executors.settings import WorkerOptions

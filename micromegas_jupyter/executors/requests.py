@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from micromegas_jupyter.contracts import AuthContext, TableSnapshot, WriteRequest
+    from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, WriteRequest
     from micromegas_jupyter.engine.contract import TimeRange
     from micromegas_jupyter.flightsql.decoding import DecodeLimits
     from micromegas_jupyter.flightsql.framing import Compression

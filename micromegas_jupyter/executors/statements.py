@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from micromegas_jupyter.contracts import AuthContext, TableSnapshot
+    from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
     from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
     from micromegas_jupyter.executors.pool import Pool
     from micromegas_jupyter.executors.processes import Ended
@@ -42,7 +42,7 @@ _REPORTED: Final = (
     "spill_count",
 )
 _MAX_SAID_CHARACTERS: Final = 300
-_LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lakehouse", "micromegas_jupyter.server"})
+_LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_KEPT_SQL_CHARACTERS: Final = 16 * 1024
 
 

@@ -11,7 +11,7 @@ from micromegas_jupyter.flightsql.row_sizes import split_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from micromegas_jupyter.contracts import TableSink, TableWrite
+    from micromegas_jupyter.core.protocols import TableSink, TableWrite
     from micromegas_jupyter.executors.requests import Upload
 
 _SEND_LESS: Final = "Send them in several calls."

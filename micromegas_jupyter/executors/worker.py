@@ -32,13 +32,13 @@ from micromegas_jupyter.executors.process_limits import limit_process
 from micromegas_jupyter.executors.requests import Output, decode_statement
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.telemetry.descriptions import with_remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from micromegas_jupyter.contracts import AuthContext, TableSnapshot
+    from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
     from micromegas_jupyter.engine.contract import PlannedQuery
     from micromegas_jupyter.executors.requests import Statement
     from micromegas_jupyter.executors.settings import WorkerOptions

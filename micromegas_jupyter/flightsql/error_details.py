@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 from urllib.parse import quote
 
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import (
     ConfigurationError,
     MicromegasError,
@@ -18,7 +19,6 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
     error_classes,
 )
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 ERROR_DETAILS_KEY = "micromegas-error-bin"
 """The trailing metadata key; gRPC carries `-bin` values as bytes."""

@@ -1,6 +1,6 @@
 """Arrow data as `FlightData` messages: a stream of batches out, a few parameter batches in.
 
-Which batches, and over which call, is decided by the server and client rooms.
+Which batches, and over which call, is decided by the server and client packages.
 """
 
 import io

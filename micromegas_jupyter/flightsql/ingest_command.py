@@ -9,7 +9,7 @@ from typing import Any, Final
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
-from micromegas_jupyter.contracts import WriteMode
+from micromegas_jupyter.core.protocols import WriteMode
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import messages
 

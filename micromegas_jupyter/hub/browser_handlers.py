@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
 from tornado import web
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.redirect import notice_page
 from micromegas_jupyter.redirect.handlers import (
     BINDING_SECONDS,

@@ -15,17 +15,17 @@ from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_text
 from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.hub.refusals import Refused, invalid_token, slow_down, too_many_unknown_tokens
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.settings.access import RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tornado.httputil import HTTPServerRequest
 
-    from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.core.protocols import Secret
     from micromegas_jupyter.hub.hub_api import TokenOwner
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"

@@ -12,6 +12,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.config.decoding import (
+    check_issuer_url,
+)
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub import settings as names
 from micromegas_jupyter.hub.configuration_checks import (
@@ -30,8 +35,6 @@ from micromegas_jupyter.hub.configuration_checks import (
 from micromegas_jupyter.hub.refreshing import SignInRefresher
 from micromegas_jupyter.hub.rights import SERVICE_SCOPES
 from micromegas_jupyter.redirect.redirect_address import public_base
-from micromegas_jupyter.settings.client import Bearer
-from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS, check_issuer_url
 
 if TYPE_CHECKING:
     from traitlets.config import Config

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.hub.caller_limits import CallerLimits, HubAudit
     from micromegas_jupyter.hub.hub_api import HubApi
     from micromegas_jupyter.hub.provider import HubProvider
     from micromegas_jupyter.hub.settings import ServiceSettings
     from micromegas_jupyter.hub.sign_ins import SignIns
-    from micromegas_jupyter.seams import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,10 @@ from weakref import WeakValueDictionary
 from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.auth.provider_documents import ProviderDocuments
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.hub.refreshing import HeldBearer
 from micromegas_jupyter.hub.refusals import Refused, exchange_refused, provider_unavailable
 from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
@@ -27,8 +29,6 @@ from micromegas_jupyter.oidc.token_exchange import (
     build_token_exchange_request,
     parse_token_exchange_answer,
 )
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Clock
-from micromegas_jupyter.settings.client import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

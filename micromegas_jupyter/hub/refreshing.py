@@ -17,18 +17,18 @@ from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 from micromegas_jupyter.oidc.token import build_token_error, usable_token
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.settings.client import Bearer
+    from micromegas_jupyter.config.client import Bearer
 
 REFUSED_MARK: Final = "micromegas_refresh_refused"
 """Set in the auth state when the provider has refused to renew a sign-in; the next sign-in replaces it all."""

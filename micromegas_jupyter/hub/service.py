@@ -15,6 +15,7 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.hub.caller_limits import AUDIT_LOGGER, CallerLimits, HubAudit
 from micromegas_jupyter.hub.dependencies import ServiceParts
@@ -24,7 +25,6 @@ from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.rights import check_own_rights
 from micromegas_jupyter.hub.settings import ServiceSettings, read_service_settings
 from micromegas_jupyter.hub.sign_ins import SignIns
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024

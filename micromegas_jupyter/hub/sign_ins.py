@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from micromegas_jupyter.redirect.routing import RANDOM_BYTES, digest_of
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import Secret
-    from micromegas_jupyter.seams import Clock, Randomness
+    from micromegas_jupyter.core.protocols import Secret
+    from micromegas_jupyter.core.system import Clock, Randomness
 
 LIFE_SECONDS: Final = 600
 MAX_OF_ONE_OWNER: Final = 20

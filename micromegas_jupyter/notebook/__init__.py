@@ -1,6 +1,6 @@
 """The notebook's face: magics, the identity widget, results and errors as a person sees them.
 
-Signing in, settings and the wire are made elsewhere; `assembly` joins them. Nothing heavy loads before it is used.
+Signing in, settings and the wire are made elsewhere; `wiring` joins them. Nothing heavy loads before it is used.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expan
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.settings.client import ClientSettings
 
 _IN_USE = "●"
 _API_KEY = "API key"

@@ -14,7 +14,7 @@ from micromegas_jupyter.notebook.formatting import cut, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from micromegas_jupyter.settings.client import ClientSettings
+    from micromegas_jupyter.config.client import ClientSettings
 
 VARIABLE_OF_OPTION = MappingProxyType(
     {

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Client
-    from micromegas_jupyter.settings.client import ClientSettings
 
 _MAX_CONNECTIONS = 8
 _MAX_NOTICES = 8

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.background_renewal import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.auth.flow_choice import ARGUMENT, FlowChoice
 from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
 from micromegas_jupyter.auth.surroundings import gather_facts
-from micromegas_jupyter.contracts import AuthProvider
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
 from micromegas_jupyter.errors import MicromegasError, ProviderUnavailable
-from micromegas_jupyter.seams import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -174,16 +174,16 @@ class TokenRenewal:
 def real_parts() -> Parts:
     """Return the parts for a notebook or an IPython terminal."""
     return Parts(
-        load_settings=lambda profile, variables: assembly.load_client_settings(profile=profile, options=variables),
-        stored_provider=lambda settings: assembly.stored_provider(settings),  # noqa: PLW0108 - loads when it is called
+        load_settings=lambda profile, variables: wiring.load_client_settings(profile=profile, options=variables),
+        stored_provider=lambda settings: wiring.stored_provider(settings),  # noqa: PLW0108 - loads when it is called
         choose_flow=_choose_flow,
-        remember_flow=lambda settings, flow: assembly.remember_flow(settings, flow),  # noqa: PLW0108 - as above
+        remember_flow=lambda settings, flow: wiring.remember_flow(settings, flow),  # noqa: PLW0108 - as above
         begin_login=_LoginStarter().begin,
         logout=_logout,
         renewal=_renewal,
         open_client=_ClientOpener().open,
         ask=_ask,
-        is_wrapped=lambda: assembly.is_wrapped(),  # noqa: PLW0108 - as above
+        is_wrapped=lambda: wiring.is_wrapped(),  # noqa: PLW0108 - as above
         browser=GraphicalBrowser(),
     )
 
@@ -197,8 +197,8 @@ class _NoBrowser:
 
 def _choose_flow(settings: ClientSettings, shell: object, wish: FlowWish) -> FlowToUse:
     facts = gather_facts(shell=shell)
-    choice = assembly.choose_flow(settings, facts=facts, wanted=wish.flow, is_automatic=wish.is_automatic)
-    flow = assembly.require_flow(settings, choice)
+    choice = wiring.choose_flow(settings, facts=facts, wanted=wish.flow, is_automatic=wish.is_automatic)
+    flow = wiring.require_flow(settings, choice)
     return FlowToUse(flow=flow, reason=flow_reason(choice, has_kernel=facts.has_kernel), fallbacks=choice.fallbacks)
 
 
@@ -227,7 +227,7 @@ class _LoginStarter:
 
     def begin(self, settings: ClientSettings, flow: Flow) -> Login:
         desk = self._open_desk() if flow is Flow.REDIRECT else None
-        return assembly.begin_login(settings, flow=flow, announce=_announce, desk=desk)
+        return wiring.begin_login(settings, flow=flow, announce=_announce, desk=desk)
 
     def _open_desk(self) -> RedirectDesk | None:
         from micromegas_jupyter.notebook.control_channel import listen, make_desk
@@ -249,7 +249,7 @@ def _running_kernel() -> object:
 def _logout(settings: ClientSettings, end_session: bool) -> object:  # noqa: FBT001 - `Parts.logout`'s shape
     # A browser that opens where the kernel runs need not be the person's; the report then has the address.
     browser = _NoBrowser() if _in_kernel() else GraphicalBrowser()
-    return assembly.logout(settings, end_session=end_session, browser=browser)
+    return wiring.logout(settings, end_session=end_session, browser=browser)
 
 
 def _renewal(provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]) -> TokenRenewal | None:
@@ -270,11 +270,11 @@ class _ClientOpener:
     def open(self, settings: ClientSettings, provider: AuthProvider | None) -> FlightSQLClient | WrappedClient:
         from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 
-        if not assembly.is_wrapped():
-            return assembly.open_client(settings, provider)
+        if not wiring.is_wrapped():
+            return wiring.open_client(settings, provider)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FutureWarning)
-            client = assembly.open_client(settings, provider)
+            client = wiring.open_client(settings, provider)
         for warning in caught:
             if str(warning.message) != DEPRECATION_NOTICE:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.core import urls
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError
-from micromegas_jupyter.settings import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ def moment_text(moment: datetime, *, now: datetime) -> str:
 
 def host_text(url: str) -> str:
     """Return a URL's host and port, which is what a person knows it by, without what could steer an eye."""
-    return printable(decoding.host_text(url))
+    return printable(urls.host_text(url))
 
 
 def provider_text(issuer: str | None) -> str:

@@ -12,6 +12,8 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.flow_choice import may_go_on
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider
 from micromegas_jupyter.notebook.formatting import error_lines
@@ -27,8 +29,6 @@ from micromegas_jupyter.notebook.identity_state import (
 )
 from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
 from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
-from micromegas_jupyter.seams import process_variables
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

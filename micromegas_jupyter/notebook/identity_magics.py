@@ -11,6 +11,7 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.auth.flow_choice import login_remedy, may_go_on
 from micromegas_jupyter.auth.surroundings import Surroundings
+from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRequired,
@@ -33,7 +34,6 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     with_arguments,
 )
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
+from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, ServerUnavailable
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
 from micromegas_jupyter.notebook.formatting import (
@@ -24,14 +25,13 @@ from micromegas_jupyter.notebook.formatting import (
     shown_name,
 )
 from micromegas_jupyter.redirect.routing import START_PATH
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from micromegas_jupyter.client.server_identity import ServerIdentity
-    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Login
 
 

@@ -32,7 +32,7 @@ from micromegas_jupyter.notebook.identity_state import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 _STATIC = Path(__file__).parent / "static"
 QUIET_MODULES = 4

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from micromegas_jupyter.client.query_reader import QueryReader
+    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.shell import Handle
-    from micromegas_jupyter.seams import Clock
 
 REWRITE_SECONDS = 0.25
 """The pause between two rewrites: at most four a second."""

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
 from micromegas_jupyter.notebook.cell_texts import column_texts, decoded, is_numeric, type_text
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
-from micromegas_jupyter.settings.client import DEFAULT_RESULT_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd

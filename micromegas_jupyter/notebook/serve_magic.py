@@ -19,22 +19,22 @@ from typing import IO, TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Variables
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, shown_name
 from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS, Variables
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.session import NotebookSession
-    from micromegas_jupyter.settings.client import ClientSettings
 
-_CHILD = "micromegas_jupyter.assembly.local_server"
+_CHILD = "micromegas_jupyter.wiring.local_server"
 # Settings of the client half, and what a Hub gives this server alone: a child could hand its token on.
 _WITHHELD_VARIABLES = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
 _KEY_BYTES = 32
@@ -80,7 +80,7 @@ class LocalServerProcess:
     """
 
     def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
-        from micromegas_jupyter.lakehouse import check_servable  # with pyarrow, which loading the extension leaves out
+        from micromegas_jupyter.lake import check_servable  # with pyarrow, which loading the extension leaves out
 
         check_servable(folder)
         self.key = Secret(SYSTEM_RANDOMNESS.token_urlsafe(_KEY_BYTES))
@@ -222,7 +222,7 @@ class ServeMagic(Magics):
 
     def _use(self, started: LocalServerProcess) -> None:
         from micromegas_jupyter.auth import StaticTokenAuthProvider
-        from micromegas_jupyter.settings.client import ClientSettings
+        from micromegas_jupyter.config.client import ClientSettings
 
         settings = ClientSettings(uri=started.served.uri)
         choice = SettingsChoice(settings=settings)

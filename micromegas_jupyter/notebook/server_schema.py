@@ -15,10 +15,10 @@ from micromegas_jupyter.notebook.formatting import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.connections import Connection, Connections
     from micromegas_jupyter.notebook.dependencies import Client
-    from micromegas_jupyter.seams import Clock
-    from micromegas_jupyter.settings.client import ClientSettings
 
 FETCH_SECONDS: Final = 10.0
 """How long each of the calls may take."""

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from micromegas_jupyter.config.client import parse_result_rows
+from micromegas_jupyter.config.moments import parse_range
+from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable, cut, error_lines, printable, show_as_lines, text_html
 from micromegas_jupyter.notebook.progress import Ending, LineTicker, LiveLine, Progress
@@ -20,9 +23,6 @@ from micromegas_jupyter.notebook.rows import (
     convert,
 )
 from micromegas_jupyter.notebook.shell import display, load_libraries
-from micromegas_jupyter.seams import process_variables
-from micromegas_jupyter.settings.client import parse_result_rows
-from micromegas_jupyter.settings.moments import parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.client.query_reader import QueryReader
+    from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.query_history import QueryHistory, SqlRequest
     from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
-    from micromegas_jupyter.settings.client import ClientSettings
 
 T = TypeVar("T")
 _MAX_COLUMNS = 500

@@ -33,10 +33,10 @@ from micromegas_jupyter.notebook.table_listing import (
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.connections import Connection
     from micromegas_jupyter.notebook.dependencies import Client
     from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
-    from micromegas_jupyter.settings.client import ClientSettings
 
 MAX_COUNTED: Final = 20
 """How many tables one cell counts."""

@@ -24,10 +24,10 @@ from micromegas_jupyter.notebook.identity_state import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.contracts import AuthProvider
+    from micromegas_jupyter.config.client import ClientSettings, Flow
+    from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.connections import Connections
     from micromegas_jupyter.notebook.dependencies import Login
-    from micromegas_jupyter.settings.client import ClientSettings, Flow
 
 
 # After the person came back: discovery, token, keys and the token file's lock, each with a deadline of its own.

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import SecretObject
+from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
 from micromegas_jupyter.oidc.resource import resource_fields
-from micromegas_jupyter.oidc.secret_object import SecretObject
-from micromegas_jupyter.seams import Randomness
 
 RANDOM_BYTES = 32
 MAX_CODE_CHARACTERS = 4096

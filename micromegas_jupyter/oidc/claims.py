@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from micromegas_jupyter.config.access import ClaimValue
 from micromegas_jupyter.oidc.jws import TokenProblem
 from micromegas_jupyter.oidc.signature import DEFAULT_ALGORITHMS
-from micromegas_jupyter.settings.access import ClaimValue
 
 __all__ = [
     "CLIENT_CLAIMS",

@@ -6,10 +6,10 @@ Fetching the document and remembering it are left to others.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from micromegas_jupyter.config.decoding import check_issuer_url
+from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
-from micromegas_jupyter.oidc.endpoints import check_endpoint_url
 from micromegas_jupyter.oidc.provider_text import MAX_SHOWN_CHARACTERS, clean_provider_text
-from micromegas_jupyter.settings.decoding import check_issuer_url, is_loopback_url
 
 METADATA_PATH = "/.well-known/openid-configuration"
 # How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_KEY_ID_CHARACTERS = 1024

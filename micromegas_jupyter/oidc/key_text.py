@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from micromegas_jupyter.strict_json import JsonError, decode_strict_json
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey, OKPKey, RSAKey

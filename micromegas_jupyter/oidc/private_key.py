@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import AssertionAudience
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.key_text import Key, KeyProblem, read_key_text
-from micromegas_jupyter.settings.client import AssertionAudience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

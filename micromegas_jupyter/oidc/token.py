@@ -9,7 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import SecretObject, secret_object
 from micromegas_jupyter.errors import (
     AuthenticationError,
     LoginFailed,
@@ -20,7 +21,6 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
 from micromegas_jupyter.oidc.resource import resource_fields
-from micromegas_jupyter.oidc.secret_object import SecretObject, secret_object
 
 MAX_TOKEN_CHARACTERS = 64 * 1024
 MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600

@@ -5,10 +5,10 @@ Where the first token comes from and sending the request is left to others.
 
 from datetime import datetime
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.resource import resource_fields
-from micromegas_jupyter.oidc.secret_object import secret_object
 from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer
 
 TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name

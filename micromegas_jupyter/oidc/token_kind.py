@@ -5,8 +5,8 @@ No claim is common to all providers, so each one's marks are looked for. What el
 
 from collections.abc import Mapping
 
+from micromegas_jupyter.config.access import TokenKind
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
-from micromegas_jupyter.settings.access import TokenKind
 
 _ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 # `token_use` of Cognito and `typ` of Keycloak.

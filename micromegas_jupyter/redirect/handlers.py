@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tornado.web import RequestHandler
 else:
-    RequestHandler = object  # this room loads no web server
+    RequestHandler = object  # this package loads no web server
 
 BINDING_SECONDS = 600
 ENDING_SECONDS = 120

@@ -7,7 +7,7 @@ not read as a message is none (`parse_request`, `parse_reply` answer None). Carr
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.redirect.pages import Ending
 from micromegas_jupyter.redirect.routing import kernel_id_in
 

@@ -1,6 +1,6 @@
 """The Flight SQL server: who may call, what is answered, within which limits.
 
-Validator, executors and lake are passed in; `assembly` joins them. Each name loads its parts when it is first used.
+Validator, executors and lake are passed in; `wiring` joins them. Each name loads its parts when it is first used.
 """
 
 from importlib import import_module

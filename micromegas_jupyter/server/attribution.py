@@ -6,7 +6,7 @@ Attribution is for the audit; it never changes what may be read.
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.server.headers import Headers
 

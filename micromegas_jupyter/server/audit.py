@@ -14,13 +14,13 @@ from typing import Final
 
 from micromegas_jupyter.access.audit_lines import encode_line, utc_text
 from micromegas_jupyter.access.credential import token_name
-from micromegas_jupyter.contracts import AuthContext, AuthType, Secret
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.executors.requests import Statement
 from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
-from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.authentication import parse_authorization
 from micromegas_jupyter.server.calls import Call

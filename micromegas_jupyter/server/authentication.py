@@ -21,12 +21,12 @@ from micromegas_jupyter.access.decision import Claimed, Refused, Undecided
 from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, waiting_for_keys
 from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.access.reloading import ReloadingValidator
-from micromegas_jupyter.contracts import AuthContext, AuthType, HiddenText, Secret, TokenValidator
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, HiddenText, Secret, TokenValidator
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.headers import UNKNOWN_ADDRESS, Headers
-from micromegas_jupyter.settings.access import RateLimits
 
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 _VALIDATION_THREADS: Final = 16

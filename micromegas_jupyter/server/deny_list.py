@@ -12,13 +12,13 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.contracts import AuthType
+from micromegas_jupyter.core.files import FileMark, FileProblem
+from micromegas_jupyter.core.protocols import AuthType
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
-from micromegas_jupyter.private_files import FileMark, FileProblem
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

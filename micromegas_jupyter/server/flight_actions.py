@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
+from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
@@ -26,7 +27,6 @@ from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.reloading import RELOAD_ACTION, AccessReload
 from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
-from micromegas_jupyter.settings.access import READ_SCOPE
 
 # A client takes an answer of 16 kB.
 _MAX_GROUPS_BYTES: Final = 4 * 1024

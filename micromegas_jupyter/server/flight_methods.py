@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import DeadlineExceeded, UnsupportedRequest
 from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql import messages
@@ -32,7 +33,6 @@ from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, 
 from micromegas_jupyter.server.queries import QueryRunner
 from micromegas_jupyter.server.running_queries import query_key
 from micromegas_jupyter.server.tickets import Tickets, write_endpoint
-from micromegas_jupyter.settings.access import READ_SCOPE
 
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1

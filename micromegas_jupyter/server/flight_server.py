@@ -14,10 +14,10 @@ from typing import Final
 
 import grpc
 
-from micromegas_jupyter.contracts import TokenValidator
+from micromegas_jupyter.core.protocols import TokenValidator
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.deny_list import DenyList

@@ -13,12 +13,12 @@ import grpc
 from micromegas_jupyter.access.audit import AccessEvent
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.access.decision import Claimed
-from micromegas_jupyter.contracts import AuthContext
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable
 from micromegas_jupyter.executors.limits import RunningLimit
 from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.refusals import refuse_method
-from micromegas_jupyter.seams import Randomness
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.flight_methods import FlightMethods

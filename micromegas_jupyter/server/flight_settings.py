@@ -1,11 +1,11 @@
-"""How a Flight server listens and what it allows; reading these from the environment is assembly's job."""
+"""How a Flight server listens and what it allows; reading these from the environment is wiring's job."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.flightsql.decoding import DecodeLimits
 from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.settings.access import RateLimits
 
 _MEBIBYTE = 1024 * 1024
 

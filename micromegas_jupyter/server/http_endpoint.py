@@ -17,15 +17,15 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from micromegas_jupyter.contracts import TokenValidator
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.core.protocols import TokenValidator
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, Pages, ReadyPage
 from micromegas_jupyter.server.readiness import Readiness, ReadinessProbe
 from micromegas_jupyter.server.tls import HttpTls
 from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.settings.access import RateLimits
 
 _MAX_CONNECTIONS: Final = 16
 _BACKLOG: Final = 128

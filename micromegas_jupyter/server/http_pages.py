@@ -22,10 +22,10 @@ from tornado.web import HTTPError, RequestHandler
 from micromegas_jupyter.access.audit import AccessEvent
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.readiness import ReadinessProbe
-from micromegas_jupyter.settings.access import READ_SCOPE
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _COLLECT_SECONDS: Final = 10.0

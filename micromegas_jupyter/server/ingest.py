@@ -12,7 +12,9 @@ from typing import Final
 
 import grpc
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, WriteRequest
+from micromegas_jupyter.config.access import INGEST_SCOPE, READ_SCOPE
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteRequest
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     PermissionDenied,
@@ -27,7 +29,6 @@ from micromegas_jupyter.executors.requests import Upload
 from micromegas_jupyter.executors.statements import ClientGone, RunningStatement, RunningUpload
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
-from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import IngestAudit
 from micromegas_jupyter.server.calls import Call
@@ -36,7 +37,6 @@ from micromegas_jupyter.server.headers import Headers, find_client_address
 from micromegas_jupyter.server.metrics import ServerMetrics
 from micromegas_jupyter.server.statuses import ends_task, translate_error
 from micromegas_jupyter.server.tickets import join_parts
-from micromegas_jupyter.settings.access import INGEST_SCOPE, READ_SCOPE
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"

@@ -2,7 +2,8 @@
 
 from contextlib import ExitStack
 
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import QueryCancelled, QueryDenied
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.requests import Output, Statement
@@ -13,7 +14,6 @@ from micromegas_jupyter.executors.statements import (
     plan_statement,
     run_statement,
 )
-from micromegas_jupyter.seams import Clock
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
 from micromegas_jupyter.server.authentication import parse_authorization

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from micromegas_jupyter.seams import Clock
+from micromegas_jupyter.core.system import Clock
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _ANSWER_SECONDS: Final = 2.0

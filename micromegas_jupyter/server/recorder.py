@@ -14,9 +14,9 @@ from typing import Self
 
 import pyarrow as pa
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.lakehouse import Lake, LakeWriter
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.lake import Lake, LakeWriter
 from micromegas_jupyter.server.log_records import RecordingHandler
 from micromegas_jupyter.server.process_sampler import ProcessSampler, describe_process
 from micromegas_jupyter.telemetry import (

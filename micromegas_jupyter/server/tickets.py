@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from micromegas_jupyter.core.system import Clock, Randomness
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.executors.limits import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
-from micromegas_jupyter.seams import Clock, Randomness
 
 MARK_BYTES: Final = hashlib.sha256().digest_size
 SHORTEST_KEY: Final = 32

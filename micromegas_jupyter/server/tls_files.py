@@ -14,9 +14,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
+from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.private_files import FileMark, FileProblem, mark_of
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _MAX_PEM_BYTES: Final = 1024 * 1024

@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.server.health import FLIGHT_SERVICE
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")

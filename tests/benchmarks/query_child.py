@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

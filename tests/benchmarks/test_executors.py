@@ -30,8 +30,8 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from pyarrow import flight
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.benchmarks.flight_peer import MEMORY_TICKET
 from tests.benchmarks.measuring import load_text
 from tests.integration.executors.server_process import CHECKOUT, ROOT, ServerProcess, supported_options, wait_until

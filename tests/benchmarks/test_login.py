@@ -16,14 +16,14 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
 from micromegas_jupyter.auth.system_keyring import SystemKeyring
 from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
 from micromegas_jupyter.demo.stack import DemoStack
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.keyring_backend import MemoryKeyring
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
 FIRST_TOKEN = """
 import time
 started = time.perf_counter()
-from micromegas_jupyter import assembly
-assert assembly.stored_provider(assembly.load_client_settings()).get_token()
+from micromegas_jupyter import wiring
+assert wiring.stored_provider(wiring.load_client_settings()).get_token()
 print(time.perf_counter() - started)
 """
 
@@ -208,7 +208,7 @@ def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
     own |= {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
     own.pop("PYTHONDONTWRITEBYTECODE", None)
     with ScriptedPerson() as browser:
-        assembly.login(assembly.load_client_settings(environ=own), browser=browser, environ=own)
+        wiring.login(wiring.load_client_settings(environ=own), browser=browser, environ=own)
     return own
 
 

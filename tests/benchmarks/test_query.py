@@ -8,7 +8,7 @@ from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.integration.executors.server_process import CHECKOUT, ServerProcess, supported_options
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

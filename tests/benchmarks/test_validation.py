@@ -21,9 +21,9 @@ from pyarrow.flight import FlightCallOptions, FlightClient
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.access import ApiKeySetting, IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.access import ApiKeySetting, IssuerSetting, OidcServerSettings
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider

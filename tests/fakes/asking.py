@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.errors import Rejected
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import TokenValidator
+    from micromegas_jupyter.core.protocols import TokenValidator
 
 
 def is_accepted(validator: TokenValidator, token: str) -> bool:

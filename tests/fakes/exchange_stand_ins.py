@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import rsa_key
 from tests.fakes.scripted_http import Reply, Seen
 from tests.fakes.stand_in import EMAIL, GOOGLE_ISSUER, PLATFORM_KEY, StandIn, verified_claims
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 KEY_ID = "4f3c2b1a"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, TableSnapshot
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,12 +9,12 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

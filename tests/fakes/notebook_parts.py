@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from micromegas_jupyter.client.prepared import PreparedStatement
+from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRequired,
@@ -21,7 +22,6 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish, Parts
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
 from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.http.platform_http import Platform, PlatformAnswer
+from micromegas_jupyter.core.http.platform_http import Platform, PlatformAnswer
+from micromegas_jupyter.core.protocols import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

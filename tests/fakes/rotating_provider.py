@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 RECEIVER_HEADER = "x-program"
 

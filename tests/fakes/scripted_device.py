@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 # Two clocks of one machine may differ by this much.
 _TOLERANCE_SECONDS = 0.1

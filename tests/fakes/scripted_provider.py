@@ -14,10 +14,10 @@ import threading
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote_plus, urlencode, urlsplit
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http.answers import HttpAnswer, RawAnswer, read_answer
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.http.answers import HttpAnswer, RawAnswer, read_answer
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.mint import SigningKey, ec_key, encode, encode_json, mint_raw
 from tests.fakes.scripted_device import ScriptedDeviceFlow
 from tests.fakes.scripted_http import Reply, ScriptedServer, Seen, flat_query
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 
 class ScriptedProvider:

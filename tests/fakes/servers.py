@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.contracts import TableSource, TokenValidator
+    from micromegas_jupyter.core.protocols import TableSource, TokenValidator
     from micromegas_jupyter.executors.processes import Ended, OnEnded, OnStarted, Process
 
 _CLOSE_SECONDS: Final = 30.0

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.loopback_http import LoopbackHttp, RawCall, RawReply
 from tests.fakes.mint import SigningKey, mint_raw, rsa_key
 from tests.fakes.scripted_http import Reply, Seen
@@ -20,7 +20,7 @@ from tests.fakes.scripted_http import Reply, Seen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.system import Clock
 
 EMAIL = "reporter@example-project.iam.gserviceaccount.com"
 GOOGLE_ISSUER = "https://accounts.google.com"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from micromegas_jupyter.contracts import Secret
-    from micromegas_jupyter.http import HttpAnswer
-    from micromegas_jupyter.seams import Randomness
+    from micromegas_jupyter.core.http import HttpAnswer
+    from micromegas_jupyter.core.protocols import Secret
+    from micromegas_jupyter.core.system import Randomness
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import ScriptedProvider
 

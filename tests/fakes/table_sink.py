@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from micromegas_jupyter.contracts import TableWrite, WriteRequest
+    from micromegas_jupyter.core.protocols import TableWrite, WriteRequest
 
 
 @dataclass

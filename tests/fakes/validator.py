@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected
 
 ALICE = AuthContext(

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import WriteMode, WriteRequest
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.executors.requests import Upload
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
-from micromegas_jupyter.lakehouse.user_columns import check_fits, convert_rows, stored_schema
+from micromegas_jupyter.lake.user_columns import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.server.flight_settings import IngestSettings
 from micromegas_jupyter.telemetry import PROCESSES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.contracts import TableWrite
+    from micromegas_jupyter.core.protocols import TableWrite
     from tests.fuzz.conftest import Fuzzing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, MultiValidator, OidcValidator, Rejected
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings.access import ApiKeySetting
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.core.protocols import Secret
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, ed25519_key, mint, mint_raw, rsa_key
 from tests.fakes.provider import FakeProvider

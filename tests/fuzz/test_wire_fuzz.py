@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
@@ -22,7 +23,6 @@ from micromegas_jupyter.flightsql.error_details import decode_error, encode_erro
 from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
 from micromegas_jupyter.flightsql.ipc_header import read_header
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from micromegas_jupyter.server.flight_actions import set_options
 from micromegas_jupyter.server.prepared import PreparedStatements
 from micromegas_jupyter.server.tickets import Seals, Tickets

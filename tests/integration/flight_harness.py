@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from micromegas_jupyter.contracts import TableSource, TokenValidator
+    from micromegas_jupyter.core.protocols import TableSource, TokenValidator
     from micromegas_jupyter.errors import MicromegasError
     from micromegas_jupyter.executors.pool import Pool
     from micromegas_jupyter.server import ServerThread

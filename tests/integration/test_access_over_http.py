@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable, validator_from_environment
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import ec_key, mint, rsa_key
 
 if TYPE_CHECKING:

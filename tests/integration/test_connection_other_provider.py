@@ -14,13 +14,13 @@ from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired
-from micromegas_jupyter.http import HttpAnswer, ProviderHttp
 from micromegas_jupyter.oidc.authorization import build_authorization_request, parse_callback
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey, parse_private_key
 from micromegas_jupyter.oidc.device import DevicePending
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import sign_in_other

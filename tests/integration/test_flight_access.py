@@ -13,6 +13,7 @@ from micromegas_jupyter.access import OidcValidator
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
 from micromegas_jupyter.errors import (
     ConfigurationError,
     MicromegasError,
@@ -22,7 +23,6 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings, RateLimits
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider

@@ -28,7 +28,7 @@ from tests.integration.flight_harness import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from micromegas_jupyter.contracts import TableSnapshot
+    from micromegas_jupyter.core.protocols import TableSnapshot
 
 pytestmark = pytest.mark.integration
 

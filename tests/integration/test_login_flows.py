@@ -13,10 +13,10 @@ from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.pause import FakePause
 from tests.fakes.raw_server import RawServer, hang

@@ -13,11 +13,11 @@ from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.config.client import Bearer, Flow
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from micromegas_jupyter.errors import LoginRefused, UsageError
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Bearer, Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.pause import FakePause
 from tests.fakes.raw_client import claims_of

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import OtherScriptedPerson
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.core.protocols import Secret
     from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.raw_client import RawClient, claims_of, header_of, query_of
 from tests.integration.other_provider.installing import HERE, OtherProviderMissing, install_once
 from tests.integration.other_provider.person import sign_in_other

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
-from micromegas_jupyter.assembly.served_tables import open_tables
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring.served_tables import open_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

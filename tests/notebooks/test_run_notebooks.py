@@ -11,9 +11,9 @@ import nbformat
 import pytest
 
 from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
-from micromegas_jupyter.assembly import load_client_settings, login
+from micromegas_jupyter.wiring import load_client_settings, login
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from tests.contracts.guide_text import blocks
+from tests.architecture.guide_text import blocks
 from tests.notebooks.conftest import NOTEBOOKS
 
 if TYPE_CHECKING:

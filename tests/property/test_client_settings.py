@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from micromegas_jupyter.config.client_config import parse_client_settings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.client_config import parse_client_settings
 from tests.property.settings_values import places, replaced, telling_values, texts
 
 client_variables = st.sampled_from(

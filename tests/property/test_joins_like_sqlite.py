@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker

@@ -13,9 +13,9 @@ from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.paste_login import PasteLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import (
+from micromegas_jupyter.config.access import (
     API_KEY_SCOPES,
     AccessSettings,
     ApiKeySetting,
     parse_api_keys,
     render_api_keys,
 )
-from micromegas_jupyter.settings.access_config import access_files, parse_access_settings
-from micromegas_jupyter.settings.decoding import check_fetch_url, check_issuer_url
+from micromegas_jupyter.config.access_config import access_files, parse_access_settings
+from micromegas_jupyter.config.decoding import check_fetch_url, check_issuer_url
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import ConfigurationError
 from tests.property.settings_values import places, replaced, telling_values, texts
 
 server_variables = st.sampled_from(["MICROMEGAS_API_KEYS", "MICROMEGAS_OIDC_CONFIG", "MICROMEGAS_ADMINS"])

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.oidc.claims import check_bearer_use, check_claims
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 from micromegas_jupyter.oidc.keys import parse_key_set
-from micromegas_jupyter.settings.access import ApiKeySetting
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, encode, mint, mint_raw
 from tests.fakes.provider import FakeProvider

@@ -12,13 +12,13 @@ import flask
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.demo.provider.endpoints import Endpoints
 from micromegas_jupyter.demo.provider.pages import Pages
 from micromegas_jupyter.demo.provider.registrations import PAGES, build_clients
 from micromegas_jupyter.demo.provider.state import ProviderState
 from micromegas_jupyter.demo.provider.tokens import TokenIssuer
-from micromegas_jupyter.seams import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue

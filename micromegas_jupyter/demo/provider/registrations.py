@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.core.protocols import Secret
 
 PASSWORD = "demo"  # noqa: S105 - stated on the sign-in page: the demo protects nothing
 

@@ -13,9 +13,9 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
 
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.demo.provider.registrations import PASSWORD
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
-from micromegas_jupyter.settings.decoding import LOOPBACK_HOSTS
 
 _MAX_STEPS = 20
 _MAX_PAGE_BYTES = 256 * 1024

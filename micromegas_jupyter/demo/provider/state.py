@@ -15,8 +15,8 @@ from cachetools import TTLCache
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.demo.provider.registrations import Client, Person
-    from micromegas_jupyter.seams import Clock
 
 CODE_LIFETIME_SECONDS = 60
 DEVICE_LIFETIME_SECONDS = 600

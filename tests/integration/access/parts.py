@@ -6,15 +6,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.key_fetch import ProviderDocuments
-    from micromegas_jupyter.contracts import Secret
-    from micromegas_jupyter.http import HttpAnswer, ProviderHttp
-    from micromegas_jupyter.seams import Clock
+    from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
+    from micromegas_jupyter.core.protocols import Secret
+    from micromegas_jupyter.core.system import Clock
     from tests.integration.other_provider.running import OtherProvider
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.raw_client import header_of
 from tests.integration.access.parts import CountedHttp, Minter, validator_of
 

@@ -12,8 +12,8 @@ import pytest
 from micromegas_jupyter.access import Unavailable
 from micromegas_jupyter.access.key_policy import KeyPolicy
 from micromegas_jupyter.access.key_sources import KeySources
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings.access import IssuerSetting
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.http import ProviderHttp
 from tests.fakes.mint import ec_key
 from tests.fakes.tls_provider import server_context
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.fakes.counting_listener import CountingListener
 from tests.integration.access.parts import CountedHttp, Minter, unknown_key_token, validator_of

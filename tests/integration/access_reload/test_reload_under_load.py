@@ -16,7 +16,7 @@ import pytest
 from micromegas_jupyter.access import Rejected, validator_from_environment
 from micromegas_jupyter.access.key_file import KeyFile, make_api_key
 from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS, ReloadingValidator
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key, mint
 

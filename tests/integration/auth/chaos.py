@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.auth.token_format import StoredLogin, parse_token
 from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.integration.auth.chaos_board import THREAD_COUNT, Board, Phase, Seen
 from tests.integration.auth.chaos_worker import Plan, read_id_token, run
 

@@ -7,7 +7,7 @@ import mmap
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.sign_in_store import LOCK_WAIT_SECONDS
 from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
-from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.rotating_provider import RECEIVER_HEADER
 from tests.integration.auth.chaos_board import THREAD_COUNT, Board, BoardClock, Phase, Seen
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.auth.private_files import FileMark
     from micromegas_jupyter.auth.token_format import StoredLogin
-    from micromegas_jupyter.contracts import Secret
-    from micromegas_jupyter.http import HttpAnswer
+    from micromegas_jupyter.core.http import HttpAnswer
+    from micromegas_jupyter.core.protocols import Secret
 
 PAUSE_SECONDS = 0.05
 

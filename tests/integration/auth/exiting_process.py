@@ -7,7 +7,7 @@ import sys
 
 from micromegas_jupyter.auth import OidcAuthProvider, background_renewal
 from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProv
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
-from micromegas_jupyter.http import FormFields, HttpAnswer, ProviderHttp
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Flow
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from tests.fakes.faulty_replies import hang, trickle
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_browser import ScriptedBrowser

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import LoginTimedOut, ProviderUnavailable
-from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.mint import rsa_key
 from tests.fakes.ports import free_port
 from tests.fakes.raw_server import RawServer, hang

@@ -13,9 +13,9 @@ import requests
 
 from micromegas_jupyter.auth.loopback_address import LoopbackAddress
 from micromegas_jupyter.auth.loopback_receiver import MAX_SILENT_CONNECTIONS, LoopbackReceiver
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.redirect import SECURITY_HEADERS, success_page
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

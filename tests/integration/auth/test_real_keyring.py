@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly.sign_in_files import sign_in_store, stored_sign_ins
 from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
 from micromegas_jupyter.auth.system_keyring import KeyringUnusable, usable_keyring
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import ClientSettings, TokenStorage
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.settings.client import ClientSettings, TokenStorage
+from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins
 from tests.fakes.session_bus import SessionBus, require_programs
 
 if TYPE_CHECKING:

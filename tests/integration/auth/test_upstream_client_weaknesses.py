@@ -19,6 +19,8 @@ from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvi
 from micromegas_jupyter.auth.flow_choice import choose_flow
 from micromegas_jupyter.auth.surroundings import Facts, recognise
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginRefused,
@@ -27,8 +29,6 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     UsageError,
 )
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes import faulty_replies as faulty
 from tests.fakes.faulty_replies import FaultyProvider
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 from micromegas.auth import OidcAuthProvider as UpstreamProvider
 
-from micromegas_jupyter.assembly import logout, sign_in_store
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.settings.client import ClientSettings
+from micromegas_jupyter.wiring import logout, sign_in_store
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 

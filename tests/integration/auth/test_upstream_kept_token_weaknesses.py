@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved, TokenStoreError
 from tests.fakes.flight_server import FakeFlightServer
@@ -142,7 +142,7 @@ def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(ke
         }
 
         with pytest.raises(LoginRequired):
-            assembly.connect(environ=environ)
+            wiring.connect(environ=environ)
 
         assert server.calls == []
     assert kept.path.read_text() == before

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from IPython.display import display
 
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 from micromegas_jupyter.notebook.identity_widget import IdentityWidget
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.client import Flow
 
 _NOW = SYSTEM_CLOCK.now()
 _NOBODY = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com:50051", issuer="id.example.com")

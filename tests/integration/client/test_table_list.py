@@ -10,7 +10,7 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.telemetry.descriptions import COLUMN_REMARKS, REMARKS_KEY, TABLE_REMARKS
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
 from tests.integration.client.conftest import FixedToken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contracts.guide_text import Block, blocks
+from tests.architecture.guide_text import Block, blocks
 
 _ALL = [block for block in blocks("clients.md") if block.language == "python"]
 

@@ -12,10 +12,10 @@ import pyarrow.parquet
 
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.key_file import NewApiKey, make_api_key
-from micromegas_jupyter.lakehouse import Lake
-from micromegas_jupyter.lakehouse.parquet_folder import ParquetFolder
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.access import render_api_keys
+from micromegas_jupyter.config.access import render_api_keys
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 from micromegas_jupyter.telemetry import (
     BlockOrigin,
     MeasureRow,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from micromegas_jupyter.contracts import TableSnapshot, TableSource
+    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 
 PROCESS_ID = "11111111-1111-4111-8111-111111111111"
 STREAM_ID = "22222222-2222-4222-8222-222222222222"

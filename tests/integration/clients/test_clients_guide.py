@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contracts.guide_text import Block, dangling_links
+from tests.architecture.guide_text import Block, dangling_links
 from tests.integration.clients.guide_examples import EXAMPLES
 
 if TYPE_CHECKING:

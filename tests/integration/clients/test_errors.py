@@ -15,7 +15,7 @@ from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider as OwnTokenAuthProvider
 from micromegas_jupyter.errors import MicromegasError, error_classes
-from tests.contracts.guide_text import read_page, table_rows
+from tests.architecture.guide_text import read_page, table_rows
 from tests.integration.clients.adbc import fetch_rows
 from tests.integration.flight_harness import running_server
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from adbc_driver_flightsql.dbapi import Connection
 
-    from micromegas_jupyter.contracts import TableSnapshot
+    from micromegas_jupyter.core.protocols import TableSnapshot
     from tests.integration.flight_harness import FlightHarness
 
 pytestmark = pytest.mark.integration

@@ -15,7 +15,7 @@ from tests.integration.clients.dbapi_install import NotInstalled, install_once
 from tests.integration.clients.guide_examples import DBAPI_EXAMPLES
 
 if TYPE_CHECKING:
-    from tests.contracts.guide_text import Block
+    from tests.architecture.guide_text import Block
     from tests.integration.clients.serving import ClientServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # the first run installs

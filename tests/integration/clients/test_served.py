@@ -14,7 +14,7 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from tests.fakes.certificates import Authority
 from tests.fakes.telemetry_rows import log_batch
 from tests.integration.clients.adbc import ENDLESS, drain, fetch_rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from grpc import StatusCode
 
-from micromegas_jupyter.assembly.spill_directory import make_process_folder
+from micromegas_jupyter.wiring.spill_directory import make_process_folder
 from tests.integration.executors.callers import BackgroundCall, Caller
 from tests.integration.executors.conftest import ATTACKER, KEYS, OPTIONS
 from tests.integration.executors.server_process import ServerProcess, wait_until

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import processes
 from micromegas_jupyter.executors.pool import Pool

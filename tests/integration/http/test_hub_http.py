@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http.hub_http import HubAnswer, HubHttp, _proxy_for
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http.hub_http import HubAnswer, HubHttp, _proxy_for
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
 from tests.fakes.raw_server import RawServer
 from tests.fakes.tls_provider import TlsProvider

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http import exchange
+from micromegas_jupyter.core.http.platform_http import MAX_ANSWER_BYTES, MAX_RUNNING_CALLS, Platform, PlatformHttp
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http import exchange
-from micromegas_jupyter.http.platform_http import MAX_ANSWER_BYTES, MAX_RUNNING_CALLS, Platform, PlatformHttp
 from tests.fakes.platform_stand_ins import AzureMachine
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 from tests.fakes.tls_provider import TlsProvider

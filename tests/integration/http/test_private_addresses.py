@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.core.http import ProviderHttp, exchange
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.http import ProviderHttp, exchange
 from tests.fakes.raw_server import RawServer
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.raw_server import RawServer
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import TlsProvider

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.http.exchange import Exchange
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.http.exchange import Exchange
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 
 pytestmark = pytest.mark.integration

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from micromegas_jupyter.assembly import provider_http
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.http.provider_http import MAX_RUNNING_EXCHANGES
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.http.provider_http import MAX_RUNNING_EXCHANGES
-from micromegas_jupyter.settings.client import ClientSettings
+from micromegas_jupyter.wiring import provider_http
 from tests.fakes.connect_proxy import ConnectProxy
 from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.integration.hub.readable_python import make_readable_python
 from tests.integration.hub.running import HubPerson, RunningHub
 from tests.integration.hub.system_people import NEEDS_ROOT, SystemPeople, may_make_people

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psutil
 import requests
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.ports import free_port
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
 from tests.integration.hub.guide import OwnValues, configuration_of

@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import requests
 
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.oidc.authorization import build_authorization_request
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_metadata
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 
 if TYPE_CHECKING:
     from tests.integration.hub.running import RunningHub

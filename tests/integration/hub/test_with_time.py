@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.integration.hub.conftest import TOKEN_LIFETIME_SECONDS
 from tests.integration.hub.running import until
 from tests.integration.hub.test_tokens import claims_of, post_token

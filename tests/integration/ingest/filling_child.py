@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from micromegas_jupyter.contracts import WriteMode, WriteRequest
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 
 _NOISE = random.Random(1).randbytes(4 * 1024 * 1024)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from tests.integration.flight_harness import FlightHarness, running_server
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from adbc_driver_flightsql import dbapi as adbc
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import NotSupportedError
 
-from micromegas_jupyter.contracts import WriteMode, WriteRequest
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from tests.fakes.ingest_rows import PAIRS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import pytest
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server import ingest
 from micromegas_jupyter.server.ingest import check_may_ingest
 from tests.integration.flight_harness import ALICE, FLIGHT
@@ -31,7 +31,7 @@ from tests.integration.ingest.messages import create_command, ingest_frames
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
     from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ import datafusion
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.lakehouse import Lake, LakeLimits
+from micromegas_jupyter.lake import Lake, LakeLimits
 
 pytestmark = pytest.mark.integration
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import TableSnapshot
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server.recorder import Recorder
 
 pytestmark = pytest.mark.integration

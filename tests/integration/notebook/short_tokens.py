@@ -6,8 +6,8 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -69,7 +69,7 @@ def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(
         f"⏳ waiting for you to type {USER_CODE} at {VERIFICATION_URI} (until 12:10 UTC) · interrupt to stop waiting"
     )
     assert query.reply["status"] == "ok"
-    kernel.run("assert world.remembered == [__import__('micromegas_jupyter.settings').settings.Flow.DEVICE]")
+    kernel.run("assert world.remembered == [__import__('micromegas_jupyter.config').settings.Flow.DEVICE]")
     check_nothing_is_left(kernel)
 
 

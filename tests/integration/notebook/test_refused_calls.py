@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly import load_client_settings, service_account_provider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.stack import DemoStack
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.wiring import load_client_settings, service_account_provider
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.notebook.interrupting import LOAD
 from tests.integration.notebook.kernels import REPOSITORY, attended_kernel

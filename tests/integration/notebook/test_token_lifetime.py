@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Self
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.assembly import open_client, service_account_provider
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import Rejected
 from micromegas_jupyter.notebook.dependencies import real_parts
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.wiring import open_client, service_account_provider
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 from tests.integration.notebook.short_tokens import short_token_stack
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.query_reader import QueryReader
-    from micromegas_jupyter.contracts import AuthProvider
-    from micromegas_jupyter.settings.client import ClientSettings
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.protocols import AuthProvider
     from tests.integration.notebook.kernels import AttendedKernel
 
 pytestmark = pytest.mark.integration

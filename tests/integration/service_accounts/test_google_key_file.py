@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
 from tests.fakes.scripted_http import Reply

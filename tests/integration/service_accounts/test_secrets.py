@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly import service_provider
 from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.http import ProviderHttp
-from micromegas_jupyter.settings.client import ClientSettings, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.wiring import service_provider
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
 from tests.fakes.platform_stand_ins import APP_HEADER, REQUEST_TOKEN, AzureApp, GithubRunner, GoogleMetadataServer

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly import service_provider
-from micromegas_jupyter.contracts import AuthProvider, Secret
+from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.settings.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.wiring import service_provider
 from tests.fakes.exchange_stand_ins import ExchangingProvider
 from tests.fakes.platform_stand_ins import (
     IDENTITY_CLIENT_ID,

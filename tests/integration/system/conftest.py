@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ COMMAND_TIMEOUT_SECONDS = 120
 def stack() -> Iterator[DemoStack]:
     """A running demo without JupyterLab that has recorded something."""
     with DemoStack(spare_executors=1) as running:
-        with assembly.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
+        with wiring.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
             wait_for_rows(client)
         yield running
 

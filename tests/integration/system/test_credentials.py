@@ -7,9 +7,9 @@ import pytest
 from pyarrow import flight
 from pyarrow.lib import ArrowInvalid
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.scripted_provider import ScriptedProvider
 

@@ -12,12 +12,12 @@ from adbc_driver_flightsql import dbapi
 from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 from tests.fakes.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from micromegas_jupyter import assembly
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
+from micromegas_jupyter import wiring
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.settings.client import Flow
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 
 pytestmark = pytest.mark.integration
 
@@ -17,9 +17,9 @@ CHECKS = ["program", "settings", "sign-in", "store", "issuer", "clock", "token",
 
 
 def _sign_in(environ):
-    settings = assembly.load_client_settings(environ=environ)
+    settings = wiring.load_client_settings(environ=environ)
     with ScriptedPerson(person="alice") as browser:
-        return assembly.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
+        return wiring.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
 
 
 def _findings(result):

@@ -9,8 +9,8 @@ import threading
 import psutil
 import pytest
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 
 pytestmark = pytest.mark.integration
 

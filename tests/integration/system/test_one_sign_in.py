@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import LoginRequired
 
@@ -15,9 +15,9 @@ SQL = "SELECT count(*) AS n FROM log_entries"
 
 
 def _sign_in(environ, person="alice"):
-    settings = assembly.load_client_settings(environ=environ)
+    settings = wiring.load_client_settings(environ=environ)
     with ScriptedPerson(person=person) as browser:
-        return assembly.login(settings, browser=browser, environ=environ)
+        return wiring.login(settings, browser=browser, environ=environ)
 
 
 def test_a_terminal_uses_the_sign_in_of_a_notebook(stack, person, micromegas):
@@ -52,7 +52,7 @@ def test_bob_is_not_an_administrator(stack, person, micromegas):
 
 def test_logout_in_a_terminal_ends_it_for_a_client_that_is_open(stack, person, micromegas):
     _sign_in(person)
-    client = assembly.connect(environ=person)
+    client = wiring.connect(environ=person)
     assert client.query_arrow(SQL)["n"][0].as_py() > 0
 
     result = micromegas("logout", environ=person)

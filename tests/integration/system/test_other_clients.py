@@ -7,7 +7,7 @@ from adbc_driver_flightsql import DatabaseOptions
 from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 
-from micromegas_jupyter import FlightSQLClient, assembly
+from micromegas_jupyter import FlightSQLClient, wiring
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 
 pytestmark = pytest.mark.integration
@@ -17,9 +17,9 @@ SQL = "SELECT time, level, target, msg FROM log_entries ORDER BY time DESC LIMIT
 
 @pytest.fixture
 def provider(person):
-    settings = assembly.load_client_settings(environ=person)
+    settings = wiring.load_client_settings(environ=person)
     with ScriptedPerson(person="alice") as browser:
-        return assembly.login(settings, browser=browser, environ=person)
+        return wiring.login(settings, browser=browser, environ=person)
 
 
 def test_the_unmodified_upstream_client_queries_with_our_provider(stack, provider):

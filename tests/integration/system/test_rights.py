@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 from pyarrow import flight
 
-from micromegas_jupyter import FlightSQLClient, assembly
+from micromegas_jupyter import FlightSQLClient, wiring
 from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, QueryError, Rejected
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,10 +106,10 @@ def client_of(server: Server, person: dict[str, str]) -> Iterator[Callable[[str]
 
     def connect(name: str) -> FlightSQLClient:
         environ = {**person, "MICROMEGAS_ANALYTICS_URI": server.ready["uri"]}
-        settings = assembly.load_client_settings(environ=environ)
+        settings = wiring.load_client_settings(environ=environ)
         with ScriptedPerson(person=name) as browser:
-            assembly.login(settings, browser=browser, environ=environ)
-        opened.append(assembly.connect(environ=environ))
+            wiring.login(settings, browser=browser, environ=environ)
+        opened.append(wiring.connect(environ=environ))
         return opened[-1]
 
     yield connect
@@ -198,11 +198,11 @@ def test_a_caller_is_told_their_own_rights_and_groups(client_of):
 
 
 def test_everybody_else_s_queries_are_hidden_without_roles(stack, person):
-    settings = assembly.load_client_settings(environ=person)
+    settings = wiring.load_client_settings(environ=person)
     with ScriptedPerson(person="bob") as browser:
-        assembly.login(settings, browser=browser, environ=person)
+        wiring.login(settings, browser=browser, environ=person)
 
-    with assembly.connect(environ=person) as bob:
+    with wiring.connect(environ=person) as bob:
         assert bob.query_arrow(AUDITED)["n"][0].as_py() == 0
         assert bob.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0
 

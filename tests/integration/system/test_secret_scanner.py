@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from jupyter_client.manager import KernelManager
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import mint
 from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.system.escapes import leaking_program

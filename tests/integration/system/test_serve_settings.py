@@ -19,7 +19,7 @@ from pyarrow import flight
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.errors import DeadlineExceeded, Rejected, ResourcesExhausted, StatementRefused, UsageError
-from tests.contracts.guide_text import read_page, table_rows
+from tests.architecture.guide_text import read_page, table_rows
 from tests.fakes.waiting import wait_until
 
 if TYPE_CHECKING:

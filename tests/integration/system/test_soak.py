@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.executors.server_process import ServerProcess, wait_until

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from micromegas_jupyter.assembly import ServeOptions, ServerStack
 from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.wiring import ServeOptions, ServerStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ import os
 import socket
 import sys
 
-from micromegas_jupyter.assembly.port import ReservedPort
-from micromegas_jupyter.assembly.take_over import TakeOverListener, find_take_over_key
+from micromegas_jupyter.wiring.port import ReservedPort
+from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_key
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from micromegas_jupyter.assembly.take_over import find_take_over_key, take_over
+from micromegas_jupyter.wiring.take_over import find_take_over_key, take_over
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from pyarrow import flight
 
-from micromegas_jupyter.assembly.take_over import is_take_over_supported
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.wiring.take_over import is_take_over_supported
 from tests.integration.take_over.serving import END_SECONDS
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.assembly import take_over as module
-from micromegas_jupyter.assembly.port import ReservedPort
-from micromegas_jupyter.assembly.take_over import TakeOverListener, find_take_over_key, take_over
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
+from micromegas_jupyter.wiring import take_over as module
+from micromegas_jupyter.wiring.port import ReservedPort
+from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_key, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.assembly.take_over import Taken, TakeOverKey
+    from micromegas_jupyter.wiring.take_over import Taken, TakeOverKey
 
 pytestmark = [
     pytest.mark.integration,

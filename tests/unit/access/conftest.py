@@ -9,7 +9,7 @@ import pytest
 from micromegas_jupyter.access import OidcValidator
 from micromegas_jupyter.access.key_policy import KeyPolicy
 from micromegas_jupyter.access.key_source import KeySource
-from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
 from tests.fakes.background import FakeBackground
 from tests.fakes.mint import AUDIENCE, ISSUER
 from tests.fakes.provider import FakeProvider

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access.reloading import ReloadingValidator
-from micromegas_jupyter.seams import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.asking import is_accepted
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.settings.access import AccessSettings
+    from micromegas_jupyter.config.access import AccessSettings
 
 IN_PART = "A part of a new version of the access configuration cannot be used; the rest is in force."
 TRIED_AGAIN = "A new version of the access configuration could not be looked at; it is tried again."

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from micromegas_jupyter.access.admins import AdminRules, check_admin_entries, parse_admin_rules
+from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import IssuerSetting
 
 FIRST = "https://id.example.com"
 SECOND = "https://second.example"

@@ -13,9 +13,9 @@ from micromegas_jupyter.access.api_keys import LEGACY_NOTICE
 from micromegas_jupyter.access.daily_turns import ONE_DAY_SECONDS, DailyTurns
 from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.contracts import Secret, TableAccess
+from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
+from micromegas_jupyter.core.protocols import Secret, TableAccess
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 
 KEY = "mmk_8c1f0a6de2b94b7f"
 DIGEST = hashlib.sha256(KEY.encode()).digest()

@@ -9,9 +9,7 @@ import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.access.building import ValidatorBuilder, split_denied
-from micromegas_jupyter.contracts import Secret, TableAccess
-from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import (
+from micromegas_jupyter.config.access import (
     AccessSettings,
     ApiKeySetting,
     IssuerSetting,
@@ -19,6 +17,8 @@ from micromegas_jupyter.settings.access import (
     OidcServerSettings,
     RoleSetting,
 )
+from micromegas_jupyter.core.protocols import Secret, TableAccess
+from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, ec_key, mint
 

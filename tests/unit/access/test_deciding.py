@@ -13,8 +13,8 @@ from micromegas_jupyter.access.deciding import DecidingValidator, decide_safely
 from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
 from micromegas_jupyter.access.key_waits import KeysOnTheWay
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.contracts import AuthContext, Secret
-from micromegas_jupyter.settings.access import ApiKeySetting
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.core.protocols import AuthContext, Secret
 from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from micromegas_jupyter.access import AuthType, Rejected, TokenValidator, Unavailable, validator_from_environment
+from micromegas_jupyter.config.access import LegacyApiKeys
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import LegacyApiKeys
 from tests.fakes.mint import mint
 
 KEYS = json.dumps([{"name": "grafana", "key": "mmk_8c1f0a6de2b94b7f"}])

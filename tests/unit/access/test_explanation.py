@@ -10,8 +10,8 @@ from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValid
 from micromegas_jupyter.access.deciding import decide_safely
 from micromegas_jupyter.access.decision import Refused
 from micromegas_jupyter.access.explanation import STEP_REASONS, describe_outcome, explain_decision
-from micromegas_jupyter.contracts import Secret
-from micromegas_jupyter.settings.access import AccessSettings, ApiKeySetting
+from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
+from micromegas_jupyter.core.protocols import Secret
 from tests.fakes.mint import ISSUER, NOW, forge, mint
 from tests.unit.access.conftest import SETTINGS
 from tests.unit.access.test_token_table import REFUSED

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected, Unavailable
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.settings.access import ApiKeySetting
 from tests.fakes.mint import ISSUER, ec_key, encode_json, forge, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access.conftest import SETTINGS

@@ -5,9 +5,9 @@ import pytest
 from micromegas_jupyter.access.admins import parse_admin_rules
 from micromegas_jupyter.access.identity import IdentityRules
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.contracts import AuthContext, TableAccess
+from micromegas_jupyter.config.access import IssuerSetting, RoleSetting
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess
 from micromegas_jupyter.oidc.groups import MAX_GROUPS
-from micromegas_jupyter.settings.access import IssuerSetting, RoleSetting
 from tests.fakes.mint import ISSUER, NOW, NOW_SECONDS
 
 

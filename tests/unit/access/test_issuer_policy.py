@@ -7,9 +7,9 @@ from types import MappingProxyType
 import pytest
 
 from micromegas_jupyter.access.issuer_policy import IssuerPolicy
+from micromegas_jupyter.config.access import IssuerSetting, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
-from micromegas_jupyter.settings.access import IssuerSetting, TokenKind
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS
 
 STRICT = IssuerSetting(

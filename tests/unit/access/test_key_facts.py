@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from micromegas_jupyter.access.key_facts import find_keys, key_digest, key_id, key_state
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.settings.access import ApiKeySetting
 
 FIRST = ApiKeySetting(name="report", sha256=bytes.fromhex("11" * 32))
 SECOND = ApiKeySetting(name="report", sha256=bytes.fromhex("22" * 32))

@@ -12,8 +12,8 @@ from micromegas_jupyter.access import key_sources as module
 from micromegas_jupyter.access.key_policy import KeyPolicy
 from micromegas_jupyter.access.key_sources import KeySources
 from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import IssuerSetting
 from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider
 

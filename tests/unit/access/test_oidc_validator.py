@@ -12,9 +12,9 @@ import pytest
 from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator
 from micromegas_jupyter.access import oidc_validator as module
 from micromegas_jupyter.access.issuer_policy import IssuerPolicy
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, parse_token
-from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider

@@ -13,14 +13,14 @@ from micromegas_jupyter.access.issuer_policy import IssuerPolicy
 from micromegas_jupyter.access.key_sources import KeySources
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.contracts import TableAccess
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RoleSetting
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings, RoleSetting
 from tests.fakes.mint import AUDIENCE, ISSUER, ec_key, mint, rsa_key
 from tests.unit.access.conftest import SETTINGS
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.settings.access import ClaimValue
+    from micromegas_jupyter.config.access import ClaimValue
 
 ALIAS = "id.example.com"
 FORGED = rsa_key("elsewhere")

@@ -9,8 +9,8 @@ import pytest
 
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
+from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.settings.access import RateLimits
 
 LIMITS = RateLimits(calls_per_second=2, burst_calls=3, refusals_per_second=1, burst_refusals=2, max_tracked=5)
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.access.reload_events import count_settings, record_problem, warn_of_idle_names
+from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from micromegas_jupyter.access import validator_from_environment
+from micromegas_jupyter.config.access import LegacyApiKeys
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import LegacyApiKeys
 from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key
 from tests.unit.access import reloading_scene as scene

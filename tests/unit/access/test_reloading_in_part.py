@@ -14,7 +14,7 @@ from tests.unit.access.reloading_in_part_scene import FIRST, IN_PART, SECOND, TH
 from tests.unit.access.reloading_scene import KEPT, LASTING, READ_AGAIN, events, put
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.settings.access import AccessSettings
+    from micromegas_jupyter.config.access import AccessSettings
 
 # A module's own fixtures win over those of its folder, which has another `validator`.
 files, make, validator = scene.files, scene.make, scene.validator

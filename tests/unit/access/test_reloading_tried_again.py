@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from micromegas_jupyter.access.reloading import ReloadingValidator
-    from micromegas_jupyter.settings.access import AccessSettings
+    from micromegas_jupyter.config.access import AccessSettings
 
 # A module's own fixtures win over those of its folder, which has another `validator`.
 files, make, validator = scene.files, scene.make, scene.validator

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from micromegas_jupyter.access.restraints import NO_STATEMENTS, Statements, read_statements, restrain
-from micromegas_jupyter.settings.access import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 A, B, C = (ApiKeySetting(name=name, sha256=name.encode() * 32) for name in "abc")

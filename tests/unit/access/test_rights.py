@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.settings.access import RoleSetting
+from micromegas_jupyter.config.access import RoleSetting
 
 ROLES = {
     "logs": RoleSetting(tables={"log_entries": None}),

@@ -10,8 +10,8 @@ import pytest
 from micromegas_jupyter.access.building import ValidatorBuilder
 from micromegas_jupyter.access.configuration import Reading
 from micromegas_jupyter.access.versions import Versions
+from micromegas_jupyter.config.access import LegacyApiKeys
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.access import LegacyApiKeys
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:

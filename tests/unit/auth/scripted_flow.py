@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.auth.pending_login import LoginPrompt, PendingSignIn, RunningFlow
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.settings.client import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK
 from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from micromegas_jupyter.auth.browser_login import BrowserLogin
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.config.client import Bearer, Flow
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, UsageError
 from micromegas_jupyter.redirect import Ending
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Bearer, Flow
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 

@@ -7,10 +7,10 @@ import pytest
 
 from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved
 from micromegas_jupyter.oidc.authorization import build_authorization_request
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from micromegas_jupyter.auth.device_login import DeviceLogin
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.starting_login import start_login
+from micromegas_jupyter.config.client import Bearer, Flow
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,
@@ -17,8 +19,6 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     UsageError,
 )
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Bearer, Flow
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 

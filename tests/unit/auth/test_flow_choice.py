@@ -11,8 +11,8 @@ from micromegas_jupyter.auth.flow_choice import (
     offered_flows,
 )
 from micromegas_jupyter.auth.surroundings import Facts, Surroundings
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.settings.client import Flow
 
 ALL = frozenset(Flow)
 NOBODY = (Surroundings.UNATTENDED, Surroundings.NO_TERMINAL)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
-from micromegas_jupyter.contracts import AuthProvider, Secret
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.http import ProviderHttp
 from tests.fakes.exchange_stand_ins import KEY_ID, GoogleTokenEndpoint
 from tests.fakes.stand_in import EMAIL
 from tests.fakes.tracebacks import traceback_with_variables

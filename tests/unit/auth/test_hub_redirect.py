@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.hub_redirect import HubRedirectLogin
+from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired, MicromegasError, ProviderMisbehaved
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 from tests.fakes.hub_service import FakeHubService, HubCall, HubReply
 from tests.fakes.scripted_provider import ScriptedProvider
 
@@ -48,7 +48,7 @@ def environ(hub: FakeHubService, tmp_path: Path) -> dict[str, str]:
 
 
 def begin(settings: ClientSettings, environ: dict[str, str]) -> PendingLogin:
-    pending = assembly.begin_login(settings, flow=Flow.REDIRECT, environ=environ)
+    pending = wiring.begin_login(settings, flow=Flow.REDIRECT, environ=environ)
     assert isinstance(pending._running, HubRedirectLogin)
     return pending
 
@@ -70,7 +70,7 @@ def test_the_hub_hands_over_what_the_browser_came_back_with(
 
     assert pending.start_url == hub.start_url
     assert provider.identity().email == "alice@example.com"
-    assert assembly.stored_provider(settings, {"MICROMEGAS_CONFIG_DIR": environ["MICROMEGAS_CONFIG_DIR"]}) is not None
+    assert wiring.stored_provider(settings, {"MICROMEGAS_CONFIG_DIR": environ["MICROMEGAS_CONFIG_DIR"]}) is not None
 
 
 def test_the_hub_learns_neither_verifier_nor_token(

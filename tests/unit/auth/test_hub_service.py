@@ -9,8 +9,8 @@ import pytest
 from micromegas_jupyter.auth.hub_place import find_hub
 from micromegas_jupyter.auth.hub_refusals import REFUSALS
 from micromegas_jupyter.auth.hub_service import HubService
+from micromegas_jupyter.core.http.hub_http import MAX_ANSWER_BYTES, HubHttp
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.http.hub_http import MAX_ANSWER_BYTES, HubHttp
 from tests.fakes.hub_service import FakeHubService, HubReply
 
 

@@ -13,12 +13,12 @@ from micromegas_jupyter.auth.hub_refusals import REFUSALS
 from micromegas_jupyter.auth.hub_service import HubService
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.identity import Identity
+from micromegas_jupyter.core.http.hub_http import HubHttp
 from micromegas_jupyter.errors import (
     LoginRequired,
     ProviderUnavailable,
     TokenStoreError,
 )
-from micromegas_jupyter.http.hub_http import HubHttp
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
 from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import HUB_TOKEN, ISSUER, FakeHubService, HubReply

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import Identity, OidcAuthProvider
+from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.keyring_store import KeyringTokenStore, part_charac
 from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.system_keyring import KeyringUnusable, SystemKeyring
 from micromegas_jupyter.auth.token_format import StoredLogin
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.token import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring

@@ -8,11 +8,11 @@ import pytest
 from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.auth.known_person import known_identity
 from micromegas_jupyter.auth.session import Session
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.id_token import IdTokenClaims
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.mint import mint_raw
 
 ISSUER = "https://id.example.com"

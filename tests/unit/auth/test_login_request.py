@@ -7,10 +7,10 @@ from joserfc.jwk import RSAKey
 
 from micromegas_jupyter.auth.login_request import LoginRequest, client_proof, sign_in_store
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
-from micromegas_jupyter.settings.client import Bearer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,10 +15,10 @@ from joserfc.jwk import RSAKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
 from micromegas_jupyter.auth.token_store import LOCK_WAIT_SECONDS, TokenStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer, Flow
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
-from micromegas_jupyter.settings.client import Bearer, Flow
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import DatedCalls
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micromegas_jupyter.auth.oidc_provider import PendingLogin
-    from micromegas_jupyter.http import HttpAnswer
+    from micromegas_jupyter.core.http import HttpAnswer
 
 
 def write_file(path: Path, idp: ScriptedProvider, *, ends_in_seconds: float = 3600, **changes: object) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.pending_login import LoginPrompt, PendingSignIn
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginTimedOut, UsageError
-from micromegas_jupyter.settings.client import Flow
 from tests.unit.auth.scripted_flow import DEADLINE_SECONDS, NOON, TOKENS, Person, ScriptedFlow, begin, closed
 
 if TYPE_CHECKING:

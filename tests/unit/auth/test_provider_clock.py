@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
-from micromegas_jupyter.http import HttpAnswer
+from micromegas_jupyter.core.http import HttpAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from micromegas_jupyter.contracts import Secret
+    from micromegas_jupyter.core.protocols import Secret
     from tests.fakes.clock import FakeClock
 
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
     ConfigurationError,
     ProviderMisbehaved,
 )
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.fakes.tracebacks import traceback_with_variables

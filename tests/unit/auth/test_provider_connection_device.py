@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,

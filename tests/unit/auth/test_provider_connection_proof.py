@@ -8,14 +8,14 @@ import pytest
 from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import AssertionAudience
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jws import parse_token
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import AssertionAudience
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

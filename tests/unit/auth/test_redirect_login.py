@@ -14,7 +14,9 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.redirect_desk import MAX_SIGN_INS, RedirectDesk
 from micromegas_jupyter.auth.redirect_login import RedirectLogin
 from micromegas_jupyter.auth.starting_login import start_login
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, UsageError
 from micromegas_jupyter.redirect import Ending
 from micromegas_jupyter.redirect.messages import (
@@ -32,8 +34,6 @@ from micromegas_jupyter.redirect.messages import (
     request_content,
 )
 from micromegas_jupyter.redirect.routing import digest_of
-from micromegas_jupyter.seams import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:

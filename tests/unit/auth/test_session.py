@@ -13,10 +13,10 @@ from micromegas_jupyter.auth.session import (
     freshness_of,
     session_from_storage,
 )
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint
 from tests.fakes.stored_sign_in import FixedRandomness
 

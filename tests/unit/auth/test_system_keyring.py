@@ -17,7 +17,7 @@ from micromegas_jupyter.auth.system_keyring import (
     session_bus_address,
     usable_keyring,
 )
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import TokenStoreError
 from tests.fakes.keyring_backend import LockedKeyring, MemoryKeyring
 

@@ -17,7 +17,7 @@ from micromegas_jupyter.auth.token_format import (
     parse_token,
     parse_token_file,
 )
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.token import TokenSet
 

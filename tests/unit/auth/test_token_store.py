@@ -12,7 +12,7 @@ import pytest
 from micromegas_jupyter.auth.private_files import FileMark, read_private_file
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.token import TokenSet
 

@@ -14,11 +14,11 @@ from micromegas_jupyter.auth.pending_login import LoginPrompt
 from micromegas_jupyter.auth.system_keyring import SystemKeyring
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.auth.service_token import ServiceToken
 from micromegas_jupyter.auth.workload_provider import WorkloadProvider, client_assertion_trade, token_exchange_trade
-from micromegas_jupyter.contracts import AuthProvider, Secret
+from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """The provider and the settings that the parts under a command are tested with."""
 
-from tests.unit.assembly.conftest import environ, idp, settings
+from tests.unit.wiring.conftest import environ, idp, settings
 
 __all__ = ["environ", "idp", "settings"]

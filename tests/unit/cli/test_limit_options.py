@@ -9,8 +9,8 @@ import pytest
 
 from micromegas_jupyter.cli.main import build_parser, run
 from micromegas_jupyter.cli.serve_command import REMOVED_OPTIONS, add_limit_arguments, limit_environment
+from micromegas_jupyter.config.server_limits import COUNTED_LIMITS, CountedLimit, parse_server_limits
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.settings.server_limits import COUNTED_LIMITS, CountedLimit, parse_server_limits
 
 
 def _parse(*words: str) -> argparse.Namespace:

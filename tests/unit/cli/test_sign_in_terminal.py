@@ -7,12 +7,12 @@ import re
 import pytest
 import requests
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flow_choice import choose_flow
 from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal, sign_in, why_line
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.settings.client import Flow
 from tests.unit.cli.terminals import CAPABLE, Terminal
 
 
@@ -22,7 +22,7 @@ def begin(settings, environ):
     started = []
 
     def begin(flow):
-        started.append(assembly.begin_login(settings, flow=flow, environ=environ))
+        started.append(wiring.begin_login(settings, flow=flow, environ=environ))
         return started[-1]
 
     yield begin
@@ -128,7 +128,7 @@ def test_a_named_flow_is_remembered_once_the_sign_in_succeeded(at_terminal, sett
     provider = sign_in(settings, flow="paste", environ=environ)
 
     assert provider.identity().email == "alice@example.com"
-    assert assembly.remembered_flow(settings, environ) is Flow.PASTE
+    assert wiring.remembered_flow(settings, environ) is Flow.PASTE
 
 
 def test_a_sign_in_that_is_not_kept_is_not_remembered_either(at_terminal, settings, environ, monkeypatch):
@@ -137,18 +137,18 @@ def test_a_sign_in_that_is_not_kept_is_not_remembered_either(at_terminal, settin
 
     sign_in(settings, flow="paste", store=False, environ=environ)
 
-    assert assembly.remembered_flow(settings, environ) is None
+    assert wiring.remembered_flow(settings, environ) is None
 
 
 def test_automatic_forgets_what_was_remembered(at_terminal, settings, environ, monkeypatch, idp):
     idp.metadata_changes["device_authorization_endpoint"] = None
     _, person = at_terminal
     monkeypatch.setattr("sys.stderr", PastingTerminal(person))
-    assembly.remember_flow(settings, Flow.BROWSER, environ)
+    wiring.remember_flow(settings, Flow.BROWSER, environ)
 
     sign_in(settings, flow="auto", environ=environ)
 
-    assert assembly.remembered_flow(settings, environ) is None
+    assert wiring.remembered_flow(settings, environ) is None
 
 
 def test_the_way_and_its_reason_are_announced(at_terminal, settings, environ, monkeypatch, idp):

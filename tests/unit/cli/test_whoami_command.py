@@ -9,9 +9,9 @@ import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
 from micromegas_jupyter.cli.whoami_command import local_line
+from micromegas_jupyter.config.client import Bearer, ClientSettings
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.seams import SYSTEM_CLOCK
-from micromegas_jupyter.settings.client import Bearer, ClientSettings
 from tests.fakes.mint import ec_key, mint_raw
 from tests.fakes.scripted_provider import ScriptedProvider
 
@@ -67,10 +67,10 @@ def test_a_fresh_sign_in_needs_none_of_the_slow_libraries(tmp_path):
     (tmp_path / "tokens.json").chmod(0o600)
     slow = ("authlib", "filelock", "joserfc", "numpy", "pandas", "pyarrow", "requests", "webbrowser")
     program = (
-        "import sys; from micromegas_jupyter import assembly, cli; "
+        "import sys; from micromegas_jupyter import wiring, cli; "
         "from micromegas_jupyter.cli import whoami_command; "
-        "settings = assembly.load_client_settings(); "
-        "print(whoami_command.local_line(settings, assembly.stored_provider(settings)).split()[0], "
+        "settings = wiring.load_client_settings(); "
+        "print(whoami_command.local_line(settings, wiring.stored_provider(settings)).split()[0], "
         f"[name for name in {slow!r} if name in sys.modules])"
     )
     environ = {

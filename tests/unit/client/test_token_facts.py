@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.client.credentials import describe_token
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

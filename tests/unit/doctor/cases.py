@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.surroundings import Facts
 from micromegas_jupyter.doctor.findings import Case
 
@@ -18,7 +18,7 @@ TERMINAL = Facts(has_terminal=True, has_browser=True)
 def bare_case(folder: Path, facts: Facts = TERMINAL, **variables: str) -> Case:
     """Return the case of nothing but these variables."""
     environ = {"MICROMEGAS_CONFIG_DIR": str(folder), **variables}
-    return Case(settings=assembly.load_client_settings(environ=environ), environ=environ, facts=facts)
+    return Case(settings=wiring.load_client_settings(environ=environ), environ=environ, facts=facts)
 
 
 def person_case(folder: Path, facts: Facts = TERMINAL, **more: str) -> Case:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.surroundings import Facts
 from micromegas_jupyter.doctor import Finding, Outcome, examine
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -158,7 +158,7 @@ def test_where_nobody_signs_in_no_provider_is_wanted(tmp_path: Path) -> None:
     found = {
         finding.check: finding
         for finding in examine(
-            load_settings=lambda: assembly.load_client_settings(environ=environ), environ=environ, facts=NO_SCREEN
+            load_settings=lambda: wiring.load_client_settings(environ=environ), environ=environ, facts=NO_SCREEN
         )
     }
 

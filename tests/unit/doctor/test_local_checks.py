@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.surroundings import Facts
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.doctor.findings import Case, Outcome, findings_as_json, guarded
 from micromegas_jupyter.doctor.local_checks import check_api_key_file, check_flow, check_program, check_wrapper
-from micromegas_jupyter.settings.client import Flow
 from tests.unit.doctor.cases import person_case
 
 
@@ -74,7 +74,7 @@ def test_a_program_with_a_credential_of_its_own_needs_no_sign_in(tmp_path):
 
 def test_where_nobody_has_to_sign_in_it_is_none(tmp_path):
     environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
-    case = Case(settings=assembly.load_client_settings(environ=environ), environ=environ, facts=Facts())
+    case = Case(settings=wiring.load_client_settings(environ=environ), environ=environ, facts=Facts())
 
     assert check_flow(case).outcome is Outcome.OK
 

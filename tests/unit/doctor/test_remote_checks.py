@@ -13,10 +13,10 @@ from micromegas_jupyter.auth.hub_place import find_hub
 from micromegas_jupyter.auth.hub_service import HubService
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.http.hub_http import HubHttp
 from micromegas_jupyter.doctor.examination import check_clock, check_issuer, check_server, check_token
 from micromegas_jupyter.doctor.findings import Outcome
-from micromegas_jupyter.http.hub_http import HubHttp
-from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import FakeHubService
 from tests.fakes.scripted_provider import ScriptedProvider

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, TableAccess
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, PlannedQuery, StatementRequest
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log_entries, write_processes
 

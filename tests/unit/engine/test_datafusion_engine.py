@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.contracts import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import (
     DataFusionEngine,
     EngineSettings,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, TableAccess
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, TimeRange
 from micromegas_jupyter.engine.native_scan import DatasetReader
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, TableAccess, TableSnapshot
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess, TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.engine.conditions import check_role_conditions
 from micromegas_jupyter.engine.identity import with_caller_in_condition

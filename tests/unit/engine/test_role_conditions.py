@@ -13,7 +13,7 @@ from tests.fakes.fixed_tables import FixedTables, empty_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from micromegas_jupyter.contracts import TableSnapshot
+    from micromegas_jupyter.core.protocols import TableSnapshot
 
 
 class NoTables:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import TableAccess, TableSnapshot
+from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine
 from micromegas_jupyter.engine.sessions import SessionPool, Sessions
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused

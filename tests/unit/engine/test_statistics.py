@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from datafusion import SessionContext
 from datafusion.catalog import Table
 
-from micromegas_jupyter.contracts import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, QueryStatistics
 from micromegas_jupyter.engine.datafusion_query import with_counts
 from micromegas_jupyter.errors import InvalidStatement

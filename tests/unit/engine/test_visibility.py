@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import TableAccess
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.engine.tables import Visibility
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
 from tests.fakes.fixed_tables import CALLER, empty_table

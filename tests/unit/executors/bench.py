@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.contracts import AuthContext, TableSource
+    from micromegas_jupyter.core.protocols import AuthContext, TableSource
     from micromegas_jupyter.executors.pool import Pool
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import TableAccess
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.fixed_tables import CALLER, FixedTables, write_ledger, write_log_entries
 from tests.unit.executors.bench import Bench, opened_bench
@@ -17,7 +17,7 @@ from tests.unit.executors.bench import Bench, opened_bench
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
 
 ROUNDS = 150
 

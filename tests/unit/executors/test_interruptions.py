@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.contracts import WriteMode, WriteRequest
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, ResourcesExhausted
 from micromegas_jupyter.executors.limits import RunningLimit
 from micromegas_jupyter.executors.reports import Cause
@@ -26,7 +26,7 @@ from micromegas_jupyter.executors.statements import (
     plan_statement,
     run_statement,
 )
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server.flight_settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.fixed_tables import CALLER, FixedTables, write_log_entries

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.executors.listing import Listing
 from tests.fakes.fixed_tables import LOG_SCHEMA, FixedTables

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.contracts import WriteMode, WriteRequest
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
 from micromegas_jupyter.executors.requests import Upload
 from micromegas_jupyter.executors.uploads import UploadStream

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.hub.refreshing import (
     FAILURE_PAUSE_SECONDS,
     MAX_PAUSES,
@@ -13,7 +14,6 @@ from micromegas_jupyter.hub.refreshing import (
     STALE_MARK,
     SignInRefresher,
 )
-from micromegas_jupyter.settings.client import Bearer
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, NOW, mint
 

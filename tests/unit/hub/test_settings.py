@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.settings import ExchangeSetting, read_service_settings
-from micromegas_jupyter.settings.client import Bearer
 
 ENVIRON = {
     "JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api",

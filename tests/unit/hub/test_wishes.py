@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.configuring import address_wish, bearer_wish, margin_wish, switch_wish, text_wish
-from micromegas_jupyter.settings.client import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

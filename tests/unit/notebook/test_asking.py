@@ -3,9 +3,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginTimedOut
 from micromegas_jupyter.notebook.identity_magics import WaitEnded, ask_until
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.notebook_parts import FakeLogin
 
 DEADLINE_SECONDS = 60

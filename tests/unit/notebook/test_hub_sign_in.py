@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderUnavailable, UsageError
 from micromegas_jupyter.notebook.dependencies import FlowToUse, real_parts
 from micromegas_jupyter.notebook.identity_display import IdentityButtons
 from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus, offered_actions, waiting_state
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.notebook.identity_state import (
     IdentityAction,
     IdentityState,
@@ -12,7 +13,6 @@ from micromegas_jupyter.notebook.identity_state import (
     accepted_actions,
     offered_actions,
 )
-from micromegas_jupyter.settings.client import Flow
 
 ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = IdentityAction

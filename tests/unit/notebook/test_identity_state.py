@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.notebook.identity_state import (
     IdentityState,
     IdentityStatus,
@@ -10,7 +11,6 @@ from micromegas_jupyter.notebook.identity_state import (
     identity_lines,
     lines_as_html,
 )
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.notebook_parts import SCAN_URI, USER_CODE, VERIFICATION_URI
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

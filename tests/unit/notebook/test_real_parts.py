@@ -7,10 +7,10 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, FlowChoice, choose_flow
 from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.errors import LoginRequired, UsageError
 from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider, TokenRenewal, flow_reason, real_parts
-from micromegas_jupyter.settings.client import ClientSettings, Flow
-from micromegas_jupyter.settings.client_config import WRAPPER_VARIABLE
 from tests.fakes.notebook_parts import SETTINGS
 
 
@@ -76,7 +76,7 @@ def test_a_way_that_nothing_here_can_do_is_refused_with_its_reason() -> None:
 
 
 def test_a_way_is_remembered_and_forgotten(config_folder: Path) -> None:
-    from micromegas_jupyter.assembly import remembered_flow
+    from micromegas_jupyter.wiring import remembered_flow
 
     parts = real_parts()
 

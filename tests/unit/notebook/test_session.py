@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 import pytest
 
+from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     InvalidStatement,
     LoginRequired,
@@ -19,7 +20,6 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.notebook.connection_settings import SettingsChoice
 from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
 from micromegas_jupyter.notebook.session import NotebookSession
-from micromegas_jupyter.settings.client import ClientSettings, Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown

@@ -5,12 +5,12 @@ from threading import Event, Thread
 
 import pytest
 
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.notebook import waiting_sign_in
 from micromegas_jupyter.notebook.identity_state import IdentityStatus
 from micromegas_jupyter.notebook.session import NotebookSession
 from micromegas_jupyter.notebook.waiting_sign_in import stored_meanwhile, watch_for_sign_in
-from micromegas_jupyter.settings.client import Flow
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.unit.notebook.session_cases import shown

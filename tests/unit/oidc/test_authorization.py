@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
+from micromegas_jupyter.config.client_values import PROTECTED_PARAMETERS
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     _OWN_PARAMETERS,
@@ -15,7 +16,6 @@ from micromegas_jupyter.oidc.authorization import (
     parse_callback,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
-from micromegas_jupyter.settings.client_values import PROTECTED_PARAMETERS
 
 METADATA = ProviderMetadata(
     issuer="https://id.example.com",

@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.config.client import AssertionAudience
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.keys import parse_key_set
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key, sign_jwt
 from micromegas_jupyter.oidc.signature import verify_signature
-from micromegas_jupyter.settings.client import AssertionAudience
 from tests.fakes.mint import NOW, SigningKey, ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
 from tests.fakes.tracebacks import traceback_with_variables
 

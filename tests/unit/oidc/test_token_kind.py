@@ -2,9 +2,9 @@
 
 import pytest
 
+from micromegas_jupyter.config.access import TokenKind
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
 from micromegas_jupyter.oidc.token_kind import check_kind, check_rfc9068, kind_of
-from micromegas_jupyter.settings.access import TokenKind
 
 ACCESS_HEADER = {"alg": "RS256", "typ": "at+jwt"}
 

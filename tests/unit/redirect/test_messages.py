@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.redirect import Ending
 from micromegas_jupyter.redirect.messages import (
     MAX_QUERY_CHARACTERS,

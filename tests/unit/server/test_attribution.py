@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.server.attribution import Attribution, resolve_attribution
 from tests.fakes.validator import ALICE, BOB, SERVICE

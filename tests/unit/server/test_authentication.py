@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, AuthType, Secret
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, parse_authorization
 from micromegas_jupyter.server.headers import group_headers

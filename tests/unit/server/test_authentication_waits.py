@@ -10,10 +10,10 @@ from micromegas_jupyter.access.call_facts import CallFacts, current_call
 from micromegas_jupyter.access.multi import MultiValidator
 from micromegas_jupyter.access.oidc_validator import OidcValidator
 from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.contracts import AuthContext, TokenValidator
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
+from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator
-from micromegas_jupyter.settings.access import IssuerSetting, OidcServerSettings, RateLimits
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider

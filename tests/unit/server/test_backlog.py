@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lakehouse import Lake
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server.recorder import Backlog
 from tests.fakes.telemetry_rows import log_batch, process_state
 

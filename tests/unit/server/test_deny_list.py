@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.contracts import AuthType
+from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.engine import denial_store, sql_hash
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.denial_store import DenialStore

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import HttpEndpoint, NotReady
 from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.settings.access import RateLimits
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
 
 TIMEOUT_SECONDS = 60.0
 ALICE = {"Authorization": "Bearer alice"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from micromegas_jupyter.contracts import AuthContext, TableAccess, WriteMode
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess, WriteMode
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
 from micromegas_jupyter.server.flight_settings import IngestSettings

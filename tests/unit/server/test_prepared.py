@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, unpack_frames
 from micromegas_jupyter.server.tickets import Seals
 from tests.fakes.clock import FakeClock

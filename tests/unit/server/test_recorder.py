@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from micromegas_jupyter.core.system import SystemRandomness
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lakehouse import Lake, LakeWriter
-from micromegas_jupyter.seams import SystemRandomness
+from micromegas_jupyter.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder import Recorder
 from micromegas_jupyter.telemetry import MeasureRow
 from tests.fakes.clock import FakeClock

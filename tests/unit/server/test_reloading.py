@@ -27,7 +27,7 @@ from micromegas_jupyter.server.reloading import AccessReload
 from tests.fakes.validator import ALICE, BOB, FakeValidator, ReloadableFake
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.contracts import AuthContext
+    from micromegas_jupyter.core.protocols import AuthContext
 
 
 class Written:

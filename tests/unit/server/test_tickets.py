@@ -2,9 +2,9 @@
 
 import pytest
 
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import IssuedQuery, parse_ticket
-from micromegas_jupyter.seams import SYSTEM_RANDOMNESS
 from micromegas_jupyter.server.tickets import Seals, Ticket, Tickets, write_endpoint
 from tests.fakes.clock import FakeClock
 

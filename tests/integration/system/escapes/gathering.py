@@ -8,7 +8,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.telemetry import TABLES
 from tests.integration.system.escapes.scanner import Place, Text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.stack import DemoStack
 
 # The provider runs in this process, too, and may know what it issued.
-_SERVER_ROOMS = tuple(f"micromegas_jupyter.{room}" for room in ("access", "assembly", "engine", "server"))
+_SERVER_PACKAGES = tuple(f"micromegas_jupyter.{room}" for room in ("access", "wiring", "engine", "server"))
 
 
 def noted_texts(folder: Path) -> list[Text]:
@@ -47,11 +47,11 @@ def file_texts(folder: Path, *, leave_out: Collection[Path] = ()) -> list[Text]:
 
 def telemetry_texts(stack: DemoStack) -> list[Text]:
     """Return every row of every table of a running demo, as its administrator sees them."""
-    settings = assembly.load_client_settings(environ=stack.process_environment())
+    settings = wiring.load_client_settings(environ=stack.process_environment())
     with ScriptedPerson(person="alice") as browser:
-        administrator = assembly.login(settings, browser=browser, store=False)
+        administrator = wiring.login(settings, browser=browser, store=False)
     found = []
-    with assembly.open_client(settings, administrator) as client:
+    with wiring.open_client(settings, administrator) as client:
         for table in TABLES:
             rows = client.query_arrow(f"SELECT * FROM {table.name}").to_pylist()
             found.append(Text(place=Place.TELEMETRY, name=table.name, text="\n".join(map(str, rows))))
@@ -62,7 +62,7 @@ def server_objects() -> list[Text]:
     """Return the objects of the server's half in this process as text."""
     found = []
     for item in gc.get_objects():
-        if str(getattr(type(item), "__module__", "")).startswith(_SERVER_ROOMS):
+        if str(getattr(type(item), "__module__", "")).startswith(_SERVER_PACKAGES):
             with contextlib.suppress(Exception):  # another test's, half taken apart
                 found.append(Text(place=Place.REPR, name=f"server: {type(item).__qualname__}", text=repr(item)))
     return found

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import micromegas_jupyter
-from micromegas_jupyter import assembly
+from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.settings.client import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,9 +53,9 @@ class Show:
 def service_accounts(show: Show, accounts: dict[str, dict[str, str]]) -> None:
     """Get a token in each way without a person, twice."""
     for name, environ in accounts.items():
-        settings = assembly.load_client_settings(environ=environ)
+        settings = wiring.load_client_settings(environ=environ)
         show.thing(f"{name} settings", settings)
-        provider: Any = assembly.service_provider(settings, environ)
+        provider: Any = wiring.service_provider(settings, environ)
         if name.startswith("wrong"):
             show.error(name, provider.get_token)
             continue
@@ -66,7 +66,7 @@ def service_accounts(show: Show, accounts: dict[str, dict[str, str]]) -> None:
 
 def person(show: Show, environ: dict[str, str]) -> None:
     """Renew a stored sign-in after the server is said to have refused its token, and use it."""
-    provider: Any = assembly.stored_provider(assembly.load_client_settings(environ=environ), environ)
+    provider: Any = wiring.stored_provider(wiring.load_client_settings(environ=environ), environ)
     provider.invalidate(provider.get_token())
     assert provider.get_token(bearer="access_token")
     show.thing("person", provider)

@@ -15,8 +15,8 @@ CELLS = (
     "%load_ext micromegas_jupyter",
     "%micromegas_login --flow hub",  # the person chose another way before
     "%micromegas_doctor",
-    "from micromegas_jupyter import assembly, connect",
-    "own = assembly.stored_provider(assembly.load_client_settings())",
+    "from micromegas_jupyter import wiring, connect",
+    "own = wiring.stored_provider(wiring.load_client_settings())",
     "[len(own.get_token()), own, own.identity(), own.__dict__, get_ipython().user_ns]",
     "%xmode Verbose",
 )

@@ -195,11 +195,11 @@ class RunOfEverything:
         )
         self.add(Place.OUTPUT, "IPython, paste", shown)
         lines = [
-            "import os, sys; from micromegas_jupyter import assembly",
-            "from micromegas_jupyter.settings.client import Flow",
+            "import os, sys; from micromegas_jupyter import wiring",
+            "from micromegas_jupyter.config.client import Flow",
             "from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal as T",
-            "t = T(sys.stderr, environ=os.environ); s = assembly.load_client_settings()",
-            "p = assembly.login(s, flow=Flow.PASTE, announce=t.announce, ask=t.ask); print('Signed in as', p)",
+            "t = T(sys.stderr, environ=os.environ); s = wiring.load_client_settings()",
+            "p = wiring.login(s, flow=Flow.PASTE, announce=t.announce, ask=t.ask); print('Signed in as', p)",
         ]
         shown = person.sign_in_by_paste(
             [sys.executable, "-i", "-q"], environ=self.environ, folder=self.work, lines=lines, prompt=">>> "
@@ -247,8 +247,8 @@ class RunOfEverything:
         run("%sql rows << SELECT 1 AS one")
         run("%micromegas_whoami")
         run("%micromegas_doctor")
-        run("from micromegas_jupyter import assembly, connect")
-        run("own = assembly.stored_provider(assembly.load_client_settings())")
+        run("from micromegas_jupyter import wiring, connect")
+        run("own = wiring.stored_provider(wiring.load_client_settings())")
         run("own.invalidate(own.get_token())\nlen(own.get_token())")
         run("[own, own.identity(), get_ipython().user_ns]")
         run("%sql SELECT tagret FROM log_entries", fails=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.contracts import Secret
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.demo.provider.registrations import PEOPLE, Client, build_clients
 
 

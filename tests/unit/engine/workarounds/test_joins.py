@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.contracts import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
 from micromegas_jupyter.errors import UnsupportedStatement

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext
 
-from micromegas_jupyter.contracts import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import ResourcesExhausted
 from tests.fakes.fixed_tables import FixedTables

@@ -1,0 +1,247 @@
+"""From JSON text to checked values; each `as_` function refuses what it cannot use with an error that names the key.
+
+What the values mean together is said where they become settings. Texts are shown only where they cannot be secret.
+"""
+
+import enum
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeGuard, TypeVar
+
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS, scheme_and_host
+from micromegas_jupyter.errors import ConfigurationError
+
+MAX_SETTING_BYTES = 16 * 2**20
+MAX_NAME_CHARACTERS = 256
+MAX_ENTRIES = 10_000
+SIGNATURE_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
+
+_MAX_SHOWN_CHARACTERS = 60
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+Choice = TypeVar("Choice", bound=enum.StrEnum)
+
+
+def decode_setting(text: str, key: str) -> object:
+    """Decode a setting's JSON text; an error says where it is wrong, never what stands there."""
+    if is_too_long(text):
+        raise ConfigurationError(f"{key} is longer than {MAX_SETTING_BYTES // 2**20} MiB.", key=key)
+    try:
+        return decode_strict_json(text)
+    except JsonError as error:
+        raise ConfigurationError(f"{key} is not valid JSON ({error}).", key=key) from None
+
+
+def is_too_long(text: str) -> bool:
+    """Whether a setting's text would not be read."""
+    return len(text) > MAX_SETTING_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_SETTING_BYTES
+
+
+def shown(text: str) -> str:
+    """Return how a sentence quotes a text that is not secret: escaped and cut."""
+    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
+
+
+def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:
+    """Return `value` as an object whose names are all `known`."""
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{key} is not a JSON object.", key=key)
+    unknown = sorted(set(value) - known) if known is not None else []
+    if unknown and known is not None:
+        raise ConfigurationError(
+            f"{key} has the unknown name {shown(unknown[0])}.",
+            key=key,
+            remedy=f"Known names: {', '.join(sorted(known))}.",
+        )
+    return value
+
+
+def as_named(value: object, key: str) -> dict[str, object]:
+    """Return `value` as an object whose names a person chose: printable, not empty, neither too long nor too many."""
+    named = as_object(value, key)
+    if len(named) > MAX_ENTRIES:
+        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} names.", key=key)
+    if not all(name.strip() and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS for name in named):
+        raise ConfigurationError(
+            f"{key} has a name that is empty, not printable or longer than {MAX_NAME_CHARACTERS} characters.", key=key
+        )
+    return named
+
+
+def as_list(value: object, key: str) -> list[object]:
+    """Return `value` as a list."""
+    if not isinstance(value, list):
+        raise ConfigurationError(f"{key} is not a JSON list.", key=key)
+    return value
+
+
+def as_text(value: object, key: str) -> str:
+    """Return `value` as text that is not empty and has no control characters."""
+    if not is_text(value):
+        raise ConfigurationError(f"{key} is not a text of printable characters.", key=key)
+    return value
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether `value` is text that is not empty and has no control characters."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def as_texts(value: object, key: str) -> tuple[str, ...]:
+    """Return `value` as texts; there is at least one, and at most `MAX_ENTRIES`.
+
+    An empty list is refused because a list of what is allowed could be taken for "nothing" and for "no limit".
+    """
+    listed = as_list(value, key)
+    if not listed:
+        raise ConfigurationError(f"{key} is empty.", key=key, remedy="Add an entry, or leave the list out.")
+    if len(listed) > MAX_ENTRIES:
+        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} entries.", key=key)
+    return tuple(as_text(entry, f"{key}[{index}]") for index, entry in enumerate(listed))
+
+
+def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
+    """Return a text, or a list of texts, as texts."""
+    return as_texts(value, key) if isinstance(value, list) else (as_text(value, key),)
+
+
+def as_flag(value: object, key: str) -> bool:
+    """Return `value` as true or false."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} is not true or false.", key=key)
+    return value
+
+
+def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
+    """Return `value` as a whole number from `minimum` to `maximum`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise ConfigurationError(f"{key} is not a whole number from {minimum} to {maximum}.", key=key)
+    return value
+
+
+def parse_count(text: str, key: str, *, minimum: int, maximum: int, remedy: str | None = None) -> int:
+    """Return the whole number from `minimum` to `maximum` that a variable's text names."""
+    # `isdecimal` alone takes digits of all scripts.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(maximum))
+    if not is_number or not minimum <= int(text) <= maximum:
+        raise ConfigurationError(
+            f"{key} is {shown(text)}, which is not a number from {minimum:,} to {maximum:,}.", key=key, remedy=remedy
+        )
+    return int(text)
+
+
+def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float:
+    """Return `value` as a number from `minimum` to `maximum`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise ConfigurationError(f"{key} is not a number from {minimum:g} to {maximum:g}.", key=key)
+    return float(value)
+
+
+def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
+    """Return the one of `choices` that `value` names."""
+    for choice in choices:
+        if value == choice.value:
+            return choice
+    raise ConfigurationError(f"{key} is none of {', '.join(choice.value for choice in choices)}.", key=key)
+
+
+def as_moment(value: object, key: str) -> datetime:
+    """Return a time in RFC 3339 form, aware, in UTC; without an offset it could be meant in any time zone."""
+    try:
+        if isinstance(value, str) and _RFC_3339.fullmatch(value):
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass  # a month 13, or an offset that leads out of the calendar
+    raise ConfigurationError(
+        f"{key} is not a time.", key=key, remedy="Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z."
+    )
+
+
+Value = TypeVar("Value")
+Default = TypeVar("Default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """One object's members and the place where it stands.
+
+    Attributes:
+        values: The decoded members.
+        place: Names the object in refusals.
+    """
+
+    values: Mapping[str, object]
+    place: str
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def key(self, name: str) -> str:
+        """Return the place of a member."""
+        return f"{self.place}.{name}"
+
+    def read(self, name: str, reader: Callable[[object, str], Value], default: Default) -> Value | Default:
+        """Return what `reader` makes of a member, or `default` when there is no such member."""
+        return reader(self.values[name], self.key(name)) if name in self.values else default
+
+    def require(self, name: str, reader: Callable[[object, str], Value]) -> Value:
+        """Return what `reader` makes of a member."""
+        if name not in self.values:
+            raise ConfigurationError(f"{self.key(name)} is missing.", key=self.key(name), remedy=f"Add {name}.")
+        return reader(self.values[name], self.key(name))
+
+
+def check_issuer_url(issuer: str, *, key: str) -> None:
+    """Check that an issuer is an https URL, or http on loopback, without query, fragment or user.
+
+    Source: OpenID Connect Discovery 1.0 section 4.3; RFC 9700 section 2.6.
+    """
+    # What stands before an @ may be a password, so such a text is not shown.
+    if "@" in issuer or "?" in issuer or "#" in issuer:
+        raise ConfigurationError(f"{key} names an issuer with a query, a fragment or a user.", key=key)
+    scheme, host = scheme_and_host(issuer)
+    if host is None:
+        raise ConfigurationError(f"{key} names an issuer that is not an https URL: {shown(issuer)}.", key=key)
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise ConfigurationError(
+            f"{key} names the issuer {shown(issuer)} over http.",
+            key=key,
+            remedy="Use https; http is accepted on 127.0.0.1, ::1 and localhost only.",
+        )
+
+
+def check_fetch_url(url: str, *, key: str) -> None:
+    """Check that a document's address is an https URL, or http on loopback, without fragment or user.
+
+    Unlike an issuer it may have a query. It is never shown: a query may hold a secret.
+    """
+    scheme, host = scheme_and_host(url)
+    if host is None or "@" in url.partition("?")[0] or "#" in url:
+        raise ConfigurationError(f"{key} is not an https URL without user and fragment.", key=key)
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise ConfigurationError(
+            f"{key} is a URL over http.",
+            key=key,
+            remedy="Use https; http is accepted on 127.0.0.1, ::1 and localhost only.",
+        )
+
+
+def as_issuer(value: object, key: str) -> str:
+    """Return an issuer."""
+    issuer = as_text(value, key)
+    check_issuer_url(issuer, key=key)
+    return issuer
+
+
+def as_fetch_url(value: object, key: str) -> str:
+    """Return a document's address."""
+    url = as_text(value, key)
+    check_fetch_url(url, key=key)
+    return url

@@ -1,0 +1,160 @@
+"""Files that appear whole or not at all, and listings of a table's folder.
+
+What is in the files and what their names mean is for others.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.segments import TEMPORARY_SUFFIX, Segment, parse_segment, select_visible
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+class SegmentFile(NamedTuple):
+    """A segment with its file's size and the time of its last change (seconds since 1970 UTC)."""
+
+    segment: Segment
+    size_bytes: int
+    modified_at: float
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn errors of the file system and of the Parquet library into one that crosses packages.
+
+    Raises:
+        Unavailable: With the sentence `what`; the cause is chained.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise Unavailable(
+            what, remedy="Check the free space and the access rights of the folder that holds the recording."
+        ) from error
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for this account only."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(missing.parent)
+
+
+def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO], None]) -> None:
+    """Make a file that is on disk in full before it has its name.
+
+    The order is: temporary file, sync, rename, sync of the folder. When this raises, there is no such file.
+
+    Args:
+        folder: Where.
+        name: The file's name; nothing else has it.
+        owner_id: Tells this process's temporary files from those of others.
+        write: Writes the content.
+
+    Raises:
+        OSError: The file could not be made.
+    """
+    temporary = folder / f".{Path(name).stem}.{owner_id}{TEMPORARY_SUFFIX}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        rename_durably(temporary, folder / name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def name_once(temporary: Path, target: Path) -> bool:
+    """Give a finished file its name, unless another has it; return whether it has it now. It is on disk either way.
+
+    Raises:
+        OSError: The name could not be given.
+    """
+    try:
+        target.hardlink_to(temporary)  # unlike a rename it takes no other's place
+    except FileExistsError:
+        sync_folder(target.parent)  # whoever named the other may have ended before it came to that
+        return False
+    finally:
+        temporary.unlink()
+    _keep_name(target)
+    return True
+
+
+def rename_durably(temporary: Path, target: Path) -> None:
+    """Give a finished file a name that nobody else has.
+
+    Raises:
+        OSError: The name could not be given; there is no such file.
+    """
+    temporary.rename(target)
+    _keep_name(target)
+
+
+def _keep_name(target: Path) -> None:
+    try:
+        sync_folder(target.parent)
+    except OSError:
+        target.unlink()
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's names on disk; does nothing where the system has no such call."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def list_segments(folder: Path) -> list[Segment]:
+    """Return all segments of a folder, those covered by others too; none when there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [parse_segment(entry.name) for entry in entries]
+    except FileNotFoundError:
+        return []
+    return [segment for segment in found if segment is not None]
+
+
+def list_segment_files(folder: Path) -> list[SegmentFile]:
+    """Return all segments of a folder with size and age; a file that goes meanwhile is left out."""
+    found: list[SegmentFile] = []
+    for segment in list_segments(folder):
+        try:
+            status = (folder / segment.file_name).stat()
+        except FileNotFoundError:
+            continue
+        found.append(SegmentFile(segment, status.st_size, status.st_mtime))
+    return found
+
+
+def select_visible_files(files: Iterable[SegmentFile]) -> list[SegmentFile]:
+    """Return the files that together hold each row once, by writer and flush."""
+    by_segment = {found.segment: found for found in files}
+    return [by_segment[segment] for segment in select_visible(by_segment)]
+
+
+def remove_old_temporaries(folder: Path, *, modified_before: float) -> int:
+    """Remove unfinished files that nobody has written to since `modified_before`; return how many."""
+    removed = 0
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_mtime < modified_before:
+                path.unlink()
+                removed += 1
+    return removed

@@ -1,0 +1,78 @@
+"""One writer's part of one table: each call makes one file that is on disk in full when the call returns.
+
+Small files are merged by `compaction`; who may write at all is `writer_lock`'s.
+"""
+
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.lake.files import list_segments, make_private_folder, publish, storage_errors
+from micromegas_jupyter.lake.segments import Segment
+from micromegas_jupyter.telemetry import TableDefinition
+
+COMPRESSION = "zstd"
+
+
+class SegmentWriter:
+    """Appends rows to one table under one writer's id; safe to use from several threads.
+
+    The lock makes flushes of one table follow each other; it is held while the file is written.
+    """
+
+    def __init__(self, folder: Path, definition: TableDefinition, *, writer_id: str) -> None:
+        self._folder = folder
+        self._definition = definition
+        self._writer_id = writer_id
+        self._lock = threading.Lock()
+        # An id that was used before goes on behind its files instead of replacing them.
+        used = [segment.last for segment in list_segments(folder) if segment.writer_id == writer_id]
+        self._next_sequence = max(used, default=-1) + 1
+
+    @property
+    def settled_sequence(self) -> int:
+        """Every flush below this number has its file or never will."""
+        return self._next_sequence
+
+    def append(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Store `rows`; when this returns they are durable and visible, when it raises they are neither.
+
+        Raises:
+            InternalError: The rows have another schema.
+            Unavailable: They could not be stored.
+        """
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        if not table.schema.equals(self._definition.schema):
+            raise InternalError(f"Rows for {self._definition.name} do not have its columns.")
+        if table.num_rows == 0:
+            return
+        ordered = sort_rows(table, self._definition)
+        with self._lock:
+            segment = Segment(self._writer_id, self._next_sequence, self._next_sequence)
+            try:
+                with storage_errors(f"Rows for {self._definition.name} could not be stored."):
+                    make_private_folder(self._folder)
+                    publish(
+                        self._folder,
+                        segment.file_name,
+                        owner_id=self._writer_id,
+                        write=lambda stream: write_parquet(ordered, stream),
+                    )
+            finally:
+                # A number is used once, so that a range always means the same rows.
+                self._next_sequence += 1
+
+
+def sort_rows(table: pa.Table, definition: TableDefinition) -> pa.Table:
+    """Return the rows in the table's order, each column with one dictionary."""
+    one_dictionary = table.unify_dictionaries().combine_chunks()
+    return one_dictionary.sort_by([(name, "ascending") for name in definition.sort_columns])
+
+
+def write_parquet(table: pa.Table, stream: BinaryIO) -> None:
+    """Write a table as one Parquet file."""
+    pq.write_table(table, stream, compression=COMPRESSION)

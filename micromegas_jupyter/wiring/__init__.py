@@ -1,0 +1,92 @@
+"""The only place where real parts are joined: settings in, working sessions, clients and servers out.
+
+Each name loads its parts when it is first used, so that a terminal command pays only for what it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.wiring.client_side import (
+        connect,
+        is_wrapped,
+        open_client,
+        service_account_provider,
+        stored_provider,
+        without_wrapper,
+    )
+    from micromegas_jupyter.wiring.configured import sign_in_configured
+    from micromegas_jupyter.wiring.credentials import client_proof, service_provider
+    from micromegas_jupyter.wiring.environment import config_folder, load_client_settings
+    from micromegas_jupyter.wiring.flow_memory import remember_flow, remembered_flow
+    from micromegas_jupyter.wiring.hub_sign_in import uses_hub
+    from micromegas_jupyter.wiring.provider_calls import provider_http
+    from micromegas_jupyter.wiring.serve_options import ServeOptions
+    from micromegas_jupyter.wiring.server_side import ServerStack
+    from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of
+    from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins, token_file
+    from micromegas_jupyter.wiring.sign_out import logout
+
+_HOME = {
+    "ServeOptions": "serve_options",
+    "ServerStack": "server_side",
+    "begin_login": "sign_in",
+    "choose_flow": "sign_in",
+    "client_proof": "credentials",
+    "config_folder": "environment",
+    "connect": "client_side",
+    "is_wrapped": "client_side",
+    "load_client_settings": "environment",
+    "login": "sign_in",
+    "logout": "sign_out",
+    "open_client": "client_side",
+    "require_flow": "sign_in",
+    "sentence_of": "sign_in",
+    "provider_http": "provider_calls",
+    "remember_flow": "flow_memory",
+    "remembered_flow": "flow_memory",
+    "service_account_provider": "client_side",
+    "service_provider": "credentials",
+    "sign_in_configured": "configured",
+    "sign_in_store": "sign_in_files",
+    "stored_provider": "client_side",
+    "uses_hub": "hub_sign_in",
+    "without_wrapper": "client_side",
+    "stored_sign_ins": "sign_in_files",
+    "token_file": "sign_in_files",
+}
+
+__all__ = [
+    "ServeOptions",
+    "ServerStack",
+    "begin_login",
+    "choose_flow",
+    "client_proof",
+    "config_folder",
+    "connect",
+    "is_wrapped",
+    "load_client_settings",
+    "login",
+    "logout",
+    "open_client",
+    "provider_http",
+    "remember_flow",
+    "remembered_flow",
+    "require_flow",
+    "sentence_of",
+    "service_account_provider",
+    "service_provider",
+    "sign_in_configured",
+    "sign_in_store",
+    "stored_provider",
+    "stored_sign_ins",
+    "token_file",
+    "uses_hub",
+    "without_wrapper",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

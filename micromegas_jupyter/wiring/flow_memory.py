@@ -1,0 +1,126 @@
+"""Remembers, for each profile, the way to sign in that a person chose last.
+
+Whether a choice is worth remembering is the caller's to say.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.config.client_config import is_profile_name
+from micromegas_jupyter.core.files import (
+    PRIVATE_FILE_MODE,
+    FileProblem,
+    check_replaceable,
+    ensure_private_folder,
+    read_private_file,
+    remove_leftovers,
+    write_private_file,
+)
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.wiring.environment import config_folder
+
+FILE_NAME = "choices.json"
+MAX_PROFILES = 256
+LOCK_WAIT_SECONDS = 5.0
+
+_MAX_BYTES = 64 * 1024
+_LOCK_SUFFIX = ".lock"
+
+# The key of the flat configuration, which no profile can have.
+_FLAT = ""
+
+
+def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
+    """Return the flow that was chosen last for the settings' profile; None when none was, or `auto` is set.
+
+    A file that is damaged, or not this person's, holds nothing.
+    """
+    if settings.flow is None and settings.origin_of("flow") is not None:
+        return None
+    return _read(config_folder(environ) / FILE_NAME).get(settings.profile or _FLAT)
+
+
+def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[str, str] | None = None) -> None:
+    """Keep the flow for the settings' profile; None forgets it.
+
+    Raises:
+        ConfigurationError: The file cannot be written safely.
+        Unavailable: Another program is writing it and does not finish.
+    """
+    path = config_folder(environ) / FILE_NAME
+    profile = settings.profile or _FLAT
+    if _read(path).get(profile) is flow:
+        return
+    with _told(path), _locked(path):
+        choices = _read(path)
+        choices.pop(profile, None)
+        if flow is not None:
+            choices[profile] = flow  # the newest stands last
+        write_private_file(path, _render(choices))
+
+
+def _read(path: Path) -> dict[str, Flow]:
+    try:
+        content, _ = read_private_file(path, max_bytes=_MAX_BYTES)
+        decoded = decode_strict_json(content.decode("utf-8"))
+    except (FileProblem, UnicodeDecodeError, JsonError):
+        return {}
+    if not isinstance(decoded, dict):
+        return {}
+    listed = decoded.get("profiles")
+    profiles = listed if isinstance(listed, dict) else {}
+    found = {name: _flow_of(entry) for name, entry in profiles.items() if is_profile_name(name)}
+    found[_FLAT] = _flow_of(decoded)
+    return {name: flow for name, flow in found.items() if flow is not None}
+
+
+def _flow_of(entry: object) -> Flow | None:
+    flow = entry.get("flow") if isinstance(entry, dict) else None
+    return Flow(flow) if isinstance(flow, str) and flow in set(Flow) else None
+
+
+def _render(choices: Mapping[str, Flow]) -> bytes:
+    kept = [(name, flow) for name, flow in choices.items() if name != _FLAT][-MAX_PROFILES:]
+    document: dict[str, Any] = {"profiles": {name: {"flow": flow} for name, flow in kept}}
+    if _FLAT in choices:
+        document["flow"] = choices[_FLAT]
+    return json.dumps(document, indent=2).encode()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    ensure_private_folder(path.parent)
+    lock_path = path.with_name(f"{path.name}{_LOCK_SUFFIX}")
+    check_replaceable(lock_path)
+    lock = FileLock(lock_path, timeout=LOCK_WAIT_SECONDS, mode=PRIVATE_FILE_MODE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Unavailable(f"Another program is busy with {path.name} and does not finish.") from None
+    except OSError as error:
+        raise FileProblem(f"cannot be locked ({os.strerror(error.errno or 0)})") from error
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileProblem as problem:
+        raise ConfigurationError(
+            f"{path.name} {problem.args[0]}, so the choice is not remembered.",
+            key=path.name,
+            remedy=f"Look at {path.name} in the configuration folder and remove it.",
+        ) from problem.__cause__

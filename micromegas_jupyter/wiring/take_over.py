@@ -1,0 +1,440 @@
+"""Hands a running server's ports to its successor, over a Unix socket that only the same user can reach.
+
+Two steps, so that the ports are served at every moment: the successor takes the sockets, and says so once it answers
+calls; only then does the running server drain. Should the successor die in between, the running server goes on with
+its own descriptors.
+"""
+
+import json
+import logging
+import os
+import secrets
+import select
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from micromegas_jupyter.core.files import FileProblem, ensure_private_folder
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
+from micromegas_jupyter.wiring.port import resolve_address
+
+_VERSION: Final = 1
+_FOLDER: Final = "micromegas"
+_KEY: Final = "--take-over"
+_MAX_PATH_BYTES: Final = 107  # sun_path of Linux, with its terminating zero
+_MAX_MESSAGE_BYTES: Final = 64 * 1024
+_MAX_SOCKETS: Final = 8
+_MAX_ANCESTORS: Final = 256
+_MAX_CONNECTIONS: Final = 8
+_PAUSE_SECONDS: Final = 1.0
+_MESSAGE_SECONDS: Final = 5.0
+_START_SECONDS: Final = 180.0
+_CONFIRM_SECONDS: Final = 30.0
+_END_SECONDS: Final = 2.0
+_CREDENTIALS_BYTES: Final = 12
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_RESTART: Final = "Stop the running server and start this one without --take-over."
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+
+
+def is_take_over_supported() -> bool:
+    """Whether one process of this system can hand its sockets to another and know who that is."""
+    return sys.platform == "linux" and hasattr(os, "pidfd_open") and hasattr(socket, "SO_REUSEPORT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOverKey:
+    """Where the running server of one address is found.
+
+    Attributes:
+        address: The socket address of its gRPC port.
+        name: The name of its Unix socket.
+        folders: Where that may be; the first is where a new one is made.
+    """
+
+    address: tuple[object, ...]
+    name: str
+    folders: tuple[Path, ...]
+
+
+def find_take_over_key(host: str, port: int, environ: Mapping[str, str]) -> TakeOverKey:
+    """Return where the server of a gRPC port is found.
+
+    Args:
+        host: The address that the server listens on.
+        port: Its port, which is not 0.
+        environ: The process environment.
+
+    Raises:
+        ConfigurationError: The host is not an address of this machine.
+    """
+    address = resolve_address(host, port)[-1]
+    below_temporary = Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.geteuid()}"
+    runtime = Path(environ.get("XDG_RUNTIME_DIR") or os.devnull)
+    folders = (runtime / _FOLDER, below_temporary) if _is_private(runtime) else (below_temporary,)
+    return TakeOverKey(address=address, name=f"{address[0]}-{port}.sock", folders=folders)
+
+
+class TakeOverListener:
+    """Waits on a daemon thread for a successor that takes the server's sockets over.
+
+    Args:
+        key: Where it is found.
+        sockets: What is handed over, by name; the caller keeps and closes them.
+        on_taken: Called once, on another thread, when the successor serves: the server is to stop then.
+        state: What the successor needs to know, such as the key of tickets; it may be secret.
+
+    Attributes:
+        is_taken: Whether a successor serves; this server is to leave the sockets alone then, and drain.
+    """
+
+    def __init__(
+        self,
+        key: TakeOverKey,
+        sockets: Mapping[str, socket.socket],
+        on_taken: Callable[[], None],
+        *,
+        state: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._key = key
+        self._sockets = dict(sockets)
+        self._on_taken = on_taken
+        self._state = dict(state)
+        self._listening: socket.socket | None = None
+        self._path: Path | None = None
+        self._made: os.stat_result | None = None
+        self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._successor: socket.socket | None = None
+        self._over = threading.Event()
+        self.is_taken = False
+
+    def start(self) -> None:
+        """Start to wait. Only for who holds the port: a socket file of that name is a predecessor's, and is replaced.
+
+        Raises:
+            ConfigurationError: No private folder can be had for the socket.
+        """
+        folder = self._key.folders[0]
+        try:
+            ensure_private_folder(folder)
+        except FileProblem as problem:
+            raise _unsafe(folder, str(problem)) from None
+        _check_private_folder(folder)
+        path = folder / self._key.name
+        _find_socket(path)
+        if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+            raise _unsafe(folder, "has a path that is too long for a socket")
+        temporary = folder / f".{secrets.token_hex(4)}"
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listening.bind(str(temporary))
+            temporary.chmod(0o600)
+            listening.listen(_MAX_CONNECTIONS)
+            self._made = temporary.lstat()
+            temporary.rename(path)
+        except OSError as error:
+            listening.close()
+            temporary.unlink(missing_ok=True)
+            raise _unsafe(folder, f"cannot hold a socket ({os.strerror(error.errno or 0)})") from None
+        self._listening, self._path = listening, path
+        threading.Thread(target=self._accept, args=(listening,), name="take-over", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop waiting; a successor that has taken the sockets learns that the server drains. May be called twice.
+
+        Call it before the port is given up, so that the next server's socket file is not removed.
+        """
+        with self._lock:
+            if not self._over.is_set():
+                self._over.set()
+                if self._successor is not None:
+                    _send_quietly(self._successor, {"draining": True})
+                    _shut(self._successor)
+                self._remove()
+        self._close()
+
+    def _remove(self) -> None:
+        if self._path is not None and self._made is not None:
+            with suppress(OSError):
+                if os.path.samestat(self._path.lstat(), self._made):
+                    self._path.unlink()
+
+    def _close(self) -> None:
+        if self._listening is not None:
+            _shut(self._listening)  # ends the wait for a connection, which closing does not
+            self._listening.close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # there are no descriptors left, or this is the end
+                if self._over.wait(_PAUSE_SECONDS):
+                    return
+                continue
+            if not self._connections.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection,), name="take-over-call", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, suppress(OSError):
+                connection.settimeout(_MESSAGE_SECONDS)
+                pid, uid = _peer(connection)
+                if uid != os.geteuid():
+                    _LOG.warning("a process of another user asked for the server's sockets and was refused")
+                elif _is_own_child(pid):
+                    _LOG.error("a process that this server started asked for its sockets and was refused")
+                elif _receive(connection).get("do") == "take":
+                    self._hand_over(connection)
+        finally:
+            self._connections.release()
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        with self._lock:
+            if self._over.is_set() or self._successor is not None:
+                _send(connection, {"error": "busy"})
+                return
+            self._successor = connection
+        try:
+            offer = {"version": _VERSION, "sockets": list(self._sockets), "state": self._state}
+            descriptors = [each.fileno() for each in self._sockets.values()]
+            is_serving = False
+            with suppress(OSError):  # it is gone, or takes too long
+                socket.send_fds(connection, [json.dumps(offer).encode()], descriptors)
+                _LOG.info("another process takes this server's sockets over")
+                connection.settimeout(_START_SECONDS)
+                is_serving = _receive(connection).get("do") == "serving"
+            with self._lock:
+                if self._over.is_set():  # the server stops anyway, and has said so
+                    return
+                if is_serving:
+                    try:
+                        _send(connection, {"draining": True})
+                    except OSError:  # it has ended, or waits no longer
+                        is_serving = False
+                    else:
+                        self._over.set()
+        finally:
+            with self._lock:
+                self._successor = None
+        if not is_serving:
+            _LOG.warning("the process that took this server's sockets did not serve; this one goes on")
+            return
+        _LOG.info("another process serves on this server's ports; this one drains")
+        self.is_taken = True
+        self._close()
+        self._on_taken()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The sockets of a running server, which serves on until it is told to stop.
+
+    Attributes:
+        sockets: By the names that the running server gave them; they belong to the caller.
+        state: What the running server said besides.
+    """
+
+    sockets: Mapping[str, socket.socket]
+    state: Mapping[str, str] = field(repr=False)
+    _connection: socket.socket = field(repr=False)
+    _process: int = field(repr=False)
+    _resources: ExitStack = field(repr=False)
+
+    def confirm_serving(self) -> None:
+        """Tell the running server that this process answers calls; returns when it drains, or has ended.
+
+        Raises:
+            ServerUnavailable: It serves on, and this process must not.
+        """
+        answer: Mapping[str, object] = {}
+        with suppress(OSError):
+            self._connection.settimeout(_CONFIRM_SECONDS)
+            _send_quietly(self._connection, {"do": "serving"})
+            answer = _receive(self._connection)
+        if not answer:
+            # From here on the running server cannot say so any more, and what it has said is found.
+            _shut(self._connection)
+            with suppress(OSError):
+                answer = _receive(self._connection)
+        # What a process held is closed a moment before its end is told.
+        drains = answer.get("draining") is True or bool(select.select([self._process], [], [], _END_SECONDS)[0])
+        self._resources.close()
+        if not drains:
+            raise ServerUnavailable("The running server did not let go of its ports.", remedy=_RESTART)
+
+    def close(self) -> None:
+        """Leave the ports to the running server: close the sockets, and let it go on. May be called twice."""
+        for each in self.sockets.values():
+            each.close()
+        self._resources.close()
+
+
+def take_over(key: TakeOverKey) -> Taken | None:
+    """Take the sockets of the server that runs at an address; None when there is none.
+
+    Raises:
+        ConfigurationError: Whoever could answer there is not certainly a process of this user.
+        ServerUnavailable: The server does not hand its sockets over now.
+    """
+    for folder in key.folders:
+        if os.path.lexists(folder):
+            _check_private_folder(folder)
+            if _find_socket(folder / key.name) and (taken := _take(folder / key.name, key.address)) is not None:
+                return taken
+    return None
+
+
+def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
+    with ExitStack() as resources, ExitStack() as sockets:
+        connection = resources.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        connection.settimeout(_MESSAGE_SECONDS)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except OSError as error:
+            raise _no_answer() from error
+        pid, uid = _peer(connection)
+        if uid != os.geteuid():
+            raise _unsafe(path, "is listened on by another user")
+        try:
+            process = os.pidfd_open(pid)
+            resources.callback(os.close, process)
+            _send(connection, {"do": "take"})
+            data, descriptors, flags, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, _MAX_SOCKETS)
+        except OSError as error:
+            raise _no_answer() from error
+        received = [sockets.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
+        for each in received:
+            each.set_inheritable(False)  # `recv_fds` does not ask for that
+        match _decode(data):
+            case {"error": str()}:
+                raise ServerUnavailable(
+                    "The running server is stopping, or another process takes it over.", remedy="Try again in a moment."
+                )
+            case {"version": 1, "sockets": list(names), "state": dict(state)} if (
+                len(names) == len(received) and not flags & socket.MSG_CTRUNC
+            ):
+                pass
+            case _:
+                raise ServerUnavailable("The running server hands its sockets over in another way.", remedy=_RESTART)
+        if all(each.getsockname() != address for each in received):
+            raise ServerUnavailable("The running server has another port.", remedy=_RESTART)
+        sockets.pop_all()
+        return Taken(
+            sockets=dict(zip((str(name) for name in names), received, strict=True)),
+            state={str(name): str(value) for name, value in state.items()},
+            _connection=connection,
+            _process=process,
+            _resources=resources.pop_all(),
+        )
+
+
+def _no_answer() -> ServerUnavailable:
+    return ServerUnavailable("The running server does not answer.", remedy=_RESTART)
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Return process and user of the other end, as the kernel noted them (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES))
+    return pid, uid
+
+
+def _is_own_child(pid: int) -> bool:
+    """Whether this process has started a process, itself or through others; one that has ended may be such a one."""
+    for _ in range(_MAX_ANCESTORS):
+        try:
+            # The name, in parentheses, may hold anything (proc_pid_stat(5)).
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return True
+        if pid == os.getpid():
+            return True
+        if pid <= 1:
+            return False
+    return True
+
+
+def _send(connection: socket.socket, message: Mapping[str, object]) -> None:
+    connection.sendall(json.dumps(message).encode())
+
+
+def _send_quietly(connection: socket.socket, message: Mapping[str, object]) -> None:
+    with suppress(OSError):
+        _send(connection, message)
+
+
+def _receive(connection: socket.socket) -> Mapping[str, object]:
+    """Return the next message; an empty one when the other end is gone, or says what cannot be read."""
+    return _decode(connection.recv(_MAX_MESSAGE_BYTES))
+
+
+def _decode(data: bytes) -> Mapping[str, object]:
+    with suppress(UnicodeDecodeError, JsonError):
+        message = decode_strict_json(data.decode())
+        if isinstance(message, dict):
+            return message
+    return {}
+
+
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        found = folder.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS
+
+
+def _check_private_folder(folder: Path) -> None:
+    found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
+        raise _unsafe(folder, "is a link or not a folder")
+    if found.st_uid != os.geteuid():
+        raise _unsafe(folder, "belongs to another user")
+    if found.st_mode & _OTHERS:
+        raise _unsafe(folder, "is open to other users")
+
+
+def _find_socket(path: Path) -> bool:
+    """Whether there is a socket of this user.
+
+    Raises:
+        ConfigurationError: There is something else.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(found.st_mode):
+        raise _unsafe(path, "is not a socket")
+    if found.st_uid != os.geteuid():
+        raise _unsafe(path, "belongs to another user")
+    return True
+
+
+def _unsafe(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"A running server cannot be taken over: {path} {why}.",
+        key=_KEY,
+        remedy="Remove it, or set XDG_RUNTIME_DIR to a folder that only this user can enter, for both servers.",
+    )

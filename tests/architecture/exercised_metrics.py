@@ -1,0 +1,35 @@
+"""Metrics of a server and of a validator of which each has counted something, so that all are reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import SpawnLauncher
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.statements import StatementReport
+from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.server import ServerMetrics
+
+
+def server_metrics() -> ServerMetrics:
+    metrics = ServerMetrics()
+    metrics.count_call("/arrow.flight.protocol.FlightService/DoGet", "OK")
+    metrics.count_error(ResourcesExhausted("Too much."))
+    metrics.count_query(StatementReport(), 0.001, "ok")
+    options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
+    metrics.watch_pool(Pool(SpawnLauncher(options), Lake(Path("lake")), settings=PoolSettings(), options=options))
+    return metrics
+
+
+def access_metrics() -> AccessMetrics:
+    metrics = AccessMetrics()
+    metrics.count_decision("refused", "expired", 0.001)
+    metrics.count_key_fetch("https://id.example.com", succeeded=True)
+    metrics.count_rate_limited("identity")
+    metrics.watch_keys("https://id.example.com", lambda: 1.0)
+    metrics.note_in_force(SYSTEM_CLOCK.now())
+    return metrics

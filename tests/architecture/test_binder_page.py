@@ -1,0 +1,36 @@
+"""The page about Binder: the files that it names, the badge."""
+
+import os
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.architecture.guide_text import ROOT, read_page, table_rows
+
+
+def test_the_page_names_each_file_and_there_are_no_others() -> None:
+    named = {row[0].strip("`") for row in table_rows(read_page("binder.md")) if row[0].startswith("`binder/")}
+
+    assert named == {f"binder/{path.name}" for path in (ROOT / "binder").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["postBuild", "start"])
+def test_programs_can_be_run(name: str) -> None:
+    assert os.access(ROOT / "binder" / name, os.X_OK)
+
+
+def test_the_badge_opens_the_notebook_that_is_there() -> None:
+    (link,) = re.findall(r"\]\((https://mybinder\.org/v2/[^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+    (address,) = parse_qs(urlsplit(link).query)["urlpath"]
+
+    assert (ROOT / address.removeprefix("lab/tree/")).is_file()
+
+
+def test_the_version_of_python_is_one_that_the_project_takes() -> None:
+    wanted = (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8").strip()
+
+    assert (
+        f"Programming Language :: Python :: {wanted.removeprefix('python-')}" in (ROOT / "pyproject.toml").read_text()
+    )

@@ -1,0 +1,81 @@
+"""The dashboard asks only for metrics and labels that a server reports, and nothing on it overlaps."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from micromegas_jupyter.server.tls import HttpTls
+from micromegas_jupyter.server.tls_files import TlsFiles
+from tests.architecture.exercised_metrics import access_metrics, server_metrics
+from tests.architecture.guide_text import ROOT, read_page
+from tests.fakes.certificates import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BOARD: dict[str, Any] = json.loads((ROOT / "docs" / "operating" / "dashboard.json").read_text(encoding="utf-8"))
+PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+METRIC = re.compile(r"\b((?:micromegas|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
+#: What Prometheus adds itself.
+ADDED_LABELS = {"instance", "job"}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The labels of each sample that a server reports."""
+    pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
+    tls = CollectorRegistry()
+    tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))
+    return {
+        sample.name: set(sample.labels)
+        for registry in (server_metrics().registry, access_metrics().registry, tls)
+        for family in registry.collect()
+        for sample in family.samples
+    }
+
+
+def _asked() -> Iterator[tuple[str, set[str], str]]:
+    for expression in EXPRESSIONS:
+        for found in METRIC.finditer(expression):
+            yield found[1], set(re.findall(r"(\w+)\s*=?[=~!]", found[2] or "")), expression
+
+
+def test_every_metric_that_it_asks_for_is_reported(reported: dict[str, set[str]]) -> None:
+    asked = {name for name, _labels, _expression in _asked()}
+
+    assert asked - set(reported) == set()
+    assert len(asked) > 20
+
+
+def test_every_label_that_it_chooses_or_groups_by_is_reported(reported: dict[str, set[str]]) -> None:
+    unknown = []
+    for name, chosen, expression in _asked():
+        grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
+        unknown += [(name, label) for label in (chosen | grouped) - ADDED_LABELS - reported[name]]
+
+    assert unknown == []
+
+
+def test_each_panel_says_what_it_shows_and_none_lies_over_another() -> None:
+    fields = set()
+    for panel in PANELS:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert (x, y) not in fields, panel["title"]
+                fields.add((x, y))
+        assert panel["description"].endswith((".", "?"))
+        assert place["x"] + place["w"] <= 24
+    assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
+
+
+def test_what_is_reported_of_tls_is_documented_and_nothing_else(reported: dict[str, set[str]]) -> None:
+    named = set(re.findall(r"^\| `(micromegas_tls[a-z_]*)", read_page("metrics.md"), re.MULTILINE))
+
+    assert named == {name for name in reported if name.startswith("micromegas_tls")}

@@ -1,0 +1,216 @@
+"""Tests of `settings.client_presets`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+
+import pytest
+
+from micromegas_jupyter.config.client import AssertionAudience, Bearer, ClientSettings, PrivateKeySetting
+from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, fill_in, recognise_preset
+from micromegas_jupyter.config.presets import PRESETS
+
+OKTA = "https://example.okta.com"
+TENANT = "https://login.microsoftonline.com/0b1c0000-0000-0000-0000-000000000002/v2.0"
+POOL = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc"
+
+
+def settings_of(issuer: str | None = None, **values: str) -> ClientSettings:
+    given = ClientSettings(issuer=issuer, client_id="app", **values)  # type: ignore[arg-type]
+    return replace(
+        given, origins=tuple((name, "MICROMEGAS_X") for name in ({"issuer": issuer} if issuer else {}) | values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("issuer", "name"),
+    [
+        ("https://accounts.google.com", "google"),
+        ("https://accounts.google.com/", "google"),
+        (TENANT, "entra"),
+        ("https://sts.windows.net/0b1c/", "entra"),
+        ("https://login.microsoftonline.us/0b1c/v2.0", "entra"),
+        ("https://login.partner.microsoftonline.cn/0b1c/v2.0", "entra"),
+        (OKTA, "okta"),
+        (f"{OKTA}/oauth2/default", "okta"),
+        ("https://example.oktapreview.com/oauth2/default", "okta"),
+        ("https://example.eu.auth0.com/", "auth0"),
+        ("https://id.example.com/realms/lake", "keycloak"),
+        ("https://id.example.com/auth/realms/lake", "keycloak"),
+        ("http://localhost:8080/realms/lake", "keycloak"),
+        (POOL, "cognito"),
+        ("https://ID.EXAMPLE.OKTA.COM", "okta"),
+    ],
+)
+def test_a_provider_is_recognised_by_its_issuer(issuer, name):
+    assert recognise_preset(issuer) == name
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "https://id.example.com",
+        "https://dex.example.com/dex",
+        "https://accounts.google.com.evil.example",
+        "https://evil.example/accounts.google.com",
+        "http://accounts.google.com",
+        "https://okta.com",
+        "https://example.okta.com.evil.example/oauth2/default",
+        "https://exampleokta.com",
+        "https://example.auth0.com:8443/",
+        "https://id.example.com/realms/",
+        "https://id.example.com/realms/lake/more",
+        "https://cognito-idp.eu-central-1.amazonaws.com.evil.example/pool",
+        "https://accounts.google.com\n",
+        "",
+    ],
+)
+def test_what_only_resembles_a_provider_is_not_recognised(issuer):
+    assert recognise_preset(issuer) is None
+
+
+def test_google_gets_the_parameters_that_give_a_refresh_token_and_no_scope_that_it_does_not_know():
+    settings = fill_in(settings_of("https://accounts.google.com"), named=None)
+
+    assert settings.scope == "openid email profile"
+    assert settings.authorize_params == (("access_type", "offline"), ("prompt", "consent"))
+    assert settings.secret_is_native
+    assert settings.bearer is Bearer.ID_TOKEN
+
+
+def test_cognito_is_not_asked_for_offline_access():
+    assert fill_in(settings_of(POOL), named=None).scope == "openid email profile"
+
+
+def test_entra_shows_no_consent_page():
+    assert fill_in(settings_of(TENANT), named=None).authorize_params == (("prompt", "select_account"),)
+
+
+AUTH0 = "https://example.auth0.com/"
+KEY = PrivateKeySetting(file=PurePath("key.pem"))
+
+
+def test_auth0_is_sent_assertions_that_are_made_out_to_the_tenant():
+    settings = fill_in(replace(settings_of(AUTH0), private_key=KEY), named=None)
+
+    assert settings.private_key == replace(KEY, audience=AssertionAudience.ISSUER)
+    assert settings.origin_of("private_key.audience") == "preset auth0"
+    assert fill_in(settings_of(AUTH0), named=None).private_key is None
+
+
+def test_okta_is_sent_assertions_that_are_made_out_to_the_endpoint():
+    settings = fill_in(replace(settings_of(OKTA), private_key=KEY), named=None)
+
+    assert settings.private_key == replace(KEY, audience=AssertionAudience.CALLED_ENDPOINT)
+
+
+def test_an_audience_of_assertions_that_was_set_stays():
+    given = replace(settings_of(AUTH0), private_key=KEY)
+    given = replace(given, origins=(*given.origins, ("private_key.audience", "MICROMEGAS_X")))
+
+    assert fill_in(given, named=None).private_key == KEY
+
+
+def test_a_preset_never_overrides_what_was_set():
+    given = settings_of("https://accounts.google.com", scope="openid", bearer=Bearer.ACCESS_TOKEN)
+    given = replace(given, authorize_params=(("prompt", "login"),))
+
+    settings = fill_in(given, named="google")
+
+    assert (settings.scope, settings.bearer) == ("openid", Bearer.ACCESS_TOKEN)
+    assert settings.authorize_params == (("access_type", "offline"), ("prompt", "login"))
+
+
+def test_a_scope_that_was_set_to_the_default_stays():
+    given = settings_of("https://accounts.google.com", scope=ClientSettings().scope)
+
+    assert fill_in(given, named=None).scope == ClientSettings().scope
+
+
+def test_parameters_of_both_name_both_origins():
+    given = settings_of("https://accounts.google.com")
+    given = replace(
+        given,
+        authorize_params=(("hd", "example.com"),),
+        origins=(*given.origins, ("authorize_params", "config.json: x")),
+    )
+
+    assert fill_in(given, named=None).origin_of("authorize_params") == "config.json: x, preset google"
+
+
+def test_a_preset_that_is_named_gives_the_only_issuer_of_its_provider():
+    assert fill_in(settings_of(), named="google").issuer == "https://accounts.google.com"
+    assert fill_in(settings_of(), named="okta").issuer is None
+
+
+def test_a_named_preset_wins_over_the_one_that_the_issuer_resembles():
+    settings = fill_in(settings_of("https://id.example.com/realms/lake"), named="dex")
+
+    assert settings.preset == "dex"
+
+
+def test_without_an_issuer_and_a_name_nothing_is_filled_in():
+    assert fill_in(settings_of(), named=None) == settings_of()
+
+
+def test_none_leaves_everything_as_it_was_set():
+    given = settings_of("https://accounts.google.com")
+
+    assert fill_in(given, named="none") == given
+
+
+@pytest.mark.parametrize(
+    ("name", "issuer", "values", "bearer"),
+    [
+        ("google", "https://accounts.google.com", {}, Bearer.ID_TOKEN),
+        ("entra", TENANT, {}, Bearer.ID_TOKEN),
+        ("entra", TENANT, {"scope": "openid https://graph.microsoft.com/User.Read"}, Bearer.ID_TOKEN),
+        ("entra", TENANT, {"scope": "openid offline_access api://lake/Lake.Read"}, Bearer.ACCESS_TOKEN),
+        ("entra", TENANT, {"scope": "openid 3c8f/.default"}, Bearer.ACCESS_TOKEN),
+        ("okta", OKTA, {}, Bearer.ID_TOKEN),
+        ("okta", f"{OKTA}/oauth2/default", {}, Bearer.ACCESS_TOKEN),
+        ("auth0", "https://example.auth0.com/", {}, Bearer.ID_TOKEN),
+        ("auth0", "https://example.auth0.com/", {"audience": "lake"}, Bearer.ACCESS_TOKEN),
+        ("keycloak", "https://id.example.com/realms/lake", {}, Bearer.ACCESS_TOKEN),
+        ("cognito", POOL, {}, Bearer.ACCESS_TOKEN),
+        ("dex", "https://dex.example.com", {}, Bearer.ID_TOKEN),
+        ("generic", "https://id.example.com", {}, Bearer.ID_TOKEN),
+    ],
+)
+def test_a_named_preset_sends_the_access_token_where_the_server_can_read_it(name, issuer, values, bearer):
+    assert fill_in(settings_of(issuer, **values), named=name).bearer is bearer
+
+
+@pytest.mark.parametrize(
+    ("issuer", "values"),
+    [
+        (TENANT, {"scope": "openid api://lake/Lake.Read"}),
+        (f"{OKTA}/oauth2/default", {}),
+        ("https://example.auth0.com/", {"audience": "lake"}),
+        ("https://id.example.com/realms/lake", {}),
+        (POOL, {}),
+    ],
+)
+def test_a_recognised_provider_goes_on_to_get_the_id_token_as_upstream_sends_it(issuer, values):
+    settings = fill_in(settings_of(issuer, **values), named=None)
+
+    assert settings.preset is not None
+    assert settings.bearer is Bearer.ID_TOKEN
+
+
+def test_every_provider_that_a_server_knows_and_people_sign_in_at_has_a_preset():
+    assert CLIENT_PRESETS.keys() - {"generic"} == PRESETS.keys() - {"github_actions", "kubernetes"}
+
+
+def test_everything_that_a_preset_fills_in_has_a_reason():
+    filled_fields = {
+        name: {
+            *(["scope"] if preset.scope else []),
+            *(["authorize_params"] if preset.authorize_params else []),
+            *(["secret_is_native"] if preset.secret_is_native else []),
+        }
+        for name, preset in CLIENT_PRESETS.items()
+    }
+
+    assert all(fields <= dict(CLIENT_PRESETS[name].reasons).keys() for name, fields in filled_fields.items())

@@ -1,0 +1,179 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
+from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake import lake as lake_module
+from micromegas_jupyter.telemetry import PROCESSES, TABLES
+from tests.fakes.clock import FakeClock
+from tests.fakes.telemetry_rows import log_batch
+
+
+@pytest.fixture
+def lake(tmp_path: Path, clock: FakeClock) -> Lake:
+    return Lake(tmp_path / "lake", clock=clock)
+
+
+def _logs(lake: Lake) -> TableSnapshot:
+    return next(snapshot for snapshot in lake.snapshot() if snapshot.name == "log_entries")
+
+
+def _settle(tmp_path: Path, clock: FakeClock) -> None:
+    """Let the folder's last change be long ago by the clock."""
+    long_ago = clock.now().timestamp() - 10
+    os.utime(tmp_path / "lake" / "log_entries", (long_ago, long_ago))
+
+
+def test_a_lake_is_a_table_source(lake: Lake) -> None:
+    assert isinstance(lake, TableSource)
+
+
+def test_a_lake_that_nobody_wrote_to_has_empty_tables(lake: Lake, tmp_path: Path) -> None:
+    snapshots = lake.snapshot()
+
+    assert [snapshot.name for snapshot in snapshots] == ["processes", "streams", "log_entries", "measures"]
+    assert [snapshot.files for snapshot in snapshots] == [(), (), (), ()]
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_snapshot_says_how_the_table_is_read(lake: Lake) -> None:
+    processes = lake.snapshot()[0]
+
+    assert processes.schema.equals(PROCESSES.schema)
+    assert processes.range_columns == ("insert_time", "last_update_time")
+    assert processes.raw_name == "__processes__partitions"
+    assert processes.merge_sql is not None
+    assert 'FROM "__processes__partitions" GROUP BY "process_id"' in processes.merge_sql
+
+
+def test_stored_rows_are_in_the_next_snapshot(lake: Lake, tmp_path: Path) -> None:
+    writer = lake.open_writer("a")
+    writer.append("log_entries", log_batch([1]))
+    first = _logs(lake)
+    writer.append("log_entries", log_batch([2]))
+
+    second = _logs(lake)
+
+    folder = tmp_path / "lake" / "log_entries"
+    assert first.files == (str(folder / "a-000000000000-000000000000.parquet"),)
+    assert second.files[1:] == (str(folder / "a-000000000001-000000000001.parquet"),)
+    writer.close()
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lake = Lake(Path("lake"))
+    writer = lake.open_writer("a")
+    writer.append("log_entries", log_batch([1]))
+
+    assert _logs(lake).files == (f"{tmp_path}/lake/log_entries/a-000000000000-000000000000.parquet",)
+    writer.close()
+
+
+def test_a_table_that_has_not_changed_is_not_listed_again(
+    lake: Lake, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.open_writer("a").append("log_entries", log_batch([1]))
+    _settle(tmp_path, clock)
+    listed: list[Path] = []
+    list_segments = lake_module.list_segments
+    monkeypatch.setattr(lake_module, "list_segments", lambda folder: listed.append(folder) or list_segments(folder))
+
+    snapshots = [_logs(lake) for _ in range(3)]
+
+    assert [folder.name for folder in listed].count("log_entries") == 1
+    assert snapshots[0] is snapshots[2]
+
+
+def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
+    writer = lake.open_writer("a")
+    writer.append("log_entries", log_batch([1]))
+    folder = tmp_path / "lake" / "log_entries"
+    just_now = clock.now().timestamp() - 0.01
+    os.utime(folder, (just_now, just_now))
+    before = _logs(lake)
+    writer.append("log_entries", log_batch([2]))
+    # A second change in the same step of the file system's clock.
+    os.utime(folder, (just_now, just_now))
+
+    after = _logs(lake)
+
+    assert (len(before.files), len(after.files)) == (1, 2)
+    writer.close()
+
+
+def test_a_folder_whose_time_stands_still_is_listed_again_after_a_second(
+    lake: Lake, tmp_path: Path, clock: FakeClock
+) -> None:
+    writer = lake.open_writer("a")
+    writer.append("log_entries", log_batch([1]))
+    _settle(tmp_path, clock)
+    _logs(lake)
+    settled = (tmp_path / "lake" / "log_entries").stat().st_mtime
+    writer.append("log_entries", log_batch([2]))
+    os.utime(tmp_path / "lake" / "log_entries", (settled, settled))
+
+    clock.advance(1.0)
+
+    assert len(_logs(lake).files) == 2
+    writer.close()
+
+
+def test_a_folder_that_cannot_be_read_is_unavailable(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    for definition in TABLES:
+        (tmp_path / "lake" / definition.name).write_text("a file in the folder's place")
+
+    with pytest.raises(Unavailable):
+        lake.snapshot()
+
+
+def test_a_writer_is_refused_an_id_that_cannot_be_part_of_a_name(lake: Lake) -> None:
+    with pytest.raises(UsageError):
+        lake.open_writer("../a")
+
+
+def test_a_writer_is_refused_a_table_that_does_not_exist(lake: Lake) -> None:
+    writer = lake.open_writer("a")
+
+    with pytest.raises(UsageError):
+        writer.append("../log_entries", log_batch([1]))
+
+    writer.close()
+
+
+def test_an_id_that_is_used_again_replaces_no_rows(lake: Lake) -> None:
+    for number in range(2):
+        writer = lake.open_writer("a")
+        writer.append("log_entries", log_batch([number]))
+        writer.close()
+
+    assert [Path(file).name for file in _logs(lake).files] == [
+        "a-000000000000-000000000000.parquet",
+        "a-000000000001-000000000001.parquet",
+    ]
+
+
+def test_an_id_can_be_given_up_twice(lake: Lake) -> None:
+    writer = lake.open_writer("a")
+
+    writer.close()
+    writer.close()
+
+    lake.open_writer("a").close()
+
+
+def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
+    folder = tmp_path / "lake" / "log_entries"
+    folder.mkdir(parents=True)
+    now = clock.now().timestamp()
+    for name, age in ((".old.tmp", 3700), (".new.tmp", 3500), ("old.parquet", 3700)):
+        (folder / name).touch()
+        os.utime(folder / name, (now - age, now - age))
+
+    assert lake.remove_leftovers() == 1
+
+    assert {path.name for path in folder.iterdir()} == {".new.tmp", "old.parquet"}

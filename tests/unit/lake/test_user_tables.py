@@ -1,0 +1,205 @@
+"""Tables that callers make: seen by every process, never changed, cleaned up when their making was cut short."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UnsupportedRequest, UsageError
+from micromegas_jupyter.lake import Lake, user_tables
+from micromegas_jupyter.lake import ingest as lake_ingest
+from micromegas_jupyter.lake.user_columns import check_fits, convert_rows, stored_schema
+from micromegas_jupyter.lake.user_tables import UserTable, UserTables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.utf8())])
+FOLDER = "0" * 32
+
+
+def _add(tables: UserTables, name: str = "t", folder: str = FOLDER) -> bool:
+    return tables.add(UserTable(name=name, schema=SCHEMA, folder=tables.rows_folder(folder), write_id="f"))
+
+
+def _create(root: Path, name: str, rows: pa.RecordBatch, mode: WriteMode = WriteMode.CREATE) -> int:
+    write = Lake(root).sink().open_write(WriteRequest(table=name, mode=mode), rows.schema)
+    try:
+        write.write(rows)
+        return write.commit()
+    finally:
+        write.abandon()
+
+
+def test_what_was_made_is_read_back(tmp_path: Path) -> None:
+    assert _add(UserTables(tmp_path))
+
+    (found,) = UserTables(tmp_path).list()
+    assert (found.name, found.schema, found.folder.name, found.write_id) == ("t", SCHEMA, FOLDER, "f")
+    assert UserTables(tmp_path).find("other") is None
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    tables = UserTables(tmp_path)
+
+    assert _add(tables)
+    assert not _add(UserTables(tmp_path), folder="1" * 32)
+    assert [path.name for path in (tmp_path / ".tables").glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"noise", SCHEMA.serialize().to_pybytes()], ids=["empty", "noise", "nameless"]
+)
+def test_a_description_that_cannot_be_read_makes_no_table_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
+    tables = UserTables(tmp_path)
+    _add(tables)
+    (tmp_path / ".tables" / f"{'a' * 32}.table").write_bytes(content)
+
+    assert [table.name for table in tables.list()] == ["t"]
+
+
+def test_a_description_under_another_name_is_not_believed(tmp_path: Path) -> None:
+    tables = UserTables(tmp_path)
+    _add(tables)
+    (path,) = (tmp_path / ".tables").glob("*.table")
+    path.rename(path.with_name(f"{'b' * 32}.table"))
+
+    assert UserTables(tmp_path).list() == ()
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path) -> None:
+    (tmp_path / ".tables").write_text("", encoding="utf-8")
+
+    with pytest.raises(Unavailable):
+        UserTables(tmp_path).list()
+
+
+def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
+    _create(tmp_path, "kept", pa.record_batch({"id": [1]}))
+    lost = tmp_path / ".tables" / "rows" / ("c" * 32)
+    lost.mkdir()
+    (lost / "half.parquet").write_bytes(b"")
+    (tmp_path / ".tables" / ".cut.tmp").write_bytes(b"")
+    tables = UserTables(tmp_path)
+    before = (lost / "half.parquet").stat().st_mtime
+
+    assert tables.remove_leftovers(modified_before=before - 10) == 0
+    assert tables.remove_leftovers(modified_before=before + 10) == 2
+    assert not lost.exists()
+    (snapshot,) = [table for table in Lake(tmp_path).snapshot() if table.name == "kept"]
+    assert len(snapshot.files) == 1
+
+
+def test_there_are_so_many_tables_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_ingest, "MAX_TABLES", 1)
+    _create(tmp_path, "first", pa.record_batch({"id": [1]}))
+
+    with pytest.raises(ResourcesExhausted, match="There are 1 tables"):
+        _create(tmp_path, "second", pa.record_batch({"id": [1]}))
+
+
+def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
+    rows = pa.record_batch({"id": [1]})
+    request = WriteRequest(table="t", mode=WriteMode.CREATE_OR_APPEND)
+    write = Lake(tmp_path).sink().open_write(request, rows.schema)
+    write.write(rows)
+    _create(tmp_path, "t", pa.record_batch({"other": [1]}))
+    before = sorted(path for path in tmp_path.rglob("*.parquet"))
+
+    with pytest.raises(UsageError, match="made meanwhile, with other columns"):
+        write.commit()
+    write.abandon()
+
+    assert sorted(path for path in tmp_path.rglob("*.parquet")) == before
+
+
+def test_a_write_that_is_abandoned_leaves_nothing(tmp_path: Path) -> None:
+    rows = pa.record_batch({"id": list(range(200_000))})
+    write = Lake(tmp_path).sink().open_write(WriteRequest(table="t", mode=WriteMode.CREATE), rows.schema)
+    write.write(rows)
+    assert list(tmp_path.rglob("*.tmp"))
+
+    write.abandon()
+    write.abandon()
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_went_away_is_told_as_unavailable(tmp_path: Path) -> None:
+    rows = pa.record_batch({"id": list(range(200_000))})
+    write = Lake(tmp_path).sink().open_write(WriteRequest(table="t", mode=WriteMode.CREATE), rows.schema)
+    write.write(rows)
+    shutil.rmtree(tmp_path / ".tables" / "rows")
+
+    with pytest.raises(Unavailable):
+        write.commit()
+    write.abandon()
+
+
+def test_a_required_column_stays_required() -> None:
+    stored = stored_schema(SCHEMA)
+
+    with pytest.raises(UsageError, match="'id' is missing"):
+        check_fits(pa.schema({"name": pa.utf8()}), stored)
+    with pytest.raises(UsageError, match="'id' lacks a value"):
+        convert_rows(pa.record_batch({"id": pa.nulls(1)}), stored)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129])
+def test_a_columns_name_has_some_length(name: str) -> None:
+    with pytest.raises(UsageError, match="column name"):
+        stored_schema(pa.schema([(name, pa.int8())]))
+
+
+@pytest.mark.parametrize(
+    ("zone", "is_kept"),
+    [
+        ("UTC", True),
+        ("Europe/Paris", True),
+        ("+02:00", True),
+        ("+24:00", False),
+        ("../UTC", False),
+        ("Not/There", False),
+    ],
+)
+def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
+    schema = pa.schema({"t": pa.timestamp("us", zone)})
+
+    if is_kept:
+        assert stored_schema(schema).field("t").type == pa.timestamp("ns", zone)
+    else:
+        with pytest.raises(UsageError, match="not kept"):
+            stored_schema(schema)
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(10, -2), pa.decimal256(50, -1), pa.list_(pa.decimal128(3, 5))])
+def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
+    with pytest.raises(UsageError, match=r"'n' has the type .*not kept"):
+        stored_schema(pa.schema([("n", kind)]))
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(3, 3), pa.decimal256(50, 0)])
+def test_decimals_that_parquet_has_are_kept(kind: pa.DataType) -> None:
+    assert stored_schema(pa.schema([("n", kind)])).field("n").type == kind
+
+
+def test_too_many_columns_are_refused() -> None:
+    with pytest.raises(ResourcesExhausted):
+        stored_schema(pa.schema([(f"c{index}", pa.int8()) for index in range(513)]))
+
+
+def test_the_bound_on_tables_is_the_documented_one() -> None:
+    assert user_tables.MAX_TABLES == 1000
+
+
+def test_rows_that_parquet_cannot_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    rows = pa.record_batch({"pair": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int8(), 2))})
+
+    with pytest.raises(UnsupportedRequest, match="lists of a fixed size"):
+        _create(tmp_path, "pairs", rows)
+
+    assert [table.name for table in UserTables(tmp_path).list()] == []
