@@ -5,13 +5,11 @@ depends on the code alone.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from micromegas_jupyter.core.http.hub_http import SERVICE, UNAVAILABLE_REMEDY
+from micromegas_jupyter.core.http import HUB_SERVICE as SERVICE
+from micromegas_jupyter.core.http import HUB_UNAVAILABLE_REMEDY as UNAVAILABLE_REMEDY
+from micromegas_jupyter.core.secrets import SecretObject
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, ProviderUnavailable
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.core.http.hub_http import HubAnswer
 
 HUB = "JupyterHub"
 # What a service of another version may say.
@@ -119,23 +117,23 @@ NO_SERVICE = Refusal(
 )
 
 
-def refusal_of(answer: "HubAnswer") -> MicromegasError:
+def refusal_of(status: int, body: SecretObject | None) -> MicromegasError:
     """Return the error that an answer without success amounts to."""
-    code = None if answer.body is None else answer.body.get("error")
+    code = None if body is None else body.get("error")
     known = REFUSALS.get(code) if isinstance(code, str) else None
     if known is not None:
         return known.error()
-    if answer.status == _NOT_FOUND and answer.body is None:
+    if status == _NOT_FOUND and body is None:
         return NO_SERVICE.error()
     if code in NOT_UNDERSTOOD:
         return unreadable()
-    if answer.status in _SERVER_ERRORS or answer.status == _TOO_MANY_REQUESTS:
+    if status in _SERVER_ERRORS or status == _TOO_MANY_REQUESTS:
         error: MicromegasError = ProviderUnavailable(
-            f"{SERVICE} answered with status {answer.status}.", remedy=UNAVAILABLE_REMEDY
+            f"{SERVICE} answered with status {status}.", remedy=UNAVAILABLE_REMEDY
         )
-    elif answer.status in _CLIENT_ERRORS:
+    elif status in _CLIENT_ERRORS:
         error = LoginRequired(
-            f"{SERVICE} refused this server (status {answer.status}).",
+            f"{SERVICE} refused this server (status {status}).",
             remedy=f"Ask the Hub's administrator to look at the service's log. {_OTHERWISE}",
         )
     else:

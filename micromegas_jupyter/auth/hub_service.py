@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from micromegas_jupyter.auth.hub_place import HubPlace
 from micromegas_jupyter.auth.hub_refusals import HUB, REFUSALS, UNKNOWN_SIGN_IN, refusal_of, unreadable
-from micromegas_jupyter.core.http.hub_http import HubAnswer, HubHttp
+from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import SecretObject
 from micromegas_jupyter.errors import LoginFailed, MicromegasError
@@ -123,10 +123,10 @@ class HubService:
             ProviderUnavailable: The service does not answer.
             ProviderMisbehaved: The answer cannot be used.
         """
-        answer = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
-        if answer.body is not None and answer.body.get("error") == UNKNOWN_SIGN_IN:
+        status, body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
+        if body is not None and body.get("error") == UNKNOWN_SIGN_IN:
             raise LoginFailed("JupyterHub does not know this sign-in any more.")
-        body = _expected(answer, _OK)
+        body = _expected(status, body, _OK)
         return None if body is None else _secret(body, "query")
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class HubService:
         self._http.close()
 
     def _ask(self, path: str, body: Mapping[str, object] | None, *, expected: int) -> SecretObject | None:
-        return _expected(self._call(path, body), expected)
+        return _expected(*self._call(path, body), expected)
 
     def _call(
         self,
@@ -142,7 +142,7 @@ class HubService:
         body: Mapping[str, object] | None,
         *,
         timeout_seconds: float | None = None,
-    ) -> HubAnswer:
+    ) -> tuple[int, SecretObject | None]:
         try:
             return self._http.call(
                 f"{self._place.url}{path}", token=self._place.token, body=body, timeout_seconds=timeout_seconds
@@ -155,13 +155,13 @@ class HubService:
         return f"HubService(url={self._place.url!r})"
 
 
-def _expected(answer: HubAnswer, status: int) -> SecretObject | None:
+def _expected(status: int, body: SecretObject | None, expected: int) -> SecretObject | None:
     """Return the body of an answer with that status; None when there is nothing to tell yet."""
-    if answer.status == status and answer.body is not None:
-        return answer.body
-    if answer.status == _NO_CONTENT:
+    if status == expected and body is not None:
+        return body
+    if status == _NO_CONTENT:
         return None
-    raise refusal_of(answer)
+    raise refusal_of(status, body)
 
 
 def _secret(body: SecretObject | None, name: str) -> Secret:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
 from micromegas_jupyter.config.client import Bearer, ClientSettings, WorkloadExchange
-from micromegas_jupyter.core.http.platform_http import PlatformHttp
+from micromegas_jupyter.core.http import PlatformHttp
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey, parse_private_key

@@ -44,7 +44,7 @@ def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = No
             used.
     """
     from micromegas_jupyter.auth.hub_service import HubService
-    from micromegas_jupyter.core.http.hub_http import HubHttp
+    from micromegas_jupyter.core.http import HubHttp
     from micromegas_jupyter.wiring.provider_calls import ca_bundle_file
 
     try:

@@ -38,7 +38,7 @@ def checked_ca_bundle(settings: ClientSettings) -> Path | None:
     """
     path = ca_bundle_file(settings)
     if path is not None:
-        from micromegas_jupyter.core.http.bounded_calls import read_certificates
+        from micromegas_jupyter.core.http import read_certificates
 
         read_certificates(path)
     return path

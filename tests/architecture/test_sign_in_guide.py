@@ -18,7 +18,7 @@ from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.client import Bearer, Flow, WorkloadExchange, WorkloadPlatform
 from micromegas_jupyter.config.client_config import parse_client_settings
 from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, NO_PRESET
-from micromegas_jupyter.core.http.platform_http import DEFAULT_TIMEOUT_SECONDS
+from micromegas_jupyter.core.http import PLATFORM_TIMEOUT_SECONDS
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS
 from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
@@ -296,5 +296,5 @@ class TestNumbers:
         assert "ten tries" in in_one_line("SECURITY.md")
 
     def test_how_long_a_platform_may_take(self):
-        assert DEFAULT_TIMEOUT_SECONDS == 5
+        assert PLATFORM_TIMEOUT_SECONDS == 5
         assert "within five seconds for a platform" in in_one_line("service-accounts.md")

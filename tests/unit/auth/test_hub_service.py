@@ -9,7 +9,7 @@ import pytest
 from micromegas_jupyter.auth.hub_place import find_hub
 from micromegas_jupyter.auth.hub_refusals import REFUSALS
 from micromegas_jupyter.auth.hub_service import HubService
-from micromegas_jupyter.core.http.hub_http import MAX_ANSWER_BYTES, HubHttp
+from micromegas_jupyter.core.http import MAX_HUB_BYTES, HubHttp
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import FakeHubService, HubReply
 
@@ -83,7 +83,7 @@ def test_what_the_administrator_has_to_add_is_named(hub, code, named):
         (HubReply(status=204), ProviderMisbehaved, "cannot be used"),
         (HubReply(body="<p>hello</p>"), ProviderMisbehaved, "cannot be used"),
         (HubReply(body=["token"]), ProviderMisbehaved, "cannot be used"),
-        (HubReply(body={"pad": " " * MAX_ANSWER_BYTES}), ProviderMisbehaved, "sent more than"),
+        (HubReply(body={"pad": " " * MAX_HUB_BYTES}), ProviderMisbehaved, "sent more than"),
     ],
 )
 def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expected, words):

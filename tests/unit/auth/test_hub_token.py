@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.hub_refusals import REFUSALS
 from micromegas_jupyter.auth.hub_service import HubService
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.identity import Identity
-from micromegas_jupyter.core.http.hub_http import HubHttp
+from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.errors import (
     LoginRequired,
     ProviderUnavailable,

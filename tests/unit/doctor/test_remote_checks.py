@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.hub_service import HubService
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.http.hub_http import HubHttp
+from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.doctor.examination import check_clock, check_issuer, check_server, check_token
 from micromegas_jupyter.doctor.findings import Outcome
 from tests.fakes.clock import FakeClock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.core.http.exchange import is_private_address
+from micromegas_jupyter.core.http_exchange import is_private_address
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.core.http.answers import HttpAnswer, RawAnswer, read_answer
+from micromegas_jupyter.core.http import Callee, HttpAnswer, RawAnswer, check_answer, read_answer
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 
 
@@ -13,7 +13,9 @@ def read(
 ) -> HttpAnswer:
     sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     raw = RawAnswer(status=status, headers=sent, body=body)
-    return read_answer(raw, host="id.example.com", max_bytes=max_bytes, needs_body=needs_body)
+    callee = Callee(name="The identity provider id.example.com", group="identity providers")
+    check_answer(raw, callee, max_bytes=max_bytes)
+    return read_answer(raw, callee, needs_body=needs_body)
 
 
 def test_a_json_document_is_decoded() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from micromegas_jupyter.core.http.bounded_calls import MAX_BUNDLE_BYTES, environment_ca_bundle, read_certificates
+from micromegas_jupyter.core.http import MAX_BUNDLE_BYTES, environment_ca_bundle, read_certificates
 from micromegas_jupyter.errors import ConfigurationError
 
 BEGIN = "-----BEGIN CERTIFICATE-----"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.core.http.platform_http import Platform, PlatformAnswer, check_platform_url
+from micromegas_jupyter.core.http import Platform, RawAnswer, check_platform_url
 from micromegas_jupyter.errors import ConfigurationError
 
 PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
 
 
-def answer(body: bytes, status: int = 200) -> PlatformAnswer:
-    return PlatformAnswer(status=status, headers={}, body=body)
+def answer(body: bytes, status: int = 200) -> RawAnswer:
+    return RawAnswer(status=status, headers={}, body=body)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_success_is_told_by_the_status(status: int, expected: bool) -> None:
 
 
 def test_an_answer_does_not_show_what_it_holds() -> None:
-    assert "s3same" not in repr(PlatformAnswer(status=200, headers={"x": "s3same"}, body=b"s3same"))
+    assert "s3same" not in repr(RawAnswer(status=200, headers={"x": "s3same"}, body=b"s3same"))

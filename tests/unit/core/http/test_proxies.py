@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from micromegas_jupyter.core.http.exchange import environment_proxy
+from micromegas_jupyter.core.http_exchange import environment_proxy
 from micromegas_jupyter.errors import ConfigurationError
 
 URL = "https://id.example.com/token"
