@@ -198,6 +198,7 @@ class HttpClient:
         proxy: Secret | None = None,
         refuse_private: bool = False,
         accept_server_errors: bool = False,
+        needs_body: bool = True,
     ) -> RawAnswer:
         """Send one request and return its response, which is neither a redirect, oversized nor compressed.
 
@@ -208,6 +209,7 @@ class HttpClient:
             proxy: The proxy to use; None connects directly.
             refuse_private: Whether to send nothing when the host turns out to be at an address inside a network.
             accept_server_errors: Whether to return 5xx and 429; otherwise they raise `ProviderUnavailable`.
+            needs_body: Whether the body of a success matters, and is checked.
         """
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -251,7 +253,13 @@ class HttpClient:
             )
         status, headers, body, reached_private = response
         raw = RawAnswer(status=status, headers=headers, body=body, reached_private=reached_private)
-        check_answer(raw, callee, max_bytes=self._max_bytes, accept_server_errors=accept_server_errors)
+        check_answer(
+            raw,
+            callee,
+            max_bytes=self._max_bytes,
+            accept_server_errors=accept_server_errors,
+            needs_body=needs_body,
+        )
         return raw
 
     def close(self) -> None:
@@ -381,17 +389,22 @@ class ProviderHttp:
             # A proxy would carry plain http for loopback off this machine.
             proxy=None if is_loopback_url(url) else proxy_for(url, self._proxy),
             refuse_private=refuse_private,
+            needs_body=needs_body,
         )
         return read_answer(raw, callee, needs_body=needs_body)
 
 
-def check_answer(raw: RawAnswer, callee: Callee, *, max_bytes: int, accept_server_errors: bool = False) -> None:
+def check_answer(
+    raw: RawAnswer, callee: Callee, *, max_bytes: int, accept_server_errors: bool = False, needs_body: bool = True
+) -> None:
     """Check that a response is neither an error of the server, a redirect, oversized nor encoded."""
     if not accept_server_errors and (raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS):
         raise ProviderUnavailable(f"{callee.name} answered with status {raw.status}.")
     problem = None
     if raw.status in _REDIRECTS:  # it could lead a secret to another host: RFC 9700 section 4.12
         problem = f"answered with a redirect (status {raw.status}), which is not followed"
+    elif raw.is_success and not needs_body:
+        return
     elif len(raw.body) > max_bytes:
         problem = f"sent more than {max_bytes} bytes"
     elif raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:

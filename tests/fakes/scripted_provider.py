@@ -302,7 +302,7 @@ class DirectCalls:
             body=reply.content,
         )
         callee = Callee(name="The identity provider 127.0.0.1", group="identity providers")
-        check_answer(raw, callee, max_bytes=1_000_000)
+        check_answer(raw, callee, max_bytes=1_000_000, needs_body=needs_body)
         return read_answer(raw, callee, needs_body=needs_body)
 
 

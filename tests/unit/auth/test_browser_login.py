@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from micromegas_jupyter.auth.browser_login import BrowserLogin
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
+from micromegas_jupyter.auth.flows.pages import LoginOutcome
+from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, UsageError
-from micromegas_jupyter.redirect import Ending
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 
@@ -32,18 +33,21 @@ class Starter:
 
     def __init__(self, idp: ScriptedProvider) -> None:
         self._idp = idp
-        self._logins: list[BrowserLogin] = []
+        self._logins: list[LoopbackFlow] = []
         self._browsers: list[ScriptedBrowser] = []
 
-    def start(self, **options: object) -> BrowserLogin:
+    def start(self, **options: object) -> LoopbackFlow:
         connection = ProviderConnection(self._idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
         request = LoginRequest(**{"timeout_seconds": 10.0, **options})  # type: ignore[arg-type]
-        login = start_login(Flow.BROWSER, request, connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS)
-        assert isinstance(login, BrowserLogin)
+        login = start_flow(
+            Flow.BROWSER,
+            LoginContext(request=request, connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS),
+        )
+        assert isinstance(login, LoopbackFlow)
         self._logins.append(login)
         return login
 
-    def come_back(self, login: BrowserLogin) -> ScriptedBrowser:
+    def come_back(self, login: LoopbackFlow) -> ScriptedBrowser:
         browser = ScriptedBrowser()
         browser.open(login.prompt.start_url or "")
         self._browsers.append(browser)
@@ -51,7 +55,7 @@ class Starter:
 
     def close(self) -> None:
         for login in self._logins:
-            login.show(Ending.signed_in(None))
+            login.show(LoginOutcome(is_signed_in=True))
         for browser in self._browsers:
             browser.wait()
         for login in self._logins:
@@ -70,7 +74,7 @@ def test_a_browser_that_comes_back_brings_tokens_and_sees_the_last_page(starter:
     browser = starter.come_back(login)
 
     tokens = login.tokens()
-    login.show(Ending.signed_in("Alice Example"))
+    login.show(LoginOutcome(is_signed_in=True, who="Alice Example"))
 
     assert tokens is not None
     assert tokens.id_token is not None

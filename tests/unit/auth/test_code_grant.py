@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from micromegas_jupyter.auth.code_grant import CodeGrant
+from micromegas_jupyter.auth.flows.base import CodeGrant
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS

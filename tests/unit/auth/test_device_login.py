@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.device_login import DeviceLogin
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import DeviceFlow, start_device
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
@@ -35,8 +35,9 @@ class Started:
         self.meanwhile = self.pause.meanwhile
         connection = ProviderConnection(idp.issuer, "notebook", None, http=DirectCalls(idp), clock=clock)
         request = LoginRequest(**options)  # type: ignore[arg-type]
-        self.login = start_login(
-            Flow.DEVICE, request, connection, clock=clock, randomness=SYSTEM_RANDOMNESS, device_stop=self.pause
+        self.login = start_device(
+            LoginContext(request=request, connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS),
+            stopped=self.pause,
         )
 
     def decide(self, *, allow: bool = True) -> None:
@@ -58,7 +59,7 @@ def pending_reply(error: str = "authorization_pending") -> Reply:
 def test_the_person_is_shown_where_to_type_what(started: Started, idp: ScriptedProvider, clock: FakeClock) -> None:
     prompt = started.login.prompt
 
-    assert isinstance(started.login, DeviceLogin)
+    assert isinstance(started.login, DeviceFlow)
     assert prompt.flow is Flow.DEVICE
     assert prompt.user_code is not None
     assert prompt.user_code.startswith("WDJB-")

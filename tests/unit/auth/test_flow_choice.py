@@ -2,105 +2,101 @@
 
 import pytest
 
-from micromegas_jupyter.auth.flow_choice import (
+from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import (
+    BASIC_FLOWS,
     FLOW_TABLE,
-    OFFERED_FLOWS,
+    RuntimeEnvironment,
+    available_flows,
     choose_flow,
+    is_worth_another_flow,
     login_remedy,
-    may_go_on,
-    offered_flows,
 )
-from micromegas_jupyter.auth.surroundings import Facts, Surroundings
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 
 ALL = frozenset(Flow)
-NOBODY = (Surroundings.UNATTENDED, Surroundings.NO_TERMINAL)
-ATTENDED = [row for row in Surroundings if row not in NOBODY]
+NOBODY = (RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL)
+ATTENDED = [row for row in RuntimeEnvironment if row not in NOBODY]
 
 
 @pytest.mark.parametrize(
-    ("surroundings", "flows"),
+    ("environment", "flows"),
     [
-        (Surroundings.JUPYTER_WITH_REDIRECT, [Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.HUB_WITH_SERVICE, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.HUB_TERMINAL, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.HUB, [Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.COLAB, [Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.VSCODE_REMOTE, [Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.VSCODE, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.REMOTE_JUPYTER, [Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.JUPYTER, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.TERMINAL, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.TERMINAL_WITHOUT_BROWSER, [Flow.DEVICE, Flow.PASTE]),
-        (Surroundings.REMOTE_TERMINAL, [Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.JUPYTER_WITH_REDIRECT, [Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.HUB_WITH_SERVICE, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.HUB_TERMINAL, [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.HUB, [Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.COLAB, [Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.VSCODE_REMOTE, [Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.VSCODE, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.REMOTE_JUPYTER, [Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.JUPYTER, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.TERMINAL, [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER, [Flow.DEVICE, Flow.PASTE]),
+        (RuntimeEnvironment.REMOTE_TERMINAL, [Flow.DEVICE, Flow.PASTE]),
     ],
 )
-def test_the_best_flow_of_the_surroundings_comes_first(surroundings, flows):
-    choice = choose_flow(surroundings, can_device=True, available=ALL)
+def test_the_best_flow_of_the_environment_comes_first(environment, flows):
+    choice = choose_flow(environment, can_device=True, available=ALL)
 
     assert [choice.flow, *choice.fallbacks] == flows
-    assert (choice.origin, choice.skipped, choice.remedy) == ("surroundings", (), "")
+    assert (choice.origin, choice.skipped, choice.remedy) == ("environment", (), "")
 
 
-@pytest.mark.parametrize("surroundings", Surroundings)
-def test_every_row_says_why_in_one_sentence(surroundings):
-    reason = FLOW_TABLE[surroundings].reason
-
-    assert reason.endswith(".")
-    assert "\n" not in reason
+@pytest.mark.parametrize("row", FLOW_TABLE, ids=lambda row: row.environment.name)
+def test_every_row_says_why(row):
+    assert row.reason.endswith(".")
 
 
 def test_a_flow_that_is_not_offered_is_skipped_and_said_so():
-    choice = choose_flow(Surroundings.JUPYTER_WITH_REDIRECT, can_device=True, available=OFFERED_FLOWS)
+    choice = choose_flow(RuntimeEnvironment.JUPYTER_WITH_REDIRECT, can_device=True, available=BASIC_FLOWS)
 
     assert choice.flow is Flow.DEVICE
-    assert [(found.flow, found.reason) for found in choice.skipped] == [
-        (Flow.REDIRECT, "it cannot be carried out here")
-    ]
+    assert [(found.flow, found.reason) for found in choice.skipped] == [(Flow.REDIRECT, "it is not available here")]
 
 
 def test_a_device_sign_in_that_the_provider_does_not_have_is_skipped_and_said_so():
-    choice = choose_flow(Surroundings.REMOTE_TERMINAL, can_device=False)
+    choice = choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, can_device=False)
 
     assert (choice.flow, choice.fallbacks) == (Flow.PASTE, ())
     assert choice.skipped[0].reason == "the identity provider has no device sign-in"
 
 
 def test_a_device_sign_in_that_nobody_asked_the_provider_about_stays():
-    assert choose_flow(Surroundings.REMOTE_TERMINAL, can_device=None).flow is Flow.DEVICE
+    assert choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, can_device=None).flow is Flow.DEVICE
 
 
 def test_where_nothing_is_possible_there_is_a_remedy():
-    choice = choose_flow(Surroundings.HUB, can_device=False, available={Flow.BROWSER, Flow.DEVICE})
+    choice = choose_flow(RuntimeEnvironment.HUB, can_device=False, available={Flow.BROWSER, Flow.DEVICE})
 
     assert choice.flow is None
     assert "micromegas login" in choice.remedy
     assert [found.flow for found in choice.skipped] == [Flow.DEVICE, Flow.PASTE]
 
 
-@pytest.mark.parametrize("surroundings", ATTENDED)
+@pytest.mark.parametrize("environment", ATTENDED)
 @pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW", "config.json: flow", "remembered"])
-def test_a_persons_choice_wins_over_the_table(surroundings, origin):
-    choice = choose_flow(surroundings, wanted=Flow.PASTE, origin=origin)
+def test_a_persons_choice_wins_over_the_table(environment, origin):
+    choice = choose_flow(environment, wanted=Flow.PASTE, origin=origin)
 
     assert (choice.flow, choice.origin) == (Flow.PASTE, origin)
 
 
 def test_what_was_asked_for_just_now_is_exchanged_for_nothing_else():
-    assert choose_flow(Surroundings.TERMINAL, wanted=Flow.BROWSER, origin="argument").fallbacks == ()
+    assert choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.BROWSER, origin="argument").fallbacks == ()
 
 
 @pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "remembered"])
 def test_a_lasting_choice_that_fails_goes_on_as_the_table_says(origin):
-    choice = choose_flow(Surroundings.REMOTE_TERMINAL, wanted=Flow.BROWSER, origin=origin)
+    choice = choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, wanted=Flow.BROWSER, origin=origin)
 
     assert (choice.flow, choice.fallbacks) == (Flow.BROWSER, (Flow.DEVICE, Flow.PASTE))
 
 
 @pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW"])
 def test_a_choice_that_is_not_possible_says_who_made_it(origin):
-    choice = choose_flow(Surroundings.TERMINAL, wanted=Flow.DEVICE, origin=origin, can_device=False)
+    choice = choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.DEVICE, origin=origin, can_device=False)
 
     assert (choice.flow, choice.origin) == (None, origin)
     assert f"device was chosen by {origin}, but the identity provider has no device sign-in" in choice.reason
@@ -108,16 +104,16 @@ def test_a_choice_that_is_not_possible_says_who_made_it(origin):
 
 
 def test_an_earlier_choice_that_is_not_possible_any_more_is_left():
-    choice = choose_flow(Surroundings.TERMINAL, wanted=Flow.DEVICE, origin="remembered", can_device=False)
+    choice = choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.DEVICE, origin="remembered", can_device=False)
 
-    assert (choice.flow, choice.origin, choice.fallbacks) == (Flow.BROWSER, "surroundings", (Flow.PASTE,))
+    assert (choice.flow, choice.origin, choice.fallbacks) == (Flow.BROWSER, "environment", (Flow.PASTE,))
     assert [found.flow for found in choice.skipped] == [Flow.DEVICE]
 
 
-@pytest.mark.parametrize("surroundings", NOBODY)
+@pytest.mark.parametrize("environment", NOBODY)
 @pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "config.json: flow", "remembered"])
-def test_where_nobody_is_no_lasting_choice_makes_anything_wait(surroundings, origin):
-    choice = choose_flow(surroundings, wanted=Flow.BROWSER, origin=origin, can_device=True)
+def test_where_nobody_is_no_lasting_choice_makes_anything_wait(environment, origin):
+    choice = choose_flow(environment, wanted=Flow.BROWSER, origin=origin, can_device=True)
 
     assert choice.flow is None
     for way in ("CLIENT_SECRET", "PRIVATE_KEY_FILE", "WORKLOAD"):
@@ -126,16 +122,16 @@ def test_where_nobody_is_no_lasting_choice_makes_anything_wait(surroundings, ori
     assert "`micromegas login`" in choice.remedy
 
 
-@pytest.mark.parametrize("surroundings", NOBODY)
+@pytest.mark.parametrize("environment", NOBODY)
 @pytest.mark.parametrize("wanted", [None, Flow.HUB])
-def test_where_nobody_is_a_hub_signs_in_all_the_same(surroundings, wanted):
-    choice = choose_flow(surroundings, wanted=wanted, available=ALL)
+def test_where_nobody_is_a_hub_signs_in_all_the_same(environment, wanted):
+    choice = choose_flow(environment, wanted=wanted, available=ALL)
 
     assert (choice.flow, choice.fallbacks) == (Flow.HUB, ())
 
 
 def test_a_hub_without_the_service_says_what_its_administrator_can_add():
-    choice = choose_flow(Surroundings.HUB, can_device=True)
+    choice = choose_flow(RuntimeEnvironment.HUB, can_device=True)
 
     assert (choice.flow, choice.skipped) == (Flow.DEVICE, ())
     assert "administrator can add" in choice.reason
@@ -152,43 +148,43 @@ def test_a_hub_without_the_service_says_what_its_administrator_can_add():
     ],
 )
 def test_another_way_is_tried_where_that_may_help(error, expected):
-    assert may_go_on(error) is expected
+    assert is_worth_another_flow(error) is expected
 
 
 def test_whatever_a_hub_says_another_way_may_help():
     error = ProviderUnavailable("It does not answer.")
     error.giver = "JupyterHub"
 
-    assert may_go_on(error)
+    assert is_worth_another_flow(error)
 
 
 def test_an_application_that_the_provider_does_not_know_gets_nowhere_in_any_way():
     error = LoginFailed("No.")
     error.provider_code = "invalid_client"
 
-    assert not may_go_on(error)
+    assert not is_worth_another_flow(error)
 
 
 def test_a_flow_that_an_argument_names_is_used_without_a_terminal():
-    assert choose_flow(Surroundings.NO_TERMINAL, wanted=Flow.DEVICE, origin="argument").flow is Flow.DEVICE
+    assert choose_flow(RuntimeEnvironment.NO_TERMINAL, wanted=Flow.DEVICE, origin="argument").flow is Flow.DEVICE
 
 
 def test_a_notebook_that_runs_by_itself_never_waits_for_a_person():
-    assert choose_flow(Surroundings.UNATTENDED, wanted=Flow.DEVICE, origin="argument", available=ALL).flow is None
+    assert choose_flow(RuntimeEnvironment.UNATTENDED, wanted=Flow.DEVICE, origin="argument", available=ALL).flow is None
 
 
 @pytest.mark.parametrize(
-    ("surroundings", "profile", "expected"),
+    ("environment", "profile", "expected"),
     [
-        (Surroundings.TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
-        (Surroundings.HUB_TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
-        (Surroundings.REMOTE_TERMINAL, "work", "Run `micromegas login --profile work`, or"),
-        (Surroundings.JUPYTER, "work", "Run %micromegas_login --profile work, or"),
-        (Surroundings.NO_TERMINAL, "work", "run `micromegas login --profile work` on this machine beforehand"),
+        (RuntimeEnvironment.TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
+        (RuntimeEnvironment.HUB_TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
+        (RuntimeEnvironment.REMOTE_TERMINAL, "work", "Run `micromegas login --profile work`, or"),
+        (RuntimeEnvironment.JUPYTER, "work", "Run %micromegas_login --profile work, or"),
+        (RuntimeEnvironment.NO_TERMINAL, "work", "run `micromegas login --profile work` on this machine beforehand"),
     ],
 )
-def test_the_remedy_names_the_command_of_the_place(surroundings, profile, expected):
-    assert expected in login_remedy(surroundings, profile=profile)
+def test_the_remedy_names_the_command_of_the_place(environment, profile, expected):
+    assert expected in login_remedy(environment, profile=profile)
 
 
 @pytest.mark.parametrize(
@@ -204,15 +200,15 @@ def test_the_remedy_names_the_command_of_the_place(surroundings, profile, expect
 def test_a_redirect_is_offered_to_kernels_whose_server_said_so(
     environ: dict[str, str], has_kernel: bool, is_offered: bool
 ) -> None:
-    offered = offered_flows(environ, Facts(has_kernel=has_kernel))
+    offered = available_flows(environ, Facts(has_kernel=has_kernel))
 
     assert (Flow.REDIRECT in offered) is is_offered
-    assert offered >= OFFERED_FLOWS
+    assert offered >= BASIC_FLOWS
 
 
 @pytest.mark.parametrize("has_kernel", [True, False])
 def test_the_hub_is_offered_where_it_has_the_service_and_this_server_its_token(has_kernel: bool) -> None:
     environ = {"KERNEL_MICROMEGAS_HUB": "http://127.0.0.1/", "JUPYTERHUB_API_TOKEN": "t"}
 
-    assert Flow.HUB in offered_flows(environ, Facts(has_kernel=has_kernel))
-    assert Flow.HUB not in offered_flows({**environ, "JUPYTERHUB_API_TOKEN": ""}, Facts(has_kernel=has_kernel))
+    assert Flow.HUB in available_flows(environ, Facts(has_kernel=has_kernel))
+    assert Flow.HUB not in available_flows({**environ, "JUPYTERHUB_API_TOKEN": ""}, Facts(has_kernel=has_kernel))

@@ -6,8 +6,8 @@ import webbrowser
 
 import pytest
 
-from micromegas_jupyter.auth import graphical_browser
-from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser, has_graphical_browser, is_remote_session
+from micromegas_jupyter.auth.flows import environment
+from micromegas_jupyter.auth.flows.environment import GraphicalBrowser, has_graphical_browser, is_remote_session
 
 SCREEN = {"DISPLAY": ":0"}
 SSH = {"SSH_CONNECTION": "10.0.0.1 50000 10.0.0.2 22"}
@@ -107,7 +107,7 @@ def test_a_browser_that_does_not_start_is_reported(installed, answer):
 
 def test_a_browser_that_stays_in_the_foreground_holds_nobody_up(installed, monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(graphical_browser, "OPEN_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(environment, "BROWSER_START_SECONDS", 0.05)
 
     class Foreground(ScriptedController):
         def open(self, url, new=0, **_options):

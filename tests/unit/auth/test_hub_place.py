@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.auth.hub_place import find_hub
+from micromegas_jupyter.auth.flows.hub import find_hub
 from micromegas_jupyter.errors import ConfigurationError
 
 API = "http://hub:8081/hub/api"

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.hub_redirect import HubRedirectLogin
+from micromegas_jupyter.auth.flows.hub import HubRedirectFlow
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired, MicromegasError, ProviderMisbehaved
 from tests.fakes.hub_service import FakeHubService, HubCall, HubReply
@@ -49,7 +49,7 @@ def environ(hub: FakeHubService, tmp_path: Path) -> dict[str, str]:
 
 def begin(settings: ClientSettings, environ: dict[str, str]) -> PendingLogin:
     pending = wiring.begin_login(settings, flow=Flow.REDIRECT, environ=environ)
-    assert isinstance(pending._running, HubRedirectLogin)
+    assert isinstance(pending._running, HubRedirectFlow)
     return pending
 
 

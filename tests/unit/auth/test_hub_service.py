@@ -6,9 +6,7 @@ import threading
 
 import pytest
 
-from micromegas_jupyter.auth.hub_place import find_hub
-from micromegas_jupyter.auth.hub_refusals import REFUSALS
-from micromegas_jupyter.auth.hub_service import HubService
+from micromegas_jupyter.auth.flows.hub import REFUSALS, HubService, find_hub
 from micromegas_jupyter.core.http import MAX_HUB_BYTES, HubHttp
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import FakeHubService, HubReply
@@ -72,8 +70,8 @@ def test_what_the_administrator_has_to_add_is_named(hub, code, named):
     ("reply", "expected", "words"),
     [
         (HubReply(status=404, body="<p>none</p>"), LoginRequired, "add the service `micromegas`"),
-        (HubReply(status=404, body={"error": "invalid_request"}), ProviderMisbehaved, "versions that do not fit"),
-        (HubReply(status=400, body={"error": "invalid_sign_in"}), ProviderMisbehaved, "versions that do not fit"),
+        (HubReply(status=404, body={"error": "invalid_request"}), ProviderMisbehaved, "incompatible versions"),
+        (HubReply(status=400, body={"error": "invalid_sign_in"}), ProviderMisbehaved, "incompatible versions"),
         (HubReply(status=500, body={"error": "internal_error"}), ProviderUnavailable, r"status 500"),
         (HubReply(status=403, body="<p>no</p>"), LoginRequired, r"status 403"),
         (HubReply(status=400, body={"error": "<script>"}), LoginRequired, r"status 400"),

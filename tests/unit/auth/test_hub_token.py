@@ -8,10 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.auth.hub_place import find_hub
-from micromegas_jupyter.auth.hub_refusals import REFUSALS
-from micromegas_jupyter.auth.hub_service import HubService
-from micromegas_jupyter.auth.hub_token import HubTokenProvider
+from micromegas_jupyter.auth.flows.hub import REFUSALS, HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.errors import (

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.login_place import LoginPlace
+from micromegas_jupyter.auth.flows.pending import StoreWatch
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.errors import LoginFailed, TokenStoreError
 from tests.fakes.stored_sign_in import StoredSignIn
@@ -28,7 +28,7 @@ def connection(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> P
 
 def test_a_sign_out_since_is_seen(kept: StoredSignIn) -> None:
     kept.write()
-    place = LoginPlace(kept.store())
+    place = StoreWatch(kept.store())
     kept.store().remove()
 
     with pytest.raises(LoginFailed, match="You signed out meanwhile") as caught:
@@ -38,11 +38,11 @@ def test_a_sign_out_since_is_seen(kept: StoredSignIn) -> None:
 
 
 def test_a_place_that_was_empty_may_still_be(kept: StoredSignIn) -> None:
-    LoginPlace(kept.store()).check_not_emptied()
+    StoreWatch(kept.store()).check_not_emptied()
 
 
 def test_a_place_that_was_filled_since_is_no_hindrance(kept: StoredSignIn) -> None:
-    place = LoginPlace(kept.store())
+    place = StoreWatch(kept.store())
     kept.write()
 
     place.check_not_emptied()
@@ -50,7 +50,7 @@ def test_a_place_that_was_filled_since_is_no_hindrance(kept: StoredSignIn) -> No
 
 def test_a_sign_in_that_was_replaced_since_is_no_hindrance(kept: StoredSignIn) -> None:
     kept.write()
-    place = LoginPlace(kept.store())
+    place = StoreWatch(kept.store())
     kept.store().remove()
     kept.write()
 
@@ -58,13 +58,13 @@ def test_a_sign_in_that_was_replaced_since_is_no_hindrance(kept: StoredSignIn) -
 
 
 def test_a_sign_in_in_memory_has_no_place_to_be_emptied() -> None:
-    LoginPlace(None).check_not_emptied()
+    StoreWatch(None).check_not_emptied()
 
 
 def test_tokens_that_were_not_kept_are_revoked(
     kept: StoredSignIn, connection: ProviderConnection, clock: FakeClock, idp: ScriptedProvider
 ) -> None:
-    LoginPlace(kept.store()).discard(kept.login().tokens, connection, clock=clock)
+    StoreWatch(kept.store()).discard(kept.login().tokens, connection, clock=clock)
 
     assert [request.form["token_type_hint"] for request in idp.seen("/revoke")] == ["refresh_token", "access_token"]
 
@@ -74,7 +74,7 @@ def test_while_a_sign_in_is_kept_nothing_of_the_persons_is_revoked(
 ) -> None:
     kept.write()
 
-    LoginPlace(kept.store()).discard(kept.login().tokens, connection, clock=clock)
+    StoreWatch(kept.store()).discard(kept.login().tokens, connection, clock=clock)
 
     assert idp.seen("/revoke") == []
 
@@ -87,7 +87,7 @@ def test_where_it_cannot_be_known_whether_a_sign_in_is_kept_nothing_is_revoked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = kept.store()
-    place = LoginPlace(store)
+    place = StoreWatch(store)
 
     def fail() -> None:
         raise TokenStoreError("The token file cannot be looked at.")
@@ -107,6 +107,6 @@ def test_a_provider_that_cannot_be_reached_costs_a_line_in_the_log(
 ) -> None:
     idp.is_down = True
 
-    LoginPlace(None).discard(kept.login().tokens, connection, clock=clock)
+    StoreWatch(None).discard(kept.login().tokens, connection, clock=clock)
 
     assert "could not be revoked" in caplog.text

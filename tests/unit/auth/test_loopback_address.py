@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.auth.loopback_address import LoopbackAddress, parse_loopback_address
+from micromegas_jupyter.auth.flows.loopback import LoopbackAddress, parse_loopback_address
 from micromegas_jupyter.errors import UsageError
 
 

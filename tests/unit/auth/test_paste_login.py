@@ -7,10 +7,11 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.paste import MAX_PASTED_CHARACTERS, MAX_TRIES, PasteFlow
+from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.paste_login import MAX_PASTED_CHARACTERS, MAX_TRIES, PasteLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
@@ -34,7 +35,7 @@ class Started:
     """A sign-in that waits for an address, and the provider that makes one."""
 
     idp: ScriptedProvider
-    login: PasteLogin
+    login: PasteFlow
 
     def asked(self) -> dict[str, str]:
         start_url = self.login.prompt.start_url
@@ -50,8 +51,10 @@ class Started:
 def start(idp: ScriptedProvider, clock: FakeClock, *, redirect_uri: str | None = None) -> Started:
     connection = ProviderConnection(idp.issuer, "notebook", None, http=DirectCalls(idp), clock=clock)
     request = LoginRequest(redirect_uri=redirect_uri, timeout_seconds=20.0)
-    login = start_login(Flow.PASTE, request, connection, clock=clock, randomness=SYSTEM_RANDOMNESS)
-    assert isinstance(login, PasteLogin)
+    login = start_flow(
+        Flow.PASTE, LoginContext(request=request, connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS)
+    )
+    assert isinstance(login, PasteFlow)
     return Started(idp=idp, login=login)
 
 

@@ -1,4 +1,4 @@
-"""Tests of `auth.pending_login`: a sign-in that goes well, and who learns of its end."""
+"""Tests of `auth.flows.pending`: a sign-in that goes well, and who learns of its end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.pending_login import LoginPrompt, PendingSignIn
+from micromegas_jupyter.auth.flows.base import LoginPrompt
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginTimedOut, UsageError
 from tests.unit.auth.scripted_flow import DEADLINE_SECONDS, NOON, TOKENS, Person, ScriptedFlow, begin, closed
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.auth.flows.pending import PendingSignIn
     from tests.fakes.clock import FakeClock
 
 

@@ -1,4 +1,4 @@
-"""Tests of `auth.pending_login`: a sign-in that is cancelled, fails or cannot be kept."""
+"""Tests of `auth.flows.pending`: a sign-in that is cancelled, fails or cannot be kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.pending_login import PendingSignIn
+from micromegas_jupyter.auth.flows.pending import PendingSignIn
 from micromegas_jupyter.errors import (
     InternalError,
     LoginFailed,
@@ -134,7 +134,7 @@ def test_a_discard_that_fails_leaves_the_end_as_it_is(flow: ScriptedFlow, caplog
     assert closed(pending)
     with pytest.raises(LoginFailed, match="signed out"):
         pending.result(0)
-    assert "What was to follow a sign-in failed." in caplog.text
+    assert "A callback of a sign-in failed." in caplog.text
 
 
 @pytest.mark.parametrize("error", [LoginRefused("The person said no."), LoginFailed("No token came.")])
@@ -173,4 +173,4 @@ def test_a_defect_ends_the_sign_in_as_a_defect(flow: ScriptedFlow, caplog: pytes
         pending.result(DEADLINE_SECONDS)
     assert "s3cret" not in str(caught.value)
     assert closed(pending)
-    assert "A sign-in ended with a defect." in caplog.text
+    assert "A sign-in failed unexpectedly." in caplog.text

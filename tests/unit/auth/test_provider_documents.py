@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.provider_documents import ProviderDocuments
+from micromegas_jupyter.auth.provider_connection import ProviderDocuments
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 

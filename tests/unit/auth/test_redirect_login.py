@@ -1,4 +1,4 @@
-"""Tests of `auth.redirect_login` and `auth.redirect_desk`: one sign-in, and the desk that finds it."""
+"""Tests of `auth.flows.jupyter` and `auth.flows.jupyter`: one sign-in, and the redirects that finds it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 import requests
 
-from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.redirect_desk import MAX_SIGN_INS, RedirectDesk
-from micromegas_jupyter.auth.redirect_login import RedirectLogin
-from micromegas_jupyter.auth.starting_login import start_login
-from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, UsageError
-from micromegas_jupyter.redirect import Ending
-from micromegas_jupyter.redirect.messages import (
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.jupyter import MAX_LOGINS, RedirectFlow, RedirectLogins
+from micromegas_jupyter.auth.flows.messages import (
     Accepted,
-    AnswerRequest,
+    CallbackRequest,
     Ended,
-    EndingRequest,
+    OutcomeRequest,
     Reply,
     Request,
     Started,
     StartRequest,
     StillWorking,
     Unknown,
+    build_request,
+    digest_of,
     parse_reply,
-    request_content,
 )
-from micromegas_jupyter.redirect.routing import digest_of
+from micromegas_jupyter.auth.flows.pages import LoginOutcome
+from micromegas_jupyter.auth.flows.pending import start_flow
+from micromegas_jupyter.auth.login_request import LoginRequest
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, UsageError
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
@@ -46,34 +46,36 @@ DEADLINE_SECONDS = 60
 
 
 class Notebook:
-    """A kernel with its desk, asked as a server asks it."""
+    """A kernel with its redirects, asked as a server asks it."""
 
     def __init__(self, idp: ScriptedProvider) -> None:
-        self.desk = RedirectDesk(kernel_id=KERNEL_ID, base_address="/x/")
+        self.redirects = RedirectLogins(kernel_id=KERNEL_ID, base_address="/x/")
         self._idp = idp
 
-    def begin(self, **options: object) -> RedirectLogin:
+    def begin(self, **options: object) -> RedirectFlow:
         connection = ProviderConnection(self._idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
         request = LoginRequest(**{"timeout_seconds": 10.0, **options})  # type: ignore[arg-type]
-        login = start_login(
-            Flow.REDIRECT, request, connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS, desk=self.desk
+        login = start_flow(
+            Flow.REDIRECT,
+            LoginContext(request=request, connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS),
+            redirects=self.redirects,
         )
-        assert isinstance(login, RedirectLogin)
+        assert isinstance(login, RedirectFlow)
         return login
 
     def ask(self, request: Request) -> Reply | None:
-        return parse_reply(self.desk.reply_to(request_content(request)))
+        return parse_reply(self.redirects.reply_to(build_request(request)))
 
-    def start(self, login: RedirectLogin, redirect_uri: str = CALLBACK) -> Started:
+    def start(self, login: RedirectFlow, redirect_uri: str = CALLBACK) -> Started:
         reply = self.ask(StartRequest(name=name_of(login), redirect_uri=redirect_uri))
         assert isinstance(reply, Started)
         return reply
 
     def answer(self, query: str) -> Reply | None:
-        return self.ask(AnswerRequest(query=Secret(query)))
+        return self.ask(CallbackRequest(query=Secret(query)))
 
 
-def name_of(login: RedirectLogin) -> str:
+def name_of(login: RedirectFlow) -> str:
     return (login.prompt.start_url or "").removeprefix("/x/micromegas/start/")
 
 
@@ -239,12 +241,12 @@ def test_how_it_ended_is_told_to_who_knows_the_state(notebook: Notebook) -> None
     started = notebook.start(login)
     notebook.answer(f"code=c&state={state_of(started)}")
 
-    before = notebook.ask(EndingRequest(state_digest=started.state_digest))
-    login.show(Ending.signed_in("Alice"))
-    after = notebook.ask(EndingRequest(state_digest=started.state_digest))
+    before = notebook.ask(OutcomeRequest(state_digest=started.state_digest))
+    login.show(LoginOutcome(is_signed_in=True, who="Alice"))
+    after = notebook.ask(OutcomeRequest(state_digest=started.state_digest))
 
-    assert (before, after) == (StillWorking(), Ended(ending=Ending.signed_in("Alice")))
-    assert notebook.ask(EndingRequest(state_digest="0" * 64)) == Unknown()
+    assert (before, after) == (StillWorking(), Ended(outcome=LoginOutcome(is_signed_in=True, who="Alice")))
+    assert notebook.ask(OutcomeRequest(state_digest="0" * 64)) == Unknown()
 
 
 def test_a_cancelled_sign_in_takes_no_answer_and_gives_no_token(notebook: Notebook) -> None:
@@ -276,7 +278,7 @@ def test_a_code_of_another_sign_in_is_worth_nothing(notebook: Notebook, idp: Scr
 
 
 def test_the_oldest_of_too_many_is_forgotten_and_ended(notebook: Notebook) -> None:
-    logins = [notebook.begin() for _ in range(MAX_SIGN_INS + 1)]
+    logins = [notebook.begin() for _ in range(MAX_LOGINS + 1)]
 
     assert logins[0].tokens() is None
     assert notebook.ask(StartRequest(name=name_of(logins[0]), redirect_uri=CALLBACK)) == Unknown()
@@ -285,7 +287,7 @@ def test_the_oldest_of_too_many_is_forgotten_and_ended(notebook: Notebook) -> No
 
 @pytest.mark.parametrize("content", [None, {}, {"version": 1}, {"version": 9, "action": "start"}])
 def test_what_is_no_request_gets_the_reply_of_an_unknown_sign_in(notebook: Notebook, content: object) -> None:
-    assert parse_reply(notebook.desk.reply_to(content)) == Unknown()
+    assert parse_reply(notebook.redirects.reply_to(content)) == Unknown()
 
 
 def test_what_is_wrong_with_the_request_is_said_before_anything_is_shown(notebook: Notebook) -> None:
@@ -297,4 +299,9 @@ def test_without_a_desk_it_cannot_be_started(idp: ScriptedProvider) -> None:
     connection = ProviderConnection(idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
 
     with pytest.raises(UsageError, match="cannot be started here"):
-        start_login(Flow.REDIRECT, LoginRequest(), connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS)
+        start_flow(
+            Flow.REDIRECT,
+            LoginContext(
+                request=LoginRequest(), connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS
+            ),
+        )

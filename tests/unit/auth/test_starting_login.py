@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.browser_login import BrowserLogin
-from micromegas_jupyter.auth.device_login import DeviceLogin
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import DeviceFlow
+from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
+from micromegas_jupyter.auth.flows.paste import PasteFlow
+from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.paste_login import PasteLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable, UsageError
@@ -20,7 +21,7 @@ from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.auth.pending_login import RunningFlow
+    from micromegas_jupyter.auth.flows.base import LoginFlow
     from tests.fakes.clock import FakeClock
 
 THREE_FLOWS = [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]
@@ -32,11 +33,14 @@ class Starter:
     def __init__(self, idp: ScriptedProvider, clock: FakeClock) -> None:
         self.connection = ProviderConnection(idp.issuer, "notebook", None, http=DirectCalls(idp), clock=clock)
         self.clock = clock
-        self.started: list[RunningFlow] = []
+        self.started: list[LoginFlow] = []
 
-    def start(self, flow: Flow, **options: object) -> RunningFlow:
+    def start(self, flow: Flow, **options: object) -> LoginFlow:
         request = LoginRequest(**options)  # type: ignore[arg-type]
-        running = start_login(flow, request, self.connection, clock=self.clock, randomness=SYSTEM_RANDOMNESS)
+        running = start_flow(
+            flow,
+            LoginContext(request=request, connection=self.connection, clock=self.clock, randomness=SYSTEM_RANDOMNESS),
+        )
         self.started.append(running)
         return running
 
@@ -51,10 +55,10 @@ def starter(idp: ScriptedProvider, clock: FakeClock) -> Iterator[Starter]:
 
 @pytest.mark.parametrize(
     ("flow", "kind", "usual_seconds"),
-    [(Flow.BROWSER, BrowserLogin, 300), (Flow.DEVICE, DeviceLogin, 600), (Flow.PASTE, PasteLogin, 600)],
+    [(Flow.BROWSER, LoopbackFlow, 300), (Flow.DEVICE, DeviceFlow, 600), (Flow.PASTE, PasteFlow, 600)],
 )
 def test_each_flow_waits_as_long_as_is_usual_for_it(
-    flow: Flow, kind: type[RunningFlow], usual_seconds: int, starter: Starter, clock: FakeClock
+    flow: Flow, kind: type[LoginFlow], usual_seconds: int, starter: Starter, clock: FakeClock
 ) -> None:
     running = starter.start(flow)
 

@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from micromegas_jupyter.auth.surroundings import Facts, Surroundings, gather_facts, recognise
+from micromegas_jupyter.auth.flows.environment import Facts, gather_facts
+from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, detect_environment
 
 KERNEL = Facts(has_kernel=True, allows_input=True)
 TERMINAL = Facts(has_terminal=True, has_browser=True)
@@ -33,53 +34,58 @@ def _shell(request):
 @pytest.mark.parametrize(
     ("environ", "facts", "expected"),
     [
-        ({}, KERNEL, Surroundings.JUPYTER),
-        ({}, Facts(has_kernel=True), Surroundings.JUPYTER),
-        ({"KERNEL_MICROMEGAS_REDIRECT": "1"}, KERNEL, Surroundings.JUPYTER_WITH_REDIRECT),
-        ({"KERNEL_MICROMEGAS_REDIRECT": ""}, KERNEL, Surroundings.JUPYTER),
-        ({"KERNEL_MICROMEGAS_HUB": "1", "JUPYTERHUB_USER": "alice"}, KERNEL, Surroundings.HUB_WITH_SERVICE),
-        ({"JUPYTERHUB_USER": "alice"}, KERNEL, Surroundings.HUB),
-        ({"VSCODE_PID": "1"}, KERNEL, Surroundings.VSCODE),
-        ({"VSCODE_PID": "1", **SSH}, KERNEL, Surroundings.VSCODE_REMOTE),
-        ({"VSCODE_CWD": "/", "CODESPACES": "true"}, KERNEL, Surroundings.VSCODE_REMOTE),
-        ({"VSCODE_CWD": "/", "REMOTE_CONTAINERS": "true"}, KERNEL, Surroundings.VSCODE_REMOTE),
-        (SSH, KERNEL, Surroundings.REMOTE_JUPYTER),
-        ({}, Facts(has_kernel=True, allows_input=True, is_colab=True), Surroundings.COLAB),
-        ({}, Facts(has_kernel=True, allows_input=False), Surroundings.UNATTENDED),
-        ({}, TERMINAL, Surroundings.TERMINAL),
-        ({}, Facts(has_terminal=True), Surroundings.TERMINAL_WITHOUT_BROWSER),
-        (SSH, Facts(has_terminal=True), Surroundings.REMOTE_TERMINAL),
-        ({}, Facts(has_browser=True), Surroundings.NO_TERMINAL),
-        (HUB, TERMINAL, Surroundings.HUB_TERMINAL),
-        ({**HUB, "JUPYTERHUB_API_TOKEN": ""}, TERMINAL, Surroundings.TERMINAL),
-        ({**HUB, "CI": "true"}, TERMINAL, Surroundings.NO_TERMINAL),
-        ({"CI": "true"}, TERMINAL, Surroundings.NO_TERMINAL),
-        ({"CI": "false"}, TERMINAL, Surroundings.TERMINAL),
-        ({"CI": ""}, TERMINAL, Surroundings.TERMINAL),
+        ({}, KERNEL, RuntimeEnvironment.JUPYTER),
+        ({}, Facts(has_kernel=True), RuntimeEnvironment.JUPYTER),
+        ({"KERNEL_MICROMEGAS_REDIRECT": "1"}, KERNEL, RuntimeEnvironment.JUPYTER_WITH_REDIRECT),
+        ({"KERNEL_MICROMEGAS_REDIRECT": ""}, KERNEL, RuntimeEnvironment.JUPYTER),
+        ({"KERNEL_MICROMEGAS_HUB": "1", "JUPYTERHUB_USER": "alice"}, KERNEL, RuntimeEnvironment.HUB_WITH_SERVICE),
+        ({"JUPYTERHUB_USER": "alice"}, KERNEL, RuntimeEnvironment.HUB),
+        ({"VSCODE_PID": "1"}, KERNEL, RuntimeEnvironment.VSCODE),
+        ({"VSCODE_PID": "1", **SSH}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE),
+        ({"VSCODE_CWD": "/", "CODESPACES": "true"}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE),
+        ({"VSCODE_CWD": "/", "REMOTE_CONTAINERS": "true"}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE),
+        (SSH, KERNEL, RuntimeEnvironment.REMOTE_JUPYTER),
+        ({}, Facts(has_kernel=True, allows_input=True, is_colab=True), RuntimeEnvironment.COLAB),
+        ({}, Facts(has_kernel=True, allows_input=False), RuntimeEnvironment.UNATTENDED),
+        ({}, TERMINAL, RuntimeEnvironment.TERMINAL),
+        ({}, Facts(has_terminal=True), RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER),
+        (SSH, Facts(has_terminal=True), RuntimeEnvironment.REMOTE_TERMINAL),
+        ({}, Facts(has_browser=True), RuntimeEnvironment.NO_TERMINAL),
+        (HUB, TERMINAL, RuntimeEnvironment.HUB_TERMINAL),
+        ({**HUB, "JUPYTERHUB_API_TOKEN": ""}, TERMINAL, RuntimeEnvironment.TERMINAL),
+        ({**HUB, "CI": "true"}, TERMINAL, RuntimeEnvironment.NO_TERMINAL),
+        ({"CI": "true"}, TERMINAL, RuntimeEnvironment.NO_TERMINAL),
+        ({"CI": "false"}, TERMINAL, RuntimeEnvironment.TERMINAL),
+        ({"CI": ""}, TERMINAL, RuntimeEnvironment.TERMINAL),
     ],
 )
-def test_surroundings_are_recognised(environ, facts, expected):
-    assert recognise(environ, facts) is expected
+def test_environment_are_recognised(environ, facts, expected):
+    assert detect_environment(environ, facts) is expected
 
 
 def test_a_redirect_that_the_server_offers_on_a_hub_counts_and_the_hubs_service_before_it():
     allowed = {"JUPYTERHUB_API_TOKEN": "x", "KERNEL_MICROMEGAS_REDIRECT": "/user/alice/"}
 
-    assert recognise(allowed, KERNEL) is Surroundings.JUPYTER_WITH_REDIRECT
-    assert recognise({**allowed, "KERNEL_MICROMEGAS_HUB": "1"}, KERNEL) is Surroundings.HUB_WITH_SERVICE
+    assert detect_environment(allowed, KERNEL) is RuntimeEnvironment.JUPYTER_WITH_REDIRECT
+    assert detect_environment({**allowed, "KERNEL_MICROMEGAS_HUB": "1"}, KERNEL) is RuntimeEnvironment.HUB_WITH_SERVICE
 
 
 @pytest.mark.parametrize("variable", ["KERNEL_MICROMEGAS_REDIRECT", "KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_USER"])
 def test_a_notebook_that_nobody_watches_is_unattended_wherever_it_runs(variable):
-    assert recognise({variable: "1"}, Facts(has_kernel=True, allows_input=False)) is Surroundings.UNATTENDED
+    assert (
+        detect_environment({variable: "1"}, Facts(has_kernel=True, allows_input=False)) is RuntimeEnvironment.UNATTENDED
+    )
 
 
 def test_a_redirect_counts_before_ssh():
-    assert recognise({"KERNEL_MICROMEGAS_REDIRECT": "1", **SSH}, KERNEL) is Surroundings.JUPYTER_WITH_REDIRECT
+    assert (
+        detect_environment({"KERNEL_MICROMEGAS_REDIRECT": "1", **SSH}, KERNEL)
+        is RuntimeEnvironment.JUPYTER_WITH_REDIRECT
+    )
 
 
 def test_a_terminal_over_ssh_with_a_forwarded_display_has_its_browser():
-    assert recognise({**SSH, "DISPLAY": "localhost:10.0"}, TERMINAL) is Surroundings.TERMINAL
+    assert detect_environment({**SSH, "DISPLAY": "localhost:10.0"}, TERMINAL) is RuntimeEnvironment.TERMINAL
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,25 @@ import json
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.redirect import Ending
-from micromegas_jupyter.redirect.messages import (
+from micromegas_jupyter.auth.flows.messages import (
     MAX_QUERY_CHARACTERS,
     Accepted,
-    AnswerRequest,
+    CallbackRequest,
     Ended,
-    EndingRequest,
+    OutcomeRequest,
     Reply,
     Request,
     Started,
     StartRequest,
     StillWorking,
     Unknown,
+    build_reply,
+    build_request,
     parse_reply,
     parse_request,
-    reply_content,
-    request_content,
 )
+from micromegas_jupyter.auth.flows.pages import LoginOutcome
+from micromegas_jupyter.core.protocols import Secret
 
 NAME = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380.wNuMG1XJNcsT3-CfvHwJHU1yHQRRXZtUR2cruyvtP2A"
 DIGEST = "a" * 64
@@ -31,12 +31,12 @@ START = {"version": 1, "action": "start", "name": NAME, "redirect_uri": "https:/
     "request_",
     [
         StartRequest(name=NAME, redirect_uri="https://lab.example.com/micromegas/callback"),
-        AnswerRequest(query=Secret("code=c&state=s")),
-        EndingRequest(state_digest=DIGEST),
+        CallbackRequest(query=Secret("code=c&state=s")),
+        OutcomeRequest(state_digest=DIGEST),
     ],
 )
 def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
-    sent = json.loads(json.dumps(request_content(request_)))
+    sent = json.loads(json.dumps(build_request(request_)))
 
     assert parse_request(sent) == request_
 
@@ -48,12 +48,12 @@ def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
         Accepted(),
         Unknown(),
         StillWorking(),
-        Ended(ending=Ending.signed_in("Alice")),
-        Ended(ending=Ending.failed(what="No.", remedy="Again.")),
+        Ended(outcome=LoginOutcome(is_signed_in=True, who="Alice")),
+        Ended(outcome=LoginOutcome(is_signed_in=False, what="No.", remedy="Again.")),
     ],
 )
 def test_a_reply_arrives_as_it_was_sent(reply: Reply) -> None:
-    sent = json.loads(json.dumps(reply_content(reply)))
+    sent = json.loads(json.dumps(build_reply(reply)))
 
     assert parse_reply(sent) == reply
 
@@ -102,12 +102,12 @@ def test_what_is_no_reply_is_none(content: object) -> None:
 def test_an_ending_is_believed_only_as_far_as_it_says_it_plainly_and_is_cut() -> None:
     reply = parse_reply({"version": 1, "action": "ended", "is_signed_in": "yes", "who": 7, "what": "x" * 9000})
 
-    assert reply == Ended(ending=Ending.failed(what="x" * 2000, remedy=""))
+    assert reply == Ended(outcome=LoginOutcome(is_signed_in=False, what="x" * 2000, remedy=""))
 
 
 def test_no_code_and_no_state_is_in_a_representation() -> None:
     shown = repr(
-        [AnswerRequest(query=Secret("code=c")), Started(authorization_url="https://x?state=s", state_digest="d")]
+        [CallbackRequest(query=Secret("code=c")), Started(authorization_url="https://x?state=s", state_digest="d")]
     )
 
     assert "code=c" not in shown

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from micromegas_jupyter.redirect import Page, failure_page, notice_page, success_page
+from micromegas_jupyter.auth.flows.pages import Page, failure_page, notice_page, success_page
 
 HOSTILE = "<script>alert(1)</script> \"' & </title>"
 
@@ -31,7 +31,7 @@ def test_success_names_the_person_and_what_to_do() -> None:
     outline = Outline(success_page(who="Alice"))
 
     assert "Signed in as Alice." in outline.text
-    assert "You can close this tab and go on where you started." in outline.text
+    assert "You can close this tab and continue where you started." in outline.text
     assert outline.attributes["main"][0]["role"] == "status"
 
 

@@ -1,11 +1,6 @@
 import pytest
 
-from micromegas_jupyter.redirect.redirect_address import (
-    callback_address,
-    is_callback_address,
-    is_web_address,
-    public_base,
-)
+from micromegas_jupyter.auth.flows.messages import callback_address, is_callback_address, is_web_address, public_base
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.redirect.routing import build_name, digest_of, is_kernel_id, kernel_id_in, state_in
+from micromegas_jupyter.auth.flows.messages import build_name, digest_of, is_kernel_id, kernel_id_in, state_in
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 RANDOM = "wNuMG1XJNcsT3-CfvHwJHU1yHQRRXZtUR2cruyvtP2A"

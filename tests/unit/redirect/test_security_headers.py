@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 
-from micromegas_jupyter.redirect import SECURITY_HEADERS, success_page
+from micromegas_jupyter.auth.flows.pages import SECURITY_HEADERS, success_page
 
 
 def test_the_policy_allows_the_pages_own_style_and_nothing_else() -> None:

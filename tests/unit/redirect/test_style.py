@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from micromegas_jupyter.redirect.pages import STYLE
+from micromegas_jupyter.auth.flows.pages import STYLE
 
 
 def luminance(colour: str) -> float:

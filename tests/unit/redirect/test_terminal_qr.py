@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from micromegas_jupyter.redirect.terminal_qr import BORDER_MODULES, shows_qr, terminal_qr
+from micromegas_jupyter.auth.flows.pages import _QR_BORDER_MODULES, shows_qr, terminal_qr
 
 ADDRESS = "https://id.example.com/device?user_code=WDJB-MJHT"
 COLOURED_LINE = re.compile(r"\x1b\[97;40m([ █▀▄]+)\x1b\[0m")
@@ -28,11 +28,11 @@ def test_the_picture_is_light_on_dark_whatever_the_terminals_colours_are() -> No
     symbol = segno.make_qr(ADDRESS, error="l")
     expected = {
         (x, y)
-        for y, row in enumerate(symbol.matrix_iter(border=BORDER_MODULES))
+        for y, row in enumerate(symbol.matrix_iter(border=_QR_BORDER_MODULES))
         for x, module in enumerate(row)
         if not module
     }
-    height = symbol.symbol_size(border=BORDER_MODULES)[1]
+    height = symbol.symbol_size(border=_QR_BORDER_MODULES)[1]
     assert {(x, y) for x, y in light_modules(lines) if y < height} == expected
 
 

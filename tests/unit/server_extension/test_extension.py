@@ -6,8 +6,7 @@ from traitlets import TraitError
 from traitlets.config import Config
 
 import micromegas_jupyter
-from micromegas_jupyter.server_extension import _load_jupyter_server_extension
-from micromegas_jupyter.server_extension.extension import load
+from micromegas_jupyter.server_extension import _load_jupyter_server_extension, load
 from micromegas_jupyter.server_extension.handlers import CallbackHandler, DoneHandler, StartHandler
 
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
@@ -30,10 +29,10 @@ class App(SimpleNamespace):
 
 @pytest.fixture(autouse=True)
 def _config_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    from micromegas_jupyter.server_extension import extension
+    from micromegas_jupyter.server_extension import settings
     from micromegas_jupyter.server_extension.settings import MicromegasRelay
 
-    monkeypatch.setattr(extension, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
+    monkeypatch.setattr(settings, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
 
 
 def test_jupyter_finds_the_extension_by_the_packages_name() -> None:

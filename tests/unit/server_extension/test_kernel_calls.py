@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.redirect.messages import EndingRequest, Unknown, reply_content
-from micromegas_jupyter.server_extension import kernel_calls
-from micromegas_jupyter.server_extension.kernel_calls import MAX_CALLS, KernelCalls, Silence
+from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_reply
+from micromegas_jupyter.server_extension import kernel_client
+from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-REQUEST = EndingRequest(state_digest="a" * 64)
+REQUEST = OutcomeRequest(state_digest="a" * 64)
 
 
 class Kernels(dict[str, object]):
@@ -23,14 +23,14 @@ class Kernels(dict[str, object]):
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, answer: Callable[[object, object], Awaitable[Any]]) -> object:
-    monkeypatch.setattr(kernel_calls, "ask_by_control_channel", answer)
-    calls = KernelCalls(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
-    return asyncio.run(calls.ask("kernel-1", REQUEST))
+    monkeypatch.setattr(kernel_client, "request_by_control_channel", answer)
+    calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
+    return asyncio.run(calls.request("kernel-1", REQUEST))
 
 
 def test_a_reply_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_manager: object, _content: object) -> dict[str, object]:
-        return reply_content(Unknown())
+        return build_reply(Unknown())
 
     assert ask(monkeypatch, answer) == Unknown()
 
@@ -39,17 +39,17 @@ def test_what_is_no_reply_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         return {"version": 7}
 
-    assert ask(monkeypatch, answer) is Silence.NO_REPLY
+    assert ask(monkeypatch, answer) is NoReply.TIMEOUT
 
 
 def test_a_kernel_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_calls, "ASK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(kernel_client, "REQUEST_TIMEOUT_SECONDS", 0.05)
 
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         await asyncio.Event().wait()
         raise AssertionError
 
-    assert ask(monkeypatch, answer) is Silence.NO_REPLY
+    assert ask(monkeypatch, answer) is NoReply.TIMEOUT
 
 
 def test_a_defect_of_a_kernel_manager_is_silence_and_its_text_is_not_logged(
@@ -58,15 +58,15 @@ def test_a_defect_of_a_kernel_manager_is_silence_and_its_text_is_not_logged(
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         raise RuntimeError("code=one-time")
 
-    assert ask(monkeypatch, answer) is Silence.NO_REPLY
+    assert ask(monkeypatch, answer) is NoReply.TIMEOUT
     assert "RuntimeError" in caplog.text
     assert "one-time" not in caplog.text
 
 
 def test_a_kernel_that_is_not_there_is_said_to_be_gone() -> None:
-    calls = KernelCalls(Kernels())  # type: ignore[arg-type]
+    calls = KernelClient(Kernels())  # type: ignore[arg-type]
 
-    assert asyncio.run(calls.ask("kernel-2", REQUEST)) is Silence.NO_KERNEL
+    assert asyncio.run(calls.request("kernel-2", REQUEST)) is NoReply.NO_KERNEL
 
 
 def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,25 +74,25 @@ def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch)
 
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         await release.wait()
-        return reply_content(Unknown())
+        return build_reply(Unknown())
 
-    monkeypatch.setattr(kernel_calls, "ask_by_control_channel", answer)
+    monkeypatch.setattr(kernel_client, "request_by_control_channel", answer)
 
     async def ask_all() -> list[object]:
-        calls = KernelCalls(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
-        waiting = [asyncio.create_task(calls.ask("kernel-1", REQUEST)) for _ in range(MAX_CALLS)]
+        calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
+        waiting = [asyncio.create_task(calls.request("kernel-1", REQUEST)) for _ in range(MAX_REQUESTS)]
         await asyncio.sleep(0)
-        one_more = await calls.ask("kernel-1", REQUEST)
+        one_more = await calls.request("kernel-1", REQUEST)
         release.set()
-        return [one_more, *await asyncio.gather(*waiting), await calls.ask("kernel-1", REQUEST)]
+        return [one_more, *await asyncio.gather(*waiting), await calls.request("kernel-1", REQUEST)]
 
     replies = asyncio.run(ask_all())
 
-    assert replies[0] is Silence.BUSY
-    assert replies[1:] == [Unknown()] * (MAX_CALLS + 1)
+    assert replies[0] is NoReply.BUSY
+    assert replies[1:] == [Unknown()] * (MAX_REQUESTS + 1)
 
 
-@pytest.mark.parametrize("silence", Silence)
-def test_every_silence_says_what_happened_and_what_to_do(silence: Silence) -> None:
+@pytest.mark.parametrize("silence", NoReply)
+def test_every_silence_says_what_happened_and_what_to_do(silence: NoReply) -> None:
     assert silence.value.endswith(".")
     assert silence.remedy.endswith(".")

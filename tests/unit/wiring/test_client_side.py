@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
-from micromegas_jupyter.auth.surroundings import Facts
+from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.protocols import Secret

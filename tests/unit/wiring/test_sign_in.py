@@ -73,7 +73,7 @@ def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(sett
         show=person.show, ask=person.ask, environ=environ,
     )  # fmt: skip
 
-    assert person.heard == ["No browser opened here. Going on with an address that you open yourself."]
+    assert person.heard == ["No browser opened here. Continuing with an address that you open yourself."]
     assert [pending.flow for pending in person.shown] == [Flow.BROWSER, Flow.PASTE]
 
 
@@ -87,7 +87,7 @@ def test_a_provider_that_refuses_the_device_sign_in_is_followed_by_the_announced
     )  # fmt: skip
 
     assert "unauthorized_client" in person.heard[0]
-    assert person.heard[0].endswith("Going on with an address that you open yourself.")
+    assert person.heard[0].endswith("Continuing with an address that you open yourself.")
 
 
 @pytest.mark.parametrize("fails_late", [True, False])

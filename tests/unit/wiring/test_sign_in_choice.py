@@ -6,7 +6,8 @@ import os
 import pytest
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.surroundings import Facts, Surroundings
+from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import RuntimeEnvironment
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable, UsageError
 from micromegas_jupyter.wiring.sign_in import choose_flow, require_flow
@@ -19,7 +20,7 @@ NOWHERE = ClientSettings(issuer="http://127.0.0.1:1", client_id="notebook")
 def test_a_terminal_with_a_browser_uses_it(settings, environ, idp):
     choice = choose_flow(settings, facts=TERMINAL, environ=environ)
 
-    assert (choice.flow, choice.surroundings) == (Flow.BROWSER, Surroundings.TERMINAL)
+    assert (choice.flow, choice.environment) == (Flow.BROWSER, RuntimeEnvironment.TERMINAL)
     assert idp.requests == []
 
 
@@ -51,8 +52,8 @@ def test_a_provider_that_does_not_answer_is_no_reason_for_another_flow(environ):
         (Flow.PASTE, "device", Flow.BROWSER, (Flow.PASTE, "argument")),
         (None, "device", Flow.PASTE, (Flow.DEVICE, "MICROMEGAS_OIDC_FLOW")),
         (None, "", Flow.PASTE, (Flow.PASTE, "remembered")),
-        (None, "", None, (Flow.BROWSER, "surroundings")),
-        (None, "auto", Flow.PASTE, (Flow.BROWSER, "surroundings")),
+        (None, "", None, (Flow.BROWSER, "environment")),
+        (None, "auto", Flow.PASTE, (Flow.BROWSER, "environment")),
     ],
 )
 def test_an_argument_wins_over_a_variable_and_that_over_an_earlier_choice(

@@ -14,7 +14,7 @@ def read(
     sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     raw = RawAnswer(status=status, headers=sent, body=body)
     callee = Callee(name="The identity provider id.example.com", group="identity providers")
-    check_answer(raw, callee, max_bytes=max_bytes)
+    check_answer(raw, callee, max_bytes=max_bytes, needs_body=needs_body)
     return read_answer(raw, callee, needs_body=needs_body)
 
 

@@ -1,15 +1,12 @@
-"""The pages that a person sees at the end of a sign-in: self-contained, readable by any device, all text escaped.
-
-Serving them with `SECURITY_HEADERS` is left to the receivers.
-"""
+"""What a person sees of a sign-in: its last pages (self-contained, all text escaped), and a QR code in a terminal."""
 
 import base64
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
-from typing import Self
 
 # Contrast of text on its background is at least 4.5:1 in both schemes (WCAG 2.2, 1.4.3).
 STYLE = (
@@ -43,10 +40,18 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+QR_CAPTION = "The page to open, with the code filled in:"
+_QR_BORDER_MODULES = 2
+# A longer address makes a code that a telephone cannot read off a screen at this size.
+MAX_QR_CHARACTERS = 512
+# Bright white on black, whatever the terminal's own colours are: light on dark is what the drawing means.
+_QR_COLOURS = "\x1b[97;40m"
+_USUAL_COLOURS = "\x1b[0m"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """An HTML page and the status that it goes out with."""
+    """An HTML page and its HTTP status."""
 
     status: int
     html: str
@@ -57,13 +62,34 @@ class Page:
         return self.html.encode("utf-8")
 
 
-def success_page(*, who: str | None = None) -> Page:
-    """Return the page that says that the sign-in is done; `who` names the person."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginOutcome:
+    """How a sign-in ended.
+
+    Attributes:
+        is_signed_in: Whether there is a token.
+        who: The person's name; empty when the tokens do not say, and without a token.
+        what: What went wrong, as a sentence; empty with a token.
+        remedy: What to do about it.
+    """
+
+    is_signed_in: bool
+    who: str = ""
+    what: str = ""
+    remedy: str = ""
+
+    def page(self) -> Page:
+        """Return the page that says so."""
+        return success_page(who=self.who) if self.is_signed_in else failure_page(what=self.what, remedy=self.remedy)
+
+
+def success_page(*, who: str = "") -> Page:
+    """Return the page that says that the person is signed in."""
     return _page(
         status=200,
         title="You are signed in",
         sentences=[f"Signed in as {who}."] if who else [],
-        hint="You can close this tab and go on where you started.",
+        hint="You can close this tab and continue where you started.",
     )
 
 
@@ -74,26 +100,26 @@ def failure_page(*, what: str, remedy: str) -> Page:
 
 def notice_page(*, status: int, what: str) -> Page:
     """Return a page for requests that do not belong to a running sign-in."""
-    return _page(status=status, title="Nothing to do here", sentences=[what], hint="", is_failure=True)
+    return _page(status=status, title="Nothing to do here", sentences=[what], is_failure=True)
 
 
 def handed_over_page() -> Page:
-    """Return the page for an answer whose end nobody can tell here: the place where the sign-in began says it."""
+    """Return the page for an answer whose outcome is only known where the sign-in began."""
     return _page(
         status=200,
         title="Back to where you started",
-        sentences=["What you did here was handed over."],
-        hint="You can close this tab: the notebook says how the sign-in ended.",
+        sentences=["Your answer was passed on."],
+        hint="You can close this tab: the notebook shows whether you are signed in.",
     )
 
 
 def reload_page() -> Page:
-    """Return the page that loads itself again at once, as a page of this site and no longer of the one before."""
-    return _page(status=200, title="One moment", sentences=[], hint="", head='<meta http-equiv="refresh" content="0">')
+    """Return the page that reloads itself at once, as a page of this site and no longer of the one before."""
+    return _page(status=200, title="One moment", sentences=[], head='<meta http-equiv="refresh" content="0">')
 
 
 def _page(  # noqa: PLR0913 - the parts of a page
-    *, status: int, title: str, sentences: list[str], hint: str, is_failure: bool = False, head: str = ""
+    *, status: int, title: str, sentences: list[str], hint: str = "", is_failure: bool = False, head: str = ""
 ) -> Page:
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     closing = f'<p class="hint">{escape(hint)}</p>' if hint else ""
@@ -110,34 +136,31 @@ def _page(  # noqa: PLR0913 - the parts of a page
     return Page(status=status, html=html)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """The end of a sign-in.
+NOT_FOUND_PAGE = notice_page(status=404, what="There is no such page.")
+WRONG_METHOD_PAGE = notice_page(status=405, what="This address can only be opened in a browser.")
+NOT_A_PAGE_LOAD = notice_page(status=403, what="This address can only be opened in a browser tab.")
+STILL_WORKING_PAGE = notice_page(status=200, what="The sign-in is still being completed. Reload this page in a moment.")
+NOT_UNDERSTOOD = "The request could not be understood."
 
-    Attributes:
-        is_signed_in: Whether there is a token.
-        who: Whose, as people call them; empty when the tokens do not say, and without a token.
-        what: What went wrong, as a sentence; empty with a token.
-        remedy: What to do about it.
-    """
 
-    is_signed_in: bool
-    who: str = ""
-    what: str = ""
-    remedy: str = ""
+def terminal_qr(address: str, *, columns: int) -> list[str]:
+    """Return a QR code of the address, line by line; empty when it is missing, too long to scan, or too wide."""
+    if not 0 < len(address) <= MAX_QR_CHARACTERS:
+        return []
+    import segno
 
-    @classmethod
-    def signed_in(cls, who: str | None) -> Self:
-        """Return the end of a sign-in that went well."""
-        return cls(is_signed_in=True, who=who or "")
+    symbol = segno.make_qr(address, error="l")
+    if symbol.symbol_size(border=_QR_BORDER_MODULES)[0] > columns:
+        return []
+    drawn = io.StringIO()
+    symbol.terminal(drawn, compact=True, border=_QR_BORDER_MODULES)
+    return [f"{_QR_COLOURS}{line}{_USUAL_COLOURS}" for line in drawn.getvalue().splitlines()]
 
-    @classmethod
-    def failed(cls, *, what: str, remedy: str) -> Self:
-        """Return the end of a sign-in that did not."""
-        return cls(is_signed_in=False, what=what, remedy=remedy)
 
-    def page(self) -> Page:
-        """Return the page that says so."""
-        if self.is_signed_in:
-            return success_page(who=self.who or None)
-        return failure_page(what=self.what, remedy=self.remedy)
+def shows_qr(environ: Mapping[str, str], *, encoding: str | None) -> bool:
+    """Whether a terminal shows block characters in colours, as far as its variables and its encoding say."""
+    return (
+        environ.get("TERM", "") not in {"", "dumb"}
+        and not environ.get("NO_COLOR")
+        and (encoding or "").lower().replace("-", "") == "utf8"
+    )

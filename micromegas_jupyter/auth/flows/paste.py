@@ -1,14 +1,14 @@
-"""Waits for a person who pastes the address that their browser ended at, where no browser can come back by itself.
+"""The paste flow: the person pastes the address that their browser ended at, where no redirect can reach this program.
 
-Nobody listens at that address: the browser shows that it cannot be reached, which is as it should be. What an
-answer means is `code_grant`'s.
+Nobody listens at that address: the browser shows that it cannot be reached, which is expected.
 """
 
 import threading
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.auth.code_grant import CodeGrant
-from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
+from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
@@ -21,21 +21,27 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS
 from micromegas_jupyter.oidc.token import TokenSet
 
+TIMEOUT_SECONDS = 600.0
 MAX_PASTED_CHARACTERS = 16 * 1024
 MAX_TRIES = 10
+# A fixed port, because some providers compare it (RFC 8252 section 7.3 asks them not to), so that one address can be
+# registered.
+PASTE_PORT = 48080
 
 _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
 
 
-class PasteLogin(RunningFlow):
-    """Authorization code with PKCE, whose answer a person carries over.
+def start_paste(context: LoginContext) -> "PasteFlow":
+    """Make the authorization request that the person opens."""
+    address = parse_loopback_address(context.request.redirect_uri)
+    redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
+    grant = context.build_grant(context.connection.metadata(), redirect_uri)
+    timeout_seconds = context.timeout_seconds(TIMEOUT_SECONDS)
+    return PasteFlow(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
 
-    Its lock covers the count of tries and the answer.
 
-    Args:
-        prompt: What the person is shown.
-        grant: What the pasted address is held against.
-    """
+class PasteFlow(LoginFlow):
+    """A code grant whose callback a person carries over. Its lock covers the count of tries and the answer."""
 
     def __init__(self, prompt: LoginPrompt, grant: CodeGrant) -> None:
         super().__init__(prompt)
@@ -46,7 +52,7 @@ class PasteLogin(RunningFlow):
         self._ended = threading.Event()
 
     def tokens(self) -> TokenSet | None:
-        """Wait for a fitting address and exchange its code."""
+        """Wait for a matching address and exchange its code."""
         self._ended.wait(self.prompt.timeout_seconds)
         self._ended.set()  # what is pasted from now on comes too late
         with self._lock:
@@ -56,49 +62,44 @@ class PasteLogin(RunningFlow):
         return None if answer is None else self._grant.redeem(answer)
 
     def stop(self) -> None:
-        """End the wait; without effect once a fitting address was pasted."""
+        """End the wait; without effect once a matching address was pasted."""
         self._ended.set()
 
     def submit(self, text: str | Secret) -> None:
-        """Take what the person pasted: the whole address, or the part behind its question mark.
-
-        Raises:
-            UsageError: It is not this sign-in's address, or the sign-in waits for none any more.
-            ProviderMisbehaved: It is from another provider or malformed.
-        """
+        """Take what the person pasted: the whole address, or the part after its question mark."""
         text = text if isinstance(text, Secret) else Secret(text)  # or a traceback would show it
         with self._lock:
             if self._ended.is_set():
-                raise UsageError("This sign-in waits for no address any more.", remedy="Start the sign-in again.")
+                raise UsageError("This sign-in no longer waits for an address.", remedy="Start the sign-in again.")
             self._tries += 1
             try:
                 self._answer = self._answer_in(text)
             except (UsageError, ProviderMisbehaved):
                 if self._tries >= MAX_TRIES:
-                    self._answer = LoginFailed(f"{MAX_TRIES} pasted addresses did not fit this sign-in.")
+                    self._answer = LoginFailed(f"None of {MAX_TRIES} pasted addresses belongs to this sign-in.")
                     self._ended.set()
                 raise
             self._ended.set()
 
     def _answer_in(self, text: Secret) -> Secret | MicromegasError:
         if len(text.reveal()) > MAX_PASTED_CHARACTERS:
-            raise self._misfit("The pasted text is too long.")
+            raise self._mismatch("The pasted text is too long.")
         query = Secret(_query_in(text.reveal()))
         if not self._grant.is_answered_by(query.reveal()):
-            raise self._misfit("The pasted text is not the address that this sign-in ended at.")
+            raise self._mismatch("The pasted text is not the address that this sign-in ended at.")
         if not {"code", "error"} & _parameter_names(query.reveal()):
-            raise self._misfit("The pasted address is one from before the sign-in has ended.")
+            raise self._mismatch("The pasted address is from before the sign-in ended.")
         try:
             return self._grant.code_in(query)
         except (LoginRefused, ProviderUnavailable) as error:
             return error
 
-    def _misfit(self, what: str) -> UsageError:
+    def _mismatch(self, what: str) -> UsageError:
         return UsageError(
             what,
             remedy=(
-                "Sign in on the page that was shown, and when the browser says that it cannot open the next one, "
-                f"paste the whole address from its address bar; it begins with {self._grant.request.redirect_uri}?"
+                "Sign in on the page that was shown. When the browser says that it cannot open the next one, paste the "
+                f"whole address from its address bar; it begins with {self._grant.request.redirect_uri}?"
             ),
         )
 

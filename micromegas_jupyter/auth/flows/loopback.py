@@ -1,7 +1,4 @@
-"""Listens on loopback until one sign-in has come back, whatever else calls meanwhile.
-
-What a callback means is `oidc`'s, what happens next is `pending_login`'s.
-"""
+"""The loopback flow: a browser on this machine comes back to a port of this process (RFC 8252 section 7.3)."""
 
 import hmac
 import logging
@@ -10,15 +7,35 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
-from micromegas_jupyter.auth.loopback_address import DONE_PATH, START_PREFIX, LoopbackAddress
+from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.pages import (
+    CONTENT_TYPE,
+    NOT_A_PAGE_LOAD,
+    NOT_FOUND_PAGE,
+    NOT_UNDERSTOOD,
+    SECURITY_HEADERS,
+    STILL_WORKING_PAGE,
+    WRONG_METHOD_PAGE,
+    LoginOutcome,
+    Page,
+    notice_page,
+)
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Randomness
-from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.redirect import SECURITY_HEADERS, Page, notice_page
-from micromegas_jupyter.redirect.pages import CONTENT_TYPE
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.errors import LoginFailed, UsageError
+from micromegas_jupyter.oidc.token import TokenSet
 
+TIMEOUT_SECONDS = 300.0
+DEFAULT_PATH = "/callback"
+DONE_PATH = "/done"
+START_PREFIX = "/start/"
 MAX_SILENT_CONNECTIONS = 100
 MAX_WAITING_PAGES = 8
 READ_TIMEOUT_SECONDS = 10.0
@@ -26,12 +43,104 @@ PAGE_WAIT_SECONDS = 45.0
 
 _POLL_SECONDS = 0.1
 _NOT_OURS = notice_page(status=400, what="This address does not belong to a running sign-in.")
-_NOT_FOUND = notice_page(status=404, what="There is no such page.")
-_WRONG_METHOD = notice_page(status=405, what="This address is for opening in a browser only.")
-_NOT_A_PAGE_LOAD = notice_page(status=403, what="This address is for opening in a browser tab only.")
-_STILL_WORKING = notice_page(status=200, what="The sign-in is still being completed. Reload this page in a moment.")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopbackAddress:
+    """Where the browser comes back to.
+
+    Attributes:
+        host: As the provider knows it: `127.0.0.1`, `::1` or `localhost`.
+        port: A fixed port; 0 for any free one.
+        path: The callback's path.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    path: str = DEFAULT_PATH
+
+    @property
+    def bind_host(self) -> str:
+        """The address to listen on; a name is never looked up for that (RFC 8252 section 8.3)."""
+        return "127.0.0.1" if self.host == "localhost" else self.host
+
+    def authority(self, port: int) -> str:
+        """Return host and port as they stand in a URL and in the Host header."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+
+def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
+    """Read a redirect URI; None means any free port on 127.0.0.1.
+
+    Source: RFC 8252 sections 7.3 and 8.3.
+
+    Raises:
+        UsageError: It is not http on loopback, has a query, a fragment or a user, or a path of the listener's own.
+    """
+    if redirect_uri is None:
+        return LoopbackAddress()
+    try:
+        parts = urlsplit(redirect_uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or host not in LOOPBACK_HOSTS or parts.scheme != "http":
+        raise UsageError("The redirect URI is not http on 127.0.0.1, ::1 or localhost.")
+    if parts.query or parts.fragment or "@" in parts.netloc or not redirect_uri.isascii():
+        raise UsageError("The redirect URI has a query, a fragment or a user.")
+    path = parts.path or "/"
+    if path == DONE_PATH or path.startswith(START_PREFIX):
+        raise UsageError(f"The redirect URI's path cannot be {DONE_PATH} or begin with {START_PREFIX}.")
+    return LoopbackAddress(host=host, port=port or 0, path=path)
+
+
+def start_loopback(context: LoginContext) -> "LoopbackFlow":
+    """Listen on loopback and make the authorization request."""
+    address = parse_loopback_address(context.request.redirect_uri)
+    metadata = context.connection.metadata()  # before a port is taken
+    receiver = LoopbackReceiver(address, randomness=context.randomness)
+    try:
+        grant = context.build_grant(metadata, receiver.redirect_uri)
+        prompt = context.build_prompt(
+            Flow.BROWSER, context.timeout_seconds(TIMEOUT_SECONDS), start_url=receiver.start_url
+        )
+        return LoopbackFlow(prompt, receiver, grant)
+    except BaseException:
+        receiver.close()
+        raise
+
+
+class LoopbackFlow(LoginFlow):
+    """A code grant whose redirect comes to `receiver`, which is bound, not yet serving, and owned from now on."""
+
+    def __init__(self, prompt: LoginPrompt, receiver: "LoopbackReceiver", grant: CodeGrant) -> None:
+        super().__init__(prompt)
+        self._receiver = receiver
+        self._grant = grant
+        self._came_back = False
+        receiver.serve(authorization_url=grant.request.url, is_own=grant.is_answered_by)
+
+    def tokens(self) -> TokenSet | None:
+        """Wait for the callback and exchange its code."""
+        query = self._receiver.wait(self.prompt.timeout_seconds)
+        if query is None:
+            return None
+        self._came_back = True
+        return self._grant.redeem(self._grant.code_in(query))
+
+    def stop(self) -> None:
+        """End the wait; without effect once the browser has come back."""
+        self._receiver.stop_waiting()
+
+    def show(self, outcome: LoginOutcome) -> None:
+        """Set the page that the browser shows at the end."""
+        self._receiver.finish(outcome.page())
+
+    def close(self, *, linger_seconds: float = 0.0) -> None:
+        """Stop listening; lingers only when there is a browser that wants the last page."""
+        self._receiver.close(linger_seconds=linger_seconds if self._came_back else 0.0)
 
 
 class LoopbackReceiver:
@@ -64,7 +173,7 @@ class LoopbackReceiver:
         self._authorization_url = ""
         self._is_own: Callable[[str], bool] = lambda _query: False
         self._lock = threading.Lock()
-        self._query: str | None = None
+        self._query: Secret | None = None
         self._received = threading.Event()
         self._page: Page | None = None
         self._finished = threading.Event()
@@ -75,13 +184,13 @@ class LoopbackReceiver:
         )
 
     def serve(self, *, authorization_url: str, is_own: Callable[[str], bool]) -> None:
-        """Begin to answer: the start page leads to `authorization_url`, the first query that `is_own` is received."""
+        """Begin to serve: the start page leads to `authorization_url`; the first query that `is_own` is received."""
         self._authorization_url = authorization_url
         self._is_own = is_own
         self._thread.start()
 
-    def wait(self, timeout_seconds: float) -> str | None:
-        """Wait for the callback's query; None when it did not come in time or the wait was ended by `stop_waiting`."""
+    def wait(self, timeout_seconds: float) -> Secret | None:
+        """Wait for the callback's query; None when it did not come in time or `stop_waiting` ended the wait."""
         self._received.wait(timeout_seconds)
         with self._lock:
             return self._query
@@ -114,9 +223,9 @@ class LoopbackReceiver:
         elif path == DONE_PATH:
             self._answer_done(handler)
         elif path != self._callback_path and not hmac.compare_digest(path.encode(), self._start_path.encode()):
-            handler.send_page(_NOT_FOUND)
+            handler.send_page(NOT_FOUND_PAGE)
         elif handler.headers.get("Sec-Fetch-Dest", "document") != "document":
-            handler.send_page(_NOT_A_PAGE_LOAD)
+            handler.send_page(NOT_A_PAGE_LOAD)
         elif path == self._callback_path:
             self._answer_callback(handler, query)
         elif self._received.is_set():
@@ -129,7 +238,7 @@ class LoopbackReceiver:
         with self._lock:
             is_first = is_own and not self._received.is_set()
             if is_first:
-                self._query = query
+                self._query = Secret(query)
                 self._received.set()
         if is_first:
             handler.send_redirect(303, DONE_PATH)  # so that the code leaves the address bar and the history
@@ -138,17 +247,15 @@ class LoopbackReceiver:
 
     def _answer_done(self, handler: "_Handler") -> None:
         if not self._received.is_set():
-            handler.send_page(_NOT_FOUND)
+            handler.send_page(NOT_FOUND_PAGE)
             return
-        if not self._waiting_pages.acquire(blocking=False):
-            handler.send_page(_STILL_WORKING)
-            return
-        try:
-            self._finished.wait(PAGE_WAIT_SECONDS)
-        finally:
-            self._waiting_pages.release()
+        if self._waiting_pages.acquire(blocking=False):
+            try:
+                self._finished.wait(PAGE_WAIT_SECONDS)
+            finally:
+                self._waiting_pages.release()
         if self._page is None:
-            handler.send_page(_STILL_WORKING)
+            handler.send_page(STILL_WORKING_PAGE)
             return
         handler.send_page(self._page)
         self._page_seen.set()
@@ -182,13 +289,13 @@ class _Server(ThreadingHTTPServer):
             _shut(oldest)
         super().process_request(request, client_address)
 
-    def has_spoken(self, request: object) -> None:
+    def note_request(self, request: object) -> None:
         """Note that a whole request has come, so that its connection is not cut for being silent."""
         with self._silent_lock:
             self._silent.pop(id(request), None)
 
     def shutdown_request(self, request: Any) -> None:
-        self.has_spoken(request)
+        self.note_request(request)
         super().shutdown_request(request)
 
     def cut_silent_connections(self) -> None:
@@ -200,7 +307,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's arguments
         # The base class prints a traceback, which would put a request's address into the terminal or the notebook.
-        _log.debug("A request to the sign-in listener was not answered.")
+        _log.debug("A request to the sign-in listener failed.")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -208,12 +315,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        self.server.has_spoken(self.connection)
+        self.server.note_request(self.connection)
         self.server.receiver.answer(self)
 
     def _refuse_method(self) -> None:
-        self.server.has_spoken(self.connection)
-        self.send_page(_WRONG_METHOD)
+        self.server.note_request(self.connection)
+        self.send_page(WRONG_METHOD_PAGE)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse_method  # noqa: N815 - the base class looks methods up by these names
 
@@ -232,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if not hasattr(self, "command"):
             self.command = "GET"
-        self.send_page(notice_page(status=int(code), what="The request could not be understood."))
+        self.send_page(notice_page(status=int(code), what=NOT_UNDERSTOOD))
 
     def log_message(self, *_parts: Any, **_more: Any) -> None:
         """Write nothing: the request line holds code and state."""
@@ -241,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in {**headers, **SECURITY_HEADERS, "Connection": "close"}.items():
             self.send_header(name, value)
-        if status == _WRONG_METHOD.status:
+        if status == WRONG_METHOD_PAGE.status:
             self.send_header("Allow", "GET")
         self.end_headers()
 
