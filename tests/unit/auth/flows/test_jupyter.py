@@ -1,4 +1,4 @@
-"""Tests of `auth.flows.jupyter` and `auth.flows.jupyter`: one sign-in, and the redirects that finds it."""
+"""The Jupyter redirect flow in the kernel: which callbacks it takes, and what it answers the server."""
 
 from __future__ import annotations
 
@@ -293,15 +293,3 @@ def test_what_is_no_request_gets_the_reply_of_an_unknown_sign_in(notebook: Noteb
 def test_what_is_wrong_with_the_request_is_said_before_anything_is_shown(notebook: Notebook) -> None:
     with pytest.raises(UsageError, match="cannot be set"):
         notebook.begin(authorize_params={"redirect_uri": "https://evil.example"})
-
-
-def test_without_a_desk_it_cannot_be_started(idp: ScriptedProvider) -> None:
-    connection = ProviderConnection(idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
-
-    with pytest.raises(UsageError, match="cannot be started here"):
-        start_flow(
-            Flow.REDIRECT,
-            LoginContext(
-                request=LoginRequest(), connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS
-            ),
-        )

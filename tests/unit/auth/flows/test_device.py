@@ -1,3 +1,5 @@
+"""The device flow polls at the provider's pace and ends when the person, the code or the caller does."""
+
 from __future__ import annotations
 
 import logging
@@ -9,15 +11,13 @@ from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import DeviceFlow, start_device
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.config.client import Bearer, Flow
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,
     LoginTimedOut,
-    ProviderMisbehaved,
     ProviderUnavailable,
-    UsageError,
 )
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
@@ -69,13 +69,6 @@ def test_the_person_is_shown_where_to_type_what(started: Started, idp: ScriptedP
     assert (prompt.expires_at - clock.now()).total_seconds() == 600
 
 
-def test_scope_audience_and_resource_are_asked_for(idp: ScriptedProvider, clock: FakeClock) -> None:
-    Started(idp, clock, scope="openid lake", audience="api", resource="https://lake.example.com")
-
-    asked = idp.seen("/device_authorization")[0].form
-    assert (asked["scope"], asked["audience"], asked["resource"]) == ("openid lake", "api", "https://lake.example.com")
-
-
 def test_a_person_who_types_the_code_is_signed_in(started: Started) -> None:
     started.meanwhile[3] = started.decide
 
@@ -104,14 +97,6 @@ def test_slow_down_adds_five_seconds_for_good(started: Started, idp: ScriptedPro
 
     assert started.login.tokens() is not None
     assert started.pause.waited == [5, 10, 10, 15, 15]
-
-
-def test_a_provider_that_keeps_count_never_has_to_say_slow_down(started: Started, idp: ScriptedProvider) -> None:
-    started.meanwhile[20] = started.decide
-
-    started.login.tokens()
-
-    assert idp.device.pace == [5] * 19
 
 
 def test_a_provider_that_does_not_answer_is_asked_less_and_less_often(started: Started, idp: ScriptedProvider) -> None:
@@ -196,62 +181,6 @@ def test_tokens_are_not_fetched_before_there_are_keys_to_check_them_with(
 
     assert tokens is not None
     assert started.questions() == 1
-
-
-@pytest.mark.parametrize("change", [{"iss": "https://evil.example"}, {"aud": "other"}, {"exp": 1_700_000_000}])
-def test_an_id_token_that_does_not_fit_ends_it(
-    started: Started, idp: ScriptedProvider, change: dict[str, object]
-) -> None:
-    idp.id_token_changes.update(change)
-    started.decide()
-
-    with pytest.raises(ProviderMisbehaved):
-        started.login.tokens()
-
-
-def without_id_token(idp: ScriptedProvider) -> Reply:
-    answer = idp.issue()
-    del answer["id_token"]
-    return Reply(body=answer)
-
-
-def test_an_answer_without_an_id_token_ends_it(started: Started, idp: ScriptedProvider) -> None:
-    idp.reply_once("/token", without_id_token(idp))
-
-    with pytest.raises(ProviderMisbehaved):
-        started.login.tokens()
-
-
-def test_where_the_access_token_is_wanted_none_is_needed(idp: ScriptedProvider, clock: FakeClock) -> None:
-    started = Started(idp, clock, bearer=Bearer.ACCESS_TOKEN)
-    idp.reply_once("/token", without_id_token(idp))
-
-    tokens = started.login.tokens()
-
-    assert tokens is not None
-    assert tokens.id_token is None
-
-
-def test_where_the_access_token_is_wanted_an_id_token_is_still_checked(idp: ScriptedProvider, clock: FakeClock) -> None:
-    started = Started(idp, clock, bearer=Bearer.ACCESS_TOKEN)
-    idp.id_token_changes["aud"] = "other"
-    started.decide()
-
-    with pytest.raises(ProviderMisbehaved):
-        started.login.tokens()
-
-
-def test_a_provider_without_a_device_endpoint_is_known_at_once(idp: ScriptedProvider, clock: FakeClock) -> None:
-    idp.metadata_changes["device_authorization_endpoint"] = None
-
-    with pytest.raises(ProviderMisbehaved) as caught:
-        Started(idp, clock)
-    assert caught.value.remedy
-
-
-def test_nothing_can_be_pasted(started: Started) -> None:
-    with pytest.raises(UsageError):
-        started.login.submit("http://127.0.0.1/callback?code=c&state=s")
 
 
 def test_the_device_code_is_in_no_repr_and_no_log(
