@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS, PendingSignIn
 from micromegas_jupyter.auth.kept_sign_in import KeptSignIn
 from micromegas_jupyter.auth.login_request import (
     NO_PARAMETERS,
@@ -16,7 +17,6 @@ from micromegas_jupyter.auth.login_request import (
     hidden_secret,
     sign_in_store,
 )
-from micromegas_jupyter.auth.pending_login import LINGER_SECONDS, PendingSignIn
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_format import build_token
@@ -30,8 +30,8 @@ from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.token import TokenSet
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth.hub_service import HubService
-    from micromegas_jupyter.auth.redirect_desk import RedirectDesk
+    from micromegas_jupyter.auth.flows.hub import HubService
+    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 
 
 class LoginOptions(TypedDict, total=False):
@@ -120,7 +120,7 @@ class OidcAuthProvider(KeptSignIn):
         bearer: Bearer = Bearer.ID_TOKEN,
         resource: str | None = None,
         http: ProviderCalls | None = None,
-        desk: "RedirectDesk | None" = None,
+        redirects: "RedirectLogins | None" = None,
         hub: "HubService | None" = None,
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
@@ -136,7 +136,7 @@ class OidcAuthProvider(KeptSignIn):
                 browser flow, and `http://127.0.0.1:48080/callback` in the paste flow, where nobody listens.
             audience: Asked for at providers that want it (Auth0).
             scope: What is asked for; `openid email profile offline_access` when None.
-            flow: How the person signs in: browser, device or paste; redirect where there is a desk.
+            flow: How the person signs in: browser, device or paste; redirect where there is a Hub or a Jupyter server.
             timeout_seconds: How long to wait for the person; five minutes in the browser flow, ten in the paste and the
                 redirect flow and as long as the code lives in the device flow when None.
             authorize_params: Further parameters of the authorization request (Google: `access_type=offline`).
@@ -145,8 +145,8 @@ class OidcAuthProvider(KeptSignIn):
             bearer: Which token the server wants.
             resource: Asked for in place of an audience (RFC 8707).
             http: Makes the calls; an own `ProviderHttp` when None.
-            desk: Where a Jupyter server's requests come in, in a kernel that has one.
-            hub: The service of a Hub that has one redirect for all; goes before a desk.
+            redirects: Where a Jupyter server's requests come in, in a kernel that has one.
+            hub: The service of a Hub that has one redirect for all; goes before a Jupyter server.
             clock: Tells the time.
             randomness: Draws state, nonce and verifier.
 
@@ -160,8 +160,8 @@ class OidcAuthProvider(KeptSignIn):
             LoginFailed: The fixed port is taken, or the provider refuses the application.
         """
         # A stored sign-in needs none of the flows.
-        from micromegas_jupyter.auth.login_place import LoginPlace
-        from micromegas_jupyter.auth.starting_login import start_login
+        from micromegas_jupyter.auth.flows.base import LoginContext
+        from micromegas_jupyter.auth.flows.pending import StoreWatch, start_flow
 
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
         place = sign_in_store(store, token_file)
@@ -178,12 +178,12 @@ class OidcAuthProvider(KeptSignIn):
         if place is not None:
             place.check_usable()
         connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock, randomness=randomness)
-        login_place = LoginPlace(place)
+        store_watch = StoreWatch(place)
 
         def keep(tokens: TokenSet, check_not_cancelled: Callable[[], None]) -> OidcAuthProvider:
             def check_wanted() -> None:
                 check_not_cancelled()
-                login_place.check_not_emptied()
+                store_watch.check_not_emptied()
 
             provider = cls(
                 issuer,
@@ -205,8 +205,9 @@ class OidcAuthProvider(KeptSignIn):
                 provider._keeper.save(check=check_wanted)
             return provider
 
-        running = start_login(Flow(flow), asked, connection, clock=clock, randomness=randomness, desk=desk, hub=hub)
-        return PendingLogin(running, keep, discard=lambda tokens: login_place.discard(tokens, connection, clock=clock))
+        context = LoginContext(request=asked, connection=connection, clock=clock, randomness=randomness)
+        running = start_flow(Flow(flow), context, redirects=redirects, hub=hub)
+        return PendingLogin(running, keep, discard=lambda tokens: store_watch.discard(tokens, connection, clock=clock))
 
     @classmethod
     def from_file(  # noqa: PLR0913 - the seams

@@ -1,22 +1,22 @@
-"""One application's dealings with one identity provider: its token endpoint, and what comes from there.
+"""One application's calls to one identity provider: its documents, its token endpoint, and what comes from there.
 
-What requests and answers look like is `oidc`'s; when to renew and what to keep is `session_keeper`'s; the provider's
-documents are `provider_documents`'s.
+What requests and answers look like is defined in `oidc`.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
-from micromegas_jupyter.auth.provider_documents import ProviderDocuments
 from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.config.decoding import check_issuer_url
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import secret_object
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
-from micromegas_jupyter.errors import ProviderMisbehaved
+from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
 from micromegas_jupyter.oidc.client_authentication import (
     ClientAuthentication,
@@ -33,9 +33,9 @@ from micromegas_jupyter.oidc.device import (
     parse_device_answer,
     parse_device_token_error,
 )
-from micromegas_jupyter.oidc.discovery import ProviderMetadata
+from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_metadata
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, verify_id_token
-from micromegas_jupyter.oidc.keys import KeySet
+from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
 from micromegas_jupyter.oidc.provider_text import describe_provider_error
 from micromegas_jupyter.oidc.signature import UnknownKey
 from micromegas_jupyter.oidc.token import (
@@ -47,6 +47,80 @@ from micromegas_jupyter.oidc.token import (
     build_token_error,
     parse_token_answer,
 )
+
+DOCUMENT_AGE_SECONDS = 3600.0
+KEY_REFETCH_SECONDS = 10.0
+
+_Document = TypeVar("_Document")
+
+
+class ProviderDocuments:
+    """A provider's discovery document and keys: kept for an hour, and beyond that while the provider is down.
+
+    Safe to use from several threads: its lock covers the kept documents and is free during calls. Both methods raise
+    `ProviderUnavailable` where nothing is kept and the provider does not answer, and `ProviderMisbehaved` where the
+    document is not acceptable.
+    """
+
+    def __init__(self, issuer: str, *, http: ProviderCalls, clock: Clock) -> None:
+        self._issuer = issuer
+        self._http = http
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._metadata: tuple[ProviderMetadata, float] | None = None
+        self._keys: tuple[KeySet, float] | None = None
+        self._refetched_at: float | None = None
+
+    def metadata(self) -> ProviderMetadata:
+        """Return the provider's discovery document."""
+        return self._kept_or_fetched(self._metadata, self._fetch_metadata)
+
+    def keys(self) -> KeySet:
+        """Return the provider's keys."""
+        return self._kept_or_fetched(self._keys, self._fetch_keys)
+
+    def keys_after_rotation(self) -> KeySet:
+        """Return the keys for a token whose key is not among the kept ones.
+
+        They are fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
+            if is_due:
+                self._refetched_at = now
+        return self._fetch_keys() if is_due else self.keys()
+
+    def _kept_or_fetched(self, kept: tuple[_Document, float] | None, fetch: Callable[[], _Document]) -> _Document:
+        if kept is not None and self._clock.monotonic() - kept[1] < DOCUMENT_AGE_SECONDS:
+            return kept[0]
+        try:
+            return fetch()
+        except Unavailable:
+            if kept is None:
+                raise
+            return kept[0]
+
+    def _fetch_metadata(self) -> ProviderMetadata:
+        metadata = parse_metadata(self._fetch(build_metadata_url(self._issuer)), issuer=self._issuer)
+        with self._lock:
+            self._metadata = (metadata, self._clock.monotonic())
+        return metadata
+
+    def _fetch_keys(self) -> KeySet:
+        keys = parse_key_set(self._fetch(self.metadata().jwks_uri))
+        with self._lock:
+            self._keys = (keys, self._clock.monotonic())
+        return keys
+
+    def _fetch(self, url: str) -> object:
+        answer = self._http.fetch_json(url)
+        if answer.is_success:
+            return answer.body
+        raise ProviderUnavailable(
+            f"The identity provider {self._issuer} answered with status {answer.status}.",
+            remedy="Check the issuer setting.",
+        )
 
 
 class ProviderConnection:
@@ -110,29 +184,21 @@ class ProviderConnection:
         return self._provider_clock.now()
 
     def metadata(self) -> ProviderMetadata:
-        """Return the provider's discovery document, kept for an hour, and beyond that while the provider is down.
-
-        Raises:
-            ProviderUnavailable: The provider does not answer and nothing is kept.
-            ProviderMisbehaved: The document is not acceptable.
-        """
+        """Return the provider's discovery document, which `ProviderDocuments` keeps."""
         return self._documents.metadata()
 
     def keys(self) -> KeySet:
-        """Return the provider's keys; kept and raising as `metadata`."""
+        """Return the provider's keys; kept as the metadata is."""
         return self._documents.keys()
 
     def end_session_endpoint(self) -> str | None:
-        """Return where a browser session at the provider ends, None where it does not say; raises as `metadata`."""
+        """Return where a browser session at the provider ends, None where the provider does not say."""
         return self.metadata().end_session_endpoint
 
     def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
         """Exchange a code for tokens, whose ID token was checked.
 
-        Args:
-            request: What the code answers.
-            code: The code.
-            needs_id_token: Whether tokens without an ID token are an error; one that comes is checked either way.
+        An ID token is always checked; one that is missing is an error where `needs_id_token` says so.
 
         Raises:
             LoginFailed: The provider refuses the code.
@@ -149,7 +215,6 @@ class ProviderConnection:
             LoginFailed: The provider refuses to start it.
             ProviderMisbehaved: The provider has no such sign-in, or its answer breaks the protocol.
             ProviderUnavailable: The provider does not answer.
-            UsageError: Scope or resource are malformed.
         """
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
@@ -164,28 +229,16 @@ class ProviderConnection:
         return parse_device_answer(answer.body, issuer=self.issuer, now=self._clock.now(), resource=resource)
 
     def poll_device(
-        self,
-        authorization: DeviceAuthorization,
-        *,
-        scope: str,
-        needs_id_token: bool = True,
+        self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Ask once whether the person has signed in.
-
-        Args:
-            authorization: What `start_device` gave.
-            scope: What was asked for.
-            needs_id_token: Whether tokens without an ID token are an error; one that comes is checked either way.
-
-        Returns:
-            The tokens, whose ID token was checked, or that the person is not done.
+        """Ask once whether the person has signed in; the ID token of a success was checked.
 
         Raises:
             LoginRefused: The person or the provider said no.
-            LoginTimedOut: The code has ended.
+            LoginTimedOut: The code has expired.
             LoginFailed: The provider refuses for another reason.
             ProviderMisbehaved: The answer breaks the protocol, or its ID token is missing or not acceptable.
-            ProviderUnavailable: The provider does not answer; asking again later, at longer intervals, may do.
+            ProviderUnavailable: The provider does not answer; polling again later, at longer intervals, may help.
         """
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
@@ -218,14 +271,8 @@ class ProviderConnection:
     def request_token_answer(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None) -> dict[str, object]:
         """Make any other grant's request, and return the provider's answer as it stands.
 
-        Args:
-            fields: The grant; what the application proves itself with is added.
-            asked_scope: Becomes the answer's `scope` when it names none (RFC 6749 section 5.1).
-
-        Raises:
-            LoginFailed: The provider refuses.
-            ProviderMisbehaved: The answer is not a JSON object.
-            ProviderUnavailable: The provider does not answer.
+        The client authentication is added. `asked_scope` becomes the answer's `scope` when it names none (RFC 6749
+        section 5.1).
         """
         body = secret_object(self._token_answer(fields, is_refresh=False))
         if body is None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode, urlsplit
 
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, clock_offset, opaque_service_token
-from micromegas_jupyter.core.http.platform_http import Platform, PlatformAnswer, PlatformHttp
+from micromegas_jupyter.core.http import Platform, PlatformHttp, RawAnswer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderUnavailable
@@ -127,7 +127,7 @@ def _is_local(url: str) -> bool:
     return address.is_loopback or address.is_link_local or address.is_private
 
 
-def _expiry(body: Mapping[str, object], answer: PlatformAnswer, now: datetime) -> datetime | None:
+def _expiry(body: Mapping[str, object], answer: RawAnswer, now: datetime) -> datetime | None:
     """Return when the token ends: a machine says for how long it holds, an app only until when."""
     lifetime = _whole_number(body.get("expires_in"))
     if lifetime is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from micromegas_jupyter.auth.service_token import ServiceToken, checked_token, jwt_service_token
-from micromegas_jupyter.core.http.platform_http import Platform, PlatformHttp
+from micromegas_jupyter.core.http import Platform, PlatformHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed

@@ -15,7 +15,7 @@ from micromegas_jupyter.errors import LoginRequired
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity, OidcAuthProvider
-    from micromegas_jupyter.auth.hub_token import HubTokenProvider
+    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.client.server_identity import ServerIdentity
 
 

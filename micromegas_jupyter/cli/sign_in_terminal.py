@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
+from micromegas_jupyter.auth.flows.pages import QR_CAPTION, shows_qr, terminal_qr
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
-from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
-    from micromegas_jupyter.auth.flow_choice import FlowChoice
-    from micromegas_jupyter.auth.hub_token import HubTokenProvider
+    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+    from micromegas_jupyter.auth.flows.select import FlowChoice
     from micromegas_jupyter.config.client import ClientSettings
 
 
@@ -184,7 +184,7 @@ def waiting_line(expires_at: datetime, now: datetime) -> str:
 
 AUTOMATIC = "auto"
 FLOW_CHOICES = (AUTOMATIC, "browser", "device", "paste", "hub")
-FLOW_HELP = "how to sign in; auto leaves it to the surroundings and forgets an earlier choice"
+FLOW_HELP = "how to sign in; auto lets the runtime environment decide and forgets an earlier choice"
 
 _LONGEST_ANSWER_SECONDS = 600.0
 
@@ -200,13 +200,12 @@ def sign_in(
 
     Args:
         settings: Which provider, and as which application.
-        flow: What an argument named; None leaves it to settings and surroundings.
+        flow: What an argument named; None leaves it to settings and runtime environment.
         store: Whether the sign-in is kept, and the named flow remembered.
         environ: Stands in for the process environment.
     """
     from micromegas_jupyter import wiring
-    from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
-    from micromegas_jupyter.auth.hub_variables import HUB_TOKEN_VARIABLE
+    from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
 
     environ = process_variables(environ)

@@ -128,7 +128,7 @@ class ClientSettings:
         resource: Asked for when signing in, at providers that take it in place of an audience (RFC 8707).
         redirect_uri: The loopback address registered at providers that compare its port.
         authorize_params: Further parameters of the authorization request, as pairs.
-        flow: The way to sign in that was chosen by variable or profile; None leaves it to the surroundings.
+        flow: The way to sign in that was chosen by variable or profile; None leaves it to the runtime environment.
         client_secret_file: A file that holds the client secret, instead of `client_secret`.
         private_key: The application's key, instead of a client secret.
         service_account_file: A Google service account's key file, instead of signing in.

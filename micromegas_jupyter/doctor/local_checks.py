@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from micromegas_jupyter import __version__, wiring
 from micromegas_jupyter.auth.api_key_file import OPEN_REMEDY, read_api_key_file
-from micromegas_jupyter.auth.flow_choice import NOBODY_THERE
 from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import ClientSettings, Flow, WorkloadExchange
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
-from micromegas_jupyter.core.http.bounded_calls import environment_ca_bundle
+from micromegas_jupyter.core.http import environment_ca_bundle
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.doctor.findings import Case, Finding, complaint, failed, found, skipped
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
@@ -267,7 +266,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
         can_device=True if offers_device is None else offers_device,
     )
     facts = {
-        "surroundings": choice.surroundings.value,
+        "environment": choice.environment.value,
         "flow": None if choice.flow is None else choice.flow.value,
         "fallbacks": [flow.value for flow in choice.fallbacks],
         "origin": choice.origin,
@@ -278,15 +277,15 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
     if choice.fallbacks:
         details.append("otherwise " + ", then ".join(flow.value for flow in choice.fallbacks))
     if choice.flow is None:
-        nobody = choice.surroundings in NOBODY_THERE
+        nobody = choice.environment.is_unattended
         if nobody or not case.names_a_provider:
             # Whether a person is needed at all is seen when the token is asked for.
             what = "nobody can sign in here" if nobody else "nobody has to sign in"
-            return found("sign-in", f"{choice.surroundings.value}: {what}", facts=facts)
-        return complaint("sign-in", f"{choice.surroundings.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
+            return found("sign-in", f"{choice.environment.value}: {what}", facts=facts)
+        return complaint("sign-in", f"{choice.environment.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
     return found(
         "sign-in",
-        f"{choice.surroundings.value}: {choice.flow.value}. {choice.reason}",
+        f"{choice.environment.value}: {choice.flow.value}. {choice.reason}",
         details=details,
         facts=facts,
     )

@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
 from tornado import web
 
+from micromegas_jupyter.auth.flows.handlers import BINDING_SECONDS, CookieScope, LoginPageHandler, binding_value
+from micromegas_jupyter.auth.flows.messages import digest_of, state_in
+from micromegas_jupyter.auth.flows.pages import handed_over_page, notice_page, reload_page
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.redirect import notice_page
-from micromegas_jupyter.redirect.handlers import (
-    BINDING_SECONDS,
-    CookiePlace,
-    SafePage,
-    SignedCookies,
-    binding_name,
-    binding_value,
-)
-from micromegas_jupyter.redirect.pages import handed_over_page, reload_page
-from micromegas_jupyter.redirect.routing import digest_of, state_in
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -67,7 +59,7 @@ def make_hub_oauth() -> HubOAuth:
     return HubOAuth(cache_max_age=IDENTITY_SECONDS)
 
 
-class ServicePage(SafePage, web.RequestHandler):
+class ServicePage(LoginPageHandler, web.RequestHandler):
     """Says nothing of an address to anybody when a request fails, either."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
@@ -83,7 +75,7 @@ class ServicePage(SafePage, web.RequestHandler):
         _LOG.info("A page's request ended with %s.", "nothing" if typ is None else typ.__name__)
 
 
-class HubPage(SignedCookies, HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterHub has no types
+class HubPage(HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterHub has no types
     """A page for people of the Hub.
 
     `query` is what the browser sent behind the question mark; everything else sees the path only.
@@ -114,11 +106,11 @@ class HubPage(SignedCookies, HubOAuthenticated, ServicePage):  # type: ignore[mi
             raise web.Finish from None
         return str(model["name"])
 
-    def cookie_place(self) -> CookiePlace:
+    def cookie_scope(self) -> CookieScope:
         """Return where the service's cookies hold."""
         settings = self.parts.settings
         is_secure = (settings.public_url or "").startswith("https:")
-        return CookiePlace(is_secure=is_secure, base_url=settings.prefix, folder="")
+        return CookieScope(is_secure=is_secure, base_url=settings.prefix, folder="")
 
 
 class HubLoginHandler(ServicePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types
@@ -150,7 +142,7 @@ class StartHandler(HubPage):
             )
             self.send_page(_SOMEBODY_ELSES)
             return
-        self.bind_sign_in(visitor, sign_in.state_digest)
+        self.bind_browser(visitor, sign_in.state_digest)
         self.parts.audit.write("sign_in_opened", owner=visitor)
         self.send_redirect(302, sign_in.authorization_url.reveal())
 
@@ -167,14 +159,12 @@ class CallbackHandler(HubPage):
         if state is None or sign_in is None:
             self.send_page(_NOT_OURS)
             return
-        place = self.cookie_place()
-        cookie = binding_name(place, digest_of(state))
+        cookie = self.cookie_scope().binding_name(digest_of(state))
         bound = self.read_cookie(cookie, BINDING_SECONDS)
         visitor = await self.visitor()
         if visitor is None:
             # Where the Hub's cookie is kept back on the way from another site, this site's own load has it.
-            is_from_outside = self.request.headers.get("Sec-Fetch-Site") == "cross-site"
-            self.send_page(reload_page() if bound and is_from_outside else _NOT_SIGNED_IN)
+            self.send_page(reload_page() if bound and self.is_from_other_site else _NOT_SIGNED_IN)
             return
         if sign_in.answer is not None:
             self.send_page(_NOT_OURS)  # another load of the same address was faster
@@ -189,7 +179,7 @@ class CallbackHandler(HubPage):
             self.parts.audit.write("sign_in_refused", owner=visitor, reason="other_browser_at_callback")
             self.send_page(_NOT_OURS)
             return
-        self.take_cookie(cookie)
+        self.forget_cookie(cookie)
         self.parts.sign_ins.hand_over(sign_in, Secret(self.query))
         self.parts.audit.write("sign_in_handed_over", owner=visitor)
         self.send_redirect(303, f"{self.parts.settings.prefix}done")

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from micromegas_jupyter.auth.flows.messages import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,
@@ -34,7 +35,6 @@ from micromegas_jupyter.hub.configuration_checks import (
 )
 from micromegas_jupyter.hub.refreshing import SignInRefresher
 from micromegas_jupyter.hub.rights import SERVICE_SCOPES
-from micromegas_jupyter.redirect.redirect_address import public_base
 
 if TYPE_CHECKING:
     from traitlets.config import Config

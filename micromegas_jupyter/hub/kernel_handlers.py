@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tornado import web
 
+from micromegas_jupyter.auth.flows.messages import MAX_AUTHORIZATION_CHARACTERS, is_web_address
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.hub.caller_limits import client_address
 from micromegas_jupyter.hub.refreshing import HeldBearer, is_refused, is_stale, read_bearer
@@ -31,8 +32,6 @@ from micromegas_jupyter.hub.refusals import (
 )
 from micromegas_jupyter.hub.rights import check_caller
 from micromegas_jupyter.hub.sign_ins import LIFE_SECONDS, MAX_WAITING
-from micromegas_jupyter.redirect.messages import MAX_AUTHORIZATION_CHARACTERS
-from micromegas_jupyter.redirect.redirect_address import is_web_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

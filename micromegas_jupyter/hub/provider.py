@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.auth.provider_documents import ProviderDocuments
+from micromegas_jupyter.auth.provider_connection import ProviderDocuments
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from micromegas_jupyter.auth.flows.messages import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,
@@ -14,7 +15,6 @@ from micromegas_jupyter.config.decoding import (
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.redirect.redirect_address import public_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.redirect.routing import RANDOM_BYTES, digest_of
+from micromegas_jupyter.auth.flows.messages import RANDOM_BYTES, digest_of
 
 if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import Secret

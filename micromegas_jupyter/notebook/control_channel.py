@@ -1,6 +1,6 @@
 """Takes a Jupyter server's requests about sign-ins on the kernel's control channel, also while a cell runs.
 
-What is asked and answered is `auth.redirect_desk`'s.
+What is asked and answered is `auth.flows.jupyter`'s.
 """
 
 from __future__ import annotations
@@ -9,30 +9,28 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, is_kernel_id, public_base
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.redirect.messages import REPLY_TYPE, REQUEST_TYPE
-from micromegas_jupyter.redirect.redirect_address import public_base
-from micromegas_jupyter.redirect.routing import is_kernel_id
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
 
-    from micromegas_jupyter.auth.redirect_desk import RedirectDesk
+    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 
 _CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
 _KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other machines
 _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
-def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None:
-    """Return a desk for this kernel; None where no server speaks to it.
+def make_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
+    """Return what answers for the sign-ins of this kernel; None where no server speaks to it.
 
     Raises:
         LoginFailed: A server does, and the kernel takes no messages of extensions.
     """
-    from micromegas_jupyter.auth.redirect_desk import RedirectDesk
-    from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE
+    from micromegas_jupyter.auth.flows.environment import REDIRECT_VARIABLE
+    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 
     base = base_address(environ.get(REDIRECT_VARIABLE, ""))
     if kernel is None or base is None:
@@ -42,16 +40,16 @@ def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None
         raise LoginFailed(
             "This kernel takes no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
         )
-    return RedirectDesk(kernel_id=kernel_id, base_address=base)
+    return RedirectLogins(kernel_id=kernel_id, base_address=base)
 
 
-def listen(kernel: Any, desk: RedirectDesk) -> None:
-    """Have the desk answer the requests that come to an IPython kernel from now on, in place of an earlier desk."""
+def listen(kernel: Any, redirects: RedirectLogins) -> None:
+    """Have `redirects` answer the requests that come to an IPython kernel from now on."""
 
     def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
         # On the kernel's control thread, so nothing waits. The kernel keeps the message as the last of its channel.
         content, parent["content"] = parent.get("content"), {}
-        kernel.session.send(stream, REPLY_TYPE, desk.reply_to(content), parent, ident)
+        kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
 
     kernel.control_handlers[REQUEST_TYPE] = handle
     add_filter = getattr(getattr(kernel, "log", None), "addFilter", None)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.background_renewal import BackgroundRenewal, RenewableProvider
-from micromegas_jupyter.auth.flow_choice import ARGUMENT, FlowChoice
-from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
-from micromegas_jupyter.auth.surroundings import gather_facts
+from micromegas_jupyter.auth.flows.environment import GraphicalBrowser, gather_facts
+from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.auth import Identity, PendingLogin
+    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.given_sign_in import GivenSignIn
-    from micromegas_jupyter.auth.hub_token import HubTokenProvider
-    from micromegas_jupyter.auth.redirect_desk import RedirectDesk
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
 
@@ -79,7 +78,7 @@ class FlowWish:
 
     Attributes:
         flow: The way that was named; None when none was.
-        is_automatic: Whether it asked to leave it to the surroundings.
+        is_automatic: Whether it asked to leave it to the runtime environment.
     """
 
     flow: Flow | None = None
@@ -216,28 +215,28 @@ def flow_reason(choice: FlowChoice, *, has_kernel: bool) -> str:
 
 
 class _LoginStarter:
-    """Starts sign-ins; those by redirect share the kernel's one desk.
+    """Starts sign-ins; those by redirect share the kernel's `RedirectLogins`.
 
     `_lock` keeps a cell and a widget's button, which come on two threads, from making two of them.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._desk: RedirectDesk | None = None
+        self._redirects: RedirectLogins | None = None
 
     def begin(self, settings: ClientSettings, flow: Flow) -> Login:
-        desk = self._open_desk() if flow is Flow.REDIRECT else None
-        return wiring.begin_login(settings, flow=flow, announce=_announce, desk=desk)
+        redirects = self._open_redirects() if flow is Flow.REDIRECT else None
+        return wiring.begin_login(settings, flow=flow, announce=_announce, redirects=redirects)
 
-    def _open_desk(self) -> RedirectDesk | None:
-        from micromegas_jupyter.notebook.control_channel import listen, make_desk
+    def _open_redirects(self) -> RedirectLogins | None:
+        from micromegas_jupyter.notebook.control_channel import listen, make_redirects
 
         kernel = _running_kernel()
         with self._lock:
-            self._desk = self._desk or make_desk(kernel, process_variables())
-            if self._desk is not None:
-                listen(kernel, self._desk)
-            return self._desk
+            self._redirects = self._redirects or make_redirects(kernel, process_variables())
+            if self._redirects is not None:
+                listen(kernel, self._redirects)
+            return self._redirects
 
 
 def _running_kernel() -> object:

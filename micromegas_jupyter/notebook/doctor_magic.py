@@ -37,7 +37,7 @@ class DoctorMagic(Magics):
         with errors_as_lines(traceback="--traceback" in line.split()):
             arguments = parse_words(self.micromegas_doctor, line)
             from micromegas_jupyter import doctor
-            from micromegas_jupyter.auth.surroundings import gather_facts
+            from micromegas_jupyter.auth.flows.environment import gather_facts
 
             findings = doctor.examine(
                 load_settings=lambda: self._session.settings(arguments.profile),

@@ -11,7 +11,8 @@ from dataclasses import replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.auth.flow_choice import may_go_on
+from micromegas_jupyter.auth.flows.pages import QR_CAPTION, shows_qr, terminal_qr
+from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
@@ -28,7 +29,6 @@ from micromegas_jupyter.notebook.identity_state import (
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
-from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ class IdentityButtons:
                     settings, flow, reason=reason, stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB
                 )
             except MicromegasError as error:
-                if not flows or not may_go_on(error):
+                if not flows or not is_worth_another_flow(error):
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
             else:

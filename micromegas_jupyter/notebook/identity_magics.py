@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.auth.flow_choice import login_remedy, may_go_on
-from micromegas_jupyter.auth.surroundings import Surroundings
+from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, is_worth_another_flow, login_remedy
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
@@ -191,7 +190,7 @@ class IdentityMagics(Magics):
                     stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB,
                 )
             except MicromegasError as error:
-                if not flows or not may_go_on(error):
+                if not flows or not is_worth_another_flow(error):
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
                 continue
@@ -238,7 +237,7 @@ def _nobody_here(settings: ClientSettings) -> LoginRequired:
     where = place_text(host_text(settings.issuer or ""), host_text(settings.uri))
     return LoginRequired(
         f"Not signed in{where}, and nobody is here to sign in.",
-        remedy=login_remedy(Surroundings.UNATTENDED, profile=settings.profile),
+        remedy=login_remedy(RuntimeEnvironment.UNATTENDED, profile=settings.profile),
     )
 
 

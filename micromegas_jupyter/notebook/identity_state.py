@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
+from micromegas_jupyter.auth.flows.messages import START_PATH
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, ServerUnavailable
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
@@ -24,7 +25,6 @@ from micromegas_jupyter.notebook.formatting import (
     provider_text,
     shown_name,
 )
-from micromegas_jupyter.redirect.routing import START_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

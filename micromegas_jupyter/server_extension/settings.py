@@ -1,7 +1,4 @@
-"""What an administrator can set about sign-ins by redirect, and the addresses that follow from it.
-
-Showing the pages of a provider that only this machine reaches is a proxy's job, such as jupyter-server-proxy's.
-"""
+"""What an administrator can set about sign-ins by redirect, and the addresses that follow from it."""
 
 from __future__ import annotations
 
@@ -12,59 +9,17 @@ from urllib.parse import urlsplit
 from traitlets import Bool, Dict, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-from micromegas_jupyter.redirect.redirect_address import public_base
+from micromegas_jupyter.auth.flows.messages import public_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from traitlets import Bunch
 
-_LOOPBACK_ORIGIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}", re.ASCII)
-_PATH = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
 HUB_VARIABLE = "JUPYTERHUB_PUBLIC_URL"
 
-
-def is_loopback_origin(text: str) -> bool:
-    """Whether a text is `http://`, a loopback address and a port, and nothing behind it."""
-    return _LOOPBACK_ORIGIN.fullmatch(text) is not None
-
-
-def is_path(text: str) -> bool:
-    """Whether a text can be a path below the base URL: no slash at its ends, nothing that leads elsewhere."""
-    return _PATH.fullmatch(text) is not None
-
-
-def address_for_browsers(url: str, *, paths: Mapping[str, str], base_url: str) -> str:
-    """Return where to send a browser instead of to a provider's own address; the same where browsers reach that.
-
-    What it returns for a provider of `paths` has neither scheme nor host, so it holds at whichever host the browser
-    is (RFC 9110 section 10.2.2 allows such a `Location`).
-
-    Args:
-        url: The provider's page.
-        paths: The path below the base URL for each provider's scheme, host and port.
-        base_url: The path of the server's base URL; ends with a slash.
-    """
-    parts = urlsplit(url)
-    path = paths.get(f"{parts.scheme}://{parts.netloc}")
-    return url if path is None else f"{base_url}{path}{parts.path}?{parts.query}"
-
-
-def configured_base(public_url: str, environ: Mapping[str, str]) -> str:
-    """Return what was configured, by this extension's setting or by a Hub; empty when nothing usable was."""
-    return public_url or public_base(environ.get(HUB_VARIABLE, "")) or ""
-
-
-def base_of_request(*, protocol: str, host: str, base_url: str) -> str | None:
-    """Return the address that a request was sent to, as far as the server believes it; None when it is malformed.
-
-    Args:
-        protocol: `http` or `https`, a proxy's word taken only where the server is configured to (`trust_xheaders`).
-        host: The Host header, which has passed Jupyter's check.
-        base_url: The server's base URL.
-    """
-    base = public_base(f"{protocol}://{host}{base_url}")
-    return base if base is not None and urlsplit(base).netloc == host else None
+_LOOPBACK_ORIGIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
 
 
 class MicromegasRelay(Configurable):
@@ -97,7 +52,7 @@ class MicromegasRelay(Configurable):
     @validate("provider_paths")
     def _check_provider_paths(self, proposal: Bunch) -> dict[str, str]:
         paths: dict[str, str] = proposal["value"]
-        if not all(is_loopback_origin(origin) and is_path(path) for origin, path in paths.items()):
+        if not all(_LOOPBACK_ORIGIN.fullmatch(origin) and _PATH.fullmatch(path) for origin, path in paths.items()):
             raise TraitError(
                 "MicromegasRelay.provider_paths: each key is http://, a loopback address and a port; each value is a "
                 "path of letters, digits, '-', '_' and '/'."
@@ -113,3 +68,31 @@ class MicromegasRelay(Configurable):
                 "MicromegasRelay.public_url is not an http or https address without user, query and fragment."
             )
         return base
+
+
+def configured_base(public_url: str, environ: Mapping[str, str]) -> str:
+    """Return what was configured, by this extension's setting or by a Hub; empty when nothing usable was."""
+    return public_url or public_base(environ.get(HUB_VARIABLE, "")) or ""
+
+
+def base_of_request(*, protocol: str, host: str, base_url: str) -> str | None:
+    """Return the address that a request was sent to; None when it is malformed.
+
+    Args:
+        protocol: `http` or `https`; a proxy's word is taken only where the server is configured to (`trust_xheaders`).
+        host: The Host header, which has passed Jupyter's check.
+        base_url: The server's base URL.
+    """
+    base = public_base(f"{protocol}://{host}{base_url}")
+    return base if base is not None and urlsplit(base).netloc == host else None
+
+
+def address_for_browsers(url: str, *, paths: Mapping[str, str], base_url: str) -> str:
+    """Return where to send a browser instead of to a provider's own address; `url` itself where browsers reach it.
+
+    For a provider of `paths` it has neither scheme nor host, so it holds at whichever host the browser is (RFC 9110
+    section 10.2.2 allows such a `Location`).
+    """
+    parts = urlsplit(url)
+    path = paths.get(f"{parts.scheme}://{parts.netloc}")
+    return url if path is None else f"{base_url}{path}{parts.path}?{parts.query}"

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from micromegas_jupyter.wiring.credentials import client_proof, service_provider
     from micromegas_jupyter.wiring.environment import config_folder, load_client_settings
     from micromegas_jupyter.wiring.flow_memory import remember_flow, remembered_flow
-    from micromegas_jupyter.wiring.hub_sign_in import uses_hub
     from micromegas_jupyter.wiring.provider_calls import provider_http
     from micromegas_jupyter.wiring.serve_options import ServeOptions
     from micromegas_jupyter.wiring.server_side import ServerStack
-    from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of
+    from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of, uses_hub
     from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins, token_file
     from micromegas_jupyter.wiring.sign_out import logout
 
@@ -50,7 +49,7 @@ _HOME = {
     "sign_in_configured": "configured",
     "sign_in_store": "sign_in_files",
     "stored_provider": "client_side",
-    "uses_hub": "hub_sign_in",
+    "uses_hub": "sign_in",
     "without_wrapper": "client_side",
     "stored_sign_ins": "sign_in_files",
     "token_file": "sign_in_files",

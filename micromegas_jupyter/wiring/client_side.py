@@ -1,7 +1,6 @@
-"""Joins settings, credentials and client: what notebook, terminal and Python callers start from.
+"""Joins settings, credentials and client: where notebook, terminal and Python callers start.
 
-How a person signs in is `sign_in`'s job. Parts are loaded where they are used: a terminal command that finds a fresh
-token needs few of them.
+Modules are loaded where they are used: a terminal command that finds a fresh token needs few of them.
 """
 
 import os
@@ -10,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from micromegas_jupyter.auth.hub_variables import is_below_hub
+from micromegas_jupyter.auth.flows.environment import is_below_hub
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.protocols import Secret
@@ -21,7 +20,7 @@ from micromegas_jupyter.wiring.environment import load_client_settings
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
-    from micromegas_jupyter.auth.surroundings import Facts
+    from micromegas_jupyter.auth.flows.environment import Facts
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.oidc.client_authentication import ClientProof
 
@@ -41,18 +40,10 @@ def stored_provider(
 ) -> "AuthProvider | None":
     """Return the provider that these settings give without a person.
 
-    In this order: an API key file; a service account file or a workload identity; what JupyterHub gives, where
-    it does and no other way to sign in was chosen; the stored sign-in of exactly these settings, unless they ask for a
-    service account; a service account with a secret or a private key. Where a wrapper module makes the client there is
-    none of these: how that one signs in is its own matter.
-
-    Args:
-        settings: What is configured.
-        environ: Stands in for the process environment.
-        facts: Where the program runs, for the remedy; looked up when None.
-
-    Returns:
-        None when the settings ask for no sign-in at all.
+    In this order: an API key file; a service account file or a workload identity; JupyterHub, where it signs people in
+    and no other flow was chosen; the stored sign-in of exactly these settings, unless they ask for a service account; a
+    service account with a secret or a private key. There is none where a wrapper module makes the client, which signs
+    in by itself, or where the settings ask for no sign-in. `facts` says where the program runs, for the remedy.
 
     Raises:
         LoginRequired: A sign-in is configured and nobody is signed in.
@@ -107,19 +98,7 @@ def open_client(
     Raises:
         ConfigurationError: The wrapper module or the file of authorities cannot be used.
     """
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
-
-    wrapped = _wrapped_client(environ)
-    if wrapped is not None:
-        return wrapped
-    certificate_file, key_file = client_certificate_files(settings)
-    return FlightSQLClient(
-        settings.uri,
-        auth_provider=auth_provider,
-        extra_ca_bundle=_ca_bundle(settings),
-        client_certificate_file=certificate_file,
-        client_key_file=key_file,
-    )
+    return _wrapped_client(environ) or _build_client(settings, auth_provider)
 
 
 def connect(
@@ -147,8 +126,6 @@ def connect(
         ConfigurationError: A setting is malformed.
         LoginRequired: A sign-in is configured and nobody is signed in.
     """
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
-
     if uri is None and profile is None and auth_provider is None:
         wrapped = _wrapped_client(environ)
         if wrapped is not None:
@@ -158,12 +135,25 @@ def connect(
     if uri is not None:
         settings = replace(settings, uri=uri, origins=(*settings.origins, ("uri", "argument")))
     provider = stored_provider(settings, environ) if auth_provider is None else auth_provider
+    return _build_client(settings, provider, preserve_dictionary=preserve_dictionary)
+
+
+def _build_client(
+    settings: ClientSettings, auth_provider: "AuthProvider | None", *, preserve_dictionary: bool = False
+) -> "FlightSQLClient":
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
+
     certificate_file, key_file = client_certificate_files(settings)
+    ca_bundle = None
+    if settings.ca_bundle is not None:
+        from micromegas_jupyter.wiring.provider_calls import checked_ca_bundle
+
+        ca_bundle = checked_ca_bundle(settings)
     return FlightSQLClient(
         settings.uri,
-        auth_provider=provider,
+        auth_provider=auth_provider,
         preserve_dictionary=preserve_dictionary,
-        extra_ca_bundle=_ca_bundle(settings),
+        extra_ca_bundle=ca_bundle,
         client_certificate_file=certificate_file,
         client_key_file=key_file,
     )
@@ -194,7 +184,7 @@ def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | Non
 def _hub_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
     if not is_below_hub(os.environ if environ is None else environ):
         return None
-    from micromegas_jupyter.wiring.hub_sign_in import hub_provider, uses_hub
+    from micromegas_jupyter.wiring.sign_in import hub_provider, uses_hub
 
     if not uses_hub(settings, environ):
         return None
@@ -212,7 +202,11 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     from micromegas_jupyter.auth import OidcAuthProvider
     from micromegas_jupyter.wiring.provider_calls import provider_http
 
-    proof = _client_proof(settings)
+    proof: ClientProof = None
+    if not (settings.client_secret is None and settings.client_secret_file is None and settings.private_key is None):
+        from micromegas_jupyter.wiring.credentials import client_proof
+
+        proof = client_proof(settings)
     return OidcAuthProvider.from_store(
         store,
         proof if isinstance(proof, Secret) else None,
@@ -220,14 +214,6 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
         bearer=settings.bearer,
         http=provider_http(settings),
     )
-
-
-def _client_proof(settings: ClientSettings) -> "ClientProof":
-    if settings.client_secret is None and settings.client_secret_file is None and settings.private_key is None:
-        return None
-    from micromegas_jupyter.wiring.credentials import client_proof
-
-    return client_proof(settings)
 
 
 def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
@@ -239,20 +225,11 @@ def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | Non
 def _login_required(
     settings: ClientSettings, environ: Mapping[str, str] | None, facts: "Facts | None"
 ) -> LoginRequired:
-    from micromegas_jupyter.auth.flow_choice import login_remedy
-    from micromegas_jupyter.auth.surroundings import gather_facts, recognise
+    from micromegas_jupyter.auth.flows.environment import gather_facts
+    from micromegas_jupyter.auth.flows.select import detect_environment, login_remedy
 
     environ = process_variables(environ)
-    surroundings = recognise(environ, gather_facts(environ=environ) if facts is None else facts)
+    environment = detect_environment(environ, gather_facts(environ=environ) if facts is None else facts)
     return LoginRequired(
-        f"You are not signed in at {settings.issuer}.",
-        remedy=login_remedy(surroundings, profile=settings.profile),
+        f"You are not signed in at {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
     )
-
-
-def _ca_bundle(settings: ClientSettings) -> Path | None:
-    if settings.ca_bundle is None:
-        return None
-    from micromegas_jupyter.wiring.provider_calls import checked_ca_bundle
-
-    return checked_ca_bundle(settings)

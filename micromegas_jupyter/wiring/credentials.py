@@ -9,13 +9,12 @@ from pathlib import PurePath
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
 from micromegas_jupyter.config.client import Bearer, ClientSettings, WorkloadExchange
-from micromegas_jupyter.core.http.platform_http import PlatformHttp
+from micromegas_jupyter.core.http import PlatformHttp
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey, parse_private_key
-from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, provider_http
+from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, provider_http, service_scope
 from micromegas_jupyter.wiring.secret_files import read_secret_file, read_secret_line
-from micromegas_jupyter.wiring.service_scope import service_scope
 from micromegas_jupyter.wiring.workloads import workload_provider
 
 SECRET_FILE_SETTING = "MICROMEGAS_OIDC_CLIENT_SECRET_FILE"  # noqa: S105 - a setting's name, not a secret

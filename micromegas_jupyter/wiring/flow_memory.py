@@ -1,7 +1,4 @@
-"""Remembers, for each profile, the way to sign in that a person chose last.
-
-Whether a choice is worth remembering is the caller's to say.
-"""
+"""Remembers, for each profile, the flow that a person chose last."""
 
 import json
 import os
@@ -41,7 +38,7 @@ _FLAT = ""
 def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
     """Return the flow that was chosen last for the settings' profile; None when none was, or `auto` is set.
 
-    A file that is damaged, or not this person's, holds nothing.
+    A file that is damaged, or not this person's, counts as empty.
     """
     if settings.flow is None and settings.origin_of("flow") is not None:
         return None
@@ -53,13 +50,13 @@ def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[
 
     Raises:
         ConfigurationError: The file cannot be written safely.
-        Unavailable: Another program is writing it and does not finish.
+        Unavailable: Another program holds its lock.
     """
     path = config_folder(environ) / FILE_NAME
     profile = settings.profile or _FLAT
     if _read(path).get(profile) is flow:
         return
-    with _told(path), _locked(path):
+    with _reporting(path), _locked(path):
         choices = _read(path)
         choices.pop(profile, None)
         if flow is not None:
@@ -104,7 +101,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise Unavailable(f"Another program is busy with {path.name} and does not finish.") from None
+        raise Unavailable(f"Another program holds the lock of {path.name}.") from None
     except OSError as error:
         raise FileProblem(f"cannot be locked ({os.strerror(error.errno or 0)})") from error
     try:
@@ -115,7 +112,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _reporting(path: Path) -> Iterator[None]:
     try:
         yield
     except FileProblem as problem:

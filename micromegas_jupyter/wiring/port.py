@@ -1,4 +1,4 @@
-"""Holds a port for a server: bound, never listened on, so that another server can take it over (SO_REUSEPORT)."""
+"""Reserves a port for a server: bound, never listened on, so that another server can take it over (SO_REUSEPORT)."""
 
 import socket
 import sys
@@ -14,11 +14,7 @@ def is_port_shareable() -> bool:
 
 
 def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.SocketKind, int, tuple[object, ...]]:
-    """Return family, kind, protocol and socket address to listen on.
-
-    Raises:
-        ConfigurationError: There is no such host.
-    """
+    """Return family, kind, protocol and socket address to listen on."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError:
@@ -30,12 +26,8 @@ def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.
 class ReservedPort:
     """A port that only processes of this user may listen on, by saying that they share it; a context manager.
 
-    It is bound alone first, so two servers never share a port without knowing of each other.
-
-    Args:
-        host: The address.
-        port: The port, 0 for any free one.
-        taken: The socket of another process's reservation, which goes on here; closed with it.
+    It is bound alone first, so two servers never share a port without knowing of each other. `taken` is the socket of
+    another process's reservation, which is continued here.
 
     Raises:
         ConfigurationError: The address cannot be used.
@@ -48,7 +40,7 @@ class ReservedPort:
         try:
             self.socket = _bind(host, port)
         except OSError:
-            # Connections that a server left behind take the port, too, but not from one that says so.
+            # Connections that a server left behind occupy the port, but not for one that says so.
             try:
                 self.socket = _bind(host, port, reuses_address=True)
             except OSError:
@@ -61,7 +53,7 @@ class ReservedPort:
         return number
 
     def close(self) -> None:
-        """Give the port up; safe to call twice."""
+        """Release the port; safe to call twice."""
         self.socket.close()
 
     def __enter__(self) -> Self:
@@ -91,7 +83,7 @@ def _bind(host: str, port: int, *, reuses_address: bool = False) -> socket.socke
 def _unusable(host: str, port: int) -> ConfigurationError:
     shown = f"[{host}]" if ":" in host else host
     return ConfigurationError(
-        f"The server cannot listen on {shown}:{port}: the port is taken, or the address is not this machine's.",
+        f"Cannot bind to {shown}:{port}: the port is taken, or the address is not this machine's.",
         key="port",
         remedy="Choose another port, or 0 for any free one.",
     )

@@ -1,17 +1,13 @@
-"""The connection to the identity provider that the settings ask for, and the authorities that they have trusted."""
+"""What the settings say about calls to the identity provider: deadline, authorities, proxy, and a program's scope."""
 
 from pathlib import Path
 
-from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
+from micromegas_jupyter.core.http import ProviderHttp, read_certificates
 
 
 def provider_http(settings: ClientSettings) -> ProviderHttp:
-    """Return how the identity provider is called: with the settings' deadline, authorities and proxy.
-
-    Raises:
-        ConfigurationError: The file of certificates cannot be used.
-    """
+    """Return what calls the identity provider; raises `ConfigurationError` when the certificates cannot be used."""
     return ProviderHttp(
         timeout_seconds=settings.provider_timeout_seconds,
         extra_ca_bundle=ca_bundle_file(settings),
@@ -26,19 +22,22 @@ def ca_bundle_file(settings: ClientSettings) -> Path | None:
     written = Path(settings.ca_bundle)
     try:
         return written.expanduser()
-    except RuntimeError:  # there is no such home folder; who reads the file says that it is not there
+    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
         return written
 
 
 def checked_ca_bundle(settings: ClientSettings) -> Path | None:
-    """Return the same for a reader that does not look at the certificates as `ProviderHttp` does.
-
-    Raises:
-        ConfigurationError: There is no such file, it is too large, or it holds no certificate or a damaged one.
-    """
+    """Return the same after checking it, for a reader that does not check certificates as `ProviderHttp` does."""
     path = ca_bundle_file(settings)
     if path is not None:
-        from micromegas_jupyter.core.http.bounded_calls import read_certificates
-
         read_certificates(path)
     return path
+
+
+def service_scope(settings: ClientSettings) -> str | None:
+    """Return the scope that somebody chose for a program; None leaves it to the provider.
+
+    The default, and what a preset puts in its place, ask for a person's claims, which no program has.
+    """
+    is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
+    return settings.scope if is_chosen else None

@@ -1,21 +1,19 @@
-"""Signing a person in, from the choice of the way to the stored result.
-
-The table of ways is `auth.flow_choice`'s, each way itself `auth`'s; how it looks is the caller's.
-"""
+"""Signs a person in with what the settings say: chooses the flow, starts it, falls back, and stores the result."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin, flow_choice
-from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, TABLE, FlowChoice, may_go_on, offered_flows
+from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth.flows import select
+from micromegas_jupyter.auth.flows.environment import Facts, gather_facts, is_below_hub
+from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, StoredSignIn, find_hub
+from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
+from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS
+from micromegas_jupyter.auth.flows.select import ARGUMENT, REMEMBERED, TABLE, FlowChoice, RuntimeEnvironment
 from micromegas_jupyter.auth.given_sign_in import GivenSignIn
-from micromegas_jupyter.auth.hub_token import HubTokenProvider
-from micromegas_jupyter.auth.hub_variables import is_below_hub
-from micromegas_jupyter.auth.pending_login import LINGER_SECONDS
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.redirect_desk import RedirectDesk
-from micromegas_jupyter.auth.surroundings import MAY_HAVE_HUB_SERVICE, Facts, Surroundings, gather_facts, recognise
 from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, process_variables
 from micromegas_jupyter.errors import (
@@ -30,17 +28,16 @@ from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.wiring.configured import provider_of, sign_in_configured
 from micromegas_jupyter.wiring.credentials import client_proof
 from micromegas_jupyter.wiring.flow_memory import remembered_flow
-from micromegas_jupyter.wiring.hub_sign_in import begin_hub_login, hub_service, with_provider_of
-from micromegas_jupyter.wiring.provider_calls import provider_http
+from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, provider_http
 from micromegas_jupyter.wiring.sign_in_files import sign_in_store
 
-PASTE_TRIES = 4
+MAX_PASTE_TRIES = 4
 
 _FALLBACK_LINES = {
-    Flow.REDIRECT: "Going on with a page of the Hub that you open in your browser.",
-    Flow.DEVICE: "Going on with a code that you type on any device.",
-    Flow.PASTE: "Going on with an address that you open yourself.",
-    Flow.BROWSER: "Going on with your browser.",
+    Flow.REDIRECT: "Continuing with a page of the Hub that you open in your browser.",
+    Flow.DEVICE: "Continuing with a code that you type on any device.",
+    Flow.PASTE: "Continuing with an address that you open yourself.",
+    Flow.BROWSER: "Continuing with your browser.",
 }
 
 
@@ -54,13 +51,13 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
     available: Collection[Flow] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> FlowChoice:
-    """Choose how a person signs in: by argument, variable, profile, what an earlier sign-in used, surroundings.
+    """Choose how a person signs in: by argument, variable, profile, an earlier sign-in, or the runtime environment.
 
     Args:
         settings: Variable and profile are taken from here.
-        facts: Where the program runs; looked up when None.
+        facts: Where the program runs; found out when None.
         wanted: What an argument named.
-        is_automatic: Whether an argument asked to leave it to the surroundings.
+        is_automatic: Whether an argument asked to leave it to the runtime environment.
         can_device: Whether the provider has a device endpoint; the provider is asked when None and it matters.
         available: The flows that can be carried out here; found out when None.
         environ: Stands in for the process environment.
@@ -71,16 +68,14 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
     """
     environ = process_variables(environ)
     facts = gather_facts(environ=environ) if facts is None else facts
-    surroundings = recognise(environ, facts)
-    offered = offered_flows(environ, facts) if available is None else available
+    environment = select.detect_environment(environ, facts)
+    offered = select.available_flows(environ, facts) if available is None else available
     origin = ARGUMENT if wanted is not None else None
     if wanted is None and not is_automatic:
-        wanted, origin = _override(settings, environ)
+        wanted, origin = _lasting_choice(settings, environ)
 
     def choose(can_device: bool | None) -> FlowChoice:  # noqa: FBT001 - the one thing that changes
-        return flow_choice.choose_flow(
-            surroundings, wanted=wanted, origin=origin, can_device=can_device, available=offered
-        )
+        return select.choose_flow(environment, wanted=wanted, origin=origin, can_device=can_device, available=offered)
 
     choice = choose(can_device)
     if choice.flow is Flow.HUB and settings.issuer is None:
@@ -100,7 +95,7 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
         ConfigurationError: A setting named one, or no provider is configured.
     """
     # A Hub with the service knows a provider by itself.
-    if not (choice.flow in {Flow.HUB, Flow.REDIRECT} and choice.surroundings in MAY_HAVE_HUB_SERVICE):
+    if not (choice.flow in {Flow.HUB, Flow.REDIRECT} and choice.environment.may_have_hub_service):
         provider_of(settings)
     if choice.flow is not None:
         return choice.flow
@@ -109,29 +104,29 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
     if choice.origin != TABLE:
         raise ConfigurationError(choice.reason, key=choice.origin, remedy=choice.remedy)
     remedy = choice.remedy
-    if choice.surroundings is Surroundings.NO_TERMINAL:
-        remedy = f"{remedy} If somebody is here after all, name a way with --flow."
+    if choice.environment is RuntimeEnvironment.NO_TERMINAL:
+        remedy = f"{remedy} If somebody is here after all, name a flow with --flow."
     raise LoginRequired(f"Nobody can sign in at {settings.issuer} from here. {choice.reason}", remedy=remedy)
 
 
-def begin_login(  # noqa: PLR0913 - the seams
+def begin_login(  # noqa: PLR0913 - what varies is passed in
     settings: ClientSettings,
     *,
     flow: Flow = Flow.BROWSER,
     environ: Mapping[str, str] | None = None,
     announce: Callable[[str], None] | None = None,
     store: bool = True,
-    desk: RedirectDesk | None = None,
+    redirects: RedirectLogins | None = None,
 ) -> PendingLogin | GivenSignIn[HubTokenProvider]:
-    """Start a sign-in that goes on by itself; returns at once with what the person needs.
+    """Start a sign-in that continues by itself; returns at once with what the person needs.
 
     Args:
         settings: Which provider, and as which application.
-        flow: The way to sign in.
+        flow: The flow.
         environ: Stands in for the process environment.
-        announce: Told, in a sentence, when the sign-in will be kept elsewhere than asked for.
+        announce: Called with a sentence when the sign-in will be kept elsewhere than configured.
         store: Whether the sign-in is kept for other programs of this person.
-        desk: Where a Jupyter server's requests come in, for the redirect flow.
+        redirects: Where a Jupyter server's requests come in, for the redirect flow.
 
     Raises:
         ConfigurationError: No provider is configured.
@@ -140,13 +135,16 @@ def begin_login(  # noqa: PLR0913 - the seams
         LoginRequired: JupyterHub was to sign the person in, and does not.
     """
     if flow is Flow.HUB:
-        return begin_hub_login(settings, environ)
+        provider = hub_provider(settings, environ)
+        provider.get_token()
+        return GivenSignIn(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
     hub = None
     if flow is Flow.REDIRECT and is_below_hub(process_variables(environ)):
         hub = hub_service(settings, environ)
         if settings.issuer is None and settings.client_id is None:
             # Only the Hub knows of a provider, so another program would not find what was kept.
-            settings, store = with_provider_of(hub, settings), False
+            offered, store = hub.redirect(), False
+            settings = replace(settings, issuer=offered.issuer, client_id=offered.client_id)
     issuer, client_id = provider_of(settings)
     proof = client_proof(settings)
     return OidcAuthProvider.begin_login(
@@ -163,18 +161,18 @@ def begin_login(  # noqa: PLR0913 - the seams
         resource=settings.resource,
         private_key=proof if isinstance(proof, PrivateKey) else None,
         http=provider_http(settings),
-        desk=desk,
+        redirects=redirects,
         hub=hub,
     )
 
 
-def login(  # noqa: PLR0913 - the seams
+def login(  # noqa: PLR0913 - what varies is passed in
     settings: ClientSettings,
     *,
     flow: Flow = Flow.BROWSER,
     fallbacks: Sequence[Flow] = (),
     browser: Browser = SYSTEM_BROWSER,
-    announce: Callable[[str], None] | None = None,
+    announce: Callable[[str], None] = lambda _sentence: None,
     show: Callable[[PendingLogin], None] | None = None,
     store: bool = True,
     environ: Mapping[str, str] | None = None,
@@ -184,11 +182,11 @@ def login(  # noqa: PLR0913 - the seams
 
     Args:
         settings: Which provider, and as which application.
-        flow: The way to sign in.
-        fallbacks: The ways to go on with, in order, when one cannot be started or no browser opens.
+        flow: The flow.
+        fallbacks: The flows to try next, in order, when one cannot be started or no browser opens.
         browser: Opens the page.
-        announce: Told in sentences what the person is to do, and what changes meanwhile.
-        show: Shows a sign-in that was started, in place of the sentence that `announce` would be told.
+        announce: Called with sentences about what the person is to do, and what changes meanwhile.
+        show: Shows a sign-in that was started, in place of a sentence for `announce`.
         store: Whether the sign-in is kept for other programs of this person.
         environ: Stands in for the process environment.
         ask: Asks the person for the pasted address; without it nobody can paste.
@@ -199,23 +197,31 @@ def login(  # noqa: PLR0913 - the seams
         ProviderUnavailable: The provider does not answer.
         ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
     """
-    announce = announce or _keep_quiet
-    # Where the sign-in is kept does not change with the flow, so it is said once.
-    announce_place = _once(announce)
+    announced: set[str] = set()
+
+    def announce_store(sentence: str) -> None:
+        # Where the sign-in is kept does not change with the flow, so it is said once.
+        if sentence not in announced:
+            announced.add(sentence)
+            announce(sentence)
+
     left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or ask is not None]
     while left:
         current, *left = left
         try:
-            pending = begin_login(settings, flow=current, environ=environ, announce=announce_place, store=store)
+            pending = begin_login(settings, flow=current, environ=environ, announce=announce_store, store=store)
         except MicromegasError as error:
-            if not left or not may_go_on(error):
+            if not left or not select.is_worth_another_flow(error):
                 raise
             announce(f"{error.what} {_FALLBACK_LINES[left[0]]}")
             continue
         if isinstance(pending, GivenSignIn):
             return pending.result()
         try:
-            (show or _sentence_for(announce))(pending)
+            if show is None:
+                announce(sentence_of(pending))
+            else:
+                show(pending)
             if current is Flow.BROWSER and not browser.open(pending.start_url or "") and left:
                 announce(f"No browser opened here. {_FALLBACK_LINES[left[0]]}")
                 continue
@@ -242,7 +248,55 @@ def sentence_of(pending: PendingLogin) -> str:
             return f"Sign in in your browser; if none opens, open {pending.start_url}"
 
 
-def _override(settings: ClientSettings, environ: Mapping[str, str]) -> tuple[Flow | None, str | None]:
+def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether calls with these settings are made with the Hub's token of the person whose server this is.
+
+    They are not where a person chose another flow, or the settings name a service account. And without a setting for
+    the server or the provider, no token is sent to whoever listens at the default address.
+    """
+    environ = process_variables(environ)
+    has_secret = settings.client_secret is not None or settings.client_secret_file is not None
+    names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
+    if not is_below_hub(environ) or names_service_account:
+        return False
+    if settings.issuer is None and settings.origin_of("uri") is None:
+        return False
+    return (settings.flow or remembered_flow(settings, environ)) in {None, Flow.HUB}
+
+
+def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> HubService:
+    """Return the Hub's sign-in service.
+
+    Raises:
+        ConfigurationError: This program's server was not started by a Hub with that service, or its address cannot be
+            used.
+    """
+    try:
+        endpoint = find_hub(process_variables(environ))
+    except ConfigurationError as error:
+        error.giver = HUB
+        raise
+    if endpoint is None:
+        raise ConfigurationError(
+            "No JupyterHub with a sign-in service started this program's server.",
+            key="KERNEL_MICROMEGAS_HUB",
+            remedy="Choose another way to sign in.",
+        )
+    http = HubHttp(timeout_seconds=settings.provider_timeout_seconds, extra_ca_bundle=ca_bundle_file(settings))
+    return HubService(endpoint, http=http)
+
+
+def hub_provider(
+    settings: ClientSettings,
+    environ: Mapping[str, str] | None = None,
+    *,
+    stored: Callable[[], StoredSignIn | None] = lambda: None,
+) -> HubTokenProvider:
+    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
+    return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)
+
+
+def _lasting_choice(settings: ClientSettings, environ: Mapping[str, str]) -> tuple[Flow | None, str | None]:
     origin = settings.origin_of("flow")
     if settings.flow is not None or origin is not None:  # a setting that says auto has no flow
         return settings.flow, origin or "flow"
@@ -258,7 +312,7 @@ def _offers_device(settings: ClientSettings) -> bool:
 
 def _take_pasted(pending: PendingLogin, *, ask: Callable[[str], str], announce: Callable[[str], None]) -> None:
     """Ask until an address fits; what went wrong in the end is the sign-in's own result."""
-    for _ in range(PASTE_TRIES):
+    for _ in range(MAX_PASTE_TRIES):
         pasted = Secret(ask("Paste the address here (it is not shown): "))
         if pending.done:
             return
@@ -269,22 +323,3 @@ def _take_pasted(pending: PendingLogin, *, ask: Callable[[str], str], announce: 
         else:
             return
     raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
-
-
-def _sentence_for(announce: Callable[[str], None]) -> Callable[[PendingLogin], None]:
-    return lambda pending: announce(sentence_of(pending))
-
-
-def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
-    said: set[str] = set()
-
-    def announce_new(sentence: str) -> None:
-        if sentence not in said:
-            said.add(sentence)
-            announce(sentence)
-
-    return announce_new
-
-
-def _keep_quiet(_sentence: str) -> None:
-    """Announce to nobody."""

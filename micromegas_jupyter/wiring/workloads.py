@@ -20,12 +20,11 @@ from micromegas_jupyter.auth.workload_provider import (
 )
 from micromegas_jupyter.auth.workload_source import WorkloadSource
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
-from micromegas_jupyter.core.http import ProviderCalls
-from micromegas_jupyter.core.http.platform_http import PlatformHttp
+from micromegas_jupyter.core.http import PlatformHttp, ProviderCalls
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.client_authentication import ClientProof
-from micromegas_jupyter.wiring.service_scope import service_scope
+from micromegas_jupyter.wiring.provider_calls import service_scope
 
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"

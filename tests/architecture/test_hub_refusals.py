@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.auth.hub_refusals import NO_SERVICE, NOT_UNDERSTOOD, REFUSALS, UNKNOWN_SIGN_IN
+from micromegas_jupyter.auth.flows.hub import NO_SERVICE, NOT_UNDERSTOOD, REFUSALS, UNKNOWN_SIGN_IN
 from tests.architecture.guide_text import ROOT, read_page
 
 SERVICE = ROOT / "micromegas_jupyter" / "hub"

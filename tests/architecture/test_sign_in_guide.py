@@ -9,16 +9,16 @@ import shlex
 import pytest
 
 from micromegas_jupyter import doctor, errors
-from micromegas_jupyter.auth import paste_login, starting_login
-from micromegas_jupyter.auth.flow_choice import FLOW_TABLE
+from micromegas_jupyter.auth.flows import device, loopback, paste
+from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import FLOW_TABLE
 from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
 from micromegas_jupyter.auth.session import LONGEST_MARGIN, MARGIN_SHARE
-from micromegas_jupyter.auth.surroundings import Facts
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.client import Bearer, Flow, WorkloadExchange, WorkloadPlatform
 from micromegas_jupyter.config.client_config import parse_client_settings
 from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, NO_PRESET
-from micromegas_jupyter.core.http.platform_http import DEFAULT_TIMEOUT_SECONDS
+from micromegas_jupyter.core.http import PLATFORM_TIMEOUT_SECONDS
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS
 from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
@@ -111,10 +111,10 @@ class TestChoice:
 
     def test_every_row_of_the_choice_stands_in_the_page(self):
         expected = [
-            (surroundings.value, ", ".join(f"`{flow}`" for flow in row.flows) or "none", row.reason)
-            for surroundings, row in FLOW_TABLE.items()
+            (row.environment.value, ", ".join(f"`{flow}`" for flow in row.flows) or "none", row.reason)
+            for row in FLOW_TABLE
         ]
-        names = {surroundings.value for surroundings in FLOW_TABLE}
+        names = {row.environment.value for row in FLOW_TABLE}
 
         assert [row for row in table_rows(read_page("sign-in.md")) if row[0] in names] == expected
 
@@ -155,7 +155,7 @@ class TestProviders:
 
         settings = parse_client_settings({}, config_text=block.text)
 
-        assert settings.redirect_uri == f"http://127.0.0.1:{starting_login.PASTE_PORT}/callback"
+        assert settings.redirect_uri == f"http://127.0.0.1:{paste.PASTE_PORT}/callback"
 
     @pytest.mark.parametrize("name", ["google", "entra", "okta", "auth0", "keycloak", "cognito", "dex"])
     def test_every_guide_leads_to_the_server_s_half(self, name):
@@ -274,10 +274,10 @@ class TestNumbers:
     """Times and counts that the pages state are those of the code."""
 
     def test_how_long_a_link_an_address_and_a_code_last(self):
-        assert starting_login.BROWSER_TIMEOUT_SECONDS == 5 * 60
+        assert loopback.TIMEOUT_SECONDS == 5 * 60
         assert "The link lasts five minutes" in in_one_line("sign-in.md")
-        assert starting_login.PASTE_TIMEOUT_SECONDS == 10 * 60
-        assert starting_login.LONGEST_DEVICE_SECONDS == 30 * 60
+        assert paste.TIMEOUT_SECONDS == 10 * 60
+        assert device.MAX_DEVICE_SECONDS == 30 * 60
         assert "at most half an hour here" in in_one_line("troubleshooting.md")
 
     def test_when_a_token_is_renewed(self):
@@ -292,9 +292,9 @@ class TestNumbers:
         assert "fails from half a minute on" in in_one_line("troubleshooting.md")
 
     def test_how_often_an_address_may_be_pasted(self):
-        assert paste_login.MAX_TRIES == 10
+        assert paste.MAX_TRIES == 10
         assert "ten tries" in in_one_line("SECURITY.md")
 
     def test_how_long_a_platform_may_take(self):
-        assert DEFAULT_TIMEOUT_SECONDS == 5
+        assert PLATFORM_TIMEOUT_SECONDS == 5
         assert "within five seconds for a platform" in in_one_line("service-accounts.md")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.core.http.platform_http import Platform, PlatformAnswer
+from micromegas_jupyter.core.http import Platform, RawAnswer
 from micromegas_jupyter.core.protocols import Secret
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ class Asked:
 class PlatformScript:
     """Implements `PlatformHttp`; gives its answers in turn and repeats the last one."""
 
-    def __init__(self, *answers: PlatformAnswer | Exception) -> None:
+    def __init__(self, *answers: RawAnswer | Exception) -> None:
         self.asked: list[Asked] = []
         self._answers = list(answers)
 
-    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> PlatformAnswer:
+    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> RawAnswer:
         shown = {name: value.reveal() if isinstance(value, Secret) else value for name, value in headers.items()}
         self.asked.append(Asked(url=url, headers=shown, platform=platform))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -41,7 +42,10 @@ class PlatformScript:
 
 def answer(
     body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, date: datetime | None = None
-) -> PlatformAnswer:
+) -> RawAnswer:
     """Make an answer; text and bytes are sent as they are, anything else as JSON."""
     content = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else json.dumps(body).encode()
-    return PlatformAnswer(status=status, headers=headers or {}, body=content, date=date)
+    sent = dict(headers or {})
+    if date is not None:
+        sent["date"] = format_datetime(date, usegmt=True)
+    return RawAnswer(status=status, headers=sent, body=content)

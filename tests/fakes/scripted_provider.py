@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote_plus, urlencode, urlsplit
 
-from micromegas_jupyter.core.http.answers import HttpAnswer, RawAnswer, read_answer
+from micromegas_jupyter.core.http import Callee, HttpAnswer, RawAnswer, check_answer, read_answer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ProviderUnavailable
@@ -301,7 +301,9 @@ class DirectCalls:
             headers={name.lower(): value for name, value in reply.all_headers.items()},
             body=reply.content,
         )
-        return read_answer(raw, host="127.0.0.1", max_bytes=1_000_000, needs_body=needs_body)
+        callee = Callee(name="The identity provider 127.0.0.1", group="identity providers")
+        check_answer(raw, callee, max_bytes=1_000_000, needs_body=needs_body)
+        return read_answer(raw, callee, needs_body=needs_body)
 
 
 def _revealed(values: Mapping[str, str | Secret]) -> dict[str, str]:

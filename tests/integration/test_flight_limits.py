@@ -55,11 +55,11 @@ class HangingTables:
 
     def __init__(self) -> None:
         self.hangs = False
-        self.may_go_on = threading.Event()
+        self.is_worth_another_flow = threading.Event()
 
     def snapshot(self) -> Sequence[TableSnapshot]:
         if self.hangs:
-            self.may_go_on.wait(DEADLINE_SECONDS)
+            self.is_worth_another_flow.wait(DEADLINE_SECONDS)
         return []
 
 
@@ -72,7 +72,7 @@ def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others()
         others = flight.query("SELECT 1 AS n")
         ended = _value(flight, "statements_ended_total", cause="deadline")
         tables.hangs = False
-        tables.may_go_on.set()
+        tables.is_worth_another_flow.set()
         afterwards = flight.query(NUMBERS)
 
     assert reading.code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import start_device
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
@@ -90,8 +91,9 @@ def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
         idp.metadata_changes["token_endpoint"] = server.url
         http = ProviderHttp()
         connection = ProviderConnection(idp.issuer, "notebook", None, http=http, clock=clock)
-        login = start_login(
-            Flow.DEVICE, LoginRequest(), connection, clock=clock, randomness=SYSTEM_RANDOMNESS, device_stop=pause
+        login = start_device(
+            LoginContext(request=LoginRequest(), connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS),
+            stopped=pause,
         )
         # From here on only what hangs is asked.
         monkeypatch.setattr(http, "_timeout_seconds", 0.2)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import start_device
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.demo.provider import DemoProvider
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.auth.pending_login import RunningFlow
+    from micromegas_jupyter.auth.flows.base import LoginFlow
     from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration
@@ -52,11 +53,12 @@ class Make:
     def begin(self, flow: Flow, **options: object) -> PendingLogin:
         return OidcAuthProvider.begin_login(self.issuer, self.client_id, flow=flow, **options)  # type: ignore[arg-type]
 
-    def start_device(self, pause: FakePause, clock: FakeClock) -> RunningFlow:
+    def start_device(self, pause: FakePause, clock: FakeClock) -> LoginFlow:
         """Start a device sign-in whose pauses take no time."""
         connection = ProviderConnection(self.issuer, self.client_id, None, http=None, clock=clock)
-        return start_login(
-            Flow.DEVICE, LoginRequest(), connection, clock=clock, randomness=SYSTEM_RANDOMNESS, device_stop=pause
+        return start_device(
+            LoginContext(request=LoginRequest(), connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS),
+            stopped=pause,
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
+from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
 from micromegas_jupyter.wiring import load_client_settings, login
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from tests.architecture.guide_text import blocks

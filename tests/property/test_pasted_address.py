@@ -9,10 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.paste import PasteFlow
+from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.paste_login import PasteLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import UsageError
@@ -33,13 +34,16 @@ ADDRESS_LIKE = st.lists(
 BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
 
 
-def start() -> PasteLogin:
-    login = start_login(Flow.PASTE, LoginRequest(), CONNECTION, clock=CLOCK, randomness=SYSTEM_RANDOMNESS)
-    assert isinstance(login, PasteLogin)
+def start() -> PasteFlow:
+    login = start_flow(
+        Flow.PASTE,
+        LoginContext(request=LoginRequest(), connection=CONNECTION, clock=CLOCK, randomness=SYSTEM_RANDOMNESS),
+    )
+    assert isinstance(login, PasteFlow)
     return login
 
 
-def address_of(login: PasteLogin, **further: str) -> str:
+def address_of(login: PasteFlow, **further: str) -> str:
     asked = dict(parse_qsl(urlsplit(login.prompt.start_url or "").query))
     return f"{asked['redirect_uri']}?{urlencode({'code': 'c', 'state': asked['state'], 'iss': IDP.issuer, **further})}"
 
@@ -63,5 +67,5 @@ def test_the_own_answer_is_taken_however_it_was_broken_or_quoted(
 
     login.submit(f"{before}{quote}{address[:break_at]}\n{address[break_at:]}{quote}{after}")
 
-    with pytest.raises(UsageError, match="waits for no address"):
+    with pytest.raises(UsageError, match="no longer waits"):
         login.submit(address)

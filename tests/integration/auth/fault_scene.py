@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import start_device
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.starting_login import start_login
-from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from tests.fakes.faulty_replies import hang, trickle
@@ -132,13 +132,14 @@ class Scene:
         self.idp.device.lifetime_seconds = 40 if mends_before_question else 12  # enough for one question only
         pause = FakePause(self._clock)
         pause.meanwhile[mends_before_question] = self.mend
-        login = start_login(
-            Flow.DEVICE,
-            LoginRequest(),
-            ProviderConnection(self.idp.issuer, "notebook", None, http=self._calls, clock=self._clock),
-            clock=self._clock,
-            randomness=SYSTEM_RANDOMNESS,
-            device_stop=pause,
+        login = start_device(
+            LoginContext(
+                request=LoginRequest(),
+                connection=ProviderConnection(self.idp.issuer, "notebook", None, http=self._calls, clock=self._clock),
+                clock=self._clock,
+                randomness=SYSTEM_RANDOMNESS,
+            ),
+            stopped=pause,
         )
         self.idp.device.decide(login.prompt.user_code)
         return login.tokens()

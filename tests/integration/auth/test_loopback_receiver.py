@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from micromegas_jupyter.auth.loopback_address import LoopbackAddress
-from micromegas_jupyter.auth.loopback_receiver import MAX_SILENT_CONNECTIONS, LoopbackReceiver
+from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackAddress, LoopbackReceiver
+from micromegas_jupyter.auth.flows.pages import SECURITY_HEADERS, success_page
+from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.redirect import SECURITY_HEADERS, success_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver: Loo
     answer = complete(receiver)
 
     assert (answer.status_code, answer.headers["Location"], answer.text) == (303, "/done", "")
-    assert receiver.wait(0) == "code=c&state=s"
+    assert receiver.wait(0) == Secret("code=c&state=s")
 
 
 def test_every_answer_carries_the_security_headers(receiver: LoopbackReceiver) -> None:

@@ -16,8 +16,8 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, PendingLogin
-from micromegas_jupyter.auth.flow_choice import choose_flow
-from micromegas_jupyter.auth.surroundings import Facts, recognise
+from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import choose_flow, detect_environment
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import ProviderHttp
@@ -323,8 +323,10 @@ def test_c19_a_person_signs_in_by_pasting_the_address_that_their_browser_ended_a
 
 def test_c19_a_remote_notebook_is_offered_a_way_that_needs_no_browser_there() -> None:
     """On a remote Jupyter server the sign-in waited for a browser that could not reach it."""
-    surroundings = recognise({"SSH_CONNECTION": "192.0.2.1 22 192.0.2.2 22"}, Facts(has_kernel=True, allows_input=True))
+    environment = detect_environment(
+        {"SSH_CONNECTION": "192.0.2.1 22 192.0.2.2 22"}, Facts(has_kernel=True, allows_input=True)
+    )
 
-    choice = choose_flow(surroundings)
+    choice = choose_flow(environment)
 
     assert (choice.flow, choice.fallbacks) == (Flow.DEVICE, (Flow.PASTE,))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.http import exchange
-from micromegas_jupyter.core.http.platform_http import MAX_ANSWER_BYTES, MAX_RUNNING_CALLS, Platform, PlatformHttp
+from micromegas_jupyter.core import http_exchange
+from micromegas_jupyter.core.http import MAX_PLATFORM_BYTES, MAX_RUNNING_CALLS, Platform, PlatformHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.platform_stand_ins import AzureMachine
@@ -81,7 +81,7 @@ def test_a_body_without_end_is_cut_at_the_cap() -> None:
         while not server.stopping.is_set():
             connection.sendall(b" " * 65536)
 
-    with RawServer(flood) as server, pytest.raises(ProviderMisbehaved, match=f"more than {MAX_ANSWER_BYTES} bytes"):
+    with RawServer(flood) as server, pytest.raises(ProviderMisbehaved, match=f"more than {MAX_PLATFORM_BYTES} bytes"):
         get(server)
 
 
@@ -130,7 +130,7 @@ def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch: pytest.M
         connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
 
     # Tests reach this machine only, so it plays a host of the internet.
-    monkeypatch.setattr(exchange, "is_private_address", lambda address: False)
+    monkeypatch.setattr(http_exchange, "is_private_address", lambda address: False)
 
     with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="address of the internet"):
         get(server)

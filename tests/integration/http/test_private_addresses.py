@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.http import ProviderHttp, exchange
+from micromegas_jupyter.core import http_exchange
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import ProviderUnavailable
 from tests.fakes.raw_server import RawServer
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
@@ -53,7 +54,7 @@ def test_a_private_address_is_refused_before_the_tls_handshake(tls_provider: Tls
 
 def test_an_address_of_the_internet_is_not_refused(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tests reach this machine only, so it plays a host of the internet.
-    monkeypatch.setattr(exchange, "is_private_address", lambda address: address != "127.0.0.1")
+    monkeypatch.setattr(http_exchange, "is_private_address", lambda address: address != "127.0.0.1")
     provider.reply_once("/document", Reply(body={}))
 
     answer = ProviderHttp().fetch_json(f"{provider.base}/document", refuses_private=True)

@@ -161,7 +161,7 @@ def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(
 ) -> None:
     caplog.set_level(logging.INFO, _AUDIT)
     before = server.files()
-    has_begun, may_go_on = threading.Event(), threading.Event()
+    has_begun, is_worth_another_flow = threading.Event(), threading.Event()
 
     def note_begin(caller: AuthContext) -> None:
         has_begun.set()
@@ -172,12 +172,12 @@ def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(
 
     def frames() -> Iterator[bytes]:
         yield from ingest_frames(create_command("cancelled"), pa.table({"id": [1]}))
-        may_go_on.wait(_WAIT_SECONDS)
+        is_worth_another_flow.wait(_WAIT_SECONDS)
 
     call = server.flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=_WAIT_SECONDS)
     assert has_begun.wait(_WAIT_SECONDS)
     call.cancel()
-    may_go_on.set()
+    is_worth_another_flow.set()
 
     assert _status(caplog, "cancelled") == "incomplete"
     assert server.files() == before

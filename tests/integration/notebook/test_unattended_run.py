@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
+from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
 from tests.fakes.notebook_parts import START_URL
 from tests.fakes.notebook_people import SECRET_TOKEN
 from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, run_unattended

@@ -115,7 +115,7 @@ def test_a_browser_that_does_not_open_is_followed_by_a_code_and_a_line_about_it(
     _, exit_code = terminal.output()
 
     assert exit_code == 0, terminal.text
-    assert "No browser opened here. Going on with a code that you type on any device." in terminal.text
+    assert "No browser opened here. Continuing with a code that you type on any device." in terminal.text
 
 
 def test_a_text_browser_does_not_take_over_the_terminal(stack, over_ssh, tmp_path):

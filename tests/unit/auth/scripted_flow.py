@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.pending import PendingSignIn
 from micromegas_jupyter.auth.identity import Identity
-from micromegas_jupyter.auth.pending_login import LoginPrompt, PendingSignIn, RunningFlow
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
@@ -17,7 +18,7 @@ from micromegas_jupyter.oidc.token import TokenSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.redirect import Ending, Page
+    from micromegas_jupyter.auth.flows.pages import LoginOutcome, Page
     from tests.fakes.clock import FakeClock
 
 DEADLINE_SECONDS = 60
@@ -25,7 +26,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TOKENS = TokenSet(access_token=Secret("acc"))
 
 
-class ScriptedFlow(RunningFlow):
+class ScriptedFlow(LoginFlow):
     """A flow whose person is the test."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -53,7 +54,7 @@ class ScriptedFlow(RunningFlow):
         self.events.append("stop")
         self.came.set()
 
-    def show(self, ending: Ending) -> None:
+    def show(self, ending: LoginOutcome) -> None:
         self.page = ending.page()
         self.events.append("show")
 

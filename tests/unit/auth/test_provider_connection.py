@@ -1,23 +1,41 @@
+"""One application's calls to one provider: documents, grants, client authentication, and what errors may show."""
+
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 import pytest
+from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments
+from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
     ConfigurationError,
+    LoginFailed,
+    LoginRefused,
+    LoginTimedOut,
+    MicromegasError,
     ProviderMisbehaved,
+    ProviderUnavailable,
 )
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
+from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
+from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.token import TokenSet
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.fakes.tracebacks import traceback_with_variables
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fakes.clock import FakeClock
 
 RESOURCE = "https://lake.example.com"
@@ -60,10 +78,6 @@ def test_unknown_keys_do_not_make_the_client_fetch_again_and_again(
         connection.verify(tokens_of(idp), nonce=None)
 
     assert len(idp.seen("/keys")) == 3
-
-
-def test_a_set_without_an_id_token_has_nothing_to_verify(connection: ProviderConnection) -> None:
-    assert connection.verify(TokenSet(access_token=Secret("acc")), nonce=None) is None
 
 
 @pytest.mark.parametrize(
@@ -168,21 +182,6 @@ def test_another_grant_s_answer_is_returned_as_it_stands(connection: ProviderCon
     assert idp.seen("/token")[0].form == {"grant_type": "g", "client_id": "notebook"}
 
 
-def test_another_grant_s_answer_that_is_no_object_is_refused(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    idp.reply_once("/token", Reply(body=["id_token"]))
-
-    with pytest.raises(ProviderMisbehaved):
-        connection.request_token_answer({"grant_type": "g"}, asked_scope=None)
-
-
-def test_where_a_session_ends_is_the_provider_s_to_say(connection: ProviderConnection, idp: ScriptedProvider) -> None:
-    idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
-
-    assert connection.end_session_endpoint() == f"{idp.base}/end"
-
-
 @pytest.mark.parametrize("changes", [{"token_type": "DPoP"}, {"scope": 1}, {"refresh_token": "s3same\n"}])
 def test_an_answer_that_is_refused_shows_no_token_not_even_with_all_variables(
     changes: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
@@ -213,10 +212,370 @@ def test_an_id_token_that_is_refused_shows_nothing_of_it_not_even_with_all_varia
     assert "n0nce" not in shown
 
 
-def test_an_answer_for_other_grants_shows_no_token(connection: ProviderConnection, idp: ScriptedProvider) -> None:
-    idp.reply_once("/token", Reply(body={"access_token": "s3same"}))
+# The device grant
 
-    answer = connection.request_token_answer({"grant_type": "g"}, asked_scope="read")
 
-    assert answer == {"access_token": "s3same", "scope": "read"}
-    assert "s3same" not in repr(answer)
+def start_device(connection: ProviderConnection) -> DeviceAuthorization:
+    return connection.start_device(scope="email", audience="lake", resource=RESOURCE)
+
+
+def poll(connection: ProviderConnection, authorization: DeviceAuthorization) -> TokenSet | DevicePending:
+    return connection.poll_device(authorization, scope="openid email")
+
+
+def test_a_device_sign_in_gives_tokens_once_the_person_has_typed_the_code(
+    connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    authorization = start_device(connection)
+    before = poll(connection, authorization)
+    idp.device.decide(authorization.user_code)
+    clock.advance(5)
+    tokens = poll(connection, authorization)
+
+    assert before == DevicePending()
+    assert isinstance(tokens, TokenSet)
+    assert tokens.id_token is not None
+    assert tokens.scope == "openid email"
+
+
+def test_a_public_client_names_itself_when_it_starts_a_device_sign_in(
+    connection: ProviderConnection, idp: ScriptedProvider
+) -> None:
+    authorization = start_device(connection)
+    poll(connection, authorization)
+
+    assert idp.seen("/device_authorization")[0].form == {
+        "client_id": "notebook",
+        "scope": "openid email",
+        "audience": "lake",
+        "resource": RESOURCE,
+    }
+    assert idp.seen("/token")[0].form == {
+        "client_id": "notebook",
+        "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+        "device_code": authorization.device_code.reveal(),
+        "resource": RESOURCE,
+    }
+
+
+def test_a_device_code_ends_by_this_machine_s_clock(
+    connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    idp.device.lifetime_seconds = 90
+    connection.assume_clock_offset(300)
+
+    assert (start_device(connection).expires_at - clock.now()).total_seconds() == 90
+
+
+def test_asking_too_fast_is_told_from_waiting(connection: ProviderConnection) -> None:
+    authorization = start_device(connection)
+    poll(connection, authorization)
+
+    assert poll(connection, authorization) == DevicePending(slow_down=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("access_denied", LoginRefused),
+        ("expired_token", LoginTimedOut),
+        ("invalid_grant", LoginFailed),
+        ("server_error", ProviderUnavailable),
+        (17, ProviderMisbehaved),
+    ],
+)
+def test_a_device_sign_in_ends_in_the_error_of_its_own(
+    error: object, expected: type[MicromegasError], connection: ProviderConnection, idp: ScriptedProvider
+) -> None:
+    authorization = start_device(connection)
+    idp.reply_once("/token", Reply(status=400, body={"error": error}))
+
+    with pytest.raises(MicromegasError) as caught:
+        poll(connection, authorization)
+
+    assert type(caught.value) is expected
+
+
+def test_a_provider_without_a_device_endpoint_says_how_to_sign_in_instead(
+    connection: ProviderConnection, idp: ScriptedProvider
+) -> None:
+    idp.metadata_changes["device_authorization_endpoint"] = None
+
+    with pytest.raises(ProviderMisbehaved) as caught:
+        start_device(connection)
+
+    assert "browser" in caught.value.remedy
+
+
+@pytest.mark.parametrize("change", [{"id_token": None}, {"id_token": "eyJhbGciOiJub25lIn0.e30."}])
+def test_device_tokens_with_a_missing_or_unsigned_id_token_are_refused(
+    change: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
+) -> None:
+    authorization = start_device(connection)
+    idp.reply_once("/token", Reply(body={**idp.issue(), **change}))
+
+    with pytest.raises(ProviderMisbehaved):
+        poll(connection, authorization)
+
+
+def dated(idp: ScriptedProvider, clock: FakeClock, ahead: timedelta) -> Reply:
+    """A token answer of a provider whose clock is `ahead` of this machine's."""
+    seconds = int((clock.now() + ahead).timestamp())
+    answer = idp.issue()
+    answer["id_token"] = idp.mint_id_token(iat=seconds, exp=seconds + 300)
+    return Reply(body=answer, headers={"Date": format_datetime(clock.now() + ahead, usegmt=True)})
+
+
+@pytest.mark.parametrize("hours", [-23, -1, 1, 23])
+def test_an_id_token_is_held_against_the_provider_s_time(
+    hours: int, connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    authorization = start_device(connection)
+    idp.reply_once("/token", dated(idp, clock, timedelta(hours=hours)))
+
+    tokens = poll(connection, authorization)
+
+    assert isinstance(tokens, TokenSet)
+    assert tokens.obtained_at == connection.now()
+    assert connection.clock_offset_seconds == pytest.approx(hours * 3600, abs=1)
+
+
+@pytest.mark.parametrize(("days", "side"), [(3, "behind"), (-3, "ahead of")])
+def test_a_clock_that_is_days_off_is_not_believed_away(
+    days: int, side: str, connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    authorization = start_device(connection)
+    idp.reply_once("/token", dated(idp, clock, timedelta(days=days)))
+
+    with pytest.raises(ProviderMisbehaved) as caught:
+        poll(connection, authorization)
+
+    assert f"about 3 days {side}" in caught.value.remedy
+    assert "Set the clock" in caught.value.remedy
+
+
+def test_an_old_id_token_is_refused_whatever_the_date_header_says_of_its_making(
+    connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    authorization = start_device(connection)
+    answer = dated(idp, clock, timedelta(0))
+    clock.advance(3600)
+    idp.reply_once("/token", replace(answer, headers={"Date": format_datetime(clock.now(), usegmt=True)}))
+
+    with pytest.raises(ProviderMisbehaved, match="expired") as caught:
+        poll(connection, authorization)
+
+    assert "agree" in caught.value.remedy
+
+
+# Client authentication
+
+
+CLIENT_SECRET = "p w+d/%:s3same"
+# base64 of "notebook:p+w%2Bd%2F%25%3As3same"
+BASIC_CREDENTIALS = "bm90ZWJvb2s6cCt3JTJCZCUyRiUyNSUzQXMzc2FtZQ=="
+
+
+@pytest.fixture
+def key() -> PrivateKey:
+    return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
+
+
+@pytest.mark.parametrize(
+    ("path", "call"),
+    [
+        ("/token", lambda found: found.client_credentials(scope=None, audience=None)),
+        ("/revoke", lambda found: found.revoke(Secret("t"), kind="refresh_token")),
+        ("/device_authorization", lambda found: found.start_device(scope="openid", audience=None, resource=None)),
+    ],
+)
+def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint_at_each_endpoint(
+    path: str,
+    call: Callable[[ProviderConnection], object],
+    *,
+    key: PrivateKey,
+    idp: ScriptedProvider,
+    calls: DirectCalls,
+    clock: FakeClock,
+) -> None:
+    connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
+    connection.assume_clock_offset(300)
+    for _ in range(2):
+        idp.reply_once(path, Reply(body={**idp.device.start(base=idp.base, scope="openid"), **idp.issue()}))
+
+    call(connection)
+    call(connection)
+
+    claims = [parse_token(request.form["client_assertion"]).claims for request in idp.seen(path)]
+    assert [found["aud"] for found in claims] == [f"{idp.base}/token"] * 2
+    assert claims[0]["jti"] != claims[1]["jti"]
+    assert claims[0]["iat"] == int(clock.now().timestamp()) + 300
+    assert "client_secret" not in idp.seen(path)[0].form
+
+
+@pytest.mark.parametrize(
+    ("audience", "path"), [(AssertionAudience.ISSUER, ""), (AssertionAudience.CALLED_ENDPOINT, "/revoke")]
+)
+def test_an_assertion_is_made_out_to_the_audience_that_is_set(
+    audience: AssertionAudience, path: str, *, key: PrivateKey, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    key = replace(key, audience=audience)
+    connection = ProviderConnection(idp.issuer, "notebook", key, http=DirectCalls(idp), clock=clock)
+
+    connection.revoke(Secret("t"), kind="refresh_token")
+
+    assert parse_token(idp.seen("/revoke")[0].form["client_assertion"]).claims["aud"] == f"{idp.issuer}{path}"
+
+
+class RecordingCalls(DirectCalls):
+    """Keeps the assertions that leave for addresses of another host, and answers them as a revocation."""
+
+    def __init__(self, provider: ScriptedProvider) -> None:
+        super().__init__(provider)
+        self.assertions: list[str] = []
+
+    def post_form(self, url, fields, **rest):  # type: ignore[no-untyped-def]
+        self.assertions.append(fields["client_assertion"].reveal())
+        return super().post_form(f"{self._provider.base}/revoke", fields, **rest)
+
+
+def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(
+    key: PrivateKey, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    calls = RecordingCalls(idp)
+    idp.metadata_changes["revocation_endpoint"] = "https://other.example.com/revoke"
+    idp.metadata_changes["jwks_uri"] = f"{idp.base}/keys"
+    connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
+
+    connection.revoke(Secret("t"), kind="refresh_token")
+
+    assert parse_token(calls.assertions[0]).claims["aud"] == "https://other.example.com/revoke"
+
+
+def test_a_provider_that_takes_no_assertions_is_told_about_before_anything_is_sent(
+    key: PrivateKey, idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock
+) -> None:
+    idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
+    connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
+
+    with pytest.raises(ConfigurationError):
+        connection.client_credentials(scope=None, audience=None)
+
+    assert idp.seen("/token") == []
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+@pytest.mark.parametrize("written", [CLIENT_SECRET, quote_plus(CLIENT_SECRET), BASIC_CREDENTIALS])
+@pytest.mark.parametrize("name", ["error", "error_description"])
+def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(
+    name: str, written: str, method: str, *, idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock
+) -> None:
+    idp.metadata_changes["token_endpoint_auth_methods_supported"] = [method]
+    connection = ProviderConnection(idp.issuer, "notebook", Secret(CLIENT_SECRET), http=calls, clock=clock)
+    answer = Reply(status=400, body={"error": "invalid_client", name: f"no {written} and r3fresh"})
+    attempts = (
+        lambda: connection.refresh(Secret("r3fresh"), granted_scope=None),
+        lambda: connection.exchange_code(code_request(connection), Secret("r3fresh")),
+        lambda: connection.request_token_answer({"assertion": Secret("r3fresh")}, asked_scope=None),
+        lambda: connection.poll_device(device_authorization(Secret("r3fresh"), clock), scope="openid"),
+    )
+
+    for attempt in attempts:
+        idp.reply_once("/token", answer)
+        with pytest.raises(MicromegasError) as caught:
+            attempt()
+        shown = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+        assert "s3same" not in shown
+        assert "bm90ZW" not in shown
+        assert "r3fresh" not in shown
+
+
+def device_authorization(device_code: Secret, clock: FakeClock) -> DeviceAuthorization:
+    return DeviceAuthorization(
+        device_code=device_code, user_code="A", verification_uri="https://id.example.com/d", expires_at=clock.now()
+    )
+
+
+def test_a_revocation_s_error_shows_no_token(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> None:
+    connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
+    idp.reply_once("/revoke", Reply(status=400, body={"error": "r3fresh"}))
+
+    shown = connection.revoke(Secret("r3fresh"), kind="refresh_token")
+
+    assert shown == "an unreadable error code"
+
+
+# Documents
+
+
+@pytest.fixture
+def documents(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> ProviderDocuments:
+    return ProviderDocuments(idp.issuer, http=calls, clock=clock)
+
+
+def test_documents_are_fetched_once_an_hour(
+    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    for _ in range(3):
+        documents.keys()
+    clock.advance(3600)
+    documents.keys()
+
+    assert len(idp.seen("/.well-known/openid-configuration")) == 2
+    assert len(idp.seen("/keys")) == 2
+
+
+def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(
+    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    keys = documents.keys()
+    clock.advance(7200)
+    idp.is_down = True
+
+    assert documents.keys() == keys
+    assert documents.metadata().issuer == idp.issuer
+
+
+def test_keys_that_were_never_fetched_are_unavailable(documents: ProviderDocuments, idp: ScriptedProvider) -> None:
+    documents.metadata()
+    idp.is_down = True
+
+    with pytest.raises(ProviderUnavailable):
+        documents.keys()
+
+
+def test_a_discovery_document_of_another_issuer_stops_before_any_other_request(
+    documents: ProviderDocuments, idp: ScriptedProvider
+) -> None:
+    idp.metadata_changes["issuer"] = "https://evil.example"
+
+    with pytest.raises(ProviderMisbehaved):
+        documents.keys()
+
+    assert [request.path for request in idp.requests] == ["/.well-known/openid-configuration"]
+
+
+def test_newly_rotated_keys_are_fetched_at_most_every_ten_seconds(
+    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    documents.keys()
+
+    for _ in range(5):
+        documents.keys_after_rotation()
+        clock.advance(5)
+
+    assert len(idp.seen("/keys")) == 4
+
+
+def test_a_fetch_of_rotated_keys_that_failed_counts_too(
+    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
+) -> None:
+    kept = documents.keys()
+    idp.is_down = True
+
+    with pytest.raises(ProviderUnavailable):
+        documents.keys_after_rotation()
+    clock.advance(9)
+
+    assert documents.keys_after_rotation() == kept
+    assert len(idp.seen("/keys")) == 2

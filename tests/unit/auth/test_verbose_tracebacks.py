@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
+from micromegas_jupyter.auth.flows.base import LoginPrompt
 from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
-from micromegas_jupyter.auth.pending_login import LoginPrompt
 from micromegas_jupyter.auth.system_keyring import SystemKeyring
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore

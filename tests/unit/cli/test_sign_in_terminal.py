@@ -8,8 +8,7 @@ import pytest
 import requests
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.flow_choice import choose_flow
-from micromegas_jupyter.auth.surroundings import Surroundings
+from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, choose_flow
 from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal, sign_in, why_line
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired
@@ -83,7 +82,7 @@ def test_no_countdown_gets_between_the_question_and_its_answer(begin):
 
 
 def test_why_a_flow_was_chosen_is_one_line():
-    choice = choose_flow(Surroundings.REMOTE_TERMINAL, can_device=False)
+    choice = choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, can_device=False)
 
     assert why_line(choice) == (
         "Sign-in by paste. Your browser runs on another machine than this terminal. "

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.hub_place import find_hub
-from micromegas_jupyter.auth.hub_service import HubService
-from micromegas_jupyter.auth.hub_token import HubTokenProvider
+from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.http.hub_http import HubHttp
+from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.doctor.examination import check_clock, check_issuer, check_server, check_token
 from micromegas_jupyter.doctor.findings import Outcome
 from tests.fakes.clock import FakeClock

@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 
-from micromegas_jupyter.auth.flow_choice import may_go_on
-from micromegas_jupyter.auth.redirect_desk import RedirectDesk
+from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
+from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, build_reply
+from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.control_channel import base_address, hides_requests, kernel_id_of, listen, make_desk
-from micromegas_jupyter.redirect.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, reply_content
+from micromegas_jupyter.notebook.control_channel import (
+    base_address,
+    hides_requests,
+    kernel_id_of,
+    listen,
+    make_redirects,
+)
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
@@ -40,9 +46,9 @@ def kernel_with(connection_file: str | None, **more: object) -> SimpleNamespace:
 
 
 def listening(kernel: Kernel) -> None:
-    desk = RedirectDesk(kernel_id="kernel-1", base_address="/")
-    listen(kernel, desk)
-    listen(kernel, desk)
+    redirects = RedirectLogins(kernel_id="kernel-1", base_address="/")
+    listen(kernel, redirects)
+    listen(kernel, redirects)
 
 
 def test_a_request_gets_its_reply_on_the_stream_that_it_came_by() -> None:
@@ -52,7 +58,7 @@ def test_a_request_gets_its_reply_on_the_stream_that_it_came_by() -> None:
 
     kernel.control_handlers[REQUEST_TYPE]("stream", b"ident", request)
 
-    assert kernel.session.sent == [("stream", REPLY_TYPE, reply_content(Unknown()), request, b"ident")]
+    assert kernel.session.sent == [("stream", REPLY_TYPE, build_reply(Unknown()), request, b"ident")]
 
 
 def test_what_the_kernel_keeps_of_a_request_holds_no_code() -> None:
@@ -106,10 +112,10 @@ def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> N
 
 
 def test_the_desk_of_a_kernel_has_its_id() -> None:
-    desk = make_desk(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: "/x/"})
+    redirects = make_redirects(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: "/x/"})
 
-    assert desk is not None
-    assert desk.kernel_id == KERNEL_ID
+    assert redirects is not None
+    assert redirects.kernel_id == KERNEL_ID
 
 
 @pytest.mark.parametrize(
@@ -122,12 +128,12 @@ def test_the_desk_of_a_kernel_has_its_id() -> None:
 )
 def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel: SimpleNamespace) -> None:
     with pytest.raises(LoginFailed) as refused:
-        make_desk(kernel, {VARIABLE: "/x/"})
+        make_redirects(kernel, {VARIABLE: "/x/"})
 
-    assert may_go_on(refused.value)
+    assert is_worth_another_flow(refused.value)
 
 
 @pytest.mark.parametrize("environ", [{}, {VARIABLE: ""}, {VARIABLE: "//evil.example/"}])
 def test_without_a_server_there_is_no_desk(environ: dict[str, str]) -> None:
-    assert make_desk(kernel_with("kernel-1.json", control_handlers={}), environ) is None
-    assert make_desk(None, {VARIABLE: "/x/"}) is None
+    assert make_redirects(kernel_with("kernel-1.json", control_handlers={}), environ) is None
+    assert make_redirects(None, {VARIABLE: "/x/"}) is None

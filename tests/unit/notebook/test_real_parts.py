@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, FlowChoice, choose_flow
-from micromegas_jupyter.auth.surroundings import Surroundings
+from micromegas_jupyter.auth.flows.select import ARGUMENT, REMEMBERED, FlowChoice, RuntimeEnvironment, choose_flow
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
@@ -115,28 +114,28 @@ def test_a_client_knows_its_server() -> None:
         assert callable(client.open_query)
 
 
-def chosen(surroundings: Surroundings, *, can_device: bool = True, **wanted: object) -> FlowChoice:
-    return choose_flow(surroundings, can_device=can_device, **wanted)
+def chosen(environment: RuntimeEnvironment, *, can_device: bool = True, **wanted: object) -> FlowChoice:
+    return choose_flow(environment, can_device=can_device, **wanted)
 
 
 @pytest.mark.parametrize(
     ("choice", "has_kernel", "reason"),
     [
         (
-            chosen(Surroundings.JUPYTER),
+            chosen(RuntimeEnvironment.JUPYTER),
             True,
             "Is the kernel on another machine than your browser? Run %micromegas_login --flow device.",
         ),
-        (chosen(Surroundings.TERMINAL), False, ""),
-        (chosen(Surroundings.COLAB), True, "The kernel runs at Google, where no browser of yours can reach it."),
+        (chosen(RuntimeEnvironment.TERMINAL), False, ""),
+        (chosen(RuntimeEnvironment.COLAB), True, "The kernel runs at Google, where your browser cannot reach it."),
         (
-            chosen(Surroundings.COLAB, can_device=False),
+            chosen(RuntimeEnvironment.COLAB, can_device=False),
             True,
             "Not by device: the identity provider has no device sign-in.",
         ),
-        (chosen(Surroundings.JUPYTER, wanted=Flow.DEVICE, origin=ARGUMENT), True, ""),
+        (chosen(RuntimeEnvironment.JUPYTER, wanted=Flow.DEVICE, origin=ARGUMENT), True, ""),
         (
-            chosen(Surroundings.JUPYTER, wanted=Flow.DEVICE, origin=REMEMBERED),
+            chosen(RuntimeEnvironment.JUPYTER, wanted=Flow.DEVICE, origin=REMEMBERED),
             True,
             "It was chosen by an earlier sign-in of this profile.",
         ),

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
+from micromegas_jupyter.auth.flows.pages import terminal_qr
+from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
@@ -18,7 +19,6 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
-from micromegas_jupyter.redirect.terminal_qr import terminal_qr
 from tests.fakes.notebook_parts import (
     FITTING_ADDRESS,
     PASTE_URL,

@@ -7,9 +7,8 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
-from micromegas_jupyter.auth.surroundings import Facts
+from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.protocols import Secret
@@ -121,12 +120,6 @@ def test_an_api_key_file_is_used(tmp_path, environ):
     assert provider.get_token() == "the-key"
 
 
-def test_a_client_secret_makes_a_service_account(environ):
-    settings = _with(CONFIGURED, client_secret=Secret("s"))
-
-    assert isinstance(stored_provider(settings, environ), OidcClientCredentialsProvider)
-
-
 def test_the_secret_of_an_application_for_people_makes_none(environ):
     settings = _with(CONFIGURED, client_secret=Secret("s"), secret_is_native=True)
 
@@ -205,34 +198,9 @@ def test_an_argument_wins_over_a_wrapper_module(environ, wrapper, arguments):
         assert connected is not wrapper
 
 
-def test_without_the_wrapper_the_rest_of_the_environment_stays():
-    environ = {"MICROMEGAS_PYTHON_MODULE_WRAPPER": "company_lake", "LANG": "C"}
-
-    assert wiring.without_wrapper(environ) == {"LANG": "C"}
-
-
-def test_connect_without_a_sign_in_says_so(environ):
-    environ |= {"MICROMEGAS_OIDC_ISSUER": "https://id.example", "MICROMEGAS_OIDC_CLIENT_ID": "app"}
-
-    with pytest.raises(LoginRequired):
-        connect(environ=environ)
-
-
-def test_a_provider_that_is_given_wins_over_the_configured_sign_in(environ):
-    environ |= {"MICROMEGAS_OIDC_ISSUER": "https://id.example", "MICROMEGAS_OIDC_CLIENT_ID": "app"}
-
-    with connect("grpc://127.0.0.1:1", auth_provider=StaticTokenAuthProvider("t"), environ=environ) as client:
-        assert isinstance(client, FlightSQLClient)
-
-
 def test_a_ca_bundle_without_certificates_is_refused_for_the_server_too(environ, tmp_path):
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     settings = ClientSettings(uri="grpc+tls://127.0.0.1:1", ca_bundle=PurePath(tmp_path / "ca.pem"))
 
     with pytest.raises(ConfigurationError, match="damaged"), open_client(settings, None, environ=environ) as client:
         client.whoami()
-
-
-def test_the_public_names_of_the_room_are_there():
-    for name in wiring.__all__:
-        assert getattr(wiring, name) is not None

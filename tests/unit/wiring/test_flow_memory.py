@@ -34,13 +34,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "config" / "choices.json"
 
 
-def test_at_first_nothing_is_remembered_and_forgetting_makes_no_file(environ, tmp_path):
-    remember_flow(WORK, None, environ)
-
-    assert remembered_flow(WORK, environ) is None
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_choice_is_remembered_for_its_profile(environ):
     remember_flow(WORK, Flow.PASTE, environ)
     remember_flow(FLAT, Flow.DEVICE, environ)
@@ -113,24 +106,6 @@ def test_a_link_is_neither_read_nor_written_through(environ, file, tmp_path):
     assert "paste" in target.read_text()
 
 
-def test_a_link_in_place_of_the_lock_is_refused(environ, file, tmp_path):
-    file.with_name("choices.json.lock").symlink_to(tmp_path / "elsewhere")
-
-    with pytest.raises(ConfigurationError):
-        remember_flow(WORK, Flow.DEVICE, environ)
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_told_without_its_path(tmp_path):
-    (tmp_path / "config").write_text("in the way")
-
-    with pytest.raises(ConfigurationError) as caught:
-        remember_flow(WORK, Flow.DEVICE, {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "config")})
-
-    assert caught.value.key == "choices.json"
-    assert str(tmp_path) not in str(caught.value)
-
-
 def test_no_choice_of_writers_at_the_same_time_is_lost(environ, monkeypatch):
     monkeypatch.setattr(flow_memory, "LOCK_WAIT_SECONDS", 60.0)  # who waits longest may do so for long
     profiles = [ClientSettings(profile=f"p{number}") for number in range(16)]
@@ -158,15 +133,6 @@ def test_a_lock_that_another_program_keeps_ends_the_wait(environ, file, monkeypa
     assert remembered_flow(WORK, environ) is None
 
 
-def test_the_choice_that_stands_already_is_not_written_again(environ, file):
-    remember_flow(WORK, Flow.PASTE, environ)
-    before = file.stat()
-
-    remember_flow(WORK, Flow.PASTE, environ)
-
-    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-
-
 def test_of_very_many_profiles_the_oldest_are_forgotten(environ, file):
     listed = {f"p{number}": {"flow": "paste"} for number in range(MAX_PROFILES)}
     file.write_text(json.dumps({"profiles": listed, "flow": "device"}))
@@ -177,12 +143,3 @@ def test_of_very_many_profiles_the_oldest_are_forgotten(environ, file):
     assert remembered_flow(ClientSettings(profile="p1"), environ) is Flow.PASTE
     assert remembered_flow(WORK, environ) is Flow.BROWSER
     assert remembered_flow(FLAT, environ) is Flow.DEVICE
-
-
-def test_what_a_killed_writer_left_is_removed(environ, file):
-    leftover = file.with_name(".choices.json.0123.tmp")
-    leftover.write_text("{")
-
-    remember_flow(WORK, Flow.PASTE, environ)
-
-    assert not leftover.exists()

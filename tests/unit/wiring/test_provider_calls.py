@@ -1,15 +1,14 @@
-"""Which file of authorities the settings name, for the provider and for the server."""
+"""Which authorities and which scope for a program the settings name."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePath
 
-import certifi
 import pytest
 
-from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, checked_ca_bundle, provider_http
+from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, checked_ca_bundle, provider_http, service_scope
 
 
 def test_a_home_folder_is_put_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,19 +21,6 @@ def test_a_tilde_elsewhere_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "~" / "ca.pem"
 
     assert ca_bundle_file(ClientSettings(ca_bundle=path)) == path
-
-
-def test_no_setting_is_no_file() -> None:
-    assert ca_bundle_file(ClientSettings()) is None
-    assert checked_ca_bundle(ClientSettings()) is None
-
-
-def test_a_file_of_certificates_is_fit_for_both() -> None:
-    settings = ClientSettings(ca_bundle=PurePath(certifi.where()))
-
-    provider_http(settings)
-
-    assert checked_ca_bundle(settings) == Path(certifi.where())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
@@ -60,3 +46,21 @@ def test_a_home_folder_that_is_not_there_is_an_error_of_the_setting() -> None:
 
     with pytest.raises(ConfigurationError, match="does not exist"):
         checked_ca_bundle(settings)
+
+
+def test_a_scope_that_somebody_chose_is_asked_for() -> None:
+    settings = ClientSettings(scope="api/.default", origins=(("scope", "MICROMEGAS_OIDC_SCOPE"),))
+
+    assert service_scope(settings) == "api/.default"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ClientSettings(),
+        ClientSettings(scope=DEFAULT_SCOPE, origins=(("scope", "MICROMEGAS_OIDC_SCOPE"),)),
+        ClientSettings(scope="openid email profile", origins=(("scope", "preset google"),)),
+    ],
+)
+def test_a_persons_scope_is_not(settings: ClientSettings) -> None:
+    assert service_scope(settings) is None

@@ -1,12 +1,11 @@
 """Choosing how a person signs in, by what is set, remembered and possible."""
 
 import json
-import os
 
 import pytest
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.surroundings import Facts, Surroundings
+from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable, UsageError
 from micromegas_jupyter.wiring.sign_in import choose_flow, require_flow
@@ -16,13 +15,6 @@ NO_SCREEN = Facts(has_terminal=True)
 NOWHERE = ClientSettings(issuer="http://127.0.0.1:1", client_id="notebook")
 
 
-def test_a_terminal_with_a_browser_uses_it(settings, environ, idp):
-    choice = choose_flow(settings, facts=TERMINAL, environ=environ)
-
-    assert (choice.flow, choice.surroundings) == (Flow.BROWSER, Surroundings.TERMINAL)
-    assert idp.requests == []
-
-
 def test_the_provider_is_asked_for_its_device_sign_in_where_that_comes_first(settings, environ, idp):
     idp.metadata_changes["device_authorization_endpoint"] = None
 
@@ -30,14 +22,6 @@ def test_the_provider_is_asked_for_its_device_sign_in_where_that_comes_first(set
 
     assert choice.flow is Flow.PASTE
     assert [found.flow for found in choice.skipped] == [Flow.DEVICE]
-
-
-def test_a_provider_with_a_device_sign_in_is_used_with_it(settings, environ):
-    assert choose_flow(settings, facts=NO_SCREEN, environ=environ).flow is Flow.DEVICE
-
-
-def test_a_provider_that_is_known_is_not_asked(environ):
-    assert choose_flow(NOWHERE, facts=NO_SCREEN, environ=environ, can_device=True).flow is Flow.DEVICE
 
 
 def test_a_provider_that_does_not_answer_is_no_reason_for_another_flow(environ):
@@ -51,8 +35,8 @@ def test_a_provider_that_does_not_answer_is_no_reason_for_another_flow(environ):
         (Flow.PASTE, "device", Flow.BROWSER, (Flow.PASTE, "argument")),
         (None, "device", Flow.PASTE, (Flow.DEVICE, "MICROMEGAS_OIDC_FLOW")),
         (None, "", Flow.PASTE, (Flow.PASTE, "remembered")),
-        (None, "", None, (Flow.BROWSER, "surroundings")),
-        (None, "auto", Flow.PASTE, (Flow.BROWSER, "surroundings")),
+        (None, "", None, (Flow.BROWSER, "environment")),
+        (None, "auto", Flow.PASTE, (Flow.BROWSER, "environment")),
     ],
 )
 def test_an_argument_wins_over_a_variable_and_that_over_an_earlier_choice(
@@ -121,12 +105,3 @@ def test_without_a_provider_there_is_nothing_to_choose(environ):
 
     with pytest.raises(ConfigurationError, match="No identity provider"):
         require_flow(ClientSettings(), choice)
-
-
-def test_the_process_environment_counts_when_none_is_given(settings, environ, monkeypatch):
-    monkeypatch.delenv("CI", raising=False)  # it says that nobody is here
-    for name, value in environ.items():
-        monkeypatch.setitem(os.environ, name, value)
-    wiring.remember_flow(settings, Flow.PASTE)
-
-    assert choose_flow(settings, facts=TERMINAL).flow is Flow.PASTE

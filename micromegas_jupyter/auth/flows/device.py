@@ -1,0 +1,105 @@
+"""The device flow: the person types a short code on any device while this program polls the provider (RFC 8628)."""
+
+import threading
+from typing import Protocol
+
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
+from micromegas_jupyter.oidc.token import TokenSet
+
+SLOW_DOWN_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 60.0
+MAX_DEVICE_SECONDS = 1800.0
+
+
+class StopSignal(Protocol):
+    """What is needed of a `threading.Event`."""
+
+    def set(self) -> None:
+        """Set the flag and end every wait."""
+        ...
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set, for `timeout` seconds at most; whether it is."""
+        ...
+
+
+def start_device(context: LoginContext, *, stopped: StopSignal | None = None) -> "DeviceFlow":
+    """Ask the provider for a code; `stopped` stands in for the pauses between two polls."""
+    request = context.request
+    authorization = context.connection.start_device(
+        scope=request.scope, audience=request.audience, resource=request.resource
+    )
+    life_seconds = (authorization.expires_at - context.clock.now()).total_seconds()
+    prompt = context.build_prompt(
+        Flow.DEVICE,
+        context.timeout_seconds(MAX_DEVICE_SECONDS, at_most=life_seconds),
+        user_code=authorization.user_code,
+        verification_uri=authorization.verification_uri,
+        verification_uri_complete=authorization.verification_uri_complete,
+    )
+    return DeviceFlow(prompt, authorization, context, stopped=stopped)
+
+
+class DeviceFlow(LoginFlow):
+    """A device authorization that is waiting for the person."""
+
+    def __init__(
+        self,
+        prompt: LoginPrompt,
+        authorization: DeviceAuthorization,
+        context: LoginContext,
+        *,
+        stopped: StopSignal | None = None,
+    ) -> None:
+        super().__init__(prompt)
+        self._authorization = authorization
+        self._context = context
+        self._stopped: StopSignal = threading.Event() if stopped is None else stopped
+
+    def tokens(self) -> TokenSet | None:
+        """Poll at the provider's pace until the person has answered.
+
+        Source: RFC 8628 section 3.5 (`slow_down` adds five seconds for good; a provider that does not answer is
+        polled half as often each time).
+        """
+        interval_seconds = pause_seconds = self._authorization.interval_seconds
+        failure: Unavailable | None = None
+        while self._pause(pause_seconds):
+            try:
+                answer = self._poll()
+            except Unavailable as error:
+                failure = error
+                pause_seconds = min(2 * pause_seconds, max(MAX_PAUSE_SECONDS, interval_seconds))
+                continue
+            if isinstance(answer, TokenSet):
+                return answer
+            failure = None
+            interval_seconds += SLOW_DOWN_SECONDS if answer.slow_down else 0.0
+            pause_seconds = interval_seconds
+        if failure is not None and not self._stopped.is_set():
+            raise failure  # the person may well have signed in, so do not say that nobody did
+        return None
+
+    def stop(self) -> None:
+        """End the wait at once."""
+        self._stopped.set()
+
+    def _poll(self) -> TokenSet | DevicePending:
+        connection, request = self._context.connection, self._context.request
+        # Keys first: the tokens are given once only and must not be lost for want of a key to check them with.
+        connection.keys()
+        return connection.poll_device(self._authorization, scope=request.scope, needs_id_token=request.needs_id_token)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; whether to poll once more."""
+        left_seconds = (self.prompt.expires_at - self._context.clock.now()).total_seconds()
+        if left_seconds <= 0 or self._stopped.wait(min(seconds, left_seconds)):
+            return False
+        return self._context.clock.now() < self.prompt.expires_at

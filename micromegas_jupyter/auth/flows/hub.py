@@ -1,0 +1,586 @@
+"""The JupyterHub flows: the bearer token that the Hub holds of this person, and the Hub's one redirect for all users.
+
+The Hub signs people in, keeps their refresh tokens and refreshes; here the bearer token is in memory only. In the
+redirect, verifier, state, nonce and tokens stay here, and the Hub's service checks whose browser it is. How the service
+answers is documented in docs/jupyterhub.md.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar, runtime_checkable
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
+from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS
+from micromegas_jupyter.auth.flows.messages import is_callback_address, is_web_address
+from micromegas_jupyter.auth.identity import Identity
+from micromegas_jupyter.auth.known_person import bearer_identity
+from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken
+from micromegas_jupyter.auth.steady_clock import SteadyClock
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.http import HUB_SERVICE, HUB_UNAVAILABLE_REMEDY, HubHttp
+from micromegas_jupyter.core.protocols import AuthProvider, Secret
+from micromegas_jupyter.core.secrets import SecretObject
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.urls import host_text, is_loopback_url
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+)
+from micromegas_jupyter.oidc.token import TokenSet, usable_token
+
+HUB = "JupyterHub"
+MAX_URL_CHARACTERS = 2048
+MAX_TOKEN_CHARACTERS = 4096
+MAX_TEXT_CHARACTERS = 2048
+MAX_LIFE_SECONDS = 7 * 24 * 3600
+# The service waits 25 seconds for the browser before it says that there is nothing yet.
+CALLBACK_TIMEOUT_SECONDS = 40.0
+PAUSE_SECONDS = 0.5
+UNKNOWN_SIGN_IN = "unknown_sign_in"
+# What a service of another version may say.
+NOT_UNDERSTOOD = frozenset({"invalid_request", "invalid_sign_in"})
+
+_ADMIN = "Ask the Hub's administrator to correct it (docs/jupyterhub.md, kernel_url)."
+_OTHERWISE = "Until then, use %micromegas_login (`micromegas login` in a terminal) to sign in another way."
+_OK, _CREATED, _NO_CONTENT, _NOT_FOUND, _TOO_MANY_REQUESTS = 200, 201, 204, 404, 429
+_CLIENT_ERRORS = range(400, 500)
+_SERVER_ERRORS = range(500, 600)
+
+_Error = TypeVar("_Error", bound=MicromegasError)
+
+
+def _from_hub(error: _Error) -> _Error:
+    error.giver = HUB
+    return error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What one error code of the service becomes: a person has to act (`LoginRequired`), or to wait."""
+
+    error_class: type[LoginRequired] | type[ProviderUnavailable]
+    what: str
+    remedy: str
+
+    def error(self) -> MicromegasError:
+        """Return the error."""
+        return _from_hub(self.error_class(self.what, remedy=self.remedy))
+
+
+REFUSALS: dict[str, Refusal] = {
+    "invalid_token": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub does not accept this server's token any more.",
+        remedy="Stop your server in the Hub's control panel and start it again.",
+    ),
+    "not_a_user": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub signs in people only, and this program's token is not a person's.",
+        remedy="Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
+    ),
+    "not_their_server": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub signs in programs of a person's own server only.",
+        remedy="Run it in a notebook or a terminal of your own server.",
+    ),
+    "dangerous_role": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub signs nobody in while a role lets servers read the sign-ins that it stores.",
+        remedy=f"Ask the Hub's administrator to take the scope admin:auth_state from users and servers. {_OTHERWISE}",
+    ),
+    "no_auth_state": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub has not stored a sign-in of yours that it could pass on.",
+        remedy="Log out of the Hub and in again. If that does not help, ask its administrator for an authenticator of "
+        f"OAuthenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
+    ),
+    "sign_in_again": Refusal(
+        error_class=LoginRequired,
+        what="Your sign-in at JupyterHub has ended.",
+        remedy="Log out of the Hub and in again, then continue here.",
+    ),
+    "not_renewed": Refusal(
+        error_class=LoginRequired,
+        what="The identity provider renews your sign-in at JupyterHub without the token that the Hub passes on, and "
+        "the last one has expired.",
+        remedy="Log out of the Hub and in again. The Hub's administrator can pass on tokens of the other kind (bearer, "
+        f"docs/jupyterhub.md). {_OTHERWISE}",
+    ),
+    "exchange_refused": Refusal(
+        error_class=LoginRequired,
+        what="The identity provider does not let JupyterHub exchange your token for one that the server accepts.",
+        remedy=f"Ask the Hub's administrator to have token exchange allowed for the Hub's application. {_OTHERWISE}",
+    ),
+    "no_redirect": Refusal(
+        error_class=LoginRequired,
+        what="JupyterHub has no redirect of its own for notebooks to sign in by.",
+        remedy="Sign in with --flow device. The Hub's administrator can add redirect_client_id and public_url "
+        "(docs/jupyterhub.md).",
+    ),
+    "slow_down": Refusal(
+        error_class=ProviderUnavailable,
+        what=f"{HUB_SERVICE} received too many requests.",
+        remedy="Try again in a minute.",
+    ),
+    "hub_unavailable": Refusal(
+        error_class=ProviderUnavailable,
+        what=f"{HUB_SERVICE} cannot reach the Hub.",
+        remedy=HUB_UNAVAILABLE_REMEDY,
+    ),
+    "provider_unavailable": Refusal(
+        error_class=ProviderUnavailable,
+        what="JupyterHub cannot reach the identity provider.",
+        remedy="Your sign-in is not the problem. Try again in a moment.",
+    ),
+}
+NO_SERVICE = Refusal(
+    error_class=LoginRequired,
+    what="JupyterHub has no sign-in service at the address that this server was given.",
+    remedy=f"Ask the Hub's administrator to add the service `micromegas` (docs/jupyterhub.md). {_OTHERWISE}",
+)
+
+
+def refusal_of(status: int, body: SecretObject | None) -> MicromegasError:
+    """Return the error that a response without success amounts to; the service's own sentences are not shown."""
+    code = None if body is None else body.get("error")
+    known = REFUSALS.get(code) if isinstance(code, str) else None
+    if known is not None:
+        return known.error()
+    if status == _NOT_FOUND and body is None:
+        return NO_SERVICE.error()
+    if code in NOT_UNDERSTOOD:
+        return unreadable()
+    if status in _SERVER_ERRORS or status == _TOO_MANY_REQUESTS:
+        return _from_hub(
+            ProviderUnavailable(f"{HUB_SERVICE} answered with status {status}.", remedy=HUB_UNAVAILABLE_REMEDY)
+        )
+    if status in _CLIENT_ERRORS:
+        return _from_hub(
+            LoginRequired(
+                f"{HUB_SERVICE} refused this server (status {status}).",
+                remedy=f"Ask the Hub's administrator to look at the service's log. {_OTHERWISE}",
+            )
+        )
+    return unreadable()
+
+
+def unreadable() -> ProviderMisbehaved:
+    """Return the error for a response that this service does not give."""
+    return _from_hub(
+        ProviderMisbehaved(
+            f"{HUB_SERVICE} gave an answer that cannot be used.",
+            remedy="Tell the Hub's administrator: service and notebook may have incompatible versions.",
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubEndpoint:
+    """Where the service is (the URL ends with a slash), and this server's token at the Hub."""
+
+    url: str
+    token: Secret = field(repr=False)
+
+
+def find_hub(environ: Mapping[str, str]) -> HubEndpoint | None:
+    """Return where the service is; None outside a Hub that has one.
+
+    Raises:
+        ConfigurationError: The token may not be sent to the address, or one of the two cannot be used.
+    """
+    if not is_below_hub(environ):
+        return None
+    url, token = environ[HUB_VARIABLE], Secret(environ[HUB_TOKEN_VARIABLE])
+    check_hub_url(url, hub_api_url=environ.get("JUPYTERHUB_API_URL", ""))
+    text = token.reveal()
+    if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(
+            "This server's token at the Hub cannot be used.",
+            key=HUB_TOKEN_VARIABLE,
+            remedy="Stop your server in the Hub's control panel and start it again.",
+        )
+    return HubEndpoint(url=url, token=token)
+
+
+def check_hub_url(url: str, *, hub_api_url: str) -> None:
+    """Check that this server's token may be sent there: over https, or http to this machine or the Hub's own host."""
+    is_plain = len(url) <= MAX_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
+    host = _host(url)
+    if not is_plain or not host or not url.endswith("/") or set(url) & set("@?#"):
+        raise ConfigurationError(f"{HUB_VARIABLE} is not the address of a service.", key=HUB_VARIABLE, remedy=_ADMIN)
+    scheme = urlsplit(url).scheme
+    if scheme == "https" or (scheme == "http" and (is_loopback_url(url) or host == _host(hub_api_url))):
+        return
+    raise ConfigurationError(
+        f"{HUB_VARIABLE} leads over plain http to {host}, which is not the Hub's own host: this server's token is not "
+        "sent there.",
+        key=HUB_VARIABLE,
+        remedy=_ADMIN,
+    )
+
+
+def _host(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        has_port_zero = parts.port == 0
+    except ValueError:
+        return None
+    return None if has_port_zero else parts.hostname
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubToken:
+    """A bearer token of the person whose server this is.
+
+    Attributes:
+        text: The token.
+        expires_in_seconds: Its remaining life; the service's clock and this machine's need not agree.
+        issuer: Who made it.
+        user: The person's name at the Hub.
+    """
+
+    text: Secret
+    expires_in_seconds: int
+    issuer: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubRedirect:
+    """The redirect of the whole Hub: where the provider returns to, which provider, and which application."""
+
+    redirect_uri: str
+    issuer: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSignIn:
+    """A sign-in at the service: its name there, the page that the person opens, and how long it waits for them."""
+
+    name: str = field(repr=False)
+    start_url: str = field(repr=False)
+    expires_in_seconds: int
+
+
+class HubService:
+    """Calls the service; safe to use from several threads.
+
+    Its methods raise `LoginRequired` where a person or an administrator has to act, `ProviderUnavailable` where the
+    service, the Hub or the provider does not answer, and `ProviderMisbehaved` where the answer cannot be used.
+    """
+
+    def __init__(self, endpoint: HubEndpoint, *, http: HubHttp) -> None:
+        self._endpoint = endpoint
+        self._http = http
+
+    def token(self) -> HubToken:
+        """Fetch a bearer token."""
+        body = self._fetch("token", {}, expected=_OK)
+        seconds = _seconds(body, "expires_in", at_least=0)
+        if seconds == 0:
+            raise REFUSALS["provider_unavailable"].error()  # or the Hub would have refreshed it
+        return HubToken(
+            text=_secret(body, "access_token"),
+            expires_in_seconds=seconds,
+            issuer=_text(body, "issuer"),
+            user=_text(body, "user"),
+        )
+
+    def redirect(self) -> HubRedirect:
+        """Fetch what the Hub's redirect is for."""
+        body = self._fetch("redirect", None, expected=_OK)
+        return HubRedirect(
+            redirect_uri=_text(body, "redirect_uri"), issuer=_text(body, "issuer"), client_id=_text(body, "client_id")
+        )
+
+    def begin(self, authorization_url: str) -> HubSignIn:
+        """Have the service send this person's browser to `authorization_url`."""
+        body = self._fetch("sign-ins", {"authorization_url": authorization_url}, expected=_CREATED)
+        name = _text(body, "name")
+        if not name.isascii() or not all(character.isalnum() or character in "-_." for character in name):
+            raise unreadable()  # it becomes part of an address
+        return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
+
+    def answer(self, name: str, *, timeout_seconds: float) -> Secret | None:
+        """Wait a while for the query that the browser came back with; None when it has not yet.
+
+        Raises:
+            LoginFailed: The service knows no such sign-in of this person, or not any more.
+        """
+        status, body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
+        if body is not None and body.get("error") == UNKNOWN_SIGN_IN:
+            raise LoginFailed("JupyterHub does not know this sign-in any more.")
+        body = _expected(status, body, _OK)
+        return None if body is None else _secret(body, "query")
+
+    def close(self) -> None:
+        """Cut a call that is waiting, and make no more."""
+        self._http.close()
+
+    def _fetch(self, path: str, body: Mapping[str, object] | None, *, expected: int) -> SecretObject | None:
+        return _expected(*self._call(path, body), expected)
+
+    def _call(
+        self, path: str, body: Mapping[str, object] | None, *, timeout_seconds: float | None = None
+    ) -> tuple[int, SecretObject | None]:
+        url = f"{self._endpoint.url}{path}"
+        try:
+            return self._http.call(url, token=self._endpoint.token, body=body, timeout_seconds=timeout_seconds)
+        except MicromegasError as error:
+            _from_hub(error)
+            raise
+
+    def __repr__(self) -> str:
+        return f"HubService(url={self._endpoint.url!r})"
+
+
+def _expected(status: int, body: SecretObject | None, expected: int) -> SecretObject | None:
+    """Return the body of a response with that status; None when there is nothing to say yet."""
+    if status == expected and body is not None:
+        return body
+    if status == _NO_CONTENT:
+        return None
+    raise refusal_of(status, body)
+
+
+def _secret(body: SecretObject | None, name: str) -> Secret:
+    value = usable_token(None if body is None else body.get(name))
+    if value is None or not value.reveal() or " " in value.reveal():
+        raise unreadable()
+    return value
+
+
+def _text(body: SecretObject | None, name: str) -> str:
+    value = None if body is None else body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_CHARACTERS or not value.isprintable():
+        raise unreadable()
+    return value
+
+
+def _seconds(body: SecretObject | None, name: str, *, at_least: int = 1) -> int:
+    value = None if body is None else body.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= MAX_LIFE_SECONDS:
+        raise unreadable()
+    return value
+
+
+def start_hub_redirect(context: LoginContext, service: HubService) -> "HubRedirectFlow":
+    """Register a sign-in with the service, which the flow owns from now on."""
+    connection = context.connection
+    metadata = connection.metadata()
+    offered = service.redirect()
+    if (offered.issuer, offered.client_id) != (connection.issuer, connection.client_id):
+        raise _from_hub(
+            LoginFailed(
+                f"The Hub's redirect is for the application {offered.client_id} at {host_text(offered.issuer)}, and "
+                f"the settings name {connection.client_id} at {host_text(connection.issuer)}.",
+                remedy="Correct MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or leave them out.",
+            )
+        )
+    if not is_callback_address(offered.redirect_uri):
+        raise unreadable()
+    grant = context.build_grant(metadata, offered.redirect_uri)
+    sign_in = service.begin(grant.request.url)
+    if not is_web_address(sign_in.start_url):
+        raise unreadable()
+    at_most = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
+    timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, at_most=at_most)
+    prompt = context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url)
+    return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.clock)
+
+
+class HubRedirectFlow(LoginFlow):
+    """A code grant whose redirect the Hub's service receives; `name` is the sign-in's name there."""
+
+    def __init__(self, prompt: LoginPrompt, grant: CodeGrant, service: HubService, *, name: str, clock: Clock) -> None:
+        super().__init__(prompt)
+        self._grant = grant
+        self._service = service
+        self._name = Secret(name)
+        self._clock = clock
+        self._stopped = threading.Event()
+
+    def tokens(self) -> TokenSet | None:
+        """Wait for the callback and exchange its code."""
+        deadline = self._clock.monotonic() + self.prompt.timeout_seconds
+        while not self._stopped.is_set() and self._clock.monotonic() < deadline:
+            try:
+                query = self._service.answer(self._name.reveal(), timeout_seconds=CALLBACK_TIMEOUT_SECONDS)
+            except ProviderUnavailable:
+                query = None  # the service may be restarting
+            if query is not None:
+                return self._grant.redeem(self._grant.code_in(query))
+            self._stopped.wait(PAUSE_SECONDS)
+        return None
+
+    def stop(self) -> None:
+        """End the wait."""
+        self._stopped.set()
+        self._service.close()
+
+    def close(self, *, linger_seconds: float = 0.0) -> None:  # noqa: ARG002 - the last page is the Hub's
+        """Make no more calls."""
+        self._service.close()
+
+
+class HubTokens(Protocol):
+    """What `HubTokenProvider` needs of `HubService`."""
+
+    def token(self) -> HubToken:
+        """Fetch a bearer token."""
+        ...
+
+
+@runtime_checkable
+class StoredSignIn(AuthProvider, Protocol):
+    """What `HubTokenProvider` needs of a sign-in that the person made here."""
+
+    def identity(self) -> Identity:
+        """Return who is signed in."""
+        ...
+
+    def renew(self) -> None:
+        """Renew the token now."""
+        ...
+
+    def renewal_due_at(self) -> datetime | None:
+        """Return from when on `get_token` renews."""
+        ...
+
+    def invalidate(self, token: str) -> None:
+        """Forget a token that the server refused."""
+        ...
+
+
+class HubTokenProvider:
+    """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
+
+    A token is fetched when there is none, and again in the last quarter of its life; while the service does not
+    answer, one that is still valid stays in use. Its end follows from its remaining life and the monotonic clock.
+
+    Args:
+        service: Gives the tokens.
+        issuer: The provider that the settings name; a token of another one is not used. None takes any.
+        stored: Gives a sign-in that the person made here with the same settings; used when the Hub refuses to give a
+            token, not when it does not answer. None when there is none.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self,
+        service: HubTokens,
+        *,
+        issuer: str | None = None,
+        stored: Callable[[], StoredSignIn | None] = lambda: None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._service = service
+        self._issuer = issuer
+        self._stored = stored
+        self._clock = SteadyClock(clock)
+        self._kept = KeptServiceToken(self._fetch, clock=self._clock)
+        self._newest: HubToken | None = None
+        self._ends_at = self._clock.now()
+        self._substitute: StoredSignIn | None = None
+
+    @property
+    def through(self) -> str:
+        """What signed the person in: `JupyterHub`; empty while a sign-in of their own is used instead."""
+        return HUB if self._substitute is None else ""
+
+    def get_token(self) -> str:
+        """Return a token that is valid now.
+
+        Raises:
+            LoginRequired: The Hub gives no token; the remedy says what to do here or there.
+            ProviderUnavailable: A token is needed, and the service, the Hub or the provider does not answer.
+            ProviderMisbehaved: The service's answer cannot be used.
+        """
+        substitute = self._substitute
+        if substitute is not None:
+            try:
+                return substitute.get_token()
+            except LoginRequired:
+                self._substitute = None  # it has ended, so try the Hub again
+        try:
+            return self._kept.get_token()
+        except LoginRequired:
+            token = self._substitute_token()
+            if token is None:
+                raise
+            return token
+
+    def identity(self) -> Identity:
+        """Return who is signed in, by the newest token; makes no call.
+
+        Raises:
+            LoginRequired: No token has been given yet.
+            TokenStoreError: The person's own sign-in is used instead and cannot be read.
+        """
+        substitute = self._substitute
+        if substitute is not None:
+            return substitute.identity()
+        newest = self._newest
+        if newest is None:
+            stored = self._stored()
+            if stored is not None:
+                return stored.identity()  # it is used as soon as the Hub refuses
+            raise LoginRequired("Nobody has been signed in through JupyterHub here yet.")
+        ends_at = self._clock.on_the_machine(self._ends_at)
+        return bearer_identity(newest.text, user=newest.user, issuer=newest.issuer, ends_at=ends_at)
+
+    def renew(self) -> None:
+        """Fetch another token; the Hub gives the same one again while enough of its life is left."""
+        (self._substitute or self._kept).renew()
+
+    def invalidate(self, token: str) -> None:
+        """Forget `token`, because the server refused it."""
+        (self._substitute or self._kept).invalidate(token)
+
+    def renewal_due_at(self) -> datetime | None:
+        """Return from when on `get_token` fetches another one (aware UTC, this machine's clock)."""
+        substitute = self._substitute
+        if substitute is not None:
+            return substitute.renewal_due_at()
+        due_at = self._kept.renewal_due_at()
+        return None if due_at is None else self._clock.on_the_machine(due_at)
+
+    def _fetch(self) -> ServiceToken:
+        began_at = self._clock.now()  # the remaining life began to run out before the answer came
+        found = self._service.token()
+        if self._issuer is not None and found.issuer != self._issuer:
+            raise _from_hub(
+                LoginRequired(
+                    f"JupyterHub signs you in at {host_text(found.issuer)}, and the settings name {self._issuer} as "
+                    "the provider.",
+                    remedy="Sign in there with %micromegas_login (`micromegas login` in a terminal). If the server "
+                    "accepts tokens of the Hub's provider, correct MICROMEGAS_OIDC_ISSUER, or leave it out.",
+                )
+            )
+        ends_at = began_at + timedelta(seconds=found.expires_in_seconds)
+        self._newest, self._ends_at = found, ends_at
+        return ServiceToken(text=found.text, obtained_at=began_at, expires_at=ends_at)
+
+    def _substitute_token(self) -> str | None:
+        try:
+            substitute = self._stored()
+            token = None if substitute is None else substitute.get_token()
+        except MicromegasError:
+            return None  # the Hub's refusal is what matters
+        self._substitute = substitute
+        return token
+
+    def __repr__(self) -> str:
+        return f"HubTokenProvider(service={self._service!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a sign-in cannot be pickled")

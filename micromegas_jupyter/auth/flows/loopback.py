@@ -1,0 +1,358 @@
+"""The loopback flow: a browser on this machine comes back to a port of this process (RFC 8252 section 7.3)."""
+
+import hmac
+import logging
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.pages import (
+    CONTENT_TYPE,
+    NOT_A_PAGE_LOAD,
+    NOT_FOUND_PAGE,
+    NOT_UNDERSTOOD,
+    SECURITY_HEADERS,
+    STILL_WORKING_PAGE,
+    WRONG_METHOD_PAGE,
+    LoginOutcome,
+    Page,
+    notice_page,
+)
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Randomness
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.errors import LoginFailed, UsageError
+from micromegas_jupyter.oidc.token import TokenSet
+
+TIMEOUT_SECONDS = 300.0
+DEFAULT_PATH = "/callback"
+DONE_PATH = "/done"
+START_PREFIX = "/start/"
+MAX_SILENT_CONNECTIONS = 100
+MAX_WAITING_PAGES = 8
+READ_TIMEOUT_SECONDS = 10.0
+PAGE_WAIT_SECONDS = 45.0
+
+_POLL_SECONDS = 0.1
+_NOT_OURS = notice_page(status=400, what="This address does not belong to a running sign-in.")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopbackAddress:
+    """Where the browser comes back to.
+
+    Attributes:
+        host: As the provider knows it: `127.0.0.1`, `::1` or `localhost`.
+        port: A fixed port; 0 for any free one.
+        path: The callback's path.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    path: str = DEFAULT_PATH
+
+    @property
+    def bind_host(self) -> str:
+        """The address to listen on; a name is never looked up for that (RFC 8252 section 8.3)."""
+        return "127.0.0.1" if self.host == "localhost" else self.host
+
+    def authority(self, port: int) -> str:
+        """Return host and port as they stand in a URL and in the Host header."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+
+def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
+    """Read a redirect URI; None means any free port on 127.0.0.1.
+
+    Source: RFC 8252 sections 7.3 and 8.3.
+
+    Raises:
+        UsageError: It is not http on loopback, has a query, a fragment or a user, or a path of the listener's own.
+    """
+    if redirect_uri is None:
+        return LoopbackAddress()
+    try:
+        parts = urlsplit(redirect_uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or host not in LOOPBACK_HOSTS or parts.scheme != "http":
+        raise UsageError("The redirect URI is not http on 127.0.0.1, ::1 or localhost.")
+    if parts.query or parts.fragment or "@" in parts.netloc or not redirect_uri.isascii():
+        raise UsageError("The redirect URI has a query, a fragment or a user.")
+    path = parts.path or "/"
+    if path == DONE_PATH or path.startswith(START_PREFIX):
+        raise UsageError(f"The redirect URI's path cannot be {DONE_PATH} or begin with {START_PREFIX}.")
+    return LoopbackAddress(host=host, port=port or 0, path=path)
+
+
+def start_loopback(context: LoginContext) -> "LoopbackFlow":
+    """Listen on loopback and make the authorization request."""
+    address = parse_loopback_address(context.request.redirect_uri)
+    metadata = context.connection.metadata()  # before a port is taken
+    receiver = LoopbackReceiver(address, randomness=context.randomness)
+    try:
+        grant = context.build_grant(metadata, receiver.redirect_uri)
+        prompt = context.build_prompt(
+            Flow.BROWSER, context.timeout_seconds(TIMEOUT_SECONDS), start_url=receiver.start_url
+        )
+        return LoopbackFlow(prompt, receiver, grant)
+    except BaseException:
+        receiver.close()
+        raise
+
+
+class LoopbackFlow(LoginFlow):
+    """A code grant whose redirect comes to `receiver`, which is bound, not yet serving, and owned from now on."""
+
+    def __init__(self, prompt: LoginPrompt, receiver: "LoopbackReceiver", grant: CodeGrant) -> None:
+        super().__init__(prompt)
+        self._receiver = receiver
+        self._grant = grant
+        self._came_back = False
+        receiver.serve(authorization_url=grant.request.url, is_own=grant.is_answered_by)
+
+    def tokens(self) -> TokenSet | None:
+        """Wait for the callback and exchange its code."""
+        query = self._receiver.wait(self.prompt.timeout_seconds)
+        if query is None:
+            return None
+        self._came_back = True
+        return self._grant.redeem(self._grant.code_in(query))
+
+    def stop(self) -> None:
+        """End the wait; without effect once the browser has come back."""
+        self._receiver.stop_waiting()
+
+    def show(self, outcome: LoginOutcome) -> None:
+        """Set the page that the browser shows at the end."""
+        self._receiver.finish(outcome.page())
+
+    def close(self, *, linger_seconds: float = 0.0) -> None:
+        """Stop listening; lingers only when there is a browser that wants the last page."""
+        self._receiver.close(linger_seconds=linger_seconds if self._came_back else 0.0)
+
+
+class LoopbackReceiver:
+    """Receives one callback. Bound when made, serving from `serve` on, closed by `close`.
+
+    Its lock covers what was received; handlers run on threads of their own.
+
+    Args:
+        address: Where to listen.
+        randomness: Makes the start page's address unguessable.
+
+    Raises:
+        LoginFailed: The fixed port is taken.
+    """
+
+    def __init__(self, address: LoopbackAddress, *, randomness: Randomness) -> None:
+        try:
+            self._server = _Server(address, self)
+        except OSError as error:
+            raise LoginFailed(
+                f"The sign-in cannot listen on {address.authority(address.port)}.",
+                remedy="Close the program that uses the port, or sign in without a fixed redirect URI.",
+            ) from error
+        port = int(self._server.server_address[1])
+        self._authority = address.authority(port)
+        self._callback_path = address.path
+        self._start_path = START_PREFIX + randomness.token_urlsafe(32)
+        self.redirect_uri = f"http://{self._authority}{address.path}"
+        self.start_url = f"http://{self._authority}{self._start_path}"
+        self._authorization_url = ""
+        self._is_own: Callable[[str], bool] = lambda _query: False
+        self._lock = threading.Lock()
+        self._query: Secret | None = None
+        self._received = threading.Event()
+        self._page: Page | None = None
+        self._finished = threading.Event()
+        self._page_seen = threading.Event()
+        self._waiting_pages = threading.BoundedSemaphore(MAX_WAITING_PAGES)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="micromegas-login-listener", daemon=True
+        )
+
+    def serve(self, *, authorization_url: str, is_own: Callable[[str], bool]) -> None:
+        """Begin to serve: the start page leads to `authorization_url`; the first query that `is_own` is received."""
+        self._authorization_url = authorization_url
+        self._is_own = is_own
+        self._thread.start()
+
+    def wait(self, timeout_seconds: float) -> Secret | None:
+        """Wait for the callback's query; None when it did not come in time or `stop_waiting` ended the wait."""
+        self._received.wait(timeout_seconds)
+        with self._lock:
+            return self._query
+
+    def stop_waiting(self) -> None:
+        """End `wait` without a callback."""
+        self._received.set()
+
+    def finish(self, page: Page) -> None:
+        """Set the page that the person sees at the end."""
+        self._page = page
+        self._finished.set()
+
+    def close(self, *, linger_seconds: float = 0.0) -> None:
+        """Stop listening, after the last page was fetched or `linger_seconds` have passed; safe to call twice."""
+        if linger_seconds > 0:
+            self._page_seen.wait(linger_seconds)
+        self._finished.set()
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+        self._server.cut_silent_connections()
+
+    def answer(self, handler: "_Handler") -> None:
+        """Answer one GET request."""
+        path, _, query = handler.path.partition("?")
+        if handler.headers.get_all("Host") != [self._authority]:
+            # A page that points its own name at this machine reads nothing here: DNS rebinding.
+            handler.send_page(_NOT_OURS)
+        elif path == DONE_PATH:
+            self._answer_done(handler)
+        elif path != self._callback_path and not hmac.compare_digest(path.encode(), self._start_path.encode()):
+            handler.send_page(NOT_FOUND_PAGE)
+        elif handler.headers.get("Sec-Fetch-Dest", "document") != "document":
+            handler.send_page(NOT_A_PAGE_LOAD)
+        elif path == self._callback_path:
+            self._answer_callback(handler, query)
+        elif self._received.is_set():
+            handler.send_page(_NOT_OURS)
+        else:
+            handler.send_redirect(302, self._authorization_url)
+
+    def _answer_callback(self, handler: "_Handler", query: str) -> None:
+        is_own = self._is_own(query)
+        with self._lock:
+            is_first = is_own and not self._received.is_set()
+            if is_first:
+                self._query = Secret(query)
+                self._received.set()
+        if is_first:
+            handler.send_redirect(303, DONE_PATH)  # so that the code leaves the address bar and the history
+        else:
+            handler.send_page(_NOT_OURS)
+
+    def _answer_done(self, handler: "_Handler") -> None:
+        if not self._received.is_set():
+            handler.send_page(NOT_FOUND_PAGE)
+            return
+        if self._waiting_pages.acquire(blocking=False):
+            try:
+                self._finished.wait(PAGE_WAIT_SECONDS)
+            finally:
+                self._waiting_pages.release()
+        if self._page is None:
+            handler.send_page(STILL_WORKING_PAGE)
+            return
+        handler.send_page(self._page)
+        self._page_seen.set()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = MAX_SILENT_CONNECTIONS
+
+    def __init__(self, address: LoopbackAddress, receiver: LoopbackReceiver) -> None:
+        self.receiver = receiver
+        self._silent: OrderedDict[int, socket.socket] = OrderedDict()
+        self._silent_lock = threading.Lock()
+        if ":" in address.bind_host:
+            self.address_family = socket.AF_INET6
+        super().__init__((address.bind_host, address.port), _Handler)
+
+    def server_bind(self) -> None:
+        # The base class looks its own address up in the name service, which may take seconds and is not needed.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._silent_lock:
+            self._silent[id(request)] = request
+            oldest = self._silent.popitem(last=False)[1] if len(self._silent) > MAX_SILENT_CONNECTIONS else None
+        if oldest is not None:
+            _shut(oldest)
+        super().process_request(request, client_address)
+
+    def note_request(self, request: object) -> None:
+        """Note that a whole request has come, so that its connection is not cut for being silent."""
+        with self._silent_lock:
+            self._silent.pop(id(request), None)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.note_request(request)
+        super().shutdown_request(request)
+
+    def cut_silent_connections(self) -> None:
+        """Cut the connections that have not sent a whole request."""
+        with self._silent_lock:
+            silent = list(self._silent.values())
+        for connection in silent:
+            _shut(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's arguments
+        # The base class prints a traceback, which would put a request's address into the terminal or the notebook.
+        _log.debug("A request to the sign-in listener failed.")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = READ_TIMEOUT_SECONDS
+
+    def do_GET(self) -> None:
+        self.server.note_request(self.connection)
+        self.server.receiver.answer(self)
+
+    def _refuse_method(self) -> None:
+        self.server.note_request(self.connection)
+        self.send_page(WRONG_METHOD_PAGE)
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse_method  # noqa: N815 - the base class looks methods up by these names
+
+    def send_page(self, page: Page) -> None:
+        """Answer with a page."""
+        self._send_head(page.status, {"Content-Type": CONTENT_TYPE, "Content-Length": str(len(page.body))})
+        if self.command != "HEAD":
+            self.wfile.write(page.body)
+
+    def send_redirect(self, status: int, location: str) -> None:
+        """Answer with a redirect."""
+        self._send_head(status, {"Location": location, "Content-Length": "0"})
+
+    def send_error(self, code: int, *_texts: Any, **_more: Any) -> None:
+        """Answer a request that is not HTTP; the base class would repeat parts of it."""
+        self.close_connection = True
+        if not hasattr(self, "command"):
+            self.command = "GET"
+        self.send_page(notice_page(status=int(code), what=NOT_UNDERSTOOD))
+
+    def log_message(self, *_parts: Any, **_more: Any) -> None:
+        """Write nothing: the request line holds code and state."""
+
+    def _send_head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response_only(status)
+        for name, value in {**headers, **SECURITY_HEADERS, "Connection": "close"}.items():
+            self.send_header(name, value)
+        if status == WRONG_METHOD_PAGE.status:
+            self.send_header("Allow", "GET")
+        self.end_headers()
+
+
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):  # it may be closed already
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,166 @@
+"""What a person sees of a sign-in: its last pages (self-contained, all text escaped), and a QR code in a terminal."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from types import MappingProxyType
+
+# Contrast of text on its background is at least 4.5:1 in both schemes (WCAG 2.2, 1.4.3).
+STYLE = (
+    ":root{color-scheme:light dark;--page:#f5f6f8;--card:#fff;--text:#1c2128;--quiet:#57606a;--good:#1a7f37;"
+    "--bad:#b42318;--line:#d8dee4}"
+    "@media(prefers-color-scheme:dark){:root{--page:#0d1117;--card:#161b22;--text:#e6edf3;--quiet:#9da7b3;"
+    "--good:#3fb950;--bad:#ff8177;--line:#30363d}}"
+    "*{box-sizing:border-box}"
+    "body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1rem;background:var(--page);"
+    "color:var(--text);font:1rem/1.5 system-ui,sans-serif}"
+    "main{max-width:34rem;width:100%;padding:2rem;background:var(--card);border:1px solid var(--line);"
+    "border-radius:.75rem;text-align:center}"
+    "h1{font-size:1.35rem;margin:.75rem 0}p{margin:.5rem 0;overflow-wrap:anywhere}.hint{color:var(--quiet)}"
+    ".mark{display:inline-grid;place-items:center;width:3rem;height:3rem;border-radius:50%;border:2px solid;"
+    "font-size:1.5rem;font-weight:700}.success .mark{color:var(--good)}.failure .mark{color:var(--bad)}"
+)
+STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+CONTENT_TYPE = "text/html; charset=utf-8"
+# Source: RFC 9700 sections 4.2.4 and 4.16 (the address holds code and state: no referrer, no caches, no framing).
+SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src '{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+)
+
+QR_CAPTION = "The page to open, with the code filled in:"
+_QR_BORDER_MODULES = 2
+# A longer address makes a code that a telephone cannot read off a screen at this size.
+MAX_QR_CHARACTERS = 512
+# Bright white on black, whatever the terminal's own colours are: light on dark is what the drawing means.
+_QR_COLOURS = "\x1b[97;40m"
+_USUAL_COLOURS = "\x1b[0m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """An HTML page and its HTTP status."""
+
+    status: int
+    html: str
+
+    @property
+    def body(self) -> bytes:
+        """The page as it is sent."""
+        return self.html.encode("utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginOutcome:
+    """How a sign-in ended.
+
+    Attributes:
+        is_signed_in: Whether there is a token.
+        who: The person's name; empty when the tokens do not say, and without a token.
+        what: What went wrong, as a sentence; empty with a token.
+        remedy: What to do about it.
+    """
+
+    is_signed_in: bool
+    who: str = ""
+    what: str = ""
+    remedy: str = ""
+
+    def page(self) -> Page:
+        """Return the page that says so."""
+        return success_page(who=self.who) if self.is_signed_in else failure_page(what=self.what, remedy=self.remedy)
+
+
+def success_page(*, who: str = "") -> Page:
+    """Return the page that says that the person is signed in."""
+    return _page(
+        status=200,
+        title="You are signed in",
+        sentences=[f"Signed in as {who}."] if who else [],
+        hint="You can close this tab and continue where you started.",
+    )
+
+
+def failure_page(*, what: str, remedy: str) -> Page:
+    """Return the page that says why there was no sign-in and what to do."""
+    return _page(status=200, title="You are not signed in", sentences=[what], hint=remedy, is_failure=True)
+
+
+def notice_page(*, status: int, what: str) -> Page:
+    """Return a page for requests that do not belong to a running sign-in."""
+    return _page(status=status, title="Nothing to do here", sentences=[what], is_failure=True)
+
+
+def handed_over_page() -> Page:
+    """Return the page for an answer whose outcome is only known where the sign-in began."""
+    return _page(
+        status=200,
+        title="Back to where you started",
+        sentences=["Your answer was passed on."],
+        hint="You can close this tab: the notebook shows whether you are signed in.",
+    )
+
+
+def reload_page() -> Page:
+    """Return the page that reloads itself at once, as a page of this site and no longer of the one before."""
+    return _page(status=200, title="One moment", sentences=[], head='<meta http-equiv="refresh" content="0">')
+
+
+def _page(  # noqa: PLR0913 - the parts of a page
+    *, status: int, title: str, sentences: list[str], hint: str = "", is_failure: bool = False, head: str = ""
+) -> Page:
+    paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    closing = f'<p class="hint">{escape(hint)}</p>' if hint else ""
+    # A screen reader announces a failure at once and a success when it is done with what it is saying.
+    role, mark, kind = ("alert", "!", "failure") if is_failure else ("status", "✓", "success")
+    html = (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"{head}<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f'<body><main role="{role}" class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>'
+        f"<h1>{escape(title)}</h1>{paragraphs}{closing}</main></body></html>"
+    )
+    return Page(status=status, html=html)
+
+
+NOT_FOUND_PAGE = notice_page(status=404, what="There is no such page.")
+WRONG_METHOD_PAGE = notice_page(status=405, what="This address can only be opened in a browser.")
+NOT_A_PAGE_LOAD = notice_page(status=403, what="This address can only be opened in a browser tab.")
+STILL_WORKING_PAGE = notice_page(status=200, what="The sign-in is still being completed. Reload this page in a moment.")
+NOT_UNDERSTOOD = "The request could not be understood."
+
+
+def terminal_qr(address: str, *, columns: int) -> list[str]:
+    """Return a QR code of the address, line by line; empty when it is missing, too long to scan, or too wide."""
+    if not 0 < len(address) <= MAX_QR_CHARACTERS:
+        return []
+    import segno
+
+    symbol = segno.make_qr(address, error="l")
+    if symbol.symbol_size(border=_QR_BORDER_MODULES)[0] > columns:
+        return []
+    drawn = io.StringIO()
+    symbol.terminal(drawn, compact=True, border=_QR_BORDER_MODULES)
+    return [f"{_QR_COLOURS}{line}{_USUAL_COLOURS}" for line in drawn.getvalue().splitlines()]
+
+
+def shows_qr(environ: Mapping[str, str], *, encoding: str | None) -> bool:
+    """Whether a terminal shows block characters in colours, as far as its variables and its encoding say."""
+    return (
+        environ.get("TERM", "") not in {"", "dumb"}
+        and not environ.get("NO_COLOR")
+        and (encoding or "").lower().replace("-", "") == "utf8"
+    )

@@ -1,0 +1,116 @@
+"""The paste flow: the person pastes the address that their browser ended at, where no redirect can reach this program.
+
+Nobody listens at that address: the browser shows that it cannot be reached, which is expected.
+"""
+
+import threading
+from urllib.parse import parse_qsl
+
+from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRefused,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+    UsageError,
+)
+from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS
+from micromegas_jupyter.oidc.token import TokenSet
+
+TIMEOUT_SECONDS = 600.0
+MAX_PASTED_CHARACTERS = 16 * 1024
+MAX_TRIES = 10
+# A fixed port, because some providers compare it (RFC 8252 section 7.3 asks them not to), so that one address can be
+# registered.
+PASTE_PORT = 48080
+
+_QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
+
+
+def start_paste(context: LoginContext) -> "PasteFlow":
+    """Make the authorization request that the person opens."""
+    address = parse_loopback_address(context.request.redirect_uri)
+    redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
+    grant = context.build_grant(context.connection.metadata(), redirect_uri)
+    timeout_seconds = context.timeout_seconds(TIMEOUT_SECONDS)
+    return PasteFlow(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
+
+
+class PasteFlow(LoginFlow):
+    """A code grant whose callback a person carries over. Its lock covers the count of tries and the answer."""
+
+    def __init__(self, prompt: LoginPrompt, grant: CodeGrant) -> None:
+        super().__init__(prompt)
+        self._grant = grant
+        self._lock = threading.Lock()
+        self._tries = 0
+        self._answer: Secret | MicromegasError | None = None
+        self._ended = threading.Event()
+
+    def tokens(self) -> TokenSet | None:
+        """Wait for a matching address and exchange its code."""
+        self._ended.wait(self.prompt.timeout_seconds)
+        self._ended.set()  # what is pasted from now on comes too late
+        with self._lock:
+            answer, self._answer = self._answer, None
+        if isinstance(answer, MicromegasError):
+            raise answer
+        return None if answer is None else self._grant.redeem(answer)
+
+    def stop(self) -> None:
+        """End the wait; without effect once a matching address was pasted."""
+        self._ended.set()
+
+    def submit(self, text: str | Secret) -> None:
+        """Take what the person pasted: the whole address, or the part after its question mark."""
+        text = text if isinstance(text, Secret) else Secret(text)  # or a traceback would show it
+        with self._lock:
+            if self._ended.is_set():
+                raise UsageError("This sign-in no longer waits for an address.", remedy="Start the sign-in again.")
+            self._tries += 1
+            try:
+                self._answer = self._answer_in(text)
+            except (UsageError, ProviderMisbehaved):
+                if self._tries >= MAX_TRIES:
+                    self._answer = LoginFailed(f"None of {MAX_TRIES} pasted addresses belongs to this sign-in.")
+                    self._ended.set()
+                raise
+            self._ended.set()
+
+    def _answer_in(self, text: Secret) -> Secret | MicromegasError:
+        if len(text.reveal()) > MAX_PASTED_CHARACTERS:
+            raise self._mismatch("The pasted text is too long.")
+        query = Secret(_query_in(text.reveal()))
+        if not self._grant.is_answered_by(query.reveal()):
+            raise self._mismatch("The pasted text is not the address that this sign-in ended at.")
+        if not {"code", "error"} & _parameter_names(query.reveal()):
+            raise self._mismatch("The pasted address is from before the sign-in ended.")
+        try:
+            return self._grant.code_in(query)
+        except (LoginRefused, ProviderUnavailable) as error:
+            return error
+
+    def _mismatch(self, what: str) -> UsageError:
+        return UsageError(
+            what,
+            remedy=(
+                "Sign in on the page that was shown. When the browser says that it cannot open the next one, paste the "
+                f"whole address from its address bar; it begins with {self._grant.request.redirect_uri}?"
+            ),
+        )
+
+
+def _query_in(text: str) -> str:
+    """Return the query string of a pasted address, which a terminal or a mail program may have broken or quoted."""
+    address = "".join(text.split()).strip(_QUOTES)
+    before, mark, after = address.partition("?")
+    query = after if mark and "=" not in before else address
+    return query.partition("#")[0]
+
+
+def _parameter_names(query: str) -> set[str]:
+    return {name for name, _ in parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_CALLBACK_PARAMETERS)}

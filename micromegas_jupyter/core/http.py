@@ -1,0 +1,619 @@
+"""HTTP calls to identity providers, cloud platforms and the JupyterHub service.
+
+Every call has one total deadline and one size cap, follows no redirect and uses neither cookies nor `.netrc`.
+`requests` is loaded by the first call: a program with a fresh stored token makes none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.core.files import FileProblem, read_shared_file
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import SecretObject, secret_object
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import requests
+
+    from micromegas_jupyter.core.http_exchange import Exchange
+
+MAX_BUNDLE_BYTES = 4 * 2**20
+MAX_RUNNING_PROVIDER_CALLS = 16
+MAX_RUNNING_CALLS = 4
+MAX_PLATFORM_BYTES = 128 * 1024
+MAX_HUB_BYTES = 256 * 1024
+MAX_PLATFORM_URL_CHARACTERS = 8192
+PLATFORM_TIMEOUT_SECONDS = 5.0
+HUB_SERVICE = "The sign-in service of JupyterHub"
+HUB_UNAVAILABLE_REMEDY = (
+    "Try again in a moment. If that does not help, ask the Hub's administrator whether the service `micromegas` runs."
+)
+
+# Values that are secrets are revealed only on the thread that sends them.
+FormFields: TypeAlias = Mapping[str, str | Secret]
+
+_SUCCESS = range(200, 300)
+_REDIRECTS = range(300, 400)
+_CLIENT_ERRORS = range(400, 500)
+_SERVER_ERRORS = range(500, 600)
+_TOO_MANY_REQUESTS = 429
+_USUAL_PORTS = {"https": 443, "http": 80}
+_HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "micromegas_jupyter"}
+# Names that mean this machine, or the metadata service at Google, which is at a link-local address.
+_PLAIN_HTTP_NAMES = frozenset({"localhost", "metadata.google.internal"})
+_CERTIFICATE = re.compile(
+    r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]{1,65536}-----END (?:TRUSTED )?CERTIFICATE-----"
+)
+
+
+_PROVIDER_REMEDIES = {
+    "name": "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network.",
+    "refused": "Check the address of the issuer (MICROMEGAS_OIDC_ISSUER), and that the provider runs.",
+    "tls": (
+        "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
+        "set MICROMEGAS_CA_BUNDLE."
+    ),
+    "proxy": ("Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none."),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAnswer:
+    """A provider's response that can be read.
+
+    Attributes:
+        status: 2xx, or 4xx for the errors that OAuth reports in JSON.
+        body: The decoded JSON; None when the body was empty or not needed.
+        date: The provider's clock (the Date header) as aware UTC; None when absent, unreadable, or a cache's.
+        reached_private: Whether the response came from an address inside a network, without a proxy.
+    """
+
+    status: int
+    body: object = field(repr=False)
+    date: datetime | None = None
+    reached_private: bool = False
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return self.status in _SUCCESS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawAnswer:
+    """Status, headers (names in lower case) and the undecoded body, at most one byte over the size cap."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    reached_private: bool = False
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return self.status in _SUCCESS
+
+    @property
+    def media_type(self) -> str:
+        """The media type without its parameters, in lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def date(self) -> datetime | None:
+        """The sender's clock as aware UTC; None when it is not known."""
+        # A cache repeats the Date of the response that it keeps, and says how old that is: RFC 9111 section 5.1.
+        text = self.headers.get("date")
+        if text is None or self.headers.get("age", "0").strip() != "0":
+            return None
+        from email.utils import parsedate_to_datetime
+
+        try:
+            found = parsedate_to_datetime(text)
+            return None if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+
+    def text(self) -> str:
+        """Return the body as text; empty when it is not UTF-8."""
+        try:
+            return self.body.decode("utf-8")
+        except UnicodeDecodeError:
+            return ""
+
+    def json_object(self) -> SecretObject:
+        """Return the body as a JSON object whose repr shows nothing; an empty one when it is anything else."""
+        try:
+            value = decode_strict_json(self.body.decode("utf-8"))
+        except (UnicodeDecodeError, JsonError):
+            value = None
+        return secret_object(value) or SecretObject()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callee:
+    """How errors speak of the one who is called.
+
+    Attributes:
+        name: Begins a sentence.
+        group: Follows "too many calls to".
+        remedy: What to do when no response comes; None leaves that to the error's class.
+        remedies: What to do instead, by the kind of network failure (`ExchangeFailed.kind`).
+    """
+
+    name: str
+    group: str
+    remedy: str | None = None
+    remedies: Mapping[str, str] = field(default_factory=dict)
+
+
+class HttpClient:
+    """Sends requests, a bounded number at a time; safe to use from several threads.
+
+    A name server that hangs cannot be cut off, so a call that timed out may occupy its slot for a while. The lock
+    covers the running exchanges.
+
+    Args:
+        max_running: How many requests may run at once.
+        max_bytes: How many bytes of a body are read.
+        ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's.
+        extra_ca_bundle: A PEM file of certificates to trust as well; read at once.
+
+    Raises:
+        ConfigurationError: `extra_ca_bundle` cannot be used.
+    """
+
+    def __init__(
+        self, *, max_running: int, max_bytes: int, ca_bundle: str | None = None, extra_ca_bundle: Path | None = None
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._ca_bundle = ca_bundle
+        self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
+        self._free_slots = threading.BoundedSemaphore(max_running)
+        self._lock = threading.Lock()
+        self._running: set[Exchange] = set()
+        self._is_closed = False
+
+    def send(  # noqa: PLR0913 - one request
+        self,
+        prepare: Callable[[], requests.PreparedRequest],
+        *,
+        callee: Callee,
+        timeout_seconds: float,
+        proxy: Secret | None = None,
+        refuse_private: bool = False,
+        accept_server_errors: bool = False,
+        needs_body: bool = True,
+    ) -> RawAnswer:
+        """Send one request and return its response, which is neither a redirect, oversized nor compressed.
+
+        Args:
+            prepare: Builds the request; runs on the thread that sends it, so that secrets are revealed only there.
+            callee: Named in errors.
+            timeout_seconds: The total deadline, from waiting for a slot to the last byte.
+            proxy: The proxy to use; None connects directly.
+            refuse_private: Whether to send nothing when the host turns out to be at an address inside a network.
+            accept_server_errors: Whether to return 5xx and 429; otherwise they raise `ProviderUnavailable`.
+            needs_body: Whether the body of a success matters, and is checked.
+        """
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+        from micromegas_jupyter.core.http_exchange import Exchange, ExchangeFailed
+
+        deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
+        # Named even where it is the default: some versions of `requests` share one context of that with everybody,
+        # which the extra certificates must not reach.
+        authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
+        if not self._free_slots.acquire(timeout=timeout_seconds):
+            raise ProviderUnavailable(
+                f"Too many calls to {callee.group} are still waiting for an answer.", remedy=callee.remedy
+            )
+        exchange = Exchange(
+            prepare,
+            # The exchange's deadline bounds the call. This one, for each read, comes later and only frees a thread
+            # whose connection could not be cut.
+            settings={"timeout": 2 * timeout_seconds, "verify": authorities},
+            max_bytes=self._max_bytes,
+            on_end=self._free_slots.release,
+            refuse_private=refuse_private,
+            proxy=proxy,
+            extra_certificates=self._extra_certificates,
+        )
+        try:
+            self._register(exchange, callee)
+            response = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
+        except ExchangeFailed as failure:
+            response = None  # on a machine that stood still, the deadline passed before a failure was seen
+            if SYSTEM_CLOCK.monotonic() < deadline:
+                raise ProviderUnavailable(
+                    f"{callee.name} could not be reached: {failure}.",
+                    remedy=callee.remedies.get(failure.kind, callee.remedy),
+                ) from None
+        finally:
+            with self._lock:
+                self._running.discard(exchange)
+        if response is None:
+            raise ProviderUnavailable(
+                f"{callee.name} did not answer in full within {timeout_seconds:g} seconds.", remedy=callee.remedy
+            )
+        status, headers, body, reached_private = response
+        raw = RawAnswer(status=status, headers=headers, body=body, reached_private=reached_private)
+        check_answer(
+            raw,
+            callee,
+            max_bytes=self._max_bytes,
+            accept_server_errors=accept_server_errors,
+            needs_body=needs_body,
+        )
+        return raw
+
+    def close(self) -> None:
+        """Cut running requests and refuse new ones; safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            running = list(self._running)
+        for exchange in running:
+            exchange.abort()
+
+    def _register(self, exchange: Exchange, callee: Callee) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._running.add(exchange)
+                return
+        self._free_slots.release()
+        raise ProviderUnavailable(f"{callee.name} was not called: the connection is closed.", remedy=callee.remedy)
+
+
+class ProviderCalls(Protocol):
+    """What callers need of `ProviderHttp`; a test may replace it."""
+
+    def fetch_json(self, url: str) -> HttpAnswer:
+        """Fetch the JSON document at `url`."""
+        ...
+
+    def post_form(
+        self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
+    ) -> HttpAnswer:
+        """Post a form to `url` and return the response."""
+        ...
+
+
+class ProviderHttp:
+    """Calls identity providers; safe to use from several threads.
+
+    By default proxies and the CA bundle come from the environment as `requests` reads it. `NO_PROXY` always counts,
+    and loopback is never reached through a proxy.
+
+    Args:
+        timeout_seconds: The total deadline of each call.
+        max_bytes: The most that a body may hold.
+        ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's.
+        extra_ca_bundle: A PEM file of certificates to trust as well; read at once.
+        proxy: The proxy for other machines, instead of the environment's.
+
+    Raises:
+        ConfigurationError: There is no such CA bundle, or it holds no certificate.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float = 10.0,
+        max_bytes: int = 1_000_000,
+        ca_bundle: str | Path | None = None,
+        extra_ca_bundle: Path | None = None,
+        proxy: Secret | None = None,
+    ) -> None:
+        if ca_bundle is not None and not Path(ca_bundle).exists():
+            raise ConfigurationError(
+                "The file of certificates to trust does not exist.",
+                key="ca_bundle",
+                remedy="Correct the path (ca_file, where an issuer's setting names it).",
+            )
+        self._timeout_seconds = timeout_seconds
+        self._proxy = proxy
+        self._client = HttpClient(
+            max_running=MAX_RUNNING_PROVIDER_CALLS,
+            max_bytes=max_bytes,
+            ca_bundle=None if ca_bundle is None else str(ca_bundle),
+            extra_ca_bundle=extra_ca_bundle,
+        )
+
+    def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
+        """Fetch the JSON document at `url`.
+
+        Args:
+            url: Where it is.
+            headers: Further headers, for example `Authorization`.
+            refuses_private: Whether to send nothing when the host turns out to be at an address inside a network.
+                Without effect through a proxy, which looks the host up itself.
+
+        Raises:
+            ProviderUnavailable: No response in time, 5xx or 429, or a private address that is refused.
+            ProviderMisbehaved: The URL is not https (or http on loopback), or the response is a redirect, not JSON,
+                oversized or encoded.
+            ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
+        """
+        return self._send("GET", url, headers=headers, refuse_private=refuses_private)
+
+    def post_form(
+        self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
+    ) -> HttpAnswer:
+        """Post `fields` as a form to `url`; raises as `fetch_json`.
+
+        Args:
+            url: Where to.
+            fields: The form.
+            headers: Further headers, for example `Authorization`.
+            needs_body: False where a successful response's body means nothing (RFC 7009 section 2.2).
+        """
+        return self._send("POST", url, headers=headers, fields=fields, needs_body=needs_body)
+
+    def close(self) -> None:
+        """Cut running calls and refuse new ones; safe to call twice."""
+        self._client.close()
+
+    def _send(  # noqa: PLR0913 - one request
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: FormFields | None,
+        fields: FormFields | None = None,
+        refuse_private: bool = False,
+        needs_body: bool = True,
+    ) -> HttpAnswer:
+        host = _host_and_port(url, host=check_endpoint_url(url))
+        callee = Callee(name=f"The identity provider {host}", group="identity providers", remedies=_PROVIDER_REMEDIES)
+        from micromegas_jupyter.core.http_exchange import proxy_for
+
+        raw = self._client.send(
+            lambda: _prepare(method, url, {"Accept": "application/json", **(headers or {})}, fields),
+            callee=callee,
+            timeout_seconds=self._timeout_seconds,
+            # A proxy would carry plain http for loopback off this machine.
+            proxy=None if is_loopback_url(url) else proxy_for(url, self._proxy),
+            refuse_private=refuse_private,
+            needs_body=needs_body,
+        )
+        return read_answer(raw, callee, needs_body=needs_body)
+
+
+def check_answer(
+    raw: RawAnswer, callee: Callee, *, max_bytes: int, accept_server_errors: bool = False, needs_body: bool = True
+) -> None:
+    """Check that a response is neither an error of the server, a redirect, oversized nor encoded."""
+    if not accept_server_errors and (raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS):
+        raise ProviderUnavailable(f"{callee.name} answered with status {raw.status}.")
+    problem = None
+    if raw.status in _REDIRECTS:  # it could lead a secret to another host: RFC 9700 section 4.12
+        problem = f"answered with a redirect (status {raw.status}), which is not followed"
+    elif raw.is_success and not needs_body:
+        return
+    elif len(raw.body) > max_bytes:
+        problem = f"sent more than {max_bytes} bytes"
+    elif raw.headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
+        problem = "sent a compressed body, although none was requested"
+    if problem is not None:
+        raise ProviderMisbehaved(f"{callee.name} {problem}.", remedy=callee.remedy)
+
+
+def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> HttpAnswer:
+    """Decode a provider's response; raises `ProviderMisbehaved` when it is not JSON."""
+    if not raw.is_success and raw.status not in _CLIENT_ERRORS:
+        raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status}, not with a document.")
+    body = _decode_json(raw, callee) if raw.body and (needs_body or not raw.is_success) else None
+    return HttpAnswer(status=raw.status, body=body, date=raw.date, reached_private=raw.reached_private)
+
+
+def _decode_json(raw: RawAnswer, callee: Callee) -> object:
+    is_json = raw.media_type.startswith("application/") and raw.media_type.endswith("+json")
+    if not is_json and raw.media_type != "application/json":
+        raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status} and no JSON.")
+    try:
+        return decode_strict_json(raw.body.decode("utf-8"))
+    except (UnicodeDecodeError, JsonError):
+        raise ProviderMisbehaved(f"{callee.name} sent a document that is not valid JSON.") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """How errors speak of a cloud platform.
+
+    Attributes:
+        name: Begins a sentence.
+        setting: The setting or variable that names its address.
+        remedy: What to do when it does not answer, or not like this platform.
+    """
+
+    name: str
+    setting: str
+    remedy: str
+
+
+class PlatformHttp:
+    """Asks a platform who this program is; safe to use from several threads.
+
+    Metadata services speak plain http inside the machine, which no identity provider may. Proxies are never used.
+    """
+
+    def __init__(
+        self, *, timeout_seconds: float = PLATFORM_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._client = HttpClient(
+            max_running=MAX_RUNNING_CALLS, max_bytes=MAX_PLATFORM_BYTES, extra_ca_bundle=extra_ca_bundle
+        )
+
+    def get(self, url: str, *, headers: FormFields, platform: Platform) -> RawAnswer:
+        """Fetch `url`, which is https, or http to this machine and its metadata services."""
+        is_plain = check_platform_url(url, platform)
+        callee = Callee(name=platform.name, group=platform.name, remedy=platform.remedy)
+        raw = self._client.send(
+            lambda: _prepare("GET", url, headers), callee=callee, timeout_seconds=self._timeout_seconds
+        )
+        if is_plain and not raw.reached_private:
+            # The name led out of this network: whoever answers there is no metadata service.
+            raise ProviderMisbehaved(
+                f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
+            )
+        return raw
+
+
+def check_platform_url(url: str, platform: Platform) -> bool:
+    """Check that a platform may be called at `url`; True when it is plain http.
+
+    Plain http is for loopback, link-local addresses and known metadata services. The address is never shown: it may
+    hold a secret.
+    """
+    is_readable = (
+        len(url) <= MAX_PLATFORM_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
+    )
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    problem = "cannot be used"
+    if host and is_readable and "@" not in parts.netloc and not parts.fragment:
+        if parts.scheme == "https":
+            return False
+        if parts.scheme == "http" and (host in _PLAIN_HTTP_NAMES or _is_inside_machine(host)):
+            return True
+        problem = "is neither https nor inside this machine"
+    raise ConfigurationError(f"The address of {platform.name} {problem}.", key=platform.setting, remedy=platform.remedy)
+
+
+def _is_inside_machine(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_link_local
+
+
+class HubHttp:
+    """Calls the sign-in service of a JupyterHub with this server's token; safe to use from several threads.
+
+    Plain http goes to the service directly, since a proxy would read the token; https follows the environment.
+    """
+
+    def __init__(self, *, timeout_seconds: float = 10.0, extra_ca_bundle: Path | None = None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._client = HttpClient(
+            max_running=MAX_RUNNING_CALLS, max_bytes=MAX_HUB_BYTES, extra_ca_bundle=extra_ca_bundle
+        )
+
+    def call(
+        self,
+        url: str,
+        *,
+        token: Secret,
+        body: Mapping[str, object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> tuple[int, SecretObject | None]:
+        """Post `body` as JSON, or GET without one; the caller has checked that the token may go to `url`.
+
+        Returns:
+            The status, and the JSON object of the response; None when it is empty or anything else.
+        """
+        from micromegas_jupyter.core.http_exchange import proxy_for
+
+        callee = Callee(name=HUB_SERVICE, group="the sign-in service of JupyterHub", remedy=HUB_UNAVAILABLE_REMEDY)
+        raw = self._client.send(
+            lambda: _prepare(
+                "GET" if body is None else "POST",
+                url,
+                {
+                    "Accept": "application/json",
+                    "Authorization": f"Bearer {token.reveal()}",
+                    "Content-Type": "application/json",
+                },
+                None if body is None else json.dumps(body),
+            ),
+            callee=callee,
+            timeout_seconds=timeout_seconds or self._timeout_seconds,
+            proxy=proxy_for(url) if urlsplit(url).scheme == "https" else None,
+            accept_server_errors=True,
+        )
+        return raw.status, (raw.json_object() or None) if raw.media_type == "application/json" else None
+
+    def close(self) -> None:
+        """Cut running calls and refuse new ones; safe to call twice."""
+        self._client.close()
+
+
+def environment_ca_bundle() -> str | None:
+    """Return the file or folder of certificates that the environment names, as `requests` finds it."""
+    found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if found and not Path(found).exists():
+        raise ConfigurationError(
+            "The environment names a CA bundle that does not exist.",
+            key="REQUESTS_CA_BUNDLE",
+            remedy="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, or unset it.",
+        )
+    return found or None
+
+
+def read_certificates(path: Path) -> str:
+    """Return the certificates of a PEM file and nothing else in it."""
+
+    def refusal(what: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The file of certificates to trust {what}.",
+            key="ca_bundle",
+            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle; it names a file of certificates in PEM form.",
+        )
+
+    try:
+        content, _ = read_shared_file(path, max_bytes=MAX_BUNDLE_BYTES)
+    except FileProblem as problem:
+        raise refusal(problem.args[0]) from None
+    # Bundles have comments in any encoding.
+    certificates = "\n".join(_CERTIFICATE.findall(content.decode("latin-1")))
+    if not certificates:
+        raise refusal("holds no certificate in PEM form")
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: it is not ASCII
+        raise refusal("holds a damaged certificate") from None
+    return certificates
+
+
+def _prepare(
+    method: str, url: str, headers: FormFields, body: FormFields | str | None = None
+) -> requests.PreparedRequest:
+    """Build the request with its secrets revealed; only for the thread that sends it."""
+    import requests
+
+    data = _reveal(body) if isinstance(body, Mapping) else body
+    return requests.Request(method, url, headers={**_HEADERS, **_reveal(headers)}, data=data).prepare()
+
+
+def _reveal(values: FormFields) -> dict[str, str]:
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
+
+
+def _host_and_port(url: str, *, host: str) -> str:
+    """Return the host for people, with the port unless it is the scheme's own."""
+    parts = urlsplit(url)
+    if parts.port in {None, _USUAL_PORTS[parts.scheme]}:
+        return host
+    return f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"

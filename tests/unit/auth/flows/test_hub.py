@@ -1,0 +1,578 @@
+"""JupyterHub's sign-in service: where it may be, what its refusals become, its token, and its redirect."""
+
+import pickle
+import threading
+from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+
+from micromegas_jupyter import wiring
+from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
+from micromegas_jupyter.auth.identity import Identity
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.http import MAX_HUB_BYTES, HubHttp
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    LoginRefused,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+    TokenStoreError,
+)
+from micromegas_jupyter.notebook.dependencies import PersonalProvider
+from tests.fakes.clock import FakeClock
+from tests.fakes.hub_service import HUB_TOKEN, ISSUER, FakeHubService, HubReply
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.verbose_traceback import verbose_traceback
+
+API = "http://hub:8081/hub/api"
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+def hub():
+    with FakeHubService() as service:
+        yield service
+
+
+def service_of(hub):
+    return HubService(find_hub(hub.environ), http=HubHttp(timeout_seconds=30))
+
+
+# Where the service may be
+
+
+def environ_of(url, *, token="t0ken", api=API):
+    return {"KERNEL_MICROMEGAS_HUB": url, "JUPYTERHUB_API_TOKEN": token, "JUPYTERHUB_API_URL": api}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hub.example.com/services/micromegas/",
+        "http://127.0.0.1:8000/services/micromegas/",
+        "http://[::1]:8000/services/micromegas/",
+        "http://localhost/services/micromegas/",
+        "http://hub:10101/services/micromegas/",
+    ],
+)
+def test_the_token_goes_over_tls_or_to_this_machine_or_to_the_hubs_own_host(url):
+    endpoint = find_hub(environ_of(url))
+
+    assert (endpoint.url, endpoint.token.reveal()) == (url, "t0ken")
+    assert "t0ken" not in repr(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("url", "api"),
+    [
+        ("http://proxy.example.com/services/micromegas/", API),
+        ("http://hub/services/micromegas/", ""),
+        ("http://hub/services/micromegas/", "http://[broken"),
+        ("http://hub.example.com/services/micromegas/", API),
+    ],
+)
+def test_over_plain_http_it_goes_nowhere_else(url, api):
+    with pytest.raises(ConfigurationError, match="is not sent there") as caught:
+        find_hub(environ_of(url, api=api))
+
+    assert caught.value.key == "KERNEL_MICROMEGAS_HUB"
+    assert "administrator" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://hub/services/micromegas/",
+        "1",
+        "https://",
+        "https://hub/services/micromegas",
+        "https://user@hub/services/micromegas/",
+        "https://hub/services/?a=/",
+        "https://hub/services/#/",
+        "https://hub:0/services/",
+        "https://hub:99999/services/",
+        "https://hub\\evil/services/",
+        "https://hub/ services/",
+        "https://hub/" + "a" * 2048 + "/",
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_no_address(url):
+    with pytest.raises(ConfigurationError):
+        find_hub(environ_of(url))
+
+
+@pytest.mark.parametrize("token", ["two words", "é", "a\nb", "a" * 4097])
+def test_a_token_that_no_request_could_carry_is_refused(token):
+    with pytest.raises(ConfigurationError) as caught:
+        find_hub(environ_of("https://hub/", token=token))
+
+    assert caught.value.key == "JUPYTERHUB_API_TOKEN"
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_API_TOKEN"])
+def test_without_either_there_is_no_service(missing):
+    assert find_hub({**environ_of("https://hub/"), missing: ""}) is None
+
+
+# What it answers
+
+
+STATUSES = {
+    "invalid_token": 401,
+    "not_a_user": 403,
+    "not_their_server": 403,
+    "dangerous_role": 403,
+    "no_auth_state": 409,
+    "sign_in_again": 409,
+    "not_renewed": 409,
+    "exchange_refused": 409,
+    "no_redirect": 409,
+    "slow_down": 429,
+    "hub_unavailable": 503,
+    "provider_unavailable": 503,
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_each_refusal_is_an_error_that_says_what_to_do(hub, code):
+    hub.refuse(STATUSES[code], code)
+
+    with pytest.raises(MicromegasError) as caught:
+        service_of(hub).token()
+
+    assert type(caught.value) is (ProviderUnavailable if STATUSES[code] in {429, 503} else LoginRequired)
+    assert caught.value.giver == "JupyterHub"
+    assert "its words" not in str(caught.value)
+    assert caught.value.what.endswith(".")
+    assert caught.value.remedy.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected", "words"),
+    [
+        (HubReply(status=404, body="<p>none</p>"), LoginRequired, "add the service `micromegas`"),
+        (HubReply(status=404, body={"error": "invalid_request"}), ProviderMisbehaved, "incompatible versions"),
+        (HubReply(status=400, body={"error": "invalid_sign_in"}), ProviderMisbehaved, "incompatible versions"),
+        (HubReply(status=500, body={"error": "internal_error"}), ProviderUnavailable, r"status 500"),
+        (HubReply(status=403, body="<p>no</p>"), LoginRequired, r"status 403"),
+        (HubReply(status=400, body={"error": "<script>"}), LoginRequired, r"status 400"),
+        (HubReply(status=503, body="<p>down</p>"), ProviderUnavailable, r"status 503"),
+        (HubReply(status=502, body="{}"), ProviderUnavailable, r"status 502"),
+        (HubReply(status=302, body="", location="https://evil.example/"), ProviderMisbehaved, "redirect"),
+        (HubReply(status=204), ProviderMisbehaved, "cannot be used"),
+        (HubReply(body="<p>hello</p>"), ProviderMisbehaved, "cannot be used"),
+        (HubReply(body=["token"]), ProviderMisbehaved, "cannot be used"),
+        (HubReply(body={"pad": " " * MAX_HUB_BYTES}), ProviderMisbehaved, "sent more than"),
+    ],
+)
+def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expected, words):
+    hub.reply = lambda _call: reply
+
+    with pytest.raises(expected, match=words) as caught:
+        service_of(hub).token()
+
+    assert caught.value.giver == "JupyterHub"
+    assert len(hub.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"access_token": ""},
+        {"access_token": None},
+        {"access_token": "two words"},
+        {"access_token": "né"},
+        {"access_token": "x" * 65_537},
+        {"expires_in": -1},
+        {"expires_in": "60"},
+        {"expires_in": True},
+        {"expires_in": 1e9},
+        {"expires_in": 10**9},
+        {"issuer": ""},
+        {"issuer": "a\nb"},
+        {"user": 7},
+    ],
+    ids=str,
+)
+def test_a_token_answer_with_a_malformed_member_is_refused(hub, change):
+    hub.reply = lambda call: HubReply(body={**hub.contract(call).body, **change})
+
+    with pytest.raises(ProviderMisbehaved, match="cannot be used"):
+        service_of(hub).token()
+
+
+def test_a_service_that_is_not_there_is_unavailable(hub):
+    gone = service_of(hub)
+    hub.__exit__()
+
+    with pytest.raises(ProviderUnavailable, match="could not be reached: the connection was refused") as caught:
+        gone.token()
+
+    assert "administrator" in caught.value.remedy
+
+
+def test_a_token_that_has_just_ended_is_the_providers_absence(hub):
+    hub.lifetime_seconds = 0
+
+    with pytest.raises(ProviderUnavailable, match="cannot reach the identity provider"):
+        service_of(hub).token()
+
+
+# The token
+
+
+def provider_of(hub, clock=None, **options):
+    return HubTokenProvider(service_of(hub), clock=clock or FakeClock(), **options)
+
+
+class OwnSignIn:
+    """A sign-in that the person made here."""
+
+    def __init__(self, clock):
+        self.ended = False
+        self._identity = Identity(
+            subject="own", name="Own", email=None, issuer=ISSUER, expires_at=clock.now(), renews=True
+        )
+
+    def get_token(self):
+        if self.ended:
+            raise LoginRequired("It has ended.")
+        return "own-token"
+
+    def identity(self):
+        return self._identity
+
+    def renew(self):
+        self.renewed = True
+
+    def renewal_due_at(self):
+        return None
+
+    def invalidate(self, token):
+        self.invalidated = token
+
+
+def test_the_service_is_asked_with_the_servers_own_token_and_once(hub):
+    provider = provider_of(hub)
+
+    assert provider.get_token() == provider.get_token()
+    assert [(call.method, call.path, call.authorization, call.body) for call in hub.calls] == [
+        ("POST", "/services/micromegas/token", f"Bearer {HUB_TOKEN}", {})
+    ]
+
+
+def test_who_is_signed_in_is_known_from_the_token(hub):
+    clock = FakeClock()
+    provider = provider_of(hub, clock)
+
+    with pytest.raises(LoginRequired, match="JupyterHub"):
+        provider.identity()
+    provider.get_token()
+
+    assert isinstance(provider, PersonalProvider)
+    assert provider.through == "JupyterHub"
+    assert provider.identity() == Identity(
+        subject="alice-sub",
+        name="Alice Martin",
+        email="alice@example.com",
+        issuer=ISSUER,
+        expires_at=clock.now() + timedelta(hours=1),
+        renews=True,
+        groups=("analysts",),
+    )
+
+
+def test_a_token_that_nobody_can_read_is_the_hubs_users(hub):
+    hub.token = lambda: "opaque"
+    provider = provider_of(hub)
+    provider.get_token()
+
+    assert (provider.identity().subject, provider.identity().name) == ("alice", "alice")
+
+
+def test_another_token_is_asked_for_in_the_last_quarter_of_its_life(hub):
+    hub.lifetime_seconds = 400
+    clock = FakeClock()
+    provider = provider_of(hub, clock)
+    first = provider.get_token()
+
+    clock.advance(299)
+    assert provider.get_token() == first
+    clock.advance(2)
+
+    assert provider.get_token() != first
+    assert len(hub.calls) == 2
+
+
+def test_a_clock_that_is_set_changes_nothing_about_the_tokens_life(hub):
+    hub.lifetime_seconds = 400
+    clock = FakeClock()
+    provider = provider_of(hub, clock)
+    first = provider.get_token()
+    due_at = provider.renewal_due_at()
+
+    clock.sleep_through(-86_400)
+
+    assert provider.get_token() == first
+    assert provider.renewal_due_at() == due_at - timedelta(days=1)
+    assert provider.identity().expires_at == clock.now() + timedelta(seconds=400)
+    clock.advance(401)
+    assert provider.get_token() != first
+
+
+def test_a_hundred_threads_cost_one_request(hub):
+    provider = provider_of(hub)
+    together, tokens = threading.Barrier(100), []
+
+    def ask():
+        together.wait(60)
+        tokens.append(provider.get_token())
+
+    threads = [threading.Thread(target=ask) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert (len(tokens), len(set(tokens)), len(hub.calls)) == (100, 1, 1)
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "hub_unavailable"), (409, "sign_in_again")])
+def test_a_token_that_is_still_valid_serves_on_until_its_end(hub, status, code):
+    hub.lifetime_seconds = 400
+    clock = FakeClock()
+    provider = provider_of(hub, clock)
+    first = provider.get_token()
+    hub.refuse(status, code)
+
+    clock.advance(350)
+    assert provider.get_token() == first
+    clock.advance(51)
+
+    with pytest.raises(REFUSALS[code].error_class):
+        provider.get_token()
+
+
+def test_a_token_that_the_server_refused_is_asked_for_anew(hub):
+    provider = provider_of(hub)
+    first = provider.get_token()
+
+    provider.invalidate(first)
+
+    assert provider.get_token() != first
+
+
+def test_a_token_of_another_provider_than_the_settings_name_is_not_used(hub):
+    hub.issuer = "https://other.example"
+
+    with pytest.raises(LoginRequired, match=r"at other\.example, and the settings name https://id\.example") as caught:
+        provider_of(hub, issuer=ISSUER).get_token()
+
+    assert "MICROMEGAS_OIDC_ISSUER" in caught.value.remedy
+    assert provider_of(hub, issuer="https://other.example").get_token()
+
+
+def test_a_sign_in_of_the_persons_own_stands_in_when_the_hub_refuses(hub):
+    clock = FakeClock()
+    own = OwnSignIn(clock)
+    provider = provider_of(hub, clock, stored=lambda: own)
+    hub.refuse(409, "no_auth_state")
+
+    assert provider.get_token() == "own-token"
+    assert (provider.through, provider.identity().name, provider.renewal_due_at()) == ("", "Own", None)
+    provider.renew()
+    provider.invalidate("own-token")
+    assert (own.renewed, own.invalidated) == (True, "own-token")
+    assert len(hub.calls) == 1
+
+
+def test_when_that_one_has_ended_the_hub_is_asked_again(hub):
+    clock = FakeClock()
+    own = OwnSignIn(clock)
+    provider = provider_of(hub, clock, stored=lambda: own)
+    hub.refuse(409, "no_auth_state")
+    provider.get_token()
+    hub.reply, own.ended = hub.contract, True
+
+    assert provider.get_token() != "own-token"
+    assert provider.through == "JupyterHub"
+
+
+def test_nobody_else_stands_in_while_the_service_does_not_answer(hub):
+    clock = FakeClock()
+    hub.refuse(503, "hub_unavailable")
+
+    with pytest.raises(ProviderUnavailable):
+        provider_of(hub, clock, stored=lambda: OwnSignIn(clock)).get_token()
+
+
+def test_what_the_hub_said_is_the_news_when_nothing_stands_in(hub):
+    def broken():
+        raise TokenStoreError("It cannot be read.")
+
+    hub.refuse(409, "sign_in_again")
+
+    with pytest.raises(LoginRequired, match="Your sign-in at JupyterHub has ended"):
+        provider_of(hub, stored=broken).get_token()
+
+
+def test_no_token_is_seen_in_a_text_or_a_traceback(hub):
+    provider = provider_of(hub)
+    token = provider.get_token()
+    hub.reply = lambda call: HubReply(body={**hub.contract(call).body, "expires_in": -1})
+
+    texts = [repr(provider), str(provider), repr(service_of(hub)), repr(provider._newest), repr(provider.__dict__)]
+    texts.append(verbose_traceback(provider.renew))
+    assert not any(secret in text for secret in (token, token[:40], HUB_TOKEN) for text in texts)
+    with pytest.raises(TypeError):
+        pickle.dumps(provider)
+
+
+# The redirect
+
+
+@pytest.fixture
+def idp():
+    with ScriptedProvider() as running:
+        yield running
+
+
+@pytest.fixture
+def redirecting(idp, hub):
+    hub.issuer, hub.client_id = idp.issuer, idp.client_id
+    return hub
+
+
+@pytest.fixture
+def settings(idp):
+    return ClientSettings(issuer=idp.issuer, client_id=idp.client_id)
+
+
+@pytest.fixture
+def environ(redirecting, tmp_path):
+    return {**redirecting.environ, "MICROMEGAS_CONFIG_DIR": str(tmp_path / "config")}
+
+
+def begin(settings, environ):
+    pending = wiring.begin_login(settings, flow=Flow.REDIRECT, environ=environ)
+    assert isinstance(pending._running, HubRedirectFlow)
+    return pending
+
+
+def query_of_browser(redirecting):
+    """Go to the provider as the Hub sends the browser there, and return what it comes back with."""
+    answer = requests.get(redirecting.authorization_urls[-1], allow_redirects=False, timeout=DEADLINE_SECONDS)
+    assert answer.headers["Location"].startswith(redirecting.redirect_uri)
+    return urlsplit(answer.headers["Location"]).query
+
+
+def test_the_hub_hands_over_what_the_browser_came_back_with(redirecting, settings, environ):
+    pending = begin(settings, environ)
+
+    redirecting.answer_to_redirect = query_of_browser(redirecting)
+    provider = pending.result(DEADLINE_SECONDS)
+
+    assert pending.start_url == redirecting.start_url
+    assert provider.identity().email == "alice@example.com"
+    assert wiring.stored_provider(settings, {"MICROMEGAS_CONFIG_DIR": environ["MICROMEGAS_CONFIG_DIR"]}) is not None
+
+
+def test_the_hub_learns_neither_verifier_nor_token(redirecting, settings, environ):
+    pending = begin(settings, environ)
+    asked = parse_qs(urlsplit(redirecting.authorization_urls[0]).query)
+
+    assert asked["redirect_uri"] == [redirecting.redirect_uri]
+    assert asked["code_challenge_method"] == ["S256"]
+    assert len(asked["state"][0]) >= 43
+    assert asked["state"][0] not in (pending.start_url or "")
+    assert {call.path.rpartition("/")[2] for call in redirecting.calls} <= {"redirect", "sign-ins", "answer"}
+    pending.cancel()
+
+
+def test_where_only_the_hub_knows_a_provider_the_sign_in_is_kept_in_memory(redirecting, environ, tmp_path):
+    pending = begin(ClientSettings(), environ)
+    redirecting.answer_to_redirect = query_of_browser(redirecting)
+
+    assert pending.result(DEADLINE_SECONDS).identity().email == "alice@example.com"
+    assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"issuer": "https://other.example"}, LoginFailed, r"at other\.example, and the settings name"),
+        ({"client_id": "another"}, LoginFailed, "for the application another"),
+        ({"redirect_uri": "https://evil.example/elsewhere"}, ProviderMisbehaved, "cannot be used"),
+        ({"start_url": "javascript:alert(1)"}, ProviderMisbehaved, "cannot be used"),
+        ({"start_url": "/services/micromegas/start/n4me"}, ProviderMisbehaved, "cannot be used"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(  # noqa: PLR0917 - fixtures and one case
+    redirecting, settings, environ, change, kind, words
+):
+    for name, value in change.items():
+        setattr(redirecting, name, value)
+
+    with pytest.raises(kind, match=words) as caught:
+        begin(settings, environ)
+
+    assert caught.value.giver == "JupyterHub"
+
+
+def test_an_answer_of_another_sign_in_is_refused(redirecting, settings, environ):
+    pending = begin(settings, environ)
+    redirecting.answer_to_redirect = "code=stolen&state=another"
+
+    with pytest.raises(ProviderMisbehaved, match="do not fit"):
+        pending.result(DEADLINE_SECONDS)
+
+
+def test_a_person_who_says_no_ends_it(redirecting, settings, environ):
+    pending = begin(settings, environ)
+    state = parse_qs(urlsplit(redirecting.authorization_urls[0]).query)["state"][0]
+    redirecting.answer_to_redirect = f"error=access_denied&state={state}&iss={settings.issuer}"
+
+    with pytest.raises(LoginRefused, match="access_denied"):
+        pending.result(DEADLINE_SECONDS)
+
+
+def test_a_service_that_is_restarted_meanwhile_is_asked_again(redirecting, settings, environ):
+    replies = [HubReply(status=503, body="<p>down</p>"), HubReply(status=204)]
+
+    def reply(call):
+        return replies.pop(0) if call.path.endswith("/answer") and replies else redirecting.contract(call)
+
+    redirecting.reply = reply
+    pending = begin(settings, environ)
+    redirecting.answer_to_redirect = query_of_browser(redirecting)
+
+    assert pending.result(DEADLINE_SECONDS).get_token()
+    assert replies == []
+
+
+def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, settings, environ):
+    pending = begin(settings, environ)
+    redirecting.reply = lambda _call: HubReply(
+        status=404, body={"error": "unknown_sign_in", "message": "", "remedy": ""}
+    )
+
+    with pytest.raises(LoginFailed, match="does not know this sign-in any more"):
+        pending.result(DEADLINE_SECONDS)
+
+
+def test_cancelling_ends_the_wait_at_once(redirecting, settings, environ):
+    pending = begin(settings, environ)
+    assert redirecting.asked_for_answer.wait(DEADLINE_SECONDS)
+
+    pending.cancel()
+
+    with pytest.raises(LoginFailed, match="cancelled"):
+        pending.result(DEADLINE_SECONDS)
+    assert pending.wait_closed(DEADLINE_SECONDS)

@@ -1,0 +1,300 @@
+"""Starting each flow, and the loopback flow from the listener to the last page."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import DeviceFlow
+from micromegas_jupyter.auth.flows.loopback import LoopbackAddress, LoopbackFlow, parse_loopback_address
+from micromegas_jupyter.auth.flows.pages import LoginOutcome
+from micromegas_jupyter.auth.flows.paste import PasteFlow
+from micromegas_jupyter.auth.flows.pending import start_flow
+from micromegas_jupyter.auth.login_request import LoginRequest
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from tests.fakes.ports import free_port
+from tests.fakes.scripted_browser import ScriptedBrowser
+from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micromegas_jupyter.auth.flows.base import LoginFlow
+    from tests.fakes.clock import FakeClock
+
+THREE_FLOWS = [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]
+
+
+class Starter:
+    """Starts flows and closes them when the test ends."""
+
+    def __init__(self, idp: ScriptedProvider, clock: FakeClock) -> None:
+        self.connection = ProviderConnection(idp.issuer, "notebook", None, http=DirectCalls(idp), clock=clock)
+        self.clock = clock
+        self.started: list[LoginFlow] = []
+
+    def start(self, flow: Flow, **options: object) -> LoginFlow:
+        request = LoginRequest(**options)  # type: ignore[arg-type]
+        running = start_flow(
+            flow,
+            LoginContext(request=request, connection=self.connection, clock=self.clock, randomness=SYSTEM_RANDOMNESS),
+        )
+        self.started.append(running)
+        return running
+
+
+@pytest.fixture
+def starter(idp: ScriptedProvider, clock: FakeClock) -> Iterator[Starter]:
+    starter = Starter(idp, clock)
+    yield starter
+    for running in starter.started:
+        running.close()
+
+
+@pytest.mark.parametrize(
+    ("flow", "kind", "usual_seconds"),
+    [(Flow.BROWSER, LoopbackFlow, 300), (Flow.DEVICE, DeviceFlow, 600), (Flow.PASTE, PasteFlow, 600)],
+)
+def test_each_flow_waits_as_long_as_is_usual_for_it(
+    flow: Flow, kind: type[LoginFlow], usual_seconds: int, starter: Starter, clock: FakeClock
+) -> None:
+    running = starter.start(flow)
+
+    assert type(running) is kind
+    assert running.prompt.flow is flow
+    assert running.prompt.timeout_seconds == usual_seconds
+    assert (running.prompt.expires_at - clock.now()).total_seconds() == usual_seconds
+
+
+@pytest.mark.parametrize("flow", THREE_FLOWS)
+def test_a_caller_may_wait_for_less(flow: Flow, starter: Starter) -> None:
+    assert starter.start(flow, timeout_seconds=42.0).prompt.timeout_seconds == 42
+
+
+def test_a_code_that_lives_for_hours_is_not_waited_for_as_long(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.device.lifetime_seconds = 86_400
+
+    assert starter.start(Flow.DEVICE).prompt.timeout_seconds == 1800
+
+
+@pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
+def test_a_flow_that_needs_a_server_cannot_be_started(flow: Flow, starter: Starter, idp: ScriptedProvider) -> None:
+    with pytest.raises(UsageError, match=flow.value):
+        starter.start(flow)
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
+def test_a_redirect_uri_off_loopback_is_refused_before_the_provider_is_asked(
+    flow: Flow, starter: Starter, idp: ScriptedProvider
+) -> None:
+    with pytest.raises(UsageError):
+        starter.start(flow, redirect_uri="https://lake.example.com/callback")
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("flow", THREE_FLOWS)
+def test_a_provider_that_is_down_is_unavailable(flow: Flow, starter: Starter, idp: ScriptedProvider) -> None:
+    idp.is_down = True
+
+    with pytest.raises(ProviderUnavailable):
+        starter.start(flow)
+
+
+def test_a_fixed_port_that_is_taken_is_known_before_the_person_is_asked(starter: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(LoginFailed) as caught:
+            starter.start(Flow.BROWSER, redirect_uri=f"http://127.0.0.1:{port}/callback")
+
+    assert caught.value.remedy
+
+
+def test_a_request_that_cannot_be_built_leaves_no_port_taken(starter: Starter, idp: ScriptedProvider) -> None:
+    idp.metadata_changes["code_challenge_methods_supported"] = ["plain"]
+    port = free_port()
+
+    with pytest.raises(ProviderMisbehaved):
+        starter.start(Flow.BROWSER, redirect_uri=f"http://127.0.0.1:{port}/callback")
+
+    with socket.create_server(("127.0.0.1", port)) as again:
+        assert again.getsockname()[1] == port
+
+
+def test_in_the_paste_flow_nobody_listens(starter: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = starter.start(Flow.PASTE, redirect_uri=f"http://127.0.0.1:{port}/callback")
+
+    assert f"127.0.0.1%3A{port}" in (running.prompt.start_url or "")
+
+
+@pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
+def test_resource_and_further_parameters_are_part_of_the_request(flow: Flow, starter: Starter) -> None:
+    running = starter.start(
+        flow, resource="https://lake.example.com", audience="api", authorize_params={"access_type": "offline"}
+    )
+
+    url = running._grant.request.url  # type: ignore[attr-defined]
+    assert "resource=https%3A%2F%2Flake.example.com" in url
+    assert "audience=api" in url
+    assert "access_type=offline" in url
+
+
+# The redirect URI
+
+
+def test_without_a_redirect_uri_any_free_port_of_the_literal_address_is_used() -> None:
+    assert parse_loopback_address(None) == LoopbackAddress(host="127.0.0.1", port=0, path="/callback")
+
+
+@pytest.mark.parametrize(
+    ("uri", "address", "bind_host", "authority"),
+    [
+        (
+            "http://localhost:48080/callback",
+            LoopbackAddress(host="localhost", port=48080, path="/callback"),
+            "127.0.0.1",
+            "localhost:48080",
+        ),
+        ("http://127.0.0.1:8765", LoopbackAddress(port=8765, path="/"), "127.0.0.1", "127.0.0.1:8765"),
+        ("http://[::1]:8765/cb", LoopbackAddress(host="::1", port=8765, path="/cb"), "::1", "[::1]:8765"),
+    ],
+)
+def test_a_fixed_uri_on_loopback_is_taken_as_registered(
+    uri: str, address: LoopbackAddress, bind_host: str, authority: str
+) -> None:
+    found = parse_loopback_address(uri)
+
+    assert found == address
+    assert found.bind_host == bind_host
+    assert found.authority(found.port) == authority
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://example.com:48080/callback",
+        "http://0.0.0.0:48080/callback",
+        "http://127.0.0.2:48080/callback",
+        "http://127.0.0.1.example.com:1/callback",
+        "http://localhost.example.com:1/callback",
+        "https://127.0.0.1:48080/callback",
+        "http://127.0.0.1@example.com:1/",
+        "http://alice@127.0.0.1:1/callback",
+        "http://127.0.0.1:1/callback?a=1",
+        "http://127.0.0.1:1/callback#a",
+        "http://127.0.0.1:99999/callback",
+        "http://127.0.0.1:1/done",
+        "http://127.0.0.1:1/start/x",
+        "http://[::1",
+        "urn:ietf:wg:oauth:2.0:oob",
+        "",
+    ],
+)
+def test_every_other_redirect_uri_is_a_usage_error(uri: str) -> None:
+    with pytest.raises(UsageError):
+        parse_loopback_address(uri)
+
+
+# The browser
+
+
+@pytest.fixture
+def served_idp() -> Iterator[ScriptedProvider]:
+    """A provider on a socket: a browser has to reach it."""
+    with ScriptedProvider() as running:
+        yield running
+
+
+class Browsing:
+    """Starts sign-ins, and the browsers that come back to them."""
+
+    def __init__(self, served_idp: ScriptedProvider) -> None:
+        self._idp = served_idp
+        self._logins: list[LoopbackFlow] = []
+        self._browsers: list[ScriptedBrowser] = []
+
+    def start(self, **options: object) -> LoopbackFlow:
+        connection = ProviderConnection(self._idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
+        request = LoginRequest(**{"timeout_seconds": 10.0, **options})  # type: ignore[arg-type]
+        login = start_flow(
+            Flow.BROWSER,
+            LoginContext(request=request, connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS),
+        )
+        assert isinstance(login, LoopbackFlow)
+        self._logins.append(login)
+        return login
+
+    def come_back(self, login: LoopbackFlow) -> ScriptedBrowser:
+        browser = ScriptedBrowser()
+        browser.open(login.prompt.start_url or "")
+        self._browsers.append(browser)
+        return browser
+
+    def close(self) -> None:
+        for login in self._logins:
+            login.show(LoginOutcome(is_signed_in=True))
+        for browser in self._browsers:
+            browser.wait()
+        for login in self._logins:
+            login.close()
+
+
+@pytest.fixture
+def browsing(served_idp: ScriptedProvider) -> Iterator[Browsing]:
+    browsing = Browsing(served_idp)
+    yield browsing
+    browsing.close()
+
+
+def test_a_browser_that_comes_back_brings_tokens_and_sees_the_last_page(browsing: Browsing) -> None:
+    login = browsing.start()
+    browser = browsing.come_back(login)
+
+    tokens = login.tokens()
+    login.show(LoginOutcome(is_signed_in=True, who="Alice Example"))
+
+    assert tokens is not None
+    assert tokens.id_token is not None
+    assert "Signed in as Alice Example." in browser.wait().last_page
+
+
+def test_nobody_coming_back_is_no_token(browsing: Browsing, served_idp: ScriptedProvider) -> None:
+    assert browsing.start(timeout_seconds=0.05).tokens() is None
+    assert served_idp.seen("/token") == []
+
+
+def test_a_wait_that_was_stopped_is_no_token(browsing: Browsing, served_idp: ScriptedProvider) -> None:
+    login = browsing.start()
+    login.stop()
+
+    assert login.tokens() is None
+    assert served_idp.seen("/token") == []
+
+
+def test_a_refusal_ends_it(browsing: Browsing, served_idp: ScriptedProvider) -> None:
+    served_idp.callback_changes.update(code=None, error="access_denied")
+    login = browsing.start()
+    browsing.come_back(login)
+
+    with pytest.raises(LoginRefused):
+        login.tokens()
+
+
+def test_closing_ends_the_listener_and_may_be_done_twice(browsing: Browsing) -> None:
+    login = browsing.start()
+
+    login.close(linger_seconds=60)  # nobody came, so there is nobody to linger for
+    login.close()
+
+    with pytest.raises(requests.ConnectionError):
+        requests.get(login.prompt.start_url or "", timeout=30)

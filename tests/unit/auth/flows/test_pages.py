@@ -1,0 +1,154 @@
+"""What a person sees at the end of a sign-in: pages that load nothing and can be read, and a QR code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+import segno
+
+from micromegas_jupyter.auth.flows.pages import (
+    SECURITY_HEADERS,
+    STYLE,
+    LoginOutcome,
+    Page,
+    failure_page,
+    notice_page,
+    shows_qr,
+    success_page,
+    terminal_qr,
+)
+
+HOSTILE = "<script>alert(1)</script> \"' & </title>"
+ADDRESS = "https://id.example.com/device?user_code=WDJB-MJHT"
+COLOURED_LINE = re.compile(r"\x1b\[97;40m([ █▀▄]+)\x1b\[0m")
+
+
+class Outline(HTMLParser):
+    """Collects tags, attributes and text."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: dict[str, list[dict[str, str | None]]] = {}
+        self.text: list[str] = []
+        self.feed(page.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes.setdefault(tag, []).append(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "page", "role"),
+    [
+        (LoginOutcome(is_signed_in=True, who="Alicé"), success_page(who="Alicé"), "status"),
+        (LoginOutcome(is_signed_in=True), success_page(), "status"),
+        (LoginOutcome(is_signed_in=False, what="No.", remedy="Ask."), failure_page(what="No.", remedy="Ask."), "alert"),
+    ],
+)
+def test_each_outcome_has_its_page(outcome: LoginOutcome, page: Page, role: str) -> None:
+    outline = Outline(outcome.page())
+
+    assert outcome.page() == page
+    assert outline.attributes["main"][0]["role"] == role
+    assert all(any(text in found for found in outline.text) for text in (outcome.who, outcome.what, outcome.remedy))
+    assert page.body.decode("utf-8") == page.html
+
+
+@pytest.mark.parametrize(
+    "page",
+    [success_page(who=HOSTILE), failure_page(what=HOSTILE, remedy=HOSTILE), notice_page(status=400, what=HOSTILE)],
+)
+def test_all_text_is_escaped_and_nothing_is_loaded(page: Page) -> None:
+    outline = Outline(page)
+
+    assert any(HOSTILE in text for text in outline.text)
+    assert set(outline.tags) == {"html", "head", "meta", "title", "style", "body", "main", "span", "h1", "p"}
+    assert "http" not in page.html
+    assert outline.attributes["html"][0]["lang"] == "en"
+
+
+def test_pages_are_neither_kept_nor_framed_and_the_policy_allows_their_own_style_only() -> None:
+    style = re.search(r"<style>(.*?)</style>", success_page().html)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+
+    assert {
+        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'; "
+        "base-uri 'none'; form-action 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    } == SECURITY_HEADERS
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    values = [int(digits[index : index + 2], 16) / 255 for index in (0, 2, 4)]
+    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_is_readable_on_its_card(scheme: int) -> None:
+    colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{3,6})", re.findall(r":root\{(.*?)\}", STYLE)[scheme]))
+
+    for name in ("text", "quiet", "good", "bad"):
+        lighter, darker = sorted((luminance(colours[name]), luminance(colours["card"])), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_the_qr_code_is_light_on_dark_whatever_the_terminals_colours_are() -> None:
+    light = set()
+    for row, line in enumerate(terminal_qr(ADDRESS, columns=80)):
+        found = COLOURED_LINE.fullmatch(line)
+        assert found is not None
+        for column, character in enumerate(found[1]):
+            light |= {(column, 2 * row)} if character in "█▀" else set()
+            light |= {(column, 2 * row + 1)} if character in "█▄" else set()
+
+    symbol = segno.make_qr(ADDRESS, error="l")
+    rows = list(symbol.matrix_iter(border=2))
+    assert {(x, y) for x, y in light if y < len(rows)} == {
+        (x, y) for y, row in enumerate(rows) for x, module in enumerate(row) if not module
+    }
+
+
+def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out() -> None:
+    line = COLOURED_LINE.fullmatch(terminal_qr(ADDRESS, columns=400)[0])
+    assert line is not None
+
+    assert terminal_qr(ADDRESS, columns=len(line[1])) != []
+    assert terminal_qr(ADDRESS, columns=len(line[1]) - 1) == []
+    assert terminal_qr("", columns=400) == []
+    assert terminal_qr("https://id.example.com/" + "x" * 500, columns=400) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "encoding", "shows"),
+    [
+        ({"TERM": "xterm"}, "utf-8", True),
+        ({"TERM": "xterm"}, "UTF8", True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "utf-8", False),
+        ({"TERM": "dumb"}, "utf-8", False),
+        ({}, "utf-8", False),
+        ({"TERM": "xterm"}, "latin-1", False),
+        ({"TERM": "xterm"}, None, False),
+    ],
+)
+def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code(
+    environ: dict[str, str], encoding: str | None, shows: bool
+) -> None:
+    assert shows_qr(environ, encoding=encoding) is shows

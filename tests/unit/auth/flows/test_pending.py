@@ -1,0 +1,401 @@
+"""A sign-in that waits for its person: how it ends, who learns of it, and what becomes of its tokens."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.flows.base import LoginPrompt
+from micromegas_jupyter.auth.flows.pending import PendingSignIn, StoreWatch
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.errors import (
+    InternalError,
+    LoginFailed,
+    LoginRefused,
+    LoginTimedOut,
+    MicromegasError,
+    TokenStoreError,
+)
+from tests.fakes.stored_sign_in import StoredSignIn
+from tests.unit.auth.scripted_flow import DEADLINE_SECONDS, NOON, TOKENS, Person, ScriptedFlow, begin, closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from micromegas_jupyter.oidc.token import TokenSet
+    from tests.fakes.clock import FakeClock
+    from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
+
+
+def test_what_the_person_is_shown_is_the_flows(clock: FakeClock) -> None:
+    flow = ScriptedFlow(clock)
+    flow.prompt = LoginPrompt(
+        flow=Flow.DEVICE,
+        timeout_seconds=60,
+        expires_at=NOON,
+        user_code="WDJB-MJHT",
+        verification_uri="https://id.example.com/device",
+        verification_uri_complete="https://id.example.com/device?user_code=WDJB-MJHT",
+    )
+
+    pending = begin(flow)
+
+    assert (pending.flow, pending.start_url, pending.user_code) == (Flow.DEVICE, None, "WDJB-MJHT")
+    assert pending.verification_uri == "https://id.example.com/device"
+    assert pending.verification_uri_complete == "https://id.example.com/device?user_code=WDJB-MJHT"
+    assert pending.expires_at == NOON
+    pending.cancel()
+    assert closed(pending)
+
+
+def test_the_tokens_become_what_is_kept(flow: ScriptedFlow) -> None:
+    pending = begin(flow)
+
+    flow.come(TOKENS)
+
+    assert pending.result(DEADLINE_SECONDS) == Person(tokens=TOKENS)
+    assert pending.done
+    assert closed(pending)
+
+
+def test_until_the_person_comes_it_is_not_done(flow: ScriptedFlow) -> None:
+    pending = begin(flow)
+
+    with pytest.raises(LoginTimedOut):
+        pending.result(0)
+    assert not pending.done
+    assert not pending.wait_closed(0)
+    flow.come(TOKENS)
+    assert closed(pending)
+
+
+def test_the_page_is_shown_before_anybody_learns_of_the_end(flow: ScriptedFlow) -> None:
+    pending = begin(flow)
+    pending.on_done(lambda _pending: flow.events.append("told"))
+
+    flow.come(TOKENS)
+
+    assert closed(pending)
+    assert flow.events == ["show", "told", "close 10", "close 0"]
+    assert flow.page is not None
+    assert "Signed in as Alice Example." in flow.page.html
+
+
+def test_a_sign_in_that_does_not_say_whose_it_is_has_a_page_without_a_name(flow: ScriptedFlow) -> None:
+    pending = begin(flow, lambda tokens, _check: Person(tokens=tokens, name=None))
+
+    flow.come(TOKENS)
+
+    assert pending.result(DEADLINE_SECONDS).tokens == TOKENS
+    assert closed(pending)
+    assert flow.page is not None
+    assert "You are signed in" in flow.page.html
+
+
+def test_everybody_is_told_once_and_a_broken_listener_costs_the_others_nothing(flow: ScriptedFlow) -> None:
+    told: list[str] = []
+
+    def break_down(_pending: PendingSignIn[Person]) -> None:
+        raise RuntimeError("a widget that is gone")
+
+    pending = begin(flow)
+    pending.on_done(break_down)
+    pending.on_done(lambda _pending: told.append("first"))
+    flow.come(TOKENS)
+    assert closed(pending)
+    pending.on_done(lambda _pending: told.append("late"))
+
+    assert told == ["first", "late"]
+
+
+def test_the_callers_context_comes_along(flow: ScriptedFlow) -> None:
+    cell = contextvars.ContextVar("cell", default="none")
+    seen: list[str] = []
+    cell.set("seven")
+    pending = begin(flow)
+    cell.set("eight")
+    pending.on_done(lambda _pending: seen.append(cell.get()))
+
+    flow.come(TOKENS)
+
+    assert closed(pending)
+    assert seen == ["seven"]
+
+
+def test_the_repr_shows_nothing_that_is_secret(clock: FakeClock) -> None:
+    flow = ScriptedFlow(clock)
+    flow.prompt = LoginPrompt(
+        flow=Flow.PASTE, timeout_seconds=60, expires_at=NOON, start_url="https://id.example.com/?state=s3cret"
+    )
+    pending = begin(flow)
+
+    shown = f"{pending!r} {flow.prompt!r} {vars(pending)!r}"
+
+    assert repr(pending) == "PendingLogin(done=False, expires_at=2026-11-24T12:00:00+00:00)"
+    assert "s3cret" not in shown
+    pending.cancel()
+    assert closed(pending)
+
+
+class SlowEvent:
+    """An event that is set after some waits; notes how long each was to last."""
+
+    def __init__(self, *, waits: int) -> None:
+        self.timeouts: list[float] = []
+        self._waits = waits
+
+    def wait(self, timeout_seconds: float) -> bool:
+        self.timeouts.append(timeout_seconds)
+        return len(self.timeouts) > self._waits
+
+
+def test_no_wait_is_long_so_that_an_interrupt_just_before_it_is_noticed(
+    flow: ScriptedFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = begin(flow)
+    settled, slow = pending._settled, SlowEvent(waits=50)
+    monkeypatch.setattr(pending, "_settled", slow)
+
+    with pytest.raises(LoginTimedOut):
+        pending.result(600)
+
+    assert len(slow.timeouts) == 51
+    assert max(slow.timeouts) <= 0.2
+    monkeypatch.setattr(pending, "_settled", settled)
+    pending.cancel()
+    assert closed(pending)
+
+
+def test_nobody_coming_is_a_time_out(flow: ScriptedFlow) -> None:
+    pending = begin(flow)
+
+    flow.come(None)
+
+    with pytest.raises(LoginTimedOut, match="within 60 seconds"):
+        pending.result(DEADLINE_SECONDS)
+    assert closed(pending)
+
+
+def test_cancelling_ends_the_wait(flow: ScriptedFlow) -> None:
+    pending = begin(flow)
+
+    pending.cancel()
+    pending.cancel()
+
+    with pytest.raises(LoginFailed, match="cancelled") as caught:
+        pending.result(DEADLINE_SECONDS)
+    assert type(caught.value) is LoginFailed
+    assert closed(pending)
+    assert "stop" in flow.events
+
+
+def test_cancelling_after_the_sign_in_was_kept_changes_nothing(flow: ScriptedFlow) -> None:
+    discarded: list[TokenSet] = []
+    pending = begin(flow, discarded=discarded)
+    flow.come(TOKENS)
+    assert pending.result(DEADLINE_SECONDS).tokens == TOKENS
+
+    pending.cancel()
+
+    assert pending.result(0).tokens == TOKENS
+    assert closed(pending)
+    assert discarded == []
+
+
+def test_a_sign_in_that_was_cancelled_while_its_tokens_were_on_the_way_is_not_kept(clock: FakeClock) -> None:
+    class SlowFlow(ScriptedFlow):
+        def stop(self) -> None:
+            self.events.append("stop")  # the person has answered, so the tokens come in spite of it
+
+    flow, kept, discarded = SlowFlow(clock), [], []
+
+    def keep(tokens: TokenSet, _check: Callable[[], None]) -> Person:
+        kept.append(tokens)
+        return Person(tokens=tokens)
+
+    pending = begin(flow, keep, discarded)
+    assert flow.waiting.wait(DEADLINE_SECONDS)
+    pending.cancel()
+
+    flow.come(TOKENS)
+
+    with pytest.raises(LoginFailed, match="cancelled") as caught:
+        pending.result(DEADLINE_SECONDS)
+    assert type(caught.value) is LoginFailed
+    assert closed(pending)
+    assert (kept, discarded) == ([], [TOKENS])
+    assert flow.page is not None
+    assert "cancelled" in flow.page.html
+
+
+def test_a_sign_in_that_was_cancelled_on_the_way_to_its_place_is_not_kept(flow: ScriptedFlow) -> None:
+    reached, cancelled, discarded = threading.Event(), threading.Event(), []
+
+    def keep(tokens: TokenSet, check: Callable[[], None]) -> Person:
+        reached.set()
+        assert cancelled.wait(DEADLINE_SECONDS)
+        check()
+        return Person(tokens=tokens)
+
+    pending = begin(flow, keep, discarded)
+    flow.come(TOKENS)
+    assert reached.wait(DEADLINE_SECONDS)
+    pending.cancel()
+    cancelled.set()
+
+    with pytest.raises(LoginFailed, match="cancelled"):
+        pending.result(DEADLINE_SECONDS)
+    assert closed(pending)
+    assert discarded == [TOKENS]
+
+
+def test_everybody_learns_of_the_end_before_tokens_are_discarded(flow: ScriptedFlow) -> None:
+    def refuse(_tokens: TokenSet, _check: Callable[[], None]) -> Person:
+        raise LoginFailed("You signed out meanwhile.")
+
+    pending = PendingSignIn(flow, refuse, discard=lambda _tokens: flow.events.append("discard"))
+    pending.on_done(lambda _pending: flow.events.append("told"))
+
+    flow.come(TOKENS)
+
+    assert closed(pending)
+    assert flow.events == ["show", "told", "discard", "close 10", "close 0"]
+
+
+@pytest.mark.parametrize("error", [LoginRefused("The person said no."), LoginFailed("No token came.")])
+def test_an_error_of_the_flow_is_the_result(error: MicromegasError, flow: ScriptedFlow) -> None:
+    pending = begin(flow)
+
+    flow.come(error)
+
+    with pytest.raises(type(error)) as caught:
+        pending.result(DEADLINE_SECONDS)
+    assert caught.value is error
+    assert closed(pending)
+    assert flow.page is not None
+    assert error.what in flow.page.html
+
+
+def test_a_sign_in_that_cannot_be_stored_is_no_sign_in(flow: ScriptedFlow) -> None:
+    def refuse(_tokens: TokenSet, _check: Callable[[], None]) -> Person:
+        raise TokenStoreError("The token file is a link.")
+
+    pending = begin(flow, refuse)
+
+    flow.come(TOKENS)
+
+    with pytest.raises(TokenStoreError):
+        pending.result(DEADLINE_SECONDS)
+    assert closed(pending)
+
+
+def test_a_defect_ends_the_sign_in_as_a_defect(flow: ScriptedFlow, caplog: pytest.LogCaptureFixture) -> None:
+    pending = begin(flow)
+
+    flow.come(RuntimeError("s3cret"))
+
+    with pytest.raises(InternalError) as caught:
+        pending.result(DEADLINE_SECONDS)
+    assert "s3cret" not in str(caught.value)
+    assert closed(pending)
+    assert "A sign-in failed unexpectedly." in caplog.text
+
+
+# Whether somebody signed out meanwhile
+
+
+@pytest.fixture
+def kept(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> StoredSignIn:
+    return StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
+
+
+@pytest.fixture
+def connection(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> ProviderConnection:
+    return ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
+
+
+def test_a_sign_out_since_is_seen(kept: StoredSignIn) -> None:
+    kept.write()
+    watch = StoreWatch(kept.store())
+    kept.store().remove()
+
+    with pytest.raises(LoginFailed, match="You signed out meanwhile") as caught:
+        watch.check_not_emptied()
+
+    assert type(caught.value) is LoginFailed
+
+
+def test_a_store_that_was_empty_may_still_be(kept: StoredSignIn) -> None:
+    StoreWatch(kept.store()).check_not_emptied()
+
+
+def test_a_store_that_was_filled_since_is_fine(kept: StoredSignIn) -> None:
+    watch = StoreWatch(kept.store())
+    kept.write()
+
+    watch.check_not_emptied()
+
+
+def test_a_sign_in_that_was_replaced_since_is_fine(kept: StoredSignIn) -> None:
+    kept.write()
+    watch = StoreWatch(kept.store())
+    kept.store().remove()
+    kept.write()
+
+    watch.check_not_emptied()
+
+
+def test_tokens_that_were_not_kept_are_revoked(
+    kept: StoredSignIn, connection: ProviderConnection, clock: FakeClock, idp: ScriptedProvider
+) -> None:
+    StoreWatch(kept.store()).discard(kept.login().tokens, connection, clock=clock)
+
+    assert [request.form["token_type_hint"] for request in idp.seen("/revoke")] == ["refresh_token", "access_token"]
+
+
+def test_while_a_sign_in_is_kept_nothing_of_the_persons_is_revoked(
+    kept: StoredSignIn, connection: ProviderConnection, clock: FakeClock, idp: ScriptedProvider
+) -> None:
+    kept.write()
+
+    StoreWatch(kept.store()).discard(kept.login().tokens, connection, clock=clock)
+
+    assert idp.seen("/revoke") == []
+
+
+def test_where_it_cannot_be_known_whether_a_sign_in_is_kept_nothing_is_revoked(
+    kept: StoredSignIn,
+    connection: ProviderConnection,
+    clock: FakeClock,
+    idp: ScriptedProvider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = kept.store()
+    watch = StoreWatch(store)
+
+    def fail() -> None:
+        raise TokenStoreError("The token file cannot be looked at.")
+
+    monkeypatch.setattr(store, "mark", fail)
+    watch.discard(kept.login().tokens, connection, clock=clock)
+
+    assert idp.seen("/revoke") == []
+
+
+def test_a_provider_that_cannot_be_reached_costs_a_line_in_the_log(
+    connection: ProviderConnection,
+    clock: FakeClock,
+    idp: ScriptedProvider,
+    kept: StoredSignIn,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    idp.is_down = True
+
+    StoreWatch(None).discard(kept.login().tokens, connection, clock=clock)
+
+    assert "could not be revoked" in caplog.text

@@ -1,0 +1,349 @@
+"""The choice of the flow: each row of the table, and what overrides it."""
+
+import sys
+import threading
+import types
+import webbrowser
+
+import pytest
+
+from micromegas_jupyter.auth.flows import environment
+from micromegas_jupyter.auth.flows.environment import (
+    Facts,
+    GraphicalBrowser,
+    gather_facts,
+    has_graphical_browser,
+    is_remote_session,
+)
+from micromegas_jupyter.auth.flows.select import (
+    BASIC_FLOWS,
+    FLOW_TABLE,
+    RuntimeEnvironment,
+    available_flows,
+    choose_flow,
+    detect_environment,
+    is_worth_another_flow,
+    login_remedy,
+)
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
+
+ALL = frozenset(Flow)
+NOBODY = (RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL)
+KERNEL = Facts(has_kernel=True, allows_input=True)
+ALONE = Facts(has_kernel=True, allows_input=False)
+TERMINAL = Facts(has_terminal=True, has_browser=True)
+SSH = {"SSH_CONNECTION": "10.0.0.1 50000 10.0.0.2 22"}
+SCREEN = {"DISPLAY": ":0"}
+HUB = {"KERNEL_MICROMEGAS_HUB": "http://127.0.0.1:8000/services/micromegas/", "JUPYTERHUB_API_TOKEN": "t"}
+OPTED_IN = {"JUPYTERHUB_API_TOKEN": "x", "KERNEL_MICROMEGAS_REDIRECT": "/user/alice/"}
+URL = "http://127.0.0.1:41000/start"
+
+HUB_FIRST = [Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]
+REDIRECT_FIRST = [Flow.REDIRECT, Flow.DEVICE, Flow.PASTE]
+LOOPBACK_FIRST = [Flow.BROWSER, Flow.DEVICE, Flow.PASTE]
+DEVICE_FIRST = [Flow.DEVICE, Flow.PASTE]
+
+ROWS = [
+    ({}, ALONE, RuntimeEnvironment.UNATTENDED, [None]),
+    ({"KERNEL_MICROMEGAS_REDIRECT": "/"}, ALONE, RuntimeEnvironment.UNATTENDED, [None]),
+    ({"JUPYTERHUB_USER": "alice"}, ALONE, RuntimeEnvironment.UNATTENDED, [None]),
+    (HUB, ALONE, RuntimeEnvironment.UNATTENDED, [Flow.HUB]),
+    (HUB, KERNEL, RuntimeEnvironment.HUB_WITH_SERVICE, HUB_FIRST),
+    ({**HUB, **OPTED_IN}, KERNEL, RuntimeEnvironment.HUB_WITH_SERVICE, HUB_FIRST),
+    ({**HUB, "JUPYTERHUB_API_TOKEN": ""}, KERNEL, RuntimeEnvironment.HUB_WITH_SERVICE, DEVICE_FIRST),
+    ({"KERNEL_MICROMEGAS_REDIRECT": "/"}, KERNEL, RuntimeEnvironment.JUPYTER_WITH_REDIRECT, REDIRECT_FIRST),
+    ({"KERNEL_MICROMEGAS_REDIRECT": "/", **SSH}, KERNEL, RuntimeEnvironment.JUPYTER_WITH_REDIRECT, REDIRECT_FIRST),
+    (OPTED_IN, KERNEL, RuntimeEnvironment.JUPYTER_WITH_REDIRECT, REDIRECT_FIRST),
+    ({"JUPYTERHUB_USER": "alice"}, KERNEL, RuntimeEnvironment.HUB, DEVICE_FIRST),
+    ({}, Facts(has_kernel=True, allows_input=True, is_colab=True), RuntimeEnvironment.COLAB, DEVICE_FIRST),
+    ({"VSCODE_PID": "1", **SSH}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE, DEVICE_FIRST),
+    ({"VSCODE_CWD": "/", "CODESPACES": "true"}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE, DEVICE_FIRST),
+    ({"VSCODE_CWD": "/", "REMOTE_CONTAINERS": "true"}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE, DEVICE_FIRST),
+    (SSH, KERNEL, RuntimeEnvironment.REMOTE_JUPYTER, DEVICE_FIRST),
+    ({"VSCODE_PID": "1"}, KERNEL, RuntimeEnvironment.VSCODE, LOOPBACK_FIRST),
+    ({}, KERNEL, RuntimeEnvironment.JUPYTER, LOOPBACK_FIRST),
+    ({"KERNEL_MICROMEGAS_REDIRECT": ""}, Facts(has_kernel=True), RuntimeEnvironment.JUPYTER, LOOPBACK_FIRST),
+    ({}, Facts(has_browser=True), RuntimeEnvironment.NO_TERMINAL, [None]),
+    ({"CI": "true"}, TERMINAL, RuntimeEnvironment.NO_TERMINAL, [None]),
+    ({**HUB, "CI": "true"}, TERMINAL, RuntimeEnvironment.NO_TERMINAL, [Flow.HUB]),
+    (HUB, TERMINAL, RuntimeEnvironment.HUB_TERMINAL, HUB_FIRST),
+    (SSH, Facts(has_terminal=True), RuntimeEnvironment.REMOTE_TERMINAL, DEVICE_FIRST),
+    ({**SSH, "DISPLAY": "localhost:10.0"}, TERMINAL, RuntimeEnvironment.TERMINAL, LOOPBACK_FIRST),
+    # A terminal of the lab inherits the variable, and has no kernel to receive an answer.
+    ({"KERNEL_MICROMEGAS_REDIRECT": "/", "CI": "false"}, TERMINAL, RuntimeEnvironment.TERMINAL, LOOPBACK_FIRST),
+    ({**HUB, "JUPYTERHUB_API_TOKEN": "", "CI": ""}, TERMINAL, RuntimeEnvironment.TERMINAL, LOOPBACK_FIRST),
+    ({}, Facts(has_terminal=True), RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER, DEVICE_FIRST),
+]
+
+
+@pytest.mark.parametrize(("environ", "facts", "expected", "flows"), ROWS)
+def test_each_environment_is_detected_and_has_its_flows_in_order(environ, facts, expected, flows):
+    choice = choose_flow(detect_environment(environ, facts), can_device=True, available=available_flows(environ, facts))
+
+    assert choice.environment is expected
+    assert [choice.flow, *choice.fallbacks] == flows
+    assert choice.origin == "environment"
+    assert bool(choice.remedy) is (choice.flow is None)
+
+
+def test_every_row_of_the_table_is_tried_and_says_why():
+    assert [row.environment for row in FLOW_TABLE] == list(RuntimeEnvironment)
+    assert {row[2] for row in ROWS} == set(RuntimeEnvironment)
+    assert all(row.reason.endswith(".") for row in FLOW_TABLE)
+
+
+def test_a_hub_without_the_service_says_what_its_administrator_can_add():
+    assert "docs/jupyterhub.md" in choose_flow(RuntimeEnvironment.HUB, can_device=True).reason
+
+
+@pytest.mark.parametrize(
+    ("where", "can_device", "available", "expected", "skipped"),
+    [
+        (RuntimeEnvironment.JUPYTER_WITH_REDIRECT, True, BASIC_FLOWS, [Flow.DEVICE, Flow.PASTE], [Flow.REDIRECT]),
+        (RuntimeEnvironment.REMOTE_TERMINAL, False, BASIC_FLOWS, [Flow.PASTE], [Flow.DEVICE]),
+        (RuntimeEnvironment.REMOTE_TERMINAL, None, BASIC_FLOWS, [Flow.DEVICE, Flow.PASTE], []),
+        (RuntimeEnvironment.HUB, False, {Flow.BROWSER, Flow.DEVICE}, [None], [Flow.DEVICE, Flow.PASTE]),
+    ],
+)
+def test_a_flow_that_is_not_possible_is_skipped_and_named(where, can_device, available, expected, skipped):
+    choice = choose_flow(where, can_device=can_device, available=available)
+
+    assert [choice.flow, *choice.fallbacks] == expected
+    assert [found.flow for found in choice.skipped] == skipped
+    assert all(found.reason for found in choice.skipped)
+    assert ("micromegas login" in choice.remedy) is (choice.flow is None)
+
+
+@pytest.mark.parametrize("where", [row for row in RuntimeEnvironment if row not in NOBODY])
+@pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW", "remembered"])
+def test_a_persons_choice_wins_over_the_table(where, origin):
+    choice = choose_flow(where, wanted=Flow.PASTE, origin=origin)
+
+    assert (choice.flow, choice.origin) == (Flow.PASTE, origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "fallbacks"),
+    [("argument", ()), ("MICROMEGAS_OIDC_FLOW", tuple(DEVICE_FIRST)), ("remembered", tuple(DEVICE_FIRST))],
+)
+def test_only_a_lasting_choice_has_fallbacks(origin, fallbacks):
+    choice = choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, wanted=Flow.BROWSER, origin=origin)
+
+    assert (choice.flow, choice.fallbacks) == (Flow.BROWSER, fallbacks)
+
+
+@pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW"])
+def test_a_choice_that_is_not_possible_says_who_made_it(origin):
+    choice = choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.DEVICE, origin=origin, can_device=False)
+
+    assert (choice.flow, choice.origin) == (None, origin)
+    assert f"device was chosen by {origin}" in choice.reason
+    assert choice.remedy
+
+
+def test_an_earlier_choice_that_is_not_possible_any_more_is_skipped():
+    choice = choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.DEVICE, origin="remembered", can_device=False)
+
+    assert (choice.flow, choice.origin, choice.fallbacks) == (Flow.BROWSER, "environment", (Flow.PASTE,))
+    assert [found.flow for found in choice.skipped] == [Flow.DEVICE]
+
+
+@pytest.mark.parametrize("where", NOBODY)
+@pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "config.json: flow", "remembered"])
+def test_where_nobody_is_there_no_lasting_choice_makes_a_program_wait(where, origin):
+    choice = choose_flow(where, wanted=Flow.BROWSER, origin=origin, can_device=True)
+
+    assert choice.flow is None
+    for name in ("CLIENT_SECRET", "PRIVATE_KEY_FILE", "WORKLOAD"):
+        assert f"MICROMEGAS_OIDC_{name}" in choice.remedy
+
+
+@pytest.mark.parametrize("where", NOBODY)
+@pytest.mark.parametrize("wanted", [None, Flow.HUB])
+def test_where_nobody_is_there_a_hub_signs_in_all_the_same(where, wanted):
+    choice = choose_flow(where, wanted=wanted, available=ALL)
+
+    assert (choice.flow, choice.fallbacks) == (Flow.HUB, ())
+
+
+def test_an_argument_counts_without_a_terminal_but_not_in_a_notebook_that_runs_by_itself():
+    assert choose_flow(RuntimeEnvironment.NO_TERMINAL, wanted=Flow.DEVICE, origin="argument").flow is Flow.DEVICE
+    assert choose_flow(RuntimeEnvironment.UNATTENDED, wanted=Flow.DEVICE, origin="argument", available=ALL).flow is None
+
+
+@pytest.mark.parametrize(
+    ("error", "changes", "expected"),
+    [
+        (LoginFailed("A port is taken."), {}, True),
+        (LoginFailed("No."), {"provider_code": "invalid_client"}, False),
+        (ProviderMisbehaved("It has no such endpoint."), {}, True),
+        (LoginRequired("Nobody is signed in."), {}, False),
+        (ProviderUnavailable("It does not answer."), {}, False),
+        (ProviderUnavailable("It does not answer."), {"giver": "JupyterHub"}, True),
+    ],
+)
+def test_another_flow_is_tried_where_that_may_help(error, changes, expected):
+    for name, value in changes.items():
+        setattr(error, name, value)
+
+    assert is_worth_another_flow(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("where", "profile", "expected"),
+    [
+        (RuntimeEnvironment.TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
+        (RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER, None, "Run `micromegas login`, or"),
+        (RuntimeEnvironment.HUB_TERMINAL, None, "Run `micromegas login`, or"),
+        (RuntimeEnvironment.REMOTE_TERMINAL, "work", "Run `micromegas login --profile work`, or"),
+        (RuntimeEnvironment.JUPYTER, "work", "Run %micromegas_login --profile work, or"),
+        (RuntimeEnvironment.NO_TERMINAL, "work", "run `micromegas login --profile work` on this machine beforehand"),
+    ],
+)
+def test_the_remedy_names_the_command_of_the_environment(where, profile, expected):
+    assert expected in login_remedy(where, profile=profile)
+
+
+# What a process finds out
+
+
+def shell(request):
+    """A shell whose kernel was asked to run a cell by some front end."""
+    return types.SimpleNamespace(kernel=types.SimpleNamespace(get_parent={"shell": request}.__getitem__))
+
+
+@pytest.mark.parametrize(
+    ("request_of_front_end", "expected"),
+    [
+        ({"content": {"allow_stdin": True}}, True),
+        ({"content": {"allow_stdin": False}}, False),
+        ({"content": {}}, False),
+        ({}, None),
+    ],
+)
+def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_front_end, expected):
+    module = types.ModuleType("IPython.core.getipython")
+    module.get_ipython = lambda: shell(request_of_front_end)
+    monkeypatch.setitem(sys.modules, "IPython.core.getipython", module)
+
+    facts = gather_facts(environ={})
+
+    assert (facts.has_kernel, facts.allows_input, facts.is_colab) == (True, expected, False)
+
+
+def test_without_ipython_or_in_a_shell_without_a_kernel_there_is_none(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
+
+    assert not gather_facts(environ={}).has_kernel
+    assert not gather_facts(environ={}, shell=types.SimpleNamespace(kernel=None)).has_kernel
+
+
+def test_colab_is_known_by_its_package(monkeypatch, tmp_path):
+    (tmp_path / "google").mkdir()
+    (tmp_path / "google" / "colab.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "google", raising=False)
+
+    assert gather_facts(environ={}, shell=shell({})).is_colab
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stderr", "expected"),
+    [(True, False, True), (False, True, True), (False, False, False), (None, ValueError("closed"), False)],
+)
+def test_one_of_two_streams_makes_a_terminal(monkeypatch, stdin, stderr, expected):
+    def stream(answer):
+        def isatty():
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return None if answer is None else types.SimpleNamespace(isatty=isatty)
+
+    monkeypatch.setattr(sys, "stdin", stream(stdin))
+    monkeypatch.setattr(sys, "stderr", stream(stderr))
+    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
+
+    assert gather_facts(environ={}).has_terminal is expected
+
+
+class ScriptedController(webbrowser.BaseBrowser):
+    def __init__(self, name="firefox", answer=True):
+        super().__init__(name)
+        self.opened = []
+        self._answer = answer
+
+    def open(self, url, new=0, **_options):
+        self.opened.append((url, new))
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Put a controller in the place of what `webbrowser` finds on this machine; None for nothing."""
+
+    def install(controller, *, platform="linux"):
+        def get():
+            if controller is None:
+                raise webbrowser.Error("could not locate runnable browser")
+            return controller
+
+        monkeypatch.setattr(webbrowser, "get", get)
+        monkeypatch.setattr(sys, "platform", platform)
+        return controller
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "platform", "expected"),
+    [
+        (SCREEN, "firefox", "linux", True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "firefox", "linux", True),
+        ({"BROWSER": "my-browser"}, "firefox", "linux", True),
+        ({}, "firefox", "linux", False),
+        ({}, "firefox", "darwin", True),
+        (SSH, "firefox", "darwin", False),
+        (SCREEN, None, "linux", False),
+        (SCREEN, "w3m", "linux", False),
+        (SCREEN, "/usr/bin/links", "linux", False),
+    ],
+)
+def test_a_browser_counts_if_it_opens_a_window_on_the_persons_screen(install, environ, name, platform, expected):
+    controller = install(None if name is None else ScriptedController(name), platform=platform)
+
+    assert has_graphical_browser(environ) is expected
+    assert GraphicalBrowser(environ).open(URL) is expected
+    assert controller is None or controller.opened == ([(URL, 2)] if expected else [])
+
+
+def test_a_display_that_ssh_forwards_is_the_persons():
+    assert is_remote_session(SSH)
+    assert not is_remote_session({**SSH, **SCREEN})
+
+
+@pytest.mark.parametrize("answer", [False, webbrowser.Error("no"), OSError("no")])
+def test_a_browser_that_does_not_start_is_reported(install, answer):
+    install(ScriptedController(answer=answer))
+
+    assert not GraphicalBrowser(SCREEN).open(URL)
+
+
+def test_a_browser_that_stays_in_the_foreground_holds_nobody_up(install, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(environment, "BROWSER_START_SECONDS", 0.05)
+
+    class Foreground(ScriptedController):
+        def open(self, url, new=0, **_options):
+            released.wait(30)
+            return False
+
+    install(Foreground())
+
+    try:
+        assert GraphicalBrowser(SCREEN).open(URL)
+    finally:
+        released.set()

@@ -1,0 +1,471 @@
+"""Responses, addresses, certificates and proxies, without a network; calls are in `tests/integration/http`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import certifi
+import pytest
+
+from micromegas_jupyter.core.http import (
+    MAX_BUNDLE_BYTES,
+    Callee,
+    HttpAnswer,
+    Platform,
+    RawAnswer,
+    check_answer,
+    check_platform_url,
+    environment_ca_bundle,
+    read_answer,
+    read_certificates,
+)
+from micromegas_jupyter.core.http_exchange import environment_proxy, is_private_address
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
+
+
+def read(
+    status: int = 200, body: bytes = b'{"a": 1}', *, max_bytes: int = 100, needs_body: bool = True, **headers: str
+) -> HttpAnswer:
+    sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    raw = RawAnswer(status=status, headers=sent, body=body)
+    callee = Callee(name="The identity provider id.example.com", group="identity providers")
+    check_answer(raw, callee, max_bytes=max_bytes, needs_body=needs_body)
+    return read_answer(raw, callee, needs_body=needs_body)
+
+
+def test_a_json_document_is_decoded() -> None:
+    answer = read(date="Tue, 24 Nov 2026 12:00:00 GMT")
+
+    assert answer == HttpAnswer(status=200, body={"a": 1}, date=datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
+    assert answer.is_success
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/json;charset=utf-8", "application/jwk-set+json", "Application/JSON"]
+)
+def test_every_spelling_of_json_is_accepted(media_type: str) -> None:
+    assert read(content_type=media_type).body == {"a": 1}
+
+
+@pytest.mark.parametrize("media_type", ["text/html", "text/json", "image/svg+json", ""])
+def test_anything_that_does_not_call_itself_json_is_refused(media_type: str) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        read(content_type=media_type)
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"\xff\xfe", b"[" * 60 + b"]" * 60])
+def test_json_that_means_nothing_or_two_things_is_refused(body: bytes) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        read(body=body, max_bytes=1000)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_a_provider_in_trouble_is_unavailable(status: int) -> None:
+    with pytest.raises(ProviderUnavailable) as caught:
+        read(status, b"<html>")
+
+    assert str(status) in caught.value.what
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304, 101])
+def test_a_redirect_is_refused(status: int) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        read(status)
+
+
+def test_an_error_in_json_is_returned_for_the_caller_to_read() -> None:
+    answer = read(400, b'{"error": "invalid_grant"}')
+
+    assert (answer.status, answer.body, answer.is_success) == (400, {"error": "invalid_grant"}, False)
+
+
+def test_an_error_that_is_not_json_is_refused() -> None:
+    with pytest.raises(ProviderMisbehaved):
+        read(404, b"<html>", content_type="text/html")
+
+
+def test_a_body_over_the_cap_is_refused() -> None:
+    assert read(body=b'"' + b"x" * 98 + b'"').body == "x" * 98
+
+    with pytest.raises(ProviderMisbehaved):
+        read(body=b'"' + b"x" * 99 + b'"')
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_a_compressed_body_is_refused(encoding: str) -> None:
+    with pytest.raises(ProviderMisbehaved):
+        read(content_encoding=encoding)
+
+
+def test_an_empty_body_is_none_whatever_its_type() -> None:
+    assert read(body=b"", content_type="text/html").body is None
+
+
+def test_a_body_that_is_not_needed_is_not_looked_at() -> None:
+    assert read(body=b"done", content_type="text/plain", needs_body=False).body is None
+
+
+@pytest.mark.parametrize(("age", "is_taken"), [("0", True), (" 0 ", True), ("1", False), ("8640", False), ("?", False)])
+def test_the_date_of_an_answer_that_a_cache_kept_is_not_the_provider_s_time(age: str, is_taken: bool) -> None:
+    answer = read(date="Tue, 24 Nov 2026 12:00:00 GMT", age=age)
+
+    assert (answer.date is not None) is is_taken
+
+
+@pytest.mark.parametrize("date", ["yesterday", "", "Tue, 24 Nov 2026 12:00:00 -0000", "Tue, 99 Nov 2026 12:00:00 GMT"])
+def test_a_date_that_cannot_be_read_is_left_out(date: str) -> None:
+    assert read(date=date).date is None
+
+
+def test_a_body_does_not_show_in_the_repr() -> None:
+    assert "sesame" not in repr(read(body=b'{"token": "sesame"}'))
+
+
+# Addresses inside a network
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "169.254.169.254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "fd12:3456:789a::1",
+        "fec0::1",
+        "100.64.0.1",
+        "100.127.255.255",
+        "198.18.0.1",
+        "192.0.2.1",
+        "2001:db8::1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "224.0.0.1",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "::ffff:127.0.0.1",
+        "::ffff:100.64.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::1",
+        "2002:a00:1::1",
+        "",
+        "localhost",
+        "not an address",
+    ],
+)
+def test_an_address_inside_a_network_or_no_address_is_private(address: str) -> None:
+    assert is_private_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "8.8.8.8",
+        "172.15.255.255",
+        "172.32.0.1",
+        "100.63.255.255",
+        "100.128.0.1",
+        "169.253.0.1",
+        "2606:4700::1111",
+        "::ffff:8.8.8.8",
+        "64:ff9b::8.8.8.8",
+        "2002:808:808::1",
+    ],
+)
+def test_an_address_of_the_internet_is_not_private(address: str) -> None:
+    assert not is_private_address(address)
+
+
+# Certificates
+
+
+BEGIN = "-----BEGIN CERTIFICATE-----"
+
+
+@pytest.fixture(scope="module")
+def certificate() -> str:
+    text = Path(certifi.where()).read_text(encoding="utf-8")
+    start = text.index(BEGIN)
+    return text[start : text.index(BEGIN, start + 1)].partition("\n\n")[0]
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "ca.pem"
+    path.write_bytes(content)
+    return path
+
+
+def test_the_certificates_of_a_bundle_are_read_and_nothing_else(tmp_path, certificate):
+    key = "-----BEGIN PRIVATE KEY-----\nc2VzYW1l\n-----END PRIVATE KEY-----\n"
+    path = write(tmp_path, f"# Räuber\n{certificate}\n{key}{certificate}\n".encode("latin-1"))
+
+    text = read_certificates(path)
+
+    assert text.count(BEGIN) == 2
+    assert "PRIVATE" not in text
+    assert text.isascii()
+
+
+def test_a_whole_bundle_is_read():
+    assert read_certificates(Path(certifi.where())).count(BEGIN) > 50
+
+
+def test_a_bundle_behind_a_link_is_read(tmp_path, certificate):
+    (tmp_path / "link.pem").symlink_to(write(tmp_path, certificate.encode()))
+
+    assert BEGIN in read_certificates(tmp_path / "link.pem")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no certificate",
+        b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\nc2VzYW1l\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\n\xff\xfe\n-----END CERTIFICATE-----\n",
+        b"\x00" * 10,
+        b" " * (MAX_BUNDLE_BYTES + 1),
+    ],
+)
+def test_a_file_without_a_usable_certificate_is_refused(tmp_path, content):
+    with pytest.raises(ConfigurationError) as caught:
+        read_certificates(write(tmp_path, content))
+
+    assert caught.value.key == "ca_bundle"
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_one_damaged_certificate_among_good_ones_is_refused(tmp_path, certificate):
+    damaged = certificate.replace("MII", "AAA", 1)
+
+    with pytest.raises(ConfigurationError, match="damaged"):
+        read_certificates(write(tmp_path, f"{certificate}\n{damaged}\n{certificate}\n".encode()))
+
+
+def test_what_is_not_a_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (tmp_path / "nowhere.pem", tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ConfigurationError):
+            read_certificates(path)
+
+
+def test_the_environment_names_a_bundle_as_for_requests(tmp_path, monkeypatch):
+    first, second = write(tmp_path, b""), tmp_path
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    assert environment_ca_bundle() is None
+
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(second))
+    assert environment_ca_bundle() == str(second)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(first))
+    assert environment_ca_bundle() == str(first)
+
+
+def test_a_bundle_of_the_environment_that_does_not_exist_is_refused(monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    with pytest.raises(ConfigurationError):
+        environment_ca_bundle()
+
+
+# Platforms
+
+
+PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
+
+
+def answer(body: bytes, status: int = 200) -> RawAnswer:
+    return RawAnswer(status=status, headers={}, body=body)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://run.actions.example.com/idtoken?x=1", "https://10.0.0.1/", "https://192.0.2.1:8443/a"]
+)
+def test_https_may_go_anywhere(url: str) -> None:
+    assert check_platform_url(url, PLATFORM) is False
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1234/x",
+        "http://127.8.8.8/",
+        "http://localhost:42356/msi/token",
+        "http://[::1]:1/",
+        "http://169.254.169.254/metadata",
+        "http://169.254.130.2:8081/msi/token",
+        "http://[fe80::1]/",
+        "http://metadata.google.internal/computeMetadata",
+        "HTTP://LOCALHOST/",
+    ],
+)
+def test_plain_http_goes_to_this_machine_and_its_metadata_services(url: str) -> None:
+    assert check_platform_url(url, PLATFORM) is True
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "http://10.0.0.1/",
+        "http://192.168.1.1/",
+        "http://[fd00:ec2::254]/",
+        "http://metadata.google.internal.example.com/",
+        "http://169.254.169.254.example.com/",
+        "http://2852039166/",
+        "http://0.0.0.0/",
+        "ftp://127.0.0.1/",
+        "127.0.0.1/token",
+        "",
+    ],
+)
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_platform_url(url, PLATFORM)
+
+    assert (caught.value.key, caught.value.remedy) == ("PLATFORM_URL", "Run this on the platform.")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1@evil.example.com/",
+        "https://user:s3same@example.com/",
+        "https://example.com/#s3same",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:0/",
+        "http://[::1/",
+        "https://example.com/a b?s3same",
+        "https://example.com\\@127.0.0.1/?s3same",
+        "https://exämple.com/?s3same",
+        "https://example.com/\n?s3same",
+        "https://example.com/?s3same=" + "x" * 9000,
+    ],
+)
+def test_an_address_that_can_be_misread_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_platform_url(url, PLATFORM)
+
+    assert "s3same" not in str(caught.value)
+
+
+def test_an_answer_is_read_as_an_object() -> None:
+    assert answer(b'{"value": "a"}').json_object() == {"value": "a"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"a": 1, "a": 2}'])
+def test_an_answer_that_is_no_object_is_an_empty_one(body: bytes) -> None:
+    assert answer(body).json_object() == {}
+
+
+@pytest.mark.parametrize(("body", "expected"), [(b"a.b.c", "a.b.c"), (b"", ""), (b"\xff", "")])
+def test_an_answer_is_read_as_text(body: bytes, expected: str) -> None:
+    assert answer(body).text() == expected
+
+
+def test_an_answer_does_not_show_what_it_holds() -> None:
+    assert "s3same" not in repr(RawAnswer(status=200, headers={"x": "s3same"}, body=b"s3same"))
+
+
+# Proxies
+
+
+URL = "https://id.example.com/token"
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_without_a_variable_there_is_no_proxy():
+    assert environment_proxy(URL) is None
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://proxy.example:3128",
+        "proxy.example:3128",
+        "http://alice:sesame@proxy.example",
+        "http://[2001:db8::1]:3128",
+    ],
+)
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_the_proxy_of_the_environment_is_a_secret(monkeypatch, name, address):
+    monkeypatch.setenv(name, address)
+
+    proxy = environment_proxy(URL)
+
+    assert proxy is not None
+    assert proxy.reveal() == address
+    assert "sesame" not in repr(proxy)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_a_host_without_a_proxy_has_none(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "example.com")
+
+    assert environment_proxy(URL) is None
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(
+    "address", ["http://", "http://alice:sesame@", "proxy.example:port", "http://proxy.example:0", "http://[proxy"]
+)
+def test_a_malformed_proxy_is_refused_without_showing_it(monkeypatch, address):
+    monkeypatch.setenv("https_proxy", address)
+
+    with pytest.raises(ConfigurationError) as caught:
+        environment_proxy(URL)
+
+    assert caught.value.key == "https_proxy"
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize("address", ["socks5h://proxy.example:1080", "SOCKS5://alice:sesame@proxy.example"])
+def test_a_socks_proxy_without_the_package_for_it_is_refused(monkeypatch, address):
+    monkeypatch.setitem(sys.modules, "socks", None)
+    monkeypatch.setenv("https_proxy", address)
+
+    with pytest.raises(ConfigurationError, match="PySocks") as caught:
+        environment_proxy(URL)
+
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_a_socks_proxy_is_used_with_the_package_for_it(monkeypatch):
+    installed = ModuleType("socks")
+    installed.__spec__ = ModuleSpec("socks", None)
+    monkeypatch.setitem(sys.modules, "socks", installed)
+    monkeypatch.setenv("https_proxy", "socks5h://proxy.example:1080")
+
+    proxy = environment_proxy(URL)
+
+    assert proxy is not None
+    assert proxy.reveal() == "socks5h://proxy.example:1080"
