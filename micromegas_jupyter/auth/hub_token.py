@@ -10,10 +10,8 @@ from typing import Protocol, runtime_checkable
 
 from micromegas_jupyter.auth.hub_refusals import HUB
 from micromegas_jupyter.auth.hub_service import HubToken
-from micromegas_jupyter.auth.identity import Identity
-from micromegas_jupyter.auth.known_person import bearer_identity
-from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken
-from micromegas_jupyter.auth.steady_clock import SteadyClock
+from micromegas_jupyter.auth.identity import Identity, identity_of_bearer
+from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenCache
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.core.urls import host_text
@@ -53,7 +51,7 @@ class HubTokenProvider:
     """Gives the Hub's token of this person; safe to use from several threads, of which one asks for all.
 
     A token is asked for when there is none, and anew in the last quarter of its life; while the service does not
-    answer, one that is still valid serves on. Its end follows from its remaining life and the monotonic clock.
+    answer, one that is still valid serves on. Its end follows from its remaining life.
 
     Args:
         service: Gives the tokens.
@@ -74,8 +72,8 @@ class HubTokenProvider:
         self._service = service
         self._issuer = issuer
         self._stored = stored
-        self._clock = SteadyClock(clock)
-        self._kept = KeptServiceToken(self._fetch, clock=self._clock)
+        self._clock = clock
+        self._kept = ServiceTokenCache(self._fetch, clock=self._clock)
         self._newest: HubToken | None = None
         self._ends_at = self._clock.now()
         self._instead: StoredSignIn | None = None
@@ -122,8 +120,7 @@ class HubTokenProvider:
             if stored is not None:
                 return stored.identity()  # it stands in as soon as the Hub refuses
             raise LoginRequired("Nobody has been signed in through JupyterHub here yet.")
-        ends_at = self._clock.on_the_machine(self._ends_at)
-        return bearer_identity(newest.text, user=newest.user, issuer=newest.issuer, ends_at=ends_at)
+        return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
 
     def renew(self) -> None:
         """Ask for another token; the Hub gives the same one again while enough of its life is left.
@@ -148,8 +145,7 @@ class HubTokenProvider:
         """Return from when on `get_token` asks for another one (aware UTC, this machine's clock)."""
         if self._instead is not None:
             return self._instead.renewal_due_at()
-        due_at = self._kept.renewal_due_at()
-        return None if due_at is None else self._clock.on_the_machine(due_at)
+        return self._kept.renewal_due_at()
 
     def _fetch(self) -> ServiceToken:
         asked_at = self._clock.now()  # the life that is left began to run out before the answer came

@@ -5,9 +5,9 @@ Storing it there is `kept_session`'s job, and when that is too late by the perso
 
 import logging
 
+from micromegas_jupyter.auth.logout import RevocationCalls
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.revocation import LogoutCalls
-from micromegas_jupyter.auth.sign_in_store import SignInStore
+from micromegas_jupyter.auth.tokens.store import TokenStore
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import LoginFailed, TokenStoreError
 from micromegas_jupyter.oidc.token import TokenSet
@@ -25,7 +25,7 @@ class LoginPlace:
         TokenStoreError: The place cannot be looked at.
     """
 
-    def __init__(self, store: SignInStore | None) -> None:
+    def __init__(self, store: TokenStore | None) -> None:
         self._store = store
         self._was_taken = self._is_taken()
 
@@ -52,7 +52,7 @@ class LoginPlace:
                 return
         except TokenStoreError:
             return  # it cannot be known
-        problem = LogoutCalls(clock).revoke(tokens, connection).problem
+        problem = RevocationCalls(clock).revoke(tokens, connection).problem
         if problem is not None:
             _log.warning("The tokens of a sign-in that was not kept could not be revoked.", extra={"problem": problem})
 

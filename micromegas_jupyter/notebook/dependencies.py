@@ -12,10 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.background_renewal import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.auth.flow_choice import ARGUMENT, FlowChoice
 from micromegas_jupyter.auth.graphical_browser import GraphicalBrowser
 from micromegas_jupyter.auth.surroundings import gather_facts
+from micromegas_jupyter.auth.tokens.background import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.auth import Identity, PendingLogin
-    from micromegas_jupyter.auth.given_sign_in import GivenSignIn
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
+    from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
 
     Client = FlightSQLClient | WrappedClient
-    Login = PendingLogin | GivenSignIn[HubTokenProvider]
+    Login = PendingLogin | CompletedLogin[HubTokenProvider]
 
 # One fruitless attempt may only mean that another program is renewing just now.
 _FRUITLESS_ATTEMPTS = 2
@@ -227,7 +227,7 @@ class _LoginStarter:
 
     def begin(self, settings: ClientSettings, flow: Flow) -> Login:
         desk = self._open_desk() if flow is Flow.REDIRECT else None
-        return wiring.begin_login(settings, flow=flow, announce=_announce, desk=desk)
+        return wiring.begin_login(settings, flow=flow, desk=desk)
 
     def _open_desk(self) -> RedirectDesk | None:
         from micromegas_jupyter.notebook.control_channel import listen, make_desk
@@ -298,7 +298,3 @@ def _ask(prompt: str) -> str:
 
 def _in_kernel() -> bool:
     return gather_facts().has_kernel
-
-
-def _announce(sentence: str) -> None:
-    print(sentence)  # noqa: T201 - to the person

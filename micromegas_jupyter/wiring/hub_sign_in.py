@@ -16,9 +16,9 @@ from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring.flow_memory import remembered_flow
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth.given_sign_in import GivenSignIn
     from micromegas_jupyter.auth.hub_service import HubService
     from micromegas_jupyter.auth.hub_token import HubTokenProvider, StoredSignIn
+    from micromegas_jupyter.auth.provider import CompletedLogin
 
 
 def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
@@ -85,7 +85,7 @@ def hub_provider(
 
 def begin_hub_login(
     settings: ClientSettings, environ: Mapping[str, str] | None = None
-) -> "GivenSignIn[HubTokenProvider]":
+) -> "CompletedLogin[HubTokenProvider]":
     """Have the Hub sign the person in, which needs no click.
 
     Raises:
@@ -94,11 +94,11 @@ def begin_hub_login(
         ProviderMisbehaved: The service's answer cannot be used.
         ConfigurationError: As `hub_service`.
     """
-    from micromegas_jupyter.auth.given_sign_in import GivenSignIn
+    from micromegas_jupyter.auth.provider import CompletedLogin
 
     provider = hub_provider(settings, environ)
     provider.get_token()
-    return GivenSignIn(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
+    return CompletedLogin(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
 
 
 def with_provider_of(service: "HubService", settings: ClientSettings) -> ClientSettings:

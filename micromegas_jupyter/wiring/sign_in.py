@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin, flow_choice
 from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, TABLE, FlowChoice, may_go_on, offered_flows
-from micromegas_jupyter.auth.given_sign_in import GivenSignIn
 from micromegas_jupyter.auth.hub_token import HubTokenProvider
 from micromegas_jupyter.auth.hub_variables import is_below_hub
 from micromegas_jupyter.auth.pending_login import LINGER_SECONDS
+from micromegas_jupyter.auth.provider import CompletedLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
 from micromegas_jupyter.auth.surroundings import MAY_HAVE_HUB_SERVICE, Facts, Surroundings, gather_facts, recognise
@@ -27,12 +27,12 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
-from micromegas_jupyter.wiring.configured import provider_of, sign_in_configured
 from micromegas_jupyter.wiring.credentials import client_proof
+from micromegas_jupyter.wiring.environment import provider_of, sign_in_configured
 from micromegas_jupyter.wiring.flow_memory import remembered_flow
 from micromegas_jupyter.wiring.hub_sign_in import begin_hub_login, hub_service, with_provider_of
 from micromegas_jupyter.wiring.provider_calls import provider_http
-from micromegas_jupyter.wiring.sign_in_files import sign_in_store
+from micromegas_jupyter.wiring.token_stores import token_store
 
 PASTE_TRIES = 4
 
@@ -114,22 +114,20 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
     raise LoginRequired(f"Nobody can sign in at {settings.issuer} from here. {choice.reason}", remedy=remedy)
 
 
-def begin_login(  # noqa: PLR0913 - the seams
+def begin_login(
     settings: ClientSettings,
     *,
     flow: Flow = Flow.BROWSER,
     environ: Mapping[str, str] | None = None,
-    announce: Callable[[str], None] | None = None,
     store: bool = True,
     desk: RedirectDesk | None = None,
-) -> PendingLogin | GivenSignIn[HubTokenProvider]:
+) -> PendingLogin | CompletedLogin[HubTokenProvider]:
     """Start a sign-in that goes on by itself; returns at once with what the person needs.
 
     Args:
         settings: Which provider, and as which application.
         flow: The way to sign in.
         environ: Stands in for the process environment.
-        announce: Told, in a sentence, when the sign-in will be kept elsewhere than asked for.
         store: Whether the sign-in is kept for other programs of this person.
         desk: Where a Jupyter server's requests come in, for the redirect flow.
 
@@ -158,7 +156,7 @@ def begin_login(  # noqa: PLR0913 - the seams
         scope=settings.scope,
         authorize_params=dict(settings.authorize_params),
         flow=flow,
-        store=sign_in_store(settings, environ, announce=announce) if store else None,
+        store=token_store(settings, environ) if store else None,
         bearer=settings.bearer,
         resource=settings.resource,
         private_key=proof if isinstance(proof, PrivateKey) else None,
@@ -200,19 +198,17 @@ def login(  # noqa: PLR0913 - the seams
         ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
     """
     announce = announce or _keep_quiet
-    # Where the sign-in is kept does not change with the flow, so it is said once.
-    announce_place = _once(announce)
     left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or ask is not None]
     while left:
         current, *left = left
         try:
-            pending = begin_login(settings, flow=current, environ=environ, announce=announce_place, store=store)
+            pending = begin_login(settings, flow=current, environ=environ, store=store)
         except MicromegasError as error:
             if not left or not may_go_on(error):
                 raise
             announce(f"{error.what} {_FALLBACK_LINES[left[0]]}")
             continue
-        if isinstance(pending, GivenSignIn):
+        if isinstance(pending, CompletedLogin):
             return pending.result()
         try:
             (show or _sentence_for(announce))(pending)
@@ -273,17 +269,6 @@ def _take_pasted(pending: PendingLogin, *, ask: Callable[[str], str], announce: 
 
 def _sentence_for(announce: Callable[[str], None]) -> Callable[[PendingLogin], None]:
     return lambda pending: announce(sentence_of(pending))
-
-
-def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
-    said: set[str] = set()
-
-    def announce_new(sentence: str) -> None:
-        if sentence not in said:
-            said.add(sentence)
-            announce(sentence)
-
-    return announce_new
 
 
 def _keep_quiet(_sentence: str) -> None:

@@ -94,7 +94,7 @@ def test_a_device_code_ends_by_this_machine_s_clock(
     connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
 ) -> None:
     idp.device.lifetime_seconds = 90
-    connection.assume_clock_offset(300)
+    connection._provider_clock._measured = 300.0
 
     assert (start(connection).expires_at - clock.now()).total_seconds() == 90
 

@@ -61,7 +61,7 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint_at_each_endp
     clock: FakeClock,
 ) -> None:
     connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
-    connection.assume_clock_offset(300)
+    connection._provider_clock._measured = 300.0
     for _ in range(2):
         idp.reply_once(path, Reply(body={**idp.device.start(base=idp.base, scope="openid"), **idp.issue()}))
 

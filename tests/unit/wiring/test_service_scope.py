@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
-from micromegas_jupyter.wiring.service_scope import service_scope
+from micromegas_jupyter.wiring.credentials import service_scope
 
 
 def test_a_scope_that_somebody_chose_is_asked_for() -> None:
