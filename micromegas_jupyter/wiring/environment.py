@@ -61,7 +61,9 @@ def sign_in_configured(settings: ClientSettings) -> bool:
         names = ("MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
         missing, present = names if settings.issuer is None else names[::-1]
         raise ConfigurationError(
-            f"{missing} is not set, but {present} is.", key=missing, remedy="Set both of them, or neither."
+            f"{missing} is not set, but {present} is.",
+            key=missing,
+            remedy="Set both MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or neither.",
         )
     return settings.issuer is not None
 
