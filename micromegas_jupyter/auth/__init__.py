@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
     from micromegas_jupyter.auth.identity import Identity
-    from micromegas_jupyter.auth.logout_report import LogoutReport
-    from micromegas_jupyter.auth.oidc_provider import OidcAuthProvider, PendingLogin
-    from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
+    from micromegas_jupyter.auth.logout import LogoutReport
+    from micromegas_jupyter.auth.provider import OidcAuthProvider, PendingLogin
+    from micromegas_jupyter.auth.static import StaticTokenAuthProvider
     from micromegas_jupyter.core.protocols import AuthProvider
 
 _HOME = {
     "AuthProvider": "core.protocols",
     "Identity": "auth.identity",
-    "LogoutReport": "auth.logout_report",
-    "OidcAuthProvider": "auth.oidc_provider",
+    "LogoutReport": "auth.logout",
+    "OidcAuthProvider": "auth.provider",
     "OidcClientCredentialsProvider": "auth.client_credentials",
-    "PendingLogin": "auth.oidc_provider",
-    "StaticTokenAuthProvider": "auth.static_token",
+    "PendingLogin": "auth.provider",
+    "StaticTokenAuthProvider": "auth.static",
 }
 
 __all__ = [

@@ -1,15 +1,12 @@
-"""`OidcClientCredentialsProvider`: a service account that signs in with its own secret or private key.
-
-Keeping and renewing its token is `service_token`'s job.
-"""
+"""`OidcClientCredentialsProvider`: a service account that signs in with its own secret or private key."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from micromegas_jupyter.auth.login_request import hidden_secret
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken, opaque_service_token
+from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
@@ -17,8 +14,8 @@ from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
 
 
-class OidcClientCredentialsProvider:
-    """Gives access tokens of a service account; each is kept until it ends soon, and one thread gets the next.
+class OidcClientCredentialsProvider(ServiceTokenProvider):
+    """Gives access tokens of a service account; each is cached until it ends soon, and one thread gets the next.
 
     Args:
         issuer: The provider.
@@ -49,6 +46,7 @@ class OidcClientCredentialsProvider:
         http: ProviderCalls | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(clock)
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
         proof = _proof(client_secret, private_key)
         self.issuer = issuer
@@ -57,8 +55,6 @@ class OidcClientCredentialsProvider:
         self.scope = scope
         self.resource = resource
         self._connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock)
-        self._clock = clock
-        self._kept = KeptServiceToken(self._fetch, clock=clock)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "OidcClientCredentialsProvider":
@@ -84,38 +80,18 @@ class OidcClientCredentialsProvider:
             resource=values.get("MICROMEGAS_OIDC_RESOURCE") or None,
         )
 
-    def get_token(self) -> str:
-        """Return an access token that is valid now.
-
-        Raises:
-            LoginFailed: The provider does not accept the service account.
-            ProviderUnavailable: A token is needed and the provider does not answer.
-            ProviderMisbehaved: The provider's answer breaks the protocol.
-        """
-        return self._kept.get_token()
-
-    def invalidate(self, token: str) -> None:
-        """Forget `token`, which a server did not accept, so that the next call fetches another one."""
-        self._kept.invalidate(token)
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches the next token (aware UTC); None when none is kept."""
-        return self._kept.renewal_due_at()
-
     def _fetch(self) -> ServiceToken:
+        """Get the next token; see `ServiceTokenProvider.get_token`."""
         tokens = self._connection.client_credentials(scope=self.scope, audience=self.audience, resource=self.resource)
         token = opaque_service_token(tokens.access_token, now=self._clock.now(), expires_at=tokens.expires_at)
         if token.expires_at is None:
             return token
-        # Its end is by the provider's clock, and what is kept goes by this machine's.
+        # It ends by the provider's clock, and the cache follows this machine's.
         offset = timedelta(seconds=self._connection.clock_offset_seconds)
         return replace(token, expires_at=token.expires_at - offset)
 
     def __repr__(self) -> str:
         return f"OidcClientCredentialsProvider(issuer={self.issuer!r}, client_id={self.client_id!r}, proof=***)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a sign-in cannot be pickled")
 
 
 def _proof(secret: Secret | None, private_key: PrivateKey | None) -> ClientProof:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from micromegas_jupyter.auth.sign_in_store import SignInStore
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import UsageError
@@ -64,7 +63,7 @@ def hidden_secret(client_secret: str | Secret | None) -> Secret | None:
     return Secret(client_secret) if isinstance(client_secret, str) else client_secret
 
 
-def sign_in_store(store: SignInStore | None, token_file: str | os.PathLike[str] | None) -> SignInStore | None:
+def token_store(store: TokenStore | None, token_file: str | os.PathLike[str] | None) -> TokenStore | None:
     """Return the place that a caller named; None keeps a sign-in in memory.
 
     Raises:
@@ -72,4 +71,4 @@ def sign_in_store(store: SignInStore | None, token_file: str | os.PathLike[str] 
     """
     if store is not None and token_file is not None:
         raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
-    return TokenStore(token_file) if token_file is not None else store
+    return FileTokenStore(token_file) if token_file is not None else store

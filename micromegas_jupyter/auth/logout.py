@@ -1,54 +1,140 @@
-"""Ends sign-ins: first here, then at the provider, and says what stays valid.
+"""Logout: ends sign-ins first here, then at the provider (RFC 7009), and reports what stays valid.
 
-The places are `sign_in_store`'s, the calls `revocation`'s and the words `logout_report`'s.
+On request it also ends the session that the person's browser has at the provider (OpenID Connect RP-Initiated Logout).
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from micromegas_jupyter.auth.logout_report import LogoutReport, join_reports
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.provider_session import end_provider_session
-from micromegas_jupyter.auth.revocation import LogoutCalls, Revocation
-from micromegas_jupyter.auth.session import Session, session_from_storage
-from micromegas_jupyter.auth.session_keeper import SessionKeeper
-from micromegas_jupyter.auth.sign_in_store import SignInStore
-from micromegas_jupyter.auth.token_format import StoredLogin
+from micromegas_jupyter.auth.tokens.format import StoredLogin
+from micromegas_jupyter.auth.tokens.manager import Session, TokenManager, session_of
+from micromegas_jupyter.auth.tokens.store import TokenStore
 from micromegas_jupyter.core.system import Browser, Clock
+from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, TokenStoreError, Unavailable
+from micromegas_jupyter.oidc.token import TokenSet
 
-STORE_WAIT_SECONDS = 10.0  # for the locks of all places together
+REVOCATION_SECONDS = 20.0  # no call begins later than this
+LOCK_WAIT_SECONDS = 10.0  # for the locks of all stores together
+
+# Many providers cannot revoke access tokens; that is no failure.
+_TOLERATED = "unsupported_token_type"
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndedSignIn:
-    """A sign-in that was removed from the place that kept it.
+class LogoutReport:
+    """What a logout did; its `str` says it in one line.
 
     Attributes:
-        login: What it was; None when nothing readable was there.
-        was_there: Whether anything was.
-        removed_count: How many files and entries were removed.
-        problem: What went wrong with the place.
-        remains: Whether it could not be removed.
+        issuer: The provider that the sign-in was made at.
+        was_signed_in: Whether there was anything to end.
+        files_removed: How many stored files, and entries of a keyring, were removed.
+        refresh_token_revoked: Whether the provider revoked the refresh token.
+        access_token_revoked: Whether the provider revoked the access token.
+        valid_until: When the last bearer token that cannot be revoked ends (aware UTC); None when none is left.
+        left_valid: Which tokens those are: `access token`, `ID token`.
+        ended_at: When the logout was (aware UTC).
+        problem: Why something could not be revoked, None when all went well.
+        provider_answered: Whether the provider could be reached.
+        end_session_url: The provider's page that ends the person's session there, when that was requested.
+        end_session_opened: Whether a browser shows that page.
+        end_session_problem: Why there is no such page, when it was requested.
+        others: What was done about the profile's sign-ins at other providers.
     """
 
-    login: StoredLogin | None = None
-    was_there: bool = False
-    removed_count: int = 0
+    issuer: str
+    was_signed_in: bool
+    files_removed: int = 0
+    refresh_token_revoked: bool = False
+    access_token_revoked: bool = False
+    valid_until: datetime | None = None
+    left_valid: tuple[str, ...] = ()
+    ended_at: datetime | None = None
     problem: str | None = None
-    remains: bool = False
+    provider_answered: bool = True
+    end_session_url: str | None = None
+    end_session_opened: bool = False
+    end_session_problem: str | None = None
+    others: tuple["LogoutReport", ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(sentence for report in (self, *self.others) for sentence in report.sentences())
+
+    @property
+    def host(self) -> str:
+        """The provider's host, with the port when it has one of its own, for people."""
+        return host_text(self.issuer)
+
+    def sentences(self) -> list[str]:
+        """Return what was done at this provider, without the others."""
+        files = f"{self.files_removed} {'file' if self.files_removed == 1 else 'files'} removed"
+        if not self.was_signed_in:
+            removed = f" {files}." if self.files_removed else ""
+            where = f" to {self.host}" if self.issuer else ""
+            return [f"Nobody was signed in{where}.{removed}", *self._about_session()]
+        revoked = {"refresh token": self.refresh_token_revoked, "access token": self.access_token_revoked}
+        done = [*(f"{name} revoked" for name, is_revoked in revoked.items() if is_revoked), files]
+        return [
+            f"Signed out of {self.host}: {', '.join(done)}.",
+            *self._about_problem(),
+            *self._about_tokens(),
+            *self._about_session(),
+        ]
+
+    def _about_problem(self) -> list[str]:
+        if self.problem is None:
+            return []
+        detail = self.problem.rstrip(".")
+        if self.provider_answered:
+            return [f"{self.host} did not revoke everything ({detail})."]
+        left = "" if self.refresh_token_revoked else ", but the refresh token is still valid there"
+        why = detail.rpartition(": ")[2]
+        return [
+            f"{self.host} could not be reached to revoke everything ({why}): you are signed out here{left}.",
+            "End the session on its account page.",
+        ]
+
+    def _about_tokens(self) -> list[str]:
+        if self.valid_until is None:
+            return []
+        names = " and ".join(self.left_valid) or "tokens that were already given out"
+        stay, them = ("stays", "it") if len(self.left_valid) == 1 else ("stay", "them")
+        why = f": the provider cannot revoke {them}" if self.problem is None else ""
+        return [f"The {names} {stay} valid until {self._end_text(self.valid_until)}{why}."]
+
+    def _about_session(self) -> list[str]:
+        if self.end_session_problem is not None:
+            return [f"Your session at {self.host} continues ({self.end_session_problem.rstrip('.')})."]
+        if self.end_session_url is None:
+            return []
+        if self.end_session_opened:
+            return [f"Your browser shows the page of {self.host} that ends your session there."]
+        return [f"To end your session at {self.host} too, open {self.end_session_url} in your browser."]
+
+    def _end_text(self, end: datetime) -> str:
+        if self.ended_at is None:
+            return f"{end:%Y-%m-%d %H:%M} UTC"
+        date = "" if end.date() == self.ended_at.date() else f"{end:%Y-%m-%d} "
+        minutes = max(1, round((end - self.ended_at).total_seconds() / 60))
+        duration = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"  # noqa: PLR2004 - two hours
+        return f"{date}{end:%H:%M} UTC (in {duration})"
 
 
-def end_session(
-    keeper: SessionKeeper, connection: ProviderConnection, *, clock: Clock, browser: Browser | None = None
+def end_login(
+    manager: TokenManager, connection: ProviderConnection, *, clock: Clock, browser: Browser | None = None
 ) -> LogoutReport:
-    """Forget one session and have its tokens revoked.
+    """End one sign-in and have its tokens revoked.
 
     The local end comes first: it holds even when the provider is down or this program is killed meanwhile.
 
     Args:
-        keeper: Holds the session.
+        manager: Holds the sign-in.
         connection: Calls its provider.
         clock: Tells the time.
         browser: Shows the provider's page that ends the person's session there; None leaves that session alone.
@@ -57,19 +143,19 @@ def end_session(
         TokenStoreError: The stored sign-in cannot be removed.
         Unavailable: Another program holds its lock.
     """
-    session, files_removed = keeper.end()
-    calls = LogoutCalls(clock)
+    session, files_removed = manager.end()
+    calls = RevocationCalls(clock)
     if session is None:
         report = LogoutReport(issuer=connection.issuer, was_signed_in=files_removed > 0, files_removed=files_removed)
     else:
         revocation = calls.revoke(session.tokens, connection)
         report = _report(session, revocation, issuer=connection.issuer, now=connection.now())
         report = replace(report, files_removed=files_removed)
-    return report if browser is None else _with_session_end(report, connection, calls, browser)
+    return report if browser is None else calls.end_session(report, connection, browser)
 
 
-def end_stored_sign_ins(  # noqa: PLR0913 - its parts
-    stores: Iterable[SignInStore],
+def end_stored_logins(  # noqa: PLR0913 - its dependencies
+    stores: Iterable[TokenStore],
     connect: Callable[[str, str], ProviderConnection],
     *,
     issuer: str | None,
@@ -77,13 +163,13 @@ def end_stored_sign_ins(  # noqa: PLR0913 - its parts
     clock: Clock,
     browser: Browser | None = None,
 ) -> LogoutReport:
-    """Remove sign-ins from the places that keep them, then have their tokens revoked.
+    """Remove sign-ins from their stores, and then have their tokens revoked.
 
     All of them end here before any provider is called.
 
     Args:
-        stores: The places.
-        connect: Makes the connection to a provider as an application; called once for each pair.
+        stores: The stores.
+        connect: Connects to a provider as an application.
         issuer: The provider that the report is about first; None takes that of the first sign-in.
         client_id: The application there.
         clock: Tells the time.
@@ -92,54 +178,152 @@ def end_stored_sign_ins(  # noqa: PLR0913 - its parts
     Raises:
         TokenStoreError: A sign-in could not be removed; all others have ended.
     """
-    waits_until = clock.monotonic() + STORE_WAIT_SECONDS
-    ended = [_end(store, wait_seconds=max(0.0, waits_until - clock.monotonic())) for store in stores]
-    calls = LogoutCalls(clock)
-    connections = _Connections(connect)
-    reports: dict[str, LogoutReport] = {}
-    if issuer is not None:
-        reports[issuer] = LogoutReport(issuer=issuer, was_signed_in=False)
-    applications = {issuer: client_id}
-    for each in ended:
-        report = _report_of(each, calls, connections, default_issuer=issuer or "", clock=clock)
-        reports[report.issuer] = join_reports(reports[report.issuer], report) if report.issuer in reports else report
-        if each.login is not None:
-            applications.setdefault(each.login.issuer, each.login.client_id)
-    if browser is not None:
-        for name, report in reports.items():
-            reports[name] = _session_ended(report, applications.get(name), connections, calls, browser)
-    if any(each.remains for each in ended):
-        raise TokenStoreError(next(each.problem for each in ended if each.remains and each.problem))
+    waits_until = clock.monotonic() + LOCK_WAIT_SECONDS
+    removals = [_remove(store, wait_seconds=max(0.0, waits_until - clock.monotonic())) for store in stores]
+    calls = RevocationCalls(clock)
+    connections: dict[tuple[str, str], ProviderConnection] = {}
+
+    def connected(issuer: str, client_id: str) -> ProviderConnection:
+        if (issuer, client_id) not in connections:
+            connections[issuer, client_id] = connect(issuer, client_id)
+        return connections[issuer, client_id]
+
+    reports = {} if issuer is None else {issuer: LogoutReport(issuer=issuer, was_signed_in=False)}
+    applications = {} if issuer is None or client_id is None else {issuer: client_id}
+    for removal in removals:
+        report = _report_removal(removal, calls, connected, default_issuer=issuer or "")
+        reports[report.issuer] = _joined(reports[report.issuer], report) if report.issuer in reports else report
+        if removal.login is not None:
+            applications.setdefault(removal.login.key.issuer, removal.login.key.client_id)
+    for name, application in applications.items():
+        if browser is None:
+            break
+        try:
+            reports[name] = calls.end_session(reports[name], connected(name, application), browser)
+        except MicromegasError as error:
+            reports[name] = replace(reports[name], end_session_problem=error.what)
+    failures = [removal.problem for removal in removals if removal.failed and removal.problem]
+    if failures:
+        raise TokenStoreError(failures[0])
     first, *others = reports.values() or [LogoutReport(issuer="", was_signed_in=False)]
     return replace(first, others=tuple(each for each in others if each.was_signed_in))
 
 
-class _Connections:
-    def __init__(self, connect: Callable[[str, str], ProviderConnection]) -> None:
-        self._connect = connect
-        self._made: dict[tuple[str, str], ProviderConnection] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """What a provider did about the tokens of one sign-in.
 
-    def to(self, issuer: str, client_id: str) -> ProviderConnection:
-        if (issuer, client_id) not in self._made:
-            self._made[issuer, client_id] = self._connect(issuer, client_id)
-        return self._made[issuer, client_id]
+    Attributes:
+        revoked: The tokens that it revoked: `refresh_token`, `access_token`.
+        problem: Why it did not revoke all that it should; None when it did.
+        provider_answered: Whether it could be reached.
+    """
+
+    revoked: frozenset[str] = frozenset()
+    problem: str | None = None
+    provider_answered: bool = True
 
 
-def _end(store: SignInStore, *, wait_seconds: float) -> EndedSignIn:
+class _CallFailed(Exception):
+    """A provider did not do what it was asked; `args[0]` says why."""
+
+    def __init__(self, why: str, *, provider_answered: bool) -> None:
+        super().__init__(why)
+        self.provider_answered = provider_answered
+
+
+class RevocationCalls:
+    """Makes the calls of one logout. None begins later than `REVOCATION_SECONDS`, and each has a deadline of its own.
+
+    A provider that could not be reached once is not called again.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._ends_at = clock.monotonic() + REVOCATION_SECONDS
+        self._unreachable: dict[str, str] = {}
+
+    def revoke(self, tokens: TokenSet, connection: ProviderConnection) -> Revocation:
+        """Have the refresh token revoked, then the access token. Source: RFC 7009 section 2."""
+        revoked: set[str] = set()
+        for kind, token in (("refresh_token", tokens.refresh_token), ("access_token", tokens.access_token)):
+            if token is None:
+                continue
+            try:
+                refusal = self._call(connection.issuer, lambda: connection.revoke(token, kind=kind))  # noqa: B023 - called at once
+            except _CallFailed as failure:
+                return Revocation(
+                    revoked=frozenset(revoked), problem=str(failure), provider_answered=failure.provider_answered
+                )
+            if refusal is None:
+                revoked.add(kind)
+            elif not (kind == "access_token" and refusal == _TOLERATED):
+                return Revocation(revoked=frozenset(revoked), problem=refusal)  # it would refuse the next one, too
+        return Revocation(revoked=frozenset(revoked))
+
+    def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:
+        """Open the provider's page that ends the session; the person confirms there, if the provider asks."""
+        try:
+            endpoint = self._call(connection.issuer, connection.end_session_endpoint)
+        except _CallFailed as failure:
+            return replace(report, end_session_problem=str(failure))
+        if endpoint is None:
+            return replace(report, end_session_problem="The identity provider has no page that ends a session.")
+        url = build_end_session_url(endpoint, client_id=connection.client_id)
+        return replace(report, end_session_url=url, end_session_opened=browser.open(url))
+
+    def _call(self, issuer: str, call: Callable[[], _Answer]) -> _Answer:
+        if issuer in self._unreachable:
+            raise _CallFailed(self._unreachable[issuer], provider_answered=False)
+        if self.clock.monotonic() >= self._ends_at:
+            raise _CallFailed("There was no time left to ask.", provider_answered=False)
+        try:
+            return call()
+        except Unavailable as error:
+            self._unreachable[issuer] = error.what
+            raise _CallFailed(error.what, provider_answered=False) from None
+        except MicromegasError as error:
+            raise _CallFailed(error.what, provider_answered=True) from None
+
+
+def build_end_session_url(endpoint: str, *, client_id: str) -> str:
+    """Return the address to open.
+
+    It names the application and carries no `id_token_hint`, which section 2 recommends: the ID token is what the
+    server accepts as bearer, and an address stays in the browser's history, in proxies and in logs. Without the hint
+    the provider asks the person whether to end the session.
+    """
+    parts = urlsplit(endpoint)
+    query = "&".join(each for each in (parts.query, urlencode({"client_id": client_id})) if each)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Removal:
+    """What became of a store: the sign-in that was there, if it was readable, and what went wrong."""
+
+    login: StoredLogin | None
+    was_there: bool
+    removed_count: int
+    problem: str | None
+    failed: bool
+
+
+def _remove(store: TokenStore, *, wait_seconds: float) -> _Removal:
     problem = None
     try:
         with store.locked(wait_seconds=wait_seconds):
-            return _end_held(store)
+            return _remove_locked(store)
     except Unavailable as error:
         problem = error.what
     except TokenStoreError:
         pass  # the folder or the lock is not to be trusted: one more reason to end it
-    # Without the lock it ends as well: who holds that does not write to a place that was emptied meanwhile.
-    ended = _end_held(store)
-    return ended if ended.problem is not None else replace(ended, problem=problem)
+    # Without the lock it ends as well: whoever holds that does not write to a store that was emptied meanwhile.
+    removal = _remove_locked(store)
+    return removal if removal.problem is not None else replace(removal, problem=problem)
 
 
-def _end_held(store: SignInStore) -> EndedSignIn:
+def _remove_locked(store: TokenStore) -> _Removal:
     problem, login, was_there = None, None, True
     try:
         was_there = store.mark() is not None
@@ -148,58 +332,63 @@ def _end_held(store: SignInStore) -> EndedSignIn:
         pass
     except TokenStoreError as error:
         problem = error.what
+    removed_count, failed = 0, False
     try:
-        removed_count, remains = store.remove(), False
+        removed_count = store.remove()
     except TokenStoreError as error:
-        problem, removed_count = error.what, 0
-        remains = _is_there(store)
-    return EndedSignIn(login=login, was_there=was_there, removed_count=removed_count, problem=problem, remains=remains)
+        problem, failed = error.what, _is_there(store)
+    return _Removal(login=login, was_there=was_there, removed_count=removed_count, problem=problem, failed=failed)
 
 
-def _is_there(store: SignInStore) -> bool:
+def _is_there(store: TokenStore) -> bool:
     try:
         return store.mark() is not None
     except TokenStoreError:
         return True
 
 
-def _report_of(
-    ended: EndedSignIn, calls: LogoutCalls, connections: _Connections, *, default_issuer: str, clock: Clock
+def _report_removal(
+    removal: _Removal,
+    calls: RevocationCalls,
+    connect: Callable[[str, str], ProviderConnection],
+    *,
+    default_issuer: str,
 ) -> LogoutReport:
-    if ended.login is None:
+    if removal.login is None:
         return LogoutReport(
             issuer=default_issuer,
-            was_signed_in=ended.was_there,
-            files_removed=ended.removed_count,
-            problem=ended.problem if ended.was_there else None,
+            was_signed_in=removal.was_there,
+            files_removed=removal.removed_count,
+            problem=removal.problem if removal.was_there else None,
         )
-    login = ended.login
+    key, tokens = removal.login.key, removal.login.tokens
     try:
-        session = session_from_storage(login.tokens, issuer=login.issuer, client_id=login.client_id)
+        session = session_of(tokens, issuer=key.issuer, client_id=key.client_id)
     except LoginRequired:
-        session = Session(tokens=login.tokens, claims=None)
+        session = Session(tokens=tokens, claims=None)
+    now = calls.clock.now()
     try:
-        revocation = calls.revoke(login.tokens, connections.to(login.issuer, login.client_id))
+        connection = connect(key.issuer, key.client_id)
+        revocation = calls.revoke(tokens, connection)
+        now = connection.now()
     except MicromegasError as error:
         revocation = Revocation(problem=error.what)
-    # The tokens' times are the provider's.
-    now = clock.now() + timedelta(seconds=login.clock_offset_seconds)
-    report = _report(session, revocation, issuer=login.issuer, now=now)
-    return replace(report, files_removed=ended.removed_count, problem=report.problem or ended.problem)
+    report = _report(session, revocation, issuer=key.issuer, now=now)
+    return replace(report, files_removed=removal.removed_count, problem=report.problem or removal.problem)
 
 
 def _report(session: Session, revocation: Revocation, *, issuer: str, now: datetime) -> LogoutReport:
     ends: dict[str, datetime] = {}
     if session.claims is not None:
         ends["ID token"] = session.claims.expires_at
-    if not revocation.access_token_revoked and session.tokens.expires_at is not None:
+    if "access_token" not in revocation.revoked and session.tokens.expires_at is not None:
         ends["access token"] = session.tokens.expires_at
     left = {name: end for name, end in ends.items() if end > now}
     return LogoutReport(
         issuer=issuer,
         was_signed_in=True,
-        refresh_token_revoked=revocation.refresh_token_revoked,
-        access_token_revoked=revocation.access_token_revoked,
+        refresh_token_revoked="refresh_token" in revocation.revoked,
+        access_token_revoked="access_token" in revocation.revoked,
         valid_until=max(left.values(), default=None),
         left_valid=tuple(left),
         ended_at=now,
@@ -208,20 +397,19 @@ def _report(session: Session, revocation: Revocation, *, issuer: str, now: datet
     )
 
 
-def _session_ended(
-    report: LogoutReport, client_id: str | None, connections: _Connections, calls: LogoutCalls, browser: Browser
-) -> LogoutReport:
-    if client_id is None:
-        return report
-    try:
-        connection = connections.to(report.issuer, client_id)
-    except MicromegasError as error:
-        return replace(report, end_session_problem=error.what)
-    return _with_session_end(report, connection, calls, browser)
-
-
-def _with_session_end(
-    report: LogoutReport, connection: ProviderConnection, calls: LogoutCalls, browser: Browser
-) -> LogoutReport:
-    end = end_provider_session(connection, calls, browser)
-    return replace(report, end_session_url=end.url, end_session_opened=end.opened, end_session_problem=end.problem)
+def _joined(first: LogoutReport, second: LogoutReport) -> LogoutReport:
+    """Return what two logouts at one provider did together; something counts as revoked when it was in both."""
+    files_removed, problem = first.files_removed + second.files_removed, first.problem or second.problem
+    if not (first.was_signed_in and second.was_signed_in):
+        return replace(first if first.was_signed_in else second, files_removed=files_removed, problem=problem)
+    ends = [each.valid_until for each in (first, second) if each.valid_until is not None]
+    return replace(
+        first,
+        files_removed=files_removed,
+        refresh_token_revoked=first.refresh_token_revoked and second.refresh_token_revoked,
+        access_token_revoked=first.access_token_revoked and second.access_token_revoked,
+        valid_until=max(ends, default=None),
+        left_valid=tuple(dict.fromkeys(first.left_valid + second.left_valid)),
+        problem=problem,
+        provider_answered=first.provider_answered and second.provider_answered,
+    )

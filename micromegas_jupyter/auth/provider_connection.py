@@ -175,10 +175,6 @@ class ProviderConnection:
         """
         return self._provider_clock.measured_offset_seconds
 
-    def assume_clock_offset(self, seconds: float) -> None:
-        """Take a difference that was measured earlier, until this connection has measured it."""
-        self._provider_clock.assume(seconds)
-
     def now(self) -> datetime:
         """Return the provider's time, as far as it is known: what the times of tokens are held against."""
         return self._provider_clock.now()

@@ -35,7 +35,7 @@ class TokenStorage(enum.StrEnum):
     """Where a person's sign-in is kept."""
 
     FILE = "file"  # readable by its owner only; shared with upstream's programs
-    KEYRING = "keyring"  # the operating system's keyring; a file where there is no usable one
+    KEYRING = "keyring"  # the operating system's keyring; an error where none can be used
 
 
 class WorkloadPlatform(enum.StrEnum):

@@ -1,28 +1,34 @@
-"""Small files that only their owner may read: written in one step, never through a symbolic link.
+"""Files that other users must not read or change: private files, who may write one, temporary folders.
 
-What the files hold, who may change them when, and the sentence that a person reads are the callers' job.
+What a file holds, who may change it when, and the sentence that a person reads are up to the callers.
 """
 
 import errno
 import os
+import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 1024
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
 
+_ROOT = 0
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PERMISSIONS = stat.S_IRWXU | _OTHERS
 _TEMPORARY_SUFFIX = ".tmp"
+_MAX_SCANNED_ENTRIES = 100_000
+_MAX_FOLDER_TRIES = 8
 
 
 class FileProblem(Exception):
-    """The file cannot be used safely; `args[0]` goes on after the file's name: "is a symbolic link"."""
+    """The file cannot be used safely; `args[0]` completes a sentence that begins with its name."""
 
 
 class NoSuchFile(FileProblem):
@@ -30,7 +36,7 @@ class NoSuchFile(FileProblem):
 
 
 class FileTooLarge(FileProblem):
-    """The file is larger than the reader wants to see."""
+    """The file is larger than the reader allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
     Raises:
         FileProblem: It cannot be looked at.
     """
-    # Without the context manager of the others: this is asked for each time a token is used.
+    # Not `_translated`: this runs each time a token is used, and a context manager is slow.
     try:
         return _mark(path.stat() if follows_links else path.lstat())
     except (FileNotFoundError, NotADirectoryError):
@@ -60,17 +66,17 @@ def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
 
 
 def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bool = True) -> tuple[bytes, FileMark]:
-    """Read a file that belongs to this person.
+    """Read a file that belongs to the current user.
 
     Args:
         path: The file.
         max_bytes: How large it may be.
-        closes: Whether it is closed to others if it was open to them.
+        closes: Whether to take away the permissions of other users.
 
     Raises:
         NoSuchFile: There is no such file.
         FileTooLarge: It is larger than `max_bytes`.
-        FileProblem: It is a link, a folder, a pipe or another's, or cannot be read.
+        FileProblem: It is a link, a folder, a pipe or another user's, or cannot be read.
     """
     with _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
@@ -82,9 +88,7 @@ def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bo
 
 
 def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
-    """Read a regular file, also through a symbolic link, and return what the system says of it.
-
-    Whether its owner and mode are acceptable is for the caller to judge.
+    """Read a regular file, also through a symbolic link; the caller judges owner and mode by the result of `fstat`.
 
     Raises:
         NoSuchFile: There is no such file.
@@ -96,32 +100,34 @@ def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[by
 
 
 def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False) -> FileMark:
-    """Replace the file in one step; a failure, a kill included, leaves the old one whole.
+    """Replace the file atomically: whatever interrupts this, either the old file or the new one is whole.
 
     Args:
         path: The file.
-        content: What it holds from then on.
-        keeps_rights: Whether owner, group and mode stay those of the file that is replaced. A new file, and any
-            without this, is open to its owner only.
+        content: What it is to hold.
+        keeps_rights: Whether to keep owner, group and mode of the file that is replaced. Otherwise, and for a new
+            file, the mode is 0600.
 
     Raises:
-        FileProblem: The place is taken by something that is not a regular file, or cannot be written, or its owner
-            and group cannot be kept.
+        FileProblem: Something other than a regular file is at `path`, or it cannot be written, or its owner and group
+            cannot be kept.
     """
     replaced = _replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
-    with _as_problem("cannot be written"):
+    with _translated("cannot be written"):
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(temporary, flags, PRIVATE_FILE_MODE)
             try:
                 os.fchmod(descriptor, PRIVATE_FILE_MODE)  # a umask may have taken the owner's own rights
                 if keeps_rights and replaced is not None:
-                    _give_rights_of(replaced, descriptor)
-                _write_all(descriptor, content)
+                    _copy_rights(replaced, descriptor)
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
                 temporary.replace(path)
-                mark = _mark(os.fstat(descriptor))  # after the rename, which moves the change time on
+                mark = _mark(os.fstat(descriptor))  # after the rename, which changes the change time
             finally:
                 os.close(descriptor)
         except (OSError, FileProblem):
@@ -132,38 +138,35 @@ def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that nothing but a regular file of this person, or nothing at all, stands at `path`.
+    """Check that `path` is a regular file of the current user or does not exist.
 
     Raises:
-        FileProblem: Something else does.
+        FileProblem: Something else is there.
     """
     _replaceable(path)
 
 
 def close_to_others(path: Path) -> None:
-    """Take the rights of others from a file of this person; does nothing when there is no file.
+    """Take the permissions of other users from a file; does nothing when there is no file.
 
     Raises:
-        FileProblem: It is a link, a folder, a pipe or another's, or cannot be opened.
+        FileProblem: It is a link, a folder, a pipe or another user's, or cannot be opened.
     """
-    try:
-        with _opened(path, follows_links=False) as (descriptor, found):
-            _check_mine(found)
-            if found.st_mode & _OTHERS:
-                os.fchmod(descriptor, PRIVATE_FILE_MODE)
-    except NoSuchFile:
-        return
+    with suppress(NoSuchFile), _opened(path, follows_links=False) as (descriptor, found):
+        _check_mine(found)
+        if found.st_mode & _OTHERS:
+            os.fchmod(descriptor, PRIVATE_FILE_MODE)
 
 
 def ensure_private_folder(folder: Path) -> None:
-    """Make the folder and its missing parents, open to their owner only; a folder that exists is left as it is.
+    """Make the folder and its missing parents with mode 0700; an existing folder keeps its mode.
 
     Raises:
         FileProblem: It cannot be made.
     """
     missing = []
     current = folder
-    with _as_problem("is in a folder that cannot be made"):
+    with _translated("is in a folder that cannot be made"):
         while not current.exists():
             missing.append(current)
             current = current.parent
@@ -171,19 +174,19 @@ def ensure_private_folder(folder: Path) -> None:
             try:
                 each.mkdir(mode=PRIVATE_FOLDER_MODE)
             except FileExistsError:
-                continue  # another process was faster, and it is that one's folder
+                continue  # another process was faster, and made it its own way
             each.chmod(PRIVATE_FOLDER_MODE)
     if not folder.is_dir():
         raise FileProblem("is not a folder")
 
 
 def remove_file(path: Path) -> bool:
-    """Remove the file; True when there was one. A symbolic link is removed, not what it points to.
+    """Remove the file, or a symbolic link itself; True when there was one.
 
     Raises:
         FileProblem: It cannot be removed.
     """
-    with _as_problem("cannot be removed"):
+    with _translated("cannot be removed"):
         try:
             path.unlink()
         except FileNotFoundError:
@@ -193,13 +196,227 @@ def remove_file(path: Path) -> bool:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files that killed writers of `path` left; only for the holder of its lock."""
+    """Remove the temporary files of writers of `path` that were killed; only for the holder of its lock."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """The user that a program runs as, and that user's group."""
+
+    user_id: int
+    group_id: int
+
+    def has_own_group(self, group_id: int) -> bool:
+        """Whether a group is this user's alone: many systems give each user a group of the same number."""
+        return group_id == self.group_id == self.user_id
+
+
+def current_reader() -> Reader | None:
+    """Return who this program runs as; None on Windows, where neither owners nor modes are checked."""
+    return None if os.name == "nt" else Reader(user_id=os.geteuid(), group_id=os.getegid())
+
+
+def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) -> str | None:
+    """Return who else could change a file or folder, as the end of a sentence about it; None when nobody could.
+
+    Root can change everything anyway, so what belongs to root is trusted. In a folder with the sticky bit nobody
+    replaces the files of others.
+
+    Args:
+        found: The file's status; for a symbolic link, that of its target.
+        reader: Who reads; the current user when None.
+    """
+    reader = reader or current_reader()
+    if reader is None:
+        return None
+    if found.st_uid not in {reader.user_id, _ROOT}:
+        return "belongs to another user"
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+        return None
+    if found.st_mode & stat.S_IWOTH:
+        return "can be changed by everybody on this machine"
+    if found.st_mode & stat.S_IWGRP and not reader.has_own_group(found.st_gid):
+        return "can be changed by its group"
+    return None
+
+
+def is_readable_by_others(found: os.stat_result, *, is_mounted_read_only: bool, reader: Reader | None = None) -> bool:
+    """Whether anybody but the reader and root can read a file.
+
+    A file of root's may be open to a group, through which this program reads it. On a file system that is mounted
+    read-only, a file of root's was put there by an orchestrator, and only that knows who reads it.
+    """
+    reader = reader or current_reader()
+    is_roots = found.st_uid == _ROOT
+    if reader is None or (is_roots and is_mounted_read_only):
+        return False
+    if found.st_mode & stat.S_IROTH:
+        return True
+    is_for_a_group = bool(found.st_mode & stat.S_IRGRP) and not reader.has_own_group(found.st_gid)
+    return is_for_a_group and (not is_roots or reader.user_id == _ROOT)
+
+
+def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id: int | None = None) -> str | None:
+    """Return what exposes the secret in a file, as the end of a sentence about it; None when nothing does.
+
+    A file of the user's own has to be 0600 or 0400. A file of root's may be open to a group, through which this
+    program reads it. Secrets that an orchestrator mounts into a container belong to root and are open to everybody by
+    default (0444, 0644): on a read-only mount the mode is accepted, since nobody inside could change it.
+
+    Args:
+        found: The file's status.
+        is_mounted_read_only: Whether the file's file system cannot be written.
+        user_id: Who reads; the current user when None.
+    """
+    user_id = os.geteuid() if user_id is None else user_id
+    if found.st_uid not in {user_id, _ROOT}:
+        return "belongs to another user"
+    if found.st_uid == _ROOT and is_mounted_read_only:
+        return None
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be changed by others"
+    closed_to = _OTHERS if found.st_uid == user_id else stat.S_IRWXO
+    return "can be read by others" if found.st_mode & closed_to else None
+
+
+def is_mounted_read_only(path: Path) -> bool:
+    """Whether the file system that holds the file cannot be written; False when that cannot be found out."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except (OSError, AttributeError):  # Windows has no such call
+        return False
+
+
+class TemporaryFolder:
+    """A folder that only this process's user can read; removed by `close`, or when the interpreter ends.
+
+    A process that is killed cannot remove its folder. So the folder is locked while its process lives, and whoever
+    gets the lock later may remove the folder (`remove_abandoned`). On Windows, and where the file system has no locks,
+    nobody does.
+
+    Args:
+        prefix: What its name begins with.
+        parent: An existing folder; the system's for temporary files when left out.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, prefix: str, *, parent: str | None = None) -> None:
+        from tempfile import TemporaryDirectory  # slow to load, and most programs need none
+
+        for _ in range(_MAX_FOLDER_TRIES):
+            self._folder = TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+            self.path = Path(self._folder.name)
+            with suppress(FileNotFoundError, BlockingIOError):
+                self._lock = _lock_folder(self.path)
+                return
+            # `remove_abandoned` in another process ran between making and locking it.
+            self._folder.cleanup()
+        raise OSError(f"no folder below {self.path.parent} stays")
+
+    @property
+    def locks(self) -> tuple[int, ...]:
+        """What to leave open in a child process that uses the folder as well (`pass_fds`)."""
+        return () if self._lock is None else (self._lock,)
+
+    def close(self) -> None:
+        """Remove it with everything in it; safe to call twice, and never raises."""
+        self._folder.cleanup()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
+    """Remove temporary folders of processes that have ended; return how many. Never raises.
+
+    Skips every folder that is locked, another user's, open to others, a link, or on a file system without locks.
+
+    Args:
+        prefix: What their names begin with.
+        parent: Where they are; the system's folder for temporary files when left out.
+    """
+    if sys.platform == "win32":
+        return 0
+    from tempfile import gettempdir
+
+    name = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}", re.ASCII)
+    removed = 0
+    with suppress(OSError), _opened_folder(parent or gettempdir(), follows_links=True) as parent_descriptor:
+        with os.scandir(parent_descriptor) as entries:
+            found = [entry.name for entry in islice(entries, _MAX_SCANNED_ENTRIES) if name.fullmatch(entry.name)]
+        for folder in found:
+            with suppress(OSError):
+                removed += _remove_folder(folder, parent_descriptor)
+    return removed
+
+
+if sys.platform == "win32":
+
+    def _lock_folder(_path: Path) -> int | None:
+        return None
+
+else:
+    import fcntl
+
+    def _lock_folder(path: Path) -> int | None:
+        """Return the open folder, locked; None when it cannot be locked at all.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            BlockingIOError: Another process has locked it.
+        """
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        is_held = False
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = os.path.samestat(os.fstat(folder), path.lstat())
+        except (FileNotFoundError, BlockingIOError):
+            raise
+        except OSError:  # some network file systems
+            return None
+        finally:
+            if not is_held:
+                os.close(folder)
+        if not is_held:
+            raise FileNotFoundError(path)
+        return folder
+
+    @contextmanager
+    def _opened_folder(path: str, *, below: int | None = None, follows_links: bool = False) -> Iterator[int]:
+        no_links = 0 if follows_links else os.O_NOFOLLOW
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | no_links, dir_fd=below)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _remove_folder(name: str, below: int) -> bool:
+        """Remove one folder if its process is gone. All names are resolved below the folder that was checked."""
+        from shutil import rmtree
+
+        with _opened_folder(name, below=below) as folder:
+            status = os.fstat(folder)
+            is_own = status.st_uid == os.geteuid() and status.st_mode & 0o777 == PRIVATE_FOLDER_MODE
+            if not is_own or status.st_dev != os.fstat(below).st_dev:
+                return False
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries]
+            for inside in names:
+                try:
+                    os.unlink(inside, dir_fd=folder)
+                except OSError:
+                    rmtree(inside, dir_fd=folder)
+            os.rmdir(name, dir_fd=below)
+            return True
+
+
 @contextmanager
-def _as_problem(what: str) -> Iterator[None]:
+def _translated(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -221,9 +438,9 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
     except OSError as error:
         if error.errno == errno.ELOOP and not follows_links:
             raise FileProblem("is a symbolic link") from error
-        raise FileProblem(f"cannot be opened ({os.strerror(error.errno or 0)})") from error
+        raise _problem("cannot be opened", error) from error
     try:
-        with _as_problem("cannot be read"):
+        with _translated("cannot be read"):
             found = os.fstat(descriptor)
             _check_regular(found)
             yield descriptor, found
@@ -232,8 +449,8 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
 
 
 def _replaceable(path: Path) -> os.stat_result | None:
-    """Return what the system says of the file that may be replaced, None when there is none."""
-    with _as_problem("cannot be looked at"):
+    """Return the status of the file that may be replaced, None when there is none."""
+    with _translated("cannot be looked at"):
         try:
             found = path.lstat()
         except FileNotFoundError:
@@ -245,17 +462,19 @@ def _replaceable(path: Path) -> os.stat_result | None:
     return found
 
 
-def _give_rights_of(found: os.stat_result, descriptor: int) -> None:
-    """Give an open file the owner, group and mode of another; whoever could read that one can read this one."""
-    with _as_problem("has an owner, a group or a mode that cannot be kept"):
-        present = os.fstat(descriptor)
-        if (present.st_uid, present.st_gid) != (found.st_uid, found.st_gid):
+def _copy_rights(found: os.stat_result, descriptor: int) -> None:
+    """Give an open file the owner, group and mode of another one, so that whoever could read that can read this."""
+    with _translated("has an owner, a group or a mode that cannot be kept"):
+        if not _has_owner_of(found, os.fstat(descriptor)):
             os.fchown(descriptor, found.st_uid, found.st_gid)
-        # After the owner, because a change of that takes rights away.
+        # After the owner, because changing that clears mode bits.
         os.fchmod(descriptor, found.st_mode & _PERMISSIONS)
-        kept = os.fstat(descriptor)
-        if (kept.st_uid, kept.st_gid) != (found.st_uid, found.st_gid):
+        if not _has_owner_of(found, os.fstat(descriptor)):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _has_owner_of(found: os.stat_result, other: os.stat_result) -> bool:
+    return (found.st_uid, found.st_gid) == (other.st_uid, other.st_gid)
 
 
 def _check_regular(found: os.stat_result) -> None:
@@ -282,21 +501,11 @@ def _read_all(descriptor: int, max_bytes: int) -> bytes:
     raise FileTooLarge("is too large")
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
 def _sync_folder(folder: Path) -> None:
-    # Without this the rename itself may not survive a power cut; some file systems cannot do it, and lose no more.
-    try:
+    # Without this the rename itself may not survive a power cut; some file systems cannot do it.
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

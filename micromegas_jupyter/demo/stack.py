@@ -6,9 +6,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from micromegas_jupyter.core.files import ensure_private_folder, write_private_file
+from micromegas_jupyter.core.files import TemporaryFolder, ensure_private_folder, remove_abandoned, write_private_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.core.temporary_folders import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.wiring import ServeOptions, ServerStack

@@ -194,7 +194,7 @@ class Case:
         has_secret = settings.client_secret is not None or settings.client_secret_file is not None
         if not self.names_a_provider or not (has_key or (has_secret and not settings.secret_is_native)):
             return None
-        is_stored = wiring.sign_in_store(settings, self.environ).mark() is not None
+        is_stored = wiring.token_store(settings, self.environ).mark() is not None
         return None if is_stored else "a service account is used"
 
     def connection(self) -> ProviderConnection | None:

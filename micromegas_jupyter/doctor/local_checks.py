@@ -11,9 +11,9 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from micromegas_jupyter import __version__, wiring
-from micromegas_jupyter.auth.api_key_file import OPEN_REMEDY, read_api_key_file
-from micromegas_jupyter.auth.sign_in_entry import SignInEntry
-from micromegas_jupyter.auth.sign_in_store import SignInStore
+from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, read_api_key_file
+from micromegas_jupyter.auth.tokens.format import LoginKey
+from micromegas_jupyter.auth.tokens.store import TokenStore
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import ClientSettings, Flow, WorkloadExchange
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
@@ -147,14 +147,11 @@ def check_store(case: Case) -> Finding:
         return skipped("store", "nothing is kept: no person signs in with these settings")
     modes = _modes(case)  # before anything that would mend them
     mode = modes.get(wiring.token_file(case.settings, case.environ))
-    announced: list[str] = []
-    store = wiring.sign_in_store(case.settings, case.environ, announce=announced.append)
+    store = wiring.token_store(case.settings, case.environ)
     store.check_usable()
     mark = store.mark()
     is_kept = mark is not None
-    others = [
-        other for other in wiring.stored_sign_ins(case.settings, case.environ) if other.mark() not in {None, mark}
-    ]
+    others = [other for other in wiring.stored_logins(case.settings, case.environ) if other.mark() not in {None, mark}]
     facts: dict[str, object] = {
         "label": store.label,
         "holds_a_sign_in": is_kept,
@@ -172,11 +169,11 @@ def check_store(case: Case) -> Finding:
     if damage is not None:
         return failed("store", damage)
     text = f"{store.label}{' holds a sign-in' if is_kept else f', nothing kept yet{_for_these(others)}'}"
-    details = [*announced, *(_line_of_other(other, case.settings, is_kept=is_kept) for other in others)]
+    details = [_line_of_other(other, case.settings, is_kept=is_kept) for other in others]
     return found("store", text + ("" if mode is None else f" (mode {mode:04o})"), details=details, facts=facts)
 
 
-def _damage(store: SignInStore, settings: ClientSettings) -> LoginRequired | None:
+def _damage(store: TokenStore, settings: ClientSettings) -> LoginRequired | None:
     """Return what is wrong with the sign-in that is kept, None when it can be read."""
     try:
         store.load()
@@ -189,13 +186,13 @@ def _damage(store: SignInStore, settings: ClientSettings) -> LoginRequired | Non
     return None
 
 
-def _for_these(others: list[SignInStore]) -> str:
+def _for_these(others: list[TokenStore]) -> str:
     return " for these settings" if others else ""
 
 
-def _line_of_other(other: SignInStore, settings: ClientSettings, *, is_kept: bool) -> str:
+def _line_of_other(other: TokenStore, settings: ClientSettings, *, is_kept: bool) -> str:
     try:
-        difference = _difference(other.load()[0].entry, settings)
+        difference = _difference(other.load()[0].key, settings)
     except (LoginRequired, TokenStoreError):
         return f"another sign-in of this profile, which cannot be read: {other.label}"
     if is_kept:
@@ -203,18 +200,18 @@ def _line_of_other(other: SignInStore, settings: ClientSettings, *, is_kept: boo
     return f"a sign-in with other settings{difference} is kept in {other.label}"
 
 
-def _difference(entry: SignInEntry, settings: ClientSettings) -> str:
+def _difference(key: LoginKey, settings: ClientSettings) -> str:
     """Return in brackets what a sign-in has that these settings do not ask for; empty when nothing differs."""
     wanted_scope = set(settings.scope.split())
     pairs = (
-        ("issuer", entry.issuer, settings.issuer),
-        ("client id", entry.client_id, settings.client_id),
-        ("audience", entry.audience, settings.audience),
-        ("resource", entry.resource, settings.resource),
+        ("issuer", key.issuer, settings.issuer),
+        ("client id", key.client_id, settings.client_id),
+        ("audience", key.audience, settings.audience),
+        ("resource", key.resource, settings.resource),
     )
     parts = [f"{name} {stored or 'none'}" for name, stored, wanted in pairs if (stored or None) != (wanted or None)]
-    if entry.scope is not None and set(entry.scope.split()) != wanted_scope:
-        parts.append(f"scope {entry.scope}")
+    if key.scope is not None and set(key.scope.split()) != wanted_scope:
+        parts.append(f"scope {key.scope}")
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -295,7 +292,7 @@ def check_api_key_file(path: PurePath) -> Finding:
     """Look at the file with the API key, and who may read it."""
     file = read_api_key_file(path)
     if file.is_readable_by_others:
-        return complaint("api key file", f"Others can read {file.name}.", remedy=OPEN_REMEDY)
+        return complaint("api key file", f"Others can read {file.name}.", remedy=OPEN_FILE_REMEDY)
     return found("api key file", f"{file.name} is there, and nobody else can read it")
 
 

@@ -12,9 +12,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.background_renewal import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.auth.flows.environment import GraphicalBrowser, gather_facts
 from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice
+from micromegas_jupyter.auth.tokens.background import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity, PendingLogin
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-    from micromegas_jupyter.auth.given_sign_in import GivenSignIn
+    from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
 
     Client = FlightSQLClient | WrappedClient
-    Login = PendingLogin | GivenSignIn[HubTokenProvider]
+    Login = PendingLogin | CompletedLogin[HubTokenProvider]
 
 # One fruitless attempt may only mean that another program is renewing just now.
 _FRUITLESS_ATTEMPTS = 2
@@ -226,7 +226,7 @@ class _LoginStarter:
 
     def begin(self, settings: ClientSettings, flow: Flow) -> Login:
         redirects = self._open_redirects() if flow is Flow.REDIRECT else None
-        return wiring.begin_login(settings, flow=flow, announce=_announce, redirects=redirects)
+        return wiring.begin_login(settings, flow=flow, redirects=redirects)
 
     def _open_redirects(self) -> RedirectLogins | None:
         from micromegas_jupyter.notebook.control_channel import listen, make_redirects
@@ -297,7 +297,3 @@ def _ask(prompt: str) -> str:
 
 def _in_kernel() -> bool:
     return gather_facts().has_kernel
-
-
-def _announce(sentence: str) -> None:
-    print(sentence)  # noqa: T201 - to the person

@@ -15,16 +15,14 @@ if TYPE_CHECKING:
         stored_provider,
         without_wrapper,
     )
-    from micromegas_jupyter.wiring.configured import sign_in_configured
     from micromegas_jupyter.wiring.credentials import client_proof, service_provider
-    from micromegas_jupyter.wiring.environment import config_folder, load_client_settings
+    from micromegas_jupyter.wiring.environment import config_folder, load_client_settings, sign_in_configured
     from micromegas_jupyter.wiring.flow_memory import remember_flow, remembered_flow
     from micromegas_jupyter.wiring.provider_calls import provider_http
     from micromegas_jupyter.wiring.serve_options import ServeOptions
     from micromegas_jupyter.wiring.server_side import ServerStack
     from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of, uses_hub
-    from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins, token_file
-    from micromegas_jupyter.wiring.sign_out import logout
+    from micromegas_jupyter.wiring.token_stores import logout, stored_logins, token_file, token_store
 
 _HOME = {
     "ServeOptions": "serve_options",
@@ -37,7 +35,7 @@ _HOME = {
     "is_wrapped": "client_side",
     "load_client_settings": "environment",
     "login": "sign_in",
-    "logout": "sign_out",
+    "logout": "token_stores",
     "open_client": "client_side",
     "require_flow": "sign_in",
     "sentence_of": "sign_in",
@@ -46,13 +44,13 @@ _HOME = {
     "remembered_flow": "flow_memory",
     "service_account_provider": "client_side",
     "service_provider": "credentials",
-    "sign_in_configured": "configured",
-    "sign_in_store": "sign_in_files",
+    "sign_in_configured": "environment",
+    "token_store": "token_stores",
     "stored_provider": "client_side",
     "uses_hub": "sign_in",
     "without_wrapper": "client_side",
-    "stored_sign_ins": "sign_in_files",
-    "token_file": "sign_in_files",
+    "stored_logins": "token_stores",
+    "token_file": "token_stores",
 }
 
 __all__ = [
@@ -76,10 +74,10 @@ __all__ = [
     "service_account_provider",
     "service_provider",
     "sign_in_configured",
-    "sign_in_store",
+    "stored_logins",
     "stored_provider",
-    "stored_sign_ins",
     "token_file",
+    "token_store",
     "uses_hub",
     "without_wrapper",
 ]

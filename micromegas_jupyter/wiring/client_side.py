@@ -15,8 +15,7 @@ from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
-from micromegas_jupyter.wiring.configured import sign_in_configured
-from micromegas_jupyter.wiring.environment import load_client_settings
+from micromegas_jupyter.wiring.environment import load_client_settings, sign_in_configured
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
@@ -53,7 +52,7 @@ def stored_provider(
     if is_wrapped(environ):
         return None
     if settings.api_key_file is not None:
-        from micromegas_jupyter.auth.static_token import StaticTokenAuthProvider
+        from micromegas_jupyter.auth.static import StaticTokenAuthProvider
 
         return StaticTokenAuthProvider.from_file(Path(settings.api_key_file).expanduser())
     if settings.service_account_file is not None or settings.workload is not None:
@@ -167,7 +166,7 @@ def client_certificate_files(settings: ClientSettings) -> tuple[Path | None, Pat
     """
     if settings.client_certificate_file is None or settings.client_key_file is None:
         return None, None
-    from micromegas_jupyter.wiring.secret_files import read_secret_file
+    from micromegas_jupyter.wiring.credentials import read_secret_file
 
     setting = settings.origin_of("client_key_file") or "client_key_file"
     read_secret_file(settings.client_key_file, setting=setting)
@@ -194,9 +193,9 @@ def _hub_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -
 
 
 def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> "OidcAuthProvider | None":
-    from micromegas_jupyter.wiring.sign_in_files import sign_in_store
+    from micromegas_jupyter.wiring.token_stores import token_store
 
-    store = sign_in_store(settings, environ)
+    store = token_store(settings, environ)
     if store.mark() is None:
         return None
     from micromegas_jupyter.auth import OidcAuthProvider

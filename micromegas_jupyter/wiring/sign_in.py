@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider,
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS
 from micromegas_jupyter.auth.flows.select import ARGUMENT, REMEMBERED, TABLE, FlowChoice, RuntimeEnvironment
-from micromegas_jupyter.auth.given_sign_in import GivenSignIn
+from micromegas_jupyter.auth.provider import CompletedLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import HubHttp
@@ -25,11 +25,11 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
-from micromegas_jupyter.wiring.configured import provider_of, sign_in_configured
 from micromegas_jupyter.wiring.credentials import client_proof
+from micromegas_jupyter.wiring.environment import provider_of, sign_in_configured
 from micromegas_jupyter.wiring.flow_memory import remembered_flow
 from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, provider_http
-from micromegas_jupyter.wiring.sign_in_files import sign_in_store
+from micromegas_jupyter.wiring.token_stores import token_store
 
 MAX_PASTE_TRIES = 4
 
@@ -109,22 +109,20 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
     raise LoginRequired(f"Nobody can sign in at {settings.issuer} from here. {choice.reason}", remedy=remedy)
 
 
-def begin_login(  # noqa: PLR0913 - what varies is passed in
+def begin_login(
     settings: ClientSettings,
     *,
     flow: Flow = Flow.BROWSER,
     environ: Mapping[str, str] | None = None,
-    announce: Callable[[str], None] | None = None,
     store: bool = True,
     redirects: RedirectLogins | None = None,
-) -> PendingLogin | GivenSignIn[HubTokenProvider]:
+) -> PendingLogin | CompletedLogin[HubTokenProvider]:
     """Start a sign-in that continues by itself; returns at once with what the person needs.
 
     Args:
         settings: Which provider, and as which application.
         flow: The flow.
         environ: Stands in for the process environment.
-        announce: Called with a sentence when the sign-in will be kept elsewhere than configured.
         store: Whether the sign-in is kept for other programs of this person.
         redirects: Where a Jupyter server's requests come in, for the redirect flow.
 
@@ -137,7 +135,7 @@ def begin_login(  # noqa: PLR0913 - what varies is passed in
     if flow is Flow.HUB:
         provider = hub_provider(settings, environ)
         provider.get_token()
-        return GivenSignIn(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
+        return CompletedLogin(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
     hub = None
     if flow is Flow.REDIRECT and is_below_hub(process_variables(environ)):
         hub = hub_service(settings, environ)
@@ -156,7 +154,7 @@ def begin_login(  # noqa: PLR0913 - what varies is passed in
         scope=settings.scope,
         authorize_params=dict(settings.authorize_params),
         flow=flow,
-        store=sign_in_store(settings, environ, announce=announce) if store else None,
+        store=token_store(settings, environ) if store else None,
         bearer=settings.bearer,
         resource=settings.resource,
         private_key=proof if isinstance(proof, PrivateKey) else None,
@@ -197,25 +195,17 @@ def login(  # noqa: PLR0913 - what varies is passed in
         ProviderUnavailable: The provider does not answer.
         ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
     """
-    announced: set[str] = set()
-
-    def announce_store(sentence: str) -> None:
-        # Where the sign-in is kept does not change with the flow, so it is said once.
-        if sentence not in announced:
-            announced.add(sentence)
-            announce(sentence)
-
     left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or ask is not None]
     while left:
         current, *left = left
         try:
-            pending = begin_login(settings, flow=current, environ=environ, announce=announce_store, store=store)
+            pending = begin_login(settings, flow=current, environ=environ, store=store)
         except MicromegasError as error:
             if not left or not select.is_worth_another_flow(error):
                 raise
             announce(f"{error.what} {_FALLBACK_LINES[left[0]]}")
             continue
-        if isinstance(pending, GivenSignIn):
+        if isinstance(pending, CompletedLogin):
             return pending.result()
         try:
             if show is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from micromegas_jupyter.config.server_limits import SPILL_DIRECTORY_VARIABLE
-from micromegas_jupyter.core.temporary_folders import TemporaryFolder, remove_abandoned
+from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.errors import ConfigurationError
 
 _PREFIX: Final = "micromegas-server-"

@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.flows import device, loopback, paste
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.auth.flows.select import FLOW_TABLE
 from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
-from micromegas_jupyter.auth.session import LONGEST_MARGIN, MARGIN_SHARE
+from micromegas_jupyter.auth.tokens.refresh import MARGIN_SHARE, MAX_MARGIN
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.client import Bearer, Flow, WorkloadExchange, WorkloadPlatform
 from micromegas_jupyter.config.client_config import parse_client_settings
@@ -281,8 +281,8 @@ class TestNumbers:
         assert "at most half an hour here" in in_one_line("troubleshooting.md")
 
     def test_when_a_token_is_renewed(self):
-        assert LONGEST_MARGIN.total_seconds() == 5 * 60
-        assert LONGEST_MARGIN.total_seconds() * MARGIN_SHARE == 20 * 60
+        assert MAX_MARGIN.total_seconds() == 5 * 60
+        assert MAX_MARGIN.total_seconds() * MARGIN_SHARE == 20 * 60
         assert "when it lives less than twenty minutes" in in_one_line("sign-in.md")
 
     def test_how_far_a_clock_may_be_off(self):

@@ -18,9 +18,8 @@ import pytest
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
-from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
-from micromegas_jupyter.auth.system_keyring import SystemKeyring
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
 from micromegas_jupyter.demo.stack import DemoStack
@@ -29,7 +28,7 @@ from tests.fakes.keyring_backend import MemoryKeyring
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from micromegas_jupyter.auth.sign_in_store import SignInStore
+    from micromegas_jupyter.auth.tokens.store import TokenStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -108,7 +107,7 @@ def ask(url: str, fields: dict[str, str] | None = None) -> bytes:
     return body
 
 
-def stored_at(store: SignInStore, stack: DemoStack) -> OidcAuthProvider:
+def stored_at(store: TokenStore, stack: DemoStack) -> OidcAuthProvider:
     """Sign a person in."""
     provider = stack.provider
     pending = OidcAuthProvider.begin_login(provider.issuer, provider.client_id, store=store)
@@ -121,7 +120,7 @@ def test_a_sign_in_without_the_persons_own_time(
 ) -> None:
     totals, beginnings, endings = [], [], []
     for number in range(rounds + 1):
-        store = TokenStore(tmp_path / f"{number}.json")
+        store = FileTokenStore(tmp_path / f"{number}.json")
         started = SYSTEM_CLOCK.monotonic()
         pending = OidcAuthProvider.begin_login(stack.provider.issuer, stack.provider.client_id, store=store)
         begun = SYSTEM_CLOCK.monotonic()
@@ -148,8 +147,8 @@ def test_a_renewal_beside_the_providers_own_time(
 ) -> None:
     issuer, client_id = stack.provider.issuer, stack.provider.client_id
     path, raw_path = tmp_path / "tokens.json", tmp_path / "raw.json"
-    stored_at(TokenStore(path), stack)
-    stored_at(TokenStore(raw_path), stack)
+    stored_at(FileTokenStore(path), stack)
+    stored_at(FileTokenStore(raw_path), stack)
     raw_token = json.loads(raw_path.read_text())["token"]["refresh_token"]
     renewals, whole_renewals, raw_renewals, raw_documents = [], [], [], []
 
@@ -187,7 +186,7 @@ def test_a_fresh_token(kind: str, stack: DemoStack, tmp_path: Path, say: Callabl
     else:
         path = tmp_path / "tokens.json"
         in_keyring = KeyringTokenStore(path, SystemKeyring(MemoryKeyring()))
-        provider = stored_at(TokenStore(path) if kind == "file" else in_keyring, stack)
+        provider = stored_at(FileTokenStore(path) if kind == "file" else in_keyring, stack)
     token = provider.get_token()
     calls = 2_000
 

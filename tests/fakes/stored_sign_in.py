@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.token_format import StoredLogin, parse_token
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin, parse_token
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from tests.fakes.scripted_provider import DirectCalls
 
 if TYPE_CHECKING:
@@ -112,11 +112,13 @@ class StoredSignIn:
         """Return the tokens in the file."""
         return json.loads(self.path.read_text())["token"]
 
-    def store(self) -> TokenStore:
+    def store(self) -> FileTokenStore:
         """Return the store of another program."""
-        return TokenStore(self.path)
+        return FileTokenStore(self.path)
 
     def login(self, *, audience: str | None = None, scope: str | None = None) -> StoredLogin:
         """Make a sign-in that was asked for so."""
         tokens = parse_token(self.idp.stored_token(ends_in_seconds=3600))
-        return StoredLogin(issuer=self.idp.issuer, client_id="notebook", tokens=tokens, audience=audience, scope=scope)
+        return StoredLogin(
+            key=LoginKey(issuer=self.idp.issuer, client_id="notebook", audience=audience, scope=scope), tokens=tokens
+        )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.auth.identity import Identity
+from micromegas_jupyter.auth.logout import RevocationCalls
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.revocation import LogoutCalls
-from micromegas_jupyter.auth.sign_in_store import SignInStore
+from micromegas_jupyter.auth.tokens.store import TokenStore
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Clock
@@ -88,7 +88,7 @@ class StoreWatch:
         TokenStoreError: The store cannot be read.
     """
 
-    def __init__(self, store: SignInStore | None) -> None:
+    def __init__(self, store: TokenStore | None) -> None:
         self._store = store
         self._was_filled = self._is_filled()
 
@@ -112,7 +112,7 @@ class StoreWatch:
                 return
         except TokenStoreError:
             return  # it cannot be known
-        problem = LogoutCalls(clock).revoke(tokens, connection).problem
+        problem = RevocationCalls(clock).revoke(tokens, connection).problem
         if problem is not None:
             _log.warning("The tokens of a sign-in that was not kept could not be revoked.", extra={"problem": problem})
 

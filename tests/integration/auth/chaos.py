@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from micromegas_jupyter.auth.token_format import StoredLogin, parse_token
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin, parse_token
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
 from tests.integration.auth.chaos_board import THREAD_COUNT, Board, Phase, Seen
@@ -71,7 +71,7 @@ class ChaosRun:
         self._idp = idp
         self._board = board
         self._board_path = folder / "board"
-        self._store = TokenStore(folder / "tokens.json")
+        self._store = FileTokenStore(folder / "tokens.json")
         self._random = random.Random(seed)
         self._kills = kills
         self._phases: list[Phase] = []
@@ -241,6 +241,6 @@ class ChaosRun:
 
     def _sign_in(self) -> None:
         tokens = parse_token(self._idp.sign_in())
-        login = StoredLogin(issuer=self._idp.issuer, client_id=self._idp.client_id, tokens=tokens)
+        login = StoredLogin(key=LoginKey(issuer=self._idp.issuer, client_id=self._idp.client_id), tokens=tokens)
         with self._store.locked():
             self._store.save(login)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.sign_in_store import LOCK_WAIT_SECONDS
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
 from tests.fakes.rotating_provider import RECEIVER_HEADER
@@ -24,8 +23,8 @@ from tests.integration.auth.chaos_board import THREAD_COUNT, Board, BoardClock, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from micromegas_jupyter.auth.private_files import FileMark
-    from micromegas_jupyter.auth.token_format import StoredLogin
+    from micromegas_jupyter.auth.tokens.format import StoredLogin
+    from micromegas_jupyter.core.files import FileMark
     from micromegas_jupyter.core.http import HttpAnswer
     from micromegas_jupyter.core.protocols import Secret
 
@@ -126,7 +125,7 @@ class _MortalCalls(ProviderHttp):
         return replace(answer, date=None)
 
 
-class _MortalStore(TokenStore):
+class _MortalStore(FileTokenStore):
     """Dies under the lock, while writing or after it when it is told to."""
 
     def __init__(self, plan: Plan, board: Board) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp: ScriptedProvider
 
 def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    store = TokenStore(path)
+    store = FileTokenStore(path)
 
     for round_number in range(8):
         process = start("writing_process.py", path)
@@ -87,7 +87,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path: P
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    store = TokenStore(path)
+    store = FileTokenStore(path)
     process = start("writing_process.py", path)
 
     def load() -> str:

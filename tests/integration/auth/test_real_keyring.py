@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
-from micromegas_jupyter.auth.system_keyring import KeyringUnusable, usable_keyring
-from micromegas_jupyter.auth.token_format import StoredLogin
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, open_keyring
 from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins
+from micromegas_jupyter.wiring.token_stores import stored_logins, token_store
 from tests.fakes.session_bus import SessionBus, require_programs
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ pytestmark = [
 
 SETTINGS = ClientSettings(issuer="https://id.example", client_id="app", storage=TokenStorage.KEYRING)
 LOGIN = StoredLogin(
-    issuer="https://id.example",
-    client_id="app",
-    scope=SETTINGS.scope,
+    key=LoginKey(issuer="https://id.example", client_id="app", scope=SETTINGS.scope),
     tokens=TokenSet(access_token=Secret("very-secret-access" * 200), refresh_token=Secret("very-secret-refresh")),
 )
 
@@ -55,52 +52,49 @@ def test_a_sign_in_is_kept_in_the_keyring_and_found_by_the_next_program(
     bus: SessionBus, environ: dict[str, str], tmp_path: Path
 ) -> None:
     bus.start_keyring(password=b"pw")
-    store = sign_in_store(SETTINGS, environ)
+    store = token_store(SETTINGS, environ)
     assert isinstance(store, KeyringTokenStore)
     store.check_usable()
     with store.locked():
         store.save(LOGIN)
 
-    assert sign_in_store(SETTINGS, environ).load()[0] == LOGIN
+    assert token_store(SETTINGS, environ).load()[0] == LOGIN
     assert not any("very-secret" in path.read_text() for path in tmp_path.iterdir())
 
 
 def test_a_logout_leaves_nothing_in_the_keyring(bus: SessionBus, environ: dict[str, str], tmp_path: Path) -> None:
     bus.start_keyring(password=b"pw")
-    store = sign_in_store(SETTINGS, environ)
+    store = token_store(SETTINGS, environ)
     with store.locked():
         store.save(LOGIN)
         store.save(LOGIN)
-    [stored] = stored_sign_ins(SETTINGS, environ)
+    [stored] = stored_logins(SETTINGS, environ)
 
     assert stored.remove() == 2
     assert stored.remove() == 0
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.keyring.json.lock"]
 
 
-def test_a_locked_keyring_that_nobody_unlocks_means_the_file_after_a_bounded_wait(
+def test_a_locked_keyring_that_nobody_unlocks_is_an_error_after_a_bounded_wait(
     bus: SessionBus, environ: dict[str, str]
 ) -> None:
     bus.start_keyring(password=b"pw")
-    assert not isinstance(usable_keyring(environ), KeyringUnusable)
+    open_keyring(environ)
     bus.stop_keyring()
     bus.start_keyring(password=None)
-    told: list[str] = []
     started = time.monotonic()
 
-    store = sign_in_store(SETTINGS, environ, announce=told.append)
+    with pytest.raises(TokenStoreError, match="cannot be used"):
+        token_store(SETTINGS, environ).check_usable()
 
-    assert isinstance(store, TokenStore)
-    assert len(told) == 1
-    assert told[0].startswith("The system's keyring cannot be used (")
-    assert told[0].endswith(f"): the sign-in is kept in {store.label}.")
     assert time.monotonic() - started < 45
 
 
-def test_a_session_bus_without_a_keyring_means_the_file(bus: SessionBus, environ: dict[str, str]) -> None:
-    told: list[str] = []
+def test_a_session_bus_without_a_keyring_is_an_error_that_names_the_file_storage(
+    bus: SessionBus, environ: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(TokenStoreError) as caught:
+        token_store(SETTINGS, environ).check_usable()
 
-    store = sign_in_store(SETTINGS, environ, announce=told.append)
-
-    assert isinstance(store, TokenStore)
-    assert len(told) == 1
+    assert "MICROMEGAS_TOKEN_STORAGE=file" in caught.value.remedy
+    assert not (tmp_path / "tokens.json").exists()

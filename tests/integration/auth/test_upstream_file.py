@@ -18,14 +18,14 @@ from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.wiring import logout, sign_in_store
+from micromegas_jupyter.wiring import logout, token_store
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.auth.sign_in_store import SignInStore
+    from micromegas_jupyter.auth.tokens.store import TokenStore
 
 pytestmark = pytest.mark.integration
 
@@ -69,8 +69,8 @@ def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def keep_in_profile(idp: ScriptedProvider, environ: dict[str, str], settings: ClientSettings) -> SignInStore:
-    store = sign_in_store(settings, environ)
+def keep_in_profile(idp: ScriptedProvider, environ: dict[str, str], settings: ClientSettings) -> TokenStore:
+    store = token_store(settings, environ)
     OidcAuthProvider.login(
         idp.issuer,
         settings.client_id or "",
@@ -79,7 +79,7 @@ def keep_in_profile(idp: ScriptedProvider, environ: dict[str, str], settings: Cl
         scope=settings.scope,
         browser=ScriptedBrowser(),
     )
-    return sign_in_store(settings, environ)
+    return token_store(settings, environ)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_scope_resource_and_clock_offset_outlive_a_renewal_by_upstream(
     settings = ClientSettings(
         issuer=idp.issuer, client_id="notebook", scope="openid lake", resource="https://lake.example"
     )
-    store = sign_in_store(settings, environ)
+    store = token_store(settings, environ)
     OidcAuthProvider.login(
         idp.issuer,
         "notebook",
@@ -123,14 +123,12 @@ def test_scope_resource_and_clock_offset_outlive_a_renewal_by_upstream(
         resource="https://lake.example",
         browser=ScriptedBrowser(),
     )
-    with store.locked():
-        store.save(replace(store.load()[0], clock_offset_seconds=30.0))
 
     renewed = upstream_renews(idp, tmp_path / "tokens.json")
 
-    login, _ = sign_in_store(settings, environ).load()
+    login, _ = token_store(settings, environ).load()
     assert login.tokens.id_token == Secret(renewed)
-    assert (login.scope, login.resource, login.clock_offset_seconds) == ("openid lake", "https://lake.example", 30.0)
+    assert (login.key.scope, login.key.resource) == ("openid lake", "https://lake.example")
 
 
 def test_upstreams_sign_in_is_not_touched_by_one_that_differs(

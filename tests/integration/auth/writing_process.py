@@ -3,17 +3,19 @@
 import itertools
 import sys
 
-from micromegas_jupyter.auth.token_format import StoredLogin
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.oidc.token import TokenSet
 
 
 def main() -> None:
-    store = TokenStore(sys.argv[1])
+    store = FileTokenStore(sys.argv[1])
     for number in itertools.count():
         access_token = Secret(str(number % 10) * (1000 + number % 5000))
-        login = StoredLogin(issuer="https://id.example.com", client_id="c", tokens=TokenSet(access_token=access_token))
+        login = StoredLogin(
+            key=LoginKey(issuer="https://id.example.com", client_id="c"), tokens=TokenSet(access_token=access_token)
+        )
         with store.locked():
             store.save(login)
         if number == 0:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
+from micromegas_jupyter.auth.workloads.google_service_account import (
+    GoogleServiceAccountProvider,
+    parse_service_account_key,
+)
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
@@ -144,5 +147,5 @@ def test_a_token_for_somebody_else_is_refused(google: GoogleTokenEndpoint, clock
     other = google.mint(issuer="https://accounts.google.com", subject="1", audience="another")
     google.reply_once(Reply(body={"id_token": other}))
 
-    with pytest.raises(ProviderMisbehaved, match="another audience"):
+    with pytest.raises(ProviderMisbehaved, match="a different audience"):
         provider(google, clock).get_token()

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider, parse_service_account_key
+from micromegas_jupyter.auth.workloads.google_service_account import (
+    GoogleServiceAccountProvider,
+    parse_service_account_key,
+)
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import Secret

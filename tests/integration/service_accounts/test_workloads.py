@@ -210,7 +210,7 @@ def test_something_else_at_the_address_of_the_metadata_server_is_not_believed() 
     with GoogleMetadataServer() as platform:
         platform.reply_once(Reply(text=platform.mint(issuer="x", subject="y", audience="lake")))
 
-        with pytest.raises(ProviderMisbehaved, match="not Google's metadata server"):
+        with pytest.raises(ProviderMisbehaved, match="not from Google's metadata server"):
             provider_of(settings_for(GoogleMetadataServer), platform).get_token()
 
 

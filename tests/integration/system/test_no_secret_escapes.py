@@ -135,6 +135,6 @@ def test_the_programs_were_watched_from_inside_and_outside(run: RunOfEverything)
     started = {text.name for text in run.texts if text.place is Place.ARGUMENTS}
 
     assert {"asyncio", "filelock", "micromegas_jupyter", "urllib3"} <= loggers
-    assert "micromegas_jupyter.auth.session_keeper.SessionKeeper" in classes
+    assert "micromegas_jupyter.auth.tokens.manager.TokenManager" in classes
     assert {"LoginFailed", "LoginRequired", "ProviderMisbehaved", "ProviderUnavailable", "Rejected"} <= errors
     assert {"program", "child of a program", "child of a program: my-browser"} <= started

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.api_key_file import read_api_key_file
+from micromegas_jupyter.auth.static import read_api_key_file
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:

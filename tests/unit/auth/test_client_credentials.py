@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcClientCredentialsProvider
-from micromegas_jupyter.auth.background_renewal import BackgroundRenewal
+from micromegas_jupyter.auth.tokens.background import BackgroundRenewal
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.client_authentication import PrivateKey

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.errors import LoginRequired
 from tests.fakes.stored_sign_in import StoredSignIn
 
@@ -132,22 +132,22 @@ def test_what_was_asked_for_is_stored_with_each_renewal(sign_in: StoredSignIn) -
     sign_in.open(scope="openid lake", resource="https://api.example").get_token()
 
     login, _ = sign_in.store().load()
-    assert (login.scope, login.resource) == ("openid lake", "https://api.example")
+    assert (login.key.scope, login.key.resource) == ("openid lake", "https://api.example")
 
 
 def test_a_thread_that_reads_anew_does_not_take_the_session_from_the_others(sign_in: StoredSignIn) -> None:
     provider = sign_in.opened(ends_in_seconds=60)
-    kept = provider._keeper._kept
+    manager = provider._manager
     provider.identity()
     seen: list[object] = []
 
     def load() -> object:
-        seen.append(kept.in_memory)
-        return TokenStore(sign_in.path).load()
+        seen.append(manager._state.session)
+        return FileTokenStore(sign_in.path).load()
 
     sign_in.write()
-    kept.store = sign_in.store()
-    kept.store.load = load  # type: ignore[method-assign, assignment]
+    manager.store = sign_in.store()
+    manager.store.load = load  # type: ignore[method-assign, assignment]
     provider.identity()
 
     assert len(seen) == 1

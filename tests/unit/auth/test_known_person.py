@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.auth.identity import Identity
-from micromegas_jupyter.auth.known_person import known_identity
-from micromegas_jupyter.auth.session import Session
+from micromegas_jupyter.auth.identity import Identity, identity_of_session
+from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
@@ -50,7 +49,7 @@ def access_token(**changes: object) -> str:
 
 
 def test_the_id_token_says_who_it_is() -> None:
-    identity = known_identity(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ID_TOKEN)
+    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ID_TOKEN)
 
     assert identity == Identity(
         subject="alice-1",
@@ -64,13 +63,13 @@ def test_the_id_token_says_who_it_is() -> None:
 
 
 def test_where_the_access_token_is_the_bearer_its_end_counts() -> None:
-    identity = known_identity(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert identity.expires_at == ONE
 
 
 def test_an_access_token_without_a_known_end_leaves_that_of_the_id_token() -> None:
-    identity = known_identity(session_of(CLAIMS, ends_at=None), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+    identity = identity_of_session(session_of(CLAIMS, ends_at=None), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert identity.expires_at == NOON
 
@@ -78,7 +77,7 @@ def test_an_access_token_without_a_known_end_leaves_that_of_the_id_token() -> No
 def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is() -> None:
     session = session_of(None, access_token=access_token())
 
-    identity = known_identity(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+    identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
     assert (identity.issuer, identity.expires_at, identity.renews) == (ISSUER, ONE, True)
@@ -87,13 +86,13 @@ def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is() -
 def test_its_own_end_counts_where_the_answer_named_none() -> None:
     session = session_of(None, access_token=access_token(), ends_at=None)
 
-    assert known_identity(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN).expires_at == NOON
+    assert identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN).expires_at == NOON
 
 
 def test_what_cannot_be_shown_is_left_out() -> None:
     session = session_of(None, access_token=access_token(name="\x1b[2J", email=7, preferred_username="alice"))
 
-    identity = known_identity(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+    identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert (identity.name, identity.email) == ("alice", None)
 
@@ -101,7 +100,7 @@ def test_what_cannot_be_shown_is_left_out() -> None:
 @pytest.mark.parametrize("token", ["opaque", access_token(sub=None), access_token(sub=7), access_token(sub="\x00")])
 def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token: str) -> None:
     with pytest.raises(LoginRequired) as caught:
-        known_identity(session_of(None, access_token=token), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+        identity_of_session(session_of(None, access_token=token), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert "openid" in caught.value.remedy
 
@@ -110,4 +109,4 @@ def test_an_end_that_nobody_names_is_no_identity() -> None:
     session = session_of(None, access_token=access_token(exp=None), ends_at=None)
 
     with pytest.raises(LoginRequired):
-        known_identity(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+        identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)

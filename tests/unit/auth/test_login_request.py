@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 from joserfc.jwk import RSAKey
 
-from micromegas_jupyter.auth.login_request import LoginRequest, client_proof, sign_in_store
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.login_request import LoginRequest, client_proof, token_store
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import UsageError
@@ -49,22 +49,22 @@ def test_a_secret_and_a_private_key_are_one_too_many(key: PrivateKey) -> None:
 
 
 def test_a_token_file_is_a_store(tmp_path: Path) -> None:
-    store = sign_in_store(None, tmp_path / "t.json")
+    store = token_store(None, tmp_path / "t.json")
 
-    assert isinstance(store, TokenStore)
+    assert isinstance(store, FileTokenStore)
     assert store.path == tmp_path / "t.json"
 
 
 def test_a_store_is_taken_as_it_is(tmp_path: Path) -> None:
-    store = TokenStore(tmp_path / "t.json")
+    store = FileTokenStore(tmp_path / "t.json")
 
-    assert sign_in_store(store, None) is store
+    assert token_store(store, None) is store
 
 
 def test_without_a_place_a_sign_in_is_kept_in_memory() -> None:
-    assert sign_in_store(None, None) is None
+    assert token_store(None, None) is None
 
 
 def test_two_places_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        sign_in_store(TokenStore(tmp_path / "a"), tmp_path / "b")
+        token_store(FileTokenStore(tmp_path / "a"), tmp_path / "b")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import LogoutReport, OidcAuthProvider
-from micromegas_jupyter.auth.logout import end_session
+from micromegas_jupyter.auth.logout import end_login
 from micromegas_jupyter.errors import LoginRequired
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.unit.auth.applications import Applications, Browser
@@ -151,6 +151,6 @@ def test_a_session_in_memory_can_end_the_session_at_the_provider(
     browser = Browser()
     connection = applications.connect(idp.issuer, "notebook")
 
-    report = end_session(provider._keeper, connection, clock=clock, browser=browser)
+    report = end_login(provider._manager, connection, clock=clock, browser=browser)
 
     assert report.end_session_url == f"{idp.base}/end?client_id=notebook"

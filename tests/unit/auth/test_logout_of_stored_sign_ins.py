@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.logout import end_stored_sign_ins
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.logout import end_stored_logins
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.errors import TokenStoreError
 from tests.unit.auth.applications import Applications, Browser
 
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
 
-def keep(idp: ScriptedProvider, path: Path, *, issuer: str | None = None, client_id: str = "notebook") -> TokenStore:
+def keep(
+    idp: ScriptedProvider, path: Path, *, issuer: str | None = None, client_id: str = "notebook"
+) -> FileTokenStore:
     idp.client_id = client_id
     token = idp.stored_token(ends_in_seconds=3600)
     document = {"issuer": issuer or idp.issuer, "client_id": client_id, "token": token}
     path.write_text(json.dumps(document))
-    return TokenStore(path)
+    return FileTokenStore(path)
 
 
 def end(
-    stores: Iterable[TokenStore], applications: Applications, idp: ScriptedProvider, clock: FakeClock
+    stores: Iterable[FileTokenStore], applications: Applications, idp: ScriptedProvider, clock: FakeClock
 ) -> LogoutReport:
-    return end_stored_sign_ins(stores, applications.connect, issuer=idp.issuer, client_id="notebook", clock=clock)
+    return end_stored_logins(stores, applications.connect, issuer=idp.issuer, client_id="notebook", clock=clock)
 
 
 def test_every_sign_in_is_removed_and_revoked(
@@ -115,7 +117,7 @@ def test_a_damaged_sign_in_is_removed_without_a_request(
 ) -> None:
     (tmp_path / "a.json").write_text("{")
 
-    report = end([TokenStore(tmp_path / "a.json")], applications, idp, clock)
+    report = end([FileTokenStore(tmp_path / "a.json")], applications, idp, clock)
 
     assert (report.was_signed_in, report.files_removed, idp.requests) == (True, 1, [])
 
@@ -126,7 +128,7 @@ def test_a_link_is_removed_and_what_it_points_to_is_not(
     keep(idp, tmp_path / "elsewhere")
     (tmp_path / "a.json").symlink_to(tmp_path / "elsewhere")
 
-    report = end([TokenStore(tmp_path / "a.json")], applications, idp, clock)
+    report = end([FileTokenStore(tmp_path / "a.json")], applications, idp, clock)
 
     assert (report.files_removed, idp.requests) == (1, [])
     assert "symbolic link" in (report.problem or "")
@@ -137,7 +139,7 @@ def test_a_sign_in_that_cannot_be_removed_is_an_error_after_all_others_have_ende
     idp: ScriptedProvider, applications: Applications, clock: FakeClock, tmp_path: Path
 ) -> None:
     (tmp_path / "a.json").mkdir()
-    stores = [TokenStore(tmp_path / "a.json"), keep(idp, tmp_path / "b.json")]
+    stores = [FileTokenStore(tmp_path / "a.json"), keep(idp, tmp_path / "b.json")]
 
     with pytest.raises(TokenStoreError, match=r"a\.json"):
         end(stores, applications, idp, clock)
@@ -151,13 +153,13 @@ def test_a_profile_without_a_provider_reports_the_sign_in_that_was_there(
 ) -> None:
     store = keep(idp, tmp_path / "a.json")
 
-    report = end_stored_sign_ins([store], applications.connect, issuer=None, client_id=None, clock=clock)
+    report = end_stored_logins([store], applications.connect, issuer=None, client_id=None, clock=clock)
 
     assert (report.issuer, report.refresh_token_revoked) == (idp.issuer, True)
 
 
 def test_nobody_signed_in_anywhere_is_said_so(applications: Applications, clock: FakeClock) -> None:
-    report = end_stored_sign_ins([], applications.connect, issuer=None, client_id=None, clock=clock)
+    report = end_stored_logins([], applications.connect, issuer=None, client_id=None, clock=clock)
 
     assert str(report) == "Nobody was signed in."
     assert applications.connected == []
@@ -178,9 +180,9 @@ def test_a_second_program_that_holds_the_lock_does_not_keep_the_sign_in(
     idp: ScriptedProvider, applications: Applications, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = keep(idp, tmp_path / "a.json")
-    monkeypatch.setattr("micromegas_jupyter.auth.logout.STORE_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("micromegas_jupyter.auth.logout.LOCK_WAIT_SECONDS", 0.1)
 
-    with TokenStore(store.path).locked():
+    with FileTokenStore(store.path).locked():
         report = end([store], applications, idp, clock)
 
     assert (report.files_removed, report.refresh_token_revoked) == (1, True)
@@ -194,7 +196,7 @@ def test_ending_the_session_at_the_provider_puts_no_token_into_the_address(
     browser = Browser()
     store = keep(idp, tmp_path / "a.json")
 
-    report = end_stored_sign_ins(
+    report = end_stored_logins(
         [store], applications.connect, issuer=idp.issuer, client_id="notebook", clock=clock, browser=browser
     )
 
@@ -208,7 +210,7 @@ def test_the_session_at_the_provider_is_ended_even_when_nobody_is_signed_in_here
     idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
     browser = Browser()
 
-    end_stored_sign_ins([], applications.connect, issuer=idp.issuer, client_id="notebook", clock=clock, browser=browser)
+    end_stored_logins([], applications.connect, issuer=idp.issuer, client_id="notebook", clock=clock, browser=browser)
 
     assert browser.opened == [f"{idp.base}/end?client_id=notebook"]
 
@@ -219,7 +221,7 @@ def test_the_session_of_each_provider_is_ended(
     idp.metadata_changes["end_session_endpoint"] = None
     stores = [keep(idp, tmp_path / "a.json"), keep(idp, tmp_path / "b.json", issuer="https://other.example.com")]
 
-    report = end_stored_sign_ins(
+    report = end_stored_logins(
         stores, applications.connect, issuer=idp.issuer, client_id="notebook", clock=clock, browser=Browser()
     )
 

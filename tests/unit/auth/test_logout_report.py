@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from micromegas_jupyter.auth.logout_report import LogoutReport, join_reports
+from micromegas_jupyter.auth.logout import LogoutReport, _joined
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 11, 24, 12, 58, tzinfo=UTC)
@@ -54,7 +54,7 @@ LATER = datetime(2026, 11, 24, 12, 58, tzinfo=UTC)
         ),
         (
             {"was_signed_in": True, "files_removed": 1, "problem": "invalid_client"},
-            "Signed out of id.example.com: 1 file removed. Not everything could be revoked there (invalid_client).",
+            "Signed out of id.example.com: 1 file removed. id.example.com did not revoke everything (invalid_client).",
         ),
         (
             {
@@ -68,8 +68,8 @@ LATER = datetime(2026, 11, 24, 12, 58, tzinfo=UTC)
             },
             (
                 "Signed out of id.example.com: 1 file removed. "
-                "id.example.com could not be asked to revoke everything (It does not answer): you are signed out here, "
-                "but the refresh token lives on there. End the session on its account page. "
+                "id.example.com could not be reached to revoke everything (It does not answer): you are signed out "
+                "here, but the refresh token is still valid there. End the session on its account page. "
                 "The access token stays valid until 12:58 UTC (in 58 min)."
             ),
         ),
@@ -93,7 +93,10 @@ LATER = datetime(2026, 11, 24, 12, 58, tzinfo=UTC)
         ),
         (
             {"was_signed_in": False, "end_session_problem": "It has no page for that."},
-            "Nobody was signed in to id.example.com. Your session at id.example.com goes on (It has no page for that).",
+            (
+                "Nobody was signed in to id.example.com. "
+                "Your session at id.example.com continues (It has no page for that)."
+            ),
         ),
     ],
 )
@@ -122,7 +125,7 @@ FIRST = LogoutReport(
 def test_what_was_revoked_in_one_sign_in_only_does_not_count_as_revoked() -> None:
     second = replace(FIRST, files_removed=1, refresh_token_revoked=False, problem="invalid_client")
 
-    joined = join_reports(FIRST, second)
+    joined = _joined(FIRST, second)
 
     assert (joined.refresh_token_revoked, joined.files_removed, joined.problem) == (False, 3, "invalid_client")
 
@@ -130,7 +133,7 @@ def test_what_was_revoked_in_one_sign_in_only_does_not_count_as_revoked() -> Non
 def test_the_token_that_stays_valid_longest_counts() -> None:
     second = replace(FIRST, valid_until=LATER, left_valid=("access token", "ID token"))
 
-    joined = join_reports(FIRST, second)
+    joined = _joined(FIRST, second)
 
     assert (joined.valid_until, joined.left_valid) == (LATER, ("ID token", "access token"))
 
@@ -138,5 +141,5 @@ def test_the_token_that_stays_valid_longest_counts() -> None:
 def test_a_place_where_nobody_was_signed_in_changes_nothing_but_the_count() -> None:
     nobody = LogoutReport(issuer="https://id.example.com", was_signed_in=False, files_removed=1)
 
-    assert join_reports(FIRST, nobody) == replace(FIRST, files_removed=3)
-    assert join_reports(nobody, FIRST) == replace(FIRST, files_removed=3)
+    assert _joined(FIRST, nobody) == replace(FIRST, files_removed=3)
+    assert _joined(nobody, FIRST) == replace(FIRST, files_removed=3)

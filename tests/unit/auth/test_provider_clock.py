@@ -169,15 +169,6 @@ def test_a_difference_of_more_than_a_day_is_not_followed_but_said(
     assert "Set the clock" in provider_clock.remedy
 
 
-def test_what_was_not_measured_is_not_said_to_be(timed: TimedCalls, provider_clock: ProviderClock) -> None:
-    provider_clock.assume(300)
-    assumed = provider_clock.measured_offset_seconds
-
-    post(timed)
-
-    assert (assumed, provider_clock.measured_offset_seconds) == (None, 0.0)
-
-
 def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(
     timed: TimedCalls, raw: DatedCalls, provider_clock: ProviderClock
 ) -> None:
@@ -242,39 +233,13 @@ def test_the_remedy_does_not_send_anybody_to_a_clock_that_is_right(
     assert "Set the clock" not in provider_clock.remedy
 
 
-def test_a_difference_that_was_measured_earlier_counts_until_there_is_a_measurement(
-    timed: TimedCalls, provider_clock: ProviderClock
-) -> None:
-    provider_clock.assume(300)
-    before = provider_clock.offset_seconds
-
-    post(timed)
-
-    assert (before, provider_clock.offset_seconds) == (300, 0.0)
-
-
-def test_a_measurement_is_not_replaced_by_an_assumption(timed: TimedCalls, provider_clock: ProviderClock) -> None:
-    post(timed)
-
-    provider_clock.assume(300)
-
-    assert provider_clock.offset_seconds == 0.0
-
-
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 86_401.0, -86_401.0])
-def test_an_impossible_assumption_is_ignored(seconds: float, provider_clock: ProviderClock) -> None:
-    provider_clock.assume(seconds)
-
-    assert provider_clock.offset_seconds == 0.0
-
-
 @pytest.mark.parametrize("date", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
 def test_the_ends_of_time_are_only_another_difference_that_is_not_followed(
     date: datetime, provider_clock: ProviderClock, clock: FakeClock
 ) -> None:
     answer = HttpAnswer(status=200, body={}, date=date)
 
-    provider_clock.observe(answer, start=provider_clock.started(), was_post=True)
+    provider_clock.observe(answer, started=provider_clock.started(), was_post=True)
 
     assert provider_clock.now() == clock.now()
 
@@ -287,7 +252,7 @@ def test_a_machine_that_slept_during_a_call_measures_nothing(
     answer = HttpAnswer(status=200, body={}, date=clock.now())
     clock.sleep_through(seconds)
 
-    provider_clock.observe(answer, start=start, was_post=True)
+    provider_clock.observe(answer, started=start, was_post=True)
 
     assert provider_clock.offset_seconds == 0.0
     assert provider_clock.remedy == "Check the clock of this machine."

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.auth.logout import LogoutReport, RevocationCalls, build_end_session_url
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.provider_session import SessionEnd, build_end_session_url, end_provider_session
-from micromegas_jupyter.auth.revocation import LogoutCalls
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
+
+
+REPORT = LogoutReport(issuer="https://id.example.com", was_signed_in=True)
 
 
 class Browser:
@@ -34,17 +37,17 @@ def connection(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> P
 def test_the_providers_page_is_opened(connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock) -> None:
     browser = Browser()
 
-    end = end_provider_session(connection, LogoutCalls(clock), browser)
+    end = RevocationCalls(clock).end_session(REPORT, connection, browser)
 
-    assert end == SessionEnd(url=f"{idp.base}/end?client_id=notebook", opened=True)
-    assert browser.opened == [end.url]
+    assert end == replace(REPORT, end_session_url=f"{idp.base}/end?client_id=notebook", end_session_opened=True)
+    assert browser.opened == [end.end_session_url]
 
 
 def test_without_a_browser_the_address_is_given(connection: ProviderConnection, clock: FakeClock) -> None:
-    end = end_provider_session(connection, LogoutCalls(clock), Browser(is_there=False))
+    end = RevocationCalls(clock).end_session(REPORT, connection, Browser(is_there=False))
 
-    assert end.url is not None
-    assert not end.opened
+    assert end.end_session_url is not None
+    assert not end.end_session_opened
 
 
 def test_a_provider_without_such_a_page_is_said_so(
@@ -53,9 +56,9 @@ def test_a_provider_without_such_a_page_is_said_so(
     idp.metadata_changes["end_session_endpoint"] = None
     browser = Browser()
 
-    end = end_provider_session(connection, LogoutCalls(clock), browser)
+    end = RevocationCalls(clock).end_session(REPORT, connection, browser)
 
-    assert end == SessionEnd(problem="The identity provider has no page that ends a session.")
+    assert end == replace(REPORT, end_session_problem="The identity provider has no page that ends a session.")
     assert browser.opened == []
 
 
@@ -65,9 +68,9 @@ def test_a_provider_that_is_down_is_said_so(
     idp.is_down = True
     browser = Browser()
 
-    end = end_provider_session(connection, LogoutCalls(clock), browser)
+    end = RevocationCalls(clock).end_session(REPORT, connection, browser)
 
-    assert end.problem is not None
+    assert end.end_session_problem is not None
     assert browser.opened == []
 
 

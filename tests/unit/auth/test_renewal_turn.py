@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.renewal_turn import RenewalTurn
+from micromegas_jupyter.auth.tokens.refresh import RefreshLock
 from micromegas_jupyter.errors import ProviderUnavailable
 
 if TYPE_CHECKING:
@@ -18,35 +18,35 @@ def fail() -> int:
 
 
 def test_a_renewal_gives_its_result(clock: FakeClock) -> None:
-    assert RenewalTurn[int](clock).run(lambda: 7, is_optional=False) == 7
+    assert RefreshLock[int](clock).run(lambda: 7, is_optional=False) == 7
 
 
 def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock: FakeClock) -> None:
-    turn = RenewalTurn[int](clock)
+    lock = RefreshLock[int](clock)
     with pytest.raises(ProviderUnavailable):
-        turn.run(fail, is_optional=False)
+        lock.run(fail, is_optional=False)
 
     started = time.monotonic()
-    result = turn.run(lambda: 7, is_optional=False)
+    result = lock.run(lambda: 7, is_optional=False)
 
     assert result == 7
     assert 0.4 < time.monotonic() - started < 30
 
 
 def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock: FakeClock) -> None:
-    turn = RenewalTurn[int](clock)
+    lock = RefreshLock[int](clock)
     with pytest.raises(ProviderUnavailable):
-        turn.run(fail, is_optional=True)
+        lock.run(fail, is_optional=True)
 
-    at_once = turn.run(lambda: 7, is_optional=True)
+    at_once = lock.run(lambda: 7, is_optional=True)
     clock.advance(30)
-    later = turn.run(lambda: 7, is_optional=True)
+    later = lock.run(lambda: 7, is_optional=True)
 
     assert (at_once, later) == (None, 7)
 
 
 def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None:
-    turn = RenewalTurn[int](clock)
+    lock = RefreshLock[int](clock)
     began, go_on = threading.Event(), threading.Event()
 
     def slow() -> int:
@@ -54,11 +54,11 @@ def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None
         go_on.wait(60)
         return 7
 
-    thread = threading.Thread(target=turn.run, args=(slow,), kwargs={"is_optional": False})
+    thread = threading.Thread(target=lock.run, args=(slow,), kwargs={"is_optional": False})
     thread.start()
     assert began.wait(30)
 
-    assert turn.run(lambda: 8, is_optional=True) is None
+    assert lock.run(lambda: 8, is_optional=True) is None
 
     go_on.set()
     thread.join(60)
@@ -84,8 +84,8 @@ class CountedLock:
 
 
 def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
-    turn = RenewalTurn[int](clock)
-    turn._turn = line = CountedLock(8)  # type: ignore[assignment]
+    lock = RefreshLock[int](clock)
+    lock._lock = line = CountedLock(8)  # type: ignore[assignment]
     began, go_on = threading.Event(), threading.Event()
     attempts: list[int] = []
     failures: list[ProviderUnavailable] = []
@@ -98,7 +98,7 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
 
     def call() -> None:
         try:
-            turn.run(slow, is_optional=False)
+            lock.run(slow, is_optional=False)
         except ProviderUnavailable as error:
             failures.append(error)
 
@@ -117,11 +117,11 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
 
 
 def test_the_failure_of_an_earlier_sign_in_leaves_no_renewal_of_a_new_one_out(clock: FakeClock) -> None:
-    turn = RenewalTurn[int](clock)
+    lock = RefreshLock[int](clock)
     with pytest.raises(ProviderUnavailable):
-        turn.run(fail, is_optional=False, subject="first")
+        lock.run(fail, is_optional=False, subject="first")
 
-    same = turn.run(lambda: 7, is_optional=True, subject="first")
-    new = turn.run(lambda: 8, is_optional=True, subject="second")
+    same = lock.run(lambda: 7, is_optional=True, subject="first")
+    new = lock.run(lambda: 8, is_optional=True, subject="second")
 
     assert (same, new) == (None, 8)

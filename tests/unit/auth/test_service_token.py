@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.service_token import (
-    KeptServiceToken,
+from micromegas_jupyter.auth.tokens.manager import Freshness
+from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
+    ServiceTokenCache,
     checked_token,
     clock_offset,
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.auth.session import Freshness
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.mint import NOW, mint
@@ -52,11 +52,11 @@ def fetches(clock: FakeClock) -> Fetches:
 
 
 @pytest.fixture
-def kept(fetches: Fetches, clock: FakeClock) -> KeptServiceToken:
-    return KeptServiceToken(fetches, clock=clock)
+def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenCache:
+    return ServiceTokenCache(fetches, clock=clock)
 
 
-def test_a_token_is_kept_until_five_minutes_before_its_end(kept: KeptServiceToken, clock: FakeClock) -> None:
+def test_a_token_is_kept_until_five_minutes_before_its_end(kept: ServiceTokenCache, clock: FakeClock) -> None:
     first = kept.get_token()
     clock.advance(3299)
     still = kept.get_token()
@@ -66,7 +66,7 @@ def test_a_token_is_kept_until_five_minutes_before_its_end(kept: KeptServiceToke
 
 
 def test_a_short_lived_token_is_kept_for_three_quarters_of_its_life(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock
 ) -> None:
     fetches.lifetime_seconds = 60
     kept.get_token()
@@ -79,7 +79,7 @@ def test_a_short_lived_token_is_kept_for_three_quarters_of_its_life(
 
 @pytest.mark.parametrize(("lifetime_seconds", "kept_seconds"), [(None, 225), (10 * 86400, 86100)])
 def test_a_token_of_unknown_or_endless_life_is_kept_for_a_bounded_time(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock, lifetime_seconds: float | None, kept_seconds: float
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock, lifetime_seconds: float | None, kept_seconds: float
 ) -> None:
     fetches.lifetime_seconds = lifetime_seconds
     kept.get_token()
@@ -94,7 +94,7 @@ def test_a_token_of_unknown_or_endless_life_is_kept_for_a_bounded_time(
     "failure", [ProviderUnavailable("down"), ProviderMisbehaved("odd"), LoginFailed("no"), MicromegasError("else")]
 )
 def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock, failure: Exception
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock, failure: Exception
 ) -> None:
     kept.get_token()
     fetches.failure = failure
@@ -105,7 +105,7 @@ def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(
 
 
 def test_an_ended_token_is_never_given_when_a_fetch_fails(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock
 ) -> None:
     kept.get_token()
     fetches.failure = ProviderUnavailable("down")
@@ -116,7 +116,7 @@ def test_an_ended_token_is_never_given_when_a_fetch_fails(
 
 
 def test_failed_fetches_are_spaced_while_the_token_is_valid(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock
 ) -> None:
     kept.get_token()
     fetches.failure = ProviderUnavailable("down")
@@ -128,7 +128,7 @@ def test_failed_fetches_are_spaced_while_the_token_is_valid(
     assert fetches.count == 2
 
 
-def test_the_next_token_is_due_when_the_kept_one_begins_to_end(kept: KeptServiceToken, clock: FakeClock) -> None:
+def test_the_next_token_is_due_when_the_kept_one_begins_to_end(kept: ServiceTokenCache, clock: FakeClock) -> None:
     before = kept.renewal_due_at()
     kept.get_token()
 
@@ -144,7 +144,7 @@ def test_the_next_token_is_due_when_the_kept_one_begins_to_end(kept: KeptService
 
 @pytest.mark.parametrize(("lifetime_seconds", "due_seconds"), [(60, 45), (None, 225), (10 * 86400, 86100)])
 def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock, lifetime_seconds: float | None, due_seconds: float
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock, lifetime_seconds: float | None, due_seconds: float
 ) -> None:
     fetches.lifetime_seconds = lifetime_seconds
 
@@ -153,13 +153,13 @@ def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(
     assert kept.renewal_due_at() == clock.now() + timedelta(seconds=due_seconds)
 
 
-def test_nothing_is_due_after_a_refusal(kept: KeptServiceToken) -> None:
+def test_nothing_is_due_after_a_refusal(kept: ServiceTokenCache) -> None:
     kept.invalidate(kept.get_token())
 
     assert kept.renewal_due_at() is None
 
 
-def test_a_refused_token_is_fetched_anew(kept: KeptServiceToken) -> None:
+def test_a_refused_token_is_fetched_anew(kept: ServiceTokenCache) -> None:
     first = kept.get_token()
 
     kept.invalidate(first)
@@ -167,7 +167,7 @@ def test_a_refused_token_is_fetched_anew(kept: KeptServiceToken) -> None:
     assert kept.get_token() == "token-2"
 
 
-def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept: KeptServiceToken, fetches: Fetches) -> None:
+def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept: ServiceTokenCache, fetches: Fetches) -> None:
     first = kept.get_token()
     kept.invalidate(first)
     second = kept.get_token()
@@ -179,7 +179,7 @@ def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept: KeptService
 
 
 def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(
-    kept: KeptServiceToken, fetches: Fetches, clock: FakeClock
+    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock
 ) -> None:
     for _ in range(20):
         kept.invalidate(kept.get_token())
@@ -192,13 +192,13 @@ def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most
     assert kept.get_token() == "token-3"
 
 
-def test_a_refusal_before_any_token_is_harmless(kept: KeptServiceToken) -> None:
+def test_a_refusal_before_any_token_is_harmless(kept: ServiceTokenCache) -> None:
     kept.invalidate("anything")
 
     assert kept.get_token() == "token-1"
 
 
-def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept: KeptServiceToken, fetches: Fetches) -> None:
+def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept: ServiceTokenCache, fetches: Fetches) -> None:
     fetches.lifetime_seconds = -1
 
     with pytest.raises(LoginFailed) as caught:
@@ -207,7 +207,7 @@ def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept: KeptServi
     assert "clock" in caught.value.remedy
 
 
-def test_threads_that_need_a_token_at_once_fetch_one(kept: KeptServiceToken, fetches: Fetches) -> None:
+def test_threads_that_need_a_token_at_once_fetch_one(kept: ServiceTokenCache, fetches: Fetches) -> None:
     fetches.everyone_calls = threading.Barrier(16)
     found: list[str] = []
 
@@ -228,7 +228,7 @@ def test_threads_that_need_a_token_at_once_fetch_one(kept: KeptServiceToken, fet
     assert fetches.count == 1
 
 
-def test_no_token_can_be_pickled_or_seen(kept: KeptServiceToken) -> None:
+def test_no_token_can_be_pickled_or_seen(kept: ServiceTokenCache) -> None:
     kept.get_token()
 
     with pytest.raises(TypeError):
@@ -237,7 +237,7 @@ def test_no_token_can_be_pickled_or_seen(kept: KeptServiceToken) -> None:
 
 
 def test_the_end_of_a_jwt_is_its_own() -> None:
-    token = jwt_service_token(Secret(mint(expires_in=900)), audience="lake", now=NOW, giver="Somebody")
+    token = jwt_service_token(Secret(mint(expires_in=900)), audience="lake", now=NOW, source="Somebody")
 
     assert token.expires_at == NOW + timedelta(seconds=900)
     assert token.freshness(NOW) is Freshness.FRESH
@@ -246,26 +246,26 @@ def test_the_end_of_a_jwt_is_its_own() -> None:
 def test_the_end_of_a_jwt_is_told_by_the_clock_of_its_giver() -> None:
     ahead = NOW + timedelta(minutes=20)
 
-    token = jwt_service_token(Secret(mint(expires_in=3600)), audience="lake", now=NOW, giver="Somebody", date=ahead)
+    token = jwt_service_token(Secret(mint(expires_in=3600)), audience="lake", now=NOW, source="Somebody", date=ahead)
 
     assert token.expires_at == NOW + timedelta(minutes=40)
 
 
 @pytest.mark.parametrize("audience", ["lake", ["other", "lake"]])
 def test_a_jwt_for_the_audience_that_was_asked_for_is_accepted(audience: object) -> None:
-    assert jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, giver="Somebody")
+    assert jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, source="Somebody")
 
 
 @pytest.mark.parametrize("audience", ["lakeside", "", ["other"], None, 7, {"lake": 1}])
 def test_a_jwt_for_another_audience_is_refused(audience: object) -> None:
-    with pytest.raises(ProviderMisbehaved, match="Somebody gave a token for another audience"):
-        jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, giver="Somebody")
+    with pytest.raises(ProviderMisbehaved, match="Somebody gave a token for a different audience"):
+        jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, source="Somebody")
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", mint(without=["exp"]), mint(exp="soon")])
 def test_a_token_that_is_no_jwt_or_never_ends_is_refused_without_showing_it(token: str) -> None:
     with pytest.raises(ProviderMisbehaved) as caught:
-        jwt_service_token(Secret(token), audience=None, now=NOW, giver="Somebody")
+        jwt_service_token(Secret(token), audience=None, now=NOW, source="Somebody")
 
     assert token not in str(caught.value)
 
@@ -289,17 +289,17 @@ def test_an_opaque_token_without_a_word_has_no_known_end() -> None:
 @pytest.mark.parametrize("value", ["s3same token", "s3same\n", ["s3same"]])
 def test_a_refusal_shows_nothing_of_the_value_not_even_with_all_variables(value: object) -> None:
     with pytest.raises(ProviderMisbehaved) as caught:
-        checked_token(value, giver="Somebody")
+        checked_token(value, source="Somebody")
 
     shown = traceback_with_variables(caught.value)
-    assert "giver = 'Somebody'" in shown
+    assert "source = 'Somebody'" in shown
     assert "s3same" not in shown
 
 
 @pytest.mark.parametrize("value", [None, "", 7, "a b", "a\nb", "tökén", "x" * 70_000, ["a"]])
 def test_a_value_that_is_no_token_is_refused(value: object) -> None:
     with pytest.raises(ProviderMisbehaved, match="Somebody gave no usable token"):
-        checked_token(value, giver="Somebody")
+        checked_token(value, source="Somebody")
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (-2, 0), (3, 3), (-600, -600), (90_000, 0)])

@@ -5,14 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from micromegas_jupyter.auth.session import (
-    Bearer,
-    Freshness,
-    Session,
-    draw_delay_share,
-    freshness_of,
-    session_from_storage,
-)
+from micromegas_jupyter.auth.tokens.manager import Session, session_of
+from micromegas_jupyter.auth.tokens.refresh import Freshness, draw_delay_share, freshness_of
+from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRequired
@@ -81,7 +76,7 @@ def test_each_bearer_has_its_own_token_and_end() -> None:
         obtained_at=NOW,
         expires_at=NOW + timedelta(hours=1),
     )
-    session = session_from_storage(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
     later = NOW + timedelta(seconds=300)
 
     assert session.freshness(Bearer.ID_TOKEN, later) is Freshness.ENDED
@@ -96,12 +91,12 @@ def signed_in(*, lifetime_seconds: int = 3600) -> Session:
         obtained_at=NOW,
         expires_at=NOW + timedelta(seconds=lifetime_seconds),
     )
-    return session_from_storage(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    return session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
 
 
 def test_a_renewal_is_due_before_the_end_of_the_token_in_question() -> None:
     tokens = replace(signed_in().tokens, expires_at=NOW + timedelta(hours=2))
-    session = session_from_storage(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
 
     assert session.due_at(Bearer.ID_TOKEN) == NOW + timedelta(minutes=55)
     assert session.due_at(Bearer.ID_TOKEN, delay_share=0.2) == NOW + timedelta(minutes=56)
@@ -114,7 +109,7 @@ def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(
 ) -> None:
     renewed_at = NOW + timedelta(seconds=renewed_after_seconds)
     tokens = replace(signed_in().tokens, obtained_at=renewed_at, expires_at=renewed_at + timedelta(hours=1))
-    session = session_from_storage(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
 
     assert session.renewable_from(Bearer.ID_TOKEN) == renewed_at + timedelta(seconds=pause_seconds)
     assert session.renewable_from(Bearer.ACCESS_TOKEN) is None
@@ -145,6 +140,4 @@ def test_a_session_without_an_id_token_has_none_to_give() -> None:
 @pytest.mark.parametrize("token", ["opaque", mint(issuer="https://evil.example"), mint(audience="other")])
 def test_a_stored_id_token_of_another_sign_in_is_refused(token: str) -> None:
     with pytest.raises(LoginRequired):
-        session_from_storage(
-            TokenSet(access_token=Secret("acc"), id_token=Secret(token)), issuer=ISSUER, client_id=AUDIENCE
-        )
+        session_of(TokenSet(access_token=Secret("acc"), id_token=Secret(token)), issuer=ISSUER, client_id=AUDIENCE)

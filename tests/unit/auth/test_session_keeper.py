@@ -248,3 +248,40 @@ def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(
     go_on.set()
     background.join(60)
     assert provider.get_token() == sign_in.token()["id_token"] != present
+
+
+def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(
+    sign_in: StoredSignIn, idp: ScriptedProvider
+) -> None:
+    provider = sign_in.opened(ends_in_seconds=-10)
+    handle = idp.handle
+
+    def closing(seen: Seen) -> Reply:
+        sign_in.path.chmod(0o640)  # as another thread does that reads a file which is open to others
+        return handle(seen)
+
+    idp.handle = closing  # type: ignore[method-assign]
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    assert sign_in.token()["refresh_token"] in idp._live_refresh_tokens
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refresh(
+    sign_in: StoredSignIn, idp: ScriptedProvider
+) -> None:
+    provider = sign_in.opened(ends_in_seconds=-10)
+    handle = idp.handle
+
+    def signing_in_elsewhere(seen: Seen) -> Reply:
+        reply = handle(seen)
+        if seen.path == "/token":
+            sign_in.write()
+        return reply
+
+    idp.handle = signing_in_elsewhere  # type: ignore[method-assign]
+
+    token = provider.get_token()
+
+    assert token == sign_in.token()["id_token"]
+    assert sign_in.token()["refresh_token"] != idp.refreshes()[0].form["refresh_token"]

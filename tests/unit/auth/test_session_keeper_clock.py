@@ -14,6 +14,8 @@ from tests.fakes.stored_sign_in import StoredSignIn
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from micromegas_jupyter.auth import OidcAuthProvider
+
 BEARERS = ["id_token", "access_token"]
 
 
@@ -41,18 +43,24 @@ def idp(clocks: TwoClocks) -> ScriptedProvider:
 
 @pytest.fixture
 def sign_in(idp: ScriptedProvider, clocks: TwoClocks, tmp_path: Path) -> StoredSignIn:
-    """A sign-in that this machine has renewed once, so that it knows how far its clock is off."""
-    made = StoredSignIn(idp, tmp_path / "tokens.json", clock=clocks.machine, idp_clock=clocks.idp)
-    made.write(ends_in_seconds=-100_000)
-    made.open().get_token()
+    return StoredSignIn(idp, tmp_path / "tokens.json", clock=clocks.machine, idp_clock=clocks.idp)
+
+
+@pytest.fixture
+def programs(sign_in: StoredSignIn, idp: ScriptedProvider) -> list[OidcAuthProvider]:
+    """Programs that have refreshed once, so that each knows how far the clock is off."""
+    opened = []
+    for _ in range(3):
+        opened.append(sign_in.opened(ends_in_seconds=-100_000))
+        opened[-1].get_token()
     idp.requests.clear()
-    return made
+    return opened
 
 
 @pytest.mark.parametrize("bearer", BEARERS)
-def test_a_fresh_token_is_not_renewed_in_a_loop(bearer: str, sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
-    programs = [sign_in.open() for _ in range(3)]
-
+def test_a_fresh_token_is_not_refreshed_in_a_loop(
+    bearer: str, programs: list[OidcAuthProvider], idp: ScriptedProvider
+) -> None:
     found = {program.get_token(bearer=bearer) for program in programs for _ in range(10)}  # type: ignore[arg-type]
 
     assert len(found) == 1
@@ -60,11 +68,9 @@ def test_a_fresh_token_is_not_renewed_in_a_loop(bearer: str, sign_in: StoredSign
 
 
 @pytest.mark.parametrize("bearer", BEARERS)
-def test_each_expiry_costs_one_renewal_over_all_programs(
-    bearer: str, sign_in: StoredSignIn, idp: ScriptedProvider, clocks: TwoClocks
+def test_each_expiry_costs_one_refresh_over_all_programs(
+    bearer: str, programs: list[OidcAuthProvider], idp: ScriptedProvider, clocks: TwoClocks
 ) -> None:
-    programs = [sign_in.open() for _ in range(3)]
-
     for _ in range(5):
         clocks.advance(3310)
         for program in programs:
@@ -73,41 +79,31 @@ def test_each_expiry_costs_one_renewal_over_all_programs(
     assert len(idp.refreshes()) == 5
 
 
-def test_a_program_that_only_reads_the_file_never_uses_a_token_that_has_ended(
-    sign_in: StoredSignIn, clocks: TwoClocks
-) -> None:
-    reader = sign_in.open()
-    first = reader.get_token()
-    clocks.advance(3299)
-    assert reader.get_token() == first
-    clocks.advance(302)
-
-    assert reader.get_token() != first
-
-
-def test_the_difference_is_stored_with_the_sign_in(sign_in: StoredSignIn, clocks: TwoClocks) -> None:
-    expected = (clocks.idp.now() - clocks.machine.now()).total_seconds()
-
-    reader = sign_in.open()
-    reader.identity()
-
-    assert reader.clock_offset_seconds == pytest.approx(expected, abs=2)
-
-
-def test_a_renewal_is_due_by_the_clock_of_the_machine(sign_in: StoredSignIn, clocks: TwoClocks) -> None:
-    due = sign_in.open().renewal_due_at()
+def test_a_refresh_is_due_by_the_clock_of_the_machine(programs: list[OidcAuthProvider], clocks: TwoClocks) -> None:
+    due = programs[0].renewal_due_at()
 
     assert due is not None
     assert (due - clocks.machine.now()).total_seconds() == pytest.approx(3302, abs=3)
 
 
-def test_an_unknown_difference_is_found_out_by_one_renewal_at_most(
-    idp: ScriptedProvider, clocks: TwoClocks, tmp_path: Path
+def test_an_unknown_difference_is_found_out_by_one_refresh_at_most(
+    sign_in: StoredSignIn, idp: ScriptedProvider
 ) -> None:
-    sign_in = StoredSignIn(idp, tmp_path / "new.json", clock=clocks.machine, idp_clock=clocks.idp)
     provider = sign_in.opened()
 
     for _ in range(20):
         provider.get_token()
 
     assert len(idp.refreshes()) <= 1
+
+
+def test_a_server_that_refuses_an_ended_token_leads_to_a_valid_one(
+    sign_in: StoredSignIn, idp: ScriptedProvider, clocks: TwoClocks
+) -> None:
+    provider = sign_in.opened(ends_in_seconds=-10)
+    provider.invalidate(str(sign_in.token()["id_token"]))
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    expected = (clocks.idp.now() - clocks.machine.now()).total_seconds()
+    assert provider.clock_offset_seconds == pytest.approx(expected, abs=1)
+    assert len(idp.refreshes()) == 1

@@ -13,7 +13,7 @@ from tests.fakes.stored_sign_in import StoredSignIn
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from micromegas_jupyter.auth.session import Session
+    from micromegas_jupyter.auth.tokens.manager import Session
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 
@@ -195,11 +195,11 @@ def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_
     provider = sign_in.opened()
     refused = provider.get_token()
     provider.invalidate(refused)
-    kept = provider._keeper._kept
+    kept = provider._manager
     read = kept.current
 
-    def slowly() -> Session:
-        session = read()
+    def slowly(**options: bool) -> Session:
+        session = read(**options)
         monkeypatch.setattr(kept, "current", read)
         other = threading.Thread(target=provider.get_token)
         other.start()
@@ -224,4 +224,4 @@ def test_nothing_of_a_refused_token_is_logged_or_shown(
         provider.get_token()
 
     assert refused not in caplog.text
-    assert refused not in repr(vars(provider._keeper))
+    assert refused not in repr(vars(provider._manager))

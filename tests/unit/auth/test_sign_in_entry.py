@@ -4,52 +4,52 @@ from dataclasses import replace
 
 import pytest
 
-from micromegas_jupyter.auth.sign_in_entry import SignInEntry
+from micromegas_jupyter.auth.tokens.format import LoginKey
 
-ENTRY = SignInEntry(issuer="https://id.example.com", client_id="notebook", audience="lake", scope="openid api")
+KEY = LoginKey(issuer="https://id.example.com", client_id="notebook", audience="lake", scope="openid api")
 DIFFERENT = [
-    replace(ENTRY, issuer="https://id.example.com/"),
-    replace(ENTRY, client_id="other"),
-    replace(ENTRY, audience="pond"),
-    replace(ENTRY, audience=None),
-    replace(ENTRY, scope="openid"),
-    replace(ENTRY, scope="openid api more"),
-    replace(ENTRY, resource="https://lake.example.com"),
+    replace(KEY, issuer="https://id.example.com/"),
+    replace(KEY, client_id="other"),
+    replace(KEY, audience="pond"),
+    replace(KEY, audience=None),
+    replace(KEY, scope="openid"),
+    replace(KEY, scope="openid api more"),
+    replace(KEY, resource="https://lake.example.com"),
 ]
 
 
 @pytest.mark.parametrize("other", DIFFERENT)
-def test_a_sign_in_never_answers_for_one_that_differs_in_anything(other: SignInEntry) -> None:
-    assert not ENTRY.answers(other)
-    assert not other.answers(ENTRY)
+def test_a_sign_in_never_answers_for_one_that_differs_in_anything(other: LoginKey) -> None:
+    assert not KEY.satisfies(other)
+    assert not other.satisfies(KEY)
 
 
 @pytest.mark.parametrize("other", DIFFERENT)
-def test_entries_that_differ_have_different_digests(other: SignInEntry) -> None:
-    assert other.digest != ENTRY.digest
+def test_keys_that_differ_have_different_digests(other: LoginKey) -> None:
+    assert other.digest != KEY.digest
 
 
 def test_a_digest_never_changes() -> None:
-    assert ENTRY.digest == "f350cd45a98a"
+    assert KEY.digest == "f350cd45a98a"
 
 
 def test_the_order_of_a_scope_says_nothing() -> None:
-    reordered = replace(ENTRY, scope="api openid")
+    reordered = replace(KEY, scope="api openid")
 
-    assert ENTRY.answers(reordered)
-    assert reordered.digest == ENTRY.digest
+    assert KEY.satisfies(reordered)
+    assert reordered.digest == KEY.digest
 
 
 def test_a_stored_scope_that_is_not_known_answers_for_any() -> None:
-    assert replace(ENTRY, scope=None).answers(ENTRY)
+    assert replace(KEY, scope=None).satisfies(KEY)
 
 
 def test_a_stored_sign_in_of_which_only_the_resource_is_known_answers_for_that_resource_only() -> None:
-    stored = replace(ENTRY, scope=None, resource="https://lake.example.com")
+    stored = replace(KEY, scope=None, resource="https://lake.example.com")
 
-    assert stored.answers(replace(ENTRY, resource="https://lake.example.com"))
-    assert not stored.answers(ENTRY)
+    assert stored.satisfies(replace(KEY, resource="https://lake.example.com"))
+    assert not stored.satisfies(KEY)
 
 
 def test_an_empty_audience_is_none() -> None:
-    assert replace(ENTRY, audience="").answers(replace(ENTRY, audience=None))
+    assert replace(KEY, audience="").satisfies(replace(KEY, audience=None))

@@ -33,7 +33,7 @@ def test_anything_but_one_word_of_ascii_is_refused_without_being_shown(token: st
 
 
 def test_a_variable_that_is_not_set_is_refused_with_what_to_look_at() -> None:
-    with pytest.raises(ConfigurationError, match="no text but NoneType") as caught:
+    with pytest.raises(ConfigurationError, match="NoneType, not a string") as caught:
         StaticTokenAuthProvider(None)  # type: ignore[arg-type]
 
     assert "is the variable" in str(caught.value.remedy)

@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.auth.sign_in_entry import SignInEntry
-from micromegas_jupyter.auth.token_format import (
-    Extras,
+from micromegas_jupyter.auth.tokens.format import (
+    LoginKey,
     StoredLogin,
-    build_extras,
+    add_extras,
+    build_key,
     build_token_file,
-    parse_entry,
-    parse_extras,
+    parse_key,
     parse_token,
     parse_token_file,
 )
@@ -24,9 +23,7 @@ from micromegas_jupyter.oidc.token import TokenSet
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 LOGIN = StoredLogin(
-    issuer="https://id.example.com",
-    client_id="notebook",
-    audience="api",
+    key=LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api"),
     tokens=TokenSet(
         access_token=Secret("acc"),
         id_token=Secret("idt"),
@@ -84,7 +81,7 @@ def test_a_file_that_upstream_wrote_is_read() -> None:
 
     found = parse_token_file(text)
 
-    assert (found.tokens.expires_at, found.tokens.obtained_at, found.audience) == (ONE, NOON, None)
+    assert (found.tokens.expires_at, found.tokens.obtained_at, found.key.audience) == (ONE, NOON, None)
 
 
 @pytest.mark.parametrize(
@@ -124,52 +121,25 @@ def test_a_lifetime_longer_than_time_itself_does_no_harm() -> None:
 def test_whose_sign_in_it_is_can_be_read_without_usable_tokens() -> None:
     text = '{"issuer": "https://id.example.com", "client_id": "notebook", "token": {}, "audience": "api"}'
 
-    assert parse_entry(text) == SignInEntry(issuer="https://id.example.com", client_id="notebook", audience="api")
+    assert parse_key(text) == LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api")
 
 
-WITH_EXTRAS = replace(LOGIN, scope="openid api", resource="https://lake.example.com", clock_offset_seconds=-42.5)
+WITH_EXTRAS = replace(LOGIN.key, scope="openid api", resource="https://lake.example.com")
 
 
-def test_what_upstreams_format_has_no_place_for_is_kept_beside_the_file() -> None:
-    found = parse_extras(build_extras(WITH_EXTRAS), entry=LOGIN.entry)
-
-    assert found == Extras(scope="openid api", resource="https://lake.example.com", clock_offset_seconds=-42.5)
+def test_scope_and_resource_come_from_the_file_beside_the_token_file() -> None:
+    assert add_extras(LOGIN.key, json.dumps(build_key(WITH_EXTRAS))) == WITH_EXTRAS
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        replace(LOGIN.entry, issuer="https://other.example.com"),
-        replace(LOGIN.entry, client_id="other"),
-        replace(LOGIN.entry, audience=None),
-    ],
+    "change", [{"issuer": "https://other.example.com"}, {"client_id": "other"}, {"audience": None}]
 )
-def test_nothing_is_taken_from_a_file_beside_that_is_about_another_sign_in(other: SignInEntry) -> None:
-    assert parse_extras(build_extras(WITH_EXTRAS), entry=other) == Extras()
+def test_a_file_beside_that_is_about_another_sign_in_does_not_count(change: dict[str, str]) -> None:
+    other = replace(LOGIN.key, **change)
+
+    assert add_extras(other, json.dumps(build_key(WITH_EXTRAS))) == other
 
 
-def test_a_file_beside_that_names_no_audience_counts_for_any() -> None:
-    text = '{"issuer": "https://id.example.com", "client_id": "notebook", "scope": "openid api"}'
-
-    assert parse_extras(text, entry=LOGIN.entry) == Extras(scope="openid api")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
-def test_nothing_is_taken_from_a_damaged_file_beside(text: str) -> None:
-    assert parse_extras(text, entry=LOGIN.entry) == Extras()
-
-
-@pytest.mark.parametrize("value", ["1", True, None, 1e9, float("inf")])
-def test_a_clock_offset_that_cannot_be_is_none(value: object) -> None:
-    document = {**json.loads(build_extras(WITH_EXTRAS)), "clock_offset_seconds": value}
-
-    assert parse_extras(json.dumps(document), entry=LOGIN.entry).clock_offset_seconds == 0.0
-
-
-def test_a_sign_in_matches_what_it_was_asked_for() -> None:
-    login = replace(LOGIN, scope="openid api")
-
-    asked = {"issuer": "https://id.example.com", "client_id": "notebook", "audience": "api"}
-    assert login.matches(**asked, scope="api openid")
-    assert not login.matches(**asked, scope="openid")
-    assert replace(login, scope=None).matches(**asked, scope="openid")
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "[" * 100_000])
+def test_a_file_beside_that_is_missing_or_damaged_does_not_count(text: str | None) -> None:
+    assert add_extras(LOGIN.key, text) == LOGIN.key

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.private_files import FileMark, read_private_file
-from micromegas_jupyter.auth.token_format import StoredLogin
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.core.files import FileMark, read_private_file
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.token import TokenSet
@@ -21,26 +21,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOGIN = StoredLogin(
-    issuer="https://id.example.com",
-    client_id="notebook",
+    key=LoginKey(
+        issuer="https://id.example.com", client_id="notebook", scope="openid api", resource="https://lake.example.com"
+    ),
     tokens=TokenSet(access_token=Secret("acc")),
-    scope="openid api",
-    resource="https://lake.example.com",
-    clock_offset_seconds=12.0,
 )
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> TokenStore:
-    return TokenStore(tmp_path / "folder" / "tokens.json")
+def store(tmp_path: Path) -> FileTokenStore:
+    return FileTokenStore(tmp_path / "folder" / "tokens.json")
 
 
-def save(store: TokenStore, login: StoredLogin = LOGIN) -> None:
+def save(store: FileTokenStore, login: StoredLogin = LOGIN) -> None:
     with store.locked():
         store.save(login)
 
 
-def test_a_saved_sign_in_is_loaded_with_scope_resource_and_clock_offset(store: TokenStore) -> None:
+def test_a_saved_sign_in_is_loaded_with_scope_and_resource(store: FileTokenStore) -> None:
     save(store)
 
     assert store.load() == (LOGIN, store.mark())
@@ -49,9 +47,9 @@ def test_a_saved_sign_in_is_loaded_with_scope_resource_and_clock_offset(store: T
     assert {oct(entry.stat().st_mode & 0o777) for entry in store.path.parent.iterdir()} == {"0o600"}
 
 
-def test_a_scope_of_another_sign_in_is_not_taken(store: TokenStore) -> None:
+def test_a_scope_of_another_sign_in_is_not_taken(store: FileTokenStore) -> None:
     save(store)
-    other = StoredLogin(issuer=LOGIN.issuer, client_id="other", tokens=LOGIN.tokens)
+    other = StoredLogin(key=LoginKey(issuer=LOGIN.key.issuer, client_id="other"), tokens=LOGIN.tokens)
     save(store, other)
 
     assert store.load()[0] == other
@@ -61,32 +59,14 @@ def test_a_home_folder_is_expanded_and_a_relative_path_is_fixed(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    relative = TokenStore("tokens.json")
+    relative = FileTokenStore("tokens.json")
     monkeypatch.chdir("/")
 
-    assert TokenStore("~/tokens.json").path == home / "tokens.json"
+    assert FileTokenStore("~/tokens.json").path == home / "tokens.json"
     assert relative.path == tmp_path / "tokens.json"
 
 
-def test_a_removed_file_is_not_written_again(store: TokenStore) -> None:
-    save(store)
-    known = store.mark()
-    store.remove()
-
-    assert store.replace(LOGIN, known=known) is None
-    assert store.mark() is None
-
-
-def test_a_changed_file_is_not_overwritten(store: TokenStore) -> None:
-    save(store)
-    known = store.mark()
-    save(store, replace(LOGIN, tokens=TokenSet(access_token=Secret("newer"))))
-
-    assert store.replace(LOGIN, known=known) is None
-    assert store.load()[0].tokens.access_token.reveal() == "newer"
-
-
-def test_removing_takes_the_file_beside_it_along(store: TokenStore) -> None:
+def test_removing_takes_the_file_beside_it_along(store: FileTokenStore) -> None:
     save(store)
 
     assert store.remove() == 2
@@ -96,8 +76,8 @@ def test_removing_takes_the_file_beside_it_along(store: TokenStore) -> None:
         store.load()
 
 
-def test_the_lock_is_waited_for_a_bounded_time(store: TokenStore) -> None:
-    other = TokenStore(store.path)
+def test_the_lock_is_waited_for_a_bounded_time(store: FileTokenStore) -> None:
+    other = FileTokenStore(store.path)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -120,7 +100,7 @@ def test_the_lock_is_waited_for_a_bounded_time(store: TokenStore) -> None:
         pass
 
 
-def test_a_lock_that_is_a_link_or_a_folder_is_refused(store: TokenStore, tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_or_a_folder_is_refused(store: FileTokenStore, tmp_path: Path) -> None:
     store.path.parent.mkdir()
     lock = store.path.with_name("tokens.json.lock")
     victim = tmp_path / "victim"
@@ -138,7 +118,7 @@ def test_a_lock_that_is_a_link_or_a_folder_is_refused(store: TokenStore, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["tokens.json", "tokens.json.lock", "tokens.json.extras.json"])
-def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store: TokenStore, name: str) -> None:
+def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store: FileTokenStore, name: str) -> None:
     store.check_usable()
     os.mkfifo(store.path.with_name(name))
 
@@ -147,7 +127,7 @@ def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b'{"issuer": '])
-def test_damaged_content_means_that_nobody_is_signed_in(store: TokenStore, content: bytes) -> None:
+def test_damaged_content_means_that_nobody_is_signed_in(store: FileTokenStore, content: bytes) -> None:
     save(store)
     store.path.write_bytes(content)
 
@@ -155,7 +135,7 @@ def test_damaged_content_means_that_nobody_is_signed_in(store: TokenStore, conte
         store.load()
 
 
-def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store: TokenStore) -> None:
+def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store: FileTokenStore) -> None:
     save(store)
     leftover = store.path.with_name(".tokens.json.0123456789abcdef.tmp")
     leftover.write_text("half")
@@ -168,21 +148,21 @@ def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store: Toke
         assert not leftover_of_extras.exists()
 
 
-def test_what_is_beside_the_file_still_counts_when_the_file_was_rewritten_without_it(store: TokenStore) -> None:
+def test_what_is_beside_the_file_still_counts_when_the_file_was_rewritten_without_it(store: FileTokenStore) -> None:
     save(store)
-    rewritten = {"issuer": LOGIN.issuer, "client_id": LOGIN.client_id, "token": {"access_token": "renewed"}}
+    rewritten = {"issuer": LOGIN.key.issuer, "client_id": LOGIN.key.client_id, "token": {"access_token": "renewed"}}
     store.path.write_text(json.dumps(rewritten, indent=2))
 
     assert store.load()[0] == replace(LOGIN, tokens=TokenSet(access_token=Secret("renewed")))
 
 
-def test_without_anything_to_keep_beside_the_file_there_is_no_other_file(store: TokenStore) -> None:
-    save(store, StoredLogin(issuer=LOGIN.issuer, client_id=LOGIN.client_id, tokens=LOGIN.tokens))
+def test_without_anything_to_keep_beside_the_file_there_is_no_other_file(store: FileTokenStore) -> None:
+    save(store, StoredLogin(key=LoginKey(issuer=LOGIN.key.issuer, client_id=LOGIN.key.client_id), tokens=LOGIN.tokens))
 
     assert sorted(entry.name for entry in store.path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]
 
 
-def test_wide_modes_are_repaired(store: TokenStore) -> None:
+def test_wide_modes_are_repaired(store: FileTokenStore) -> None:
     save(store)
     names = ["tokens.json", "tokens.json.extras.json", "tokens.json.lock"]
     for name in names:
@@ -194,7 +174,7 @@ def test_wide_modes_are_repaired(store: TokenStore) -> None:
     assert {oct(store.path.with_name(name).stat().st_mode & 0o777) for name in names} == {"0o600"}
 
 
-def test_files_of_another_person_are_refused(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_another_person_are_refused(store: FileTokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     save(store)
     owner = store.path.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
@@ -207,7 +187,7 @@ def test_files_of_another_person_are_refused(store: TokenStore, monkeypatch: pyt
         store.save(LOGIN)
 
 
-def test_a_link_in_place_of_any_file_is_refused(store: TokenStore, tmp_path: Path) -> None:
+def test_a_link_in_place_of_any_file_is_refused(store: FileTokenStore, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     store.path.parent.mkdir()
@@ -221,7 +201,7 @@ def test_a_link_in_place_of_any_file_is_refused(store: TokenStore, tmp_path: Pat
     assert victim.read_text() == "precious"
 
 
-def test_a_lock_file_that_a_dead_process_left_stops_nobody(store: TokenStore) -> None:
+def test_a_lock_file_that_a_dead_process_left_stops_nobody(store: FileTokenStore) -> None:
     store.path.parent.mkdir()
     store.path.with_name("tokens.json.lock").write_text("4194304\nanother-host\n")
 
@@ -232,7 +212,7 @@ def test_a_lock_file_that_a_dead_process_left_stops_nobody(store: TokenStore) ->
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b" " * 300_000)])
-def test_what_is_no_token_file_is_refused_at_once(store: TokenStore, make: Callable[[Path], object]) -> None:
+def test_what_is_no_token_file_is_refused_at_once(store: FileTokenStore, make: Callable[[Path], object]) -> None:
     store.path.parent.mkdir()
     make(store.path)
     started = time.monotonic()
@@ -244,7 +224,7 @@ def test_what_is_no_token_file_is_refused_at_once(store: TokenStore, make: Calla
 
 
 def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(
-    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+    store: FileTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store)
     whole = store.path.read_bytes()
@@ -258,48 +238,79 @@ def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(
             store.path.write_bytes(whole)
         return content, mark
 
-    monkeypatch.setattr("micromegas_jupyter.auth.token_store.read_private_file", read_while_the_other_writes_on)
+    monkeypatch.setattr("micromegas_jupyter.auth.tokens.store.read_private_file", read_while_the_other_writes_on)
 
     assert store.load()[0] == LOGIN
     assert read_contents == [whole[:20], whole]
 
 
-OTHER_ENTRY = replace(LOGIN.entry, audience="other")
+OTHER_KEY = replace(LOGIN.key, audience="other")
 
 
-def test_a_store_of_one_entry_does_not_read_anothers_sign_in(store: TokenStore) -> None:
+def test_a_store_of_one_key_does_not_read_anothers_sign_in(store: FileTokenStore) -> None:
     save(store)
 
     with pytest.raises(LoginRequired, match="another identity provider"):
-        TokenStore(store.path, entry=OTHER_ENTRY).load()
-    assert TokenStore(store.path, entry=LOGIN.entry).load()[0] == LOGIN
+        FileTokenStore(store.path, key=OTHER_KEY).load()
+    assert FileTokenStore(store.path, key=LOGIN.key).load()[0] == LOGIN
 
 
-def test_a_store_of_one_entry_does_not_overwrite_anothers_sign_in(store: TokenStore) -> None:
+def test_a_store_of_one_key_does_not_overwrite_anothers_sign_in(store: FileTokenStore) -> None:
     save(store)
 
-    with pytest.raises(TokenStoreError, match="another sign-in"):
-        save(TokenStore(store.path, entry=OTHER_ENTRY), replace(LOGIN, audience="other"))
+    with pytest.raises(TokenStoreError, match="a different sign-in"):
+        save(FileTokenStore(store.path, key=OTHER_KEY), replace(LOGIN, key=OTHER_KEY))
 
     assert store.load()[0] == LOGIN
 
 
-def test_a_store_of_one_entry_does_not_remove_anothers_sign_in(store: TokenStore) -> None:
+def test_a_store_of_one_key_does_not_remove_anothers_sign_in(store: FileTokenStore) -> None:
     save(store)
 
-    assert TokenStore(store.path, entry=OTHER_ENTRY).remove() == 0
+    assert FileTokenStore(store.path, key=OTHER_KEY).remove() == 0
     assert store.load()[0] == LOGIN
 
 
-def test_a_store_of_one_entry_takes_the_place_of_what_is_damaged(store: TokenStore) -> None:
+def test_a_store_of_one_key_takes_the_place_of_what_is_damaged(store: FileTokenStore) -> None:
     save(store)
     store.path.write_text("{")
 
-    save(TokenStore(store.path, entry=LOGIN.entry))
+    save(FileTokenStore(store.path, key=LOGIN.key))
 
     assert store.load()[0] == LOGIN
 
 
-def test_a_place_is_named_for_people(store: TokenStore, home: Path) -> None:
-    assert TokenStore("~/tokens.json").label == "the file ~/tokens.json"
+def test_a_place_is_named_for_people(store: FileTokenStore, home: Path) -> None:
+    assert FileTokenStore("~/tokens.json").label == "the file ~/tokens.json"
     assert store.label == f"the file {store.path}"
+
+
+def test_a_folder_that_everybody_can_change_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+
+    with pytest.raises(TokenStoreError, match="can be changed by everybody") as caught:
+        FileTokenStore(tmp_path / "tokens.json").check_usable()
+
+    assert "MICROMEGAS_CONFIG_DIR" in caught.value.remedy
+    assert tmp_path.stat().st_mode & 0o777 == 0o777
+    FileTokenStore(tmp_path / "mine" / "tokens.json").check_usable()
+    tmp_path.chmod(0o1777)
+    FileTokenStore(tmp_path / "tokens.json").check_usable()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, -1)
+
+    with pytest.raises(TokenStoreError, match="belongs to another user"), FileTokenStore(tmp_path / "t.json").locked():
+        pytest.fail("it was locked")
+
+
+def test_an_error_names_the_file_without_its_folder(store: FileTokenStore, tmp_path: Path) -> None:
+    store.path.parent.mkdir()
+    store.path.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(TokenStoreError, match=r"tokens\.json is a symbolic link") as caught:
+        store.load()
+
+    assert str(tmp_path) not in str(caught.value)

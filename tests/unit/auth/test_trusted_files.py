@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from micromegas_jupyter.auth.trusted_files import (
+from micromegas_jupyter.core.files import (
     Reader,
     current_reader,
     find_foreign_writer,
@@ -87,9 +87,11 @@ def test_who_reads_what_an_orchestrator_mounts_is_the_orchestrators_choice() -> 
     assert is_readable_by_others(found(0o444), reader=ALICE, is_mounted_read_only=True)
 
 
-def test_without_owners_and_modes_nothing_is_found() -> None:
-    assert find_foreign_writer(found(0o666, user=1001), reader=None) is None
-    assert not is_readable_by_others(found(0o666), reader=None, is_mounted_read_only=False)
+def test_without_owners_and_modes_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("micromegas_jupyter.core.files.current_reader", lambda: None)
+
+    assert find_foreign_writer(found(0o666, user=1001)) is None
+    assert not is_readable_by_others(found(0o666), is_mounted_read_only=False)
 
 
 def test_the_reader_is_who_the_program_acts_as(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,9 @@ import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.flows.base import LoginPrompt
-from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
-from micromegas_jupyter.auth.system_keyring import SystemKeyring
-from micromegas_jupyter.auth.token_format import StoredLogin
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 HIDDEN = "hidden-text-0123456789"
 DEAD = "http://127.0.0.1:1"
 LOGIN = StoredLogin(
-    issuer=DEAD,
-    client_id="notebook",
+    key=LoginKey(issuer=DEAD, client_id="notebook"),
     tokens=TokenSet(access_token=Secret(f"access-{HIDDEN}"), refresh_token=Secret(f"refresh-{HIDDEN}")),
 )
 
@@ -79,7 +77,7 @@ def test_tokens_that_could_not_be_written_are_not_shown(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    store = TokenStore(tmp_path / "tokens.json")
+    store = FileTokenStore(tmp_path / "tokens.json")
 
     def save() -> None:
         with store.locked():
@@ -92,7 +90,7 @@ def test_tokens_that_could_not_be_written_are_not_shown(tmp_path: Path, monkeypa
 def test_tokens_that_the_keyring_did_not_take_are_not_shown(writes_left: int, tmp_path: Path) -> None:
     backend = MemoryKeyring()
     backend.writes_left = writes_left
-    store = KeyringTokenStore(tmp_path / "tokens.keyring.json", SystemKeyring(backend), max_part_characters=100)
+    store = KeyringTokenStore(tmp_path / "tokens.keyring.json", lambda: SystemKeyring(backend), max_part_characters=100)
 
     def save() -> None:
         with store.locked():

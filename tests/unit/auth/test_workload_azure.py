@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.workload_azure import AzureManagedIdentitySource
+from micromegas_jupyter.auth.workloads.platforms import AzureManagedIdentitySource
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.mint import NOW, NOW_SECONDS, mint
 from tests.fakes.platform_calls import PlatformScript, answer

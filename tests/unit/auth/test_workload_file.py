@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.workload_file import TokenFileSource
+from micromegas_jupyter.auth.workloads.platforms import TokenFileSource
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
 from tests.fakes.mint import mint
 
@@ -57,7 +57,7 @@ def test_a_token_for_another_audience_is_a_failed_login(tmp_path: Path, clock: F
     file = tmp_path / "token"
     file.write_text(mint(audience="https://kubernetes.default.svc"))
 
-    with pytest.raises(LoginFailed, match="another audience"):
+    with pytest.raises(LoginFailed, match="a different audience"):
         source(file, clock, audience="lake").fetch()
 
 

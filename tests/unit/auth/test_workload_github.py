@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.workload_github import GithubActionsSource
+from micromegas_jupyter.auth.workloads.platforms import GithubActionsSource
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved
 from tests.fakes.mint import mint
 from tests.fakes.platform_calls import PlatformScript, answer

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.workload_google import GoogleMetadataSource
+from micromegas_jupyter.auth.workloads.platforms import GoogleMetadataSource
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved
 from tests.fakes.mint import mint
 from tests.fakes.platform_calls import PlatformScript, answer
@@ -45,7 +45,7 @@ def test_the_variable_of_googles_libraries_names_another_host(clock: FakeClock) 
 
 @pytest.mark.parametrize("headers", [{}, {"metadata-flavor": "google"}, {"metadata-flavor": "Other"}])
 def test_an_answer_without_googles_mark_is_not_believed(clock: FakeClock, headers: dict[str, str]) -> None:
-    with pytest.raises(ProviderMisbehaved, match="not Google's metadata server"):
+    with pytest.raises(ProviderMisbehaved, match="not from Google's metadata server"):
         source(PlatformScript(answer(mint(audience="https://lake"), headers=headers)), clock).fetch()
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.service_token import ServiceToken
-from micromegas_jupyter.auth.workload_provider import WorkloadProvider, client_assertion_trade, token_exchange_trade
+from micromegas_jupyter.auth.tokens.service import ServiceToken
+from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, client_assertion_exchange, token_exchange
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
 
@@ -69,7 +69,7 @@ def test_a_token_that_the_platform_renews_is_read_each_time(clock: FakeClock) ->
 def test_a_traded_token_is_kept_although_the_platforms_is_read_each_time(clock: FakeClock) -> None:
     requests = Requests(ANSWER)
     source = Source(clock, is_read_each_time=True)
-    provider = WorkloadProvider(source, trade=token_exchange_trade(requests, clock=clock), clock=clock)
+    provider = WorkloadProvider(source, exchange=token_exchange(requests, clock=clock), clock=clock)
 
     assert [provider.get_token(), provider.get_token()] == ["traded", "traded"]
     assert source.count == 1
@@ -77,7 +77,7 @@ def test_a_traded_token_is_kept_although_the_platforms_is_read_each_time(clock: 
 
 def test_each_trade_is_made_with_a_new_token_of_the_platform(clock: FakeClock) -> None:
     requests = Requests(ANSWER)
-    provider = WorkloadProvider(Source(clock), trade=token_exchange_trade(requests, clock=clock), clock=clock)
+    provider = WorkloadProvider(Source(clock), exchange=token_exchange(requests, clock=clock), clock=clock)
     provider.get_token()
     clock.advance(45)
 
@@ -88,7 +88,7 @@ def test_each_trade_is_made_with_a_new_token_of_the_platform(clock: FakeClock) -
 
 def test_a_refused_token_is_traded_anew(clock: FakeClock) -> None:
     requests = Requests(ANSWER)
-    provider = WorkloadProvider(Source(clock), trade=token_exchange_trade(requests, clock=clock), clock=clock)
+    provider = WorkloadProvider(Source(clock), exchange=token_exchange(requests, clock=clock), clock=clock)
 
     provider.invalidate(provider.get_token())
     provider.get_token()
@@ -116,9 +116,7 @@ def test_what_the_platform_refuses_is_told(clock: FakeClock) -> None:
 
 def test_an_exchange_asks_for_what_was_set(clock: FakeClock) -> None:
     requests = Requests(ANSWER)
-    trade = token_exchange_trade(
-        requests, scope="read", audience="lake", resource="https://lake.example.com", clock=clock
-    )
+    trade = token_exchange(requests, scope="read", audience="lake", resource="https://lake.example.com", clock=clock)
 
     token = trade(Secret("platform"))
 
@@ -131,14 +129,14 @@ def test_an_exchange_asks_for_what_was_set(clock: FakeClock) -> None:
 def test_an_assertion_authenticates_the_client(clock: FakeClock) -> None:
     requests = Requests(ANSWER)
 
-    token = client_assertion_trade(requests, scope="api/.default", clock=clock)(Secret("platform"))
+    token = client_assertion_exchange(requests, scope="api/.default", clock=clock)(Secret("platform"))
 
     assert token.text == Secret("traded")
     fields, _ = requests.asked[0]
     assert (fields["grant_type"], fields["client_assertion"]) == ("client_credentials", "platform")
 
 
-@pytest.mark.parametrize("make", [token_exchange_trade, client_assertion_trade])
+@pytest.mark.parametrize("make", [token_exchange, client_assertion_exchange])
 def test_an_answer_without_a_bearer_token_is_refused(clock: FakeClock, make: object) -> None:
     requests = Requests({"access_token": "traded", "token_type": "DPoP"})
 

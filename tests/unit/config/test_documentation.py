@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.auth import workload_azure, workload_github, workload_google
+from micromegas_jupyter.auth.workloads import platforms
 from micromegas_jupyter.config.access import RATE_LIMIT_MEMBERS, ApiKeySetting
 from micromegas_jupyter.config.access_config import CONFIG_MEMBERS, parse_access_settings
 from micromegas_jupyter.config.client import Bearer
@@ -17,7 +17,7 @@ from micromegas_jupyter.config.decoding import SIGNATURE_ALGORITHMS
 from micromegas_jupyter.config.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
 from micromegas_jupyter.config.presets import PRESETS
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring import workloads
+from micromegas_jupyter.wiring import credentials
 
 TEXT = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -155,14 +155,14 @@ def test_what_a_preset_fills_in_is_documented(name, preset):
 
 
 PLATFORM_VARIABLES = {
-    workload_github.URL_VARIABLE,
-    workload_github.TOKEN_VARIABLE,
-    workload_google.HOST_VARIABLE,
-    workload_azure.APP_ENDPOINT_VARIABLE,
-    workload_azure.APP_HEADER_VARIABLE,
-    workload_azure.MACHINE_HOST_VARIABLE,
-    workloads.AZURE_TOKEN_FILE_VARIABLE,
-    workloads.AZURE_CLIENT_ID_VARIABLE,
+    platforms.GITHUB_URL_VARIABLE,
+    platforms.GITHUB_TOKEN_VARIABLE,
+    platforms.GOOGLE_HOST_VARIABLE,
+    platforms.AZURE_APP_ENDPOINT_VARIABLE,
+    platforms.AZURE_APP_HEADER_VARIABLE,
+    platforms.AZURE_MACHINE_HOST_VARIABLE,
+    credentials.AZURE_TOKEN_FILE_VARIABLE,
+    credentials.AZURE_CLIENT_ID_VARIABLE,
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.temporary_folders import TemporaryFolder, remove_abandoned
+from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ PREFIX = "of-a-test-"
 NAME = f"{PREFIX}abcdefgh"
 CHILD = """
 import sys
-from micromegas_jupyter.core.temporary_folders import TemporaryFolder
+from micromegas_jupyter.core.files import TemporaryFolder
 folder = TemporaryFolder(sys.argv[1], parent=sys.argv[2])
 (folder.path / "rows").write_bytes(b"of somebody")
 (folder.path / "inside").mkdir()

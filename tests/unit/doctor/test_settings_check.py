@@ -76,7 +76,7 @@ class TestWhatIsMissing:
         finding = check_settings(case, find_obstacle(case))
 
         assert (finding.outcome, finding.code, finding.exit_code) == (Outcome.FAILED, "CONF001", 2)
-        assert finding.found == f"{counterpart} is not set, but its counterpart is."
+        assert finding.found == f"{counterpart} is not set, but {variable} is."
         assert counterpart in finding.remedy
         assert NO_PROVIDER not in finding.details
         assert f"({variable})" in finding.details[0]

@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.configured import provider_of, sign_in_configured
+from micromegas_jupyter.wiring.environment import provider_of, sign_in_configured
 
 
 def test_both_names_make_a_provider():

@@ -6,8 +6,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.auth import OidcClientCredentialsProvider
-from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountProvider
-from micromegas_jupyter.auth.workload_provider import WorkloadProvider
+from micromegas_jupyter.auth.workloads.google_service_account import GoogleServiceAccountProvider
+from micromegas_jupyter.auth.workloads.provider import WorkloadProvider
 from micromegas_jupyter.config.client import (
     AssertionAudience,
     Bearer,

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.secret_files import find_exposure, read_secret_file, read_secret_line
+from micromegas_jupyter.wiring.credentials import find_exposure, read_secret_file, read_secret_line
 
 ME = 1000
 ROOT = 0
@@ -135,9 +135,9 @@ def test_a_file_without_one_line_is_refused_without_showing_it(tmp_path: Path, c
     ],
 )
 def test_who_may_reach_a_secret(mode: int, owner: int, is_mounted_read_only: bool, expected: str | None) -> None:
-    assert find_exposure(found(mode, owner), reader=ME, is_mounted_read_only=is_mounted_read_only) == expected
+    assert find_exposure(found(mode, owner), user_id=ME, is_mounted_read_only=is_mounted_read_only) == expected
 
 
 def test_a_file_of_root_is_its_own_for_a_program_that_runs_as_root() -> None:
-    assert find_exposure(found(0o640, ROOT), reader=ROOT, is_mounted_read_only=False) == "can be read by others"
-    assert find_exposure(found(0o644, ROOT), reader=ROOT, is_mounted_read_only=True) is None
+    assert find_exposure(found(0o640, ROOT), user_id=ROOT, is_mounted_read_only=False) == "can be read by others"
+    assert find_exposure(found(0o644, ROOT), user_id=ROOT, is_mounted_read_only=True) is None

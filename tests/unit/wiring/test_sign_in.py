@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.config.client import Flow, TokenStorage
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, UsageError
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, TokenStoreError, UsageError
 from micromegas_jupyter.wiring.sign_in import login
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply
@@ -71,21 +71,14 @@ def test_a_provider_that_refuses_the_device_sign_in_is_followed_by_the_announced
     assert person.heard[0].endswith("Continuing with an address that you open yourself.")
 
 
-@pytest.mark.parametrize("fails_late", [True, False])
-def test_where_the_sign_in_is_kept_is_said_once_whatever_else_is_tried(settings, environ, idp, fails_late):
+def test_without_a_usable_keyring_no_flow_is_tried(settings, environ, idp):
     settings = replace(settings, storage=TokenStorage.KEYRING)
     environ |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
-    first = Flow.BROWSER if fails_late else Flow.DEVICE
-    idp.reply_once("/device_authorization", Reply(status=400, body={"error": "unauthorized_client"}))
-    person = Person(lambda pending: _browse(pending.start_url))
 
-    login(
-        settings, flow=first, fallbacks=[Flow.PASTE], browser=NoBrowser(), announce=person.heard.append,
-        show=person.show, ask=person.ask, environ=environ,
-    )  # fmt: skip
+    with pytest.raises(TokenStoreError, match="keyring"):
+        login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], ask=lambda _: "", environ=environ)
 
-    assert [sentence for sentence in person.heard if "keyring" in sentence] == person.heard[:1]
-    assert len(person.heard) == 2
+    assert idp.requests == []
 
 
 def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):

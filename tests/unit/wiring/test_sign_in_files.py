@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.keyring_store import KeyringTokenStore
-from micromegas_jupyter.auth.token_format import StoredLogin
-from micromegas_jupyter.auth.token_store import TokenStore
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
 from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.token import TokenSet
-from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins, token_file
+from micromegas_jupyter.wiring.token_stores import stored_logins, token_file, token_store
 from tests.fakes.keyring_backend import MemoryKeyring
 
 if TYPE_CHECKING:
@@ -39,13 +38,15 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def sign_in(settings: ClientSettings, environ: dict[str, str], *, token: str = "acc") -> Path:
     assert settings.issuer is not None
     assert settings.client_id is not None
-    store = sign_in_store(settings, environ)
+    store = token_store(settings, environ)
     login = StoredLogin(
-        issuer=settings.issuer,
-        client_id=settings.client_id,
-        audience=settings.audience,
-        scope=settings.scope,
-        resource=settings.resource,
+        key=LoginKey(
+            issuer=settings.issuer,
+            client_id=settings.client_id,
+            audience=settings.audience,
+            scope=settings.scope,
+            resource=settings.resource,
+        ),
         tokens=TokenSet(access_token=Secret(token)),
     )
     with store.locked():
@@ -71,8 +72,8 @@ def test_a_sign_in_that_differs_in_anything_has_a_file_of_its_own(
 
     assert (first, second.parent) == (tmp_path / "tokens.json", tmp_path)
     assert second.name.startswith("tokens.")
-    assert sign_in_store(SETTINGS, environ).load()[0].tokens.access_token.reveal() == "first"
-    assert sign_in_store(other, environ).load()[0].tokens.access_token.reveal() == "second"
+    assert token_store(SETTINGS, environ).load()[0].tokens.access_token.reveal() == "first"
+    assert token_store(other, environ).load()[0].tokens.access_token.reveal() == "second"
 
 
 @pytest.mark.parametrize("other", OTHER_SETTINGS)
@@ -82,7 +83,7 @@ def test_a_sign_in_never_answers_for_settings_that_differ_in_anything(
     sign_in(SETTINGS, environ)
 
     with pytest.raises(LoginRequired):
-        sign_in_store(other, environ).load()
+        token_store(other, environ).load()
 
 
 @pytest.mark.parametrize(("issuer", "client_id"), [("https://other.example", "app"), ("https://id.example", "other")])
@@ -114,7 +115,7 @@ def test_an_unsafe_file_keeps_its_name_so_that_its_reader_can_say_so(environ: di
     (tmp_path / "tokens.json").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(TokenStoreError):
-        sign_in_store(SETTINGS, environ).load()
+        token_store(SETTINGS, environ).load()
 
 
 def test_a_sign_in_beside_is_still_found_when_the_profiles_own_has_ended(environ: dict[str, str]) -> None:
@@ -131,11 +132,13 @@ def test_settings_without_a_provider_have_the_profiles_file(environ: dict[str, s
 
 
 def test_two_first_sign_ins_at_once_do_not_overwrite_each_other(environ: dict[str, str]) -> None:
-    mine, others = sign_in_store(SETTINGS, environ), sign_in_store(OTHER_SETTINGS[0], environ)
+    mine, others = token_store(SETTINGS, environ), token_store(OTHER_SETTINGS[0], environ)
     sign_in(SETTINGS, environ)
 
-    login = StoredLogin(issuer="https://other.example", client_id="app", tokens=TokenSet(access_token=Secret("other")))
-    with pytest.raises(TokenStoreError, match="another sign-in"), others.locked():
+    login = StoredLogin(
+        key=LoginKey(issuer="https://other.example", client_id="app"), tokens=TokenSet(access_token=Secret("other"))
+    )
+    with pytest.raises(TokenStoreError, match="a different sign-in"), others.locked():
         others.save(login)
 
     assert mine.load()[0].tokens.access_token.reveal() == "acc"
@@ -149,7 +152,7 @@ def test_all_sign_ins_of_a_profile_are_found_and_none_of_another(environ: dict[s
     sign_in(work, environ)
     sign_in(replace(work, client_id="other"), environ)
 
-    labels = [store.label for store in stored_sign_ins(work, environ)]
+    labels = [store.label for store in stored_logins(work, environ)]
 
     assert len(labels) == 2
     assert all("tokens-work." in label for label in labels)
@@ -162,19 +165,19 @@ def test_a_profile_that_is_named_like_a_file_beside_is_a_profile_of_its_own(
     (tmp_path / "config.json").write_text(json.dumps({"profiles": {"work": {}, named: {}}}))
     sign_in(replace(SETTINGS, profile=named), environ)
 
-    assert stored_sign_ins(replace(SETTINGS, profile="work"), environ) == []
+    assert stored_logins(replace(SETTINGS, profile="work"), environ) == []
 
 
 def test_a_file_beside_that_upstreams_logout_left_is_found(environ: dict[str, str]) -> None:
     sign_in(SETTINGS, environ).unlink()
 
-    [store] = stored_sign_ins(SETTINGS, environ)
+    [store] = stored_logins(SETTINGS, environ)
 
     assert store.remove() == 1
 
 
 def test_a_folder_that_does_not_exist_holds_no_sign_in(tmp_path: Path) -> None:
-    assert stored_sign_ins(SETTINGS, {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "none")}) == []
+    assert stored_logins(SETTINGS, {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "none")}) == []
 
 
 IN_KEYRING = replace(SETTINGS, storage=TokenStorage.KEYRING)
@@ -189,14 +192,11 @@ def memory_keyring(monkeypatch: pytest.MonkeyPatch) -> MemoryKeyring:
 
 @pytest.mark.usefixtures("memory_keyring")
 def test_a_keyring_that_can_be_used_is_used_in_silence(environ: dict[str, str], tmp_path: Path) -> None:
-    told: list[str] = []
-
     sign_in(IN_KEYRING, environ)
 
-    assert isinstance(sign_in_store(IN_KEYRING, environ, announce=told.append), KeyringTokenStore)
+    assert isinstance(token_store(IN_KEYRING, environ), KeyringTokenStore)
     assert (tmp_path / "tokens.keyring.json").exists()
     assert not (tmp_path / "tokens.json").exists()
-    assert told == []
 
 
 @pytest.mark.usefixtures("memory_keyring")
@@ -208,24 +208,24 @@ def test_a_sign_in_in_the_keyring_never_answers_for_settings_that_differ(
     other = replace(other, storage=TokenStorage.KEYRING)
 
     with pytest.raises(LoginRequired):
-        sign_in_store(other, environ).load()
+        token_store(other, environ).load()
     sign_in(other, environ, token="second")
-    assert sign_in_store(IN_KEYRING, environ).load()[0].tokens.access_token.reveal() == "first"
-    assert sign_in_store(other, environ).load()[0].tokens.access_token.reveal() == "second"
+    assert token_store(IN_KEYRING, environ).load()[0].tokens.access_token.reveal() == "first"
+    assert token_store(other, environ).load()[0].tokens.access_token.reveal() == "second"
 
 
-def test_a_keyring_that_cannot_be_used_is_announced_and_the_file_is_used(
+def test_a_keyring_that_cannot_be_used_is_an_error_and_no_file_stands_in(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
     monkeypatch.setattr("keyring.core._keyring_backend", None)
-    told: list[str] = []
 
-    store = sign_in_store(IN_KEYRING, environ, announce=told.append)
+    store = token_store(IN_KEYRING, environ)
 
-    assert isinstance(store, TokenStore)
-    reason = "keyring.backends.null keeps nothing"
-    assert told == [f"The system's keyring cannot be used ({reason}): the sign-in is kept in {store.label}."]
+    assert isinstance(store, KeyringTokenStore)
+    with pytest.raises(TokenStoreError) as caught:
+        store.check_usable()
+    assert "MICROMEGAS_TOKEN_STORAGE=file" in caught.value.remedy
 
 
 def test_files_and_keyring_of_a_profile_are_all_found(environ: dict[str, str], memory_keyring: MemoryKeyring) -> None:
@@ -233,7 +233,7 @@ def test_files_and_keyring_of_a_profile_are_all_found(environ: dict[str, str], m
     sign_in(IN_KEYRING, environ)
     sign_in(replace(IN_KEYRING, client_id="other"), environ)
 
-    removed = [store.remove() for store in stored_sign_ins(SETTINGS, environ)]
+    removed = [store.remove() for store in stored_logins(SETTINGS, environ)]
 
     assert removed == [2, 2, 2]
     assert memory_keyring.kept == {}
@@ -245,7 +245,7 @@ def test_what_a_logout_without_the_keyring_left_behind_is_removed_by_the_next(
     sign_in(IN_KEYRING, environ)
     (tmp_path / "tokens.keyring.json").unlink()
 
-    [store] = stored_sign_ins(IN_KEYRING, environ)
+    [store] = stored_logins(IN_KEYRING, environ)
 
     assert store.remove() == 1
     assert memory_keyring.kept == {}

@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.wiring.sign_out import logout
+from micromegas_jupyter.wiring.token_stores import logout
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
 if TYPE_CHECKING:

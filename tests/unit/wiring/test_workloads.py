@@ -9,9 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
-from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, MicromegasError, Unavailable
-from micromegas_jupyter.wiring.workloads import workload_provider
+from micromegas_jupyter.wiring.credentials import workload_provider
 from tests.fakes.mint import mint
 from tests.fakes.platform_calls import PlatformScript
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from micromegas_jupyter.auth.workload_provider import WorkloadProvider
+    from micromegas_jupyter.auth.workloads.provider import WorkloadProvider
     from tests.fakes.clock import FakeClock
 
 GITHUB = {
@@ -39,10 +38,7 @@ def build(
         settings,
         WorkloadSetting(**workload),  # type: ignore[arg-type]
         GITHUB if environ is None else environ,
-        proof=None,
-        http=ProviderHttp(),
-        platform_http=script,
-        clock=clock,
+        http=script,
     )
     return provider, script
 
@@ -129,7 +125,7 @@ def test_kubernetes_needs_the_name_of_the_file(clock: FakeClock) -> None:
 
 def test_the_token_of_a_pod_is_the_bearer(clock: FakeClock, tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text(mint(audience="lake"))
+    file.write_text(mint(audience="lake", expires_in=10 * 365 * 86_400))
 
     provider, script = build(SETTINGS, clock, platform=WorkloadPlatform.KUBERNETES, token_file=file, audience="lake")
 
@@ -142,7 +138,7 @@ def test_the_token_of_a_pod_has_to_be_for_the_audience_that_was_set(clock: FakeC
     file.write_text(mint(audience="other"))
     provider, _ = build(SETTINGS, clock, platform=WorkloadPlatform.KUBERNETES, token_file=file, audience="lake")
 
-    with pytest.raises(LoginFailed, match="another audience"):
+    with pytest.raises(LoginFailed, match="a different audience"):
         provider.get_token()
 
 

@@ -1,17 +1,16 @@
 """`GoogleServiceAccountProvider`: a program that signs in at Google with a service account's key file.
 
 Google has no client credentials grant: the program signs an assertion with its key and exchanges it for an ID token
-for one audience, or for an access token, which only Google's own APIs can read. Reading the file safely is left to
-the caller.
+for one audience, or for an access token, which only Google's own APIs can read.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from micromegas_jupyter.auth.service_token import (
-    KeptServiceToken,
+from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
+    ServiceTokenProvider,
     checked_token,
     clock_offset,
     jwt_service_token,
@@ -30,9 +29,9 @@ from micromegas_jupyter.oidc.token import build_token_error, parse_token_answer
 # Google accepts an hour at most; the exchange takes seconds.
 ASSERTION_LIFETIME_SECONDS = 600
 # A refused assertion is made again when its times were further off than this.
-_TOLERATED_OFFSET = timedelta(seconds=10)
-_GIVER = "Google"
-_NEEDED_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
+_MAX_TOLERATED_OFFSET = timedelta(seconds=10)
+_SOURCE = "Google"
+_MISSING_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
 _REFUSED_REMEDY = (
     "Check that the service account and this key still exist (IAM & Admin, Service Accounts, Keys), and the clock of "
     "this machine."
@@ -96,13 +95,13 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
     return ServiceAccountKey(email=email, private_key=private_key, token_uri=token_uri)
 
 
-class GoogleServiceAccountProvider:
-    """Gives tokens of a service account; each is kept until it ends soon.
+class GoogleServiceAccountProvider(ServiceTokenProvider):
+    """Gives tokens of a service account; each is cached until it ends soon.
 
     Args:
         key: The service account's key.
-        audience: What an ID token is asked for; it is the bearer token.
-        scope: What an access token is asked for, in place of an ID token.
+        audience: The audience of the ID token, which is the bearer token.
+        scope: The scope of an access token, in place of an ID token.
         http: Makes the calls.
         clock: Tells the time.
 
@@ -119,43 +118,24 @@ class GoogleServiceAccountProvider:
         http: ProviderCalls,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(clock)
         if bool(audience) == bool(scope):
             raise ConfigurationError(
                 "A Google service account needs an audience for ID tokens, or else a scope for access tokens.",
                 key="MICROMEGAS_OIDC_AUDIENCE",
-                remedy=_NEEDED_REMEDY,
+                remedy=_MISSING_REMEDY,
             )
         self.audience = audience or None
         self.scope = scope or None
         self._key = key
         self._http = http
-        self._clock = clock
         self._offset = timedelta()
-        self._kept = KeptServiceToken(self._fetch, clock=clock)
-
-    def get_token(self) -> str:
-        """Return a token that is valid now.
-
-        Raises:
-            LoginFailed: Google does not accept the key.
-            ProviderUnavailable: A token is needed and Google does not answer.
-            ProviderMisbehaved: The answer breaks the protocol.
-        """
-        return self._kept.get_token()
-
-    def invalidate(self, token: str) -> None:
-        """Forget `token`, because the server refused it."""
-        self._kept.invalidate(token)
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches the next token (aware UTC); None when none is kept."""
-        return self._kept.renewal_due_at()
 
     def _fetch(self) -> ServiceToken:
         used_offset = self._offset
-        answer = self._ask()
-        if not answer.is_success and abs(self._offset - used_offset) > _TOLERATED_OFFSET:
-            answer = self._ask()  # this machine's clock is wrong, and by now it is known by how much
+        answer = self._request()
+        if not answer.is_success and abs(self._offset - used_offset) > _MAX_TOLERATED_OFFSET:
+            answer = self._request()  # this machine's clock is wrong, and by now it is known by how much
         if not answer.is_success:
             error = build_token_error(answer.body, is_refresh=False)
             raise LoginFailed(error.what, remedy=_REFUSED_REMEDY) if type(error) is LoginFailed else error
@@ -163,10 +143,10 @@ class GoogleServiceAccountProvider:
         if self.audience is None:
             tokens = parse_token_answer(answer.body, now=now, asked_scope=self.scope)
             return opaque_service_token(tokens.access_token, now=now, expires_at=tokens.expires_at)
-        id_token = checked_token(answer.body.get("id_token") if isinstance(answer.body, dict) else None, giver=_GIVER)
-        return jwt_service_token(id_token, audience=self.audience, now=now, giver=_GIVER, date=answer.date)
+        id_token = checked_token(answer.body.get("id_token") if isinstance(answer.body, dict) else None, source=_SOURCE)
+        return jwt_service_token(id_token, audience=self.audience, now=now, source=_SOURCE, date=answer.date)
 
-    def _ask(self) -> HttpAnswer:
+    def _request(self) -> HttpAnswer:
         # No `sub`: at Google that is a person to act for. Source: Google, "Using OAuth 2.0 for Server to Server
         # Applications", and its client libraries for `target_audience`.
         claims = {"iss": self._key.email, "aud": self._key.token_uri}
@@ -186,9 +166,6 @@ class GoogleServiceAccountProvider:
 
     def __repr__(self) -> str:
         return f"GoogleServiceAccountProvider(email={self._key.email!r}, private_key=***)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a sign-in cannot be pickled")
 
 
 def _decoded(text: Secret) -> dict[str, object] | None:

@@ -1,7 +1,4 @@
-"""`BackgroundRenewal`: asks for a token whenever it is time to renew, so that nobody has to wait for a renewal.
-
-What a renewal is and that it happens once per expiry is the provider's job; who says that one failed is the caller's.
-"""
+"""`BackgroundRenewal`: asks for a token whenever it is due, so that nobody has to wait for a renewal."""
 
 import logging
 import threading
@@ -15,9 +12,9 @@ from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import InternalError, MicromegasError
 
 # A machine that slept, and a person who signs in or out elsewhere, are noticed within this time.
-LONGEST_WAIT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 5.0
-# How long stopping waits for a renewal that is on its way: a program that ends before the provider's answer is stored
+# How long stopping waits for a renewal that has begun: a program that ends before the provider's answer is stored
 # loses the sign-in where refresh tokens are used once.
 STOP_WAIT_SECONDS = 3.0
 
@@ -45,7 +42,7 @@ class BackgroundRenewal:
     Args:
         provider: Whose token is kept fresh.
         clock: Tells the time.
-        on_change: Told an error when renewing begins to fail and None when it works again; called in the thread.
+        on_change: Gets an error when renewing begins to fail, and None when it works again; called in the thread.
         wait: Waits for so many seconds or until the renewal is stopped, and says whether it is; for tests.
     """
 
@@ -57,19 +54,19 @@ class BackgroundRenewal:
         on_change: Callable[[MicromegasError | None], None] | None = None,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        self._stopped = threading.Event()
-        work = _Work(
-            # When the provider is forgotten the thread is woken up to end.
-            provider=weakref.ref(provider, _setting(self._stopped)),
+        stopped = threading.Event()
+        loop = _Loop(
+            # When the provider is forgotten, the thread wakes up and ends.
+            provider=weakref.ref(provider, lambda _reference: stopped.set()),
             clock=clock,
             on_change=on_change,
-            wait=wait or self._stopped.wait,
+            wait=wait or stopped.wait,
         )
         self._thread = threading.Thread(
-            target=work.run, args=(self._stopped,), name="micromegas-background-renewal", daemon=True
+            target=loop.run, args=(stopped,), name="micromegas-background-renewal", daemon=True
         )
         # Also called at the end of the program, while threads still run.
-        self._finish = weakref.finalize(self, _finish, self._stopped, self._thread)
+        self._finish = weakref.finalize(self, _finish, stopped, self._thread)
 
     def start(self) -> None:
         """Begin; only once."""
@@ -89,8 +86,8 @@ class BackgroundRenewal:
         self.stop()
 
 
-class _Work:
-    """What the thread does. It knows the provider weakly, and its owner not at all."""
+class _Loop:
+    """What the thread does. It holds a weak reference to the provider, and none to its owner."""
 
     def __init__(
         self,
@@ -104,11 +101,10 @@ class _Work:
         self._clock = clock
         self._on_change = on_change
         self._wait = wait
-        self._told: type[MicromegasError] | None = None
+        self._notified: type[MicromegasError] | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     def run(self, stopped: threading.Event) -> None:
-        """Renew until stopped, or until the provider is gone."""
         while not stopped.is_set():
             pause_seconds = self._step()
             if pause_seconds is None or self._wait(pause_seconds):
@@ -122,11 +118,11 @@ class _Work:
         try:
             return self._renew_if_due(provider)
         except MicromegasError as error:
-            self._tell(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
-        except Exception as error:  # noqa: BLE001 - the thread goes on whatever happens
+            self._notify(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
+        except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
             _log.error("A token could not be renewed in the background.", extra={"kind": type(error).__name__})
-            self._tell(InternalError("The token could not be renewed.", remedy="The log has more."))
-        return self._longer_pause()
+            self._notify(InternalError("The token could not be renewed.", remedy="The log has more."))
+        return self._next_pause()
 
     def _renew_if_due(self, provider: RenewableProvider) -> float:
         due_at = provider.renewal_due_at()
@@ -134,31 +130,27 @@ class _Work:
             provider.get_token()  # without anything to renew it says whether there is a sign-in at all
             due_at = provider.renewal_due_at()
         if due_at is not None and due_at <= self._clock.now():
-            return self._longer_pause()  # the old token serves on, because it could not be renewed now
+            return self._next_pause()  # the old token serves on, because it could not be renewed now
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._tell(None)
+        self._notify(None)
         if due_at is None:
-            return LONGEST_WAIT_SECONDS
-        return min(LONGEST_WAIT_SECONDS, (due_at - self._clock.now()).total_seconds())
+            return MAX_WAIT_SECONDS
+        return min(MAX_WAIT_SECONDS, (due_at - self._clock.now()).total_seconds())
 
-    def _longer_pause(self) -> float:
+    def _next_pause(self) -> float:
         pause_seconds = self._pause_seconds
-        self._pause_seconds = min(LONGEST_WAIT_SECONDS, 2 * pause_seconds)
+        self._pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
         return pause_seconds
 
-    def _tell(self, error: MicromegasError | None) -> None:
+    def _notify(self, error: MicromegasError | None) -> None:
         kind = None if error is None else type(error)
-        if kind is self._told or self._on_change is None:
+        if kind is self._notified or self._on_change is None:
             return
-        self._told = kind
+        self._notified = kind
         try:
             self._on_change(error)
-        except Exception as failure:  # noqa: BLE001 - what the listener does must not end the thread
+        except Exception as failure:  # noqa: BLE001 - a failing listener must not end the thread
             _log.error("The listener of a background renewal failed.", extra={"kind": type(failure).__name__})
-
-
-def _setting(event: threading.Event) -> Callable[[object], None]:
-    return lambda _reference: event.set()
 
 
 def _finish(stopped: threading.Event, thread: threading.Thread) -> None:

@@ -1,0 +1,126 @@
+"""`StaticTokenAuthProvider`: an API key, or any other token that somebody else looks after."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from micromegas_jupyter.core.files import (
+    FileProblem,
+    find_foreign_writer,
+    is_mounted_read_only,
+    is_readable_by_others,
+    read_shared_file,
+)
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import ConfigurationError
+
+API_KEY_FILE_SETTING = "api_key_file"
+# Closing the file is only half of it: others may have read the key by now.
+OPEN_FILE_REMEDY = "Close it with chmod 600. If others use this machine, have a new key made as well."
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyFile:
+    """What an API key file holds, and whether others can read it.
+
+    Attributes:
+        name: The file's name without its folder.
+        text: Its whole content.
+        is_readable_by_others: Whether anybody but the reader and root can read it.
+    """
+
+    name: str
+    text: Secret = field(repr=False)
+    is_readable_by_others: bool
+
+
+def read_api_key_file(path: str | os.PathLike[str]) -> ApiKeyFile:
+    """Read the file, also through a symbolic link; `~` stands for the home folder.
+
+    Upstream does not check the mode, so a file that others can only read is accepted; the caller warns.
+
+    Raises:
+        ConfigurationError: It is missing, a folder or a pipe, or too large, or somebody else can change it.
+    """
+    path = Path(path).expanduser()
+    try:
+        text, found = _read(path)
+    except FileProblem as problem:
+        raise ConfigurationError(
+            f"The API key file {path.name} {problem.args[0]}.",
+            key=API_KEY_FILE_SETTING,
+            remedy="Correct the path or the file.",
+        ) from None
+    writer = find_foreign_writer(found)
+    if writer is not None:
+        raise ConfigurationError(
+            f"The API key file {path.name} {writer}.",
+            key=API_KEY_FILE_SETTING,
+            remedy="Check its content, then make yourself its owner (chown) and close it to others (chmod 600).",
+        )
+    is_open = is_readable_by_others(found, is_mounted_read_only=is_mounted_read_only(path))
+    return ApiKeyFile(name=path.name, text=text, is_readable_by_others=is_open)
+
+
+class StaticTokenAuthProvider:
+    """Gives the same token each time.
+
+    Args:
+        token: The token; white space around it is dropped.
+
+    Raises:
+        ConfigurationError: It is empty, holds anything but printable ASCII without spaces, or is not a string, such
+            as the value of a variable that is not set.
+    """
+
+    def __init__(self, token: str | Secret) -> None:
+        if not isinstance(token, str | Secret):
+            raise ConfigurationError(
+                f"The token is {type(token).__name__}, not a string.",
+                key="token",
+                remedy="Give the token as a string; is the variable that it comes from set?",
+            )
+        token = token if isinstance(token, Secret) else Secret(token)  # or a traceback would show it
+        self._token = _checked(token, key="token")
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> "StaticTokenAuthProvider":
+        """Read the token from a file; logs a warning when others can read it.
+
+        Raises:
+            ConfigurationError: The file cannot be read, is too large, holds no usable token, or others can change it.
+        """
+        file = read_api_key_file(path)
+        if file.is_readable_by_others:
+            _log.warning("Others can read the API key file. %s", OPEN_FILE_REMEDY, extra={"file": file.name})
+        return cls(_checked(file.text, key=API_KEY_FILE_SETTING))
+
+    def get_token(self) -> str:
+        """Return the token."""
+        return self._token.reveal()
+
+    def __repr__(self) -> str:
+        return "StaticTokenAuthProvider(***)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a token cannot be pickled")
+
+
+def _read(path: Path) -> tuple[Secret, os.stat_result]:
+    # A function of its own, so that the frame that raises has no plain text for a verbose traceback to show.
+    content, found = read_shared_file(path)
+    return Secret(content.decode("utf-8", "replace")), found
+
+
+def _checked(token: Secret, *, key: str) -> Secret:
+    stripped = Secret(token.reveal().strip())
+    if not _is_one_word(stripped.reveal()):
+        raise ConfigurationError("The token is not one word of printable ASCII characters.", key=key)
+    return stripped
+
+
+def _is_one_word(token: str) -> bool:
+    return token != "" and token.isascii() and token.isprintable() and " " not in token

@@ -1,0 +1,442 @@
+"""Keeps one sign-in valid: refreshes it in time, at most once per expiry among all programs that share its store."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.tokens import refresh
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.refresh import FORCED_PAUSE_SECONDS, Freshness, RefreshLock, freshness_of
+from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, TokenStore
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.files import FileMark
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.errors import (
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    TokenStoreError,
+    Unavailable,
+)
+from micromegas_jupyter.oidc.id_token import IdTokenClaims, check_refreshed_claims, read_stored_id_token
+from micromegas_jupyter.oidc.token import TokenSet, merge_refreshed
+
+# How soon to ask a provider again that refreshed without an ID token.
+MIN_ID_TOKEN_PAUSE = timedelta(seconds=30)
+
+# Stored times are whole seconds, and clocks that differ by two seconds count as equal.
+_INACCURACY = timedelta(seconds=2)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The tokens of one sign-in and the claims of its ID token (None without one), with times by the provider's clock.
+
+    Attributes:
+        tokens: The tokens.
+        claims: What the ID token says.
+    """
+
+    tokens: TokenSet
+    claims: IdTokenClaims | None
+
+    def freshness(self, bearer: Bearer, now: datetime, *, delay_share: float = 0.0) -> Freshness:
+        """Return how much life is left in the token that `bearer` names; a missing one has ended."""
+        if bearer is Bearer.ID_TOKEN and self.claims is None:
+            return Freshness.ENDED
+        begins_at, ends_at = self._life(bearer)
+        return freshness_of(begins_at, ends_at, now, delay_share=delay_share)
+
+    @property
+    def id_token_was_kept(self) -> bool:
+        """Whether the ID token was already due when the access token came, so that none came with it."""
+        obtained_at = self.tokens.obtained_at
+        if self.claims is None or obtained_at is None:
+            return False
+        lifetime = self.claims.expires_at - self.claims.issued_at
+        id_token_due_at = refresh.due_at(self.claims.issued_at, self.claims.expires_at)
+        return obtained_at >= id_token_due_at - min(_INACCURACY, lifetime / 4)
+
+    def renewable_from(self, bearer: Bearer) -> datetime | None:
+        """Return from when on another refresh may bring more than the last one did; None when that is at once.
+
+        A provider that refreshed without an ID token may never give one. So the pauses grow with the time since the
+        ID token ended, and are the same for all programs that share the sign-in.
+        """
+        obtained_at = self.tokens.obtained_at
+        if bearer is Bearer.ACCESS_TOKEN or self.claims is None or obtained_at is None or not self.id_token_was_kept:
+            return None
+        return obtained_at + max(MIN_ID_TOKEN_PAUSE, obtained_at - self.claims.expires_at)
+
+    def due_at(self, bearer: Bearer, *, delay_share: float = 0.0) -> datetime | None:
+        """Return from when on the token should be refreshed; None when that is not known."""
+        begins_at, ends_at = self._life(bearer)
+        return None if ends_at is None else refresh.due_at(begins_at, ends_at, delay_share=delay_share)
+
+    def token(self, bearer: Bearer) -> Secret:
+        """Return the token that `bearer` names.
+
+        Raises:
+            LoginRequired: The sign-in has no such token.
+        """
+        token = self.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else self.tokens.id_token
+        if token is None:
+            raise LoginRequired("The sign-in has no ID token.")
+        return token
+
+    def _life(self, bearer: Bearer) -> tuple[datetime | None, datetime | None]:
+        if bearer is Bearer.ACCESS_TOKEN:
+            return self.tokens.obtained_at, self.tokens.expires_at
+        return (None, None) if self.claims is None else (self.claims.issued_at, self.claims.expires_at)
+
+
+def session_of(tokens: TokenSet, *, issuer: str, client_id: str) -> Session:
+    """Make a session of tokens that were verified when they came.
+
+    Raises:
+        LoginRequired: The ID token is damaged, or another provider's or application's.
+    """
+    if tokens.id_token is None:
+        return Session(tokens=tokens, claims=None)
+    try:
+        claims = read_stored_id_token(tokens.id_token, issuer=issuer, client_id=client_id)
+    except ProviderMisbehaved:
+        raise LoginRequired("The stored sign-in holds an ID token that cannot be used.") from None
+    return Session(tokens=tokens, claims=claims)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """A session with the mark of the store when it held that session; without a mark the store is read again."""
+
+    session: Session | None
+    mark: FileMark | None = None
+
+
+class TokenManager:
+    """Holds the session of one provider object in step with its store; safe to use from several threads.
+
+    The state is one value that is replaced as a whole. A thread that puts an older one back is corrected at the next
+    use, because its mark no longer equals the store's.
+
+    Args:
+        connection: Calls the provider.
+        store: Where the sign-in is stored; None keeps it in memory only.
+        session: The sign-in to begin with, which counts until it is saved; None takes the stored one.
+        key: What the sign-in was requested with; an unknown scope is taken from the stored sign-in.
+        clock: Tells the time.
+        randomness: Draws by how much this program refreshes later than others, so that not all do it at once.
+    """
+
+    def __init__(  # noqa: PLR0913 - its dependencies
+        self,
+        connection: ProviderConnection,
+        store: TokenStore | None,
+        *,
+        session: Session | None,
+        key: LoginKey,
+        clock: Clock,
+        randomness: Randomness = SYSTEM_RANDOMNESS,
+    ) -> None:
+        self.connection = connection
+        self._key = key
+        self._clock = clock
+        self._refresh_lock: RefreshLock[Session] = RefreshLock(clock)
+        self._delay_share = refresh.draw_delay_share(randomness)
+        self._state = _State(session=session)
+        self._follows_store = store is not None and session is None
+        self._refused: Secret | None = None
+        self._forced_at: float | None = None
+        self.store = store
+        self.scope = key.scope
+
+    def current(self, *, reads_store: bool = False) -> Session:
+        """Return the present session without calling the provider.
+
+        Args:
+            reads_store: Whether to read the store even if it looks unchanged.
+
+        Raises:
+            LoginRequired: Nobody is signed in, or the store now holds another sign-in.
+            TokenStoreError: The store cannot be used safely.
+        """
+        state = self._state
+        if self.store is None or not self._follows_store:
+            if state.session is None:
+                raise LoginRequired(f"You are not signed in at {self._key.issuer}.")
+            return state.session
+        mark = self.store.mark()
+        if not reads_store and mark is not None and mark == state.mark and state.session is not None:
+            return state.session
+        return self._load(self.store)[0]
+
+    def token(self, bearer: Bearer) -> Secret:
+        """Return a token that is valid now, refreshing the session when it ends soon.
+
+        Raises:
+            LoginRequired: Nobody is signed in, or the sign-in has ended.
+            TokenStoreError: The store cannot be used safely.
+            LoginFailed: The provider does not accept the application.
+            Unavailable: A refresh is needed and not possible now.
+            ProviderMisbehaved: The provider's answer breaks the protocol or is for somebody else.
+        """
+        may_force = self._may_force()  # before reading the session, or the one before a refresh could pass for good
+        session = self.current()
+        freshness = self._freshness(session, bearer)
+        is_refused = may_force and self._is_refused(session, bearer)
+        if freshness is Freshness.FRESH and not is_refused:
+            return session.token(bearer)
+        is_valid = freshness is not Freshness.ENDED
+        return self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused).token(
+            bearer
+        )
+
+    def renew(self, bearer: Bearer) -> Secret:
+        """Refresh the session now, however fresh it is, and return its token; as `token` where nothing can refresh it.
+
+        Forced refreshes are ten seconds apart; a call in between refreshes nothing.
+
+        Raises:
+            LoginRequired: Nobody is signed in, or the provider has ended the sign-in; the token may still be valid.
+            MicromegasError: As `token`, and also while the token is still valid.
+        """
+        session = self.current()
+        if not self._can_refresh(session, bearer):
+            return self.token(bearer)
+        refused, self._refused = self._refused, session.token(bearer)
+        try:
+            return self._refreshed(session, bearer, is_valid=False, is_optional=False).token(bearer)
+        except MicromegasError:
+            self._refused = refused  # or each later call would try again
+            raise
+
+    def invalidate(self, token: Secret) -> None:
+        """Have the next `token` refresh, because a server refused this one; a token that is not in use is ignored.
+
+        Forced refreshes are ten seconds apart.
+        """
+        try:
+            session = self.current()
+        except MicromegasError:
+            return  # there is nothing to refresh, which the next `token` says
+        if token in {session.tokens.access_token, session.tokens.id_token}:
+            self._refused = token
+
+    def renewal_due_at(self, bearer: Bearer) -> datetime | None:
+        """Return from when on `token` refreshes, by this machine's clock; None when nothing can be refreshed."""
+        try:
+            session = self.current()
+        except MicromegasError:
+            return None
+        due_at = session.due_at(bearer, delay_share=self._delay_share)
+        if session.tokens.refresh_token is None or due_at is None:
+            return None
+        renewable_from = session.renewable_from(bearer)
+        latest = due_at if renewable_from is None else max(due_at, renewable_from)
+        return latest - timedelta(seconds=self.connection.clock_offset_seconds)
+
+    def save(self, *, check: Callable[[], None] = lambda: None) -> None:
+        """Store the session in place of any other sign-in.
+
+        Args:
+            check: Called under the store's lock before anything is written; what it raises ends this.
+
+        Raises:
+            LoginRequired: There is no session.
+            TokenStoreError: It cannot be written.
+            Unavailable: Another program holds the store's lock.
+        """
+        if self.store is None:
+            raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
+        session = self.current()
+        with self.store.locked():
+            check()
+            mark = self.store.save(self._login_of(session))
+        self._state = _State(session=session, mark=mark)
+        self._follows_store = True
+
+    def end(self) -> tuple[Session | None, int]:
+        """Forget the session here and in the store; returns what it was and how many files or entries were removed.
+
+        A sign-in of another provider, application or request is left alone; a damaged one is removed.
+
+        Raises:
+            TokenStoreError: The store cannot be used safely, or the sign-in cannot be removed from it.
+            Unavailable: Another program holds the store's lock.
+        """
+        session = self._state.session
+        removed_count = 0
+        if self.store is not None:
+            with self.store.locked():
+                try:
+                    login, _ = self.store.load()
+                    is_own = login.key.satisfies(self._key)
+                    session = self._session_of(login) if is_own else session
+                except LoginRequired:
+                    is_own = True
+                removed_count = self.store.remove() if is_own else 0
+            self._follows_store = True
+        self._state = _State(session=None)
+        return session, removed_count
+
+    def _load(self, store: TokenStore) -> tuple[Session, FileMark]:
+        try:
+            login, mark = store.load()
+            session = self._session_of(login)
+        except BaseException:
+            self._state = _State(session=None)  # what is gone or cannot be read is not used from memory
+            raise
+        self.scope = login.key.scope or self.scope
+        self._state = _State(session=session, mark=mark)
+        return session, mark
+
+    def _freshness(self, session: Session, bearer: Bearer) -> Freshness:
+        return session.freshness(bearer, self.connection.now(), delay_share=self._delay_share)
+
+    def _is_refused(self, session: Session, bearer: Bearer) -> bool:
+        held = session.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else session.tokens.id_token
+        return self._refused is not None and held == self._refused
+
+    def _may_force(self) -> bool:
+        return self._forced_at is None or self._clock.monotonic() - self._forced_at >= FORCED_PAUSE_SECONDS
+
+    def _can_refresh(self, session: Session, bearer: Bearer) -> bool:
+        if session.tokens.refresh_token is None:
+            return False
+        renewable_from = session.renewable_from(bearer)
+        return renewable_from is None or self.connection.now() >= renewable_from
+
+    def _refreshed(self, session: Session, bearer: Bearer, *, is_valid: bool, is_optional: bool) -> Session:
+        if not self._can_refresh(session, bearer):
+            if is_valid:
+                return session
+            raise _ended(session)
+        try:
+            refreshed = self._refresh_lock.run(
+                lambda: self._refresh_alone(bearer, is_optional=is_optional),
+                is_optional=is_optional,
+                subject=session.tokens.refresh_token,
+            )
+        except MicromegasError as error:
+            # A valid token serves on, unless the sign-in itself was found to be gone.
+            if not is_valid or self._state.session is None:
+                raise
+            _log.warning("A token could not be refreshed in time; the old one serves on.", extra={"code": error.code})
+            return session
+        return session if refreshed is None else refreshed
+
+    def _refresh_alone(self, bearer: Bearer, *, is_optional: bool) -> Session:
+        with ExitStack() as held:
+            if self.store is not None:
+                try:
+                    held.enter_context(self.store.locked(wait_seconds=0 if is_optional else LOCK_WAIT_SECONDS))
+                except Unavailable:
+                    if is_optional:
+                        return self.current()  # another process refreshes; the present token serves until then
+                    raise
+            session = self.current(reads_store=True)
+            was_refused = self._is_refused(session, bearer) and self._may_force()
+            if self._freshness(session, bearer) is Freshness.FRESH and not was_refused:
+                return session  # another thread or process was faster
+            if not self._can_refresh(session, bearer) or session.tokens.refresh_token is None:
+                raise _ended(session)
+            try:
+                refreshed = self._refresh(session, session.tokens.refresh_token)
+            finally:
+                if was_refused:  # not earlier: whoever was refused, too, waits for this
+                    self._forced_at = self._clock.monotonic()
+            if self._freshness(refreshed, bearer) is Freshness.ENDED:
+                raise _ended(refreshed)
+            return refreshed
+
+    def _refresh(self, session: Session, refresh_token: Secret) -> Session:
+        # Keys first: once the refresh token is spent, its successor must not be lost for want of a key.
+        self.connection.keys()
+        try:
+            answer = self.connection.refresh(
+                refresh_token, granted_scope=session.tokens.scope, resource=self._key.resource
+            )
+        except LoginRequired:
+            replaced = self._replace(session, _with_refresh_token(session, None))
+            if replaced.tokens.refresh_token is not None:
+                return replaced  # a program that takes no lock was faster
+            raise
+        return self._accept(session, answer)
+
+    def _accept(self, session: Session, answer: TokenSet) -> Session:
+        """Store what the provider answered, as far as it can be trusted.
+
+        The old refresh token may be spent by now, so its successor is stored also when the ID token cannot be checked
+        or is not acceptable: it goes to nobody but the provider, and what it brings must be for the same person. An
+        answer for somebody else leaves the tokens that are there, and nothing to refresh them with.
+        """
+        claims = None
+        try:
+            claims = self.connection.verify(answer, nonce=None)
+            if claims is not None and session.claims is not None:
+                check_refreshed_claims(session.claims, claims)
+        except Unavailable:
+            unchecked = merge_refreshed(session.tokens, replace(answer, id_token=None))
+            self._replace(session, Session(tokens=unchecked, claims=session.claims))
+            raise
+        except ProviderMisbehaved:
+            is_same_person = claims is None or session.claims is None or session.claims.subject == claims.subject
+            successor = (answer.refresh_token or session.tokens.refresh_token) if is_same_person else None
+            self._replace(session, _with_refresh_token(session, successor))
+            raise
+        merged = merge_refreshed(session.tokens, answer)
+        return self._replace(session, Session(tokens=merged, claims=claims or session.claims))
+
+    def _replace(self, session: Session, successor: Session) -> Session:
+        """Store `successor` in place of `session`, and return the session that counts now; only under the store's lock.
+
+        Upstream's programs take no lock. So the store is read once more, and its tokens are compared with what was
+        refreshed: its mark would also change when somebody changes the file's mode.
+
+        Raises:
+            LoginRequired: Somebody signed out meanwhile.
+        """
+        if self.store is None:
+            self._state = _State(session=successor)
+            return successor
+        mark = self._state.mark
+        try:
+            if self._follows_store:
+                stored, mark = self._load(self.store)
+                if stored.tokens.refresh_token != session.tokens.refresh_token:
+                    return stored  # somebody signed in or refreshed without taking the lock
+            mark = self.store.save(self._login_of(successor))
+            self._follows_store = True
+        except TokenStoreError as error:
+            # What was stored before is still there, so the new tokens serve from memory until they can be stored.
+            _log.warning("Refreshed tokens could not be stored.", extra={"code": error.code})
+        self._state = _State(session=successor, mark=mark)
+        return successor
+
+    def _session_of(self, login: StoredLogin) -> Session:
+        if not login.key.satisfies(self._key):
+            raise LoginRequired("The stored sign-in is for another identity provider, application, audience or scope.")
+        return session_of(login.tokens, issuer=login.key.issuer, client_id=login.key.client_id)
+
+    def _login_of(self, session: Session) -> StoredLogin:
+        return StoredLogin(key=replace(self._key, scope=self.scope), tokens=session.tokens)
+
+
+def _with_refresh_token(session: Session, refresh_token: Secret | None) -> Session:
+    return replace(session, tokens=replace(session.tokens, refresh_token=refresh_token))
+
+
+def _ended(session: Session) -> LoginRequired:
+    if session.id_token_was_kept:
+        return LoginRequired(
+            "The ID token has ended, and the identity provider refreshes access tokens only.",
+            remedy=f"{LoginRequired.default_remedy} If the server takes access tokens, "
+            "set MICROMEGAS_OIDC_BEARER=access_token.",
+        )
+    return LoginRequired("The sign-in has ended and cannot be refreshed.")

@@ -1,0 +1,318 @@
+"""Where a sign-in is stored: the token file, its lock, and the small file beside it.
+
+One program of a person writes at a time. The lock is held across reading, refreshing and saving.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from micromegas_jupyter.auth.tokens.format import (
+    LoginKey,
+    StoredLogin,
+    add_extras,
+    build_key,
+    build_token_file,
+    parse_key,
+    parse_token_file,
+)
+from micromegas_jupyter.core.files import (
+    PRIVATE_FILE_MODE,
+    FileMark,
+    FileProblem,
+    FileTooLarge,
+    NoSuchFile,
+    check_replaceable,
+    close_to_others,
+    ensure_private_folder,
+    find_foreign_writer,
+    mark_of,
+    read_private_file,
+    remove_file,
+    remove_leftovers,
+    write_private_file,
+)
+from micromegas_jupyter.core.protocols import HiddenBytes, HiddenText
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
+
+LOCK_WAIT_SECONDS = 45.0  # longer than a refresh can take: three calls of ten seconds
+EXTRAS_SUFFIX = ".extras.json"
+
+_LOCK_POLL_SECONDS = 0.02
+_READ_COUNT = 4
+_READ_PAUSE_SECONDS = 0.05
+_FOLDER_REMEDY = (
+    "Make yourself its owner (chown) and close it to changes by others (chmod go-w), or name another folder in "
+    "MICROMEGAS_CONFIG_DIR, for example one below it. A program that runs as root, such as under sudo, needs a folder "
+    "of root's."
+)
+
+_Read = TypeVar("_Read")
+
+
+class TokenStore(Protocol):
+    """Stores one sign-in for all programs of a person; safe to use from several threads and processes."""
+
+    @property
+    def label(self) -> str:
+        """Where the sign-in is stored, in a few words for people."""
+        ...
+
+    def mark(self) -> FileMark | None:
+        """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
+        ...
+
+    def load(self) -> tuple[StoredLogin, FileMark]:
+        """Return what is stored, with the mark that belongs to it.
+
+        Raises:
+            LoginRequired: Nothing is stored, or what is there is damaged or has another key.
+            TokenStoreError: The store cannot be used safely.
+        """
+        ...
+
+    def check_usable(self) -> None:
+        """Check, before a person signs in, that the result can be stored.
+
+        Raises:
+            TokenStoreError: It cannot.
+        """
+        ...
+
+    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> AbstractContextManager[None]:
+        """Hold the lock that all writers share; the operating system releases it when the process ends.
+
+        Raises:
+            Unavailable: Another program holds it for longer than `wait_seconds`.
+            TokenStoreError: The lock cannot be used safely.
+        """
+        ...
+
+    def save(self, login: StoredLogin) -> FileMark:
+        """Store a sign-in in place of any other with the same key; only for the holder of the lock.
+
+        Raises:
+            TokenStoreError: It cannot be stored, or a sign-in with another key is there; what was stored still is.
+        """
+        ...
+
+    def remove(self) -> int:
+        """Remove what is stored, unless it has another key; returns how many files or entries there were.
+
+        Raises:
+            TokenStoreError: It cannot be removed.
+        """
+        ...
+
+
+class LockedFile:
+    """A file with a lock file beside it, which stays for those who wait for it: what both kinds of stores rest on.
+
+    Args:
+        path: The file; `~` is expanded.
+        key: The only sign-in that may be read or stored; None allows any.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
+        self.path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow a link
+        self._lock_path = self.path.with_name(self.path.name + ".lock")
+        self._key = key
+
+    def mark(self) -> FileMark | None:
+        """See `TokenStore.mark`."""
+        try:
+            return mark_of(self.path)
+        except FileProblem as problem:
+            raise _store_error(self.path, problem) from problem.__cause__
+
+    def stored_key(self) -> LoginKey | None:
+        """Return the key of the stored sign-in, None when nothing readable is there.
+
+        Raises:
+            TokenStoreError: The file cannot be used safely.
+        """
+        raise NotImplementedError
+
+    @contextmanager
+    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+        """See `TokenStore.locked`. A lock file of another user is refused, for its owner could block everybody."""
+        from filelock import FileLock, Timeout  # slow to load, and not needed to read
+
+        _ensure_own_folder(self.path.parent)
+        with store_errors(self._lock_path):
+            close_to_others(self._lock_path)  # whoever may open the file could hold the lock
+        lock = FileLock(self._lock_path, timeout=wait_seconds, mode=PRIVATE_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Unavailable("Another program is using the stored sign-in and does not finish.") from None
+        except OSError as error:
+            raise TokenStoreError(f"The lock file {self._lock_path.name} cannot be used.") from error
+        try:
+            remove_leftovers(self.path)
+            yield
+        finally:
+            lock.release()
+
+    def _check_paths(self, *paths: Path) -> None:
+        _ensure_own_folder(self.path.parent)
+        for path in (self.path, self._lock_path, *paths):
+            with store_errors(path):
+                check_replaceable(path)
+
+    def _check_key(self, stored: LoginKey) -> None:
+        if self._key is not None and not stored.satisfies(self._key):
+            raise LoginRequired("The stored sign-in is for another identity provider, application, audience or scope.")
+
+    def _has_other_key(self) -> bool:
+        if self._key is None:
+            return False
+        try:
+            stored = self.stored_key()
+        except TokenStoreError:
+            return False  # the caller's own steps say what is wrong with the file
+        return stored is not None and not stored.satisfies(self._key)
+
+    def _check_not_replaced(self) -> None:
+        if self._has_other_key():
+            raise TokenStoreError(
+                f"Another program has stored a different sign-in in {self.path.name}.", remedy="Sign in again."
+            )
+
+
+class FileTokenStore(LockedFile):
+    """Stores one sign-in in upstream's token file, and beside it `<name>.extras.json` with scope and resource."""
+
+    def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
+        super().__init__(path, key=key)
+        self._extras_path = self.path.with_name(self.path.name + EXTRAS_SUFFIX)
+
+    @property
+    def label(self) -> str:
+        """See `TokenStore.label`."""
+        return f"the file {_with_tilde(self.path)}"
+
+    def load(self) -> tuple[StoredLogin, FileMark]:
+        """See `TokenStore.load`."""
+        login, mark = self._read(parse_token_file)
+        login = StoredLogin(key=add_extras(login.key, self._extras()), tokens=login.tokens)
+        self._check_key(login.key)
+        return login, mark
+
+    def stored_key(self) -> LoginKey | None:
+        """See `LockedFile.stored_key`."""
+        try:
+            return add_extras(self._read(parse_key)[0], self._extras())
+        except LoginRequired:
+            return None
+
+    def check_usable(self) -> None:
+        """See `TokenStore.check_usable`."""
+        self._check_paths(self._extras_path)
+
+    def save(self, login: StoredLogin) -> FileMark:
+        """See `TokenStore.save`."""
+        self._check_not_replaced()
+        with store_errors(self.path):
+            check_replaceable(self.path)
+        # The small file first: whoever notices that the token file has changed finds the small one up to date.
+        if add_extras(login.key, self._extras()) != login.key:
+            write_store_file(self._extras_path, json.dumps(build_key(login.key), indent=2).encode())
+        return write_store_file(self.path, HiddenBytes(build_token_file(login).encode()))
+
+    def remove(self) -> int:
+        """See `TokenStore.remove`."""
+        if self._has_other_key():
+            return 0
+        return sum(remove_store_file(path) for path in (self.path, self._extras_path))
+
+    def _read(self, parse: Callable[[str], _Read]) -> tuple[_Read, FileMark]:
+        for _ in range(_READ_COUNT - 1):
+            text, mark = _read_text(self.path)
+            try:
+                return parse(text), mark
+            except LoginRequired:
+                # Upstream's programs write the file in place, so only half of it may be there yet.
+                threading.Event().wait(_READ_PAUSE_SECONDS)
+        text, mark = _read_text(self.path)
+        return parse(text), mark
+
+    def _extras(self) -> str | None:
+        try:
+            return _read_text(self._extras_path)[0]
+        except LoginRequired:
+            return None
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Translate what `core.files` finds wrong with a file of a store.
+
+    Raises:
+        LoginRequired: There is no such file, or it is too large.
+        TokenStoreError: It cannot be used safely.
+    """
+    try:
+        yield
+    except NoSuchFile:
+        raise LoginRequired("No sign-in is stored.") from None
+    except FileTooLarge:
+        raise LoginRequired(f"The token file {path.name} is too large to be one.") from None
+    except FileProblem as problem:
+        raise _store_error(path, problem) from problem.__cause__
+
+
+def read_store_file(path: Path) -> tuple[bytes, FileMark]:
+    """Read a file of a store; raises as `store_errors`."""
+    with store_errors(path):
+        return read_private_file(path)
+
+
+def write_store_file(path: Path, content: bytes) -> FileMark:
+    """Replace a file of a store; raises as `store_errors`."""
+    with store_errors(path):
+        return write_private_file(path, content)
+
+
+def remove_store_file(path: Path) -> bool:
+    """Remove a file of a store; raises as `store_errors`."""
+    with store_errors(path):
+        return remove_file(path)
+
+
+def _store_error(path: Path, problem: FileProblem) -> TokenStoreError:
+    return TokenStoreError(f"The token file {path.name} {problem.args[0]}.")
+
+
+def _ensure_own_folder(folder: Path) -> None:
+    """Make the folder if it is missing, and refuse one in which others could exchange the files."""
+    with store_errors(folder):
+        ensure_private_folder(folder)
+    try:
+        writer = find_foreign_writer(folder.stat())
+    except OSError as error:
+        raise TokenStoreError(f"The folder {folder.name} cannot be looked at.") from error
+    if writer is not None:
+        raise TokenStoreError(
+            f"The folder {folder.name} {writer}, so no sign-in is stored in it.", remedy=_FOLDER_REMEDY
+        )
+
+
+def _with_tilde(path: Path) -> str:
+    try:
+        return f"~/{path.relative_to(Path.home())}"
+    except (ValueError, RuntimeError):
+        return str(path)
+
+
+def _read_text(path: Path) -> tuple[HiddenText, FileMark]:
+    """Return a file's text; empty, which is no sign-in, when it is not UTF-8."""
+    content, mark = read_store_file(path)
+    try:
+        return HiddenText(content.decode("utf-8")), mark
+    except UnicodeDecodeError:
+        return HiddenText(), mark

@@ -1,0 +1,1 @@
+"""Programs that their platform vouches for: GitHub Actions, Kubernetes, Google Cloud, Azure."""

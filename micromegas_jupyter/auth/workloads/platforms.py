@@ -1,0 +1,315 @@
+"""The platforms that vouch for their programs: each source gets the platform's token for this program.
+
+Sources: GitHub Docs, "OpenID Connect reference", and the variables that `@actions/core` reads; Google Cloud, "Verify VM
+identity", and `GCE_METADATA_HOST` as its client libraries read it; Kubernetes, "Configure Service Accounts for Pods";
+Microsoft Learn, "How to use managed identities for Azure resources on an Azure VM to acquire an access token" and "How
+to use managed identities for App Service and Azure Functions". Azure Arc and Service Fabric, which authenticate
+differently, are not covered.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, urlencode, urlsplit
+
+from micromegas_jupyter.auth.tokens.service import (
+    ServiceToken,
+    checked_token,
+    clock_offset,
+    jwt_service_token,
+    opaque_service_token,
+)
+from micromegas_jupyter.core.files import FileProblem, read_shared_file
+from micromegas_jupyter.core.http import Platform, PlatformHttp, RawAnswer
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.oidc.provider_text import describe_provider_error
+
+GITHUB_URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
+GITHUB_TOKEN_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - a variable's name, not a token
+_GITHUB_REMEDY = "This works in GitHub Actions only, in a job that has `permissions: id-token: write`."
+_GITHUB = Platform(name="GitHub Actions", setting=GITHUB_URL_VARIABLE, remedy=_GITHUB_REMEDY)
+
+GOOGLE_HOST_VARIABLE = "GCE_METADATA_HOST"
+_GOOGLE_HOST = "metadata.google.internal"
+_GOOGLE_PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
+# The header that tells the metadata server from anything else that may answer at its address.
+_GOOGLE_HEADER, _GOOGLE_HEADER_VALUE = "Metadata-Flavor", "Google"
+_GOOGLE_REMEDY = (
+    "This works on Google Cloud only, where a service account is attached; elsewhere set "
+    "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE."
+)
+_GOOGLE = Platform(name="Google's metadata server", setting=GOOGLE_HOST_VARIABLE, remedy=_GOOGLE_REMEDY)
+
+# App Service, Functions and Container Apps set both; elsewhere the machine's metadata service answers.
+AZURE_APP_ENDPOINT_VARIABLE = "IDENTITY_ENDPOINT"
+AZURE_APP_HEADER_VARIABLE = "IDENTITY_HEADER"
+AZURE_MACHINE_HOST_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
+_AZURE_MACHINE_HOST = "http://169.254.169.254"
+_AZURE_MACHINE_PATH = "/metadata/identity/oauth2/token"
+_AZURE_MACHINE_VERSION, _AZURE_APP_VERSION = "2018-02-01", "2019-08-01"
+# The metadata service is being updated and will be back: Microsoft's page, "Error handling".
+_AZURE_TEMPORARY = frozenset({404, 410})
+_AZURE_MAX_LIFETIME_SECONDS = 7 * 24 * 3600
+_AZURE_REMEDY = (
+    "This works on Azure only, where a managed identity is assigned; name it with MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID "
+    "when there are several."
+)
+_DIGITS = re.compile(r"[0-9]{1,10}")
+
+MAX_TOKEN_FILE_BYTES = 64 * 1024
+_FILE_REMEDY = (
+    "This works where the platform puts a token into a file, as a projected volume (serviceAccountToken) does; set "
+    "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE to that file."
+)
+
+
+class WorkloadSource(Protocol):
+    """Gets the platform's token for this program.
+
+    Attributes:
+        name: The platform's name.
+        is_read_each_time: Whether the platform itself keeps the token fresh, so that it is not cached here.
+    """
+
+    name: str
+    is_read_each_time: bool
+
+    def fetch(self) -> ServiceToken:
+        """Return the platform's token.
+
+        Raises:
+            LoginFailed: The platform gives this program no token.
+            ProviderUnavailable: The platform does not answer.
+            ProviderMisbehaved: The answer holds no token, or one for another audience.
+            ConfigurationError: The program does not run on this platform, or not as it was set up.
+        """
+        ...
+
+
+class GithubActionsSource:
+    """Gets an OpenID Connect token of the job from GitHub's runner.
+
+    Args:
+        environ: Holds the variables of the runner.
+        audience: What the token is for.
+        http: Makes the call.
+        clock: Tells the time.
+
+    Raises:
+        ConfigurationError: The variables are not there.
+    """
+
+    name = "github-actions"
+    is_read_each_time = False
+
+    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformHttp, clock: Clock) -> None:
+        for variable in (GITHUB_URL_VARIABLE, GITHUB_TOKEN_VARIABLE):
+            if not environ.get(variable):
+                raise ConfigurationError(f"{variable} is not set.", key=variable, remedy=_GITHUB_REMEDY)
+        self._url = Secret(environ[GITHUB_URL_VARIABLE])
+        self._request_token = Secret(environ[GITHUB_TOKEN_VARIABLE])
+        self._audience = audience
+        self._http = http
+        self._clock = clock
+
+    def fetch(self) -> ServiceToken:
+        """See `WorkloadSource.fetch`."""
+        url = self._url.reveal()
+        joint = "&" if "?" in url else "?"
+        answer = self._http.get(
+            f"{url}{joint}audience={quote(self._audience, safe='')}",
+            headers={"Authorization": Secret(f"Bearer {self._request_token.reveal()}"), "Accept": "application/json"},
+            platform=_GITHUB,
+        )
+        if not answer.is_success:
+            raise LoginFailed(f"GitHub Actions gave no token (status {answer.status}).", remedy=_GITHUB_REMEDY)
+        token = checked_token(answer.json_object().get("value"), source=_GITHUB.name)
+        return jwt_service_token(
+            token, audience=self._audience, now=self._clock.now(), source=_GITHUB.name, date=answer.date
+        )
+
+
+class GoogleMetadataSource:
+    """Gets an ID token of the attached service account from Google's metadata server.
+
+    Args:
+        environ: May name another address of the metadata server.
+        audience: What the token is for.
+        http: Makes the call.
+        clock: Tells the time.
+    """
+
+    name = "google"
+    is_read_each_time = False
+
+    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformHttp, clock: Clock) -> None:
+        query = urlencode({"audience": audience, "format": "full"})
+        self._url = f"http://{environ.get(GOOGLE_HOST_VARIABLE) or _GOOGLE_HOST}{_GOOGLE_PATH}?{query}"
+        self._audience = audience
+        self._http = http
+        self._clock = clock
+
+    def fetch(self) -> ServiceToken:
+        """See `WorkloadSource.fetch`."""
+        answer = self._http.get(self._url, headers={_GOOGLE_HEADER: _GOOGLE_HEADER_VALUE}, platform=_GOOGLE)
+        if answer.headers.get(_GOOGLE_HEADER.lower()) != _GOOGLE_HEADER_VALUE:
+            raise ProviderMisbehaved("The answer is not from Google's metadata server.", remedy=_GOOGLE_REMEDY)
+        if not answer.is_success:
+            raise LoginFailed(
+                f"Google's metadata server gave no token (status {answer.status}).", remedy=_GOOGLE_REMEDY
+            )
+        token = checked_token(answer.text().strip(), source=_GOOGLE.name)
+        return jwt_service_token(
+            token, audience=self._audience, now=self._clock.now(), source=_GOOGLE.name, date=answer.date
+        )
+
+
+class TokenFileSource:
+    """Reads the token that Kubernetes, or Azure's own Kubernetes, keeps fresh in a file.
+
+    The file is read each time, because the kubelet replaces it well before its token ends; it is a symbolic link
+    there, so links are followed. Who else may read it is up to the platform.
+
+    Args:
+        path: The file.
+        audience: What the token has to be for; None leaves that to its receiver.
+        setting: Names the file in errors.
+        name: The platform's name.
+        clock: Tells the time.
+    """
+
+    is_read_each_time = True
+
+    def __init__(self, path: Path, *, audience: str | None, setting: str, name: str, clock: Clock) -> None:
+        self.name = name
+        self._path = path
+        self._audience = audience
+        self._setting = setting
+        self._clock = clock
+
+    def fetch(self) -> ServiceToken:
+        """See `WorkloadSource.fetch`."""
+        now = self._clock.now()
+        source = f"The file that {self._setting} names"
+        try:
+            token = jwt_service_token(self._read(), audience=self._audience, now=now, source=source)
+        except ProviderMisbehaved as problem:
+            raise LoginFailed(problem.what, remedy=_FILE_REMEDY) from None
+        if token.expires_at is not None and token.expires_at <= now:
+            raise LoginFailed(
+                f"{source} holds a token that has ended.",
+                remedy="Check that the platform renews the file, and the clock of this machine.",
+            )
+        return token
+
+    def _read(self) -> Secret:
+        try:
+            content, _ = read_shared_file(self._path, max_bytes=MAX_TOKEN_FILE_BYTES)
+        except FileProblem as problem:
+            raise ConfigurationError(
+                f"The file that {self._setting} names {problem.args[0]}.", key=self._setting, remedy=_FILE_REMEDY
+            ) from None
+        return Secret(content.decode("utf-8", "replace").strip())
+
+
+class AzureManagedIdentitySource:
+    """Gets an access token of the managed identity of a virtual machine, a container or an app.
+
+    Args:
+        environ: Says whether this is an app, and where it asks.
+        resource: What the token is for: the application id (URI) of the API.
+        client_id: Which of several identities.
+        http: Makes the call.
+        clock: Tells the time.
+    """
+
+    name = "azure"
+    is_read_each_time = False
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        resource: str,
+        client_id: str | None,
+        http: PlatformHttp,
+        clock: Clock,
+    ) -> None:
+        endpoint, secret = environ.get(AZURE_APP_ENDPOINT_VARIABLE), environ.get(AZURE_APP_HEADER_VARIABLE)
+        self._is_app = bool(endpoint and secret)
+        query = {"api-version": _AZURE_APP_VERSION if self._is_app else _AZURE_MACHINE_VERSION, "resource": resource}
+        if client_id:
+            query["client_id"] = client_id
+        machine = (environ.get(AZURE_MACHINE_HOST_VARIABLE) or _AZURE_MACHINE_HOST).rstrip("/") + _AZURE_MACHINE_PATH
+        self._url = f"{endpoint if self._is_app else machine}?{urlencode(query)}"
+        self._secrets = (Secret(secret),) if self._is_app and secret else ()
+        self._headers: dict[str, str | Secret] = (
+            {"X-IDENTITY-HEADER": self._secrets[0]} if self._secrets else {"Metadata": "true"}
+        )
+        self._platform = Platform(
+            name="Azure's managed identity endpoint",
+            setting=AZURE_APP_ENDPOINT_VARIABLE if self._is_app else AZURE_MACHINE_HOST_VARIABLE,
+            remedy=_AZURE_REMEDY,
+        )
+        self._http = http
+        self._clock = clock
+
+    def fetch(self) -> ServiceToken:
+        """See `WorkloadSource.fetch`; an update of the endpoint counts as no answer."""
+        if self._is_app and not _is_local(self._url):
+            raise ConfigurationError(
+                "The address of Azure's managed identity endpoint is not local, so the app's secret is not sent there.",
+                key=AZURE_APP_ENDPOINT_VARIABLE,
+                remedy=_AZURE_REMEDY,
+            )
+        answer = self._http.get(self._url, headers=self._headers, platform=self._platform)
+        body = answer.json_object()
+        if answer.status in _AZURE_TEMPORARY and not self._is_app:
+            raise ProviderUnavailable(
+                f"Azure's managed identity endpoint answered with status {answer.status}.", remedy=_AZURE_REMEDY
+            )
+        if not answer.is_success:
+            code, description = body.get("error"), body.get("error_description")
+            why = describe_provider_error(code, description, secrets=self._secrets) if body else "no reason"
+            raise LoginFailed(f"Azure gave no token (status {answer.status}, {why}).", remedy=_AZURE_REMEDY)
+        token = checked_token(body.get("access_token"), source=self._platform.name)
+        now = self._clock.now()
+        return opaque_service_token(token, now=now, expires_at=_azure_expiry(body, answer, now))
+
+
+def _is_local(url: str) -> bool:
+    """Whether an app's endpoint is where Azure puts it: Microsoft's page calls it the URL to the local token service.
+
+    App Service and Functions have a loopback or link-local address, Container Apps `localhost`; private addresses are
+    accepted as well. A name would lead wherever its owner likes.
+    """
+    try:
+        host = urlsplit(url).hostname or ""
+        if host == "localhost":
+            return True
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_private
+
+
+def _azure_expiry(body: Mapping[str, object], answer: RawAnswer, now: datetime) -> datetime | None:
+    """Return when the token ends: a machine says how long it lasts, an app only until when."""
+    lifetime = _whole_number(body.get("expires_in"))
+    if lifetime is not None:
+        return now + timedelta(seconds=min(lifetime, _AZURE_MAX_LIFETIME_SECONDS))
+    expires_on = _whole_number(body.get("expires_on"))
+    return None if expires_on is None else datetime.fromtimestamp(expires_on, UTC) - clock_offset(answer.date, now)
+
+
+def _whole_number(value: object) -> int | None:
+    # Microsoft writes numbers as text.
+    text = str(value) if type(value) is int else value
+    return int(text) if isinstance(text, str) and _DIGITS.fullmatch(text) else None

@@ -1,0 +1,434 @@
+"""A sign-in in a keyring: what is stored where, and which keyrings are used at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import keyring.core
+import pytest
+
+from micromegas_jupyter.auth.tokens import keyring as system_keyring
+from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.keyring import (
+    KeyringTokenStore,
+    SystemKeyring,
+    open_keyring,
+    part_characters,
+    session_bus_address,
+)
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError
+from micromegas_jupyter.oidc.token import TokenSet
+from tests.fakes.keyring_backend import LockedKeyring, MemoryKeyring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = LoginKey(
+    issuer="https://id.example.com",
+    client_id="notebook",
+    audience="lake",
+    scope="openid api",
+    resource="https://lake.example.com",
+)
+LOGIN = StoredLogin(
+    key=KEY, tokens=TokenSet(access_token=Secret("the-access-token"), refresh_token=Secret("the-refresh-token"))
+)
+NEWER = replace(LOGIN, tokens=TokenSet(access_token=Secret("newer"), refresh_token=Secret("newer-refresh")))
+LONG = replace(LOGIN, tokens=TokenSet(access_token=Secret("x" * 1000)))
+OTHER_KEYS = [
+    replace(KEY, issuer="https://other.example.com"),
+    replace(KEY, client_id="other"),
+    replace(KEY, audience=None),
+    replace(KEY, scope="openid other"),
+    replace(KEY, resource="https://other.example.com"),
+]
+MEMORY = {"PYTHON_KEYRING_BACKEND": "tests.fakes.keyring_backend.MemoryKeyring"}
+LOCKED = {"PYTHON_KEYRING_BACKEND": "tests.fakes.keyring_backend.LockedKeyring"}
+
+
+def no_keyring() -> SystemKeyring:
+    raise TokenStoreError("The system's keyring cannot be used: no session bus is running.")
+
+
+@pytest.fixture
+def backend() -> MemoryKeyring:
+    return MemoryKeyring()
+
+
+@pytest.fixture
+def store(backend: MemoryKeyring, tmp_path: Path) -> KeyringTokenStore:
+    return open_store(tmp_path / "folder" / "tokens.keyring.json", backend)
+
+
+@pytest.fixture
+def store_of_parts(backend: MemoryKeyring, tmp_path: Path) -> KeyringTokenStore:
+    return open_store(tmp_path / "t.keyring.json", backend, max_part_characters=100)
+
+
+def open_store(path: Path, backend: MemoryKeyring, **options: object) -> KeyringTokenStore:
+    return KeyringTokenStore(path, lambda: SystemKeyring(backend), **options)  # type: ignore[arg-type]
+
+
+def save(store: KeyringTokenStore, login: StoredLogin = LOGIN) -> None:
+    with store.locked():
+        store.save(login)
+
+
+def test_a_saved_sign_in_is_one_entry_and_no_token_is_in_any_file(
+    store: KeyringTokenStore, backend: MemoryKeyring
+) -> None:
+    save(store)
+    save(store)
+
+    assert store.load() == (LOGIN, store.mark())
+    assert len(backend.kept) == 1
+    texts = {path.name: path.read_text() for path in store.path.parent.iterdir()}
+    assert sorted(texts) == ["tokens.keyring.json", "tokens.keyring.json.lock"]
+    assert not any("token" in text for text in texts.values())
+    assert {oct(path.stat().st_mode & 0o777) for path in store.path.parent.iterdir()} == {"0o600"}
+
+
+def test_another_program_notices_a_renewal_by_the_mark(store: KeyringTokenStore, backend: MemoryKeyring) -> None:
+    other = open_store(store.path, backend)
+    save(store)
+    before = other.mark()
+
+    save(store, NEWER)
+
+    assert other.mark() != before
+    assert other.load()[0] == NEWER
+
+
+def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(
+    store_of_parts: KeyringTokenStore, backend: MemoryKeyring
+) -> None:
+    save(store_of_parts, LONG)
+    long_count = len(backend.kept)
+    assert store_of_parts.load()[0] == LONG
+
+    save(store_of_parts)
+
+    assert max(len(text) for text in backend.kept.values()) <= 100
+    assert len(backend.kept) < long_count
+    assert store_of_parts.load()[0] == LOGIN
+
+
+def test_a_part_fits_into_the_2560_bytes_that_windows_takes() -> None:
+    assert part_characters("win32") * 2 <= 2560
+
+
+def test_a_sign_in_that_is_too_large_leaves_the_old_one(backend: MemoryKeyring, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "t.keyring.json", backend, max_part_characters=20)
+    save(store)
+
+    with pytest.raises(TokenStoreError, match="too large"):
+        save(store, replace(LOGIN, tokens=TokenSet(access_token=Secret("x" * 2000))))
+
+    assert store.load()[0] == LOGIN
+
+
+def test_a_failed_write_leaves_the_old_sign_in(store: KeyringTokenStore, backend: MemoryKeyring) -> None:
+    save(store)
+    backend.writes_left = 0
+
+    with pytest.raises(TokenStoreError):
+        save(store, NEWER)
+
+    assert store.load()[0] == LOGIN
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5])
+def test_a_writer_that_stops_between_parts_leaves_no_mixture(
+    store_of_parts: KeyringTokenStore, backend: MemoryKeyring, writes: int
+) -> None:
+    save(store_of_parts, LONG)
+    backend.writes_left = writes
+
+    with pytest.raises(TokenStoreError):
+        save(store_of_parts, replace(LOGIN, tokens=TokenSet(access_token=Secret("y" * 1000))))
+
+    with pytest.raises(LoginRequired):
+        store_of_parts.load()
+
+
+def test_removing_takes_file_and_entries(store_of_parts: KeyringTokenStore, backend: MemoryKeyring) -> None:
+    save(store_of_parts, LONG)
+
+    assert store_of_parts.remove() == 2
+    assert store_of_parts.remove() == 0
+    assert backend.kept == {}
+    with pytest.raises(LoginRequired):
+        store_of_parts.load()
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "01", "01" + "0" * 16 + "{}", "٢x", "99" + "0" * 16])
+def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(
+    store: KeyringTokenStore, backend: MemoryKeyring, text: str | None
+) -> None:
+    save(store)
+    [(name, _)] = backend.kept.items()
+    backend.kept = {} if text is None else {name: text}
+
+    with pytest.raises(LoginRequired, match="does not hold"):
+        store.load()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"{}", b"[]", b'{"issuer": "i"}', b'{"issuer": "i", "client_id": "c"}']
+)
+def test_a_damaged_file_means_that_nobody_is_signed_in_and_a_new_sign_in_mends_it(
+    store: KeyringTokenStore, content: bytes
+) -> None:
+    save(store)
+    store.path.write_bytes(content)
+
+    with pytest.raises(LoginRequired):
+        store.load()
+    save(store, NEWER)
+    assert store.load()[0] == NEWER
+
+
+@pytest.mark.parametrize("other", OTHER_KEYS, ids=["issuer", "application", "audience", "scope", "resource"])
+def test_an_entry_that_does_not_fit_its_file_means_that_nobody_is_signed_in(
+    store: KeyringTokenStore, backend: MemoryKeyring, other: LoginKey
+) -> None:
+    elsewhere = MemoryKeyring()
+    save(open_store(store.path, elsewhere), replace(LOGIN, key=other))
+    save(store)
+    backend.kept = elsewhere.kept
+
+    with pytest.raises(LoginRequired, match="does not hold"):
+        store.load()
+
+
+def test_a_file_that_was_changed_sends_no_tokens_elsewhere(store: KeyringTokenStore) -> None:
+    save(store)
+    text = store.path.read_text()
+    store.path.write_text(text.replace("https://id.example.com", "https://evil.example.com"))
+
+    with pytest.raises(LoginRequired, match="does not hold"):
+        store.load()
+
+
+def test_a_link_in_place_of_the_file_is_refused(store: KeyringTokenStore, tmp_path: Path) -> None:
+    store.path.parent.mkdir()
+    store.path.symlink_to(tmp_path / "elsewhere")
+
+    for call in (store.check_usable, store.load, lambda: save(store)):
+        with pytest.raises(TokenStoreError):
+            call()
+
+
+def test_a_sign_in_with_another_key_is_neither_read_nor_replaced_nor_removed(
+    store: KeyringTokenStore, backend: MemoryKeyring
+) -> None:
+    save(store)
+    bound = open_store(store.path, backend, key=OTHER_KEYS[0])
+
+    with pytest.raises(LoginRequired):
+        bound.load()
+    with pytest.raises(TokenStoreError, match="a different sign-in"):
+        save(bound, replace(LOGIN, key=OTHER_KEYS[0]))
+    assert bound.remove() == 0
+    assert store.load()[0] == LOGIN
+
+
+def test_a_keyring_that_fails_is_an_error_without_what_was_to_be_stored(
+    store: KeyringTokenStore, backend: MemoryKeyring
+) -> None:
+    backend.failure = ValueError("cannot keep the-refresh-token")
+
+    with pytest.raises(TokenStoreError) as caught:
+        save(store)
+
+    assert str(caught.value).startswith("The system's keyring cannot be used: ValueError.")
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_without_a_usable_keyring_the_key_is_known_and_nothing_else(store: KeyringTokenStore) -> None:
+    save(store)
+    elsewhere = KeyringTokenStore(store.path, no_keyring)
+
+    for call in (elsewhere.load, elsewhere.check_usable):
+        with pytest.raises(TokenStoreError, match="no session bus is running"):
+            call()
+    assert elsewhere.stored_key() == KEY
+
+
+def test_without_a_usable_keyring_the_sign_in_ends_and_the_error_says_what_is_left(
+    store: KeyringTokenStore, backend: MemoryKeyring
+) -> None:
+    save(store)
+    elsewhere = KeyringTokenStore(store.path, no_keyring)
+
+    with pytest.raises(TokenStoreError, match="were not removed"):
+        elsewhere.remove()
+
+    assert elsewhere.remove() == 0
+    assert store.mark() is None
+    assert store.remove() == 1
+    assert backend.kept == {}
+
+
+@pytest.fixture
+def run_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder in place of the one where the person's own bus may be."""
+    monkeypatch.setattr(system_keyring, "RUN_FOLDER", tmp_path / "run")
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    folder = tmp_path / "run" / str(os.getuid())
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.usefixtures("run_folder")
+class TestOpening:
+    """Which keyring is used, and why none is."""
+
+    @pytest.fixture
+    def locked(self) -> Iterator[None]:
+        LockedKeyring.release.clear()
+        yield
+        LockedKeyring.release.set()
+        deadline = time.monotonic() + 60
+        while True:  # no other call is made until one that was given up has ended
+            try:
+                open_keyring(MEMORY)
+            except TokenStoreError:
+                assert time.monotonic() < deadline
+            else:
+                return
+
+    def test_a_text_is_stored_read_and_deleted(self) -> None:
+        kept = open_keyring(MEMORY)
+        kept.write("name", Secret("text"))
+
+        assert kept.read("name") == Secret("text")
+        assert (kept.delete("name"), kept.delete("name"), kept.read("name")) == (True, False, None)
+
+    @pytest.mark.usefixtures("locked")
+    def test_a_locked_keyring_is_given_up_in_time_and_not_asked_again_meanwhile(self) -> None:
+        started = time.monotonic()
+
+        with pytest.raises(TokenStoreError, match="perhaps it waits to be unlocked"):
+            open_keyring(LOCKED, unlock_seconds=0.1)
+        with pytest.raises(TokenStoreError, match="does not answer"):
+            SystemKeyring(MemoryKeyring()).read("name")
+
+        assert time.monotonic() - started < 9
+
+    def test_a_keyring_that_the_program_set_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keyring.core, "_keyring_backend", MemoryKeyring())
+
+        open_keyring({})
+
+    def test_a_keyring_that_the_persons_configuration_names_is_used(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        (tmp_path / "python_keyring").mkdir()
+        config = tmp_path / "python_keyring" / "keyringrc.cfg"
+        config.write_text("[backend]\ndefault-keyring=keyring.backends.null.Keyring\n")
+
+        with pytest.raises(TokenStoreError, match=r"keyring\.backends\.null stores nothing"):
+            open_keyring({})
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "keyring.backends.fail.Keyring",
+            "keyring.backends.null.Keyring",
+            "keyring.backends.chainer.ChainerBackend",
+            "keyring.backends.kwallet.DBusKeyring",
+            "keyrings.alt.file.PlaintextKeyring",
+            "no_such_module.Keyring",
+            "keyring.backends.SecretService.NoSuch",
+        ],
+    )
+    def test_a_keyring_that_is_missing_or_stores_badly_or_starts_a_bus_is_refused(self, name: str) -> None:
+        with pytest.raises(TokenStoreError) as caught:
+            open_keyring({"PYTHON_KEYRING_BACKEND": name, "DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere"})
+
+        assert "MICROMEGAS_TOKEN_STORAGE=file" in caught.value.remedy
+
+    def test_a_bus_that_accepts_and_never_answers_is_given_up_in_time(self, tmp_path: Path) -> None:
+        started = time.monotonic()
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(f"{tmp_path}/bus")
+            silent.listen()
+
+            with pytest.raises(TokenStoreError):
+                open_keyring({"DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}, unlock_seconds=0.2)
+
+        assert time.monotonic() - started < 9
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                open_keyring(MEMORY)
+                break
+            except TokenStoreError:
+                continue
+
+    @pytest.mark.parametrize("address", ["autolaunch:", "unix:path=/nowhere;autolaunch:", "tcp:host=localhost,port=1"])
+    def test_an_address_that_may_start_a_bus_is_not_used(self, address: str) -> None:
+        assert session_bus_address({"DBUS_SESSION_BUS_ADDRESS": address}) is None
+
+    def test_the_bus_that_systemd_runs_for_the_person_is_known(self, run_folder: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as bus:
+            bus.bind(str(run_folder / "bus"))
+
+            assert session_bus_address({}) == f"unix:path={run_folder / 'bus'}"
+
+    def test_a_file_in_place_of_the_bus_is_not_used(self, run_folder: Path) -> None:
+        (run_folder / "bus").write_text("")
+
+        assert session_bus_address({}) is None
+
+    def test_a_bus_of_another_person_is_not_used(self, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        person = os.getuid() + 1
+        path = run_folder.with_name(str(person)) / "bus"
+        path.parent.mkdir()
+        monkeypatch.setattr(os, "getuid", lambda: person)
+        with socket.socket(socket.AF_UNIX) as bus:
+            bus.bind(str(path))
+
+            assert session_bus_address({}) is None
+
+    def test_without_the_library_there_is_no_keyring(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "keyring", None)
+
+        with pytest.raises(TokenStoreError, match="the Python package keyring is not installed"):
+            open_keyring(MEMORY)
+
+    def test_no_program_is_started_and_no_library_loaded_that_would(self) -> None:
+        code = (
+            "import sys, psutil\n"
+            "from pathlib import Path\n"
+            "from micromegas_jupyter.auth.tokens import keyring\n"
+            "keyring.RUN_FOLDER = Path('/nowhere')\n"
+            "started = []\n"
+            "sys.addaudithook(lambda event, _: started.append(event) if event in "
+            "{'subprocess.Popen', 'os.fork', 'os.posix_spawn', 'os.exec', 'os.system'} else None)\n"
+            "try:\n"
+            "    keyring.open_keyring()\n"
+            "except Exception as error:\n"
+            "    reason = error.what\n"
+            "loaded = sorted({'dbus', 'gi', 'keyring.backends.kwallet'} & set(sys.modules))\n"
+            "print(reason, psutil.Process().children(recursive=True), started, loaded, sep='|')\n"
+        )
+        environ = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environ, check=True, capture_output=True, text=True, timeout=60
+        )
+
+        reason, *found = done.stdout.strip().split("|")
+        assert reason == "The system's keyring cannot be used: no session bus is running for this session."
+        assert found == ["[]", "[]", "[]"]
