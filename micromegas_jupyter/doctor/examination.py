@@ -50,6 +50,7 @@ _CLOCK_REMEDY = "Set this machine's clock (NTP). Signing in allows for it; other
 _LARGE_CLOCK_REMEDY = (
     "Set this machine's clock (NTP), then sign in again. Signing in allows for a day at most, so tokens are refused."
 )
+_NO_ROLE_REMEDY = "Ask the server's administrator for a role (docs/access.md)."
 _NOTHING_SET_REMEDY = (
     "Nothing is configured, so the default server was asked. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
     "yours, and, if it wants a sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "
@@ -161,9 +162,12 @@ def check_server(case: Case, provider: AuthProvider | None, *, token_failed: boo
             )
         milliseconds = (case.clock.monotonic() - started) * 1000
     who = identity.email or identity.subject
+    text = f"{case.settings.uri} knows you as {who}{' (admin)' if identity.is_admin else ''}, {milliseconds:.0f} ms"
+    if identity.reads_nothing:
+        return complaint("server", f"{text}. You have no role there, so you can read no table.", remedy=_NO_ROLE_REMEDY)
     return found(
         "server",
-        f"{case.settings.uri} knows you as {who}{' (admin)' if identity.is_admin else ''}, {milliseconds:.0f} ms",
+        text,
         facts={
             "subject": identity.subject,
             "email": identity.email,

@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from micromegas_jupyter.wiring.flow_memory import remember_flow, remembered_flow
     from micromegas_jupyter.wiring.hub_sign_in import uses_hub
     from micromegas_jupyter.wiring.provider_calls import provider_http
-    from micromegas_jupyter.wiring.serve_options import ServeOptions
-    from micromegas_jupyter.wiring.server_side import ServerStack
+    from micromegas_jupyter.wiring.server import ServerStack
     from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of
     from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins, token_file
     from micromegas_jupyter.wiring.sign_out import logout
 
 _HOME = {
-    "ServeOptions": "serve_options",
-    "ServerStack": "server_side",
+    "ServerStack": "server",
     "begin_login": "sign_in",
     "choose_flow": "sign_in",
     "client_proof": "credentials",
@@ -57,7 +55,6 @@ _HOME = {
 }
 
 __all__ = [
-    "ServeOptions",
     "ServerStack",
     "begin_login",
     "choose_flow",
