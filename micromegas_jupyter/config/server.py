@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta
 
-from micromegas_jupyter.config.decoding import is_text, shown
+from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, shown
 from micromegas_jupyter.errors import ConfigurationError
 
 _DAY_SECONDS: Final = 24 * 3600
@@ -273,42 +273,25 @@ class Setting:
     @property
     def values_text(self) -> str:
         """What it may be, in words."""
-        if self.limits is not None:
-            return f"a number from {self.limits[0]:,} to {self.limits[1]:,}"
-        if self.is_flag:
-            return "true or false"
-        if isinstance(self.kind, type) and issubclass(self.kind, enum.Enum):
-            return f"one of {', '.join(self.kind)}"
         if self.kind is Path:
             return "an absolute path" if self.is_absolute else "a path"
-        return "a text" if self.kind is str else "a list of IP addresses"
+        if self.kind is str:
+            return "a text"
+        return "a list of IP addresses" if self.kind == tuple[str, ...] else describe_type(self.kind)
 
     def convert(self, value: object, key: str, *, is_typed: bool) -> Any:
         """Return a value of the file, which `is_typed`, or of an option or variable, as the field has it."""
+        remedy = f"It sets: {self.meaning}."
+        if self.kind is not Path and self.kind is not str and self.kind != tuple[str, ...]:
+            return as_type(value, key, kind=self.kind, is_typed=is_typed, remedy=remedy)
         try:
-            return self._convert(value, is_typed=is_typed)
+            if self.kind == tuple[str, ...]:
+                return tuple(str(ipaddress.ip_address(text)) for text in msgspec.convert(value, list[str]))
+            if is_text(value) and (not self.is_absolute or Path(value).is_absolute()):
+                return self.kind(value)
         except ValueError:
-            # The value is not repeated: it may be a secret in the wrong place.
-            raise ConfigurationError(
-                f"{key} is not {self.values_text}.", key=key, remedy=f"It sets: {self.meaning}."
-            ) from None
-
-    def _convert(self, value: object, *, is_typed: bool) -> Any:
-        if isinstance(value, str) and not is_text(value):
-            raise ValueError(value)
-        if self.kind is Path:
-            path = Path(msgspec.convert(value, str))
-            if self.is_absolute and not path.is_absolute():
-                raise ValueError(value)
-            return path
-        if self.limits is not None and isinstance(value, str) and not is_typed:
-            # Only plain digits: the library also takes 1e3.
-            if not value.isascii() or value.strip("0123456789") not in {"", "."}:
-                raise ValueError(value)
-            return msgspec.convert(value, self.kind, strict=False)
-        if self.name == "trusted_proxy":
-            return tuple(str(ipaddress.ip_address(text)) for text in msgspec.convert(value, list[str]))
-        return msgspec.convert(value, self.kind)
+            pass
+        raise ConfigurationError(f"{key} is not {self.values_text}.", key=key, remedy=remedy)
 
 
 def _declared() -> tuple[Setting, ...]:
