@@ -40,7 +40,7 @@ from micromegas_jupyter.wiring.server_files import (
 from micromegas_jupyter.wiring.take_over import (
     Taken,
     TakeOverListener,
-    find_take_over_key,
+    find_take_over_address,
     is_take_over_supported,
     take_over,
 )
@@ -176,7 +176,7 @@ class ServerStack:
                 key="--take-over",
                 remedy="Stop the running server first, and leave --take-over out.",
             )
-        return take_over(find_take_over_key(settings.host, settings.port, self._environ))
+        return take_over(find_take_over_address(settings.host, settings.port, self._environ))
 
     def _release_ports(self) -> None:
         """Leave the ports to a server that serves on, if there is one."""
@@ -194,7 +194,7 @@ class ServerStack:
             sockets[_HTTP] = self._http.listening
         try:
             self._listener = TakeOverListener(
-                find_take_over_key(self.settings.host, self._port.number, self._environ),
+                find_take_over_address(self.settings.host, self._port.number, self._environ).path,
                 sockets,
                 lambda: self.on_taken(),  # noqa: PLW0108 - it is set later
                 state={_TICKET_KEY: self._ticket_key},
