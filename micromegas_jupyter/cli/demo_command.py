@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.cli.output import print_rows
 from micromegas_jupyter.cli.serve_command import (
     StopSignal,
-    add_listening_arguments,
-    check_listening_arguments,
+    add_setting_argument,
     print_ready,
 )
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.config.server import SETTINGS, is_loopback, parse_server_settings
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.demo.stack import DemoStack
 
+#: Options that `serve` has, too, with their defaults here.
+_SHARED_DEFAULTS = {"host": "127.0.0.1", "port": "0", "ready_json": None}
 _CHECK_QUERIES = (
     (
         "The newest log lines",
@@ -34,18 +35,21 @@ _CHECK_QUERIES = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    add_listening_arguments(parser, port=0)
+    for setting in SETTINGS:
+        if setting.name in _SHARED_DEFAULTS:
+            add_setting_argument(parser, setting, default=_SHARED_DEFAULTS[setting.name])
     parser.add_argument("--check", action="store_true", help="sign in, run three queries, leave; needs no browser")
     parser.add_argument("--no-lab", action="store_true", help="leave JupyterLab out")
     parser.add_argument("--no-browser", action="store_true", help="start JupyterLab, but open no browser window")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo until it is stopped, or its check."""
-    check_listening_arguments(arguments)
-    if arguments.host not in LOOPBACK_HOSTS:
+    options = {name: getattr(arguments, name) for name in _SHARED_DEFAULTS}
+    settings = parse_server_settings({}, options=options)
+    if not is_loopback(settings.host):
         raise UsageError("The demo stays on this machine: --host is a loopback address.")
     try:
         from micromegas_jupyter.demo.stack import DemoStack
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="Install it with: pip install 'micromegas_jupyter[demo]'.",
         ) from None
     stop = StopSignal()
-    with DemoStack(host=arguments.host, port=arguments.port) as stack:
+    with DemoStack(host=settings.host, port=settings.port) as stack:
         _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
         _say("telemetry", "recording this machine's own logs and load")
         _say("server", f"{stack.server.uri}   accepts tokens of the provider above")
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             if lab is not None:
                 _say("JupyterLab", lab.wait_until_ready())
             _print_environment(stack)
-            if arguments.ready_json:
+            if settings.ready_json:
                 print_ready(uri=stack.server.uri, issuer=stack.provider.issuer, client_id=stack.provider.client_id)
             stop.wait()
         finally:

@@ -12,29 +12,29 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.discreet_parser import DiscreetParser
+from micromegas_jupyter.cli.parser import DiscreetParser
 from micromegas_jupyter.cli.server_log import log_to_terminal
 from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
 
+#: By name, the module that holds `add_NAME_arguments` and `run_NAME`, and what `--help` says.
 _COMMANDS = {
-    "login": "sign in with your organisation's identity provider",
-    "logout": "sign out: revoke and remove the stored sign-in",
-    "whoami": "who you are here, and to the server",
-    "doctor": "what is wrong with the sign-in here, and what to do",
-    "query": "run one SQL statement and print its rows",
-    "processes": "which programs sent telemetry of late",
-    "process-log": "what one program logged",
-    "process-metrics": "what one program measured",
-    "keys": "make, list and revoke the API keys in a key file",
-    "serve": "run a Flight SQL server over a folder of telemetry",
-    "access": "why a server with this environment accepts or refuses a token",
-    "demo": "a whole system on this machine: provider, server, telemetry, notebook",
+    "login": ("sign_in_commands", "sign in with your organization's identity provider"),
+    "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
+    "whoami": ("sign_in_commands", "show who you are here, and to the server"),
+    "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
+    "query": ("query_command", "run one SQL statement and print its rows"),
+    "processes": ("process_commands", "list the programs that recently sent telemetry"),
+    "process-log": ("process_commands", "print what one program logged"),
+    "process-metrics": ("process_commands", "print what one program measured"),
+    "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
+    "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
+    "access": ("access_commands", "explain why a server with this environment accepts or refuses a token"),
+    "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),
 }
 
 _PRINTS_ROWS = {"query", "processes", "process-log", "process-metrics"}  # which hold what they are to the last letter
@@ -75,7 +75,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return int(_command_module(arguments.command).run(arguments))
+            return int(_command_function("run_{}", arguments.command)(arguments))
     except MicromegasError:
         raise
     except KeyboardInterrupt:
@@ -88,7 +88,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
     except UnicodeEncodeError as error:
         return report(
             UsageError(
-                f"The output's encoding, {error.encoding}, has no place for a character of the result.",
+                f"The result has a character that the output's encoding, {error.encoding}, cannot represent.",
                 remedy="Set PYTHONIOENCODING=utf-8.",
             )
         )
@@ -119,13 +119,13 @@ def build_parser(program: str = "micromegas", *, only: str | None = None) -> arg
     parser = DiscreetParser(prog=program, description="Sign in once, query your telemetry.")
     parser.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in _COMMANDS.items():
+    for name, (_, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if only in {None, name}:
-            _command_module(name).add_arguments(command)
+            _command_function("add_{}_arguments", name)(command)
     return parser
 
 
-def _command_module(name: str) -> ModuleType:
-    """Return the module that offers `add_arguments` and `run` for a command."""
-    return import_module(f"micromegas_jupyter.cli.{name.replace('-', '_')}_command")
+def _command_function(pattern: str, command: str) -> Any:
+    module = import_module(f"micromegas_jupyter.cli.{_COMMANDS[command][0]}")
+    return getattr(module, pattern.format(command.replace("-", "_")))

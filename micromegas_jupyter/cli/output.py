@@ -1,27 +1,20 @@
-"""Prints query results: a table, CSV or JSON, batch by batch where the format allows it; and asks for them."""
+"""Prints query results as a table, CSV or JSON, batch by batch where the format allows it."""
 
-import argparse
 import base64
 import datetime as dt
 import errno
 import json
 import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from micromegas_jupyter.cli.identity_lines import show_notice
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 
 FORMATS = ("table", "csv", "json")
@@ -63,30 +56,25 @@ def cell_text(value: object) -> str:
 
 def plain_value(value: Any) -> Any:
     """Return a value of an Arrow column as JSON can hold it: times as RFC 3339, bytes as base64, NaN as null."""
-    for kinds, convert in _PLAIN:
-        if isinstance(value, kinds):
-            return convert(value)
-    return str(value)
-
-
-def _plain_object(value: dict[Any, Any]) -> dict[str, Any]:
-    return {str(key): plain_value(item) for key, item in value.items()}
-
-
-def _plain_list(value: Iterable[Any]) -> list[Any]:
-    return [plain_value(item) for item in value]
-
-
-_PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
-    ((type(None), str, bool, int), lambda value: value),
-    (float, lambda value: value if math.isfinite(value) else None),
-    (bytes, lambda value: base64.b64encode(value).decode("ascii")),
-    (Decimal, str),
-    ((dt.datetime, dt.date, dt.time), lambda value: value.isoformat()),
-    (dt.timedelta, lambda value: value.total_seconds()),
-    (dict, _plain_object),
-    ((list, tuple), _plain_list),
-)
+    plain: Any
+    match value:
+        case None | str() | bool() | int():
+            plain = value
+        case float():
+            plain = value if math.isfinite(value) else None
+        case bytes():
+            plain = base64.b64encode(value).decode("ascii")
+        case dt.datetime() | dt.date() | dt.time():
+            plain = value.isoformat()
+        case dt.timedelta():
+            plain = value.total_seconds()
+        case dict():
+            plain = {str(key): plain_value(item) for key, item in value.items()}
+        case list() | tuple():
+            plain = [plain_value(item) for item in value]
+        case _:
+            plain = str(value)
+    return plain
 
 
 def _visible(character: str) -> str:
@@ -175,10 +163,10 @@ def _csv_value(value: object) -> object:
 
 def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO) -> int:
     names = schema.names
-    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if twice is not None:
+    repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if repeated is not None:
         raise UsageError(
-            f"Several columns of the result are called {cell_text(twice)}, and a JSON object can hold one.",
+            f"Several columns of the result are called {cell_text(repeated)}, and a JSON object can hold one.",
             remedy="Give each a name of its own with AS, or use --format csv.",
         )
     rows = _rows(batches, as_text=False)
@@ -193,94 +181,16 @@ def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output
     return count
 
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how rows are printed, and where to ask."""
-    parser.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
-    parser.add_argument(
-        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
-    )
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--uri", help="the server, instead of the configured one")
-
-
-def check_row_arguments(arguments: argparse.Namespace) -> None:
-    """Check what the parser cannot."""
-    if arguments.max_colwidth < 0:
-        raise UsageError("--max-colwidth is a width, or 0 for no cut.")
-
-
-def print_answer_of(
-    client: "FlightSQLClient",
-    arguments: argparse.Namespace,
-    sql: str,
-    begin: datetime | None,
-    end: datetime | None,
-) -> None:
-    """Run a statement and print its rows on standard output, and on standard error that there are none."""
-    client.tell_notices(show_notice)
-    with client.open_query(sql, begin, end) as reader, _enough_room(sys.stdout):
-        count = print_rows(
-            reader.schema,
-            reader,
-            output=sys.stdout,
-            output_format=arguments.format,
-            max_column_width=arguments.max_colwidth,
-        )
-        sys.stdout.flush()
-    if count == 0:
-        print("no rows", file=sys.stderr)
-
-
 @contextmanager
-def _enough_room(output: TextIO) -> Iterator[None]:
+def output_room(output: TextIO) -> Iterator[None]:
     """Say that there is no room left for the output, which is neither the server's fault nor this program's."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise
         # Or Python would try to write the rest when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         raise UsageError(
             f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
         ) from error
-
-
-def contains(column: str, text: str | None) -> str:
-    """Return the condition that a column contains `text`, whatever its case; empty without a text."""
-    from micromegas_jupyter.client.sql_text import quote_literal
-
-    return "" if text is None else f" AND {column} ILIKE {quote_literal(f'%{text}%')}"
-
-
-def matches(columns: Iterable[tuple[str, str | None]]) -> str:
-    """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
-    from micromegas_jupyter.client.sql_text import quote_literal
-
-    wanted = [f"regexp_like({column}, {quote_literal(text)}, 'i')" for column, text in columns if text is not None]
-    return " AND ".join(wanted) or "true"
-
-
-def check_count(value: int | None, option: str) -> None:
-    """Check a number of rows."""
-    if value is not None and value < 1:
-        raise UsageError(f"{option} is a number of rows, 1 or more.")
-
-
-def print_answer(
-    arguments: argparse.Namespace, sql: str, begin: datetime | None = None, end: datetime | None = None
-) -> int:
-    """Run a statement, print its rows and return the exit code."""
-    from micromegas_jupyter import wiring
-
-    check_row_arguments(arguments)
-    options = {"MICROMEGAS_ANALYTICS_URI": arguments.uri} if arguments.uri else {}
-    settings = wiring.load_client_settings(profile=arguments.profile, options=options)
-    environ = wiring.without_wrapper() if arguments.uri or arguments.profile else None
-    provider = wiring.stored_provider(settings, environ)
-    with wiring.open_client(settings, provider, environ=environ) as client:
-        print_answer_of(client, arguments, sql, begin, end)
-    return 0

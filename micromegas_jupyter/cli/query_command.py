@@ -2,27 +2,24 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.discreet_parser import DiscreetParser
-from micromegas_jupyter.cli.output import add_row_arguments, check_row_arguments, print_answer_of
-from micromegas_jupyter.cli.sign_in_terminal import sign_in
-from micromegas_jupyter.config.moments import parse_range
+from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, output_room, print_rows
+from micromegas_jupyter.config.time_expressions import parse_range
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.core.protocols import AuthProvider
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 _MAX_STATEMENT_BYTES = 64 * 1024
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument("sql", nargs="?", help="the statement")
     parser.add_argument("--file", help="read the statement from a file, - for standard input")
@@ -34,28 +31,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client-id", help="client id of a service account")
     parser.add_argument(
         "--client-secret",
+        metavar="SECRET",
         help="its secret; MICROMEGAS_OIDC_CLIENT_SECRET is better, a command line can be read by others",
     )
-    if isinstance(parser, DiscreetParser):
-        parser.free_text_options = frozenset({"--client-secret"})
-    parser.add_argument("--oidc", action="store_true", help="sign in afresh, store nothing")
+    parser.add_argument("--oidc", action="store_true", help="sign in again for this query, and store nothing")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how rows are printed, and which server is queried."""
+    parser.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
+    parser.add_argument(
+        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
+    )
+    parser.add_argument("--profile", help="a profile of config.json")
+    parser.add_argument("--uri", help="the server, instead of the configured one")
+
+
+def run_query(arguments: argparse.Namespace) -> int:
     """Run the statement; rows on standard output."""
-    from micromegas_jupyter import wiring
-
     sql = _statement(arguments)
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
     begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
-    check_row_arguments(arguments)
-    settings = _settings(arguments)
-    environ = wiring.without_wrapper() if _says_where(arguments) else None
-    provider = _provider(arguments, settings, environ)
-    with wiring.open_client(settings, provider, environ=environ) as client:
-        print_answer_of(client, arguments, sql, begin, end)
+    return print_answer(arguments, sql, begin, end)
+
+
+def print_answer(
+    arguments: argparse.Namespace, sql: str, begin: datetime | None = None, end: datetime | None = None
+) -> int:
+    """Run a statement, print its rows on standard output, and say on standard error that there are none."""
+    if arguments.max_colwidth < 0:
+        raise UsageError("--max-colwidth is a width, or 0 to cut nothing.")
+    with _open_client(arguments) as client:
+        client.tell_notices(show_notice)
+        with client.open_query(sql, begin, end) as reader, output_room(sys.stdout):
+            count = print_rows(
+                reader.schema,
+                reader,
+                output=sys.stdout,
+                output_format=arguments.format,
+                max_column_width=arguments.max_colwidth,
+            )
+            sys.stdout.flush()
+    if count == 0:
+        print("no rows", file=sys.stderr)
     return 0
+
+
+def show_notice(text: str) -> None:
+    """Print what the server says about the credential where it does not get among the results."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _statement(arguments: argparse.Namespace) -> str:
@@ -79,39 +104,31 @@ def _statement(arguments: argparse.Namespace) -> str:
     return text
 
 
-def _settings(arguments: argparse.Namespace) -> "ClientSettings":
+def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
+    """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter import wiring
 
-    given = {
-        name: value
-        for name, value in (
-            ("MICROMEGAS_OIDC_ISSUER", arguments.issuer),
-            ("MICROMEGAS_OIDC_CLIENT_ID", arguments.client_id),
-            ("MICROMEGAS_ANALYTICS_URI", arguments.uri),
-        )
-        if value
+    issuer, client_id, secret, oidc = (
+        getattr(arguments, name, None) for name in ("issuer", "client_id", "client_secret", "oidc")
+    )
+    if not (issuer or client_id or secret or oidc):
+        return wiring.connect(arguments.uri, profile=arguments.profile)
+    options = {
+        "MICROMEGAS_OIDC_ISSUER": issuer,
+        "MICROMEGAS_OIDC_CLIENT_ID": client_id,
+        "MICROMEGAS_ANALYTICS_URI": arguments.uri,
     }
-    settings = wiring.load_client_settings(profile=arguments.profile, options=given)
-    if arguments.client_secret:
-        settings = replace(settings, client_secret=Secret(arguments.client_secret))
-    return settings
+    environ = wiring.without_wrapper()
+    settings = wiring.load_client_settings(
+        profile=arguments.profile, options={name: value for name, value in options.items() if value}
+    )
+    if oidc and secret:
+        raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
+    if oidc:
+        from micromegas_jupyter.cli.sign_in_terminal import sign_in
 
-
-def _says_where(arguments: argparse.Namespace) -> bool:
-    """Whether an option says what to connect to or as whom, so that no wrapper module is asked."""
-    named = (arguments.uri, arguments.profile, arguments.issuer, arguments.client_id, arguments.client_secret)
-    return bool(arguments.oidc or any(named))
-
-
-def _provider(
-    arguments: argparse.Namespace, settings: "ClientSettings", environ: Mapping[str, str] | None
-) -> "AuthProvider | None":
-    from micromegas_jupyter import wiring
-
-    if arguments.oidc:
-        if arguments.client_secret:
-            raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
-        return sign_in(settings, store=False)
-    if arguments.client_secret:
-        return wiring.service_account_provider(settings)
-    return wiring.stored_provider(settings, environ)
+        return wiring.open_client(settings, sign_in(settings, store=False), environ=environ)
+    if secret:
+        settings = replace(settings, client_secret=Secret(secret))
+        return wiring.open_client(settings, wiring.service_account_provider(settings), environ=environ)
+    return wiring.open_client(settings, wiring.stored_provider(settings, environ), environ=environ)

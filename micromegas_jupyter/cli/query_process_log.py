@@ -1,4 +1,4 @@
-"""What older programs call, by `python -m`, instead of `micromegas process-log`."""
+"""`python -m micromegas_jupyter.cli.query_process_log`, as older programs call `micromegas process-log`."""
 
 import sys
 

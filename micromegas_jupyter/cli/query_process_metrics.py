@@ -1,4 +1,4 @@
-"""What older programs call, by `python -m`, instead of `micromegas process-metrics`."""
+"""`python -m micromegas_jupyter.cli.query_process_metrics`, as older programs call `micromegas process-metrics`."""
 
 import sys
 

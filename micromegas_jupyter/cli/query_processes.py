@@ -1,4 +1,4 @@
-"""What older programs call, by `python -m`, instead of `micromegas processes`."""
+"""`python -m micromegas_jupyter.cli.query_processes`, as older programs call `micromegas processes`."""
 
 import sys
 

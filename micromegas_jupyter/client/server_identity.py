@@ -26,6 +26,7 @@ class ServerIdentity:
         expires_at: When the credential ends (aware), None when it does not.
         groups: The caller's groups, as many as fit into the answer.
         group_count: How many the server counts.
+        reads_nothing: Whether no role lets the caller read any table.
     """
 
     subject: str
@@ -37,6 +38,7 @@ class ServerIdentity:
     expires_at: datetime | None = None
     groups: tuple[str, ...] = ()
     group_count: int = 0
+    reads_nothing: bool = False
 
 
 def parse_server_identity(data: bytes) -> ServerIdentity:
@@ -54,6 +56,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
             expires_at=_time(answer.get("expires_at")),
             groups=groups,
             group_count=max(_count(answer.get("group_count")), len(groups)),
+            reads_nothing=answer.get("reads_nothing") is True,
         )
     except (ValueError, TypeError, KeyError, JsonError) as error:
         raise InternalError("The server's answer to who you are cannot be read.") from error

@@ -1,6 +1,6 @@
 """What is known about signing in at common identity providers, as data: it fills in what was not set.
 
-A provider is recognised by its issuer, or named. What a server accepts is said in `presets`.
+A provider is recognized by its issuer, or named. What a server accepts is in `presets`.
 """
 
 import re
@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from micromegas_jupyter.config.client import PRESET_ORIGIN, AssertionAudience, Bearer, ClientSettings
+from micromegas_jupyter.config.decoding import as_text, shown
+from micromegas_jupyter.errors import ConfigurationError
 
 NO_PRESET = "none"
-RECOGNISED = "recognised by the issuer"
+RECOGNIZED = "recognized by the issuer"
 
 
 def _asks_for_own_api(settings: ClientSettings) -> bool:
@@ -125,7 +127,7 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
 )
 
 
-def recognise_preset(issuer: str) -> str | None:
+def recognize_preset(issuer: str) -> str | None:
     """Return the name of the preset for an issuer, None when it looks like none."""
     for name, preset in CLIENT_PRESETS.items():
         if preset.pattern is not None and preset.pattern.fullmatch(issuer):
@@ -133,11 +135,11 @@ def recognise_preset(issuer: str) -> str | None:
     return None
 
 
-def fill_in(settings: ClientSettings, *, named: str | None) -> ClientSettings:
+def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettings:
     """Return the settings with what the provider's preset adds to what was set.
 
-    A preset that is recognised leaves the bearer alone: an environment that was made for the ID token, as upstream
-    sends it, must go on to work. One that is named chooses it as the server's preset of that name does.
+    A preset that is recognized leaves the bearer alone: an environment that was made for the ID token, as upstream
+    sends it, must keep working. One that is named chooses it as the server's preset of that name does.
 
     Args:
         settings: What was set; `origins` says which of its fields were.
@@ -146,11 +148,11 @@ def fill_in(settings: ClientSettings, *, named: str | None) -> ClientSettings:
     if named == NO_PRESET:
         return settings
     origins = dict(settings.origins)
-    name = named or (None if settings.issuer is None else recognise_preset(settings.issuer))
+    name = named or (None if settings.issuer is None else recognize_preset(settings.issuer))
     if name is None:
         return settings
     preset, origin = CLIENT_PRESETS[name], f"{PRESET_ORIGIN}{name}"
-    origins.setdefault("preset", RECOGNISED)
+    origins.setdefault("preset", RECOGNIZED)
     filled = replace(settings, preset=name)
     if settings.issuer is None and preset.issuer is not None:
         filled = replace(filled, issuer=preset.issuer)
@@ -173,3 +175,15 @@ def fill_in(settings: ClientSettings, *, named: str | None) -> ClientSettings:
         filled = replace(filled, bearer=Bearer.ACCESS_TOKEN)
         origins["bearer"] = origin
     return replace(filled, origins=tuple(sorted(origins.items())))
+
+
+def as_preset_name(value: object, key: str) -> str:
+    """Return a preset's name, or `none`."""
+    name = as_text(value, key)
+    if name not in {*CLIENT_PRESETS, NO_PRESET}:
+        raise ConfigurationError(
+            f"{key} names the unknown preset {shown(name)}.",
+            key=key,
+            remedy=f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}.",
+        )
+    return name

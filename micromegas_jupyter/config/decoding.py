@@ -8,7 +8,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeGuard, TypeVar
+from functools import partial
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
+
+import msgspec
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS, scheme_and_host
@@ -112,44 +115,64 @@ def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
     return as_texts(value, key) if isinstance(value, list) else (as_text(value, key),)
 
 
-def as_flag(value: object, key: str) -> bool:
-    """Return `value` as true or false."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{key} is not true or false.", key=key)
-    return value
+def describe_type(kind: Any) -> str:
+    """Return what a value of a type looks like, in words."""
+    meta = next((entry for entry in get_args(kind) if isinstance(entry, msgspec.Meta)), None)
+    if meta is not None and meta.description is not None:
+        return meta.description
+    if meta is not None and meta.ge is not None and meta.le is not None:
+        return f"a number from {meta.ge:,} to {meta.le:,}"
+    if kind is bool:
+        return "true or false"
+    choices = get_args(kind) if get_origin(kind) is Literal else kind
+    return f"one of {', '.join(choices)}"
+
+
+def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remedy: str | None = None) -> Any:
+    """Return `value` as a number, text, choice or flag of the type `kind`.
+
+    Args:
+        value: What stands there.
+        key: What an error calls it; the value itself is not repeated, since it may be a secret in the wrong place.
+        kind: A type that msgspec knows, with its limits.
+        is_typed: Whether a number has to be one: a text, as a variable holds it, may not stand for it.
+        remedy: What to do instead.
+    """
+    try:
+        if isinstance(value, str) and not is_typed and get_args(kind)[:1] in {(int,), (float,)}:
+            # Only plain digits: the library also takes 1e3.
+            if value.isascii() and value.strip("0123456789") in {"", "."}:
+                return msgspec.convert(value, kind, strict=False)
+        elif not isinstance(value, str) or is_text(value):
+            return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        pass
+    raise ConfigurationError(f"{key} is not {describe_type(kind)}.", key=key, remedy=remedy)
+
+
+as_flag = partial(as_type, kind=bool)
 
 
 def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
     """Return `value` as a whole number from `minimum` to `maximum`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
-        raise ConfigurationError(f"{key} is not a whole number from {minimum} to {maximum}.", key=key)
-    return value
+    kind = Annotated[int, msgspec.Meta(ge=minimum, le=maximum)]
+    return int(as_type(value, key, kind=kind, is_typed=True))
 
 
 def parse_count(text: str, key: str, *, minimum: int, maximum: int, remedy: str | None = None) -> int:
     """Return the whole number from `minimum` to `maximum` that a variable's text names."""
-    # `isdecimal` alone takes digits of all scripts.
-    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(maximum))
-    if not is_number or not minimum <= int(text) <= maximum:
-        raise ConfigurationError(
-            f"{key} is {shown(text)}, which is not a number from {minimum:,} to {maximum:,}.", key=key, remedy=remedy
-        )
-    return int(text)
+    return int(as_type(text, key, kind=Annotated[int, msgspec.Meta(ge=minimum, le=maximum)], remedy=remedy))
 
 
 def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float:
     """Return `value` as a number from `minimum` to `maximum`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not minimum <= value <= maximum:
-        raise ConfigurationError(f"{key} is not a number from {minimum:g} to {maximum:g}.", key=key)
-    return float(value)
+    kind = Annotated[float, msgspec.Meta(ge=minimum, le=maximum)]
+    return float(as_type(value, key, kind=kind, is_typed=True))
 
 
 def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
     """Return the one of `choices` that `value` names."""
-    for choice in choices:
-        if value == choice.value:
-            return choice
-    raise ConfigurationError(f"{key} is none of {', '.join(choice.value for choice in choices)}.", key=key)
+    return choices(as_type(value, key, kind=choices))
 
 
 def as_moment(value: object, key: str) -> datetime:

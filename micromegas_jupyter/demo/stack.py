@@ -6,13 +6,13 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, ensure_private_folder, remove_abandoned, write_private_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 from micromegas_jupyter.wiring.environment import CONFIG_DIR
-from micromegas_jupyter.wiring.serve_options import DEFAULT_MEMORY_MIB
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -44,7 +44,7 @@ class DemoStack:
         host: str = "127.0.0.1",
         port: int = 0,
         spare_executors: int = 2,
-        memory_mib: int = DEFAULT_MEMORY_MIB,
+        memory_mib: int = 4096,
         jupyter_base_url: str | None = None,
     ) -> None:
         remove_abandoned(_PREFIX)
@@ -55,15 +55,17 @@ class DemoStack:
             self.provider = DemoProvider(jupyter_base_url=jupyter_base_url)
             started.enter_context(self.provider)
             self.server = ServerStack(
-                ServeOptions(
+                ServerSettings(
                     lake=self.folder / "lake",
                     host=host,
                     port=port,
-                    program="micromegas demo",
-                    spare_executors=spare_executors,
+                    no_http=True,
+                    drain_timeout_seconds=5.0,
                     memory_mib=memory_mib,
                 ),
                 environ=self.server_environment(),
+                program="micromegas demo",
+                spare_executors=spare_executors,
             )
             self.server.start()
             started.callback(self.server.stop)

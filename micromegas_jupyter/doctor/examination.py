@@ -1,7 +1,4 @@
-"""Makes all checks, each whatever the others found, and leaves out what cannot be checked.
-
-Those that ask others are here: the identity provider, its clock, the token that it gave, and the server.
-"""
+"""Makes all checks, whatever the others found; those of the provider, its clock, the token and the server are here."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -17,7 +14,7 @@ from micromegas_jupyter.client.credentials import claimed_end, read_claims
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
-from micromegas_jupyter.doctor.findings import Case, Finding, Outcome, complaint, failed, found, guarded, skipped
+from micromegas_jupyter.doctor.findings import Case, Finding, Outcome, complaint, failed, guarded, ok, skipped
 from micromegas_jupyter.doctor.local_checks import (
     check_api_key_file,
     check_flow,
@@ -50,6 +47,7 @@ _CLOCK_REMEDY = "Set this machine's clock (NTP). Signing in allows for it; other
 _LARGE_CLOCK_REMEDY = (
     "Set this machine's clock (NTP), then sign in again. Signing in allows for a day at most, so tokens are refused."
 )
+_NO_ROLE_REMEDY = "Ask the server's administrator for a role (docs/access.md)."
 _NOTHING_SET_REMEDY = (
     "Nothing is configured, so the default server was asked. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
     "yours, and, if it wants a sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "
@@ -74,7 +72,7 @@ def check_issuer(connection: ProviderConnection, clock: Clock) -> Finding:
     details = [f"offers {offered}"] if offered else []
     if lacking:
         details.append(f"does not offer {lacking}")
-    return found(
+    return ok(
         "issuer",
         f"{metadata.issuer} answers, {key_count} {'key' if key_count == 1 else 'keys'}, {milliseconds:.0f} ms",
         details=details,
@@ -90,7 +88,7 @@ def check_clock(connection: ProviderConnection) -> Finding:
     facts = {"offset_seconds": round(offset, 1)}
     if abs(offset) <= TOLERATED_OFFSET_SECONDS:
         text = f"is {_behind(offset)} the provider's; it is allowed for" if offset else "agrees with the provider's"
-        return found("clock", f"this machine's clock {text}", facts=facts)
+        return ok("clock", f"this machine's clock {text}", facts=facts)
     return complaint(
         "clock",
         f"this machine's clock is {_behind(offset)} the provider's",
@@ -102,12 +100,12 @@ def check_clock(connection: ProviderConnection) -> Finding:
 def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
     """Get the token that a call would carry, and say what it says."""
     if provider is None:
-        return found("token", "none is needed: no sign-in is configured", facts={"kind": "none"})
+        return ok("token", "none is needed: no sign-in is configured", facts={"kind": "none"})
     token = provider.get_token()
     claims = read_claims(token)
     if isinstance(provider, StaticTokenAuthProvider):
         kind = "an API key" if claims is None else "a token"
-        return found("token", f"{kind} from a file", facts=_facts(claims))
+        return ok("token", f"{kind} from a file", facts=_facts(claims))
     who = "of a service account"
     renews = True
     now = clock.now()
@@ -125,7 +123,7 @@ def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
         details.append("it is opaque: nothing can be read from it here")
     if not renews:
         details.append("it does not renew by itself")
-    return found("token", f"{who}{left}", details=details, facts={**_facts(claims), "renews": renews})
+    return ok("token", f"{who}{left}", details=details, facts={**_facts(claims), "renews": renews})
 
 
 def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
@@ -147,13 +145,13 @@ def check_server(case: Case, provider: AuthProvider | None, *, token_failed: boo
             is_bare = case.has_default_server and case.has_no_sign_in
             return replace(finding, remedy=_NOTHING_SET_REMEDY) if is_bare else finding
         except UnsupportedRequest:
-            return found("server", f"{case.settings.uri} answers, but cannot say who you are")
+            return ok("server", f"{case.settings.uri} answers, but cannot say who you are")
         except Rejected:
             if provider is not None:
                 raise
-            text = "answers; whom it takes you for is not known without a token"
+            text = "answers. Sign in to see who it says you are."
             if token_failed:
-                return found("server", f"{case.settings.uri} {text}")
+                return ok("server", f"{case.settings.uri} {text}")
             return complaint(
                 "server",
                 f"{case.settings.uri} wants a token, and no sign-in is configured.",
@@ -161,9 +159,12 @@ def check_server(case: Case, provider: AuthProvider | None, *, token_failed: boo
             )
         milliseconds = (case.clock.monotonic() - started) * 1000
     who = identity.email or identity.subject
-    return found(
+    text = f"{case.settings.uri} knows you as {who}{' (admin)' if identity.is_admin else ''}, {milliseconds:.0f} ms"
+    if identity.reads_nothing:
+        return complaint("server", f"{text}. You have no role there, so you can read no table.", remedy=_NO_ROLE_REMEDY)
+    return ok(
         "server",
-        f"{case.settings.uri} knows you as {who}{' (admin)' if identity.is_admin else ''}, {milliseconds:.0f} ms",
+        text,
         facts={
             "subject": identity.subject,
             "email": identity.email,
@@ -249,18 +250,14 @@ def examine(
         facts=gather_facts(environ=environ) if facts is None else facts,
         clock=clock,
     )
-    if case.is_wrapped:
+    if wiring.is_wrapped(environ):
         why = "the wrapper's client is used"
         return [*findings, check_settings(case), *(skipped(check, why) for check in _AFTER_SETTINGS)]
-    return [*findings, *_examine_case(case)]
-
-
-def _examine_case(case: Case) -> list[Finding]:
     obstacle = find_obstacle(case)
     prevented = frozenset[str]() if obstacle is None else obstacle.prevented
     # Before the sign-in, which follows from what the provider offers.
     of_provider, offers_device = _ask_provider(case, prevented)
-    findings = [
+    findings += [
         check_settings(case, obstacle),
         _look("sign-in", lambda: check_flow(case, offers_device=offers_device), prevented),
         _look("store", lambda: check_store(case), prevented),
@@ -280,13 +277,15 @@ def _ask_provider(case: Case, prevented: Collection[str]) -> tuple[list[Finding]
     """Return what is found of the provider, and whether it has a sign-in with a code, None when that is not known."""
     if "issuer" in prevented:
         return [skipped("issuer", _SEE_SETTINGS), skipped("clock", _SEE_SETTINGS)], None
-    try:
-        connection = case.connection()
-    except MicromegasError as error:
-        return [failed("issuer", error), skipped("clock", _NOT_ASKED)], None
-    if connection is None:
+    settings = case.settings
+    if settings.issuer is None:
         why = "no identity provider is configured"
         return [skipped("issuer", why), skipped("clock", why)], None
+    try:
+        http = wiring.provider_http(settings)
+    except MicromegasError as error:
+        return [failed("issuer", error), skipped("clock", _NOT_ASKED)], None
+    connection = ProviderConnection(settings.issuer, settings.client_id or "", None, http=http, clock=case.clock)
     issuer = guarded("issuer", lambda: check_issuer(connection, case.clock))
     if issuer.outcome is Outcome.FAILED:
         return [issuer, skipped("clock", _WHY_NO_CLOCK.get(issuer.code or "", _NOT_ASKED))], None
@@ -300,7 +299,7 @@ def _ask_server(case: Case, prevented: Collection[str]) -> list[Finding]:
         token = skipped("token", _SEE_SETTINGS)
     else:
         try:
-            provider = case.provider()
+            provider = wiring.stored_provider(case.settings, case.environ, facts=case.facts)
         except MicromegasError as error:
             token = failed("token", error)
         else:

@@ -1,4 +1,4 @@
-"""What the checks look at, what they find, and how that reads as lines and as JSON."""
+"""What the checks examine, what they find, and how that reads as lines and as JSON."""
 
 import enum
 import json
@@ -9,9 +9,7 @@ from types import MappingProxyType
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.environment import Facts, gather_facts
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.flightsql.error_details import printable_text
@@ -32,18 +30,7 @@ _SIGNS = {Outcome.OK: "✓", Outcome.FAILED: "✗", Outcome.SKIPPED: "-"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The result of one check; nothing in it is a secret.
-
-    Attributes:
-        check: The check's name, the same in every run.
-        outcome: How it ended.
-        found: What was found, in a sentence or a few words.
-        remedy: What to do, when it failed.
-        code: The error's code, when it failed with one.
-        exit_code: What a program that stops here exits with.
-        details: Further lines.
-        facts: The same for programs, by name.
-    """
+    """The result of one check, with what to do when it failed and the same as `facts` for programs; never a secret."""
 
     check: str
     outcome: Outcome
@@ -55,8 +42,8 @@ class Finding:
     facts: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def found(check: str, text: str, *, details: Sequence[str] = (), facts: Mapping[str, object] | None = None) -> Finding:
-    """Return the finding of a check that is content."""
+def ok(check: str, text: str, *, details: Sequence[str] = (), facts: Mapping[str, object] | None = None) -> Finding:
+    """Return the finding of a check that passed."""
     return Finding(check=check, outcome=Outcome.OK, found=text, details=tuple(details), facts=facts or {})
 
 
@@ -66,7 +53,7 @@ def skipped(check: str, why: str) -> Finding:
 
 
 def failed(check: str, error: MicromegasError) -> Finding:
-    """Return the finding that an error amounts to."""
+    """Return the finding of a check that ended with an error."""
     return Finding(
         check=check,
         outcome=Outcome.FAILED,
@@ -78,21 +65,16 @@ def failed(check: str, error: MicromegasError) -> Finding:
 
 
 def complaint(check: str, text: str, *, remedy: str, facts: Mapping[str, object] | None = None) -> Finding:
-    """Return the finding of a check that is not content and met no error."""
+    """Return the finding of a check that failed without an error."""
     return Finding(
-        check=check,
-        outcome=Outcome.FAILED,
-        found=text,
-        remedy=remedy,
-        exit_code=FAILED_EXIT_CODE,
-        facts=facts or {},
+        check=check, outcome=Outcome.FAILED, found=text, remedy=remedy, exit_code=FAILED_EXIT_CODE, facts=facts or {}
     )
 
 
-def guarded(check: str, look: Callable[[], Finding]) -> Finding:
-    """Return what `look` finds, or the finding that its error amounts to: one check's end is never the others'."""
+def guarded(check: str, run: Callable[[], Finding]) -> Finding:
+    """Run a check; an error in it is its finding, and never the end of the others."""
     try:
-        return look()
+        return run()
     except MicromegasError as error:
         return failed(check, error)
     except Exception as error:  # noqa: BLE001 - a doctor that dies of what it looks at helps nobody
@@ -105,7 +87,7 @@ def exit_code_of(findings: Iterable[Finding]) -> int:
 
 
 def findings_as_lines(findings: Iterable[Finding]) -> list[str]:
-    """Return one line a check, further lines below it, and under each failure what to do."""
+    """Return one line per check, its details below it, and what to do under each failure."""
     lines = []
     for finding in findings:
         code = f" · {finding.code}" if finding.code else ""
@@ -139,24 +121,12 @@ def _has_failed(finding: Finding) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One set of settings in one environment.
-
-    Attributes:
-        settings: What was read.
-        environ: Stands in for the process environment.
-        facts: Where the program runs.
-        clock: Tells the time.
-    """
+    """One set of settings in one environment; `facts` says where the program runs."""
 
     settings: ClientSettings
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     facts: Facts = field(default_factory=gather_facts)
     clock: Clock = SYSTEM_CLOCK
-
-    @property
-    def is_wrapped(self) -> bool:
-        """Whether another module makes the client, so that no setting counts."""
-        return wiring.is_wrapped(self.environ)
 
     @property
     def names_a_provider(self) -> bool:
@@ -166,8 +136,7 @@ class Case:
     @property
     def has_no_sign_in(self) -> bool:
         """Whether nothing at all says who calls."""
-        is_anonymous = self.settings.issuer is None and self.settings.client_id is None
-        return is_anonymous and not self.has_credential_of_its_own
+        return self.settings.issuer is None and self.settings.client_id is None and not self.has_own_credential
 
     @property
     def has_default_server(self) -> bool:
@@ -175,14 +144,14 @@ class Case:
         return self.settings.origin_of("uri") is None
 
     @property
-    def has_credential_of_its_own(self) -> bool:
+    def has_own_credential(self) -> bool:
         """Whether a credential is set that comes before any sign-in of a person."""
         settings = self.settings
         return bool(settings.api_key_file or settings.service_account_file or settings.workload)
 
     @property
     def program_credential(self) -> str | None:
-        """What the program proves itself with in place of a person, in a few words; None when a person signs in."""
+        """What is used in place of a person's sign-in, in a few words; None when a person signs in."""
         settings = self.settings
         if settings.api_key_file is not None:
             return "an API key is used"
@@ -196,20 +165,3 @@ class Case:
             return None
         is_stored = wiring.token_store(settings, self.environ).mark() is not None
         return None if is_stored else "a service account is used"
-
-    def connection(self) -> ProviderConnection | None:
-        """Return a connection to the configured provider, None when none is configured; calls nothing yet."""
-        settings = self.settings
-        if settings.issuer is None:
-            return None
-        return ProviderConnection(
-            settings.issuer,
-            settings.client_id or "",
-            None,
-            http=wiring.provider_http(settings),
-            clock=self.clock,
-        )
-
-    def provider(self) -> AuthProvider | None:
-        """Return what gives the token of each call, None when no sign-in is configured."""
-        return wiring.stored_provider(self.settings, self.environ, facts=self.facts)

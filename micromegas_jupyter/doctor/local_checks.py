@@ -1,10 +1,10 @@
-"""Checks that need nobody else: settings and files that they name, what is kept of a sign-in, where a program runs."""
+"""Local checks: settings and the files that they name, the stored sign-in, where the program runs."""
 
 import platform
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path, PurePath
@@ -19,7 +19,7 @@ from micromegas_jupyter.config.client import ClientSettings, Flow, WorkloadExcha
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.http import environment_ca_bundle
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.doctor.findings import Case, Finding, complaint, failed, found, skipped
+from micromegas_jupyter.doctor.findings import Case, Finding, complaint, failed, ok, skipped
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 
 NO_PROVIDER = (
@@ -44,20 +44,17 @@ class Obstacle(NamedTuple):
 
 def find_obstacle(case: Case) -> Obstacle | None:
     """Return what is wrong with the settings; None when nothing is."""
-    settings = case.settings
-    try:
-        if not case.has_credential_of_its_own:
-            wiring.sign_in_configured(settings)
-    except ConfigurationError as error:
-        return Obstacle(INCOMPLETE, error)
-    try:
-        _check_authorities(settings)
-    except ConfigurationError as error:
-        return Obstacle(AUTHORITIES, error)
-    try:
-        _check_credential_file(case)
-    except ConfigurationError as error:
-        return Obstacle(CREDENTIAL, error)
+    checks: list[tuple[frozenset[str], Callable[[], object]]] = [
+        (AUTHORITIES, lambda: _check_authorities(case.settings)),
+        (CREDENTIAL, lambda: _check_credential(case)),
+    ]
+    if not case.has_own_credential:
+        checks.insert(0, (INCOMPLETE, lambda: wiring.sign_in_configured(case.settings)))
+    for prevented, check in checks:
+        try:
+            check()
+        except ConfigurationError as error:
+            return Obstacle(prevented, error)
     return None
 
 
@@ -69,7 +66,7 @@ def check_settings(case: Case, obstacle: Obstacle | None = None) -> Finding:
     values = {name: _shown(getattr(settings, name)) for name in names}
     profile = f"profile {settings.profile}" if settings.profile else "no profile"
     preset = f", preset {settings.preset}" if settings.preset else ""
-    finding = found(
+    finding = ok(
         "settings",
         f"{profile}{preset}, {len(names)} set",
         details=[*(f"{name} = {values[name]}  ({origins[name]})" for name in names), *_lacking(case)],
@@ -81,7 +78,7 @@ def check_settings(case: Case, obstacle: Obstacle | None = None) -> Finding:
 
 
 def _lacking(case: Case) -> list[str]:
-    if case.is_wrapped:
+    if wiring.is_wrapped(case.environ):
         return []
     lines = [NO_PROVIDER] if case.has_no_sign_in else []
     if case.has_default_server:
@@ -100,7 +97,7 @@ def _check_authorities(settings: ClientSettings) -> None:
         environment_ca_bundle()
 
 
-def _check_credential_file(case: Case) -> None:
+def _check_credential(case: Case) -> None:
     settings = case.settings
     if settings.api_key_file is not None:
         try:
@@ -124,14 +121,10 @@ def _shown(value: object) -> str:
         return "set, not shown"
     if isinstance(value, tuple):
         return ", ".join(f"{name}={text}" for name, text in value)
-    named = [(entry.name, getattr(value, entry.name)) for entry in fields(value)] if _is_group(value) else None  # type: ignore[arg-type] # a dataclass
-    if named is not None:
+    if is_dataclass(value):
+        named = [(entry.name, getattr(value, entry.name)) for entry in fields(value)]
         return ", ".join(f"{name} {text}" for name, text in named if text is not None)
     return str(value)
-
-
-def _is_group(value: object) -> bool:
-    return hasattr(value, "__dataclass_fields__")
 
 
 _MAX_FILES = 1000
@@ -170,7 +163,7 @@ def check_store(case: Case) -> Finding:
         return failed("store", damage)
     text = f"{store.label}{' holds a sign-in' if is_kept else f', nothing kept yet{_for_these(others)}'}"
     details = [_line_of_other(other, case.settings, is_kept=is_kept) for other in others]
-    return found("store", text + ("" if mode is None else f" (mode {mode:04o})"), details=details, facts=facts)
+    return ok("store", text + ("" if mode is None else f" (mode {mode:04o})"), details=details, facts=facts)
 
 
 def _damage(store: TokenStore, settings: ClientSettings) -> LoginRequired | None:
@@ -201,16 +194,17 @@ def _line_of_other(other: TokenStore, settings: ClientSettings, *, is_kept: bool
 
 
 def _difference(key: LoginKey, settings: ClientSettings) -> str:
-    """Return in brackets what a sign-in has that these settings do not ask for; empty when nothing differs."""
-    wanted_scope = set(settings.scope.split())
+    """Return in brackets how a stored sign-in differs from these settings; empty when it does not."""
     pairs = (
         ("issuer", key.issuer, settings.issuer),
         ("client id", key.client_id, settings.client_id),
         ("audience", key.audience, settings.audience),
         ("resource", key.resource, settings.resource),
     )
-    parts = [f"{name} {stored or 'none'}" for name, stored, wanted in pairs if (stored or None) != (wanted or None)]
-    if key.scope is not None and set(key.scope.split()) != wanted_scope:
+    parts = [
+        f"{name} {stored or 'none'}" for name, stored, configured in pairs if (stored or None) != (configured or None)
+    ]
+    if key.scope is not None and set(key.scope.split()) != set(settings.scope.split()):
         parts.append(f"scope {key.scope}")
     return f" ({', '.join(parts)})" if parts else ""
 
@@ -231,7 +225,7 @@ def check_program() -> Finding:
     """Say which versions run."""
     versions = {name: _version(name) for name in _LIBRARIES}
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number is not None)
-    return found(
+    return ok(
         "program",
         f"micromegas_jupyter {__version__} on Python {platform.python_version()} ({platform.system()})",
         details=[listed],
@@ -247,11 +241,9 @@ def check_wrapper(environ: Mapping[str, str]) -> Finding | None:
 
 
 def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
-    """Say where the program runs and how a person would sign in there, and why so; the provider is not asked.
+    """Say where the program runs and how a person would sign in there, without asking the provider.
 
-    Args:
-        case: What is looked at.
-        offers_device: Whether the provider has a sign-in with a code; None when that could not be found out.
+    `offers_device` says whether the provider has a sign-in with a code; None when that is not known.
     """
     program = case.program_credential
     if program is not None:
@@ -278,9 +270,9 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
         if nobody or not case.names_a_provider:
             # Whether a person is needed at all is seen when the token is asked for.
             what = "nobody can sign in here" if nobody else "nobody has to sign in"
-            return found("sign-in", f"{choice.environment.value}: {what}", facts=facts)
+            return ok("sign-in", f"{choice.environment.value}: {what}", facts=facts)
         return complaint("sign-in", f"{choice.environment.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
-    return found(
+    return ok(
         "sign-in",
         f"{choice.environment.value}: {choice.flow.value}. {choice.reason}",
         details=details,
@@ -293,7 +285,7 @@ def check_api_key_file(path: PurePath) -> Finding:
     file = read_api_key_file(path)
     if file.is_readable_by_others:
         return complaint("api key file", f"Others can read {file.name}.", remedy=OPEN_FILE_REMEDY)
-    return found("api key file", f"{file.name} is there, and nobody else can read it")
+    return ok("api key file", f"{file.name} is there, and nobody else can read it")
 
 
 def _version(name: str) -> str | None:

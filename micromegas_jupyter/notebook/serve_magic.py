@@ -1,28 +1,17 @@
 """`%micromegas_serve`: a server of a folder of Parquet files, for this notebook alone.
 
-It runs in a child process that is told its key's digest through a pipe and ends with the kernel.
+It is `micromegas serve` in a child process that ends with the kernel.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import subprocess
-import sys
-import threading
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Variables
-from micromegas_jupyter.errors import ServerUnavailable, UsageError
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, shown_name
@@ -33,136 +22,14 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.wiring.server_process import ServerProcess
 
-_CHILD = "micromegas_jupyter.wiring.local_server"
-# Settings of the client half, and what a Hub gives this server alone: a child could hand its token on.
-_WITHHELD_VARIABLES = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
-_KEY_BYTES = 32
-_START_SECONDS = 60.0
-_STOP_SECONDS = 5.0
-_MAX_ANSWER_BYTES = 8 * 1024 * 1024
-_NOT_STARTED = "The local server did not start."
-_TRY_ELSEWHERE = "Run `micromegas serve` in a terminal to see why."
 LOCAL = "local"
 """The name of the connection to the server that the magic starts."""
 
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _MAX_SHOWN_TABLES = 20
 _MAX_SHOWN_PROBLEMS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What a local server said when it was ready.
-
-    Attributes:
-        uri: Its address.
-        tables: The names of its tables.
-        problems: What was left out, a sentence for each.
-    """
-
-    uri: str
-    tables: tuple[str, ...]
-    problems: tuple[str, ...]
-
-
-class LocalServerProcess:
-    """A running local server; whoever makes it stops it, and it ends by itself with this process.
-
-    Args:
-        folder: What it serves.
-        is_lake: Whether that is a folder that `micromegas serve` wrote, and not one of plain Parquet files.
-        memory_mib: Memory for its queries, in MiB.
-
-    Raises:
-        UsageError: The folder cannot be served.
-        ServerUnavailable: The server did not start in time.
-    """
-
-    def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
-        from micromegas_jupyter.lake import check_servable  # with pyarrow, which loading the extension leaves out
-
-        check_servable(folder)
-        self.key = Secret(SYSTEM_RANDOMNESS.token_urlsafe(_KEY_BYTES))
-        order = {
-            "folder": str(folder.absolute()),
-            "is_lake": is_lake,
-            "key_sha256": hashlib.sha256(self.key.reveal().encode()).hexdigest(),
-            "memory_mib": memory_mib,
-            "parent": os.getpid(),
-        }
-        others = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
-        try:
-            # Its own session: an interrupt of the kernel reaches the kernel's whole process group.
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
-                [sys.executable, "-P", "-m", _CHILD],
-                env=Variables(others),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ServerUnavailable(f"{_NOT_STARTED[:-1]}: {error.strerror}.", remedy=_TRY_ELSEWHERE) from None
-        try:
-            self.served = self._order(order)
-        except BaseException:
-            self.stop()
-            raise
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
-    def stop(self) -> None:
-        """End it; killed when it does not go. Calling again does nothing."""
-        self._close(self._process.stdin)
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        # Last: until the process has ended, another thread may be reading from it.
-        self._close(self._process.stdout)
-
-    @staticmethod
-    def _close(pipe: IO[bytes] | None) -> None:
-        if pipe is not None:
-            with suppress(BrokenPipeError):  # it ended first
-                pipe.close()
-
-    def _order(self, order: dict[str, object]) -> Served:
-        from micromegas_jupyter.client.threads import run_interruptibly
-
-        line = run_interruptibly(lambda: self._exchange(json.dumps(order).encode() + b"\n"))
-        try:
-            answer = decode_strict_json(line.decode())
-        except (UnicodeDecodeError, JsonError):
-            answer = None
-        match answer:
-            case {"failure": [str(what), str(remedy)]}:
-                raise UsageError(what, remedy=remedy)
-            case {"uri": str(uri), "tables": list(tables), "problems": list(problems)}:
-                return Served(uri=uri, tables=tuple(map(str, tables)), problems=tuple(map(str, problems)))
-            case _:
-                raise ServerUnavailable(_NOT_STARTED, remedy=_TRY_ELSEWHERE)
-
-    def _exchange(self, order: bytes) -> bytes:
-        """Send the order and return the answer; empty when the process ended, or was killed for taking too long."""
-        timer = threading.Timer(_START_SECONDS, self._process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            if self._process.stdin is None or self._process.stdout is None:
-                return b""
-            self._process.stdin.write(order)
-            self._process.stdin.flush()
-            return self._process.stdout.readline(_MAX_ANSWER_BYTES)
-        except (OSError, ValueError):
-            return b""
-        finally:
-            timer.cancel()
 
 
 @magics_class
@@ -173,7 +40,7 @@ class ServeMagic(Magics):
         super().__init__(shell)
         self._session = session
         self._named = named
-        self._server: LocalServerProcess | None = None
+        self._server: ServerProcess | None = None
         self._settings: ClientSettings | None = None
         self._choice_before = session.choice
 
@@ -213,18 +80,20 @@ class ServeMagic(Magics):
         self._server = None
 
     def _serve(self, folder: str, *, is_lake: bool) -> list[str]:
-        started = LocalServerProcess(Path(folder).expanduser(), is_lake=is_lake)
+        from micromegas_jupyter.wiring.server_process import ServerProcess  # with pyarrow
+
+        started = ServerProcess(Path(folder).expanduser(), is_lake=is_lake)
         # Only now: a folder that cannot be served leaves the server that there is.
         self._leave()
         self._server = started
         self._use(started)
-        return _lines(folder, started.served)
+        return _lines(folder, started)
 
-    def _use(self, started: LocalServerProcess) -> None:
+    def _use(self, started: ServerProcess) -> None:
         from micromegas_jupyter.auth import StaticTokenAuthProvider
         from micromegas_jupyter.config.client import ClientSettings
 
-        settings = ClientSettings(uri=started.served.uri)
+        settings = ClientSettings(uri=started.uri)
         choice = SettingsChoice(settings=settings)
         self._session.connections.lend(settings, StaticTokenAuthProvider(started.key))
         self._named.put(LOCAL, choice, settings)
@@ -248,7 +117,7 @@ class ServeMagic(Magics):
         self.close()
 
 
-def _lines(folder: str, served: Served) -> list[str]:
+def _lines(folder: str, served: ServerProcess) -> list[str]:
     names = [_as_written(name) for name in served.tables]
     more = len(names) - _MAX_SHOWN_TABLES
     shown = ", ".join(names[:_MAX_SHOWN_TABLES]) + (f" and {more} more" if more > 0 else "")

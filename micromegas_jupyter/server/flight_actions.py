@@ -173,6 +173,7 @@ def _describe_caller(call: Call) -> bytes:
         "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
         "groups": _first_names(caller.groups),
         "group_count": len(caller.groups),
+        "reads_nothing": caller.table_access is not None and not caller.table_access.filters,
     }
     return json.dumps(described).encode()
 

@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from micromegas_jupyter.wiring.environment import config_folder, load_client_settings, sign_in_configured
     from micromegas_jupyter.wiring.flow_memory import remember_flow, remembered_flow
     from micromegas_jupyter.wiring.provider_calls import provider_http
-    from micromegas_jupyter.wiring.serve_options import ServeOptions
-    from micromegas_jupyter.wiring.server_side import ServerStack
+    from micromegas_jupyter.wiring.server import ServerStack
     from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of, uses_hub
     from micromegas_jupyter.wiring.token_stores import logout, stored_logins, token_file, token_store
 
 _HOME = {
-    "ServeOptions": "serve_options",
-    "ServerStack": "server_side",
+    "ServerStack": "server",
     "begin_login": "sign_in",
     "choose_flow": "sign_in",
     "client_proof": "credentials",
@@ -54,7 +52,6 @@ _HOME = {
 }
 
 __all__ = [
-    "ServeOptions",
     "ServerStack",
     "begin_login",
     "choose_flow",

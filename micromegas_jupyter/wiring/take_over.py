@@ -1,7 +1,7 @@
 """Hands a running server's ports to its successor, over a Unix socket that only the same user can reach.
 
 Two steps, so that the ports are served at every moment: the successor takes the sockets, and says so once it answers
-calls; only then does the running server drain. Should the successor die in between, the running server goes on with
+calls; only then does the running server drain. If the successor dies in between, the running server keeps serving on
 its own descriptors.
 """
 
@@ -54,44 +54,36 @@ def is_take_over_supported() -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TakeOverKey:
-    """Where the running server of one address is found.
+class TakeOverAddress:
+    """Where the running server of one gRPC port is found.
 
     Attributes:
-        address: The socket address of its gRPC port.
-        name: The name of its Unix socket.
-        folders: Where that may be; the first is where a new one is made.
+        listening: The socket address of that port.
+        path: Its Unix socket.
     """
 
-    address: tuple[object, ...]
-    name: str
-    folders: tuple[Path, ...]
+    listening: tuple[object, ...]
+    path: Path
 
 
-def find_take_over_key(host: str, port: int, environ: Mapping[str, str]) -> TakeOverKey:
-    """Return where the server of a gRPC port is found.
-
-    Args:
-        host: The address that the server listens on.
-        port: Its port, which is not 0.
-        environ: The process environment.
+def find_take_over_address(host: str, port: int, environ: Mapping[str, str]) -> TakeOverAddress:
+    """Return where the server that listens on a host and a port, which is not 0, is found.
 
     Raises:
         ConfigurationError: The host is not an address of this machine.
     """
-    address = resolve_address(host, port)[-1]
-    below_temporary = Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.geteuid()}"
+    listening = resolve_address(host, port)[-1]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or os.devnull)
-    folders = (runtime / _FOLDER, below_temporary) if _is_private(runtime) else (below_temporary,)
-    return TakeOverKey(address=address, name=f"{address[0]}-{port}.sock", folders=folders)
+    folder = runtime / _FOLDER if _is_private(runtime) else Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.geteuid()}"
+    return TakeOverAddress(listening=listening, path=folder / f"{listening[0]}-{port}.sock")
 
 
 class TakeOverListener:
     """Waits on a daemon thread for a successor that takes the server's sockets over.
 
     Args:
-        key: Where it is found.
-        sockets: What is handed over, by name; the caller keeps and closes them.
+        path: Its Unix socket.
+        sockets: What is handed over, by name; the caller closes them.
         on_taken: Called once, on another thread, when the successor serves: the server is to stop then.
         state: What the successor needs to know, such as the key of tickets; it may be secret.
 
@@ -101,18 +93,17 @@ class TakeOverListener:
 
     def __init__(
         self,
-        key: TakeOverKey,
+        path: Path,
         sockets: Mapping[str, socket.socket],
         on_taken: Callable[[], None],
         *,
         state: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._key = key
+        self._path = path
         self._sockets = dict(sockets)
         self._on_taken = on_taken
         self._state = dict(state)
         self._listening: socket.socket | None = None
-        self._path: Path | None = None
         self._made: os.stat_result | None = None
         self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self._lock = threading.Lock()
@@ -121,20 +112,18 @@ class TakeOverListener:
         self.is_taken = False
 
     def start(self) -> None:
-        """Start to wait. Only for who holds the port: a socket file of that name is a predecessor's, and is replaced.
+        """Start to wait. Only for the holder of the port: a socket file of that name is a predecessor's, and replaced.
 
         Raises:
-            ConfigurationError: No private folder can be had for the socket.
+            ConfigurationError: There is no private folder for the socket.
         """
-        folder = self._key.folders[0]
+        folder = self._path.parent
         try:
             ensure_private_folder(folder)
         except FileProblem as problem:
             raise _unsafe(folder, str(problem)) from None
-        _check_private_folder(folder)
-        path = folder / self._key.name
-        _find_socket(path)
-        if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        _find_socket(self._path)
+        if len(os.fsencode(self._path)) > _MAX_PATH_BYTES:
             raise _unsafe(folder, "has a path that is too long for a socket")
         temporary = folder / f".{secrets.token_hex(4)}"
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -143,33 +132,30 @@ class TakeOverListener:
             temporary.chmod(0o600)
             listening.listen(_MAX_CONNECTIONS)
             self._made = temporary.lstat()
-            temporary.rename(path)
+            temporary.rename(self._path)
         except OSError as error:
             listening.close()
             temporary.unlink(missing_ok=True)
             raise _unsafe(folder, f"cannot hold a socket ({os.strerror(error.errno or 0)})") from None
-        self._listening, self._path = listening, path
+        self._listening = listening
         threading.Thread(target=self._accept, args=(listening,), name="take-over", daemon=True).start()
 
     def stop(self) -> None:
         """Stop waiting; a successor that has taken the sockets learns that the server drains. May be called twice.
 
-        Call it before the port is given up, so that the next server's socket file is not removed.
+        Call it before the port is released, so that the next server's socket file is not removed.
         """
         with self._lock:
             if not self._over.is_set():
                 self._over.set()
                 if self._successor is not None:
-                    _send_quietly(self._successor, {"draining": True})
+                    with suppress(OSError):
+                        _send(self._successor, {"draining": True})
                     _shut(self._successor)
-                self._remove()
+                with suppress(OSError):
+                    if self._made is not None and os.path.samestat(self._path.lstat(), self._made):
+                        self._path.unlink()
         self._close()
-
-    def _remove(self) -> None:
-        if self._path is not None and self._made is not None:
-            with suppress(OSError):
-                if os.path.samestat(self._path.lstat(), self._made):
-                    self._path.unlink()
 
     def _close(self) -> None:
         if self._listening is not None:
@@ -232,7 +218,7 @@ class TakeOverListener:
             with self._lock:
                 self._successor = None
         if not is_serving:
-            _LOG.warning("the process that took this server's sockets did not serve; this one goes on")
+            _LOG.warning("the process that took this server's sockets did not serve; this one continues")
             return
         _LOG.info("another process serves on this server's ports; this one drains")
         self.is_taken = True
@@ -242,12 +228,7 @@ class TakeOverListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The sockets of a running server, which serves on until it is told to stop.
-
-    Attributes:
-        sockets: By the names that the running server gave them; they belong to the caller.
-        state: What the running server said besides.
-    """
+    """The sockets of a running server, by its names for them, and its state; the server serves until told to stop."""
 
     sockets: Mapping[str, socket.socket]
     state: Mapping[str, str] = field(repr=False)
@@ -264,7 +245,8 @@ class Taken:
         answer: Mapping[str, object] = {}
         with suppress(OSError):
             self._connection.settimeout(_CONFIRM_SECONDS)
-            _send_quietly(self._connection, {"do": "serving"})
+            with suppress(OSError):
+                _send(self._connection, {"do": "serving"})
             answer = _receive(self._connection)
         if not answer:
             # From here on the running server cannot say so any more, and what it has said is found.
@@ -275,7 +257,7 @@ class Taken:
         drains = answer.get("draining") is True or bool(select.select([self._process], [], [], _END_SECONDS)[0])
         self._resources.close()
         if not drains:
-            raise ServerUnavailable("The running server did not let go of its ports.", remedy=_RESTART)
+            raise ServerUnavailable("The running server did not release its ports.", remedy=_RESTART)
 
     def close(self) -> None:
         """Leave the ports to the running server: close the sockets, and let it go on. May be called twice."""
@@ -284,22 +266,16 @@ class Taken:
         self._resources.close()
 
 
-def take_over(key: TakeOverKey) -> Taken | None:
+def take_over(address: TakeOverAddress) -> Taken | None:
     """Take the sockets of the server that runs at an address; None when there is none.
 
     Raises:
         ConfigurationError: Whoever could answer there is not certainly a process of this user.
         ServerUnavailable: The server does not hand its sockets over now.
     """
-    for folder in key.folders:
-        if os.path.lexists(folder):
-            _check_private_folder(folder)
-            if _find_socket(folder / key.name) and (taken := _take(folder / key.name, key.address)) is not None:
-                return taken
-    return None
-
-
-def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
+    path = address.path
+    if not os.path.lexists(path.parent) or not _find_socket(path):
+        return None
     with ExitStack() as resources, ExitStack() as sockets:
         connection = resources.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         connection.settimeout(_MESSAGE_SECONDS)
@@ -332,8 +308,8 @@ def _take(path: Path, address: tuple[object, ...]) -> Taken | None:
             ):
                 pass
             case _:
-                raise ServerUnavailable("The running server hands its sockets over in another way.", remedy=_RESTART)
-        if all(each.getsockname() != address for each in received):
+                raise ServerUnavailable("The running server is of an incompatible version.", remedy=_RESTART)
+        if all(each.getsockname() != address.listening for each in received):
             raise ServerUnavailable("The running server has another port.", remedy=_RESTART)
         sockets.pop_all()
         return Taken(
@@ -374,11 +350,6 @@ def _send(connection: socket.socket, message: Mapping[str, object]) -> None:
     connection.sendall(json.dumps(message).encode())
 
 
-def _send_quietly(connection: socket.socket, message: Mapping[str, object]) -> None:
-    with suppress(OSError):
-        _send(connection, message)
-
-
 def _receive(connection: socket.socket) -> Mapping[str, object]:
     """Return the next message; an empty one when the other end is gone, or says what cannot be read."""
     return _decode(connection.recv(_MAX_MESSAGE_BYTES))
@@ -405,22 +376,15 @@ def _is_private(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & _OTHERS
 
 
-def _check_private_folder(folder: Path) -> None:
-    found = folder.lstat()
-    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-        raise _unsafe(folder, "is a link or not a folder")
-    if found.st_uid != os.geteuid():
-        raise _unsafe(folder, "belongs to another user")
-    if found.st_mode & _OTHERS:
-        raise _unsafe(folder, "is open to other users")
-
-
 def _find_socket(path: Path) -> bool:
-    """Whether there is a socket of this user.
-
-    Raises:
-        ConfigurationError: There is something else.
-    """
+    """Whether there is a socket of this user; anything else there, or a folder that others can enter, is refused."""
+    folder = path.parent.lstat()
+    if not stat.S_ISDIR(folder.st_mode):
+        raise _unsafe(path.parent, "is a link or not a folder")
+    if folder.st_uid != os.geteuid():
+        raise _unsafe(path.parent, "belongs to another user")
+    if folder.st_mode & _OTHERS:
+        raise _unsafe(path.parent, "is open to other users")
     try:
         found = path.lstat()
     except FileNotFoundError:

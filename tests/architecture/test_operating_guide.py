@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.config.server_limits import ServerLimits
+from micromegas_jupyter.cli.serve_command import load_settings
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.readiness import NotReady
@@ -78,7 +79,7 @@ def _first_column(text: str) -> list[str]:
 
 
 def test_the_numbers_of_processes_and_memory_are_the_defaults() -> None:
-    limits = ServerLimits()
+    limits = ServerSettings()
     most = limits.max_queries + limits.max_ingests + PoolSettings().spare_executors
 
     assert f"({most} by default)" in GUIDE
@@ -100,7 +101,7 @@ def test_the_start_of_the_service_is_understood() -> None:
     arguments = build_parser().parse_args([command, *options])
 
     assert program.endswith("/micromegas")
-    assert int(unit["Service"]["TimeoutStopSec"]) >= arguments.drain_seconds + 10
+    assert int(unit["Service"]["TimeoutStopSec"]) >= load_settings(arguments).drain_timeout_seconds + 10
 
 
 def test_the_container_starts_what_is_understood() -> None:

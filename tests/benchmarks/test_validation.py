@@ -22,8 +22,9 @@ from pyarrow.flight import FlightCallOptions, FlightClient
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import ApiKeySetting, IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
@@ -189,7 +190,7 @@ def test_many_identities_and_callers_stay_in_the_cache() -> None:
 def test_a_known_token_beside_a_call_through_the_server(tmp_path) -> None:
     key = "a-key-for-this-benchmark-only"
     environ = {"MICROMEGAS_API_KEYS": json.dumps([{"name": "bench", "key": key}])}
-    options = ServeOptions(lake=tmp_path, port=0, record=False)
+    options = ServerSettings(no_http=True, lake=tmp_path, port=0, no_telemetry=True)
     with (
         ServerStack(options, environ=environ) as server,
         FlightClient(server.uri.replace("grpc:", "grpc+tcp:")) as client,

@@ -203,6 +203,7 @@ def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
         "expires_at": None,
         "groups": [],
         "group_count": 0,
+        "reads_nothing": False,
     }
 
 

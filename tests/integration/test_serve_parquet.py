@@ -16,9 +16,11 @@ import pyarrow.parquet
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
-from micromegas_jupyter.wiring.served_tables import open_tables
+from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring.server_files import open_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +151,7 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_pa
     (tmp_path / "letter.txt").write_text("hello")
 
     with pytest.raises(ConfigurationError) as caught:
-        ServerStack(ServeOptions(lake=tmp_path, port=0, disable_auth=True), environ={})
+        ServerStack(ServerSettings(no_http=True, lake=tmp_path, port=0, disable_auth=True), environ={})
 
     assert caught.value.key == "--lake"
     assert [entry.name for entry in tmp_path.iterdir()] == ["letter.txt"]
@@ -165,7 +167,7 @@ def test_a_file_in_place_of_the_folder_is_a_setting_that_cannot_be_used(tmp_path
 
 
 def test_an_empty_folder_becomes_a_lake(tmp_path: Path) -> None:
-    assert open_tables(tmp_path).lake is not None
+    assert isinstance(open_tables(tmp_path), Lake)
 
 
 @pytest.mark.parametrize("is_table_inside", [False, True])

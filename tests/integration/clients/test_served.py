@@ -59,7 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         DatabaseOptions.MTLS_CERT_CHAIN.value: client.certificate_file.read_text(),
         DatabaseOptions.MTLS_PRIVATE_KEY.value: client.key_file.read_text(),
     }
-    more = ("--tls-client-ca", str(authority.ca_file), "--no-telemetry", "--no-http", "--drain-seconds", "1")
+    more = ("--tls-client-ca", str(authority.ca_file), "--no-telemetry", "--no-http", "--drain-timeout", "1")
     with ServerProcess(
         folder / "server", lake=folder / "lake", keys={}, options=(*map(str, files), *more), variables=environ
     ) as running:

@@ -48,9 +48,14 @@ def is_running(process: psutil.Process) -> bool:
 
 @cache
 def _help_text(checkout: Path) -> str:
-    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--help"]
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve"]
     environ = {**os.environ, "PYTHONPATH": str(checkout)}
-    return subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=True).stdout
+    # Older checkouts have no --help-all.
+    helps = [
+        subprocess.run([*command, option], cwd=checkout, env=environ, capture_output=True, text=True, check=False)
+        for option in ("--help", "--help-all")
+    ]
+    return "".join(found.stdout for found in helps)
 
 
 def supported_options(options: Iterable[tuple[str, ...]], *, checkout: Path) -> list[str]:

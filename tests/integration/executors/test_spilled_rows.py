@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from grpc import StatusCode
 
-from micromegas_jupyter.wiring.spill_directory import make_process_folder
+from micromegas_jupyter.wiring.server_files import make_spill_folder
 from tests.integration.executors.callers import BackgroundCall, Caller
 from tests.integration.executors.conftest import ATTACKER, KEYS, OPTIONS
 from tests.integration.executors.server_process import ServerProcess, wait_until
@@ -46,7 +46,7 @@ def test_what_a_statement_spilled_is_removed_when_it_ends(
 ) -> None:
     place = tmp_path / "spill"
     place.mkdir()
-    other = make_process_folder(str(place))
+    other = make_spill_folder(place)
     (other.path / "rows").write_bytes(b"of another server")
     with (
         ServerProcess(

@@ -25,7 +25,7 @@ CALLS = 12
 
 
 def test_calls_end_or_are_told_to_come_again_when_the_server_is_stopped(tmp_path: Path) -> None:
-    options = [*OPTIONS, "--no-http", "--drain-seconds", "2"]
+    options = [*OPTIONS, "--no-http", "--drain-timeout", "2"]
     with (
         ServerProcess(tmp_path / "server", lake=tmp_path / "lake", keys=KEYS, options=options) as server,
         ExitStack() as stack,

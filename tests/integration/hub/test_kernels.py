@@ -145,7 +145,7 @@ def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in: Runnin
     look = """
 import psutil
 for child in psutil.Process().children(recursive=True):
-    if any("wiring.local_server" in word for word in child.cmdline()):
+    if "serve" in child.cmdline():
         print("JUPYTERHUB_API_TOKEN" in child.environ(), "PATH" in child.environ(), end="")
 """
 

@@ -6,8 +6,9 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ def short_token_stack(folder: Path, *, token_lifetime_seconds: int) -> Iterator[
             {"issuer": provider.issuer, "audience": audience, "leeway_secs": 0}
             for audience in (provider.client_id, provider.lake_audience)
         ]
-        options = ServeOptions(lake=folder / "lake", port=0, record=False)
+        options = ServerSettings(no_http=True, lake=folder / "lake", port=0, no_telemetry=True)
         environ = {"MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers})}
         with ServerStack(options, environ=environ) as server:
             yield (

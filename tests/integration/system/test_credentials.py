@@ -7,9 +7,10 @@ import pytest
 from pyarrow import flight
 from pyarrow.lib import ArrowInvalid
 
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.scripted_provider import ScriptedProvider
 
@@ -28,7 +29,7 @@ def provider():
 @pytest.fixture(scope="module")
 def server(provider, tmp_path_factory):
     config = {"issuers": [{"issuer": provider.issuer, "audience": AUDIENCE}]}
-    options = ServeOptions(lake=tmp_path_factory.mktemp("lake"), port=0, record=False)
+    options = ServerSettings(no_http=True, lake=tmp_path_factory.mktemp("lake"), port=0, no_telemetry=True)
     with ServerStack(options, environ={"MICROMEGAS_OIDC_CONFIG": json.dumps(config)}) as running:
         yield running
 
@@ -84,7 +85,7 @@ def test_a_bad_token_is_refused_without_running_the_query(provider, server, chan
 
 def test_a_provider_that_is_down_at_first_use_is_unavailable_not_a_refusal(tmp_path):
     config = {"issuers": [{"issuer": "http://127.0.0.1:1", "audience": AUDIENCE}]}
-    options = ServeOptions(lake=tmp_path / "lake", port=0, record=False)
+    options = ServerSettings(no_http=True, lake=tmp_path / "lake", port=0, no_telemetry=True)
     token = _token("http://127.0.0.1:1")
 
     with (

@@ -12,12 +12,13 @@ from adbc_driver_flightsql import dbapi
 from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 from tests.fakes.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ DEADLINE_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerStack]:
-    with ServerStack(ServeOptions(lake=tmp_path_factory.mktemp("lake"), port=0, disable_auth=True)) as running:
+    with ServerStack(
+        ServerSettings(no_http=True, lake=tmp_path_factory.mktemp("lake"), port=0, disable_auth=True)
+    ) as running:
         yield running
 
 

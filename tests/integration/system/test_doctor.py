@@ -8,8 +8,9 @@ import pytest
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 
 pytestmark = pytest.mark.integration
 
@@ -102,7 +103,9 @@ def nobody(person):
 
 
 def test_a_local_server_without_a_sign_in_is_in_order(nobody, micromegas, tmp_path):
-    with ServerStack(ServeOptions(lake=tmp_path / "lake", port=0, disable_auth=True, record=False)) as server:
+    with ServerStack(
+        ServerSettings(no_http=True, lake=tmp_path / "lake", port=0, disable_auth=True, no_telemetry=True)
+    ) as server:
         result = micromegas("doctor", "--json", environ={**nobody, "MICROMEGAS_ANALYTICS_URI": server.uri})
 
     found = _findings(result)

@@ -9,8 +9,9 @@ import threading
 import psutil
 import pytest
 
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.wiring import ServerStack
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +79,9 @@ def test_the_query_stops_when_its_client_is_killed(tmp_path, monkeypatch, shape)
     handler = audit.watch(monkeypatch)
     server_process = psutil.Process()
     try:
-        with ServerStack(ServeOptions(lake=tmp_path / "lake", port=0, disable_auth=True, record=False)) as server:
+        with ServerStack(
+            ServerSettings(no_http=True, lake=tmp_path / "lake", port=0, disable_auth=True, no_telemetry=True)
+        ) as server:
             with subprocess.Popen(
                 [sys.executable, "-c", CLIENT, server.uri, SHAPES[shape]], stdout=subprocess.PIPE, text=True
             ) as client:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,12 +17,13 @@ from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.config.server import REMOVED, SETTINGS, Setting
 from micromegas_jupyter.errors import DeadlineExceeded, Rejected, ResourcesExhausted, StatementRefused, UsageError
-from tests.architecture.guide_text import read_page, table_rows
 from tests.fakes.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -35,18 +35,6 @@ SELECT_1 = b"\x0a" + bytes([len(_TYPE)]) + _TYPE + b"\x12\x0a\x0a\x08SELECT 1"
 PLAIN_KEY = "a-plain-key-for-this-test-only"
 
 
-def _section(title: str) -> str:
-    return read_page("settings.md").partition(f"### {title}\n")[2].partition("\n### ")[0]
-
-
-def _names(cell: str) -> list[str]:
-    return re.findall(r"`(--[a-z-]+|MICROMEGAS_[A-Z_]+)`", cell)
-
-
-LIMITS = [names for row in table_rows(_section("Limits")) if (names := _names(row[0]) + _names(row[1]))]
-REMOVED = [(name, row[1]) for row in table_rows(_section("Removed settings")) for name in _names(row[0])]
-
-
 def _environ(**variables: str) -> dict[str, str]:
     others = {
         name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "GRPC_VERBOSITY"))
@@ -54,11 +42,18 @@ def _environ(**variables: str) -> dict[str, str]:
     return {**others, **variables}
 
 
-def _refused(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "serve", "--port", "0", "--disable-auth", "--lake", "/nowhere/at/all", *options],
-        env=_environ(**variables), capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `micromegas serve`, which does not start, and return what it says."""
+
+    def start(*options: str, **variables: str) -> str:
+        monkeypatch.setattr(os, "environ", _environ(**variables))
+        assert run(["serve", "--port", "0", "--disable-auth", "--lake", "/nowhere/at/all", *options]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        return printed.err
+
+    return start
 
 
 @contextmanager
@@ -85,46 +80,52 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-@pytest.mark.parametrize("names", LIMITS, ids=lambda names: names[0])
-def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(names: list[str]) -> None:
-    variable, *options = names
+@pytest.mark.parametrize(
+    "setting", [found for found in SETTINGS if found.limits and found.name != "port"], ids=lambda setting: setting.name
+)
+def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(
+    setting: Setting, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(f"{setting.option[2:]} = 'z'")
+    variables = {} if setting.variable is None else {setting.variable: "x"}
 
-    by_variable = _refused(**{variable: "x"})
-    by_option = [_refused(option, "y", **{variable: "x"}) for option in options]
+    by_file = refused("--config", str(file))
+    by_variable = refused("--config", str(file), **variables)
+    by_option = refused("--config", str(file), setting.option, "y", **variables)
 
-    for name, result in zip(names, [by_variable, *by_option], strict=True):
-        assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.startswith(f"✗ {name} "), result.stderr
-        assert "CONF001" in result.stderr
+    in_file = f"{file}: {setting.option[2:]}"
+    for name, said in ((in_file, by_file), (setting.variable or in_file, by_variable), (setting.option, by_option)):
+        assert said.startswith(f"✗ {name} is not a number from "), said
+        assert "CONF001" in said
 
 
-@pytest.mark.parametrize(("name", "instead"), REMOVED, ids=[name for name, _ in REMOVED])
-def test_a_removed_setting_is_refused_with_what_replaced_it(name: str, instead: str) -> None:
-    result = _refused(name, "5") if name.startswith("--") else _refused(**{name: "5"})
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_setting_is_refused_with_what_replaced_it(name: str, refused: Callable[..., str]) -> None:
+    said = refused(name, "5") if name.startswith("--") else refused(**{name: "5"})
 
-    assert (result.returncode, result.stdout) == (2, "")
-    assert f"{name} is no longer " in result.stderr
-    successors = [] if instead.startswith("nothing") else _names(instead)
-    assert not successors or any(successor in result.stderr for successor in successors)
+    assert said.startswith(f"✗ {name} is no longer ")
+    assert REMOVED[name] in said
 
 
 @pytest.mark.parametrize("name", ["AUDIENCE_GRANTS", "UNSTAMPED_AUDIENCE", "PUBLIC_VIEW_SETS"])
-def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(name: str) -> None:
-    result = _refused(**{f"MICROMEGAS_{name}": "x"})
+def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(
+    name: str, refused: Callable[..., str]
+) -> None:
+    assert f"MICROMEGAS_{name}" in refused(**{f"MICROMEGAS_{name}": "x"})
 
-    assert result.returncode == 2
-    assert f"MICROMEGAS_{name}" in result.stderr
 
-
-def test_limits_count_by_variable_and_by_option(tmp_path: Path) -> None:
-    by_option = ("--query-timeout", "10", "--max-rows", "5", "--memory-mib", "2000", "--statement-memory-mib", "1600")
+def test_limits_count_by_variable_option_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text("query-timeout = 10\nmemory-mib = 2000\nmax-rows = 9\nno-telemetry = true\n")
+    by_option = ("--config", str(file), "--max-rows", "5", "--statement-memory-mib", "1600")
     by_variable = {
         "MICROMEGAS_SERVER_MAX_ROWS": "7",
         "MICROMEGAS_SERVER_MAX_STATEMENT_BYTES": "200",
         "MICROMEGAS_SERVER_MAX_INGEST_MIB": "1",
     }
     with (
-        _running(tmp_path / "log", "serve", "--disable-auth", "--no-telemetry", *by_option, **by_variable) as ready,
+        _running(tmp_path / "log", "serve", "--disable-auth", *by_option, **by_variable) as ready,
         FlightSQLClient(ready["uri"]) as client,
     ):
         five = client.query("SELECT value FROM generate_series(1, 5)")

@@ -50,7 +50,7 @@ def server(tmp_path: Path, provider: ScriptedProvider) -> Iterator[ServerProcess
         "MICROMEGAS_API_KEYS": json.dumps([{"name": "soak", "key": KEY, "scopes": ["read", "ingest"]}]),
         "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": [issuer]}),
     }
-    options = ("--no-telemetry", "--drain-seconds", "2")
+    options = ("--no-telemetry", "--drain-timeout", "2")
     with ServerProcess(
         tmp_path / "server", lake=tmp_path / "lake", keys={}, options=options, variables=variables
     ) as running:

@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from micromegas_jupyter.cli.main import run
-from micromegas_jupyter.wiring import ServeOptions, ServerStack
+from micromegas_jupyter.config.server import ServerSettings
+from micromegas_jupyter.wiring import ServerStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     }
     for name, columns in tables.items():
         pyarrow.parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
-    with ServerStack(ServeOptions(lake=folder, port=0, http_port=None, disable_auth=True), environ={}) as server:
+    with ServerStack(ServerSettings(no_http=True, lake=folder, port=0, disable_auth=True), environ={}) as server:
         yield server.uri
 
 

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from micromegas_jupyter.wiring.port import ReservedPort
-from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_key
+from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_address
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     reserved = ReservedPort(host, port)
     http = socket.create_server((host, 0))
     listener = TakeOverListener(
-        find_take_over_key(host, reserved.number, os.environ),
+        find_take_over_address(host, reserved.number, os.environ).path,
         {"grpc": reserved.socket, "http": http},
         lambda: print("taken", flush=True),
         state={"ticket_key": "sesame"},

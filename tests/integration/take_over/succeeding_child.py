@@ -3,12 +3,12 @@
 import os
 import sys
 
-from micromegas_jupyter.wiring.take_over import find_take_over_key, take_over
+from micromegas_jupyter.wiring.take_over import find_take_over_address, take_over
 
 
 def main() -> None:
     """Take the sockets, wait for a line, confirm, and keep the sockets until standard input ends."""
-    taken = take_over(find_take_over_key(sys.argv[1], int(sys.argv[2]), os.environ))
+    taken = take_over(find_take_over_address(sys.argv[1], int(sys.argv[2]), os.environ))
     print("took" if taken else "nothing", flush=True)
     if taken is not None and sys.stdin.readline():
         taken.confirm_serving()

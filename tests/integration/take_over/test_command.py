@@ -91,7 +91,7 @@ def test_a_successor_that_is_killed_while_it_starts_changes_nothing(servers: Ser
 
     successor.process.kill()
 
-    assert any("did not serve; this one goes on" in line for line in log)
+    assert any("did not serve; this one continues" in line for line in log)
     with FlightSQLClient(uri) as client:
         assert client.query("SELECT 1 AS n").n.tolist() == [1]
     assert servers.start(*ports, "--take-over").ready()["uri"] == uri

@@ -19,12 +19,12 @@ import pytest
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.wiring import take_over as module
 from micromegas_jupyter.wiring.port import ReservedPort
-from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_key, take_over
+from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_address, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.wiring.take_over import Taken, TakeOverKey
+    from micromegas_jupyter.wiring.take_over import Taken, TakeOverAddress
 
 pytestmark = [
     pytest.mark.integration,
@@ -54,8 +54,8 @@ class Running:
         self.port, self.http_port = int(first[0]), int(first[1])
 
     @property
-    def key(self) -> TakeOverKey:
-        return find_take_over_key(HOST, self.port, os.environ)
+    def key(self) -> TakeOverAddress:
+        return find_take_over_address(HOST, self.port, os.environ)
 
     def say_next(self) -> str:
         assert self.process.stdout is not None
@@ -88,7 +88,7 @@ def running() -> Iterator[Running]:
 
 
 @contextmanager
-def taking(key: TakeOverKey) -> Iterator[Taken]:
+def taking(key: TakeOverAddress) -> Iterator[Taken]:
     """Take a server over, and close what was taken afterwards."""
     taken = take(key)
     with ExitStack() as sockets:
@@ -97,7 +97,7 @@ def taking(key: TakeOverKey) -> Iterator[Taken]:
         yield taken
 
 
-def take(key: TakeOverKey) -> Taken:
+def take(key: TakeOverAddress) -> Taken:
     """Take a server over as soon as it has noticed that the one before is gone."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
@@ -121,12 +121,12 @@ def wait_for(holds: Callable[[], bool]) -> None:
 @contextmanager
 def listening(
     *, on_taken: threading.Event | None = None
-) -> Iterator[tuple[TakeOverListener, TakeOverKey, ReservedPort]]:
+) -> Iterator[tuple[TakeOverListener, TakeOverAddress, ReservedPort]]:
     """Run a listener in this process."""
     with ReservedPort(HOST, 0) as reserved:
-        key = find_take_over_key(HOST, reserved.number, os.environ)
+        key = find_take_over_address(HOST, reserved.number, os.environ)
         taken = on_taken or threading.Event()
-        listener = TakeOverListener(key, {"grpc": reserved.socket}, taken.set)
+        listener = TakeOverListener(key.path, {"grpc": reserved.socket}, taken.set)
         listener.start()
         try:
             yield listener, key, reserved
@@ -151,13 +151,13 @@ def test_sockets_and_state_go_over_and_the_server_drains_once_told(running: Runn
 
 
 def test_without_a_server_there_is_nothing_to_take() -> None:
-    assert take_over(find_take_over_key(HOST, 1, os.environ)) is None
+    assert take_over(find_take_over_address(HOST, 1, os.environ)) is None
 
 
 def test_a_server_that_was_killed_left_nothing_to_take(running: Running) -> None:
     running.kill()
 
-    assert (running.key.folders[0] / running.key.name).is_socket()
+    assert running.key.path.is_socket()
     assert take_over(running.key) is None
 
 
@@ -165,7 +165,7 @@ def test_a_server_that_stopped_left_nothing(running: Running) -> None:
     running.go_on()
 
     assert running.say_next() == "stopped"
-    assert not (running.key.folders[0] / running.key.name).exists()
+    assert not running.key.path.exists()
 
 
 def test_the_server_serves_on_when_its_successor_is_killed(running: Running) -> None:
@@ -208,7 +208,7 @@ def test_a_successor_that_is_not_let_must_not_serve(monkeypatch: pytest.MonkeyPa
     with listening(on_taken=on_taken) as (_, key, _reserved), taking(key) as taken:
         taken._connection.recv(1)  # the listener has given up waiting
 
-        with pytest.raises(ServerUnavailable, match="did not let go"):
+        with pytest.raises(ServerUnavailable, match="did not release"):
             taken.confirm_serving()
 
     assert not on_taken.is_set()
@@ -292,7 +292,7 @@ def test_whoever_says_something_else_gets_nothing(message: bytes) -> None:
     ],
 )
 def test_a_server_that_hands_over_otherwise_is_left_alone(answer: bytes) -> None:
-    key = find_take_over_key(HOST, 1, os.environ)
+    key = find_take_over_address(HOST, 1, os.environ)
     with _listen(key) as listening_socket:
         answering = threading.Thread(target=_answer_once, args=(listening_socket, answer))
         answering.start()
@@ -307,7 +307,7 @@ def test_a_process_that_the_server_started_gets_nothing(caplog: pytest.LogCaptur
     on_taken = threading.Event()
     with listening(on_taken=on_taken) as (_, key, _reserved):
         program = Path(__file__).with_name("succeeding_child.py")
-        port = key.name.rpartition("-")[2].removesuffix(".sock")
+        port = key.path.name.rpartition("-")[2].removesuffix(".sock")
         done = subprocess.run(
             [sys.executable, str(program), HOST, port],
             stdin=subprocess.DEVNULL,
@@ -356,7 +356,7 @@ def test_a_file_that_a_killed_server_left_is_replaced(running: Running) -> None:
 def test_a_server_that_was_taken_over_leaves_its_successors_file(running: Running) -> None:
     with taking(running.key) as taken:
         taken.confirm_serving()
-        listener = TakeOverListener(running.key, taken.sockets, lambda: None)
+        listener = TakeOverListener(running.key.path, taken.sockets, lambda: None)
         listener.start()
 
         assert running.say_next() == "taken"
@@ -419,13 +419,13 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a f
 )
 def test_what_is_not_certainly_this_users_is_refused(prepare) -> None:
     with ReservedPort(HOST, 0) as reserved:
-        key = find_take_over_key(HOST, reserved.number, os.environ)
-        prepare(key.folders[0] / key.name)
+        key = find_take_over_address(HOST, reserved.number, os.environ)
+        prepare(key.path)
 
         with pytest.raises(ConfigurationError, match="XDG_RUNTIME_DIR") as taking:
             take_over(key)
         with pytest.raises(ConfigurationError) as waiting:
-            TakeOverListener(key, {"grpc": reserved.socket}, lambda: None).start()
+            TakeOverListener(key.path, {"grpc": reserved.socket}, lambda: None).start()
 
     assert (taking.value.key, waiting.value.key) == ("--take-over", "--take-over")
 
@@ -433,8 +433,8 @@ def test_what_is_not_certainly_this_users_is_refused(prepare) -> None:
 @ROOT_ONLY
 def test_another_user_gets_nothing_even_where_folder_and_socket_are_open(runtime: Path) -> None:
     with listening() as (_, key, _reserved):
-        path = key.folders[0] / key.name
-        for folder in (*runtime.parents[:-2], runtime, key.folders[0]):
+        path = key.path
+        for folder in (*runtime.parents[:-2], runtime, key.path.parent):
             folder.chmod(folder.stat().st_mode | 0o711)
         path.chmod(0o666)
 
@@ -466,10 +466,10 @@ print(data, descriptors)
 
 @ROOT_ONLY
 def test_another_users_listener_is_not_asked() -> None:
-    key = find_take_over_key(HOST, 1, os.environ)
-    key.folders[0].mkdir(mode=0o700)
+    key = find_take_over_address(HOST, 1, os.environ)
+    key.path.parent.mkdir(mode=0o700)
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as bound:
-        bound.bind(str(key.folders[0] / key.name))
+        bound.bind(str(key.path))
         command = [sys.executable, "-c", _LISTEN_AS_NOBODY, str(bound.fileno())]
         with subprocess.Popen(
             command, pass_fds=[bound.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -500,9 +500,9 @@ def test_a_folder_that_is_too_deep_is_refused(runtime: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
 
     with ReservedPort(HOST, 0) as reserved:
-        key = find_take_over_key(HOST, reserved.number, os.environ)
+        key = find_take_over_address(HOST, reserved.number, os.environ)
         with pytest.raises(ConfigurationError, match="too long"):
-            TakeOverListener(key, {"grpc": reserved.socket}, lambda: None).start()
+            TakeOverListener(key.path, {"grpc": reserved.socket}, lambda: None).start()
 
 
 @pytest.mark.parametrize("given", [None, "", "open", "missing"])
@@ -512,26 +512,26 @@ def test_without_a_private_runtime_folder_there_is_one_below_that_for_temporary_
     (runtime / "open").mkdir(mode=0o755)
     environ = {} if given is None else {"XDG_RUNTIME_DIR": str(runtime / given) if given else ""}
 
-    key = find_take_over_key(HOST, 50051, environ)
+    key = find_take_over_address(HOST, 50051, environ)
 
-    assert key.folders == (runtime.parent / f"micromegas-{os.geteuid()}",)
+    assert key.path.parent == runtime.parent / f"micromegas-{os.geteuid()}"
 
 
 def test_a_server_is_found_by_any_name_of_its_address() -> None:
-    assert find_take_over_key("localhost", 50051, os.environ) == find_take_over_key(HOST, 50051, os.environ)
+    assert find_take_over_address("localhost", 50051, os.environ) == find_take_over_address(HOST, 50051, os.environ)
 
 
-def _listen(key: TakeOverKey) -> socket.socket:
-    key.folders[0].mkdir(mode=0o700, exist_ok=True)
+def _listen(key: TakeOverAddress) -> socket.socket:
+    key.path.parent.mkdir(mode=0o700, exist_ok=True)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made.bind(str(key.folders[0] / key.name))
+    made.bind(str(key.path))
     made.listen()
     return made
 
 
-def _connect(key: TakeOverKey) -> socket.socket:
+def _connect(key: TakeOverAddress) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made.connect(str(key.folders[0] / key.name))
+    made.connect(str(key.path))
     return made
 
 

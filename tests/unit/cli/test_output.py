@@ -4,11 +4,13 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.cli.output import print_rows
+from micromegas_jupyter.cli.output import output_room, print_rows
 from micromegas_jupyter.errors import UsageError
 
 SCHEMA = pa.schema(
@@ -168,3 +170,26 @@ def test_json_loses_no_column_to_another_of_its_name() -> None:
     assert output.getvalue() == ""
     print_rows(batch.schema, [batch], output=output, output_format="csv")
     assert output.getvalue() == "a,a\n1,2\n"
+
+
+def _write_to(output: TextIO) -> None:
+    with output_room(output):
+        print("rows", file=output)
+        output.flush()
+
+
+def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as output:
+        with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+            _write_to(output)
+
+        output.flush()  # what is left goes nowhere
+
+
+def test_a_reader_that_has_left_is_another_matter(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "rows").open("w", encoding="utf-8") as output,
+        pytest.raises(BrokenPipeError),
+        output_room(output),
+    ):
+        raise BrokenPipeError

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from micromegas_jupyter.cli.server_log import log_as_server, read_log_settings, tell
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.cli.server_log import FactsFormatter, log_as_server, log_to_terminal, notify
+from micromegas_jupyter.config.server import LogFormat, LogLevel, ServerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -26,23 +26,11 @@ def _former_handlers():
         logger.setLevel(level)
 
 
-def test_text_at_info_is_the_default():
-    settings = read_log_settings({"MICROMEGAS_LOG_FORMAT": "", "MICROMEGAS_LOG_LEVEL": ""})
-
-    assert (settings.is_json, settings.level, settings.audit_file) == (False, logging.INFO, None)
-
-
-@pytest.mark.parametrize("name", ["MICROMEGAS_LOG_FORMAT", "MICROMEGAS_LOG_LEVEL"])
-def test_a_value_that_is_none_is_refused_by_name(name):
-    with pytest.raises(ConfigurationError) as caught:
-        read_log_settings({name: "loud"})
-
-    assert caught.value.key == name
+JSON = ServerSettings(log_format=LogFormat.JSON, log_level=LogLevel.WARNING)
 
 
 def test_a_json_log_holds_every_line_as_an_object(capsys):
-    variables = {"MICROMEGAS_LOG_FORMAT": "json", "MICROMEGAS_LOG_LEVEL": "warning"}
-    log_as_server(variables)
+    log_as_server(JSON)
 
     logging.getLogger("micromegas_jupyter.server").warning("Slow.", extra={"seconds": 3})
     logging.getLogger("micromegas_jupyter.server").info("hidden")
@@ -52,7 +40,7 @@ def test_a_json_log_holds_every_line_as_an_object(capsys):
 
 
 def test_a_text_log_masks_secrets_and_leaves_audit_lines_as_they_are(capsys):
-    log_as_server({})
+    log_as_server(ServerSettings())
 
     logging.getLogger("micromegas_jupyter.server").warning("Authorization: Bearer abcdefghijklmnop")
     logging.getLogger("micromegas_jupyter.audit").info('{"sql":"SELECT 1 AS token"}')
@@ -64,7 +52,7 @@ def test_a_text_log_masks_secrets_and_leaves_audit_lines_as_they_are(capsys):
 
 def test_with_an_audit_file_audit_lines_go_there_and_nowhere_else(tmp_path, capsys):
     path = tmp_path / "audit.log"
-    log_as_server({"MICROMEGAS_AUDIT_LOG": str(path)})
+    log_as_server(ServerSettings(audit_log=path))
     (handler,) = [found for found in logging.getLogger("micromegas_jupyter.audit").handlers if found.level == 0][-1:]
 
     logging.getLogger("micromegas_jupyter.audit.access").warning('{"event":"access"}')
@@ -76,7 +64,7 @@ def test_with_an_audit_file_audit_lines_go_there_and_nowhere_else(tmp_path, caps
 
 
 def test_what_libraries_tell_in_detail_is_never_shown(capsys):
-    log_as_server({"MICROMEGAS_LOG_LEVEL": "debug"})
+    log_as_server(ServerSettings(log_level=LogLevel.DEBUG))
 
     logging.getLogger("urllib3").debug("a header")
     logging.getLogger("micromegas_jupyter.server").debug("a detail")
@@ -86,12 +74,59 @@ def test_what_libraries_tell_in_detail_is_never_shown(capsys):
     assert "a detail" in shown
 
 
-def test_what_the_command_tells_is_text_for_people_and_json_for_machines(capsys):
-    variables = {"MICROMEGAS_LOG_FORMAT": "json"}
-    tell("ready", {})
-    log_as_server(variables)
-    tell("ready", variables)
+def test_what_the_command_says_is_text_for_people_and_json_for_machines(capsys):
+    notify(ServerSettings(), "ready")
+    settings = ServerSettings(log_format=LogFormat.JSON)
+    log_as_server(settings)
+    notify(settings, "ready")
 
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ready", first)
     assert json.loads(second)["message"] == "ready"
+
+
+def _line(message, *, shows_time=False, **facts):
+    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": message, **facts})
+    return FactsFormatter(shows_time=shows_time).format(record)
+
+
+def test_a_record_without_facts_is_its_sentence():
+    assert _line("A credential was refused.") == "INFO n A credential was refused."
+
+
+def test_facts_follow_the_sentence():
+    assert _line("Refused.", reason="expired", subject="alice") == "INFO n Refused. reason=expired subject=alice"
+
+
+def test_a_servers_line_begins_with_its_time():
+    line = _line("Refused.", shows_time=True, created=1_795_521_600.25, reason="expired")
+
+    assert line == "2026-11-24T12:00:00.250Z INFO n Refused. reason=expired"
+
+
+def test_a_command_for_people_logs_without_the_time(capsys):
+    log_to_terminal(logging.WARNING)
+
+    logging.getLogger("n").warning("Ready.")
+
+    assert capsys.readouterr().err == "WARNING n Ready.\n"
+
+
+def test_a_servers_audit_line_begins_with_its_time_like_any_other():
+    line = _line('{"time":"2026"}', name="micromegas_jupyter.audit", shows_time=True, created=0)
+
+    assert line == '1970-01-01T00:00:00.000Z INFO micromegas_jupyter.audit {"time":"2026"}'
+
+
+def test_an_audit_line_stands_alone_because_it_holds_its_facts():
+    line = _line('{"event":"access"}', name="micromegas_jupyter.audit.access", event="access")
+
+    assert line == 'INFO micromegas_jupyter.audit.access {"event":"access"}'
+
+
+def test_a_fact_from_outside_cannot_break_or_fill_the_line():
+    line = _line("Refused.", subject="a\nINFO n Accepted. \x1b[31m", issuer="x" * 1000)
+
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert line.endswith("issuer=" + "x" * 256)

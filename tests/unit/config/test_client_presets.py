@@ -8,7 +8,7 @@ from pathlib import PurePath
 import pytest
 
 from micromegas_jupyter.config.client import AssertionAudience, Bearer, ClientSettings, PrivateKeySetting
-from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, fill_in, recognise_preset
+from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, apply_preset, recognize_preset
 from micromegas_jupyter.config.presets import PRESETS
 
 OKTA = "https://example.okta.com"
@@ -44,7 +44,7 @@ def settings_of(issuer: str | None = None, **values: str) -> ClientSettings:
     ],
 )
 def test_a_provider_is_recognised_by_its_issuer(issuer, name):
-    assert recognise_preset(issuer) == name
+    assert recognize_preset(issuer) == name
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_a_provider_is_recognised_by_its_issuer(issuer, name):
     ],
 )
 def test_what_only_resembles_a_provider_is_not_recognised(issuer):
-    assert recognise_preset(issuer) is None
+    assert recognize_preset(issuer) is None
 
 
 def test_google_gets_the_parameters_that_give_a_refresh_token_and_no_scope_that_it_does_not_know():
-    settings = fill_in(settings_of("https://accounts.google.com"), named=None)
+    settings = apply_preset(settings_of("https://accounts.google.com"), named=None)
 
     assert settings.scope == "openid email profile"
     assert settings.authorize_params == (("access_type", "offline"), ("prompt", "consent"))
@@ -80,11 +80,11 @@ def test_google_gets_the_parameters_that_give_a_refresh_token_and_no_scope_that_
 
 
 def test_cognito_is_not_asked_for_offline_access():
-    assert fill_in(settings_of(POOL), named=None).scope == "openid email profile"
+    assert apply_preset(settings_of(POOL), named=None).scope == "openid email profile"
 
 
 def test_entra_shows_no_consent_page():
-    assert fill_in(settings_of(TENANT), named=None).authorize_params == (("prompt", "select_account"),)
+    assert apply_preset(settings_of(TENANT), named=None).authorize_params == (("prompt", "select_account"),)
 
 
 AUTH0 = "https://example.auth0.com/"
@@ -92,15 +92,15 @@ KEY = PrivateKeySetting(file=PurePath("key.pem"))
 
 
 def test_auth0_is_sent_assertions_that_are_made_out_to_the_tenant():
-    settings = fill_in(replace(settings_of(AUTH0), private_key=KEY), named=None)
+    settings = apply_preset(replace(settings_of(AUTH0), private_key=KEY), named=None)
 
     assert settings.private_key == replace(KEY, audience=AssertionAudience.ISSUER)
     assert settings.origin_of("private_key.audience") == "preset auth0"
-    assert fill_in(settings_of(AUTH0), named=None).private_key is None
+    assert apply_preset(settings_of(AUTH0), named=None).private_key is None
 
 
 def test_okta_is_sent_assertions_that_are_made_out_to_the_endpoint():
-    settings = fill_in(replace(settings_of(OKTA), private_key=KEY), named=None)
+    settings = apply_preset(replace(settings_of(OKTA), private_key=KEY), named=None)
 
     assert settings.private_key == replace(KEY, audience=AssertionAudience.CALLED_ENDPOINT)
 
@@ -109,14 +109,14 @@ def test_an_audience_of_assertions_that_was_set_stays():
     given = replace(settings_of(AUTH0), private_key=KEY)
     given = replace(given, origins=(*given.origins, ("private_key.audience", "MICROMEGAS_X")))
 
-    assert fill_in(given, named=None).private_key == KEY
+    assert apply_preset(given, named=None).private_key == KEY
 
 
 def test_a_preset_never_overrides_what_was_set():
     given = settings_of("https://accounts.google.com", scope="openid", bearer=Bearer.ACCESS_TOKEN)
     given = replace(given, authorize_params=(("prompt", "login"),))
 
-    settings = fill_in(given, named="google")
+    settings = apply_preset(given, named="google")
 
     assert (settings.scope, settings.bearer) == ("openid", Bearer.ACCESS_TOKEN)
     assert settings.authorize_params == (("access_type", "offline"), ("prompt", "login"))
@@ -125,7 +125,7 @@ def test_a_preset_never_overrides_what_was_set():
 def test_a_scope_that_was_set_to_the_default_stays():
     given = settings_of("https://accounts.google.com", scope=ClientSettings().scope)
 
-    assert fill_in(given, named=None).scope == ClientSettings().scope
+    assert apply_preset(given, named=None).scope == ClientSettings().scope
 
 
 def test_parameters_of_both_name_both_origins():
@@ -136,28 +136,28 @@ def test_parameters_of_both_name_both_origins():
         origins=(*given.origins, ("authorize_params", "config.json: x")),
     )
 
-    assert fill_in(given, named=None).origin_of("authorize_params") == "config.json: x, preset google"
+    assert apply_preset(given, named=None).origin_of("authorize_params") == "config.json: x, preset google"
 
 
 def test_a_preset_that_is_named_gives_the_only_issuer_of_its_provider():
-    assert fill_in(settings_of(), named="google").issuer == "https://accounts.google.com"
-    assert fill_in(settings_of(), named="okta").issuer is None
+    assert apply_preset(settings_of(), named="google").issuer == "https://accounts.google.com"
+    assert apply_preset(settings_of(), named="okta").issuer is None
 
 
 def test_a_named_preset_wins_over_the_one_that_the_issuer_resembles():
-    settings = fill_in(settings_of("https://id.example.com/realms/lake"), named="dex")
+    settings = apply_preset(settings_of("https://id.example.com/realms/lake"), named="dex")
 
     assert settings.preset == "dex"
 
 
 def test_without_an_issuer_and_a_name_nothing_is_filled_in():
-    assert fill_in(settings_of(), named=None) == settings_of()
+    assert apply_preset(settings_of(), named=None) == settings_of()
 
 
 def test_none_leaves_everything_as_it_was_set():
     given = settings_of("https://accounts.google.com")
 
-    assert fill_in(given, named="none") == given
+    assert apply_preset(given, named="none") == given
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_none_leaves_everything_as_it_was_set():
     ],
 )
 def test_a_named_preset_sends_the_access_token_where_the_server_can_read_it(name, issuer, values, bearer):
-    assert fill_in(settings_of(issuer, **values), named=name).bearer is bearer
+    assert apply_preset(settings_of(issuer, **values), named=name).bearer is bearer
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_named_preset_sends_the_access_token_where_the_server_can_read_it(name
     ],
 )
 def test_a_recognised_provider_goes_on_to_get_the_id_token_as_upstream_sends_it(issuer, values):
-    settings = fill_in(settings_of(issuer, **values), named=None)
+    settings = apply_preset(settings_of(issuer, **values), named=None)
 
     assert settings.preset is not None
     assert settings.bearer is Bearer.ID_TOKEN

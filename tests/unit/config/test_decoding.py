@@ -91,7 +91,7 @@ def test_a_whole_number_in_range_is_returned(value):
 
 @pytest.mark.parametrize("value", [0, 11, -1, 1.0, True, "5", None])
 def test_another_value_is_no_count(value):
-    with pytest.raises(ConfigurationError, match="KEY is not a whole number from 1 to 10"):
+    with pytest.raises(ConfigurationError, match="KEY is not a number from 1 to 10"):
         as_count(value, "KEY", maximum=10)
 
 
@@ -178,7 +178,7 @@ def test_a_number_in_range_is_returned(value):
 
 @pytest.mark.parametrize("value", [0.4, 1000.1, -1, True, "1", None, float("nan"), float("inf"), 10**400])
 def test_another_value_is_no_number_in_range(value):
-    with pytest.raises(ConfigurationError, match=r"KEY is not a number from 0\.5 to 1000"):
+    with pytest.raises(ConfigurationError, match=r"KEY is not a number from 0\.5 to 1,000"):
         as_rate(value, "KEY", minimum=0.5, maximum=1000)
 
 
@@ -188,7 +188,7 @@ def test_a_choice_is_returned():
 
 @pytest.mark.parametrize("value", ["NO", " no", "", None, 0, False, [], ["no"], {}])
 def test_another_value_is_no_choice_and_the_choices_are_named(value):
-    with pytest.raises(ConfigurationError, match="KEY is none of yes, no"):
+    with pytest.raises(ConfigurationError, match="KEY is not one of yes, no"):
         as_choice(value, "KEY", choices=Answer)
 
 

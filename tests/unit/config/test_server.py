@@ -1,4 +1,4 @@
-"""Tests of `settings.access`."""
+"""Tests of `config.access`."""
 
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, OidcServerSettings, RateLimits
 

@@ -13,13 +13,13 @@ from micromegas_jupyter.doctor.findings import (
     failed,
     findings_as_json,
     findings_as_lines,
-    found,
     guarded,
+    ok,
     skipped,
 )
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable
 
-FINE = found("flow", "browser: it opens here", details=["then device"], facts={"flow": "browser"})
+FINE = ok("flow", "browser: it opens here", details=["then device"], facts={"flow": "browser"})
 
 
 def test_a_check_is_a_line_with_its_details_below():
@@ -37,7 +37,7 @@ def test_a_check_that_was_not_made_says_why():
 
 
 def test_nothing_found_can_steer_a_terminal_or_break_a_line():
-    lines = findings_as_lines([found("issuer", "a\x1b[2Jb\nc")])
+    lines = findings_as_lines([ok("issuer", "a\x1b[2Jb\nc")])
 
     assert lines == ["✓ issuer: a\ufffd[2Jb c"]
 

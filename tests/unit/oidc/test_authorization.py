@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from micromegas_jupyter.config.client_values import PROTECTED_PARAMETERS
+from micromegas_jupyter.config.client import PROTECTED_PARAMETERS
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     _OWN_PARAMETERS,

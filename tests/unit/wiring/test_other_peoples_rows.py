@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
-from micromegas_jupyter.wiring.server_side import OTHER_PEOPLES_ROWS
+from micromegas_jupyter.wiring.server import OTHER_PEOPLES_ROWS
 from tests.fakes.fixed_tables import CALLER, FixedTables
 
 if TYPE_CHECKING:

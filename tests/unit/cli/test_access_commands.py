@@ -1,4 +1,4 @@
-"""Tests of `cli.keys_command`."""
+"""`micromegas keys`: what it makes, lists, revokes and says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator
 from micromegas_jupyter.access.key_file import KeyFile
-from micromegas_jupyter.cli import keys_command
+from micromegas_jupyter.cli.access_commands import add_keys_arguments, parse_expiry, run_keys
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ NOW = datetime(2026, 11, 24, 12, 0, 30, 5, tzinfo=UTC)
 
 def run(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    keys_command.add_arguments(parser)
-    return keys_command.run(parser.parse_args(words))
+    add_keys_arguments(parser)
+    return run_keys(parser.parse_args(words))
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def test_a_second_key_of_one_name_is_made_and_the_first_is_pointed_out(capsys) -
 
     run("create", "report")
 
-    assert "1 other valid key of this name stays valid: revoke it" in capsys.readouterr().err
+    assert "1 other valid key of this name: revoke by id" in capsys.readouterr().err
     assert len(listed(capsys)) == 2
 
     run("create", "report")
 
-    assert "2 other valid keys of this name stay valid: revoke them" in capsys.readouterr().err
+    assert "2 other valid keys of this name: revoke by id" in capsys.readouterr().err
 
 
 def test_the_option_wins_over_the_variable(path: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_revoking_promises_only_what_the_command_knows(capsys) -> None:
 
     assert capsys.readouterr().err.splitlines() == [
         f"key {key_id} of 'report' is revoked in the file",
-        "a running server reads the file within a few seconds and says so in its log",
+        "a running server reads the file within a few seconds and logs the change",
     ]
 
 
@@ -247,16 +247,16 @@ def test_revoking_what_is_not_there_changes_nothing(path: Path) -> None:
     ],
 )
 def test_an_end_is_so_long_from_now_or_a_moment(text: str, expected: datetime) -> None:
-    assert keys_command.parse_expiry(text, now=NOW) == expected
+    assert parse_expiry(text, now=NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["", "90", "d", "-1d", "90w", "1.5d", "soon", "2027-13-01T00:00:00Z"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no time"):
-        keys_command.parse_expiry(text, now=NOW)
+    with pytest.raises(UsageError, match="is not a time"):
+        parse_expiry(text, now=NOW)
 
 
 @pytest.mark.parametrize("text", ["0d", "2026-11-24T12:00:30Z", "1999-01-01T00:00:00Z"])
 def test_an_end_that_is_not_in_the_future_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="future"):
-        keys_command.parse_expiry(text, now=NOW)
+        parse_expiry(text, now=NOW)

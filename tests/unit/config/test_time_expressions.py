@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.config.moments import parse_moment, parse_range
+from micromegas_jupyter.config.time_expressions import parse_range, parse_time
 from micromegas_jupyter.errors import UsageError
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
     ],
 )
 def test_a_time_is_relative_or_rfc_3339(text: str, moment: datetime) -> None:
-    assert parse_moment(text, now=NOW) == moment
+    assert parse_time(text, now=NOW) == moment
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_time_is_relative_or_rfc_3339(text: str, moment: datetime) -> None:
 )  # fmt: skip
 def test_anything_else_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError) as refused:
-        parse_moment(text, now=NOW)
+        parse_time(text, now=NOW)
 
     assert "15m, 1h or 7d" in refused.value.remedy
 

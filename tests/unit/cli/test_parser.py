@@ -1,11 +1,12 @@
-"""Tests of `cli.discreet_parser`: what is typed by mistake is not repeated."""
+"""Tests of `cli.parser`: what is typed by mistake is not repeated."""
 
 from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.cli.discreet_parser import describe_problem
-from micromegas_jupyter.cli.main import build_parser
+from micromegas_jupyter.cli.main import build_parser, run
+from micromegas_jupyter.cli.parser import describe_problem
+from micromegas_jupyter.config.server import REMOVED
 
 SECRET = "mmk_8c1f0a6de2b94b7f"
 
@@ -13,8 +14,8 @@ SECRET = "mmk_8c1f0a6de2b94b7f"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["keys", "revoke", "report", SECRET], "micromegas keys revoke: error: an argument that is not known"),
-        (["keys", "revoke", "report", f"--key={SECRET}"], "micromegas keys revoke: error: an argument that is not"),
+        (["keys", "revoke", "report", SECRET], "micromegas keys revoke: error: unknown argument"),
+        (["keys", "revoke", "report", f"--key={SECRET}"], "micromegas keys revoke: error: unknown argument"),
         (["keys", "list", f"--json={SECRET}"], "micromegas keys list: error: argument --json: its value cannot be"),
         (["keys", SECRET], "argument ACTION: not one of its choices (choose from"),
         (["keys", "create", "x", "--scope", SECRET], "argument --scope: not one of its choices (choose from"),
@@ -27,11 +28,11 @@ SECRET = "mmk_8c1f0a6de2b94b7f"
         (["logout", "--profile", ""], "micromegas logout: error: argument --profile: is empty"),
         ([SECRET], "argument COMMAND: not one of its choices (choose from"),
         ([f"--{SECRET}"], "micromegas: error:"),
-        (["serve", "--port", SECRET], "micromegas serve: error: argument --port: its value cannot be used"),
-        (["serve", f"--h={SECRET}"], "micromegas serve: error: an argument that is not known"),
-        (["serve", SECRET], "micromegas serve: error: an argument that is not known"),
+        (["process-log", "1", "--first", SECRET], "error: argument --first: its value cannot be used"),
+        (["serve", f"--h={SECRET}"], "micromegas serve: error: unknown argument"),
+        (["serve", SECRET], "micromegas serve: error: unknown argument"),
         (["query", "SELECT 1", "--format", f"(choose from {SECRET})"], "argument --format: not one of its choices"),
-        (["access", "explain", "a", SECRET], "micromegas access explain: error: an argument that is not known"),
+        (["access", "explain", "a", SECRET], "micromegas access explain: error: unknown argument"),
     ],
 )
 def test_a_wrong_argument_is_told_with_the_usage_of_its_command_and_not_repeated(words, expected, capsys):
@@ -55,7 +56,7 @@ def test_the_usage_is_that_of_the_command(capsys):
 
 @pytest.mark.parametrize("message", ["something new: hunter2", "ambiguous option: --hunter2 could match --a", ""])
 def test_a_sentence_that_is_not_known_is_not_repeated(message):
-    assert describe_problem(message) == "an argument that is not known"
+    assert describe_problem(message) == "unknown argument"
 
 
 def test_an_argument_that_excludes_another_is_named():
@@ -84,3 +85,24 @@ def test_a_client_secret_that_is_left_out_is_told(capsys):
         build_parser().parse_args(["query", "SELECT 1", "--client-secret"])
 
     assert "argument --client-secret: expected one argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--workers=2"], ["--workers"], ["--workers", "--insecure"], ["--drain-seconds", "5"]]
+)
+def test_a_removed_option_is_refused_with_what_replaced_it(words, capsys):
+    name = words[0].partition("=")[0]
+
+    assert run(["serve", *words]) == 2
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"✗ {name} is no longer an option. {REMOVED[name]}")
+
+
+def test_a_value_of_serve_is_not_repeated(capsys):
+    assert run(["serve", "--port", SECRET]) == 2
+
+    printed = capsys.readouterr()
+    assert "✗ --port is not a number from 0 to 65,535." in printed.err
+    assert SECRET not in printed.err

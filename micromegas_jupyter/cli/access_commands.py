@@ -1,0 +1,254 @@
+"""`micromegas keys` makes, lists and revokes API keys; `micromegas access explain` says what becomes of a token."""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.config.access import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
+from micromegas_jupyter.config.time_expressions import parse_time
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.access.decision import Decision
+    from micromegas_jupyter.access.key_file import KeyFile
+
+_KEY_FILE_VARIABLE: Final = "MICROMEGAS_API_KEY_FILE"
+_CONFIG_VARIABLE: Final = "MICROMEGAS_ACCESS_CONFIG"
+_MAX_NAME_CHARACTERS: Final = 255
+_MAX_TOKEN_BYTES: Final = 64 * 1024
+_HEADERS: Final = ("name", "id", "scopes", "roles", "created", "expires", "revoked", "state")
+_SIGNS: Final = {True: "✓", False: "✗", None: "·"}
+
+
+def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = _add_action(actions, "create", "make a key and print it, this one time")
+    create.add_argument("name", metavar="NAME", help="the name that the bearer goes by")
+    create.add_argument(
+        "--scope", action="append", choices=sorted(API_KEY_SCOPES), help="what it is for, read by default; repeatable"
+    )
+    create.add_argument(
+        "--role", action="append", default=[], help="a role of its bearer that the server has; repeatable"
+    )
+    create.add_argument("--expires", metavar="TIME", help="its end: 90d, 12h or 30m from now, or RFC 3339")
+    listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
+    listing.add_argument("--json", action="store_true", help="print a list of objects")
+    revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
+    revoke.add_argument("key", metavar="NAME|ID", help="all keys of that name, or the one with that id")
+
+
+def _add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--file", help=f"the key file, instead of the one that {_KEY_FILE_VARIABLE} names")
+    return parser
+
+
+def run_keys(arguments: argparse.Namespace) -> int:
+    """Run the action; a new key or the list on standard output."""
+    path = arguments.file or os.environ.get(_KEY_FILE_VARIABLE)
+    if not path:
+        raise UsageError("No key file is named.", remedy=f"Give --file FILE, or set {_KEY_FILE_VARIABLE}.")
+    from micromegas_jupyter.access.key_file import KeyFile
+
+    actions = {"create": _create_key, "list": _list_keys, "revoke": _revoke_keys}
+    actions[arguments.action](arguments, KeyFile(path))
+    return 0
+
+
+def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
+    from micromegas_jupyter.access.key_facts import key_id, key_state
+    from micromegas_jupyter.access.key_file import make_api_key
+    from micromegas_jupyter.cli.serve_command import count_of
+
+    now = SYSTEM_CLOCK.now()
+    name = arguments.name
+    if not name.strip() or not name.isprintable() or len(name) > _MAX_NAME_CHARACTERS:
+        raise UsageError(f"NAME must be at most {_MAX_NAME_CHARACTERS} printable characters.")
+    expires_at = None if arguments.expires is None else parse_expiry(arguments.expires, now=now)
+    made = make_api_key(
+        name,
+        randomness=SYSTEM_RANDOMNESS,
+        now=now.replace(microsecond=0),
+        scopes=frozenset(arguments.scope or {READ_SCOPE}),
+        roles=arguments.role,
+        expires_at=expires_at,
+    )
+    same_name = 0
+
+    def with_new_key(keys: tuple[ApiKeySetting, ...]) -> tuple[ApiKeySetting, ...]:
+        nonlocal same_name
+        same_name = sum(key.name == name and key_state(key, now=now) == "valid" for key in keys)
+        return (*keys, made.setting)
+
+    file.change(with_new_key, creates=True)
+    # Only once it is in the file: a key that was printed works.
+    print(made.secret.reveal(), flush=True)
+    end = f"valid until {format_time(expires_at)}" if expires_at else "with no end"
+    scopes = ", ".join(sorted(made.setting.scopes))
+    notes = [f"made key {key_id(made.setting)} of {name!r} for {scopes}, {end}; it is shown only now, and not stored"]
+    if made.setting.roles:
+        notes.append(
+            f"it has {count_of(len(made.setting.roles), 'role')} ({', '.join(made.setting.roles)}): a role counts only "
+            "where the server's configuration has it, and the server's log names one that is missing"
+        )
+    if same_name:
+        notes.append(f"{count_of(same_name, 'other valid key')} of this name: revoke by id what is no longer needed")
+    print("\n".join(notes), file=sys.stderr)
+
+
+def _list_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
+    from micromegas_jupyter.access.key_facts import key_id, key_state
+
+    now = SYSTEM_CLOCK.now()
+    listed = [
+        {
+            "name": key.name,
+            "id": key_id(key),
+            "scopes": sorted(key.scopes),
+            "roles": list(key.roles),
+            "created_at": format_time(key.created_at) or None,
+            "expires_at": format_time(key.expires_at) or None,
+            "revoked_at": format_time(key.revoked_at) or None,
+            "state": key_state(key, now=now),
+            "is_plain_text": key.key is not None,
+        }
+        for key in sorted(file.load(), key=lambda key: key.name)
+    ]
+    if arguments.json:
+        print(json.dumps(listed, ensure_ascii=False, indent=2))
+        return
+    from tabulate import tabulate
+
+    from micromegas_jupyter.cli.output import cell_text
+
+    rows = []
+    for entry in listed:
+        *cells, is_plain_text = entry.values()
+        texts = [cell_text(" ".join(cell) if isinstance(cell, list) else cell) for cell in cells]
+        rows.append([*texts[:-1], texts[-1] + (", plain text" if is_plain_text else "")])
+    print(tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True))
+
+
+def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
+    from micromegas_jupyter.access.key_facts import find_keys, key_id
+
+    now = SYSTEM_CLOCK.now().replace(microsecond=0)
+    found: list[ApiKeySetting] = []
+
+    def with_revocations(keys: tuple[ApiKeySetting, ...]) -> tuple[ApiKeySetting, ...]:
+        found[:] = find_keys(keys, arguments.key)
+        return tuple(replace(key, revoked_at=now) if key in found and key.revoked_at is None else key for key in keys)
+
+    file.change(with_revocations)
+    for key in found:
+        done = "is revoked in the file" if key.revoked_at is None else "was revoked in the file already"
+        print(f"key {key_id(key)} of {key.name!r} {done}", file=sys.stderr)
+    # What a server makes of the file, only the server knows.
+    print("a running server reads the file within a few seconds and logs the change", file=sys.stderr)
+
+
+def parse_expiry(text: str, *, now: datetime) -> datetime:
+    """Return the time in the future that `text` names: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`."""
+    time = parse_time(text, now=now, is_future=True).astimezone(UTC)
+    if time <= now:
+        raise UsageError("--expires is not in the future.", remedy="Give a later time, or leave --expires out.")
+    return time.replace(microsecond=0)
+
+
+def format_time(time: datetime | None) -> str:
+    """Return a time as RFC 3339 in UTC, nothing for none."""
+    return "" if time is None else time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def add_access_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    explain = actions.add_parser(
+        "explain",
+        help="why a token is accepted or refused",
+        description="Say step by step why a server with this environment accepts or refuses a token. The token itself "
+        "is not printed.",
+    )
+    explain.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="file that holds the token; - or nothing: standard input"
+    )
+    explain.add_argument("--json", action="store_true", help="print one JSON object")
+    explain.add_argument("--access-config", metavar="PATH", help=f"configuration file ({_CONFIG_VARIABLE})")
+    explain.add_argument("--api-key-file", metavar="PATH", help=f"file of API keys ({_KEY_FILE_VARIABLE})")
+
+
+def run_access(arguments: argparse.Namespace) -> int:
+    """Explain one token; the exit code is that of the outcome: 0 accepted, 3 refused, 4 not decided."""
+    token = _read_token(arguments.file)
+    from micromegas_jupyter.access import validator_from_environment
+    from micromegas_jupyter.access.deciding import decide_safely
+    from micromegas_jupyter.access.decision import Accepted, Undecided
+    from micromegas_jupyter.access.explanation import describe_outcome, explain_decision
+
+    given = {_CONFIG_VARIABLE: arguments.access_config, _KEY_FILE_VARIABLE: arguments.api_key_file}
+    environ = process_variables({**os.environ, **{name: value for name, value in given.items() if value}})
+    validator = validator_from_environment(environ)
+    try:
+        decision = decide_safely(validator, token)
+        steps = explain_decision(token, decision, settings=validator.settings, now=SYSTEM_CLOCK.now())
+    finally:
+        validator.close()
+    outcome = describe_outcome(decision)
+    if arguments.json:
+        listed = [{"passed": step.is_passed, "step": step.title, "found": step.found} for step in steps]
+        print(json.dumps({"outcome": outcome, "steps": listed, **_decision_facts(decision)}))
+    else:
+        for step in steps:
+            print(f"{_SIGNS[step.is_passed]} {step.title:<10} {step.found}")
+        print(f"{_SIGNS[isinstance(decision, Accepted)]} {outcome}")
+    if isinstance(decision, Accepted):
+        return 0
+    return Unavailable.exit_code if isinstance(decision, Undecided) else Rejected.exit_code
+
+
+def _decision_facts(decision: "Decision") -> dict[str, object]:
+    context = getattr(decision, "context", None)
+    if context is None:
+        return {"accepted": False, "reason": decision.reason}
+    return {
+        "accepted": True,
+        "reason": None,
+        "issuer": context.issuer,
+        "subject": context.subject,
+        "is_admin": context.is_admin,
+        "groups": list(context.groups),
+        "roles": list(context.roles),
+        "scopes": sorted(context.scopes),
+    }
+
+
+def _read_token(name: str) -> str:
+    """Return the token in a file or on standard input, without white space and without `Bearer`."""
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read(_MAX_TOKEN_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                content = file.read(_MAX_TOKEN_BYTES + 1)
+    except (OSError, ValueError) as error:
+        # The name is not repeated: somebody may have given a token.
+        raise UsageError(
+            "There is no such file." if isinstance(error, FileNotFoundError) else "The file cannot be read.",
+            remedy="Name a file that holds the token alone, or pipe it in; never write it on the command line.",
+        ) from error
+    try:
+        token = content.decode("utf-8").strip().removeprefix("Bearer ").strip()
+    except UnicodeDecodeError:
+        token = ""
+    if not token or len(content) > _MAX_TOKEN_BYTES:
+        raise UsageError("The input is not a token.", remedy="Give the token and nothing else.")
+    return token

@@ -1,0 +1,382 @@
+"""The server's settings: one frozen object made of options, environment variables and a TOML file, in that order.
+
+Each setting is declared once: its type with the range, its default, its meaning, its variable. Options, `--help`, the
+table of docs/settings.md and the sentences of errors are made of these declarations.
+"""
+
+import enum
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, get_args
+
+import msgspec
+from msgspec import Meta
+
+from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, shown
+from micromegas_jupyter.errors import ConfigurationError
+
+_DAY_SECONDS: Final = 24 * 3600
+_MAX_CONFIG_BYTES: Final = 256 * 1024
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Mebibytes = Annotated[int, Meta(ge=1, le=1 << 30)]
+MebibytesOrNone = Annotated[int, Meta(ge=0, le=1 << 30)]
+Queries = Annotated[int, Meta(ge=1, le=10_000)]
+Calls = Annotated[int, Meta(ge=1, le=100_000)]
+Few = Annotated[int, Meta(ge=1, le=1000)]
+FewOrNone = Annotated[int, Meta(ge=0, le=1000)]
+HourSeconds = Annotated[int, Meta(ge=1, le=3600)]
+DaySeconds = Annotated[int, Meta(ge=1, le=_DAY_SECONDS)]
+WeekSeconds = Annotated[int, Meta(ge=1, le=7 * _DAY_SECONDS)]
+WeekSecondsOrNone = Annotated[int, Meta(ge=0, le=7 * _DAY_SECONDS)]
+
+
+class LogFormat(enum.StrEnum):
+    """What a log line looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(enum.StrEnum):
+    """The least severe records that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _setting(
+    default: Any, meaning: str, *, variable: str | None = None, is_common: bool = False, is_absolute: bool = False
+) -> Any:
+    """Declare a setting; `is_common` shows it in `--help`, a path that `is_absolute` must be so."""
+    metadata = {"meaning": meaning, "variable": variable, "is_common": is_common, "is_absolute": is_absolute}
+    return field(default=default, metadata=metadata)
+
+
+def _limit(default: int, meaning: str, *, variable: str, is_common: bool = False) -> Any:
+    return _setting(default, meaning, variable=f"MICROMEGAS_SERVER_{variable}", is_common=is_common)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How a server runs and what it allows."""
+
+    lake: Path = _setting(Path("lake"), "folder of the tables", variable="MICROMEGAS_LAKE", is_common=True)
+    host: str = _setting("127.0.0.1", "address to listen on", is_common=True)
+    port: Port = _setting(50051, "port to listen on; 0 for any free one", is_common=True)
+    access_config: Path | None = _setting(
+        None, "file of issuers, API keys and roles", variable="MICROMEGAS_ACCESS_CONFIG", is_common=True
+    )
+    api_key_file: Path | None = _setting(None, "file of API keys", variable="MICROMEGAS_API_KEY_FILE", is_common=True)
+    disable_auth: bool = _setting(
+        default=False, meaning="make everyone an administrator; for one machine only", is_common=True
+    )
+    insecure: bool = _setting(
+        default=False, meaning="allow plain text, or no login, beyond this machine", is_common=True
+    )
+    tls_certificate: Path | None = _setting(
+        None, "PEM file of the certificate chain; plain text without it", is_common=True
+    )
+    tls_key: Path | None = _setting(None, "PEM file of the private key", is_common=True)
+    tls_client_ca: Path | None = _setting(
+        None, "PEM file of the authorities that sign clients' certificates; without it, clients need no certificate"
+    )
+    http_host: str = _setting("127.0.0.1", "address for health and metrics over HTTP")
+    http_port: Port = _setting(0, "port for health and metrics over HTTP; 0 for any free one", is_common=True)
+    no_http: bool = _setting(default=False, meaning="do not serve health and metrics over HTTP")
+    enable_legacy_api_keys: bool = _setting(default=False, meaning="accept API keys in plain text without a warning")
+    trusted_proxy: tuple[str, ...] = _setting(
+        (), "IP address of a proxy whose `x-forwarded-for` names the client; may be given several times"
+    )
+    log_format: LogFormat = _setting(
+        LogFormat.TEXT, "format of log lines", variable="MICROMEGAS_LOG_FORMAT", is_common=True
+    )
+    log_level: LogLevel = _setting(LogLevel.INFO, "lowest level that is logged", variable="MICROMEGAS_LOG_LEVEL")
+    audit_log: Path | None = _setting(
+        None,
+        "file to append audit lines to, instead of writing them to standard error",
+        variable="MICROMEGAS_AUDIT_LOG",
+        is_common=True,
+    )
+    query_denials_file: Path | None = _setting(
+        None,
+        "file of denied queries, by its absolute path; `query_denials.json` in the lake by default",
+        variable="MICROMEGAS_QUERY_DENIALS_FILE",
+        is_absolute=True,
+    )
+    no_telemetry: bool = _setting(default=False, meaning="do not record the server's own logs and load")
+    ready_json: bool = _setting(default=False, meaning="print one line of JSON once everything answers")
+    take_over: bool = _setting(
+        default=False, meaning="take over the ports of the running server, which drains and stops (Linux)"
+    )
+    exit_with_parent: bool = _setting(
+        default=False, meaning="stop when standard input closes or the parent process ends"
+    )
+    drain_timeout_seconds: Annotated[float, Meta(ge=0, le=3600)] = _setting(
+        25.0, "how long running calls may continue when the server stops, in seconds"
+    )
+    memory_mib: Annotated[int, Meta(ge=64, le=1 << 30)] = _limit(
+        4096,
+        "private memory of all running statements and uploads together, in MiB; above it, the largest one is ended",
+        variable="MEMORY_MIB",
+        is_common=True,
+    )
+    # RLIMIT_DATA of the statement's process.
+    statement_memory_mib: Annotated[int, Meta(ge=1536, le=1 << 30)] = _limit(
+        2048, "memory that the process of one statement may allocate, in MiB", variable="STATEMENT_MEMORY_MIB"
+    )
+    query_timeout_seconds: WeekSecondsOrNone = _limit(
+        1800,
+        "how long a query may take from its call to its last row, waiting and planning included, in seconds; "
+        "0 for no limit",
+        variable="QUERY_TIMEOUT_SECONDS",
+        is_common=True,
+    )
+    max_rows: Annotated[int, Meta(ge=0, le=10**15)] = _limit(
+        0, "rows of one result; 0 for no limit. The caller gets the rows up to there, then the error",
+        variable="MAX_ROWS",
+    )  # fmt: skip
+    max_result_mib: MebibytesOrNone = _limit(
+        0, "size of one result as it is sent, in MiB; 0 for no limit", variable="MAX_RESULT_MIB"
+    )
+    max_queries: Queries = _limit(
+        32, "queries that are planned or run at once; up to eight times as many wait", variable="MAX_QUERIES"
+    )
+    max_queries_per_caller: Queries = _limit(16, "of these, those of one caller", variable="MAX_QUERIES_PER_CALLER")
+    max_ended_per_caller: FewOrNone = _limit(
+        20,
+        "statements of one caller that may be ended for memory, a crash, planning or time within a minute, before the "
+        "caller has to wait a minute; 0 for no limit. Canceled ones never count",
+        variable="MAX_ENDED_PER_CALLER",
+    )
+    queue_timeout_seconds: HourSeconds = _limit(
+        60,
+        "how long a query waits for an executor before it is refused, in seconds",
+        variable="QUEUE_TIMEOUT_SECONDS",
+    )
+    spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB", variable="SPILL_MIB")
+    spill_directory: Path | None = _setting(
+        None,
+        "existing folder, by its absolute path, for what does not fit into memory; by default the system's folder for "
+        "temporary files",
+        variable="MICROMEGAS_SERVER_SPILL_DIRECTORY",
+        is_absolute=True,
+    )
+    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(
+        131072, "the longest statement, in UTF-8 bytes", variable="MAX_STATEMENT_BYTES"
+    )
+    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(
+        32, "the largest message from a client, in MiB", variable="MAX_MESSAGE_MIB"
+    )
+    max_metadata_kib: Annotated[int, Meta(ge=8, le=1024)] = _limit(
+        64, "the largest set of headers from a client, its token included, in KiB", variable="MAX_METADATA_KIB"
+    )
+    max_calls: Calls = _limit(1000, "calls of all kinds at once; more are refused immediately", variable="MAX_CALLS")
+    max_calls_per_caller: Calls = _limit(250, "of these, those of one caller", variable="MAX_CALLS_PER_CALLER")
+    read_timeout_seconds: HourSeconds = _limit(
+        60,
+        "how long a client may send nothing while its message, values or rows are expected, in seconds",
+        variable="READ_TIMEOUT_SECONDS",
+    )
+    write_timeout_seconds: DaySeconds = _limit(
+        300,
+        "how long a client may take no data before its query ends, in seconds; 30 at most while other queries wait for "
+        "an executor",
+        variable="WRITE_TIMEOUT_SECONDS",
+    )
+    upload_timeout_seconds: WeekSeconds = _limit(
+        3600, "how long one call may send rows in all, in seconds", variable="UPLOAD_SECONDS"
+    )
+    connection_idle_timeout_seconds: WeekSecondsOrNone = _limit(
+        900,
+        "how long a connection without calls is kept, in seconds; 0 for no limit. Clients reconnect by themselves",
+        variable="CONNECTION_IDLE_SECONDS",
+    )
+    max_connection_age_seconds: WeekSecondsOrNone = _limit(
+        3600,
+        "how long a connection accepts new calls, give or take a tenth, in seconds; 0 for no limit. Running calls "
+        "continue",
+        variable="CONNECTION_AGE_SECONDS",
+    )
+    ticket_lifetime_seconds: DaySeconds = _limit(
+        600, "how long a ticket from GetFlightInfo can be used, in seconds", variable="TICKET_LIFE_SECONDS"
+    )
+    max_ingest_mib: Mebibytes = _limit(
+        1024, "what one call may send into a table, in MiB, both as sent and unpacked", variable="MAX_INGEST_MIB"
+    )
+    max_ingests: Few = _limit(16, "calls that send rows at once; more wait for 30 seconds", variable="MAX_INGESTS")
+    max_ingests_per_caller: Few = _limit(8, "of these, those of one caller", variable="MAX_INGESTS_PER_CALLER")
+    max_tables_per_caller: Few = _limit(
+        100,
+        "tables that one caller who is not an administrator may create by sending rows",
+        variable="MAX_TABLES_PER_CALLER",
+    )
+
+    def http_url_at(self, port: int) -> str:
+        """Return where health and metrics are served, on the port that was taken."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http{'s' if self.tls_certificate else ''}://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One declared setting.
+
+    Attributes:
+        name: Its field.
+        kind: The type of its value, without None.
+        default: Its value where nothing sets it.
+        meaning: What it is, in a few words.
+        variable: The environment variable that sets it, if one does.
+        is_common: Whether `--help` shows it.
+        is_absolute: Whether it is a path that has to be absolute.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    meaning: str
+    variable: str | None
+    is_common: bool
+    is_absolute: bool
+
+    @property
+    def option(self) -> str:
+        """Its option; the file calls it the same without the dashes."""
+        return "--" + self.name.removesuffix("_seconds").replace("_", "-")
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether its option takes no value."""
+        return self.kind is bool
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The smallest and the largest number; None when it is no number."""
+        found = next((entry for entry in get_args(self.kind) if isinstance(entry, Meta)), None)
+        return None if found is None or found.ge is None or found.le is None else (found.ge, found.le)
+
+    @property
+    def values_text(self) -> str:
+        """What it may be, in words."""
+        if self.kind is Path:
+            return "an absolute path" if self.is_absolute else "a path"
+        if self.kind is str:
+            return "a text"
+        return "a list of IP addresses" if self.kind == tuple[str, ...] else describe_type(self.kind)
+
+    def convert(self, value: object, key: str, *, is_typed: bool) -> Any:
+        """Return a value of the file, which `is_typed`, or of an option or variable, as the field has it."""
+        remedy = f"It sets: {self.meaning}."
+        if self.kind is not Path and self.kind is not str and self.kind != tuple[str, ...]:
+            return as_type(value, key, kind=self.kind, is_typed=is_typed, remedy=remedy)
+        try:
+            if self.kind == tuple[str, ...]:
+                return tuple(str(ipaddress.ip_address(text)) for text in msgspec.convert(value, list[str]))
+            if is_text(value) and (not self.is_absolute or Path(value).is_absolute()):
+                return self.kind(value)
+        except ValueError:
+            pass
+        raise ConfigurationError(f"{key} is not {self.values_text}.", key=key, remedy=remedy)
+
+
+def _declared() -> tuple[Setting, ...]:
+    found = []
+    for entry in fields(ServerSettings):
+        kind = next((one for one in get_args(entry.type) if one is Path), entry.type)
+        found.append(Setting(name=entry.name, kind=kind, default=entry.default, **entry.metadata))
+    return tuple(found)
+
+
+SETTINGS: Final = _declared()
+
+#: Options and variables of earlier versions, with what to do instead.
+REMOVED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "--workers": "Each statement runs in a process of its own; --max-queries says how many run at once.",
+        "--spare-workers": "Idle executors are kept ready automatically.",
+        "--max-heavy-queries": "Long queries take turns automatically.",
+        "--max-stuck-queries": "Use --max-ended-per-caller.",
+        "--query-timeout-seconds": "Use --query-timeout.",
+        "--queue-seconds": "Use --queue-timeout.",
+        "--silent-client-seconds": "Use --read-timeout.",
+        "--stalled-client-seconds": "Use --write-timeout.",
+        "--drain-seconds": "Use --drain-timeout.",
+        "--upload-seconds": "Use --upload-timeout.",
+        "--ticket-life-seconds": "Use --ticket-lifetime.",
+        "--connection-idle-seconds": "Use --connection-idle-timeout.",
+        "--connection-age-seconds": "Use --max-connection-age.",
+        "MICROMEGAS_SERVER_MAX_HEAVY_QUERIES": "Long queries take turns automatically; leave it out.",
+        "MICROMEGAS_SERVER_MAX_STUCK_QUERIES": "Set MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER.",
+        "MICROMEGAS_SERVER_QUEUE_SECONDS": "Set MICROMEGAS_SERVER_QUEUE_TIMEOUT_SECONDS.",
+        "MICROMEGAS_SERVER_SILENT_CLIENT_SECONDS": "Set MICROMEGAS_SERVER_READ_TIMEOUT_SECONDS.",
+        "MICROMEGAS_SERVER_STALLED_CLIENT_SECONDS": "Set MICROMEGAS_SERVER_WRITE_TIMEOUT_SECONDS.",
+    }
+)
+
+
+def parse_server_settings(
+    environ: Mapping[str, str],
+    *,
+    options: Mapping[str, object] = MappingProxyType({}),
+    config_text: str | None = None,
+    config_name: str = "--config",
+) -> ServerSettings:
+    """Combine what sets a setting: the option wins over the variable, which wins over the file.
+
+    Args:
+        environ: The variables; an empty one counts as not set.
+        options: What the command line gives, by field name.
+        config_text: The text of the TOML file; its keys are the options' names.
+        config_name: What an error calls the file.
+
+    Raises:
+        ConfigurationError: A value cannot be used, the file has an unknown key, or a removed variable is set.
+    """
+    for variable in REMOVED:
+        if environ.get(variable):
+            raise ConfigurationError(f"{variable} is no longer a setting.", key=variable, remedy=REMOVED[variable])
+    file = {} if config_text is None else _parse_file(config_text, config_name)
+    values = {}
+    for setting in SETTINGS:
+        sources = (
+            (setting.option, options.get(setting.name)),
+            (setting.variable or "", environ.get(setting.variable or "") or None),
+            (f"{config_name}: {setting.option[2:]}", file.get(setting.option[2:])),
+        )
+        key, value = next((source for source in sources if source[1] is not None), ("", None))
+        if value is not None:
+            values[setting.name] = setting.convert(value, key, is_typed=key == sources[-1][0])
+    return ServerSettings(**values)
+
+
+def _parse_file(text: str, name: str) -> dict[str, Any]:
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise ConfigurationError(f"{name} is larger than {_MAX_CONFIG_BYTES // 1024} KiB.", key=name)
+    try:
+        found = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{name} is not valid TOML ({error}).", key=name) from None
+    known = {setting.option[2:] for setting in SETTINGS}
+    for key in found:
+        if key not in known:
+            raise ConfigurationError(
+                f"{name} has the unknown key {shown(key)}.",
+                key=name,
+                remedy=REMOVED.get(f"--{key}", "Keys are the options of `micromegas serve --help-all`, without --."),
+            )
+    return found

@@ -1,0 +1,498 @@
+"""Joins validator, executors, lake, recorder and Flight service into a server that runs."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from micromegas_jupyter.access import validator_from_environment
+from micromegas_jupyter.access.configuration import Reading
+from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
+from micromegas_jupyter.config.server import ServerSettings, is_loopback
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.processes import can_fork, open_launcher
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.lake import Lake, make_lake_folder
+from micromegas_jupyter.server import (
+    DenyList,
+    FlightServerSettings,
+    HttpEndpoint,
+    NotReady,
+    Recorder,
+    ServerMetrics,
+    ServerThread,
+)
+from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.tls_files import TlsFiles
+from micromegas_jupyter.server.tracing import open_tracing
+from micromegas_jupyter.telemetry import MeasureRow, nanoseconds_since_epoch
+from micromegas_jupyter.wiring.port import ReservedPort, is_port_shareable
+from micromegas_jupyter.wiring.server_files import (
+    can_read_tables,
+    describe_tables,
+    find_denials_file,
+    make_spill_folder,
+    open_tables,
+)
+from micromegas_jupyter.wiring.take_over import (
+    Taken,
+    TakeOverListener,
+    find_take_over_address,
+    is_take_over_supported,
+    take_over,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from micromegas_jupyter.access.reloading import ReloadingValidator
+
+# These loggers record what other people asked; a server records its own logs in the lake that it serves.
+_LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
+OTHER_PEOPLES_ROWS: Final = {
+    "log_entries": "target IS NULL OR NOT ("
+    + " OR ".join(
+        f"target = 'micromegas_jupyter.{name}' OR target LIKE 'micromegas_jupyter.{name}.%'"
+        for name in _LOGGERS_OF_OTHERS
+    )
+    + ")"
+}
+
+_GRPC: Final = "grpc"
+_HTTP: Final = "http"
+_TICKET_KEY: Final = "ticket_key"
+_TICKET_KEY_BYTES: Final = 32
+_MIB: Final = 1024 * 1024
+_MAX_POOL_MIB: Final = 512
+_DEFAULT_SPARE_EXECUTORS: Final = 4
+#: Each takes two seconds to start where there is no fork.
+_MAX_SPAWNED_SPARES: Final = 2
+_TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+
+
+class ServerStack:
+    """A running server with its executors, lake and recorder; a context manager that starts and stops them.
+
+    Args:
+        settings: How it runs.
+        environ: Names who may call (see `validator_from_environment`); the process environment when left out.
+        program: The name under which it records itself.
+        spare_executors: How many idle executor processes are started ahead of demand.
+        is_replaceable: Whether a later server may take its ports over.
+
+    Raises:
+        ConfigurationError: The settings or the environment do not make a server that is safe to run.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        environ: Mapping[str, str] | None = None,
+        program: str = "micromegas serve",
+        spare_executors: int = _DEFAULT_SPARE_EXECUTORS,
+        is_replaceable: bool = False,
+    ) -> None:
+        check_exposure(settings)
+        self.settings = settings
+        self._environ = process_variables({**process_variables(environ), **_access_files(settings)})
+        if settings.disable_auth:
+            _check_unused_access(self._environ)
+        self._program = program
+        self._is_replaceable = is_replaceable
+        self._tables = open_tables(settings.lake)
+        self.lake = self._tables if isinstance(self._tables, Lake) else None
+        self._recorder: Recorder | None = None
+        self._taken = self._take_over()
+        sockets = {} if self._taken is None else self._taken.sockets
+        ticket_key = None if self._taken is None else self._taken.state.get(_TICKET_KEY)
+        self._ticket_key = ticket_key or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
+        self._port = None
+        if is_port_shareable():
+            self._port = ReservedPort(settings.host, settings.port, taken=sockets.get(_GRPC))
+        self._listener: TakeOverListener | None = None
+        #: Called on another thread when a later server has taken the ports over; this one is to stop then.
+        self.on_taken: Callable[[], None] = lambda: None
+        try:
+            self._build(spare_executors)
+        except BaseException:
+            self._release_ports()
+            raise
+
+    def _build(self, spare_executors: int) -> None:
+        settings = self.settings
+        denials_file = find_denials_file(settings, self._tables)
+        self._deny_list = None if denials_file is None else DenyList(denials_file, on_denied=self._record_denial)
+        self._spill_folder = make_spill_folder(settings.spill_directory)
+        worker_options = build_worker_options(
+            settings, lake=self.lake, denials_file=denials_file, spill_folder=self._spill_folder.path
+        )
+        # The process that executors are forked from starts while this one reads the configuration.
+        launcher = open_launcher(worker_options)
+        try:
+            self.validator: ReloadingValidator | None = self._make_validator()
+        except BaseException:
+            launcher.abandon()
+            self._spill_folder.close()
+            raise
+        if self.lake is not None and not settings.no_telemetry:
+            self._recorder = Recorder(self.lake, exe=self._program, properties={})
+        self.metrics = ServerMetrics()
+        rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
+        self._tracing = open_tracing(self._environ)
+        self._pool = Pool(
+            launcher,
+            self._tables,
+            settings=build_pool_settings(settings, spare_executors=spare_executors),
+            options=worker_options,
+            on_denials_changed=self._reload_denials,
+        )
+        self._server = ServerThread(
+            pool=self._pool,
+            validator=self.validator,
+            settings=build_flight_settings(
+                settings, rate_limits=rate_limits, reserved_port=None if self._port is None else self._port.number
+            ),
+            metrics=self.metrics,
+            deny_list=self._deny_list,
+            ticket_key=self._ticket_key.encode(),
+            tracing=self._tracing,
+        )
+        self._http = None if settings.no_http else self._make_http(rate_limits)
+        self._http_port: int | None = None
+
+    def _take_over(self) -> Taken | None:
+        """Return the sockets of the server that is to be replaced; None when there is none."""
+        settings = self.settings
+        if not settings.take_over:
+            return None
+        if not is_take_over_supported() or not settings.port:
+            raise ConfigurationError(
+                "A server can be taken over on Linux only, and on a port that is given.",
+                key="--take-over",
+                remedy="Stop the running server first, and leave --take-over out.",
+            )
+        return take_over(find_take_over_address(settings.host, settings.port, self._environ))
+
+    def _release_ports(self) -> None:
+        """Leave the ports to a server that serves on, if there is one."""
+        if self._port is not None:
+            self._port.close()
+        if self._taken is not None:
+            self._taken.close()
+
+    def _offer_ports(self) -> None:
+        """Let a later server take the ports over, where it can find this one."""
+        if not (self._is_replaceable and is_take_over_supported() and self._port is not None):
+            return
+        sockets = {_GRPC: self._port.socket}
+        if self._http is not None and self._http.listening is not None:
+            sockets[_HTTP] = self._http.listening
+        try:
+            self._listener = TakeOverListener(
+                find_take_over_address(self.settings.host, self._port.number, self._environ).path,
+                sockets,
+                lambda: self.on_taken(),  # noqa: PLW0108 - it is set later
+                state={_TICKET_KEY: self._ticket_key},
+            )
+            self._listener.start()
+        except ConfigurationError as error:
+            self._listener = None
+            _LOG.warning("this server cannot be taken over: %s", error.what)
+
+    def _make_validator(self) -> "ReloadingValidator | None":
+        if self.settings.disable_auth:
+            return None
+        legacy_api_keys = LegacyApiKeys.ON if self.settings.enable_legacy_api_keys else None
+        return validator_from_environment(
+            self._environ, legacy_api_keys=legacy_api_keys, check=self._check_role_conditions
+        )
+
+    def _make_http(self, rate_limits: RateLimits) -> HttpEndpoint:
+        settings = self.settings
+        tls_files = None
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            tls_files = TlsFiles(
+                certificate_file=settings.tls_certificate,
+                key_file=settings.tls_key,
+                client_ca_file=settings.tls_client_ca,
+            )
+        return HttpEndpoint(
+            settings.http_host,
+            settings.http_port,
+            validator=self.validator,
+            registries=self.registries,
+            readiness=self.readiness,
+            tls_files=tls_files,
+            rate_limits=rate_limits,
+        )
+
+    def _record_denial(self, rule_id: str) -> None:
+        if self._recorder is None:
+            return
+        row = MeasureRow(
+            time_ns=nanoseconds_since_epoch(SYSTEM_CLOCK.now().timestamp()),
+            target="micromegas_jupyter.server.deny_list",
+            name="query_denied",
+            unit="count",
+            value=1.0,
+            properties={"rule_id": rule_id},
+        )
+        self._recorder.add_measures([row])
+
+    def _reload_denials(self) -> None:
+        if self._deny_list is not None:
+            self._deny_list.reload()
+
+    def _check_role_conditions(self, access: AccessSettings) -> None:
+        """Refuse roles whose conditions the tables do not have."""
+        conditions: dict[str, list[str]] = {}
+        for role in (access.roles or {}).values():
+            for table, condition in role.tables.items():
+                if condition is not None:
+                    conditions.setdefault(table, []).append(condition)
+        if not conditions:
+            return
+        # Loads the engine, which this process needs for nothing else.
+        from micromegas_jupyter.engine.conditions import check_role_conditions
+
+        try:
+            check_role_conditions(self._tables, conditions)
+        except Unavailable as error:
+            # Each condition is checked again when it is used, and then fails closed.
+            _LOG.warning("the roles' conditions could not be checked against the tables: %s", error.what)
+
+    def describe_tables(self) -> str:
+        """Return what is served, for people."""
+        return describe_tables(self._tables, self.settings.lake)
+
+    @property
+    def executor_count(self) -> int:
+        """How many executor processes there are."""
+        return self._pool.executor_count
+
+    @property
+    def registries(self) -> "tuple[CollectorRegistry, ...]":
+        """What this server counts."""
+        access = () if self.validator is None else (self.validator.metrics.registry,)
+        return (self.metrics.registry, *access)
+
+    @property
+    def uri(self) -> str:
+        """The server's address, once it runs."""
+        return self._server.uri
+
+    @property
+    def http_url(self) -> str | None:
+        """Where health and metrics are served, once it runs; None without HTTP."""
+        return None if self._http_port is None else self.settings.http_url_at(self._http_port)
+
+    def readiness(self) -> NotReady | None:
+        """Return why calls make no sense now, None when they do; may block as long as the storage does."""
+        if not self._server.is_serving:
+            return NotReady.DRAINING if self._server.has_started else NotReady.STARTING
+        if not self._pool.executor_count:
+            return NotReady.EXECUTORS
+        return None if can_read_tables(self._tables, self.settings.lake) else NotReady.STORAGE
+
+    def reload(self) -> None:
+        """Read the access configuration again.
+
+        Raises:
+            ConfigurationError: It cannot be used; the one before stays.
+            Unavailable: It could not be read now.
+        """
+        if self.validator is not None:
+            self.validator.reload()
+
+    def start(self) -> None:
+        """Start recording and serving; returns when the server answers.
+
+        Raises:
+            ConfigurationError: The address is taken or the certificate cannot be used.
+            Unavailable: The folder of the tables cannot be made.
+        """
+        if self.lake is not None:
+            make_lake_folder(self.settings.lake)
+        if self._recorder is not None:
+            self._recorder.start()
+        elif self.lake is not None:
+            self._remove_unfinished_files(self.lake)
+        try:
+            if self._http is not None and self._taken is None:
+                self._http_port = self._http.start()
+            self._server.start()
+            if self._taken is not None:
+                if self._http is not None:  # only now: the running server answers meanwhile, and is ready
+                    self._http_port = self._http.start(self._taken.sockets.get(_HTTP))
+                self._taken.confirm_serving()
+                self._taken = None
+            # From here on nobody else serves, so nothing that follows may end this server.
+            self._offer_ports()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _remove_unfinished_files(self, lake: Lake) -> None:
+        """Remove files of writers that were killed; a recorder does so all the time."""
+        try:
+            lake.remove_leftovers()
+        except Unavailable as error:
+            _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
+
+    def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
+        """Drain running calls, flush the recorder, release everything; safe to call twice.
+
+        Args:
+            grace_seconds: How long running calls may continue; the drain timeout when left out.
+            why: What calls that are ended are told; empty for a server that stops.
+        """
+        if self._listener is not None:
+            self._listener.stop()
+            if self._listener.is_taken and self._http is not None:
+                self._http.stop()  # or it would answer some requests to the other server, as one that drains
+        self._server.stop(self.settings.drain_timeout_seconds if grace_seconds is None else grace_seconds, why=why)
+        if self._http is not None:
+            self._http.stop()
+        if self._deny_list is not None:
+            self._deny_list.write_hits()
+        if self._recorder is not None:
+            self._recorder.stop()
+        self._tracing.close()
+        self._release_ports()
+        if self.validator is not None:
+            self.validator.close()
+        self._spill_folder.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def check_exposure(settings: ServerSettings) -> None:
+    """Check that a server which others can reach is encrypted and asks who is calling, or is `insecure` by choice."""
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise ConfigurationError(
+            "TLS needs both a certificate and a key.",
+            key="--tls-certificate",
+            remedy="Give --tls-certificate and --tls-key.",
+        )
+    is_plain = settings.tls_certificate is None
+    if settings.tls_client_ca is not None and is_plain:
+        raise ConfigurationError(
+            "Clients can show certificates over TLS only.",
+            key="--tls-client-ca",
+            remedy="Give --tls-certificate and --tls-key as well.",
+        )
+    if settings.insecure:
+        return
+    if is_plain and not settings.no_http and not is_loopback(settings.http_host):
+        raise ConfigurationError(
+            f"Tokens for the metrics would cross the network to {settings.http_host} in plain text.",
+            key="--http-host",
+            remedy=_TLS_REMEDY,
+        )
+    if is_loopback(settings.host):
+        return
+    if settings.disable_auth:
+        raise ConfigurationError(
+            f"--disable-auth would let everyone who reaches {settings.host} read everything.",
+            key="--disable-auth",
+            remedy="Listen on 127.0.0.1, or add --insecure if you really mean it.",
+        )
+    if is_plain:
+        raise ConfigurationError(
+            f"Tokens would cross the network to {settings.host} in plain text.", key="--host", remedy=_TLS_REMEDY
+        )
+
+
+def _access_files(settings: ServerSettings) -> dict[str, str]:
+    named = {"MICROMEGAS_ACCESS_CONFIG": settings.access_config, "MICROMEGAS_API_KEY_FILE": settings.api_key_file}
+    return {variable: str(path) for variable, path in named.items() if path is not None}
+
+
+def _check_unused_access(environ: Mapping[str, str]) -> None:
+    """Log that a named access configuration is not used; one that could not be used is refused as elsewhere."""
+    variables = ("ACCESS_CONFIG", "API_KEY_FILE", "API_KEYS", "OIDC_CONFIG", "ADMINS")
+    named = [name for name in (f"MICROMEGAS_{variable}" for variable in variables) if environ.get(name)]
+    Reading(environ).whole().parse()
+    if named:
+        _LOG.warning(
+            "The access configuration is not used, because of --disable-auth.", extra={"settings": ", ".join(named)}
+        )
+
+
+def build_worker_options(
+    settings: ServerSettings, *, lake: Lake | None, denials_file: Path | None, spill_folder: Path
+) -> WorkerOptions:
+    """Return what all executors have in common."""
+    return WorkerOptions(
+        lake=None if lake is None else str(settings.lake.absolute()),
+        denials_file=None if denials_file is None else str(denials_file),
+        spill_directory=str(spill_folder),
+        # Half of what all may take: a statement is to spill before the largest is ended for its memory.
+        memory_pool_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
+        data_limit_bytes=settings.statement_memory_mib * _MIB,
+        spill_limit_bytes=settings.spill_mib * _MIB,
+        max_statement_bytes=settings.max_statement_bytes,
+        default_conditions={} if lake is None else OTHER_PEOPLES_ROWS,
+    )
+
+
+def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEFAULT_SPARE_EXECUTORS) -> PoolSettings:
+    """Return how many executors there are, and what they may take together."""
+    return PoolSettings(
+        max_executors=settings.max_queries,
+        spare_executors=spare_executors if can_fork() else min(spare_executors, _MAX_SPAWNED_SPARES),
+        max_uploads=settings.max_ingests,
+        max_per_caller=settings.max_queries_per_caller,
+        queue_timeout_seconds=float(settings.queue_timeout_seconds),
+        statement_timeout_seconds=float(settings.query_timeout_seconds) or None,
+        write_timeout_seconds=float(settings.write_timeout_seconds),
+        memory_bytes=settings.memory_mib * _MIB,
+        max_ended_per_caller=settings.max_ended_per_caller,
+    )
+
+
+def build_flight_settings(
+    settings: ServerSettings, *, rate_limits: RateLimits, reserved_port: int | None
+) -> FlightServerSettings:
+    """Return how the Flight server listens, and the limits of calls."""
+    return FlightServerSettings(
+        host=settings.host,
+        port=settings.port if reserved_port is None else reserved_port,
+        is_port_reserved=reserved_port is not None,
+        certificate_file=settings.tls_certificate,
+        key_file=settings.tls_key,
+        client_ca_file=settings.tls_client_ca,
+        trusted_proxies=frozenset(settings.trusted_proxy),
+        rate_limits=rate_limits,
+        max_rows=settings.max_rows or None,
+        max_result_bytes=settings.max_result_mib * _MIB or None,
+        max_receive_bytes=settings.max_message_mib * _MIB,
+        max_metadata_bytes=settings.max_metadata_kib * 1024,
+        max_concurrent_calls=settings.max_calls,
+        max_calls_per_caller=settings.max_calls_per_caller,
+        read_timeout_seconds=float(settings.read_timeout_seconds),
+        write_timeout_seconds=float(settings.write_timeout_seconds),
+        ticket_life_seconds=float(settings.ticket_lifetime_seconds),
+        connection_idle_seconds=float(settings.connection_idle_timeout_seconds) or None,
+        connection_age_seconds=float(settings.max_connection_age_seconds) or None,
+        ingest=IngestSettings(
+            max_bytes=settings.max_ingest_mib * _MIB,
+            max_concurrent=settings.max_ingests,
+            max_per_caller=settings.max_ingests_per_caller,
+            max_tables_per_caller=settings.max_tables_per_caller,
+            idle_seconds=float(settings.read_timeout_seconds),
+            max_seconds=float(settings.upload_timeout_seconds),
+        ),
+    )

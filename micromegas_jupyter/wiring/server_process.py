@@ -1,0 +1,157 @@
+"""A server for one kernel: `micromegas serve` as its child, on a free loopback port, with one key, recording nothing.
+
+The child ends with the process that started it, and gets nothing secret: it knows the key's digest only.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from micromegas_jupyter.client.threads import run_interruptibly
+from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned, write_private_file
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Variables
+from micromegas_jupyter.errors import ServerUnavailable, UsageError
+from micromegas_jupyter.lake import Lake, ParquetFolder, check_servable
+
+# Settings of the client half, and what a Hub gives this process alone: a child could pass its token on.
+_WITHHELD_VARIABLES: Final = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
+_PREFIX: Final = "micromegas-kernel-"
+_KEY_BYTES: Final = 32
+_START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 5.0
+_MAX_LINE_BYTES: Final = 64 * 1024
+_OPTIONS: Final = ("--port=0", "--no-http", "--no-telemetry", "--ready-json", "--exit-with-parent", "--drain-timeout=0")
+
+
+class ServerProcess:
+    """A running server; whoever makes it stops it, and it ends by itself with this process.
+
+    Args:
+        folder: What it serves.
+        is_lake: Whether that is a folder that `micromegas serve` wrote, and not one of plain Parquet files.
+        memory_mib: Memory for its queries, in MiB.
+
+    Attributes:
+        key: The API key that it accepts.
+        uri: Its address.
+        tables: The names of its tables.
+        problems: What was left out, a sentence for each.
+
+    Raises:
+        UsageError: The folder cannot be served.
+        ServerUnavailable: The server did not start in time.
+    """
+
+    def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
+        self.tables, self.problems = _find_tables(folder, is_lake=is_lake)
+        self.key = Secret(SYSTEM_RANDOMNESS.token_urlsafe(_KEY_BYTES))
+        remove_abandoned(_PREFIX)
+        self._folder = TemporaryFolder(_PREFIX)
+        access = {
+            "api_keys": [
+                {
+                    "name": "local",
+                    "sha256": hashlib.sha256(self.key.reveal().encode()).hexdigest(),
+                    "roles": ["owner"],
+                }
+            ],
+            "roles": {"owner": {"tables": ["*"]}},
+        }
+        access_config = self._folder.path / "access.json"
+        write_private_file(access_config, json.dumps(access).encode())
+        command = (
+            *(sys.executable, "-P", "-m", "micromegas_jupyter.cli", "serve", *_OPTIONS, "--log-level=error"),
+            *(f"--lake={folder.absolute()}", f"--access-config={access_config}", f"--memory-mib={memory_mib}"),
+        )
+        others = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
+        try:
+            # Its own session: an interrupt of the kernel reaches the kernel's whole process group.
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
+                command,
+                env=Variables(others),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._folder.close()
+            raise _not_started(error.strerror) from None
+        try:
+            self.uri = self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it; killed when it does not go. Calling again does nothing."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # it ended first
+                self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        # Last: until the process has ended, another thread may be reading from it.
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._folder.close()
+
+    def _await_ready(self) -> str:
+        try:
+            answer = decode_strict_json(run_interruptibly(self._read_line).decode())
+        except (UnicodeDecodeError, JsonError):
+            answer = None
+        if not isinstance(answer, dict) or not isinstance(answer.get("uri"), str):
+            raise _not_started()
+        return str(answer["uri"])
+
+    def _read_line(self) -> bytes:
+        """Return the first line; empty when the process ended, or was killed for taking too long."""
+        timer = threading.Timer(_START_SECONDS, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            return b"" if self._process.stdout is None else self._process.stdout.readline(_MAX_LINE_BYTES)
+        except (OSError, ValueError):
+            return b""
+        finally:
+            timer.cancel()
+
+
+def _find_tables(folder: Path, *, is_lake: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the tables' names and what is left out, or say why there is nothing to serve."""
+    check_servable(folder)
+    if is_lake:
+        if not folder.is_dir():
+            raise UsageError("There is no such folder.", remedy="Name a folder that micromegas serve has written to.")
+        return tuple(table.name for table in Lake(folder).snapshot()), ()
+    parquet = ParquetFolder(folder)
+    if not (tables := parquet.snapshot()):
+        found = f" {parquet.problems[0]}" if parquet.problems else ""
+        raise UsageError(
+            f"The folder holds no Parquet file that can be read.{found}",
+            remedy="Name a folder of *.parquet files, or of folders of them.",
+        )
+    return tuple(table.name for table in tables), parquet.problems
+
+
+def _not_started(why: str | None = None) -> ServerUnavailable:
+    return ServerUnavailable(
+        f"The local server did not start{': ' + why if why else ''}.",
+        remedy="Run `micromegas serve` in a terminal to see why.",
+    )

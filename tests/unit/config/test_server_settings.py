@@ -1,0 +1,175 @@
+"""The server's settings: options, variables and a file make one object, or an error names what was used."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from micromegas_jupyter.cli.main import build_parser
+from micromegas_jupyter.config.server import REMOVED, SETTINGS, ServerSettings, Setting, parse_server_settings
+from micromegas_jupyter.errors import ConfigurationError
+from tests.architecture.guide_text import read_page, table_rows
+
+NUMBERS = [setting for setting in SETTINGS if setting.limits is not None]
+by_name = pytest.mark.parametrize("setting", NUMBERS, ids=lambda setting: setting.name)
+
+
+def _refusal(**sources: object) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_server_settings(**{"environ": {}, **sources})  # type: ignore[arg-type]
+    assert caught.value.code == "CONF001"
+    return caught.value
+
+
+def test_without_anything_or_with_empty_variables_there_are_the_defaults() -> None:
+    empty = {setting.variable: "" for setting in SETTINGS if setting.variable} | dict.fromkeys(REMOVED, "")
+
+    assert parse_server_settings({}) == parse_server_settings(empty, config_text="") == ServerSettings()
+
+
+def test_an_option_wins_over_the_variable_which_wins_over_the_file() -> None:
+    file = "max-rows = 1\nmax-queries = 2\nquery-timeout = 3"
+    environ = {"MICROMEGAS_SERVER_MAX_ROWS": "4", "MICROMEGAS_SERVER_MAX_QUERIES": "5"}
+
+    settings = parse_server_settings(environ, options={"max_rows": "6"}, config_text=file)
+
+    assert (settings.max_rows, settings.max_queries, settings.query_timeout_seconds) == (6, 5, 3)
+
+
+def test_every_setting_can_stand_in_the_file() -> None:
+    text = """
+        lake = "/srv/lake"
+        host = "::1"
+        port = 0
+        disable-auth = true
+        trusted-proxy = ["10.0.0.1", "::2"]
+        log-format = "json"
+        drain-timeout = 2.5
+        spill-directory = "/srv/spill"
+    """
+
+    settings = parse_server_settings({}, config_text=text)
+
+    assert settings == ServerSettings(
+        lake=Path("/srv/lake"),
+        host="::1",
+        port=0,
+        disable_auth=True,
+        trusted_proxy=("10.0.0.1", "::2"),
+        log_format=settings.log_format.JSON,
+        drain_timeout_seconds=2.5,
+        spill_directory=Path("/srv/spill"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("= 1", "serve.toml", "not valid TOML"),
+        ("port = 1\nport = 2", "serve.toml", "not valid TOML"),
+        ("max-queris = 1", "serve.toml", "unknown key 'max-queris'"),
+        ("max_queries = 1", "serve.toml", "unknown key 'max_queries'"),
+        ("queue-seconds = 1", "serve.toml", "Use --queue-timeout."),
+        ("[limits]\nmax-rows = 1", "serve.toml", "unknown key 'limits'"),
+        ("port = '5'", "serve.toml: port", "not a number from 0 to 65,535"),
+        ("port = true", "serve.toml: port", "not a number"),
+        ("max-rows = 1.5", "serve.toml: max-rows", "not a number"),
+        ("disable-auth = 'no'", "serve.toml: disable-auth", "not true or false"),
+        ("log-level = 'loud'", "serve.toml: log-level", "not one of debug, info, warning, error"),
+        ("trusted-proxy = ['proxy.example']", "serve.toml: trusted-proxy", "not a list of IP addresses"),
+        ("x = '" + "y" * 300_000 + "'", "serve.toml", "larger than"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_by_its_key(text: str, key: str, said: str) -> None:
+    refused = _refusal(config_text=text, config_name="serve.toml")
+
+    assert refused.key in {key, "serve.toml: port"}
+    assert said in str(refused)
+
+
+@by_name
+def test_the_ends_of_the_range_are_accepted_and_nothing_beyond(setting: Setting) -> None:
+    assert setting.limits is not None
+    least, most = setting.limits
+    for number in (least, most):
+        found = parse_server_settings({}, options={setting.name: str(int(number))})
+        assert found == dataclasses.replace(ServerSettings(), **{setting.name: number})
+    for number in (least - 1, most + 1):
+        assert _refusal(options={setting.name: str(int(number))}).key == setting.option
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "1e3", "many", " 7", "७", "9" * 5000, "0x10", "nan", "\n1", "1_0"])
+def test_what_is_not_a_number_is_refused_by_the_name_that_was_used(text: str) -> None:
+    by_option = _refusal(options={"max_rows": text}, environ={"MICROMEGAS_SERVER_MAX_ROWS": "x"})
+    by_variable = _refusal(environ={"MICROMEGAS_SERVER_MAX_ROWS": text})
+
+    assert (by_option.key, by_variable.key) == ("--max-rows", "MICROMEGAS_SERVER_MAX_ROWS")
+    assert len(str(by_option)) < 500
+    assert "many" not in str(by_option)
+
+
+@pytest.mark.parametrize("name", ["spill_directory", "query_denials_file"])
+@pytest.mark.parametrize("text", ["spill", "./spill", "/tmp/\0"])
+def test_a_folder_for_all_processes_is_named_by_an_absolute_path(name: str, text: str) -> None:
+    (setting,) = [found for found in SETTINGS if found.name == name]
+
+    assert _refusal(environ={setting.variable or "": text}).key == setting.variable
+
+
+@pytest.mark.parametrize("name", [name for name in REMOVED if name.startswith("MICROMEGAS_")])
+def test_a_removed_variable_is_refused_with_what_replaced_it(name: str) -> None:
+    refused = _refusal(environ={name: "5"})
+
+    assert (refused.key, refused.remedy) == (name, REMOVED[name])
+
+
+def test_what_replaced_a_removed_setting_exists() -> None:
+    known = {setting.option for setting in SETTINGS} | {setting.variable for setting in SETTINGS}
+
+    for remedy in REMOVED.values():
+        assert set(re.findall(r"--[a-z-]+|MICROMEGAS_\w+", remedy)) <= known
+
+
+def _serve_help(option: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args(["serve", option])
+    assert caught.value.code == 0
+    return " ".join(capsys.readouterr().out.replace(", --disable_auth", "").split())
+
+
+def test_the_help_shows_fifteen_options_and_help_all_shows_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    short, full = _serve_help("--help", capsys), _serve_help("--help-all", capsys)
+
+    options = {setting.option for setting in SETTINGS} | {"--config"}
+    assert len(options & set(short.split())) == 15
+    assert options <= set(full.split())
+    assert not set(REMOVED) & set(full.split())
+    for setting in NUMBERS:
+        assert setting.limits is not None
+        least, most = setting.limits
+        ends = f"{least} to {most}, default {setting.default:g}" if setting.default < 1e5 else f"{least} to {most}"
+        assert f"{setting.meaning}; {ends}" in full
+
+
+def test_the_page_has_the_table_that_the_declarations_make() -> None:
+    stated = [row for row in table_rows(read_page("settings.md")) if row[0].startswith("`--")]
+
+    assert stated[: len(SETTINGS)] == [page_row(setting) for setting in SETTINGS]
+
+
+def page_row(setting: Setting) -> tuple[str, ...]:
+    """Return a setting's row of docs/settings.md."""
+    variable = "" if setting.variable is None else f"`{setting.variable}`"
+    values = setting.values_text
+    if setting.limits is not None:
+        values = f"{setting.limits[0]} to {setting.limits[1]}"
+    elif setting.values_text.startswith("one of"):
+        values = ", ".join(f"`{choice}`" for choice in setting.kind)
+    default = "" if setting.default in {None, (), False} else f"{setting.default}"
+    return (f"`{setting.option}`", variable, setting.meaning, values, default)

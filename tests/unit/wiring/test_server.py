@@ -1,0 +1,272 @@
+"""A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.config.server import ServerSettings
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.server import FlightServerSettings, NotReady
+from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.wiring import ServerStack, server
+from micromegas_jupyter.wiring.server import (
+    OTHER_PEOPLES_ROWS,
+    build_flight_settings,
+    build_pool_settings,
+    build_worker_options,
+    check_exposure,
+)
+from micromegas_jupyter.wiring.server_files import can_read_tables, find_denials_file, make_spill_folder
+
+MIB = 1024 * 1024
+TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"disable_auth": True},
+        {"host": "::1"},
+        {"host": "localhost"},
+        {"host": "127.0.0.2", "http_host": "127.0.0.2"},
+        {"host": "0.0.0.0", "http_host": "0.0.0.0", **TLS},
+        {"http_host": "0.0.0.0", "no_http": True},
+        {"host": "0.0.0.0", "http_host": "0.0.0.0", "insecure": True, "disable_auth": True},
+    ],
+)
+def test_it_may_run(options):
+    check_exposure(ServerSettings(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"host": "0.0.0.0"}, "--host"),
+        ({"host": "127.example"}, "--host"),
+        ({"http_host": "0.0.0.0"}, "--http-host"),
+        ({"host": "10.0.0.1", "disable_auth": True}, "--disable-auth"),
+        ({"host": "0.0.0.0", "disable_auth": True, **TLS}, "--disable-auth"),
+        ({"tls_certificate": Path("cert.pem")}, "--tls-certificate"),
+        ({"tls_key": Path("key.pem")}, "--tls-certificate"),
+        ({"tls_certificate": Path("cert.pem"), "insecure": True}, "--tls-certificate"),
+        ({"tls_client_ca": Path("ca.pem"), "insecure": True}, "--tls-client-ca"),
+    ],
+)
+def test_it_may_not_run(options, key):
+    with pytest.raises(ConfigurationError) as caught:
+        check_exposure(ServerSettings(**options))
+
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("options", "http_url"),
+    [({}, "http://127.0.0.1:8"), ({"http_host": "::1"}, "http://[::1]:8"), (TLS, "https://127.0.0.1:8")],
+)
+def test_the_http_address_has_its_scheme_and_the_port_that_was_taken(options, http_url):
+    assert ServerSettings(**options).http_url_at(8) == http_url
+
+
+def test_the_defaults_are_those_of_the_parts():
+    settings = ServerSettings()
+
+    assert build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=None) == FlightServerSettings()
+    # One server runs fewer statements at once than a pool by itself would.
+    assert build_pool_settings(settings) == PoolSettings(max_executors=32)
+
+
+def test_flight_gets_its_limits_in_its_own_units():
+    settings = ServerSettings(
+        max_rows=7,
+        max_result_mib=2,
+        max_message_mib=4,
+        max_metadata_kib=16,
+        max_calls=11,
+        max_calls_per_caller=8,
+        read_timeout_seconds=14,
+        write_timeout_seconds=13,
+        ticket_lifetime_seconds=17,
+        upload_timeout_seconds=15,
+        connection_idle_timeout_seconds=0,
+        max_connection_age_seconds=16,
+        max_ingest_mib=6,
+        max_ingests=12,
+        max_ingests_per_caller=2,
+        max_tables_per_caller=3,
+        trusted_proxy=("10.0.0.1",),
+    )
+
+    assert build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=1) == FlightServerSettings(
+        port=1,
+        is_port_reserved=True,
+        max_rows=7,
+        max_result_bytes=2 * MIB,
+        max_receive_bytes=4 * MIB,
+        max_metadata_bytes=16 << 10,
+        max_concurrent_calls=11,
+        max_calls_per_caller=8,
+        read_timeout_seconds=14.0,
+        write_timeout_seconds=13.0,
+        ticket_life_seconds=17.0,
+        connection_idle_seconds=None,
+        connection_age_seconds=16.0,
+        trusted_proxies=frozenset({"10.0.0.1"}),
+        ingest=IngestSettings(
+            max_bytes=6 * MIB,
+            max_concurrent=12,
+            max_per_caller=2,
+            max_tables_per_caller=3,
+            idle_seconds=14.0,
+            max_seconds=15.0,
+        ),
+    )
+
+
+@pytest.mark.parametrize(("can_fork", "spare_executors"), [(True, 3), (False, 2)])
+def test_the_pool_gets_its_limits_in_its_own_units(monkeypatch, can_fork, spare_executors):
+    monkeypatch.setattr(server, "can_fork", lambda: can_fork)
+    settings = ServerSettings(
+        query_timeout_seconds=0,
+        max_queries=5,
+        max_queries_per_caller=3,
+        max_ended_per_caller=4,
+        queue_timeout_seconds=9,
+        write_timeout_seconds=13,
+        max_ingests=12,
+        memory_mib=100,
+    )
+
+    assert build_pool_settings(settings, spare_executors=3) == PoolSettings(
+        max_executors=5,
+        spare_executors=spare_executors,
+        max_uploads=12,
+        max_per_caller=3,
+        queue_timeout_seconds=9.0,
+        statement_timeout_seconds=None,
+        write_timeout_seconds=13.0,
+        memory_bytes=100 * MIB,
+        max_ended_per_caller=4,
+    )
+
+
+def test_executors_get_absolute_paths_and_their_limits_in_their_own_units(tmp_path):
+    settings = ServerSettings(lake=Path("lake"), statement_memory_mib=1600, spill_mib=3, max_statement_bytes=100)
+    only_read = build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill"))
+    written = build_worker_options(settings, lake=Lake(tmp_path), denials_file=Path("/d"), spill_folder=Path("/spill"))
+
+    assert only_read == WorkerOptions(
+        lake=None,
+        denials_file=None,
+        spill_directory="/spill",
+        memory_pool_bytes=400 * MIB,
+        data_limit_bytes=1600 * MIB,
+        spill_limit_bytes=3 * MIB,
+        max_statement_bytes=100,
+    )
+    assert (written.lake, written.denials_file) == (str(Path("lake").absolute()), "/d")
+    assert written.default_conditions == OTHER_PEOPLES_ROWS
+
+
+@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (1024, 512), (512, 256), (100, 50)])
+def test_a_statement_spills_before_it_is_ended_for_its_memory(memory_mib, pool_mib):
+    settings = ServerSettings(memory_mib=memory_mib)
+
+    found = build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill"))
+
+    assert found.memory_pool_bytes == pool_mib * MIB
+
+
+def test_a_server_is_ready_from_its_start_to_its_end(tmp_path):
+    settings = ServerSettings(lake=tmp_path / "lake", port=0, no_http=True, disable_auth=True, no_telemetry=True)
+    stack = ServerStack(settings, environ={})
+    before = stack.readiness()
+    with stack:
+        meanwhile = stack.readiness()
+    after = stack.readiness()
+
+    assert (before, meanwhile, after) == (NotReady.STARTING, None, NotReady.DRAINING)
+
+
+@pytest.mark.parametrize("becomes", ["gone", "file"])
+def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
+    root = tmp_path / "lake"
+    root.mkdir()
+    lake = Lake(root)
+    before = can_read_tables(lake, root)
+
+    root.rmdir()
+    if becomes == "file":
+        root.write_text("no folder")
+
+    assert (before, can_read_tables(lake, root)) == (True, False)
+
+
+def test_denials_are_in_the_lake_unless_a_file_is_named(tmp_path):
+    settings = ServerSettings(lake=tmp_path)
+    named = replace(settings, query_denials_file=tmp_path / "elsewhere.json")
+
+    assert find_denials_file(settings, Lake(tmp_path)) == tmp_path / "query_denials.json"
+    assert find_denials_file(settings, object()) is None
+    assert find_denials_file(named, object()) == find_denials_file(named, Lake(tmp_path)) == named.query_denials_file
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_spill_directory_that_is_no_folder_stops_the_server(tmp_path, name):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+
+    with pytest.raises(ConfigurationError) as caught:
+        make_spill_folder(tmp_path / name)
+
+    assert caught.value.key == "--spill-directory"
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_spill_folders_of_servers_that_have_ended_are_removed(tmp_path):
+    abandoned = tmp_path / "micromegas-server-abcdefgh"
+    abandoned.mkdir(mode=0o700)
+    running = make_spill_folder(tmp_path)
+    second = make_spill_folder(tmp_path)
+
+    assert sorted(tmp_path.iterdir()) == sorted((running.path, second.path))
+    running.close()
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _build_without_auth(tmp_path, **environ):
+    settings = ServerSettings(lake=tmp_path / "lake", port=0, no_http=True, disable_auth=True)
+    ServerStack(settings, environ=environ).stop()
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"MICROMEGAS_API_KEYS": "", "OTHER": "x"}, []),
+        ({"MICROMEGAS_API_KEYS": "[]", "MICROMEGAS_ADMINS": '["a@b.c"]'}, ["MICROMEGAS_API_KEYS, MICROMEGAS_ADMINS"]),
+    ],
+)  # fmt: skip
+def test_an_access_configuration_that_is_not_used_is_named_in_the_log(tmp_path, caplog, environ, named):
+    _build_without_auth(tmp_path, **environ)
+
+    assert [record.settings for record in caplog.records if hasattr(record, "settings")] == named
+
+
+@pytest.mark.parametrize("variable", ["MICROMEGAS_ACCESS_CONFIG", "MICROMEGAS_API_KEY_FILE"])
+@pytest.mark.parametrize("content", [None, "{not JSON"])
+def test_an_access_configuration_that_could_not_be_used_stops_the_start(tmp_path, variable, content):
+    path = tmp_path / "named.json"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(ConfigurationError) as caught:
+        _build_without_auth(tmp_path, **{variable: str(path)})
+
+    assert caught.value.key.startswith(variable)
+    assert str(tmp_path) not in str(caught.value)
