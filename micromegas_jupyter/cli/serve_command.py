@@ -210,7 +210,7 @@ def run(arguments: argparse.Namespace) -> int:
     proxies = frozenset(_address(text) for text in arguments.trusted_proxy)
     environ, limits = limit_environment(arguments, access_environment(arguments))
     started = SYSTEM_CLOCK.monotonic()
-    from micromegas_jupyter.executors.process_limits import hide_memory
+    from micromegas_jupyter.executors.settings import hide_memory
     from micromegas_jupyter.wiring import ServeOptions, ServerStack
 
     hide_memory()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         TimeRange,
     )
     from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-    from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
+    from micromegas_jupyter.engine.planning.fingerprint import fingerprints, sql_hash
 
 _HOME = {
     "DataFusionEngine": "datafusion_engine",
@@ -25,8 +25,8 @@ _HOME = {
     "QueryStatistics": "contract",
     "StatementRequest": "contract",
     "TimeRange": "contract",
-    "fingerprints": "fingerprint",
-    "sql_hash": "fingerprint",
+    "fingerprints": "planning.fingerprint",
+    "sql_hash": "planning.fingerprint",
 }
 
 __all__ = [

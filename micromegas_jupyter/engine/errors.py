@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from micromegas_jupyter.engine.explanations import PLANNING, SYNTAX, UNSUPPORTED, VALUES, explain, unknown_name
-from micromegas_jupyter.engine.scanner import Kind, place_of, scan
+from micromegas_jupyter.engine.planning.scanner import Kind, place_of, scan
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,

@@ -10,7 +10,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from micromegas_jupyter.engine.scanner import Kind, place_of, scan
+from micromegas_jupyter.engine.planning.scanner import Kind, place_of, scan
 from micromegas_jupyter.errors import InvalidStatement, QueryError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 
-from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.planning.scanner import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
 
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.planning.scanner import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -91,3 +95,36 @@ class PoolSettings:
         waits = (self.queue_timeout_seconds, self.write_timeout_seconds, self.statement_timeout_seconds or 1.0)
         if min(*counts, self.processors, self.memory_bytes) < 1 or min(waits) <= 0 or self.max_ended_per_caller < 0:
             raise ValueError("the limits of a pool are one or more, its times are longer than nothing")
+
+
+_PR_SET_DUMPABLE: Final = 4
+
+
+def hide_memory(*, is_hidden: bool = True) -> None:
+    """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
+
+
+def limit_process(options: WorkerOptions) -> None:
+    """Limit what this process may take: memory, stack, no core dumps; first in line when the machine runs out."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    def limit(what: int, value: int) -> None:
+        highest = resource.getrlimit(what)[1]
+        wanted = value if highest == resource.RLIM_INFINITY else min(value, highest)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(what, (wanted, highest if what == resource.RLIMIT_STACK else wanted))
+
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_STACK, STACK_BYTES)
+    if options.data_limit_bytes is not None:
+        limit(resource.RLIMIT_DATA, options.data_limit_bytes)
+    hide_memory(is_hidden=False)  # a hidden process may not write its own files of /proc
+    try:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    finally:
+        hide_memory()

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
-from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error, find_cause
-from micromegas_jupyter.executors.requests import Output, Statement, Upload, encode_listing, encode_statement
+from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded, KeptPlan
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload, encode_listing, encode_statement
+from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error, find_cause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
-    from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
+    from micromegas_jupyter.executors.launcher import Ended
     from micromegas_jupyter.executors.pool import Pool
-    from micromegas_jupyter.executors.processes import Ended
+    from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _KEPT_PLAN_SECONDS: Final = 2.0

@@ -21,8 +21,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from micromegas_jupyter.executors.process_limits import hide_memory
-from micromegas_jupyter.executors.settings import WorkerOptions
+from micromegas_jupyter.executors.settings import WorkerOptions, hide_memory
 
 VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",

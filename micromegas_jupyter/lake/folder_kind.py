@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake.files import make_private_folder, storage_errors
-from micromegas_jupyter.lake.segments import parse_segment
+from micromegas_jupyter.lake.files import make_private_folder, parse_segment, storage_errors
 from micromegas_jupyter.lake.user_tables import TABLES_FOLDER
-from micromegas_jupyter.lake.writer_lock import WRITERS_FOLDER
+from micromegas_jupyter.lake.writer import WRITERS_FOLDER
 
 _PASSED_OVER = (".", "_", "lost+found")  # the last is there on each new file system
 _MAX_SHOWN_CHARACTERS: Final = 100

@@ -11,12 +11,11 @@ from micromegas_jupyter.core.protocols import TableWrite, WriteMode, WriteReques
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Randomness
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lake.limits import LakeSetup
-from micromegas_jupyter.lake.segment_write import SegmentWrite, new_id
-from micromegas_jupyter.lake.segment_writer import sort_rows
-from micromegas_jupyter.lake.table_creation import CreatingWrite, exists_already
+from micromegas_jupyter.lake.uploads import CreatingWrite, SegmentWrite, exists_already, new_id
 from micromegas_jupyter.lake.user_columns import check_fits, shown, stored_schema
 from micromegas_jupyter.lake.user_columns import convert_rows as convert_user_rows
 from micromegas_jupyter.lake.user_tables import MAX_TABLES, UserTable, UserTables, check_name
+from micromegas_jupyter.lake.writer import sort_rows
 from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
 from micromegas_jupyter.telemetry.own_rows import check_targets

@@ -4,26 +4,30 @@ Several processes may read and write one lake at once; they share nothing but th
 the engine's job.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 from filelock import FileLock
 
-from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lake.compaction import Stopping
-from micromegas_jupyter.lake.files import list_segments, remove_old_temporaries, storage_errors
+from micromegas_jupyter.lake.files import (
+    is_writer_id,
+    list_segments,
+    remove_old_temporaries,
+    select_visible,
+    storage_errors,
+)
 from micromegas_jupyter.lake.ingest import LakeSink
 from micromegas_jupyter.lake.limits import LakeLimits, LakeSetup
-from micromegas_jupyter.lake.maintenance import Maintenance, MaintenanceReport
-from micromegas_jupyter.lake.segment_writer import SegmentWriter
-from micromegas_jupyter.lake.segments import is_writer_id, select_visible
+from micromegas_jupyter.lake.maintenance import Maintenance, MaintenanceReport, Stopping
 from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.lake.writer_lock import hold_writer
+from micromegas_jupyter.lake.writer import SegmentWriter, hold_writer
 from micromegas_jupyter.telemetry import TABLES, TableDefinition
 
 # A folder's time of change moves in steps of up to 10 ms (the kernel's tick), so a listing made this soon after a
@@ -190,3 +194,36 @@ def _build_snapshot(definition: TableDefinition, files: tuple[str, ...]) -> Tabl
         merge_sql=definition.merge_sql,
         raw_name=definition.raw_name,
     )
+
+
+CACHE_SECONDS: Final = 1.0
+
+
+class CachedListing:
+    """The tables of another source, at most a second old; implements `contracts.TableSource`.
+
+    One lock covers listing and age, and is held while the source is asked: who comes meanwhile gets that answer.
+
+    Args:
+        source: The tables.
+        clock: Measures the age.
+    """
+
+    def __init__(self, source: TableSource, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._source = source
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._listing: Sequence[TableSnapshot] = ()
+        self._until = float("-inf")
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        """Return all tables.
+
+        Raises:
+            Unavailable: They cannot be listed.
+        """
+        with self._lock:
+            if self._clock.monotonic() >= self._until:
+                self._listing = self._source.snapshot()
+                self._until = self._clock.monotonic() + CACHE_SECONDS
+            return self._listing

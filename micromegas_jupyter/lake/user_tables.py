@@ -18,8 +18,13 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lake.files import make_private_folder, name_once, remove_old_temporaries, storage_errors
-from micromegas_jupyter.lake.segments import TEMPORARY_SUFFIX
+from micromegas_jupyter.lake.files import (
+    TEMPORARY_SUFFIX,
+    make_private_folder,
+    name_once,
+    remove_old_temporaries,
+    storage_errors,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 

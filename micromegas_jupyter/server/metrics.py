@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.executors.statements import StatementReport
 
 _OTHER: Final = "other"

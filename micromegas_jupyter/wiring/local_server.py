@@ -17,8 +17,8 @@ from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.config.server_limits import ServerLimits
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
+from micromegas_jupyter.executors.launcher import open_launcher
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.processes import open_launcher
 from micromegas_jupyter.lake import Lake, ParquetFolder
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from micromegas_jupyter.wiring.serve_options import ServeOptions

@@ -7,7 +7,7 @@ from typing import Final
 
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.errors import ConfigurationError, UsageError
-from micromegas_jupyter.lake import FolderKind, KeptListing, Lake, ParquetFolder, find_folder_kind
+from micromegas_jupyter.lake import CachedListing, FolderKind, Lake, ParquetFolder, find_folder_kind
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _SHOWN_TABLES: Final = 20
@@ -50,7 +50,7 @@ def open_tables(root: Path) -> ServedTables:
         raise ConfigurationError(
             "The folder is not empty, and holds no Parquet file that can be read.", key="--lake", remedy=_REMEDY
         )
-    return ServedTables(source=KeptListing(parquet))
+    return ServedTables(source=CachedListing(parquet))
 
 
 def describe_tables(tables: ServedTables, root: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server_limits import ServerLimits
-from micromegas_jupyter.executors.processes import can_fork
+from micromegas_jupyter.executors.launcher import can_fork
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.flight_settings import IngestSettings

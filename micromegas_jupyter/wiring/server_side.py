@@ -11,8 +11,8 @@ from micromegas_jupyter.config.access import AccessSettings, RateLimits
 from micromegas_jupyter.config.server_limits import ServerLimits, parse_server_limits
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.executors.launcher import open_launcher
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.processes import open_launcher
 from micromegas_jupyter.lake import Lake, make_lake_folder
 from micromegas_jupyter.server import HttpEndpoint, NotReady, Recorder, ServerMetrics, ServerThread
 from micromegas_jupyter.server.tracing import open_tracing
@@ -233,7 +233,7 @@ class ServerStack:
         if not conditions:
             return
         # Loads the engine, which this process needs for nothing else.
-        from micromegas_jupyter.engine.conditions import check_role_conditions
+        from micromegas_jupyter.engine.security.conditions import check_role_conditions
 
         try:
             check_role_conditions(self._tables.source, conditions)

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.processes import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from tests.fakes.fixed_tables import FixedTables
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from micromegas_jupyter.core.protocols import TableSource, TokenValidator
-    from micromegas_jupyter.executors.processes import Ended, OnEnded, OnStarted, Process
+    from micromegas_jupyter.executors.launcher import Ended, OnEnded, OnStarted, Process
 
 _CLOSE_SECONDS: Final = 30.0
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionConfig, SessionContext, col
 
-from micromegas_jupyter.engine.barrier import barrier_holds, behind_barrier
+from micromegas_jupyter.engine.security.barrier import barrier_holds, behind_barrier
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.conditions import apply_conditions, check_role_conditions, condition_problem
+from micromegas_jupyter.engine.security.conditions import apply_conditions, check_role_conditions, condition_problem
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(
     def as_written(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
         return functools.reduce(operator.or_, map(rows.parse_sql_expr, conditions))
 
-    monkeypatch.setattr("micromegas_jupyter.engine.conditions._either", as_written)
+    monkeypatch.setattr("micromegas_jupyter.engine.security.conditions._either", as_written)
     rows = SessionContext().read_batch(pa.record_batch({"x": [1]}))
 
     with pytest.raises(InternalError):

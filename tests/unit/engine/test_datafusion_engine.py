@@ -16,7 +16,7 @@ from micromegas_jupyter.engine import (
     PlannedQuery,
     TimeRange,
 )
-from micromegas_jupyter.engine.native_scan import NativeReader
+from micromegas_jupyter.engine.tables import NativeReader
 from micromegas_jupyter.errors import InternalError, InvalidStatement, StatementRefused, Unavailable
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, NOON, FixedTables, write_log_entries
 from tests.unit.engine.conftest import Asker

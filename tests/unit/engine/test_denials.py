@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.engine import DataFusionEngine
-from micromegas_jupyter.engine.denial_store import Denial
-from micromegas_jupyter.engine.denials import MatchRules, check_match, names_denial_function
+from micromegas_jupyter.engine.functions.denial_store import Denial
+from micromegas_jupyter.engine.functions.denials import MatchRules, check_match, names_denial_function
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
 from tests.unit.engine.conftest import SETTINGS, Asker

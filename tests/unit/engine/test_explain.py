@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.plan_checks import PathScrubber
+from micromegas_jupyter.engine.planning.plan_checks import PathScrubber
 
 FILES = ["/srv/my lake/date=1/a.parquet", "/srv/my lake/date=2/b.parquet"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, TimeRange
-from micromegas_jupyter.engine.native_scan import DatasetReader
+from micromegas_jupyter.engine.tables import DatasetReader
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import CALLER, NOON, FixedTables, write_ledger, write_log_entries, write_processes
 from tests.unit.engine.conftest import Asker
@@ -230,7 +230,7 @@ def test_a_condition_that_fits_no_table_runs_nothing(everything: Asker, caplog: 
 
     assert "acme" not in str(caught.value)
     assert "tenant" not in str(caught.value)
-    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.conditions"]
+    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.security.conditions"]
     assert record.table == "ledger"  # type: ignore[attr-defined]
     assert "acme" not in str(record.__dict__)
     assert ask.rows("SELECT 1 AS one") == [{"one": 1}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.guard import MAX_BRACKET_DEPTH, check_expression, check_statement
+from micromegas_jupyter.engine.planning.guard import MAX_BRACKET_DEPTH, check_expression, check_statement
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 
 LIMIT = 131072

@@ -12,8 +12,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess, TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.conditions import check_role_conditions
-from micromegas_jupyter.engine.identity import with_caller_in_condition
+from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.security.conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InternalError, InvalidStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker

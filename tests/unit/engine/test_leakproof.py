@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine.barrier import is_leakproof
+from micromegas_jupyter.engine.security.barrier import is_leakproof
 from tests.unit.engine.telling_statements import TELLING
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.guard import check_nothing_is_left_out
-from micromegas_jupyter.engine.scanner import scan
+from micromegas_jupyter.engine.planning.guard import check_nothing_is_left_out
+from micromegas_jupyter.engine.planning.scanner import scan
 from micromegas_jupyter.errors import UnsupportedStatement
 
 LEFT_OUT = [

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionContext, col, lit
 
-from micromegas_jupyter.engine import native_scan
-from micromegas_jupyter.engine.native_scan import DatasetReader, FileReader, NativeReader, choose_reader, file_url
+from micromegas_jupyter.engine import tables as native_scan
+from micromegas_jupyter.engine.tables import DatasetReader, FileReader, NativeReader, choose_reader, file_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.plan_checks import is_one_row
+from micromegas_jupyter.engine.planning.plan_checks import is_one_row
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
 
 if TYPE_CHECKING:

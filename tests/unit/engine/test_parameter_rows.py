@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.engine import DataFusionEngine, StatementRequest
-from micromegas_jupyter.engine.parameters import with_plain_parameters
+from micromegas_jupyter.engine.planning.parameters import with_plain_parameters
 from micromegas_jupyter.errors import InternalError, InvalidStatement
 from tests.fakes.fixed_tables import LOG_SCHEMA, FixedTables, empty_table
 from tests.unit.engine.conftest import SETTINGS, Asker

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine.plan_checks import check_plan, is_explain, placeholder_types
+from micromegas_jupyter.engine.planning.plan_checks import check_plan, is_explain, placeholder_types
 from micromegas_jupyter.errors import StatementRefused
 
 if TYPE_CHECKING:

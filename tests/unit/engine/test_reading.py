@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.reading import Reading, read_statement
+from micromegas_jupyter.engine.datafusion_engine import Reading, read_statement
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.engine.conditions import check_role_conditions
+from micromegas_jupyter.engine.security.conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from tests.fakes.fixed_tables import FixedTables, empty_table
 
@@ -40,7 +40,7 @@ def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch:
     def fail(condition: str, schema: object) -> str | None:
         raise ValueError(f"DataFusion error: {condition} {schema}")
 
-    monkeypatch.setattr("micromegas_jupyter.engine.conditions.condition_problem", fail)
+    monkeypatch.setattr("micromegas_jupyter.engine.security.conditions.condition_problem", fail)
 
     with pytest.raises(ConfigurationError, match="the engine fails on it"):
         check_role_conditions(FixedTables([empty_table()]), {"measures": ("level = 1",)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.scanner import Kind, place_of, quoted, scan
+from micromegas_jupyter.engine.planning.scanner import Kind, place_of, quoted, scan
 
 
 def test_words_signs_and_values_are_told_apart() -> None:

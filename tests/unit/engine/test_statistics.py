@@ -14,7 +14,7 @@ from datafusion.catalog import Table
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, QueryStatistics
-from micromegas_jupyter.engine.datafusion_query import with_counts
+from micromegas_jupyter.engine.datafusion_engine import with_counts
 from micromegas_jupyter.errors import InvalidStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker

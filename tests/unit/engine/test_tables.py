@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.engine.scanner import find_mentions, scan
+from micromegas_jupyter.engine.planning.scanner import find_mentions, scan
 from micromegas_jupyter.engine.tables import _moment
 
 MOMENT = datetime(1970, 1, 1, 0, 0, 1, 500_001, tzinfo=UTC)

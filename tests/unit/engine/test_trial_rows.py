@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.conditions import trial_rows
+from micromegas_jupyter.engine.security.conditions import trial_rows
 
 
 def test_each_column_has_null_and_its_extremes() -> None:

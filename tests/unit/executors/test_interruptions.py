@@ -15,9 +15,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, ResourcesExhausted
-from micromegas_jupyter.executors.limits import RunningLimit
-from micromegas_jupyter.executors.reports import Cause
-from micromegas_jupyter.executors.requests import Output, Statement, Upload
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload
+from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
 from micromegas_jupyter.executors.statements import (
     ClientGone,
     RunningStatement,
@@ -37,7 +36,7 @@ from tests.fakes.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.executors.executor import Executor
+    from micromegas_jupyter.executors.launcher import Executor
     from micromegas_jupyter.executors.pool import Pool
 
 ANN, BOB = ("none", "ann"), ("none", "bob")

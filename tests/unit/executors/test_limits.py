@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.executors.limits import EndedLimit, RunningLimit
+from micromegas_jupyter.executors.scheduling import EndedLimit, RunningLimit
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock

@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.executors.listing import Listing
+from micromegas_jupyter.executors.pool import Listing
 from tests.fakes.fixed_tables import LOG_SCHEMA, FixedTables
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.executor import Executor, ExecutorEnded
+from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
     ServerUnavailable,
 )
-from micromegas_jupyter.executors.processes import Ended
-from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error, find_cause
+from micromegas_jupyter.executors.launcher import Ended
+from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error, find_cause
 from micromegas_jupyter.executors.settings import MIB, PoolSettings, WorkerOptions
 
 

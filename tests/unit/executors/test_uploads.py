@@ -9,8 +9,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.executors.requests import Upload
-from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.executors.protocol import Upload
+from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.server.flight_settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a zygote runs o
 _LIMITED = """
 import encodings.ascii, os, resource  # the interpreter may be out of reach for another user
 from micromegas_jupyter.executors.settings import WorkerOptions
-from micromegas_jupyter.executors.process_limits import hide_memory, limit_process
+from micromegas_jupyter.executors.settings import hide_memory, limit_process
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 hide_memory()

@@ -5,17 +5,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake import LakeLimits, compaction
-from micromegas_jupyter.lake.compaction import (
+from micromegas_jupyter.lake import LakeLimits, maintenance
+from micromegas_jupyter.lake.files import Segment, SegmentFile, list_segments
+from micromegas_jupyter.lake.maintenance import (
     CompactionStopped,
     MergePlan,
     merge_segments,
     plan_remains,
     plan_tiers,
 )
-from micromegas_jupyter.lake.files import SegmentFile, list_segments
-from micromegas_jupyter.lake.segment_writer import SegmentWriter
-from micromegas_jupyter.lake.segments import Segment
+from micromegas_jupyter.lake.writer import SegmentWriter
 from micromegas_jupyter.telemetry import LOG_ENTRIES, MEASURES, PROCESSES
 from tests.fakes.telemetry_rows import log_batch, process_state
 
@@ -120,7 +119,7 @@ def test_a_merged_file_has_all_rows_in_order_and_few_row_groups(folder: Path) ->
 
 
 def test_rows_are_merged_piece_by_piece(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "ROWS_PER_GROUP", 6)
+    monkeypatch.setattr(maintenance, "ROWS_PER_GROUP", 6)
 
     _merge(folder)
 

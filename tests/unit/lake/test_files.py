@@ -8,6 +8,7 @@ import pytest
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake import files
 from micromegas_jupyter.lake.files import (
+    Segment,
     list_segment_files,
     list_segments,
     make_private_folder,
@@ -15,7 +16,6 @@ from micromegas_jupyter.lake.files import (
     remove_old_temporaries,
     storage_errors,
 )
-from micromegas_jupyter.lake.segments import Segment
 
 NAME = "w-000000000000-000000000000.parquet"
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.lake.finest_units import coarser_units, finest_units
+from micromegas_jupyter.lake.parquet_folder import coarser_units, finest_units
 
 if TYPE_CHECKING:
     from pathlib import Path

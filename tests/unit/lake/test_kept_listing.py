@@ -1,6 +1,6 @@
 """A listing is kept for a second, and looked at afresh after it."""
 
-from micromegas_jupyter.lake import KeptListing
+from micromegas_jupyter.lake import CachedListing
 from tests.fakes.clock import FakeClock
 
 
@@ -17,7 +17,7 @@ class Source:
 
 def test_within_a_second_the_folder_is_looked_at_once():
     source, clock = Source(), FakeClock()
-    listing = KeptListing(source, clock=clock)
+    listing = CachedListing(source, clock=clock)
 
     at_once = [listing.snapshot() for _ in range(5)]
     clock.advance(1.0)

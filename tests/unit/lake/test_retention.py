@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.lake import LakeLimits
-from micromegas_jupyter.lake.files import SegmentFile, list_segment_files, list_segments
-from micromegas_jupyter.lake.retention import drop_segment, remove_covered, select_expired
-from micromegas_jupyter.lake.segments import Segment, select_visible
+from micromegas_jupyter.lake.files import Segment, SegmentFile, list_segment_files, list_segments, select_visible
+from micromegas_jupyter.lake.maintenance import drop_segment, remove_covered, select_expired
 
 NOW = 1_000_000.0
 LIMITS = LakeLimits(grace_seconds=60, max_age_seconds=1000, max_total_bytes=100)

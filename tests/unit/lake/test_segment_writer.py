@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.errors import InternalError, Unavailable
-from micromegas_jupyter.lake.segment_writer import SegmentWriter
+from micromegas_jupyter.lake.writer import SegmentWriter
 from micromegas_jupyter.telemetry import LOG_ENTRIES
 from tests.fakes.telemetry_rows import log_batch
 

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.lake.segments import Segment, is_writer_id, parse_segment, select_visible
+from micromegas_jupyter.lake.files import Segment, is_writer_id, parse_segment, select_visible
 
 
 def test_a_name_says_writer_and_range() -> None:

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder
-from micromegas_jupyter.lake.wider_types import wider_type
+from micromegas_jupyter.lake.parquet_folder import ParquetFolder, wider_type
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 

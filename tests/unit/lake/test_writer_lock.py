@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.writer_lock import forget_writer, hold_writer, list_writers, try_adopt_writer
+from micromegas_jupyter.lake.writer import forget_writer, hold_writer, list_writers, try_adopt_writer
 
 
 def test_a_living_writer_is_not_adopted(tmp_path: Path) -> None:

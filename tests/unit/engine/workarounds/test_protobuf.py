@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.workarounds.protobuf import Field, WireType, read_fields, write_fields
+from micromegas_jupyter.engine.workarounds.joins import Field, WireType, read_fields, write_fields
 
 # The first two fields are the protobuf encoding guide's examples; then fixed64, fixed32 and a number over 15.
 MESSAGE = bytes.fromhex("08 96 01 12 07 74 65 73 74 69 6e 67 19 0102030405060708 25 01020304 8a 01 00")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 from datafusion import SessionContext, udf, udtf
 
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
+from micromegas_jupyter.engine.planning.scanner import Kind, Scan, Token, scan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.contract import VisibleTable
-    from micromegas_jupyter.engine.scanner import Mention
+    from micromegas_jupyter.engine.planning.scanner import Mention
 
 _TEXT: Final = pa.string()
 _TEXTS: Final = pa.list_(pa.string())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from datafusion.plan import LogicalPlan
 
-    from micromegas_jupyter.engine.parameters import Placeholders
+    from micromegas_jupyter.engine.planning.parameters import Placeholders
 
 # A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
 # other way round. Lookups in information_schema ignore case.

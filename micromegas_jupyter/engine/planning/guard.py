@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, place_of, scan
+from micromegas_jupyter.engine.planning.scanner import Kind, Scan, Token, place_of, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 from datafusion import ScalarUDF, SessionContext, udf, udtf
 
-from micromegas_jupyter.engine.denial_store import MATCH_COLUMNS
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.guard import check_expression
-from micromegas_jupyter.engine.scanner import Kind, Scan, scan
+from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
+from micromegas_jupyter.engine.planning.guard import check_expression
+from micromegas_jupyter.engine.planning.scanner import Kind, Scan, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from datafusion import DataFrame
 
     from micromegas_jupyter.core.protocols import AuthContext
-    from micromegas_jupyter.engine.denial_store import DenialStore
-    from micromegas_jupyter.engine.scanner import Mention
+    from micromegas_jupyter.engine.functions.denial_store import DenialStore
+    from micromegas_jupyter.engine.planning.scanner import Mention
 
 _LONGEST_EXPRESSION_BYTES: Final = 4096
 _OTHER_ROWS: Final = frozenset({"select", "values", "table", "with"})

@@ -24,7 +24,7 @@ from datafusion import col, lit
 from datafusion import functions as f
 
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.planning.scanner import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

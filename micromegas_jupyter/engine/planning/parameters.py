@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from micromegas_jupyter.engine.contract import QueryStatistics
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, place_of
+from micromegas_jupyter.engine.planning.scanner import Kind, Scan, Token, place_of
 from micromegas_jupyter.errors import InternalError, InvalidStatement
 
 if TYPE_CHECKING:
