@@ -140,11 +140,7 @@ class ZygoteLauncher:
         return self._zygote.pid
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
-        """Wait until the zygote can fork.
-
-        Raises:
-            InternalError: It does not start.
-        """
+        """Wait until the zygote can fork."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
         await self._await_zygote()
 
@@ -482,11 +478,7 @@ class Executor:
         return bool(self._received)
 
     async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next answer.
-
-        Raises:
-            ExecutorEnded: There is none.
-        """
+        """Return the kind and body of the next answer."""
         head = protocol.HEAD
         while len(self._received) < head.size:
             self._received += await self._receive(_RECEIVE_BYTES)
@@ -506,11 +498,7 @@ class Executor:
         return kind, b"".join(parts)
 
     async def send(self, kind: bytes, body: bytes) -> None:
-        """Send a request.
-
-        Raises:
-            ExecutorEnded: It cannot be sent.
-        """
+        """Send a request."""
         try:
             await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, 0, len(body)) + body)
         except OSError:

@@ -151,11 +151,7 @@ class Pool:
         return len(self._idle)
 
     async def open(self) -> None:
-        """Start the executors that are kept ahead of demand; returns when the first one is ready.
-
-        Raises:
-            InternalError: None starts.
-        """
+        """Start the executors that are kept ahead of demand; returns when the first one is ready."""
         self._is_open = True
         await self._launcher.open(self._add, self._remove, self._note_failed_start)
         self._refill()
@@ -434,20 +430,12 @@ class Listing:
         self.tables: Sequence[TableSnapshot] = ()
 
     async def refresh_for(self, sql: str) -> None:
-        """Wait for a listing that begins after this call, unless the statement reads no table.
-
-        Raises:
-            Unavailable: The tables cannot be listed.
-        """
+        """Wait for a listing that begins after this call, unless the statement reads no table."""
         if not self.version or _READS_TABLES.search(sql) is not None:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Wait for a listing that begins after this call.
-
-        Raises:
-            Unavailable: The tables cannot be listed.
-        """
+        """Wait for a listing that begins after this call."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._list(self._current))
             self._next.add_done_callback(_note_failure)

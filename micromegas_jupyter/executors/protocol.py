@@ -74,11 +74,7 @@ def build_pair(first: bytes, second: bytes) -> bytes:
 
 
 def parse_pair(body: bytes) -> tuple[bytes, bytes]:
-    """Return what `build_pair` joined.
-
-    Raises:
-        InternalError: It is not a pair.
-    """
+    """Return what `build_pair` joined."""
     try:
         (length,) = _LENGTH.unpack_from(body)
     except struct.error:
@@ -105,11 +101,7 @@ def parse_error(facts: dict[str, Any]) -> MicromegasError:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in the body of an answer.
-
-    Raises:
-        InternalError: It is none.
-    """
+    """Return the JSON object in the body of an answer."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

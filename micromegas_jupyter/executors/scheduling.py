@@ -132,11 +132,7 @@ class RunningLimit:
         return len(self._queue)
 
     async def acquire(self, caller: CallerKey) -> None:
-        """Take a place; whoever waits longest, and whose caller has room, gets the next one.
-
-        Raises:
-            ResourcesExhausted: None came free in time, or too many wait already.
-        """
+        """Take a place; whoever waits longest, and whose caller has room, gets the next one."""
         if self._has_room(caller):
             self._take(caller)
             return
@@ -212,11 +208,7 @@ class EndedLimit:
             self._ends[caller] = ends
 
     def check(self, caller: CallerKey) -> None:
-        """Let a caller pass who has not used up the limit.
-
-        Raises:
-            ResourcesExhausted: They have.
-        """
+        """Let a caller pass who has not used up the limit."""
         ends = self._ends.get(caller)
         if ends is None or len(ends) < self._max_ended or ends[-1] - ends[0] > WINDOW_SECONDS:
             return

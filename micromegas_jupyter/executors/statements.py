@@ -208,11 +208,7 @@ class RunningStatement:
         self.executor.process.signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
     async def begin(self, *, plan: KeptPlan | None = None) -> Executor:
-        """Wait for a place and an executor.
-
-        Raises:
-            ResourcesExhausted: None came in time, or the caller has to wait.
-        """
+        """Wait for a place and an executor."""
         pool = self._pool
         pool.ended_limit.check(self.caller_key)
         await self._places.acquire(self.caller_key)
@@ -225,22 +221,13 @@ class RunningStatement:
         return executor
 
     async def ask(self, kind: bytes, body: bytes) -> None:
-        """Send a request to the executor.
-
-        Raises:
-            ExecutorEnded: The executor has ended.
-        """
+        """Send a request to the executor."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         self._is_idle = False
         await self.executor.send(kind, body)
 
     async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the executor's next answer.
-
-        Raises:
-            ExecutorEnded: The executor has ended.
-            MicromegasError: What the executor answers that the request failed with.
-        """
+        """Return the kind and body of the executor's next answer."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         kind, body = await self.executor.read()
         if kind in protocol.LAST:
@@ -280,11 +267,7 @@ class RunningStatement:
 
 
 async def plan_statement(pool: Pool, statement: Statement, running: RunningStatement) -> tuple[bytes, bytes]:
-    """Return the IPC schemas of a statement's result and of its parameters; the plan is kept for the call that runs it.
-
-    Raises:
-        MicromegasError: It cannot be planned, or was ended.
-    """
+    """Return the IPC schemas of a statement's result and parameters; the plan is kept for the call that runs it."""
     await pool.listing.refresh_for(statement.sql)
     if (kept := pool.find_plan(statement)) is not None:
         return kept.schemas
@@ -328,9 +311,6 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
         output: How the result is sent.
         write: Sends one serialized `FlightData` to the client.
         on_running: Called when an executor has the statement.
-
-    Raises:
-        MicromegasError: It fails, or was ended.
     """
     await pool.listing.refresh_for(statement.sql)
     plan = pool.find_plan(statement)
@@ -352,11 +332,7 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
 
 
 async def list_tables(pool: Pool, caller: AuthContext, running: RunningStatement) -> list[tuple[str, bytes]]:
-    """Return the tables that a caller sees, each with the IPC schema of `SELECT *`.
-
-    Raises:
-        MicromegasError: They cannot be listed.
-    """
+    """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
     await pool.listing.refresh()
     executor = await running.begin()
     await running.ask(protocol.TABLES, encode_listing(caller, _new_tables(pool, executor)))
@@ -376,31 +352,19 @@ class RunningUpload:
         self.rows = 0
 
     async def begin(self, upload: Upload) -> None:
-        """Get an executor, and tell it what will come.
-
-        Raises:
-            MicromegasError: It cannot be begun.
-        """
+        """Get an executor, and tell it what will come."""
         await self._running.begin()
         await self._running.ask(protocol.INGEST, pickle.dumps(upload, pickle.HIGHEST_PROTOCOL))
         await self._running.read()
 
     async def send(self, frame: bytes) -> None:
-        """Hand over one serialized `FlightData`.
-
-        Raises:
-            MicromegasError: It cannot be used; no row is stored.
-        """
+        """Hand over one serialized `FlightData`."""
         await self._running.ask(protocol.ROWS, frame)
         _, body = await self._running.read()
         self.rows = int(protocol.parse_json(body).get("rows", 0))
 
     async def commit(self) -> int:
-        """Make all rows durable and visible; return how many.
-
-        Raises:
-            MicromegasError: They cannot be stored.
-        """
+        """Make all rows durable and visible; return how many."""
         await self._running.ask(protocol.COMMIT, b"")
         await self._running.read()
         return self._running.report.rows

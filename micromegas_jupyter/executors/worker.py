@@ -25,7 +25,6 @@ import pyarrow as pa
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import check_match
-from micromegas_jupyter.engine.tables import DatasetReader, NativeReader, choose_reader
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, decode_statement
@@ -64,14 +63,7 @@ class UploadStream:
         self.rows = 0
 
     def take(self, frame: bytes) -> None:
-        """Take one serialized `FlightData`.
-
-        Raises:
-            UsageError: It is not valid, or does not fit the table.
-            UnsupportedRequest: A type or a compression that is not accepted.
-            ResourcesExhausted: Over a limit, or there is no room.
-            Unavailable: The storage cannot be used now.
-        """
+        """Take one serialized `FlightData`."""
         batch = self._decoder.decode(frame)
         if self._write is None and self._decoder.schema is not None:
             self._write = self._sink.open_write(self._upload.request, _checked(self._decoder.schema))
@@ -79,13 +71,7 @@ class UploadStream:
             self._store(batch, self._write)
 
     def commit(self) -> int:
-        """Make all rows durable and visible; return how many.
-
-        Raises:
-            UsageError: No schema came, or fewer or more rows than promised.
-            ResourcesExhausted: There is no room; nothing is stored.
-            Unavailable: The storage cannot be used now; nothing is stored.
-        """
+        """Make all rows durable and visible; return how many."""
         if self._write is None:
             raise UsageError("The call carries no schema.", remedy="Send an Arrow table, which may be empty.")
         promised = self._upload.row_count
@@ -116,11 +102,7 @@ class UploadStream:
 
 
 def _checked(schema: pa.Schema) -> pa.Schema:
-    """Return the schema if each column can be told from the others.
-
-    Raises:
-        UsageError: Two columns have one name, or there is none.
-    """
+    """Return the schema if each column can be told from the others."""
     if not schema.names:
         raise UsageError("The rows have no columns.", remedy="Send at least one.")
     seen: set[str] = set()
@@ -175,10 +157,9 @@ class Worker:
     Args:
         front: The socket to the front.
         options: What all executors have in common.
-        uses_native_reader: Whether the engine's own file reader has passed its self-test.
     """
 
-    def __init__(self, front: socket.socket, options: WorkerOptions, *, uses_native_reader: bool) -> None:
+    def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
         self._options = options
         self._tables = _ToldTables()
@@ -194,7 +175,6 @@ class Worker:
                 default_conditions=dict(options.default_conditions),
             ),
             denials=self._denials,
-            reader=NativeReader() if uses_native_reader else DatasetReader(),
         )
         self._plan_id = 0
         self._planned: PlannedQuery | None = None
@@ -529,18 +509,12 @@ def use_own_folder(options: WorkerOptions) -> Path:
     return folder
 
 
-def run(front: socket.socket, options: WorkerOptions, *, uses_native_reader: bool) -> None:
+def run(front: socket.socket, options: WorkerOptions) -> None:
     """Be an executor until the front is gone."""
     use_own_folder(options)
     limit_process(options)
     front.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    Worker(front, options, uses_native_reader=uses_native_reader).serve()
-
-
-def passes_self_test() -> bool:
-    """Return whether the engine's own reader of files gives the right rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        return isinstance(choose_reader(Path(folder)), NativeReader)
+    Worker(front, options).serve()
 
 
 def _end_with(parent: int) -> None:
@@ -561,7 +535,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        run(front, options, uses_native_reader=passes_self_test())
+        run(front, options)
     except BaseException:  # noqa: BLE001 - the front reads it from the folder
         traceback.print_exc()
         os._exit(1)

@@ -56,7 +56,6 @@ class Zygote:
         # What an executor starts stays below this process, so that `take_over` can tell whose it is.
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._own_pid = os.getpid()
-        self._uses_native_reader = True
         self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake = wake
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -70,7 +69,6 @@ class Zygote:
     def serve(self) -> None:
         """Fork and reap until the front is gone; executors end with this process."""
         if (threads := _thread_count()) == 1:
-            self._uses_native_reader = self._self_test()
             gc.collect()
             gc.freeze()  # the garbage collector of a child then writes to no page that it shares with this process
         self._tell(threads=threads)
@@ -91,17 +89,6 @@ class Zygote:
     def _tell(self, *descriptors: int, **facts: object) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._front, [json.dumps(facts).encode()], list(descriptors))
-
-    def _self_test(self) -> bool:
-        """Test the engine in a child, since it starts threads."""
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = 0 if self._worker.passes_self_test() else 1
-            finally:
-                os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
     def _fork(self) -> None:
         if (threads := _thread_count()) != 1:
@@ -138,7 +125,7 @@ class Zygote:
         self._front.close()
         os.close(self._woken)
         os.close(self._wake)
-        self._worker.run(front, self._options, uses_native_reader=self._uses_native_reader)
+        self._worker.run(front, self._options)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

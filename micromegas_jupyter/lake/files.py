@@ -92,11 +92,7 @@ class SegmentFile(NamedTuple):
 
 @contextlib.contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Turn errors of the file system and of the Parquet library into one that crosses packages.
-
-    Raises:
-        Unavailable: With the sentence `what`; the cause is chained.
-    """
+    """Turn errors of the file system and of the Parquet library into one that crosses packages."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -122,9 +118,6 @@ def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO
         name: The file's name; nothing else has it.
         owner_id: Tells this process's temporary files from those of others.
         write: Writes the content.
-
-    Raises:
-        OSError: The file could not be made.
     """
     temporary = folder / f".{Path(name).stem}.{owner_id}{TEMPORARY_SUFFIX}"
     try:
@@ -141,11 +134,7 @@ def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO
 
 
 def name_once(temporary: Path, target: Path) -> bool:
-    """Give a finished file its name, unless another has it; return whether it has it now. It is on disk either way.
-
-    Raises:
-        OSError: The name could not be given.
-    """
+    """Give a finished file its name, unless another has it; return whether it has it now. It is on disk either way."""
     try:
         target.hardlink_to(temporary)  # unlike a rename it takes no other's place
     except FileExistsError:
@@ -158,11 +147,7 @@ def name_once(temporary: Path, target: Path) -> bool:
 
 
 def rename_durably(temporary: Path, target: Path) -> None:
-    """Give a finished file a name that nobody else has.
-
-    Raises:
-        OSError: The name could not be given; there is no such file.
-    """
+    """Give a finished file a name that nobody else has."""
     temporary.rename(target)
     _keep_name(target)
 

@@ -39,13 +39,7 @@ class LakeSink:
         self._definitions = {definition.name: definition for definition in setup.tables}
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        """Begin a write.
-
-        Raises:
-            UsageError: There is no such table, there is one already, or the columns do not fit it.
-            ResourcesExhausted: There are as many tables or columns as there may be.
-            Unavailable: The lake cannot be read.
-        """
+        """Begin a write."""
         definition = self._definitions.get(request.table)
         if definition is None:
             return self._open_user_write(request, schema)

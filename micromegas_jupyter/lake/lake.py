@@ -64,11 +64,7 @@ class Lake:
         self._user_tables = UserTables(self._setup.root)
 
     def snapshot(self) -> tuple[TableSnapshot, ...]:
-        """Return all tables as they stand now; the same object as before for a table that has not changed.
-
-        Raises:
-            Unavailable: The folder cannot be read.
-        """
+        """Return all tables as they stand now; the same object as before for a table that has not changed."""
         fixed = [
             self._listed(self._setup.folder(definition), definition.name, partial(_build_snapshot, definition))
             for definition in self._setup.tables
@@ -81,10 +77,6 @@ class Lake:
 
         Args:
             writer_id: Letters and digits; new for each writer, for instance a UUID without its dashes.
-
-        Raises:
-            UsageError: The id has other characters or is too long.
-            Unavailable: The folder cannot be used, or the id is in use.
         """
         if not is_writer_id(writer_id):
             raise UsageError("A writer's id is made of at most 64 letters and digits.")
@@ -100,11 +92,7 @@ class Lake:
         return LakeSink(self._setup, self._user_tables)
 
     def remove_leftovers(self) -> int:
-        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many.
-
-        Raises:
-            Unavailable: The folder cannot be read, or files cannot be removed.
-        """
+        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many."""
         before = self._setup.clock.now().timestamp() - self._setup.limits.temporary_age_seconds
         with storage_errors("Files that are no longer needed could not be removed."):
             removed = sum(
@@ -157,13 +145,7 @@ class LakeWriter:
         self._maintenance = Maintenance(setup, self._writers, writer_id=writer_id)
 
     def append(self, table_name: str, rows: pa.Table | pa.RecordBatch) -> None:
-        """Store rows; when this returns they are durable and visible, when it raises they are neither.
-
-        Raises:
-            UsageError: There is no such table.
-            InternalError: The rows have other columns than the table.
-            Unavailable: They could not be stored.
-        """
+        """Store rows; when this returns they are durable and visible, when it raises they are neither."""
         writer = self._writers.get(table_name)
         if writer is None:
             raise UsageError(f"There is no table {table_name!r} to write to.")
@@ -174,9 +156,6 @@ class LakeWriter:
 
         Args:
             is_stopping: Asked often; the round ends early once it says yes.
-
-        Raises:
-            Unavailable: The folder cannot be read, or files cannot be removed.
         """
         return self._maintenance.run(is_stopping)
 
@@ -217,11 +196,7 @@ class CachedListing:
         self._until = float("-inf")
 
     def snapshot(self) -> Sequence[TableSnapshot]:
-        """Return all tables.
-
-        Raises:
-            Unavailable: They cannot be listed.
-        """
+        """Return all tables."""
         with self._lock:
             if self._clock.monotonic() >= self._until:
                 self._listing = self._source.snapshot()

@@ -106,12 +106,7 @@ def merge_segments(
     owner_id: str,
     is_stopping: Stopping,
 ) -> None:
-    """Write the rows of the plan's sources into its merged file, which hides them from the moment it has its name.
-
-    Raises:
-        CompactionStopped: `is_stopping` said so.
-        Unavailable: A source cannot be read or the merged file cannot be written; nothing was changed.
-    """
+    """Write the rows of the plan's sources into its merged file, which hides them from the moment it has its name."""
     paths = [folder / source.file_name for source in plan.sources]
 
     def write(stream: BinaryIO) -> None:
@@ -168,11 +163,7 @@ def select_expired(
 
 
 def drop_segment(folder: Path, segment: Segment, *, owner_id: str) -> None:
-    """Let a file's rows disappear from every later listing.
-
-    Raises:
-        Unavailable: The tombstone could not be written; nothing was changed.
-    """
+    """Let a file's rows disappear from every later listing."""
     tombstone = segment._replace(is_tombstone=True)
     with storage_errors("Old rows could not be dropped."):
         publish(folder, tombstone.file_name, owner_id=owner_id, write=lambda _stream: None)
@@ -182,9 +173,6 @@ def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, li
     """Remove the files that have not been listed for the grace period; return how many.
 
     A tombstone goes last, a round after all that it covers.
-
-    Raises:
-        Unavailable: A file could not be removed; the rest waits for the next time.
     """
     remaining = list(files)
     settled: dict[str, list[Segment]] = {}
@@ -258,11 +246,7 @@ class Maintenance:
         self._user_tables = UserTables(setup.root)
 
     def run(self, is_stopping: Stopping) -> MaintenanceReport:
-        """Do one round; ends early, with what is done so far, when `is_stopping` says so.
-
-        Raises:
-            Unavailable: The folder cannot be read, or files cannot be removed.
-        """
+        """Do one round; ends early, with what is done so far, when `is_stopping` says so."""
         now = self._setup.clock.monotonic()
         self._retry_at = {key: retry_at for key, retry_at in self._retry_at.items() if retry_at > now}
         merged = failed = 0

@@ -58,9 +58,6 @@ class ParquetFolder:
 
     Args:
         root: The folder; it may itself be named by a link.
-
-    Raises:
-        UsageError: It is no folder, cannot be listed or holds too many files; it is a Delta table or holds one.
     """
 
     def __init__(self, root: Path) -> None:
@@ -76,11 +73,7 @@ class ParquetFolder:
         return self._problems
 
     def snapshot(self) -> tuple[TableSnapshot, ...]:
-        """Return all tables as they stand now, by name.
-
-        Raises:
-            Unavailable: The folder cannot be listed any more, or holds too many files by now.
-        """
+        """Return all tables as they stand now, by name."""
         try:
             return self._look()
         except UsageError as error:
@@ -173,11 +166,7 @@ def _entries(folder: Path, *, inner: bool = False) -> list[Path]:
 
 
 def _kind(path: Path) -> int:
-    """Return the file's type.
-
-    Raises:
-        _Unusable: It is a link to what would be read.
-    """
+    """Return the file's type."""
     try:
         mode = path.lstat().st_mode
         is_wanted_link = stat.S_ISLNK(mode) and (_is_parquet(path) or path.is_dir())

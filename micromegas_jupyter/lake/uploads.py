@@ -36,13 +36,7 @@ _WHAT: Final = "The rows could not be stored."
 
 @contextlib.contextmanager
 def write_errors() -> Iterator[None]:
-    """Turn errors of the file system into those that cross packages, a full one apart from the others.
-
-    Raises:
-        ResourcesExhausted: There is no room.
-        UnsupportedRequest: Parquet cannot hold these rows.
-        Unavailable: Anything else.
-    """
+    """Turn errors of the file system into those that cross packages, a full one apart from the others."""
     try:
         with storage_errors(_WHAT):
             yield
@@ -86,13 +80,7 @@ class StreamedFile:
         self.row_count = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows.
-
-        Raises:
-            ResourcesExhausted: There is no room for them.
-            UnsupportedRequest: Parquet cannot hold them.
-            Unavailable: They cannot be written.
-        """
+        """Take rows."""
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
         self._waiting_bytes += batch.nbytes
@@ -107,10 +95,6 @@ class StreamedFile:
         Args:
             name: The file's name.
             is_only_once: Whether another writer may use the name, too; otherwise nobody else has it.
-
-        Raises:
-            ResourcesExhausted: There is no room.
-            Unavailable: It cannot be written. There is no such file.
         """
         with write_errors():
             stream = self._finish()
@@ -206,23 +190,11 @@ class SegmentWrite:
         self._file = StreamedFile(folder, schema, owner_id=drawn, arrange=arrange)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows.
-
-        Raises:
-            UsageError: A value does not fit its column.
-            ResourcesExhausted: There is no room for them.
-            Unavailable: They cannot be written.
-        """
+        """Take rows."""
         self._file.write(self._convert(batch))
 
     def commit(self) -> int:
-        """Make the rows durable and visible, unless a write with this id did so before; return how many.
-
-        Raises:
-            UsageError: The id was used for other rows.
-            ResourcesExhausted: There is no room for them; none is stored.
-            Unavailable: They cannot be stored now; none is stored.
-        """
+        """Make the rows durable and visible, unless a write with this id did so before; return how many."""
         row_count = self._file.row_count
         if row_count == 0 or self._was_dropped():
             self._file.discard()
@@ -237,11 +209,7 @@ class SegmentWrite:
         return row_count
 
     def move_to(self, folder: Path) -> None:
-        """Put rows that were committed into another table's folder, unless a write with this id did so before.
-
-        Raises:
-            OSError: They could not be moved.
-        """
+        """Put rows that were committed into another table's folder, unless a write with this id did so before."""
         if self._file.row_count:
             make_private_folder(folder)
             name = self._segment.file_name
@@ -283,11 +251,6 @@ class CreatingWrite:
 
         When somebody made a table of that name meanwhile, the rows go there if that was asked for and the columns are
         the same.
-
-        Raises:
-            UsageError: There is a table of that name by now.
-            ResourcesExhausted: There is no room; nothing is stored.
-            Unavailable: It cannot be stored now; nothing is stored.
         """
         row_count = self._rows.commit()
         with write_errors():

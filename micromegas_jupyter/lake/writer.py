@@ -19,11 +19,7 @@ _NAME = re.compile(r"([A-Za-z0-9]{1,64})\.lock", re.ASCII)
 
 
 def hold_writer(root: Path, writer_id: str) -> FileLock:
-    """Take the lock of a new writer; the caller releases it.
-
-    Raises:
-        Unavailable: The lock cannot be made, or another process writes under this id.
-    """
+    """Take the lock of a new writer; the caller releases it."""
     with storage_errors("The recording's folder cannot be used."):
         make_private_folder(root / WRITERS_FOLDER)
         lock = _lock(root, writer_id)
@@ -91,12 +87,7 @@ class SegmentWriter:
         return self._next_sequence
 
     def append(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Store `rows`; when this returns they are durable and visible, when it raises they are neither.
-
-        Raises:
-            InternalError: The rows have another schema.
-            Unavailable: They could not be stored.
-        """
+        """Store `rows`; when this returns they are durable and visible, when it raises they are neither."""
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if not table.schema.equals(self._definition.schema):
             raise InternalError(f"Rows for {self._definition.name} do not have its columns.")

@@ -101,7 +101,7 @@ class DenyList:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         found = _match_facts(facts)
         hashes = fingerprints(facts.statement.sql)
-        if state.matching.are_quick:
+        if not state.matching.needs_engine:
             place = state.matching.first_match(found, hashes)
         else:
             place = await asyncio.to_thread(state.matching.first_match, found, hashes)

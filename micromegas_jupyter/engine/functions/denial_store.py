@@ -1,7 +1,7 @@
-"""Where the rules that deny queries are kept: one file, replaced in one step, changed by one process at a time.
+"""Stores the rules that deny queries: one file, replaced atomically, changed by one process at a time.
 
 The front reads it to deny queries; an executor changes it when an administrator's statement says so. Servers that share
-a lake share the file. Whether a rule applies to a query is decided in `denials`.
+a lake share the file. `denials` decides whether a rule applies to a query.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -32,8 +32,8 @@ MATCH_COLUMNS: Final = (
 
 MAX_RULES: Final = 100
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
-_LONGEST_REASON: Final = 256
-_LONGEST_NAME: Final = 256
+_MAX_REASON_LENGTH: Final = 256
+_MAX_NAME_LENGTH: Final = 256
 MAX_FILE_BYTES: Final = 1024 * 1024
 _LOCK_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
@@ -42,20 +42,14 @@ _TEXTS: Final = ("rule_id", "created_at", "created_by", "reason", "match_expr")
 
 
 class MalformedFile(Exception):
-    """The file is not one of denials; `args[0]` says what is wrong, without what it holds."""
+    """The file cannot be parsed; `args[0]` says what is wrong, without its content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """One rule.
+    """One rule: an expression over `MATCH_COLUMNS`, and a reason that denied callers see.
 
-    Attributes:
-        rule_id: Its id.
-        created_at: When it was made (aware UTC).
-        created_by: Who made it.
-        reason: Why; a denied caller is told.
-        match_expr: The expression over `MATCH_COLUMNS`.
-        last_hit_at: When it last denied a query (aware UTC), to a few seconds; None when it never did.
+    Times are aware UTC; `last_hit_at` is when it last denied a query, to a few seconds.
     """
 
     rule_id: str
@@ -70,7 +64,7 @@ class DenialStore:
     """Rules in one file. Safe to use from several threads and processes.
 
     Attributes:
-        has_changed: Whether this store has changed the file; whoever takes note of it sets it back.
+        has_changed: Whether this store has changed the file; whoever handles it resets it.
     """
 
     def __init__(
@@ -125,16 +119,16 @@ class DenialStore:
 
     def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
         """Add a rule and return its id."""
-        if not 0 < len(reason.strip()) <= _LONGEST_REASON or not reason.isprintable():
+        if not 0 < len(reason.strip()) <= _MAX_REASON_LENGTH or not reason.isprintable():
             raise InvalidStatement(
-                f"A denial needs a reason of 1 to {_LONGEST_REASON} printable characters.",
-                remedy="Say why: whoever is denied is told it.",
+                f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
+                remedy="Say why: denied callers see it.",
             )
         self._check_match(match_expr)
         rule = Denial(
             rule_id=str(uuid.uuid4()),
             created_at=self._clock.now(),
-            created_by=created_by[:_LONGEST_NAME],
+            created_by=created_by[:_MAX_NAME_LENGTH],
             reason=reason,
             match_expr=match_expr,
         )
@@ -142,7 +136,7 @@ class DenialStore:
         def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
             if len(rules) >= self._max_rules:
                 raise InvalidStatement(
-                    f"There are {len(rules)} denials already, as many as there may be.",
+                    f"There are {len(rules)} denials already, the most that are allowed.",
                     remedy="Remove one first: SELECT remove_query_denial('…').",
                 )
             return [*rules, rule]
@@ -180,12 +174,9 @@ def with_hits(rules: Sequence[Denial], hits: Mapping[str, datetime]) -> list[Den
 def _encode(rules: Sequence[Denial]) -> bytes:
     described = [
         {
-            "rule_id": rule.rule_id,
-            "created_at": rule.created_at.isoformat(),
-            "created_by": rule.created_by,
-            "reason": rule.reason,
-            "match_expr": rule.match_expr,
-            **({} if rule.last_hit_at is None else {"last_hit_at": rule.last_hit_at.isoformat()}),
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(rule).items()
+            if value is not None
         }
         for rule in rules
     ]
@@ -199,31 +190,27 @@ def _parse(content: bytes) -> tuple[Denial, ...]:
         raise MalformedFile("it is not JSON") from error
     if not isinstance(found, dict) or found.get("version") != _VERSION or not isinstance(found.get("rules"), list):
         raise MalformedFile('it is not an object with "version": 1 and a list of "rules"')
-    rules = tuple(_parse_rule(place, rule) for place, rule in enumerate(found["rules"], start=1))
+    rules = tuple(_parse_rule(number, rule) for number, rule in enumerate(found["rules"], start=1))
     if len({rule.rule_id for rule in rules}) < len(rules):
         raise MalformedFile("two of its rules have the same rule_id")
     return rules
 
 
-def _parse_rule(place: int, rule: object) -> Denial:
+def _parse_rule(number: int, rule: object) -> Denial:
     if not isinstance(rule, dict) or not all(isinstance(rule.get(name), str) and rule[name] for name in _TEXTS):
-        raise MalformedFile(f"rule {place} lacks one of {', '.join(_TEXTS)}")
-    last_hit = rule.get("last_hit_at")
+        raise MalformedFile(f"rule {number} lacks one of {', '.join(_TEXTS)}")
+    try:
+        created_at = datetime.fromisoformat(rule["created_at"])
+        last_hit_at = None if rule.get("last_hit_at") is None else datetime.fromisoformat(rule["last_hit_at"])
+    except (ValueError, TypeError):
+        created_at = last_hit_at = datetime.min  # noqa: DTZ901 - a time that cannot be read is one without an offset
+    if created_at.utcoffset() is None or (last_hit_at is not None and last_hit_at.utcoffset() is None):
+        raise MalformedFile(f"a time of rule {number} is not RFC 3339 with an offset")
     return Denial(
         rule_id=rule["rule_id"],
-        created_at=_parse_time(place, rule["created_at"]),
+        created_at=created_at.astimezone(UTC),
         created_by=rule["created_by"],
         reason=rule["reason"],
         match_expr=rule["match_expr"],
-        last_hit_at=None if last_hit is None else _parse_time(place, last_hit),
+        last_hit_at=None if last_hit_at is None else last_hit_at.astimezone(UTC),
     )
-
-
-def _parse_time(place: int, text: object) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.utcoffset() is None:
-        raise MalformedFile(f"a time of rule {place} is not RFC 3339 with an offset")
-    return moment.astimezone(UTC)

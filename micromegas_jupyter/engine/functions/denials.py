@@ -1,14 +1,15 @@
-"""Denied queries in SQL: whether a rule denies a query, and the functions by which administrators make rules.
+"""Denied queries in SQL: whether a rule denies a query, and the functions with which administrators make rules.
 
 A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, what is known of a query before it is planned.
-`deny_queries`, `list_query_denials` and `remove_query_denial` have upstream's names, arguments and results. For callers
-who are not administrators they do not exist. A rule is made or removed when the statement runs, never when it is only
-planned.
+`deny_queries`, `list_query_denials` and `remove_query_denial` have upstream's names, arguments and results, and exist
+for administrators only. A rule is made or removed when the statement runs, not when it is planned.
 """
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -17,8 +18,8 @@ from datafusion import ScalarUDF, SessionContext, udf, udtf
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
 from micromegas_jupyter.engine.planning.guard import check_expression
-from micromegas_jupyter.engine.planning.scanner import Kind, Scan, scan
-from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryError
+from micromegas_jupyter.engine.scanner import Kind, Scan, scan
+from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.functions.denial_store import DenialStore
-    from micromegas_jupyter.engine.planning.scanner import Mention
+    from micromegas_jupyter.engine.scanner import Mention
 
-_LONGEST_EXPRESSION_BYTES: Final = 4096
-_OTHER_ROWS: Final = frozenset({"select", "values", "table", "with"})
+_MAX_EXPRESSION_BYTES: Final = 4096
+_SUBQUERY_WORDS: Final = frozenset({"select", "values", "table", "with"})
 _MATCH_SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])
-_WORDS_IN_ONE: Final = 3
 DENY: Final = "deny_queries"
 LIST: Final = "list_query_denials"
 REMOVE: Final = "remove_query_denial"
@@ -51,94 +51,97 @@ _SCHEMA: Final = pa.schema(
 
 
 class MatchRules:
-    """Expressions that are ready to be held against queries."""
+    """Expressions that are ready to be matched against queries."""
 
     def __init__(self, expressions: Sequence[str]) -> None:
         self.expressions = tuple(expressions)
-        self._equalities = tuple(_equalities(check_match(one)) for one in expressions)
+        self._equalities = tuple(_parse_equalities(check_match(one)) for one in expressions)
 
     @property
-    def are_quick(self) -> bool:
-        """Whether all of them are compared without the engine."""
-        return None not in self._equalities
+    def needs_engine(self) -> bool:
+        """Whether one of them cannot be compared without the engine."""
+        return None in self._equalities
 
     def first_match(self, facts: Mapping[str, str | None], hashes: Sequence[str]) -> int | None:
-        """Return the place of the first expression that is true for a query, None when there is none.
+        """Return the index of the first expression that is true for a query, None when there is none.
 
         An expression that cannot be evaluated for this query (a cast that fails) is not true.
         """
         rows = [{**facts, "sql_hash": one} for one in dict.fromkeys(hashes)]
-        evaluated = _evaluated(rows, [one for one, quick in self._pairs() if quick is None])
-        for place, (expression, quick) in enumerate(self._pairs()):
-            if evaluated[expression] if quick is None else any(_is_equal(row, quick) for row in rows):
-                return place
+        pairs = list(zip(self.expressions, self._equalities, strict=True))
+        evaluated = _evaluate(rows, [expression for expression, equalities in pairs if equalities is None])
+        for index, (expression, equalities) in enumerate(pairs):
+            if equalities is None:
+                is_match = evaluated[expression]
+            else:
+                is_match = any(all(row.get(column) == text for column, text in equalities) for row in rows)
+            if is_match:
+                return index
         return None
-
-    def _pairs(self) -> zip[tuple[str, tuple[tuple[str, str], ...] | None]]:
-        return zip(self.expressions, self._equalities, strict=True)
 
 
 def check_match(expression: str) -> Scan:
     """Return the tokens of an expression that can be used as a rule."""
     try:
-        scanned = check_expression(expression, max_bytes=_LONGEST_EXPRESSION_BYTES)
-    except QueryError as error:
-        raise InvalidStatement(f"The rule's expression cannot be used. {error.what}") from None
-    kinds = {token.kind for token in scanned.tokens}
-    names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
-    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _OTHER_ROWS:
-        raise InvalidStatement("The rule's expression holds a subquery, a placeholder, a semicolon or an open quote.")
-    if not names & set(MATCH_COLUMNS):
-        raise InvalidStatement(
-            "The rule's expression names none of the columns that there are, so it would deny every query or none.",
-            remedy=f"Compare one of these with a text: {', '.join(MATCH_COLUMNS)}.",
-        )
-    try:
+        scanned = check_expression(expression, max_bytes=_MAX_EXPRESSION_BYTES)
+        _check_tokens(scanned)
         rows = _frame([dict.fromkeys(MATCH_COLUMNS, "x"), {}])
         rows.filter(rows.parse_sql_expr(expression)).collect()
     except BaseException as error:
         if not is_engine_failure(error):
             raise
-        told = translate(error, Context(sql=expression))
-        # The engine's words are about a whole statement, of which the administrator's own is another.
-        what = told.what.replace("The statement ", "It ", 1)
-        raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=told.remedy) from None
+        translated = translate(error, Context(sql=expression))
+        # The engine's words are about a whole statement.
+        what = re.sub("^The (statement|expression) ", "It ", translated.what)
+        raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=translated.remedy) from None
     return scanned
 
 
-def _equalities(scanned: Scan) -> tuple[tuple[str, str], ...] | None:
+def _check_tokens(scanned: Scan) -> None:
+    kinds = {token.kind for token in scanned.tokens}
+    names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
+    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _SUBQUERY_WORDS:
+        raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
+    if not names & set(MATCH_COLUMNS):
+        raise InvalidStatement(
+            "It names none of the columns, so it would deny every query or none.",
+            remedy=f"Compare one of these with a text: {', '.join(MATCH_COLUMNS)}.",
+        )
+
+
+def _parse_equalities(scanned: Scan) -> tuple[tuple[str, str], ...] | None:
     """Return the pairs of column and text of `column = 'text' AND …`; None for any other expression."""
-    tokens = [token for token in scanned.tokens if not (token.kind is Kind.WORD and token.name == "and")]
-    if len(scanned.tokens) != len(tokens) + len(tokens) // _WORDS_IN_ONE - 1 or len(tokens) % _WORDS_IN_ONE:
-        return None
+    tokens = scanned.tokens
     found = []
-    for column, operator, text in zip(tokens[::3], tokens[1::3], tokens[2::3], strict=True):
-        if column.name not in MATCH_COLUMNS or operator.text != "=" or not text.text.startswith("'"):
+    for column, operator, text, conjunction in zip_longest(tokens[::4], tokens[1::4], tokens[2::4], tokens[3::4]):
+        if (
+            text is None
+            or (column.name not in MATCH_COLUMNS or operator.text != "=" or not text.text.startswith("'"))
+            or (conjunction is not None and (conjunction.kind is not Kind.WORD or conjunction.name != "and"))
+        ):
             return None
         found.append((column.name, text.text[1:-1].replace("''", "'")))
-    return tuple(found)
+    return tuple(found) if len(tokens) % 4 == 3 else None  # noqa: PLR2004 - a conjunction at the end joins nothing
 
 
-def _is_equal(row: Mapping[str, str | None], pairs: tuple[tuple[str, str], ...]) -> bool:
-    return all(row.get(column) == text for column, text in pairs)
-
-
-def _evaluated(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[str]) -> dict[str, bool]:
+def _evaluate(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[str]) -> dict[str, bool]:
     """Return for each expression whether it is true for one of the rows."""
     if not expressions:
         return {}
     try:
         frame = _frame(rows)
         # The line break ends a comment that an expression may end with.
-        shown = [frame.parse_sql_expr(f"({one}\n) IS TRUE").alias(str(place)) for place, one in enumerate(expressions)]
-        found = pa.Table.from_batches(frame.select(*shown).collect()).to_pydict()
+        columns = [
+            frame.parse_sql_expr(f"({one}\n) IS TRUE").alias(str(index)) for index, one in enumerate(expressions)
+        ]
+        found = pa.Table.from_batches(frame.select(*columns).collect()).to_pydict()
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         if len(expressions) == 1:
             return {expressions[0]: False}
-        return {one: _evaluated(rows, [one])[one] for one in expressions}
-    return {one: any(found[str(place)]) for place, one in enumerate(expressions)}
+        return {one: _evaluate(rows, [one])[one] for one in expressions}
+    return {one: any(found[str(index)]) for index, one in enumerate(expressions)}
 
 
 def _frame(rows: Sequence[Mapping[str, str | None]]) -> DataFrame:
@@ -153,15 +156,15 @@ def names_denial_function(sql: str) -> bool:
 def with_denial_as_rows(scanned: Scan) -> Scan:
     """Return a statement in which `deny_queries(…)`, a table in upstream's SQL, is a row with `time` and `msg`.
 
-    DataFusion-Python runs a table function when it plans, and a function of a row when it runs.
+    DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
     """
     tokens = scanned.tokens
-    for place, token in enumerate(tokens[:-1]):
-        is_call = token.kind is Kind.WORD and token.name == DENY and tokens[place + 1].text == "("
+    for index, token in enumerate(tokens[:-1]):
+        is_call = token.kind is Kind.WORD and token.name == DENY and tokens[index + 1].text == "("
         if not is_call or token.start >= scanned.certain_until:
             continue
-        before = tokens[place - 1].name if place else ""
-        end = _closing(scanned, place + 1)
+        before = tokens[index - 1].name if index else ""
+        end = _closing(scanned, index + 1)
         if before not in {"from", "join", ","} or end is None:
             continue
         sql = scanned.sql
@@ -171,7 +174,7 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
 
 
 def _closing(scanned: Scan, opening: int) -> int | None:
-    """Return the offset behind the bracket that closes the one at a place; None when there is none."""
+    """Return the offset after the bracket that closes the one at an index; None when there is none."""
     depth = 0
     for token in scanned.tokens[opening:]:
         depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(token.kind, 0)

@@ -1,131 +1,43 @@
-"""Who calls, in SQL: `current_user`, `is_admin()`, `my_rights()` and their like, each with the caller's own values.
+"""The caller in SQL: `current_user`, `is_admin()`, `my_rights()` and related functions, each with the caller's values.
 
 They are made anew for every statement that names one, so a prepared statement answers for whoever runs it. In
-conditions on rows, the values stand in their place. Who the caller is, `access` has found; who a delegating service
-speaks for is for the audit and changes nothing here.
+conditions on rows, literals take their place. For a delegating service, they describe the service itself; whom it acts
+for is recorded in the audit only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from datafusion import SessionContext, udf, udtf
 
-from micromegas_jupyter.engine.planning.scanner import Kind, Scan, Token, scan
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.contract import VisibleTable
-    from micromegas_jupyter.engine.planning.scanner import Mention
+    from micromegas_jupyter.engine.scanner import Mention
 
-_TEXT: Final = pa.string()
-_TEXTS: Final = pa.list_(pa.string())
+    _Value = str | bool | tuple[str, ...] | None
+
 #: These are written without brackets in SQL; the parser takes no brackets behind the first two.
 _BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """One function's type and value."""
-
-    kind: pa.DataType
-    value: str | bool | tuple[str, ...] | None
-
-
-def _caller_facts(caller: AuthContext) -> dict[str, _Fact]:
-    """Return the value of each function for a caller."""
-    subject = _Fact(_TEXT, caller.subject)
-    return {
-        "current_user": subject,
-        "session_user": subject,
-        "user": subject,
-        "current_issuer": _Fact(_TEXT, caller.issuer),
-        # An address that nobody vouches for would be a name that anybody can give himself.
-        "current_email": _Fact(_TEXT, caller.email if caller.email_verified else None),
-        "current_groups": _Fact(_TEXTS, caller.groups),
-        "current_roles": _Fact(_TEXTS, caller.roles),
-        "is_admin": _Fact(pa.bool_(), caller.is_admin),
-    }
-
-
+#: The functions without arguments that describe the caller.
+IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
+    "current_issuer",
+    "current_email",
+    "current_groups",
+    "current_roles",
+    "is_admin",
+}
+RIGHTS: Final = "my_rights"
+IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
 #: No texts, of no value that the optimizer knows: DataFusion 55 makes `false` of `array_has(make_array(), x)` also
 #: where x is null, so that a NOT around it would show the rows that belong to no group to those who are in none.
 NO_TEXTS: Final = "array_slice(make_array(''), 2, 1 + CAST(random() AS BIGINT))"
-#: The functions without arguments that tell who calls.
-IDENTITY_FUNCTIONS: Final = frozenset(
-    {
-        "current_user", "session_user", "user", "current_issuer", "current_email", "current_groups", "current_roles",
-        "is_admin",
-    }
-)  # fmt: skip
-
-
-def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
-    """Return a condition on rows with literals in place of the functions that tell who calls.
-
-    A name without brackets that is one of the table's columns, too, is the column: as the caller's name,
-    `user = current_user()` would let everybody see every row.
-    """
-    lowered = condition.lower()
-    if not any(name in lowered for name in IDENTITY_FUNCTIONS):
-        return condition
-    scanned = scan(condition)
-    if not scanned.is_certain:
-        return condition
-    facts = _caller_facts(caller)
-    folded = {column.lower() for column in columns}
-    parts: list[str] = []
-    place = 0
-    for name, opening, closing in _triples(scanned):
-        fact = facts.get(name.name) if name.kind is Kind.WORD and name.start >= place else None
-        is_call = _is_empty_call(name, opening, closing)
-        is_bare = name.name in _BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
-        if fact is None or not (is_call or is_bare):
-            continue
-        parts += [condition[place : name.start], _literal(fact)]
-        place = closing.start + 1 if is_call else name.start + len(name.text)
-    return "".join([*parts, condition[place:]])
-
-
-def _literal(fact: _Fact) -> str:
-    match fact.value:
-        case None:
-            return "CAST(NULL AS VARCHAR)"
-        case bool():
-            return "TRUE" if fact.value else "FALSE"
-        case str():
-            return _text_literal(fact.value)
-        case _:
-            return f"make_array({', '.join(map(_text_literal, fact.value))})" if fact.value else NO_TEXTS
-
-
-def _text_literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-_NOTHING: Final = Token(Kind.OTHER, "", 0)
-
-
-def _triples(scanned: Scan) -> Iterator[tuple[Token, Token, Token]]:
-    """Return each token that is no part of a dotted name with the two after it, as far as quoting is certain."""
-    tokens = [token for token in scanned.tokens if token.start < scanned.certain_until]
-    padded = [_NOTHING, *tokens, _NOTHING, _NOTHING]
-    for before, token, second, third in zip(padded, tokens, padded[2:], padded[3:], strict=False):
-        if before.text != ".":
-            yield token, second, third
-
-
-def _is_empty_call(name: Token, opening: Token, closing: Token) -> bool:
-    """Return whether three tokens are a call without arguments."""
-    return name.kind is Kind.WORD and opening.text == "(" and closing.text == ")"
-
-
-RIGHTS: Final = "my_rights"
-IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
 _QUERIES: Final = {
     ("show", "rights"): "SELECT * FROM my_rights()",
     # What it is in DataFusion, but for a table that nobody may read.
@@ -141,11 +53,80 @@ _RIGHTS_SCHEMA: Final = pa.schema(
 )
 
 
+def _value(name: str, caller: AuthContext) -> _Value:
+    match name:
+        case "current_issuer":
+            return caller.issuer
+        case "current_email":
+            # Anyone can claim an address that nobody has verified.
+            return caller.email if caller.email_verified else None
+        case "current_groups":
+            return caller.groups
+        case "current_roles":
+            return caller.roles
+        case "is_admin":
+            return caller.is_admin
+        case _:
+            return caller.subject
+
+
+def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
+    """Return a condition on rows with literals in place of the functions that describe the caller.
+
+    A name without brackets that is also one of the table's columns is the column: as the caller's name,
+    `user = current_user()` would let everybody see every row.
+    """
+    lowered = condition.lower()
+    if not any(name in lowered for name in IDENTITY_FUNCTIONS):
+        return condition
+    scanned = scan(condition)
+    if not scanned.is_certain:
+        return condition
+    folded = {column.lower() for column in columns}
+    pieces: list[str] = []
+    end = 0
+    for name, opening, closing in _triples(scanned):
+        is_call = _is_empty_call(name, opening, closing)
+        is_bare = name.name in _BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
+        if name.kind is Kind.WORD and name.start >= end and name.name in IDENTITY_FUNCTIONS and (is_call or is_bare):
+            pieces += [condition[end : name.start], _literal(_value(name.name, caller))]
+            end = closing.start + 1 if is_call else name.start + len(name.text)
+    return "".join([*pieces, condition[end:]])
+
+
+def _literal(value: _Value) -> str:
+    match value:
+        case None:
+            return "CAST(NULL AS VARCHAR)"
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case _:
+            return f"make_array({', '.join(map(_literal, value))})" if value else NO_TEXTS
+
+
+_NOTHING: Final = Token(Kind.OTHER, "", 0)
+
+
+def _triples(scanned: Scan) -> Iterator[tuple[Token, Token, Token]]:
+    """Yield each token that is no part of a dotted name with the two after it, as far as quoting is certain."""
+    tokens = [token for token in scanned.tokens if token.start < scanned.certain_until]
+    padded = [_NOTHING, *tokens, _NOTHING, _NOTHING]
+    for before, token, second, third in zip(padded, tokens, padded[2:], padded[3:], strict=False):
+        if before.text != ".":
+            yield token, second, third
+
+
+def _is_empty_call(name: Token, opening: Token, closing: Token) -> bool:
+    return name.kind is Kind.WORD and opening.text == "(" and closing.text == ")"
+
+
 def with_identity_syntax(scanned: Scan) -> Scan:
     """Return a statement as DataFusion's parser takes it.
 
-    `SHOW RIGHTS` and `SHOW TABLES` are queries, and `current_user()` has no brackets: blanks take their
-    place, so that places in messages stay what they are.
+    `SHOW RIGHTS` and `SHOW TABLES` are queries, and `current_user()` has no brackets: blanks take their place, so that
+    positions in messages stay right.
     """
     words = tuple(token.name for token in scanned.tokens if token.kind is not Kind.SEMICOLON)
     if words in _QUERIES:
@@ -161,33 +142,30 @@ def register_identity_functions(
     session: SessionContext, caller: AuthContext, *, tables: Sequence[VisibleTable], mentions: Mention
 ) -> None:
     """Give a session the functions that the statement mentions."""
-    if mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES):
-        return
-    for name, fact in _caller_facts(caller).items():
+    for name in IDENTITY_FUNCTIONS:
         if mentions.has(name):
-            _register(session, name, fact)
+            _register(session, name, _value(name, caller))
     if mentions.has(RIGHTS):
         rows = [dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables)]
         shown = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_RIGHTS_SCHEMA)).into_view()
         session.register_udtf(udtf(lambda *_: shown, RIGHTS))
 
 
-def _register(session: SessionContext, name: str, fact: _Fact) -> None:
-    value = list(fact.value) if isinstance(fact.value, tuple) else fact.value
-    column = pa.array([value], fact.kind)
+def _register(session: SessionContext, name: str, value: _Value) -> None:
+    kind = pa.list_(pa.string()) if isinstance(value, tuple) else pa.bool_() if isinstance(value, bool) else pa.string()
+    column = pa.array([value], kind)
     # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
-    session.register_udf(udf(lambda *_: column, [], fact.kind, "immutable", name))
+    session.register_udf(udf(lambda *_: column, [], kind, "immutable", name))
 
 
 def _rights(caller: AuthContext, tables: Sequence[VisibleTable]) -> Iterator[tuple[str, str, str | None]]:
-    expires_at = None if caller.expires_at is None else caller.expires_at.isoformat()
     yield "identity", "user", caller.subject
     yield "identity", "issuer", caller.issuer
     yield "identity", "email", caller.email
     yield "identity", "email_verified", "true" if caller.email_verified else "false"
     yield "identity", "name", caller.name
     yield "identity", "credential", caller.auth_type.value
-    yield "identity", "expires_at", expires_at
+    yield "identity", "expires_at", None if caller.expires_at is None else caller.expires_at.isoformat()
     yield "identity", "administrator", "true" if caller.is_admin else "false"
     yield from (("scope", scope, None) for scope in sorted(caller.scopes))
     yield from (("role", role, None) for role in caller.roles)

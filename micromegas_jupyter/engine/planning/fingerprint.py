@@ -1,8 +1,8 @@
-"""Names a statement by its shape: what differs in blanks, comments, letter case and literal values has one name.
+"""A statement's fingerprint: the same for texts that differ only in blanks, comments, letter case and literal values.
 
-The definition is upstream's (`sql_hash` of its query audit), so that a fingerprint found in one server's audit is known
-to the other. Unlike `scanner`, which marks what it is not sure of, this follows DataFusion's tokenizer (sqlparser's
-generic dialect) through every kind of quote and comment, so that none of them can disguise a statement.
+The definition is upstream's (`sql_hash` of its query audit), so that both servers' audits name a statement alike.
+Unlike `scanner`, which marks what is uncertain, this follows DataFusion's tokenizer (sqlparser's generic dialect)
+through every kind of quote and comment, so that none of them can disguise a statement.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"
-_MAX_KEPT_LENGTH: Final = 4096
+_MAX_CACHED_LENGTH: Final = 4096
 
 _TOKEN = re.compile(
     r"""
@@ -50,7 +50,7 @@ def sql_hash(sql: str) -> str:
 
 def fingerprints(sql: str) -> tuple[str, str]:
     """Return the fingerprints of a statement as it is and without semicolons at its end; a rule may name either."""
-    return _kept(sql) if len(sql) <= _MAX_KEPT_LENGTH else _fingerprints(sql[:MAX_STATEMENT_BYTES])
+    return _cached(sql) if len(sql) <= _MAX_CACHED_LENGTH else _fingerprints(sql[:MAX_STATEMENT_BYTES])
 
 
 def _fingerprints(sql: str) -> tuple[str, str]:
@@ -66,7 +66,7 @@ def _fingerprints(sql: str) -> tuple[str, str]:
     return whole, _digest(" ".join(tokens))
 
 
-_kept = functools.lru_cache(maxsize=512)(_fingerprints)
+_cached = functools.lru_cache(maxsize=512)(_fingerprints)
 
 
 def _digest(normalised: str) -> str:
@@ -99,8 +99,8 @@ def _tokens(sql: str) -> list[str] | None:
 def _end_of_comment(sql: str, at: int) -> int:
     """Return where the comment that was opened before `at` ends, with the comments in it; 0 when it does not."""
     depth = 1
-    for mark in _COMMENT.finditer(sql, at):
-        depth += 1 if mark[0] == "/*" else -1
+    for found in _COMMENT.finditer(sql, at):
+        depth += 1 if found[0] == "/*" else -1
         if depth == 0:
-            return mark.end()
+            return found.end()
     return 0

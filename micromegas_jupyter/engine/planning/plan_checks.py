@@ -56,7 +56,7 @@ def is_explain(plan: LogicalPlan) -> bool:
 
 
 def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
-    """Return the types of placeholders (by name, without `$`) that the plan inferred; those it hides are left out."""
+    """Return the types of placeholders (by name, without `$`) that the plan inferred and shows."""
     found: dict[str, pa.DataType] = {}
     nodes = [plan]
     expressions: list[Any] = []
@@ -133,7 +133,7 @@ class PathScrubber:
         )
 
     def clean(self, text: str) -> str:
-        """Return `text` with numbers of file groups in place of lists, and `…` in place of any path left."""
+        """Return `text` with numbers of file groups in place of lists, and `…` in place of other paths."""
         text = _FILE_GROUPS.sub(r"file_groups={\1}", text)
         text = _FILE_LABEL.sub("filename=…", text)
         return self._paths.sub("…", text) if self._paths else text

@@ -1,17 +1,17 @@
-"""Keeps what a caller wrote away from rows that the caller must not see.
+"""The security barrier: what a caller wrote is never evaluated on rows that the caller must not see.
 
-A predicate that fails on a value (a cast, a division) tells about the row it was evaluated on, and DataFusion moves
-predicates and expressions as far down as it can. No single node of DataFusion stops all of them:
+A predicate that fails on a value (a cast, a division) reveals something of the row it was evaluated on, and DataFusion
+moves predicates and expressions as far down as it can. No single node of DataFusion stops all of them:
 
 - a LIMIT stops filters while the logical plan is optimised, but becomes a property of the filter below it in the
   physical plan, and `SELECT shown, CAST(secret AS INT) + x` is then computed below that filter;
 - UNNEST of a list with one element keeps its place in the physical plan, where neither expressions nor filters that
   are made while the query runs pass it, but in the logical plan filters do.
 
-Both together stop everything; tests look at the plans and at what is evaluated. Statements that cannot fail on any
-value need none of this (`is_leakproof`). Only what is known to be leakproof counts: plain columns, constants,
-comparisons, LIKE with a constant, and the common aggregates of such. The optimized plan is examined, since type
-coercion adds casts.
+Both together stop everything; tests check the plans and what is evaluated. Statements that cannot fail on any value
+need none of this (`is_leakproof`). Only what is known to be leakproof counts: plain columns, constants, comparisons,
+LIKE with a constant, and the common aggregates of these. The optimized plan is examined, since type coercion adds
+casts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from datafusion import col, lit
 from datafusion import functions as f
 
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.planning.scanner import quoted
+from micromegas_jupyter.engine.scanner import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 _ALL_ROWS: Final = (1 << 63) - 1
 _SAMPLE: Final = {"shown": [True, False], "text": ["1", "hidden"], "number": [1, 0]}
-_TELLING: Final = (
+_REVEALING: Final = (
     "SELECT shown, CAST(text AS INT) + number FROM sample",
     "SELECT shown FROM sample WHERE CAST(text AS INT) = 1",
     "SELECT shown FROM sample WHERE 1 / number = 1 ORDER BY CAST(text AS INT) LIMIT 1",
@@ -56,13 +56,13 @@ _SINGLE: Final = frozenset(
 
 
 def behind_barrier(rows: DataFrame) -> DataFrame:
-    """Return `rows` such that nothing which is put on top is evaluated on rows that are not in them."""
+    """Return `rows` so that nothing on top of them is evaluated on other rows."""
     names = rows.schema().names
-    mark = "mark"
-    while mark in names:
-        mark += "_"
-    doubled = rows.with_column(mark, f.make_array(lit(True))).unnest_columns(mark)
-    return doubled.select(*(col(quoted(name)) for name in names)).limit(_ALL_ROWS)
+    extra = "barrier"
+    while extra in names:
+        extra += "_"
+    unnested = rows.with_column(extra, f.make_array(lit(True))).unnest_columns(extra)
+    return unnested.select(*(col(quoted(name)) for name in names)).limit(_ALL_ROWS)
 
 
 def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFrame] = behind_barrier) -> bool:
@@ -70,12 +70,12 @@ def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFr
     rows = context.read_batch(pa.record_batch(_SAMPLE)).filter(col("shown"))
     context.register_table("sample", barrier(rows).into_view())
     try:
-        for sql in _TELLING:
+        for sql in _REVEALING:
             context.sql(sql).collect()
     except BaseException as error:
         if not is_engine_failure(error):
             raise
-        _log.error("the barrier before filtered rows failed its self-test")
+        _log.error("the security barrier failed its self-test")
         return False
     return True
 
@@ -100,10 +100,10 @@ def _are_leakproof_nodes(root: Any, nested_columns: AbstractSet[str]) -> bool:
     expressions: list[Any] = []
     for _ in range(_MAX_VISITED):
         if expressions:
-            parts = _parts(expressions.pop(), nested_columns)
-            if parts is None:
+            operands = _operands(expressions.pop(), nested_columns)
+            if operands is None:
                 return False
-            expressions.extend(parts)
+            expressions.extend(operands)
         elif nodes:
             node = nodes.pop()
             variant = node.to_variant()
@@ -137,7 +137,7 @@ _EXPRESSIONS: Final[Mapping[str, Callable[[Any], list[Any]]]] = {
 }
 
 
-def _parts(expression: Any, nested_columns: AbstractSet[str]) -> list[Any] | None:  # noqa: PLR0911 - one per kind
+def _operands(expression: Any, nested_columns: AbstractSet[str]) -> list[Any] | None:  # noqa: PLR0911 - one per kind
     """Return the expressions in a leakproof one; None for any other."""
     found = expression.to_variant()
     match type(found).__name__:

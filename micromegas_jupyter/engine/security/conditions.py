@@ -1,8 +1,7 @@
 """Checks and applies the conditions that decide which rows of a table a caller sees.
 
-A condition is one boolean expression over the table's columns that cannot fail on any value: what it would complain
-about is a row that is hidden. Before it decides about real rows it is tried on rows with difficult values. Which
-conditions a caller has, `tables` decides.
+A condition is one boolean expression over the table's columns that cannot fail on any value: its error would be about a
+hidden row. It is tried on rows with difficult values before it is applied to real rows.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
 from micromegas_jupyter.engine.planning.guard import check_expression
-from micromegas_jupyter.engine.planning.scanner import Kind, Scan
+from micromegas_jupyter.engine.scanner import Kind, Scan
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
 
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_CONDITION_BYTES: Final = 16384
-_OTHER_ROWS: Final = frozenset({"select", "values", "table", "with"})
-# These give one value for a whole statement.
+_MAX_CONDITION_BYTES: Final = 16384
+_SUBQUERY_WORDS: Final = frozenset({"select", "values", "table", "with"})
+# These return one value for a whole statement.
 _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 _NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
 _TEXTS: Final = ("", "x", "-1", "(", "é", "9" * 40, "%_\\")
@@ -52,18 +51,18 @@ _SOMEBODY: Final = AuthContext(
     groups=("a", "b"),
     roles=("a", "b"),
 )
-# One of whom as little is known as can be: empty lists and an address that is null.
+# As little as can be known: empty lists and an address that is null.
 _NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth_type=AuthType.OIDC)
 
 
 def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
     """Return the rows that meet one of `conditions`."""
     schema = rows.schema()
-    for condition in conditions:
-        problem = condition_problem(condition, schema)
-        if problem is not None:
-            raise _unusable(table, problem)
-    if len(conditions) > 1 and (problem := _find_problem_together(conditions, schema)) is not None:
+    problems = (condition_problem(condition, schema) for condition in conditions)
+    problem = next((found for found in problems if found is not None), None)
+    if problem is None and len(conditions) > 1:
+        problem = _find_problem_together(conditions, schema)
+    if problem is not None:
         raise _unusable(table, problem)
     try:
         return rows.filter(_either(rows, conditions))
@@ -89,7 +88,7 @@ def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
 def _unusable(table: str, problem: str) -> InternalError:
     _log.error("a condition on the rows of a table cannot be used", extra={"table": table, "problem": problem})
     return InternalError(
-        "Which rows of a table you may read cannot be decided, so the statement is not run.",
+        "The server cannot decide which rows of a table you may read, so the statement is not run.",
         remedy="Tell the server's administrator; the server's log names the table.",
     )
 
@@ -98,8 +97,8 @@ def _unusable(table: str, problem: str) -> InternalError:
 def condition_problem(condition: str, schema: pa.Schema) -> str | None:
     """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
     try:
-        # The empty list's own text calls a function whose result changes, to no effect.
-        scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_LONGEST_CONDITION_BYTES)
+        # The text for an empty list calls a function whose result changes, to no effect.
+        scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_MAX_CONDITION_BYTES)
     except QueryError:
         return "it is empty, too long, too deeply nested or more than one expression"
     return _problem_of_tokens(scanned) or _problem_of_plan(condition, schema)
@@ -107,10 +106,10 @@ def condition_problem(condition: str, schema: pa.Schema) -> str | None:
 
 def _problem_of_tokens(scanned: Scan) -> str | None:
     if not scanned.is_certain or any(token.kind in {Kind.SEMICOLON, Kind.PLACEHOLDER} for token in scanned.tokens):
-        return "it holds a placeholder, a semicolon or a quote that does not belong there"
+        return "it contains a placeholder, a semicolon or a misplaced quote"
     for token, following in zip(scanned.tokens, (*scanned.tokens[1:], None), strict=True):
-        if token.kind is Kind.WORD and token.name in _OTHER_ROWS:
-            return "it holds a subquery"
+        if token.kind is Kind.WORD and token.name in _SUBQUERY_WORDS:
+            return "it contains a subquery"
         is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
         if is_call and token.name.lower() in _changing_functions():
             return f"it calls {token.name.lower()}, whose result changes"
@@ -131,7 +130,7 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
             "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division or an aggregate"
         )
     # DataFusion 54 and 55 make `false` of `x IN (1) AND x IN (2)`, which under a NOT shows rows where x is null.
-    as_written = _evaluated(_filtered(_literal_minded(), sample, condition))
+    as_written = _evaluated(_filtered(_without_simplification(), sample, condition))
     if as_written is not None and as_written != found:
         return "the engine simplifies it to something that is true for other rows; write it in another way"
     return None
@@ -143,14 +142,14 @@ def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> st
     sample = trial_rows(schema)
     rows = SessionContext().read_batch(sample)
     found = _evaluated(rows.filter(_either(rows, conditions)))
-    shown = [_evaluated(_filtered(_literal_minded(), sample, condition)) for condition in conditions]
-    some = {row for one in shown if one is not None for row in one}
-    if found is None or None in shown or found != [row for row in map(str, sample.to_pylist()) if row in some]:
+    shown = [_evaluated(_filtered(_without_simplification(), sample, condition)) for condition in conditions]
+    expected = {row for one in shown if one is not None for row in one}
+    if found is None or None in shown or found != [row for row in map(str, sample.to_pylist()) if row in expected]:
         return "together with the other conditions the engine makes it true for other rows; write it in another way"
     return None
 
 
-def _literal_minded() -> SessionContext:
+def _without_simplification() -> SessionContext:
     """Return a session that evaluates expressions as they are written."""
     context = SessionContext()
     context.remove_optimizer_rule("simplify_expressions")
@@ -174,7 +173,7 @@ def _evaluated(kept: DataFrame) -> list[str] | None:
 
 def _reason(text: str) -> str:
     if found := _NO_FIELD.search(text):
-        return f"it names {found[1][:80]}, which is no column of the table"
+        return f"it names {found[1][:80]}, which is not a column of the table"
     if "non-boolean" in text:
         return "it is not true or false"
     if "SQL error" in text:
@@ -184,7 +183,7 @@ def _reason(text: str) -> str:
 
 @functools.cache
 def _changing_functions() -> frozenset[str]:
-    """Return the names of functions whose result is not decided by their arguments."""
+    """Return the names of functions whose result does not depend on their arguments alone."""
     context = SessionContext(SessionConfig().with_information_schema(True))
     found = context.sql(
         "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
@@ -223,7 +222,7 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
     """Check the conditions in `filters`, by table name, of which a row must meet one."""
     for snapshot in _listed(tables):
         if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
-            raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, whose parts these rows are")
+            raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, which is made of these rows")
         own = filters.get(snapshot.name, ())
         problem = _problem_of_role(snapshot, own) if own else None
         if problem is not None:

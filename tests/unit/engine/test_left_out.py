@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.planning.guard import check_nothing_is_left_out
-from micromegas_jupyter.engine.planning.scanner import scan
+from micromegas_jupyter.engine.planning.guard import check_no_ignored_clause
+from micromegas_jupyter.engine.scanner import scan
 from micromegas_jupyter.errors import UnsupportedStatement
 
 LEFT_OUT = [
@@ -77,7 +77,7 @@ def test_a_clause_that_would_be_left_out_is_refused_with_its_place(
     session: SessionContext, sql: str, clause: str, place: tuple[int, int]
 ) -> None:
     with pytest.raises(UnsupportedStatement, match=clause) as refused:
-        check_nothing_is_left_out(scan(sql))
+        check_no_ignored_clause(scan(sql))
 
     assert (refused.value.line, refused.value.column) == place
     session.sql(sql).collect()  # once the engine refuses or heeds it by itself, this and the rule may go
@@ -85,10 +85,10 @@ def test_a_clause_that_would_be_left_out_is_refused_with_its_place(
 
 @pytest.mark.parametrize("sql", HEEDED)
 def test_a_name_or_a_clause_that_is_heeded_passes(session: SessionContext, sql: str) -> None:
-    check_nothing_is_left_out(scan(sql))
+    check_no_ignored_clause(scan(sql))
 
     session.sql(sql).collect()
 
 
 def test_what_may_be_a_part_of_a_quote_is_left_to_the_engine() -> None:
-    check_nothing_is_left_out(scan("SELECT $a$ FROM t PREWHERE n = 1 $a$"))
+    check_no_ignored_clause(scan("SELECT $a$ FROM t PREWHERE n = 1 $a$"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -10,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionContext, col, lit
 
-from micromegas_jupyter.engine import tables as native_scan
-from micromegas_jupyter.engine.tables import DatasetReader, FileReader, NativeReader, choose_reader, file_url
+from micromegas_jupyter.engine.tables import FileReader, file_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +27,9 @@ def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
     return str(path)
 
 
-@pytest.fixture(params=[NativeReader, DatasetReader])
-def reader(request: pytest.FixtureRequest) -> FileReader:
-    return request.param()
+@pytest.fixture
+def reader() -> FileReader:
+    return FileReader()
 
 
 def test_all_files_are_read_with_the_declared_schema(reader: FileReader, tmp_path: Path) -> None:
@@ -59,44 +57,18 @@ def test_a_column_that_an_older_file_lacks_is_null(tmp_path: Path) -> None:
     path = tmp_path / "old.parquet"
     pq.write_table(pa.table({"n": [1]}), path)
 
-    frame = NativeReader().read(SessionContext(), [str(path)], SCHEMA)
+    frame = FileReader().read(SessionContext(), [str(path)], SCHEMA)
 
     assert frame.to_pylist() == [{"n": 1, "word": None}]
 
 
 def test_one_reader_serves_several_schemas_in_turn(tmp_path: Path) -> None:
-    reader = NativeReader()
+    reader = FileReader()
     file = write(tmp_path, "a", [1])
     narrow = pa.schema({"n": pa.int64()})
 
     for schema in (SCHEMA, narrow, SCHEMA):
         assert reader.read(SessionContext(), [file], schema).schema() == schema
-
-
-def test_the_native_reader_passes_its_self_test(tmp_path: Path) -> None:
-    assert isinstance(choose_reader(tmp_path), NativeReader)
-
-
-def test_the_stand_in_passes_the_same_self_test(tmp_path: Path) -> None:
-    assert native_scan._reads_sample(DatasetReader(), tmp_path)
-
-
-@pytest.mark.parametrize("failure", ["wrong rows", "exception"])
-def test_a_failed_self_test_chooses_the_stand_in_and_says_so(
-    failure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def read_first_only(self: NativeReader, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> object:
-        if failure == "exception":
-            raise ValueError("the plan has a new shape")
-        return DatasetReader().read(context, files[:1], schema)
-
-    monkeypatch.setattr(NativeReader, "read", read_first_only)
-
-    with caplog.at_level(logging.WARNING):
-        chosen = choose_reader(tmp_path)
-
-    assert isinstance(chosen, DatasetReader)
-    assert caplog.records[-1].message == "files are read through pyarrow datasets, which is slower than the native scan"
 
 
 def test_a_path_becomes_a_url_and_a_url_stays() -> None:
@@ -114,7 +86,7 @@ def test_a_list_of_files_that_has_grown_is_read_anew(reader: FileReader, tmp_pat
 
 
 def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
-    reader = NativeReader()
+    reader = FileReader()
     files = [write(tmp_path, "one", [1, 2])]
     before = [reader.read(SessionContext(), files, SCHEMA).filter(col("n") > lit(1)).count() for _ in range(2)]
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.engine.planning.parameters import find_placeholders
-from micromegas_jupyter.engine.planning.scanner import scan
+from micromegas_jupyter.engine.scanner import scan
 from micromegas_jupyter.errors import InvalidStatement
 
 

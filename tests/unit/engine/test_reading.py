@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.datafusion_engine import Reading, read_statement
+from micromegas_jupyter.engine.datafusion_engine import ParsedText, parse_text
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 
 
-def read(sql: str) -> Reading:
-    return read_statement(sql, max_bytes=65536, knows_denials=False)
+def read(sql: str) -> ParsedText:
+    return parse_text(sql, max_bytes=65536, has_denials=False)
 
 
 def test_a_short_text_is_read_once_and_a_long_one_each_time() -> None:
@@ -27,4 +27,4 @@ def test_limits_hold_each_time() -> None:
             read(" ; ")
     read("SELECT 100")
     with pytest.raises(StatementRefused):
-        read_statement("SELECT 100", max_bytes=5, knows_denials=False)
+        parse_text("SELECT 100", max_bytes=5, has_denials=False)

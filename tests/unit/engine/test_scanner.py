@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.planning.scanner import Kind, place_of, quoted, scan
+from micromegas_jupyter.engine.scanner import Kind, line_and_column, quoted, scan
 
 
 def test_words_signs_and_values_are_told_apart() -> None:
@@ -108,8 +108,8 @@ def test_a_backslash_is_an_ordinary_character_in_an_ordinary_string() -> None:
 def test_a_place_counts_lines_and_columns_from_one() -> None:
     sql = "SELECT 1,\n  nope"
 
-    assert place_of(sql, 0) == (1, 1)
-    assert place_of(sql, sql.index("nope")) == (2, 3)
+    assert line_and_column(sql, 0) == (1, 1)
+    assert line_and_column(sql, sql.index("nope")) == (2, 3)
 
 
 def test_a_quote_in_a_name_is_doubled() -> None:

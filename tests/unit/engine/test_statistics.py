@@ -7,14 +7,10 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from datafusion import SessionContext
-from datafusion.catalog import Table
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, QueryStatistics
-from micromegas_jupyter.engine.datafusion_engine import with_counts
 from micromegas_jupyter.errors import InvalidStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
@@ -75,11 +71,3 @@ def test_a_sort_without_room_counts_what_it_spilled(tmp_path: Path) -> None:
     assert found.spill_count
     assert found.spilled_bytes
     assert found.spilled_bytes > 1 << 20
-
-
-def test_a_scan_that_does_not_count_is_not_reckoned_as_nothing(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"n": [1, 2, 3]}), tmp_path / "n.parquet")
-    frame = SessionContext().read_table(Table(ds.dataset(tmp_path / "n.parquet", format="parquet")))
-    frame.collect()
-
-    assert with_counts(QueryStatistics(), frame.execution_plan()).bytes_scanned is None

@@ -24,7 +24,7 @@ def test_a_function_of_upstream_is_told_from_a_misspelt_one() -> None:
 def test_a_table_of_upstream_is_told_from_a_misspelt_one() -> None:
     error = unknown_name("table", "datafusion.public.blocks", ["block"], "SELECT * FROM blocks")
 
-    assert error.remedy == "Micromegas's own server has it; this one does not."
+    assert error.remedy == "Only Micromegas's own server has it."
 
 
 @pytest.mark.parametrize(("kind", "name"), [("function", "lengtn"), ("column", "blocks"), ("table", "view_instance")])

@@ -223,7 +223,7 @@ def test_there_are_so_many_rules_at_most(path: Path) -> None:
     store = DenialStore(path, max_rules=1)
     store.add("client = 'x'", "a reason", created_by="root")
 
-    with pytest.raises(InvalidStatement, match="as many as there may be"):
+    with pytest.raises(InvalidStatement, match="the most that are allowed"):
         store.add("client = 'y'", "a reason", created_by="root")
 
 
