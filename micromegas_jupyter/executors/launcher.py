@@ -1,4 +1,4 @@
-"""How executors start and how their ends become known: forked from a zygote, or each as a new interpreter.
+"""Starts executors and reports how they end: forked from a zygote, or each as a new interpreter.
 
 A zygote is used where there is fork, pidfd and one thread; elsewhere starting an executor takes about two seconds
 instead of some ten milliseconds.
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import InternalError
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from micromegas_jupyter.executors.protocol import Statement
     from micromegas_jupyter.executors.settings import WorkerOptions
 
+_T = TypeVar("_T")
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _START_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_CONTROL_BYTES: Final = 16 * 1024
-_STARTED_DESCRIPTORS: Final = 2
 _CLOSE_SECONDS: Final = 5.0
+_RECEIVE_BYTES: Final = 64 * 1024
+_LARGE_RECEIVE_BYTES: Final = 1024 * 1024
+_LEAVE_SECONDS: Final = 5.0
+_SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 #: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
 _PASSED_ON: Final = frozenset(
@@ -50,13 +54,10 @@ _PASSED_ON: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a process ended.
+    """How a process ended; None where that is not known.
 
-    Attributes:
-        code: Its exit code, negative for a signal; None when it is not known.
-        cpu_seconds: CPU time in its whole life; None when it is not known.
-        max_resident_bytes: Its resident memory at its peak; None when it is not known.
-        error: The end of what it wrote to standard error.
+    `code` is its exit code, negative for a signal; CPU time and peak memory are of its whole life; `error` is the end
+    of what it wrote to standard error.
     """
 
     code: int | None = None
@@ -70,16 +71,15 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Return its id."""
-        ...
+        """Its id."""
 
     def signal(self, number: int) -> None:
         """Send a signal; does nothing when it has ended."""
-        ...
 
 
 OnStarted = Callable[[Process, socket.socket], None]
 OnEnded = Callable[[int, Ended], None]
+OnFailed = Callable[[], None]
 
 
 def executor_variables() -> Variables:
@@ -88,16 +88,35 @@ def executor_variables() -> Variables:
     return Variables({**passed, **VARIABLES})
 
 
+async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
+    """Run a function that may hang on a daemon thread of its own: those of the loop's pool are few."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)
+
+    def run() -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
+
+
 class _ForkedProcess:
     """A child of the zygote, by its descriptor: its id cannot become another process's."""
 
     def __init__(self, pid: int, descriptor: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self._descriptor = descriptor
-
-    @property
-    def pid(self) -> int:
-        return self._pid
 
     def signal(self, number: int) -> None:
         if self._descriptor >= 0:
@@ -119,18 +138,15 @@ class ZygoteLauncher:
     """Has a zygote fork executors, and starts a new zygote when that one ends.
 
     The interpreter of the zygote starts with the constructor, so that its imports run beside the front's.
-
-    Args:
-        options: What all executors have in common.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
         self._processes: dict[int, _ForkedProcess] = {}
-        self._asked = 0
+        self._requested = 0
         self._failures = 0
         self._is_closed = self._is_ready = False
-        self._spawning: SpawnLauncher | None = None
+        self._fallback: SpawnLauncher | None = None
         self._restart: asyncio.Task[None] | None = None
         self._zygote, self._control = self._spawn_zygote()
 
@@ -139,19 +155,19 @@ class ZygoteLauncher:
         """The zygote's process id."""
         return self._zygote.pid
 
-    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
-        """Wait until the zygote can fork."""
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
+        """Wait until the zygote can fork; InternalError when it does not start."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
         await self._await_zygote()
 
     def start_one(self) -> None:
-        """Ask for an executor."""
-        if self._spawning is not None:
-            self._spawning.start_one()
+        """Request an executor."""
+        if self._fallback is not None:
+            self._fallback.start_one()
             return
-        self._asked += 1
-        if self._is_ready:  # one that is being started is asked when it is ready
-            with suppress(OSError):  # its end is noticed by the reader
+        self._requested += 1
+        if self._is_ready:  # otherwise it is requested once the zygote is ready
+            with suppress(OSError):  # the reader notices its end
                 self._control.send(FORK)
 
     async def close(self) -> None:
@@ -159,8 +175,8 @@ class ZygoteLauncher:
         self._is_closed = True
         if self._restart is not None:
             self._restart.cancel()
-        if self._spawning is not None:
-            await self._spawning.close()
+        if self._fallback is not None:
+            await self._fallback.close()
         if self._control.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
@@ -181,7 +197,7 @@ class ZygoteLauncher:
             self._zygote.wait()
 
     def _spawn_zygote(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
                 [sys.executable, "-P", "-m", "micromegas_jupyter.executors.zygote", _encode_options(self._options)],
@@ -191,7 +207,7 @@ class ZygoteLauncher:
                 # Its own group: an interrupt at the terminal is for the front alone.
                 process_group=0,
             )
-        return process, mine
+        return process, ours
 
     async def _await_zygote(self) -> None:
         loop = asyncio.get_running_loop()
@@ -204,23 +220,20 @@ class ZygoteLauncher:
         if "threads" not in facts:
             raise InternalError("The process that executors are forked from did not start.")
         if facts["threads"] != 1:
-            await self._use_spawning(facts["threads"])
-        loop.add_reader(self._control, self._hear)
+            _LOG.warning(
+                "A library started a thread in the process that executors are forked from, so each executor is a new "
+                "interpreter; starting one takes seconds.",
+                extra={"threads": facts["threads"]},
+            )
+            self._fallback = SpawnLauncher(self._options)
+            await self._fallback.open(self._on_started, self._on_ended, self._on_failed)
+        loop.add_reader(self._control, self._read_control)
         self._is_ready = True
+        requested, self._requested = self._requested, 0
+        for _ in range(requested):
+            self.start_one()
 
-    async def _use_spawning(self, threads: int) -> None:
-        _LOG.warning(
-            "A library started a thread in the process that executors are forked from, so each executor is a new "
-            "interpreter; starting one takes seconds.",
-            extra={"threads": threads},
-        )
-        self._spawning = SpawnLauncher(self._options)
-        await self._spawning.open(self._on_started, self._on_ended, self._on_failed)
-        asked, self._asked = self._asked, 0
-        for _ in range(asked):
-            self._spawning.start_one()
-
-    def _hear(self) -> None:
+    def _read_control(self) -> None:
         while not self._is_closed:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_CONTROL_BYTES, 2)
@@ -229,16 +242,16 @@ class ZygoteLauncher:
             except OSError:
                 data, descriptors = b"", []
             if not data:
-                self._lose_zygote()
+                self._handle_zygote_end()
                 return
-            self._take(json.loads(data), descriptors)
+            self._handle(json.loads(data), descriptors)
 
-    def _take(self, facts: dict[str, Any], descriptors: list[int]) -> None:
+    def _handle(self, facts: dict[str, Any], descriptors: list[int]) -> None:
         match facts:
             case {"started": int(pid)}:
-                self._asked -= 1
+                self._requested -= 1
                 self._failures = 0
-                if len(descriptors) != _STARTED_DESCRIPTORS:  # this process has none left
+                if len(descriptors) != 2:  # noqa: PLR2004 - its socket and its process; this process has none left
                     for descriptor in descriptors:
                         os.close(descriptor)
                     _LOG.error("An executor was started, but this process may open no more files.")
@@ -246,22 +259,12 @@ class ZygoteLauncher:
                     return
                 process = self._processes[pid] = _ForkedProcess(pid, descriptors[1])
                 self._on_started(process, socket.socket(fileno=descriptors[0]))
-            case {"ended": int(pid)}:
-                self._forget(
-                    pid,
-                    Ended(
-                        code=facts["code"],
-                        cpu_seconds=facts["cpu_seconds"],
-                        max_resident_bytes=facts["max_resident_bytes"],
-                        error=facts["error"],
-                    ),
-                )
+            case {"ended": int(pid), **how}:
+                self._forget(pid, Ended(**how))
             case {"failed": int(number)}:
-                self._asked -= 1
+                self._requested -= 1
                 _LOG.error("An executor could not be started: %s.", os.strerror(number))
                 self._on_failed()
-            case {"threads": int(threads)}:
-                self._restart = asyncio.ensure_future(self._use_spawning(threads))
 
     def _forget(self, pid: int, ended: Ended) -> None:
         process = self._processes.pop(pid, None)
@@ -269,7 +272,7 @@ class ZygoteLauncher:
             process.close()
             self._on_ended(pid, ended)
 
-    def _lose_zygote(self) -> None:
+    def _handle_zygote_end(self) -> None:
         """Executors ended with the zygote; start another."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._control)
@@ -279,9 +282,9 @@ class ZygoteLauncher:
         for pid in list(self._processes):
             self._forget(pid, Ended())
             shutil.rmtree(Path(self._options.spill_directory) / str(pid), ignore_errors=True)
-        self._restart = loop.create_task(self._start_again())
+        self._restart = loop.create_task(self._restart_zygote())
 
-    async def _start_again(self) -> None:
+    async def _restart_zygote(self) -> None:
         while True:
             await asyncio.sleep(_RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)])
             self._failures += 1
@@ -292,11 +295,8 @@ class ZygoteLauncher:
             except (InternalError, OSError) as error:
                 self._zygote.kill()
                 _LOG.error("The process that executors are forked from could not be started: %s", error)
-                continue
-            asked, self._asked = self._asked, 0
-            for _ in range(asked):
-                self.start_one()
-            return
+            else:
+                return
 
 
 class _SpawnedProcess:
@@ -304,25 +304,18 @@ class _SpawnedProcess:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+        self.pid = process.pid
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            if number == getattr(signal, "SIGKILL", signal.SIGTERM):
+            if number == _SIGKILL:
                 self.process.kill()
             else:
                 self.process.send_signal(number)
 
 
 class SpawnLauncher:
-    """Starts each executor as a new interpreter.
-
-    Args:
-        options: What all executors have in common.
-    """
+    """Starts each executor as a new interpreter."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
@@ -330,8 +323,8 @@ class SpawnLauncher:
         self._processes: set[_SpawnedProcess] = set()
         self._is_closed = False
 
-    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
-        """Remember who is told."""
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
+        """Remember the callbacks."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
 
     def start_one(self) -> None:
@@ -361,17 +354,17 @@ class SpawnLauncher:
         if self._is_closed:
             connection.close()
             process.process.kill()
-            await _end_of(process.process)
+            await run_in_thread(process.process.wait, name="executor-wait")
             return
         self._processes.add(process)
         self._on_started(process, connection)
-        code = await _end_of(process.process)
+        code = await run_in_thread(process.process.wait, name="executor-wait")
         self._processes.discard(process)
         shutil.rmtree(Path(self._options.spill_directory) / str(process.pid), ignore_errors=True)
         self._on_ended(process.pid, Ended(code=code))
 
     def _spawn(self) -> tuple[_SpawnedProcess, socket.socket]:
-        mine, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "micromegas_jupyter.executors.worker", _encode_options(self._options)]
         with theirs:
             if sys.platform == "win32":
@@ -385,21 +378,7 @@ class SpawnLauncher:
                 process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
                     command, env=executor_variables(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0
                 )
-        return _SpawnedProcess(process), mine
-
-
-async def _end_of(process: subprocess.Popen[bytes]) -> int:
-    loop = asyncio.get_running_loop()
-    end: asyncio.Future[int] = loop.create_future()
-
-    def wait() -> None:
-        code = process.wait()
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(end.set_result, code)
-
-    # A thread of its own: those of the loop's pool are few, and this one waits for as long as the process lives.
-    threading.Thread(target=wait, name="executor-wait", daemon=True).start()
-    return await end
+        return _SpawnedProcess(process), ours
 
 
 def _encode_options(options: WorkerOptions) -> str:
@@ -412,18 +391,12 @@ def open_launcher(options: WorkerOptions) -> ZygoteLauncher | SpawnLauncher:
     return ZygoteLauncher(options) if can_fork() else SpawnLauncher(options)
 
 
-_RECEIVE_BYTES: Final = 64 * 1024
-_LARGE_RECEIVE_BYTES: Final = 1024 * 1024
-_LEAVE_SECONDS: Final = 5.0
-_SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
-
-
 class ExecutorEnded(Exception):
-    """The executor's process has ended, or says what cannot be read."""
+    """The executor's process has ended, or sent something that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptPlan:
+class CachedPlan:
     """A plan that waits in an executor for the call that runs it, once.
 
     Attributes:
@@ -431,14 +404,14 @@ class KeptPlan:
         version: The tables' version that it was planned with.
         plan_id: Its name in the executor.
         schemas: The IPC schemas of the result and of the parameters.
-        until: Monotonic seconds until which it is used.
+        expires_at: Monotonic seconds.
     """
 
     statement: Statement
     version: int
     plan_id: int
     schemas: tuple[bytes, bytes] = field(repr=False)
-    until: float
+    expires_at: float
 
 
 class Executor:
@@ -449,12 +422,12 @@ class Executor:
         ended: Done when the process has ended and how is known.
         is_ready: Whether it has started.
         is_gone: Whether it has ended, or is about to.
-        is_reniced: Whether it has been made less urgent, which cannot be undone.
+        is_reniced: Whether its priority was lowered, which cannot be undone.
         tables_version: Which version of the tables it knows; 0 for none.
         cpu_seconds: CPU time of its whole life up to the end of its last statement.
         baseline_bytes: Its resident memory when it was ready.
         baseline_private_bytes: Its anonymous memory when it was ready, most of which it shares with the zygote.
-        kept: The plan that it keeps.
+        plan: The plan that it has cached.
     """
 
     def __init__(self, process: Process, connection: socket.socket) -> None:
@@ -466,7 +439,7 @@ class Executor:
         self.tables_version = 0
         self.cpu_seconds = 0.0
         self.baseline_bytes = self.baseline_private_bytes = 0
-        self.kept: KeptPlan | None = None
+        self.plan: CachedPlan | None = None
         self._received = b""
         self._readable: asyncio.Future[None] | None = None
         self._is_watched = False
@@ -474,11 +447,11 @@ class Executor:
 
     @property
     def has_unread(self) -> bool:
-        """Whether it has said more than was read."""
+        """Whether it has sent more than was read."""
         return bool(self._received)
 
     async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next answer."""
+        """Return the kind and body of the next answer; ExecutorEnded when there is none."""
         head = protocol.HEAD
         while len(self._received) < head.size:
             self._received += await self._receive(_RECEIVE_BYTES)
@@ -489,16 +462,16 @@ class Executor:
         if len(self._received) >= end:
             body, self._received = self._received[head.size : end], self._received[end:]
             return kind, body
-        parts, missing = [self._received[head.size :]], end - len(self._received)
+        pieces, missing = [self._received[head.size :]], end - len(self._received)
         self._received = b""
         while missing:
-            part = await self._receive(min(missing, _LARGE_RECEIVE_BYTES))
-            parts.append(part)
-            missing -= len(part)
-        return kind, b"".join(parts)
+            piece = await self._receive(min(missing, _LARGE_RECEIVE_BYTES))
+            pieces.append(piece)
+            missing -= len(piece)
+        return kind, b"".join(pieces)
 
     async def send(self, kind: bytes, body: bytes) -> None:
-        """Send a request."""
+        """Send a request; ExecutorEnded when that fails."""
         try:
             await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, 0, len(body)) + body)
         except OSError:
@@ -510,7 +483,7 @@ class Executor:
         self.process.signal(_SIGKILL)
 
     def leave(self) -> None:
-        """Have the process forget its upload and end by itself, as it does when nobody sends anything any more."""
+        """Have the process drop its upload and end by itself, as it does when the front closes the connection."""
         if self.is_gone:
             return
         self.is_gone = True
@@ -531,12 +504,12 @@ class Executor:
         try:
             found = self._connection.recv(size)
         except BlockingIOError:
-            waiting = self._readable = self._loop.create_future()
+            self._readable = self._loop.create_future()
             if not self._is_watched:
                 self._is_watched = True
                 self._loop.add_reader(self._connection, self._note_readable)
             try:
-                await waiting
+                await self._readable
             finally:
                 self._readable = None
             return await self._receive(size)

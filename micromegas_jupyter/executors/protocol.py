@@ -1,4 +1,4 @@
-"""What the front and an executor send each other over a pair of sockets.
+"""Messages between the front and an executor, over a pair of sockets.
 
 A message is a head (kind, rows, length) and a body. Requests are pickled, since the front is trusted; answers are bytes
 and JSON, so that an executor which a statement has taken over cannot take over the front. The socket's buffer is the
@@ -35,7 +35,7 @@ MAX_LOG_CHARACTERS: Final = 8192  # of one record
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled, but for ROWS.
-PLAN: Final = b"p"  # plan a statement and keep the plan until the next message; answered with PLANNED
+PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees; answered with LISTED
 INGEST: Final = b"i"  # begin an upload; answered with ACCEPTED
@@ -69,7 +69,7 @@ def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
 
 
 def build_pair(first: bytes, second: bytes) -> bytes:
-    """Return two texts of bytes as one."""
+    """Return two byte strings as one."""
     return _LENGTH.pack(len(first)) + first + second
 
 
@@ -84,11 +84,11 @@ def parse_pair(body: bytes) -> tuple[bytes, bytes]:
 
 
 def build_error(error: MicromegasError, facts: dict[str, object]) -> bytes:
-    """Return the body of an ERROR: the error, and what else is known."""
-    told = {**facts, "error": encode_error(error).decode()}
+    """Return the body of an ERROR: the error, and other facts."""
+    facts = {**facts, "error": encode_error(error).decode()}
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
-        told["limit"] = error.limit
-    return json.dumps(told).encode()
+        facts["limit"] = error.limit
+    return json.dumps(facts).encode()
 
 
 def parse_error(facts: dict[str, Any]) -> MicromegasError:
@@ -101,7 +101,7 @@ def parse_error(facts: dict[str, Any]) -> MicromegasError:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in the body of an answer."""
+    """Return the JSON object in the body of an answer; InternalError for anything else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -113,15 +113,9 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement of one caller, before anything of it is read.
+    """One statement of one caller, before it is parsed (see `engine.contract.StatementRequest`).
 
-    Attributes:
-        sql: The text.
-        caller: Who asks, with their rights.
-        parameters: Serialized `FlightData` of the values, as the client sent them; empty for none.
-        time_range: What every table with a time is cut to; None for all rows.
-        row_limit: At most this many rows are given, on top of the statement's own LIMIT; None for all.
-        preserve_dictionary: Whether dictionary-encoded columns stay so in the result.
+    `parameters` are serialized `FlightData` of the values, as the client sent them; empty for none.
     """
 
     sql: str = field(repr=False)
@@ -134,13 +128,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """How a result is sent.
-
-    Attributes:
-        compression: How the bodies of messages are compressed; None for not at all.
-        max_rows: Rows of the result; None for all.
-        max_bytes: Bytes of the result as it is sent; None for any number.
-    """
+    """How a result is sent: compressed or not, and at most so many rows and bytes (as sent); None for no limit."""
 
     compression: Compression | None = None
     max_rows: int | None = None
@@ -152,12 +140,10 @@ class Upload:
     """Rows that a caller is about to send into one table.
 
     Attributes:
-        request: The table, the mode and the caller's rights.
-        decoding: How much may be decoded.
-        row_count: How many rows the caller promised; None when they did not.
-        max_rows: Rows that are taken.
-        max_bytes: Bytes that the rows may take once they are decoded.
-        max_row_bytes: Bytes that one row may take.
+        row_count: How many rows the caller announced; None when they did not.
+        max_rows: The most rows.
+        max_bytes: The most bytes of all rows once they are decoded.
+        max_row_bytes: The most bytes of one row.
     """
 
     request: WriteRequest
@@ -176,12 +162,12 @@ def encode_statement(
     partitions: int | None = None,
     tables: Sequence[TableSnapshot] | None,
 ) -> bytes:
-    """Return a statement as an executor reads it.
+    """Return the body of PLAN or RUN.
 
     Args:
         statement: The statement.
         output: How its result is sent.
-        plan_id: Names the plan that is to be kept, or that was; 0 for none.
+        plan_id: Names the plan that is to be cached, or that was; 0 for none.
         partitions: How many partitions it runs in, if it is planned now; None for one per processor.
         tables: All tables, when the executor does not know this version of them.
     """

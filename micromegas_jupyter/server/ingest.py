@@ -169,7 +169,7 @@ class IngestRunner:
             max_bytes=settings.max_bytes,
             max_row_bytes=settings.max_row_bytes,
         )
-        async with RunningStatement(self._pool, call.source, query_id=call.query_id, places=self._places) as running:
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._places) as running:
             receiving = RunningUpload(running)
             await receiving.begin(upload)
             await self._receive(call, first, receiving, audit)

@@ -60,7 +60,7 @@ class LastingZygote(ZygoteLauncher):
             await super().open(on_started, on_ended, on_failed)
             return
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
-        asyncio.get_running_loop().add_reader(self._control, self._hear)
+        asyncio.get_running_loop().add_reader(self._control, self._read_control)
 
     async def close(self) -> None:
         """End the executors only, and hear of all their ends, so that the next pool hears of none."""
@@ -71,7 +71,7 @@ class LastingZygote(ZygoteLauncher):
             process.signal(signal.SIGKILL)
 
         def note_end(_pid: int = 0, _ended: Ended | None = None) -> None:
-            if not (self._processes or self._asked):
+            if not (self._processes or self._requested):
                 all_ended.set()
 
         self._on_started, self._on_ended, self._on_failed = end, note_end, note_end

@@ -145,7 +145,7 @@ def test_a_zygote_that_starts_again_is_asked_once_for_each_executor(tmp_path: Pa
                 while pool.executor_count:  # noqa: ASYNC110 - nothing tells when its end is known
                     await asyncio.sleep(0.01)
                 await asyncio.gather(*(ask(pool, "SELECT 1") for _ in range(2)))
-                while launcher._asked or pool._starting:  # noqa: ASYNC110 - nothing tells when the last one is there
+                while launcher._requested or pool._starting:  # noqa: ASYNC110 - nothing tells when the last one is there
                     await asyncio.sleep(0.01)
 
     asyncio.run(scene())

@@ -105,7 +105,7 @@ def test_no_more_statements_run_than_are_allowed() -> None:
     async def scenario(bench: Bench) -> tuple[int, int]:
         tasks = [asyncio.ensure_future(bench.run(WAITING)) for _ in range(5)]
         await until(lambda: len(bench.pool.running) == 3, "three run")
-        await until(lambda: bench.pool.places.waiting_count == 2, "two wait")
+        await until(lambda: bench.pool.slots.waiting_count == 2, "two wait")
         found = len(bench.pool.running), bench.pool.executor_count
         for task in tasks:
             task.cancel()

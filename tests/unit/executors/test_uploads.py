@@ -266,7 +266,7 @@ def test_rows_that_do_not_all_come_are_not_committed() -> None:
     for frame in encode_stream(pa.record_batch({"n": [1]})):
         stream.take(frame)
 
-    with pytest.raises(UsageError, match="1 rows have come of 2"):
+    with pytest.raises(UsageError, match="1 of 2 rows have arrived"):
         stream.commit()
     stream.abandon()
 

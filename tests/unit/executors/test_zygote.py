@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.executors.zygote import _last_words
+from micromegas_jupyter.executors.zygote import _read_tail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,21 +32,21 @@ def test_the_end_of_what_was_written_is_told(tmp_path: Path) -> None:
     written = tmp_path / "stderr"
     written.write_bytes(b"x" * 5000 + b"the end")
 
-    assert _last_words(written).endswith("xxthe end")
-    assert len(_last_words(written)) == 2048
+    assert _read_tail(written).endswith("xxthe end")
+    assert len(_read_tail(written)) == 2048
 
 
 def test_a_pipe_in_place_of_the_file_delays_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stderr")
 
-    assert not _last_words(tmp_path / "stderr")
+    assert not _read_tail(tmp_path / "stderr")
 
 
 def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a secret", encoding="utf-8")
     (tmp_path / "stderr").symlink_to(tmp_path / "secret")
 
-    assert not _last_words(tmp_path / "stderr")
+    assert not _read_tail(tmp_path / "stderr")
 
 
 def test_executors_of_any_user_end_first_when_the_machine_has_no_memory() -> None:
