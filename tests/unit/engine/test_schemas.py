@@ -1,13 +1,11 @@
-"""The exact schema of a result on the wire, and the conversion of batches to it."""
+"""The schemas of rows, on the wire and behind conditions."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.engine.schemas import to_wire, wire_schema
+from micromegas_jupyter.engine.schemas import flat_schema, to_wire, wire_schema
 
 WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -81,12 +79,6 @@ def test_a_batch_keeps_its_values(name: str, rows: slice, *, preserve_dictionary
     assert converted.column(0).to_pylist() == batch.column(0).to_pylist()
 
 
-def test_a_batch_that_fits_is_passed_on_as_it_is() -> None:
-    batch = pa.record_batch({"x": [1]})
-
-    assert to_wire(batch, batch.schema) is batch
-
-
 def test_two_columns_of_one_name_stay_two() -> None:
     batch = pa.RecordBatch.from_arrays([pa.array(["a"], pa.string_view()), pa.array([2])], names=["x", "x"])
 
@@ -95,8 +87,26 @@ def test_two_columns_of_one_name_stay_two() -> None:
     assert [column.to_pylist() for column in converted.columns] == [["a"], [2]]
 
 
-def test_a_time_outside_nanoseconds_fails() -> None:
-    batch = pa.record_batch({"x": pa.array([datetime(9999, 1, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))})
+WORD = pa.dictionary(pa.int32(), pa.string())
 
-    with pytest.raises(pa.ArrowInvalid):
-        to_wire(batch, wire_schema(batch.schema, preserve_dictionary=False))
+
+def test_a_dictionary_becomes_its_values_wherever_it_is() -> None:
+    schema = pa.schema(
+        [
+            pa.field("a", WORD, nullable=False, metadata={"k": "v"}),
+            pa.field("b", pa.list_(pa.field("item", WORD))),
+            pa.field("c", pa.large_list(WORD)),
+            pa.field("d", pa.list_(WORD, 2)),
+            pa.field("e", pa.struct([pa.field("x", WORD)])),
+            pa.field("f", pa.map_(pa.string(), WORD)),
+            pa.field("g", pa.timestamp("us")),
+        ]
+    )
+
+    flat = flat_schema(schema)
+
+    assert "dictionary" not in str(flat)
+    assert flat.field("a") == pa.field("a", pa.string(), nullable=False, metadata={"k": "v"})
+    assert flat.field("d").type == pa.list_(pa.string(), 2)
+    assert flat.field("f").type == pa.map_(pa.string(), pa.string())
+    assert flat.field("g") == schema.field("g")
