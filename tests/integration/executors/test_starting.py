@@ -118,22 +118,6 @@ def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(
     assert "each executor is a new interpreter" in caplog.text
 
 
-def test_a_zygote_that_was_killed_takes_its_executors_along_and_is_replaced(tmp_path: Path) -> None:
-    options = options_in(tmp_path)
-
-    async def scene() -> None:
-        launcher = ZygoteLauncher(options)
-        async with opened(launcher, options) as pool:
-            task, pid = await started(pool, ENDLESS)
-            os.kill(launcher.zygote_pid, signal.SIGKILL)
-            with pytest.raises(ServerUnavailable):
-                await task
-            await until_gone(pid)
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
-
-    asyncio.run(scene())
-
-
 def test_a_zygote_that_starts_again_is_asked_once_for_each_executor(tmp_path: Path) -> None:
     options = options_in(tmp_path)
 
@@ -177,20 +161,6 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
 
     asyncio.run(scene())
     assert "may open no more files" in caplog.text
-
-
-def test_an_executor_that_was_killed_fails_its_statement_alone(tmp_path: Path) -> None:
-    options = options_in(tmp_path)
-
-    async def scene() -> None:
-        async with opened(ZygoteLauncher(options), options) as pool:
-            task, pid = await started(pool, ENDLESS)
-            os.kill(pid, signal.SIGKILL)
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
-            with pytest.raises(ResourcesExhausted):
-                await task
-
-    asyncio.run(scene())
 
 
 def test_a_stopped_executor_ends_when_the_pool_closes(tmp_path: Path) -> None:
