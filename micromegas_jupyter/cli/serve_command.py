@@ -91,7 +91,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments)
     log_as_server(settings)
     started = SYSTEM_CLOCK.monotonic()
-    from micromegas_jupyter.executors.process_limits import hide_memory
+    from micromegas_jupyter.executors.settings import hide_memory
     from micromegas_jupyter.wiring import ServerStack
 
     hide_memory()

@@ -1,7 +1,7 @@
 """SQL to Arrow batches: DataFusion over the tables that a caller may see.
 
-Storage hands over file lists (`contracts.TableSource`). Each name loads its parts when it is first used: what only
-speaks of queries loads no DataFusion.
+Storage provides lists of files (`protocols.TableSource`). Each name loads its module when it is first used: code that
+only describes queries loads no DataFusion.
 """
 
 from importlib import import_module
@@ -16,18 +16,7 @@ if TYPE_CHECKING:
         TimeRange,
     )
     from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-    from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
-
-_HOME = {
-    "DataFusionEngine": "datafusion_engine",
-    "EngineSettings": "contract",
-    "PlannedQuery": "contract",
-    "QueryStatistics": "contract",
-    "StatementRequest": "contract",
-    "TimeRange": "contract",
-    "fingerprints": "fingerprint",
-    "sql_hash": "fingerprint",
-}
+    from micromegas_jupyter.engine.planning.fingerprint import fingerprints, sql_hash
 
 __all__ = [
     "DataFusionEngine",
@@ -39,9 +28,14 @@ __all__ = [
     "fingerprints",
     "sql_hash",
 ]
+_MODULES = {
+    "DataFusionEngine": "datafusion_engine",
+    "fingerprints": "planning.fingerprint",
+    "sql_hash": "planning.fingerprint",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'contract')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What an engine takes and gives: limits and a statement go in, an exact schema and record batches come out."""
+"""The engine's interface: settings and a statement go in, an exact schema and record batches come out."""
 
 from __future__ import annotations
 
@@ -24,18 +24,14 @@ class EngineSettings:
     """Limits of one embedded engine.
 
     Attributes:
-        memory_limit_bytes: What the operators of running queries may take from the engine's pool. Not a limit on the
-            process: decoding and output live outside the pool (a 500 MB pool has been seen with 2.7 GB peaks), so an
-            operating-system limit belongs around the process.
+        memory_limit_bytes: Pool of the operators of running queries. Decoding and output live outside the pool (a 500
+            MB pool has been seen with 2.7 GB peaks), so the process needs a limit of the operating system, too.
         spill_limit_bytes: What one running query may write to the process's folder for temporary files.
         max_statement_bytes: The longest statement, in UTF-8 bytes.
         target_partitions: How many partitions a query runs in; None for one per processor.
         batch_rows: Maximum rows in a batch.
         default_conditions: By table, a condition in SQL that its rows must meet for callers who are not administrators
             and whose `table_access` is None.
-
-    Raises:
-        ValueError: A number is out of its range.
     """
 
     memory_limit_bytes: int = 1 << 30
@@ -55,13 +51,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeRange:
-    """The closed range of times that a caller asks about; both ends aware.
-
-    An end before the begin is a range that holds nothing, not an error, as upstream has it.
-
-    Raises:
-        ValueError: An end has no time zone.
-    """
+    """A closed range of aware times; one that ends before it begins is empty, as upstream has it."""
 
     begin: datetime
     end: datetime
@@ -83,9 +73,6 @@ class StatementRequest:
         row_limit: At most this many rows are returned, on top of the statement's own LIMIT; None for all.
         preserve_dictionary: Whether dictionary-encoded columns stay so in the result; otherwise they are flattened.
         partitions: How many partitions it runs in; None for one per processor.
-
-    Raises:
-        ValueError: `row_limit` is negative.
     """
 
     sql: str = field(repr=False)
@@ -116,13 +103,13 @@ class VisibleTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names that exist for the caller."""
+        """The names that exist for the caller."""
         return (self.snapshot.name,) if self.raw_name is None else (self.snapshot.name, self.raw_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryStatistics:
-    """What a statement took so far. A count that the engine does not tell is None, never a guess.
+    """What a statement took so far; None for counts that the engine does not give.
 
     Attributes:
         context_init_seconds: Making the session: listing tables and registering those that the statement names.
@@ -147,21 +134,15 @@ class PlannedQuery(Protocol):
 
     @property
     def schema(self) -> pa.Schema:
-        """Return the exact schema of every batch, as it goes on the wire."""
-        ...
+        """The exact schema of every batch, as it goes on the wire."""
 
     @property
     def parameter_schema(self) -> pa.Schema:
-        """Return one field per placeholder, in order: `?` as "0", "1", …; `$1` as "0"; `$name` as "name".
-
-        A type that the plan does not tell is null.
-        """
-        ...
+        """One field per placeholder, in order: `?` as "0", "1", …; `$1` as "0"; `$name` as "name"; null if unknown."""
 
     @property
     def statistics(self) -> QueryStatistics:
-        """Return what the query took so far; all of it once the iterator of `batches` has ended, in whatever way."""
-        ...
+        """What the query took so far; complete once the iterator of `batches` has ended."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Optimize the plan and start it, then return its batches. Closing the iterator stops the query.
@@ -175,4 +156,3 @@ class PlannedQuery(Protocol):
             Unavailable: A file of a table is gone; the same statement may work when planned again.
             InternalError: A defect, or the query ran before; the log has more.
         """
-        ...

@@ -1,32 +1,46 @@
-"""The engine that is embedded in an executor: DataFusion over files of Parquet, one statement at a time.
+"""The engine that is embedded in an executor: DataFusion over Parquet files, one statement at a time.
 
 One call of `plan` goes through guard, placeholders, the caller's visible tables, session, DataFusion's planner and the
-plan's checks, in this order; a plan that could tell about hidden rows is made again behind the barrier. It plans on the
-calling thread, which needs a large stack since planning recurses with the statement. How long a statement takes and how
-much memory it needs is limited by whoever started the process, and may end it at any moment.
+plan's checks, in this order; a plan that could reveal hidden rows is made again behind the barrier. It plans on the
+calling thread, which needs a large stack since planning recurses with the statement. Whoever started the process limits
+its time and memory, and may end it at any moment.
 """
 
 from __future__ import annotations
 
 import functools
-import tempfile
+import logging
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.engine.barrier import barrier_holds, is_leakproof
-from micromegas_jupyter.engine.datafusion_query import DataFusionQuery, Parameters, Result
-from micromegas_jupyter.engine.denials import register_denial_functions
-from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.identity import register_identity_functions
-from micromegas_jupyter.engine.native_scan import choose_reader
-from micromegas_jupyter.engine.parameters import RowByRow, with_plain_parameters
-from micromegas_jupyter.engine.plan_checks import PathScrubber, check_plan, is_explain, is_one_row, parameter_schema
-from micromegas_jupyter.engine.reading import read_statement
-from micromegas_jupyter.engine.schemas import wire_schema
+from micromegas_jupyter.engine.contract import QueryStatistics
+from micromegas_jupyter.engine.errors import Context, is_engine_failure, missing_parameter, translate
+from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
+from micromegas_jupyter.engine.functions.identity import (
+    IDENTITY_NAMES,
+    register_identity_functions,
+    with_identity_syntax,
+)
+from micromegas_jupyter.engine.planning.guard import check_no_ignored_clause, check_statement
+from micromegas_jupyter.engine.planning.parameters import (
+    Placeholders,
+    RowByRow,
+    find_placeholders,
+    with_plain_parameters,
+)
+from micromegas_jupyter.engine.planning.plan_checks import (
+    PathScrubber,
+    check_plan,
+    is_explain,
+    is_one_row,
+    parameter_schema,
+)
+from micromegas_jupyter.engine.scanner import Mention, find_mentions
+from micromegas_jupyter.engine.schemas import to_wire, wire_schema
+from micromegas_jupyter.engine.security.barrier import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, SessionPool, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema, names_of
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
@@ -34,81 +48,115 @@ from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, wi
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    import datafusion
     from datafusion import DataFrame
-    from datafusion.plan import LogicalPlan
+    from datafusion.plan import ExecutionPlan, LogicalPlan
 
     from micromegas_jupyter.core.protocols import AuthContext, TableSource
     from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest, VisibleTable
-    from micromegas_jupyter.engine.denial_store import DenialStore
-    from micromegas_jupyter.engine.native_scan import FileReader
-    from micromegas_jupyter.engine.parameters import Placeholders
-    from micromegas_jupyter.engine.reading import Reading
+    from micromegas_jupyter.engine.functions.denial_store import DenialStore
     from micromegas_jupyter.errors import MicromegasError
+
+_log = logging.getLogger(__name__)
+_MAX_STEPS: Final = 2000
+#: Longer texts are parsed each time, so that the cache stays below some 25 MiB whatever is in it.
+_MAX_CACHED_LENGTH: Final = 4096
+_MAX_CACHED: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """One request after its text was read, and the tables that its caller sees."""
+class ParsedText:
+    """What the text of a statement alone tells, the same for every caller.
+
+    Attributes:
+        placeholders: What it wants bound.
+        mentions: What it may refer to.
+        has_caller_functions: Whether it may mention a function that a session has for one caller only.
+    """
+
+    placeholders: Placeholders
+    mentions: Mention
+    has_caller_functions: bool
+
+    @property
+    def names_join(self) -> bool:
+        """Whether it is likely to have a join; so may others, such as those with subqueries in conditions."""
+        return "join" in self.mentions.names
+
+
+def parse_text(sql: str, *, max_bytes: int, has_denials: bool) -> ParsedText:
+    """Check a text and return what it tells; raises for one that is not within the limits."""
+    parse = _parse_text if len(sql) > _MAX_CACHED_LENGTH else _parse_cached
+    return parse(sql, max_bytes, has_denials)
+
+
+def _parse_text(sql: str, max_bytes: int, has_denials: bool) -> ParsedText:  # noqa: FBT001 - the cache's key
+    scanned = check_statement(sql, max_bytes=max_bytes)
+    check_no_ignored_clause(scanned)
+    scanned = with_identity_syntax(scanned)
+    if has_denials:
+        scanned = with_denial_as_rows(scanned)
+    mentions = find_mentions(scanned)
+    return ParsedText(
+        placeholders=find_placeholders(scanned),
+        mentions=mentions,
+        has_caller_functions=mentions.text is not None or not mentions.names.isdisjoint(IDENTITY_NAMES | DENIAL_NAMES),
+    )
+
+
+_parse_cached: Final = functools.lru_cache(maxsize=_MAX_CACHED)(_parse_text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """One request with parsed text, and the tables that its caller sees."""
 
     request: StatementRequest
     caller: AuthContext
-    reading: Reading
+    text: ParsedText
     values: dict[str, pa.Scalar] = field(repr=False)
-    tables: list[VisibleTable] = field(default_factory=list, repr=False)
-    init_seconds: float = 0.0
+    tables: list[VisibleTable] = field(repr=False)
+    init_seconds: float
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class _Plan:
     """A statement's plan, and the tables in its session."""
 
     lent: LentSession
     frame: DataFrame = field(repr=False)  # its repr would run the statement
-    plan: LogicalPlan
+    logical: LogicalPlan
+    text: str
     tables: Sequence[VisibleTable]
     init_seconds: float
-    plan_text: str
     is_behind_barrier: bool
     has_joins: bool
-
-    @property
-    def is_filtered(self) -> bool:
-        """Whether the caller sees only some rows of one of the tables."""
-        return any(table.conditions for table in self.tables)
 
 
 class DataFusionEngine:
     """Plans statements over tables. It is not safe to use from several threads at once.
 
     Args:
-        tables: Where the tables are listed.
+        tables: Lists the tables.
         settings: Its limits.
         denials: The denied queries, for administrators; None without denials.
-        reader: Reads the tables' files; None for the native one if that passes its self-test.
     """
 
-    def __init__(
-        self,
-        tables: TableSource,
-        settings: EngineSettings,
-        *,
-        denials: DenialStore | None = None,
-        reader: FileReader | None = None,
-    ) -> None:
+    def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: DenialStore | None = None) -> None:
         self._denials = denials
         self._tables = tables
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
-        # Those for statements with joins are other ones.
+        # Statements with joins have sessions of their own.
         self._pools = {
             has_joins: SessionPool(functools.partial(self._sessions.open, has_joins=has_joins))
             for has_joins in (False, True)
         }
-        self._builder = TableBuilder(reader or _tested_reader())
+        self._builder = TableBuilder()
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
@@ -131,16 +179,16 @@ class DataFusionEngine:
             Unavailable: A file of a table is gone, or the tables cannot be listed.
             InternalError: A defect, or a condition on the caller's rows that cannot be used.
         """
-        reading = read_statement(
+        text = parse_text(
             request.sql,
             max_bytes=self._settings.max_statement_bytes,
-            knows_denials=self._denials is not None and caller.is_admin,
+            has_denials=self._denials is not None and caller.is_admin,
         )
-        request = with_plain_parameters(request, reading.placeholders.columns)
+        request = with_plain_parameters(request, text.placeholders.columns)
         rows = request.parameters
         if rows is None or rows.num_rows <= 1:
-            return self._plan_row(request, caller, reading)
-        return RowByRow(lambda row: self._plan_row(row, caller, reading), request, rows)
+            return self._plan_row(request, caller, text)
+        return RowByRow(lambda row: self._plan_row(row, caller, text), request, rows)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -148,168 +196,261 @@ class DataFusionEngine:
         return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible]
 
     def close(self) -> None:
-        """Drop the sessions that no query has."""
+        """Drop the sessions that no query uses."""
         for pool in self._pools.values():
             pool.clear()
 
-    def _plan_row(self, request: StatementRequest, caller: AuthContext, reading: Reading) -> DataFusionQuery:
+    def _plan_row(self, request: StatementRequest, caller: AuthContext, text: ParsedText) -> DataFusionQuery:
         """Plan a request without parameters, or with one row of them."""
-        placeholders = reading.placeholders
+        placeholders = text.placeholders
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         tables = self._visibility.tables(self._tables.snapshot(), caller)
-        statement = Statement(
+        statement = _Statement(
             request=request,
             caller=caller,
-            reading=reading,
+            text=text,
             values=values,
             tables=tables,
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
         context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
         try:
-            planned = self._planned(statement)
-            if planned.is_filtered:
+            plan = self._plan(statement)
+            if any(table.conditions for table in plan.tables):
                 context = replace(context, hides_values=True)
-                planned = self._with_barrier(planned, statement)
-            planned = self._kept_right(planned, statement)
-            return self._query(planned, statement, context)
+                plan = self._with_barrier(plan, statement)
+            plan = self._with_workarounds(plan, statement)
+            return self._build_query(plan, statement, context)
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
-            raise _placed(translate(error, context), placeholders) from error
+            translated = translate(error, context)
+            if isinstance(translated, QueryError) and translated.line is not None and translated.column is not None:
+                translated.column = placeholders.original_column(translated.line, translated.column)
+            raise translated from error
 
-    def _planned(
+    def _plan(
         self,
-        statement: Statement,
+        statement: _Statement,
         *,
         is_behind_barrier: bool = False,
         has_joins: bool = False,
         can_spill: bool = True,
-    ) -> Planned:
+    ) -> _Plan:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
-        request, reading = statement.request, statement.reading
-        has_joins = has_joins or reading.names_join
-        if reading.needs_nothing and can_spill:
-            lent = self._pools[has_joins].lend()
-        else:
+        request, text, caller = statement.request, statement.text, statement.caller
+        has_joins = has_joins or text.names_join
+        if text.has_caller_functions or not can_spill:
             lent = LentSession(self._sessions.open(has_joins=has_joins, can_spill=can_spill))
+        else:
+            lent = self._pools[has_joins].lend()
         session = lent.session
         lent.set_partitions(request.partitions)
-        if self._denials is not None and statement.caller.is_admin:
+        if self._denials is not None and caller.is_admin:
             register_denial_functions(
-                session,
-                self._denials,
-                caller=statement.caller,
-                mentions=reading.mentions,
-                failures=statement.failures,
+                session, self._denials, caller=caller, mentions=text.mentions, failures=statement.failures
             )
-        register_identity_functions(session, statement.caller, tables=statement.tables, mentions=reading.mentions)
+        register_identity_functions(session, caller, tables=statement.tables, mentions=text.mentions)
         tables = self._builder.register(
             session,
             statement.tables,
-            mentions=reading.mentions,
+            mentions=text.mentions,
             time_range=request.time_range,
             is_behind_barrier=is_behind_barrier,
         )
         init_seconds = SYSTEM_CLOCK.monotonic() - started
-        frame = session.sql_with_options(reading.placeholders.sql, READ_ONLY, param_values=statement.values)
-        plan = frame.logical_plan()
-        return Planned(
+        frame = session.sql_with_options(text.placeholders.sql, READ_ONLY, param_values=statement.values)
+        logical = frame.logical_plan()
+        return _Plan(
             lent=lent,
             frame=frame,
-            plan=plan,
+            logical=logical,
+            text=check_plan(logical),
             tables=tables,
             init_seconds=init_seconds,
-            plan_text=check_plan(plan),
             is_behind_barrier=is_behind_barrier,
             has_joins=has_joins,
         )
 
-    def _with_barrier(self, planned: Planned, statement: Statement) -> Planned:
-        """Return a plan that evaluates what the caller wrote on rows that the caller sees, wherever it could tell."""
-        if is_explain(planned.plan):
+    def _with_barrier(self, plan: _Plan, statement: _Statement) -> _Plan:
+        """Return a plan that evaluates what the caller wrote only on rows that the caller may see."""
+        if is_explain(plan.logical):
             raise StatementRefused(
                 "The plan of this statement is not shown, since you see only some rows of one of its tables.",
                 remedy="Run the statement without EXPLAIN.",
             )
         nested = {
-            column.name
-            for table in planned.tables
-            for column in table.snapshot.schema
-            if pa.types.is_nested(column.type)
+            column.name for table in plan.tables for column in table.snapshot.schema if pa.types.is_nested(column.type)
         }
-        if is_leakproof(planned.frame, nested_columns=nested):
-            return planned
+        if is_leakproof(plan.frame, nested_columns=nested):
+            return plan
         if not self._barrier_holds:
             raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
-        planned.lent.release()
-        return self._planned(statement, is_behind_barrier=True)
+        plan.lent.release()
+        return self._plan(statement, is_behind_barrier=True)
 
-    def _kept_right(self, planned: Planned, statement: Statement) -> Planned:
+    def _with_workarounds(self, plan: _Plan, statement: _Statement) -> _Plan:
         """Return a plan that gives the right rows and types where DataFusion would give others."""
-        if not may_join(planned.plan_text):
-            return _typed(planned)
-        if not planned.has_joins:
-            planned.lent.release()
-            planned = self._planned(statement, is_behind_barrier=planned.is_behind_barrier, has_joins=True)
-        if is_explain(planned.frame.logical_plan()):
-            return planned
-        sql, values = statement.reading.placeholders.sql, statement.values
-        joins = plan_joins(planned.lent.session, planned.frame, sql=sql, values=values)
+        if not may_join(plan.text):
+            if not may_mix_types(plan.text) or is_explain(plan.logical):
+                return plan
+            return replace(plan, frame=with_result_types(plan.lent.session, plan.frame))
+        if not plan.has_joins:
+            plan.lent.release()
+            plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, has_joins=True)
+        if is_explain(plan.logical):
+            return plan
+        sql, values = statement.text.placeholders.sql, statement.values
+        joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
         if joins.has_nested_loops:
-            planned.lent.release()
-            planned = self._planned(
-                statement, is_behind_barrier=planned.is_behind_barrier, has_joins=True, can_spill=False
-            )
-            joins = plan_joins(planned.lent.session, planned.frame, sql=sql, values=values)
-        return replace(planned, frame=joins.frame)
+            plan.lent.release()
+            plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, has_joins=True, can_spill=False)
+            joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+        return replace(plan, frame=joins.frame)
 
     @functools.cached_property
     def _barrier_holds(self) -> bool:
         return barrier_holds(self._sessions.open())
 
-    def _query(self, planned: Planned, statement: Statement, context: Context) -> DataFusionQuery:
-        frame = planned.frame
-        request, placeholders = statement.request, statement.reading.placeholders
-        result = Result(
-            schema=wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary),
-            is_one_row=is_one_row(planned.plan_text),
-        )
-        if is_explain(planned.plan):
-            # A described plan must stay the root of its plan, so its limit is kept while the rows pass.
-            scrubber = PathScrubber(table.snapshot.files for table in planned.tables)
-            result = replace(result, row_limit=request.row_limit, scrubber=scrubber)
-        elif request.row_limit is not None:
+    def _build_query(self, plan: _Plan, statement: _Statement, context: Context) -> DataFusionQuery:
+        frame, request, placeholders = plan.frame, statement.request, statement.text.placeholders
+        # A described plan must stay the root of its plan, so its limit is kept while the rows pass.
+        is_description = is_explain(plan.logical)
+        schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        if request.row_limit is not None and not is_description:
             frame = frame.limit(request.row_limit)
-        parameters = Parameters(
-            schema=parameter_schema(placeholders, request.parameters, planned.plan),
-            unbound=() if request.parameters is not None else placeholders.written,
-        )
         return DataFusionQuery(
             frame,
-            result,
-            parameters=parameters,
+            schema=schema,
+            parameter_schema=parameter_schema(placeholders, request.parameters, plan.logical),
+            unbound=() if request.parameters is not None else placeholders.written,
+            is_one_row=is_one_row(plan.text),
+            row_limit=request.row_limit if is_description else None,
+            scrubber=PathScrubber(table.snapshot.files for table in plan.tables) if is_description else None,
             context=context,
-            context_init_seconds=statement.init_seconds + planned.init_seconds,
-            lent=planned.lent,
+            context_init_seconds=statement.init_seconds + plan.init_seconds,
+            lent=plan.lent,
         )
 
 
-def _tested_reader() -> FileReader:
-    with tempfile.TemporaryDirectory() as folder:
-        return choose_reader(Path(folder))
+class DataFusionQuery:
+    """A `PlannedQuery` of the embedded engine; its session lives as long as it does.
+
+    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two;
+    nested-loop and cross joins, hash joins in which one row matches very many, and a long run of one scalar function do
+    not until their current step ends. Only ending the process stops those.
+
+    Args:
+        frame: The plan.
+        schema: The schema on the wire.
+        parameter_schema: The types of the placeholders.
+        unbound: Placeholders without a value, as written.
+        is_one_row: Whether there is one row that reads no table.
+        row_limit: Rows after which the query ends, for plans that cannot hold a limit themselves; None for all.
+        scrubber: Removes paths from a described plan; None for ordinary rows.
+        context: Explains failures.
+        context_init_seconds: Making the session.
+        lent: The session.
+    """
+
+    def __init__(  # noqa: PLR0913 - options by keyword, all of them parts of one plan
+        self,
+        frame: DataFrame,
+        *,
+        schema: pa.Schema,
+        parameter_schema: pa.Schema,
+        unbound: tuple[str, ...],
+        is_one_row: bool,
+        row_limit: int | None,
+        scrubber: PathScrubber | None,
+        context: Context,
+        context_init_seconds: float,
+        lent: LentSession,
+    ) -> None:
+        self.schema = schema
+        self.parameter_schema = parameter_schema
+        self.statistics = QueryStatistics(context_init_seconds=context_init_seconds)
+        self._frame: DataFrame | None = frame
+        self._unbound = unbound
+        self._is_one_row = is_one_row
+        self._row_limit = row_limit
+        self._scrubber = scrubber
+        self._context = context
+        self._lent = lent
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Optimize the plan and start it, then return its batches; can be called once."""
+        if self._unbound:
+            raise missing_parameter(list(self._unbound))
+        frame, self._frame = self._frame, None
+        if frame is None:
+            raise InternalError("A planned query was run twice.")
+        started = SYSTEM_CLOCK.monotonic()
+        source: Iterable[pa.RecordBatch | datafusion.RecordBatch]
+        try:
+            # A single row is not worth a stream.
+            source = frame.collect() if self._is_one_row else frame.execute_stream()
+        except BaseException as error:
+            if not is_engine_failure(error):
+                raise
+            raise translate(error, self._context) from error
+        self.statistics = replace(self.statistics, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
+        return self._rows(frame, source)
+
+    def _rows(
+        self, frame: DataFrame, source: Iterable[pa.RecordBatch | datafusion.RecordBatch]
+    ) -> Iterator[pa.RecordBatch]:
+        remaining = self._row_limit
+        is_whole = False
+        try:
+            for found in source:
+                batch = found if self._is_one_row else found.to_pyarrow()
+                batch = to_wire(batch if self._scrubber is None else self._scrubber.clean_batch(batch), self.schema)
+                if remaining is not None:
+                    batch = batch.slice(0, remaining)
+                    remaining -= batch.num_rows
+                yield batch
+                if remaining == 0:
+                    return
+            is_whole = True
+        except BaseException as error:
+            if not is_engine_failure(error):
+                raise
+            raise translate(error, self._context) from error
+        finally:
+            # A traceback keeps this frame alive; the work stops when the stream itself is dropped.
+            del source
+            if not self._is_one_row:
+                self._count(frame)
+            del frame
+            if is_whole:
+                self._lent.release()
+
+    def _count(self, frame: DataFrame) -> None:
+        try:
+            # The plan that ran, with its counters: DataFusion keeps it beside the frame.
+            self.statistics = _with_counts(self.statistics, frame.execution_plan())
+        except BaseException as error:
+            if not is_engine_failure(error):
+                raise
+            _log.warning("the engine's counters cannot be read", exc_info=error)
+            self.statistics = replace(self.statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
 
 
-def _typed(planned: Planned) -> Planned:
-    if not may_mix_types(planned.plan_text) or is_explain(planned.frame.logical_plan()):
-        return planned
-    return replace(planned, frame=with_result_types(planned.lent.session, planned.frame))
-
-
-def _placed(error: Exception, placeholders: Placeholders) -> Exception:
-    """Return `error` with its column as in the statement that the caller sent."""
-    if isinstance(error, QueryError) and error.line is not None and error.column is not None:
-        error.column = placeholders.original_column(error.line, error.column)
-    return error
+def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
+    """Return `statistics` with what a plan's steps have counted; None for a plan of very many steps."""
+    scanned = spilled = spills = 0
+    waiting: list[Any] = [plan]
+    for _ in range(_MAX_STEPS):
+        if not waiting:
+            return replace(statistics, bytes_scanned=scanned, spilled_bytes=spilled, spill_count=spills)
+        step = waiting.pop()
+        waiting.extend(step.children())
+        counters = step.metrics()
+        if counters is not None:
+            spills += counters.spill_count or 0
+            spilled += counters.spilled_bytes or 0
+            scanned += counters.sum_by_name("bytes_scanned") or 0
+    return replace(statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)

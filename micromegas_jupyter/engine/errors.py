@@ -1,8 +1,7 @@
-"""Turns what DataFusion raises into the package's errors, by the prefixes of its texts, with a place and a suggestion.
+"""Translates what DataFusion raises into the package's errors, by the prefixes of its texts.
 
 DataFusion-Python has no classes for its errors: `ValueError` for SQL, schema and plan, bare `Exception` for the rest
-and `PanicException` (a `BaseException`) for a panic. Which query failed, and what a client is told beyond the error's
-own sentence, the server adds.
+and `PanicException` (a `BaseException`) for a panic.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from micromegas_jupyter.engine.explanations import PLANNING, SYNTAX, UNSUPPORTED, VALUES, explain, unknown_name
-from micromegas_jupyter.engine.scanner import Kind, place_of, scan
+from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PANIC: Final = "PanicException"  # pyo3 gives the class no module to import it from
-_LONGEST_MESSAGE: Final = 600
-# Messages repeat parts of the statement; what is looked through is cut first, so that no pattern runs long.
-_LONGEST_READ: Final = 8000
-_LONGEST_CLEANED: Final = 1000
-_LONGEST_LOGGED: Final = 4000
+_MAX_SHOWN: Final = 600
+# Messages repeat parts of the statement; they are cut before patterns are matched, so that none runs long.
+_MAX_MATCHED: Final = 8000
+_MAX_CLEANED: Final = 1000
+_MAX_LOGGED: Final = 4000
 
-_EXPLAINING: Final = frozenset({"explain", "analyze", "verbose"})
-_WRITING: Final = frozenset(
+_EXPLAIN_WORDS: Final = frozenset({"explain", "analyze", "verbose"})
+_WRITING_WORDS: Final = frozenset(
     {
         "alter", "analyze", "attach", "begin", "call", "comment", "commit", "copy", "create", "deallocate", "delete",
         "detach", "drop", "execute", "export", "grant", "import", "insert", "install", "kill", "load", "lock",
@@ -49,16 +48,16 @@ _WRITING: Final = frozenset(
 )  # fmt: skip
 
 _CAUSE = re.compile(r"\ncaused by\n")
-_PLACE = re.compile(r"at Line: (\d+), Column: (\d+)")
+_POSITION = re.compile(r"at Line: (\d+), Column: (\d+)")
 _TAIL = re.compile(
     r"(?:\bbacktrace:|This issue was likely caused by a bug in DataFusion|Valid fields are|, errors: ).*", re.DOTALL
 )
 _VALID_FIELDS = re.compile(r"Valid fields are (.*?)\.?$", re.DOTALL)
-_SECRETIVE = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
+_SECRET = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
 # A path is a URL, or two parts or more that begin at the root, in what may be a sentence.
 _PATH = re.compile(r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:'\")]*|[\w./%=@+-]*\.parquet\b")
 # How Rust writes its own values: `: Identifier(Ident { value: …`; from there on nothing is meant for people.
-_INNER = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w* \{ ).*", re.DOTALL)
+_RUST_VALUE = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w* \{ ).*", re.DOTALL)
 _RESOURCES = re.compile(r"^Resources exhausted|exceeded the allowable limit|Memory error|failed to allocate")
 _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"External error: (?:regex parse error|Compiled regex exceeds)")
@@ -73,10 +72,10 @@ _UNBOUND = re.compile(r"Placeholder '([^']*)' was not provided|placeholder with 
 _PREDICATE = re.compile(r'Error evaluating filter predicate: ArrowError\((\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL)
 _VALUE_KIND = re.compile(r"^(?:(?:Cast|Compute|Parser|Execution|Invalid argument) error: )+")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
-# Somebody else may replace, remove or close a file of a plain folder at any moment, also under a running query.
+# Others may replace, remove or close a file of a plain folder at any moment, also under a running query.
 _CHANGED_FILE = re.compile(r"not found|Out of range of file", re.IGNORECASE)
 _UNREADABLE_FILE = re.compile(r"Unable to open file|Permission denied|failed to fill whole buffer")
-# What the reader of Parquet says of other things than a file's content: a condition, or a part of the format.
+# Complaints of the Parquet reader that are not about a file's content: a condition, or a part of the format.
 _NOT_OF_THE_FILE = re.compile(
     r"evaluating filter predicate|\bNYI\b|not (?:yet )?(?:implemented|supported)", re.IGNORECASE
 )
@@ -100,7 +99,7 @@ class Context:
 
 
 def is_engine_failure(error: BaseException) -> bool:
-    """Return whether `error` is an ordinary exception or a panic of the engine, not a wish to stop the process."""
+    """Return whether `error` is an ordinary exception or a panic of the engine, not a request to stop the process."""
     return isinstance(error, Exception) or type(error).__name__ == _PANIC
 
 
@@ -110,28 +109,24 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
         return error
     if context.own_errors:
         return context.own_errors[-1]
-    found = _found(error, context)
-    return _without_values(found) if context.hides_values else found
-
-
-def _without_values(error: MicromegasError) -> MicromegasError:
-    """Return `error` without the engine's own words, which repeat values and parts of plans."""
-    if isinstance(error, UnsupportedStatement):
+    found = _translate(error, context)
+    # The engine's own words repeat values and parts of plans.
+    if context.hides_values and isinstance(found, UnsupportedStatement):
         return UnsupportedStatement("The engine does not implement a part of the statement.")
-    if isinstance(error, InvalidStatement):
+    if context.hides_values and isinstance(found, InvalidStatement):
         return InvalidStatement(
-            "The statement failed on a value, which is not shown, since you see some rows of a table only.",
-            remedy="Look at its casts (TRY_CAST gives NULL), divisions and regular expressions.",
+            "The statement failed on a value, which is not shown because you may read only some rows of a table.",
+            remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
         )
-    return error
+    return found
 
 
-def _found(error: BaseException, context: Context) -> MicromegasError:
+def _translate(error: BaseException, context: Context) -> MicromegasError:
     text = str(error)
-    if _OVERSIZED.search(text[:_LONGEST_READ]):
+    if _OVERSIZED.search(text[:_MAX_MATCHED]):
         return ResourcesExhausted(
             "The statement makes texts, lists or a state larger than the engine can hold (2 GiB for a batch of rows).",
-            remedy="Make shorter texts and lists, or ask for a smaller number of elements.",
+            remedy="Make shorter texts and lists, or ask for fewer elements.",
             limit="memory",
         )
     if type(error).__name__ == _PANIC:
@@ -140,52 +135,47 @@ def _found(error: BaseException, context: Context) -> MicromegasError:
         return StatementRefused("The statement would change something, and this server only reads.")
     if isinstance(error, pa.ArrowException):
         return _conversion_error(text, context)
-    parts = [part.strip()[:_LONGEST_READ] for part in _CAUSE.split(text.removeprefix("DataFusion error: "))]
-    return _classify(parts, context) or _internal(text, "the engine failed", context)
+    causes = [cause.strip()[:_MAX_MATCHED] for cause in _CAUSE.split(text.removeprefix("DataFusion error: "))]
+    return _classify(causes, context) or _internal(text, "the engine failed", context)
 
 
 def _conversion_error(text: str, context: Context) -> MicromegasError:
     """Return the error for a result that pyarrow cannot take over or convert to its form on the wire."""
     if "Recursion level" in text:
-        return UnsupportedStatement("The result's type is nested too deep.")
+        return UnsupportedStatement("The result's type is nested too deeply.")
     if "Null byte at position" in text:
         return InvalidStatement(
-            "The name of a column in the result has a NUL character in it.",
+            "A column name of the result contains a NUL character.",
             remedy="Give the column another name: SELECT … AS name.",
         )
-    if "out of bounds timestamp" in text:
-        return InvalidStatement(
-            "A time in the result is outside the years 1677 to 2262, which nanoseconds can hold.",
-            remedy="Ask for it as text: CAST(x AS VARCHAR).",
-        )
-    return _internal(text, "a result could not be converted", context)
+    return explain(VALUES, text, context.sql) or _internal(text, "a result could not be converted", context)
 
 
 def _is_writing(sql: str) -> bool:
     """Return whether a statement that failed begins like one that writes; only chooses the words of the refusal."""
     words = [token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD]
     if words[:1] == ["explain"]:
-        words = [word for word in words[:4] if word not in _EXPLAINING]
-    return bool(words) and words[0] in _WRITING
+        words = [word for word in words[:4] if word not in _EXPLAIN_WORDS]
+    return bool(words) and words[0] in _WRITING_WORDS
 
 
 def _internal(text: str, event: str, context: Context) -> InternalError:
-    shown = "(it may repeat values of hidden rows)" if context.hides_values else text[:_LONGEST_LOGGED]
+    shown = "(it may repeat values of hidden rows)" if context.hides_values else text[:_MAX_LOGGED]
     _log.error(event, extra={"engine_error": shown})
     return InternalError("The query failed for a reason inside the server.")
 
 
-def _classify(parts: list[str], context: Context) -> MicromegasError | None:
-    root = parts[-1]
-    if any(_SECRETIVE.search(part) for part in parts):
+def _classify(causes: list[str], context: Context) -> MicromegasError | None:
+    root = causes[-1]
+    if any(_SECRET.search(cause) for cause in causes):
         return None
     if _RESOURCES.search(root):
-        # What follows names expressions of the statement, which is the caller's own business.
+        # What follows " for " names expressions of the statement, which are the caller's own.
         _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
         return ResourcesExhausted(
             "The query needs more memory or disk than this server gives one query.", limit="memory"
         )
-    if root.startswith("External error: ") and (_REGEX.match(root) or parts[-2:-1] == ["Invalid regex"]):
+    if root.startswith("External error: ") and (_REGEX.match(root) or causes[-2:-1] == ["Invalid regex"]):
         return InvalidStatement("A regular expression in the statement is not valid.")
     kind, _, text = root.partition(": ")
     while kind == "Error during planning" and text.startswith("Error during planning: "):
@@ -194,19 +184,19 @@ def _classify(parts: list[str], context: Context) -> MicromegasError | None:
     return explain_kind(text, context) if explain_kind else None
 
 
-def _sql_error(text: str, context: Context) -> MicromegasError:
+def _syntax_error(text: str, context: Context) -> MicromegasError:
     if "RecursionLimitExceeded" in text:
-        return StatementRefused("The statement nests deeper than the parser goes.")
+        return StatementRefused("The statement is nested deeper than the parser allows.")
     parsed = _PARSER.search(text)
     message = (parsed[1] if parsed else text).replace('\\"', '"').replace("\\n", " ")
-    told = _PLACE.sub("", message)
-    error = explain(SYNTAX, _clean(told), context.sql) or InvalidStatement(
-        _sentence("The statement cannot be parsed", told)
+    complaint = _POSITION.sub("", message)
+    error = explain(SYNTAX, _clean(complaint), context.sql) or InvalidStatement(
+        _sentence("The statement cannot be parsed", complaint)
     )
-    if place := _PLACE.search(message):
-        error.line, error.column = int(place[1]), int(place[2])
+    if position := _POSITION.search(message):
+        error.line, error.column = int(position[1]), int(position[2])
     elif "found: EOF" in message:
-        error.line, error.column = place_of(context.sql, len(context.sql.rstrip().rstrip(";").rstrip()))
+        error.line, error.column = line_and_column(context.sql, len(context.sql.rstrip().rstrip(";").rstrip()))
     return error
 
 
@@ -224,13 +214,13 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
         return unknown_name("table", found[1], context.tables, context.sql)
     if found := _NO_FUNCTION.search(text):
         return unknown_name("function", found[1], re.findall(r"Did you mean '([^']*)'", text), context.sql)
-    return explain(PLANNING, _shortened(text), context.sql) or InvalidStatement(_sentence("", text))
+    return explain(PLANNING, _without_tail(text), context.sql) or InvalidStatement(_sentence("", text))
 
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
     if "single SQL statement" in text:
-        return StatementRefused("The text holds several statements.", remedy="Send one statement at a time.")
-    explained = explain(UNSUPPORTED, _shortened(text), context.sql, UnsupportedStatement)
+        return StatementRefused("The text contains several statements.", remedy="Send one statement at a time.")
+    explained = explain(UNSUPPORTED, _without_tail(text), context.sql, UnsupportedStatement)
     return explained or UnsupportedStatement(_sentence("The engine does not implement this", text))
 
 
@@ -240,7 +230,7 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
     if _DISK_FULL.search(text):
         _log.error("the disk for spilled rows is full")
         return ResourcesExhausted(
-            "The server has no room left on its disk for what does not fit into memory.",
+            "The server's disk has no room left for what does not fit into memory.",
             remedy="Ask for less at a time, or try again later; the server's administrator can make room.",
             limit="memory",
         )
@@ -254,22 +244,22 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _value_error(text: str, context: Context) -> MicromegasError:
-    return explain(VALUES, _shortened(text), context.sql) or InvalidStatement(
+    return explain(VALUES, _without_tail(text), context.sql) or InvalidStatement(
         _sentence("The statement failed on a value", _VALUE_KIND.sub("", text))
     )
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
-    shortened = _shortened(text)
+    shortened = _without_tail(text)
     explained = explain(UNSUPPORTED, shortened, context.sql, UnsupportedStatement)
     explained = explained or explain(PLANNING, shortened, context.sql)
     if explained is None and _ARGUMENT.match(text):
-        return InvalidStatement("A function in the statement does not take an argument that it gets.")
+        return InvalidStatement("A function in the statement gets an argument that it does not take.")
     return explained
 
 
 def _parquet_error(text: str, context: Context) -> MicromegasError | None:
-    """Return the error for what the reader of Parquet said; None when it is neither the statement's fault nor a file's.
+    """Return the error for a complaint of the Parquet reader; None when it is neither the statement's nor a file's.
 
     A predicate that runs inside the reader wraps its failure. A file that was replaced while it was read looks like a
     damaged one, and damage shows in as many words as there are encodings and compressions.
@@ -281,28 +271,26 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _storage_error(text: str, _context: Context) -> MicromegasError | None:
-    """Return the error for what a reader said of a file; None when it is not understood."""
     if _CHANGED_FILE.search(text):
         return file_gone()
     return _unreadable(text) if _UNREADABLE_FILE.search(text) else None
 
 
 def file_gone() -> Unavailable:
-    """Return the error for a file that a snapshot names and that is not there any more, or is another one."""
-    return Unavailable("A file of a table was removed or replaced while the query began.")
+    """Return the error for a file that a snapshot names and that was removed or replaced."""
+    return Unavailable("A file of a table was removed or replaced when the query began.")
 
 
 def _unreadable(text: str) -> Unavailable:
-    # The reader's words name the file.
-    _log.error("a file of a table cannot be read", extra={"engine_error": text[:_LONGEST_LOGGED]})
+    _log.error("a file of a table cannot be read", extra={"engine_error": text[:_MAX_LOGGED]})  # names the file
     return Unavailable(
-        "A file of a table cannot be read: it was changed meanwhile, it is damaged, or the server may not read it.",
-        remedy="Try again. If that does not help, tell the server's administrator, whose log has more.",
+        "A file of a table cannot be read: it has changed, it is damaged, or the server may not read it.",
+        remedy="Try again. If that does not help, tell the server's administrator; the server's log has details.",
     )
 
 
 _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = {
-    "SQL error": _sql_error,
+    "SQL error": _syntax_error,
     "Schema error": _planning_error,
     "Error during planning": _planning_error,
     "This feature is not implemented": _not_implemented,
@@ -318,8 +306,13 @@ _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = 
 
 
 def _unbound(found: re.Match[str]) -> InvalidStatement:
+    return missing_parameter([(found[1] or found[2])[:40]])
+
+
+def missing_parameter(written: list[str]) -> InvalidStatement:
+    """Return the error for placeholders without a value, as they are written in the statement."""
     return InvalidStatement(
-        f"No value was given for the parameter {(found[1] or found[2])[:40]}.",
+        f"The parameter {', '.join(written[:5])} has no value.",
         remedy="Send one value for each placeholder of the statement.",
     )
 
@@ -327,18 +320,18 @@ def _unbound(found: re.Match[str]) -> InvalidStatement:
 def _sentence(start: str, text: str) -> str:
     """Return a sentence of `text` without paths, hints for developers and line breaks."""
     message = _TAIL.sub("", text)
-    if len(message) > _LONGEST_CLEANED:
-        message = message[:_LONGEST_CLEANED].rpartition(" ")[0]  # half a path would not be known as one
+    if len(message) > _MAX_CLEANED:
+        message = message[:_MAX_CLEANED].rpartition(" ")[0]  # half a path would not be recognized as one
     message = _clean(message)
-    if len(message) > _LONGEST_MESSAGE:
-        message = message[:_LONGEST_MESSAGE] + "…"
+    if len(message) > _MAX_SHOWN:
+        message = message[:_MAX_SHOWN] + "…"
     message = message.rstrip(" .,")
     return f"{start}: {message}." if start else f"{message}."
 
 
-def _shortened(text: str) -> str:
+def _without_tail(text: str) -> str:
     return _clean(_TAIL.sub("", text))
 
 
 def _clean(text: str) -> str:
-    return " ".join(_PATH.sub("…", _INNER.sub("", text)).replace("?table?.", "").split())
+    return " ".join(_PATH.sub("…", _RUST_VALUE.sub("", text)).replace("?table?.", "").split())

@@ -1,6 +1,6 @@
-"""Cuts a statement into tokens as DataFusion's generic SQL dialect does, and says from where on that is not certain.
+"""Cuts a statement into tokens as DataFusion's generic SQL dialect does, and says from where on that is uncertain.
 
-The guard and the placeholder pass read the tokens; what they mean is their job, and understanding SQL is DataFusion's.
+It does not understand SQL: DataFusion does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind(enum.StrEnum):
 
 
 class Token(NamedTuple):
-    """One token: its kind, its text as written and its offset in the statement."""
+    """One token, with its text as written and its offset in the statement."""
 
     kind: Kind
     text: str
@@ -36,7 +36,7 @@ class Token(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the name that a word or a quoted identifier stands for."""
+        """The name that a word or a quoted identifier stands for."""
         if self.kind is Kind.QUOTED:
             return self.text[1:-1].replace('""', '"')
         return self.text.lower()
@@ -61,7 +61,7 @@ class Scan:
 
     @property
     def is_certain(self) -> bool:
-        """Return whether every token is what DataFusion will see."""
+        """Whether every token is what DataFusion will see."""
         return self.certain_until == len(self.sql)
 
 
@@ -74,7 +74,7 @@ _COMMON = r"""
   | (?P<other> \S )
 )"""
 
-# The order matters: a doubtful prefix or dollar quote is met before the word or the placeholder it begins with.
+# The order matters: a doubtful prefix or dollar quote comes before the word or the placeholder it begins with.
 # Quotes are possessive (`*+`): an unterminated quote is doubt, never a shorter quote.
 _CERTAIN = re.compile(
     r"""\s*+ (?:
@@ -94,16 +94,12 @@ def scan(sql: str) -> Scan:
     """Return the tokens of `sql`; takes any text and never fails."""
     tokens: list[Token] = []
     certain_until = len(sql)
-    for match in _CERTAIN.finditer(sql):
-        group = match.lastgroup or "blank"
-        if group == "doubt":
-            certain_until = match.start(group)
-            break
-        if group != "blank":
-            tokens.append(Token(_KINDS[group], match[group], match.start(group)))
-    if certain_until < len(sql):
-        for match in _NOTHING_SKIPPED.finditer(sql, certain_until):
+    for pattern in (_CERTAIN, _NOTHING_SKIPPED):
+        for match in pattern.finditer(sql, 0 if pattern is _CERTAIN else certain_until):
             group = match.lastgroup or "blank"
+            if group == "doubt":
+                certain_until = match.start(group)
+                break
             if group != "blank":
                 tokens.append(Token(_KINDS[group], match[group], match.start(group)))
     return Scan(sql=sql, tokens=tuple(tokens), certain_until=certain_until)
@@ -132,7 +128,7 @@ def find_mentions(scanned: Scan) -> Mention:
     return Mention(names=names, text=None if scanned.is_certain else scanned.sql.lower())
 
 
-def place_of(sql: str, offset: int) -> tuple[int, int]:
+def line_and_column(sql: str, offset: int) -> tuple[int, int]:
     """Return line and column, both from 1, of an offset in `sql`."""
     line_start = sql.rfind("\n", 0, offset) + 1
     return sql.count("\n", 0, offset) + 1, offset - line_start + 1

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the columns that a condition on the table is about; kept per schema."""
-    return merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
+    """Return the columns that a condition on the table is about, after the merge if it has one."""
+    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 
 @functools.lru_cache(maxsize=256)
-def merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
-    """Return the schema of a table's rows in the engine, after the merge if it has one."""
+def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
     context = SessionContext()
     rows = no_rows(context, schema)
     if merge_sql is not None and raw_name is not None:

@@ -1,13 +1,13 @@
-"""Opens DataFusion sessions, all from one memory pool and with the settings that were measured, and uses them again.
+"""Opens DataFusion sessions, all from one memory pool and with measured settings, and reuses them.
 
-To open a session costs about as much as to plan a small statement, and a new one has not read what the files' footers
-say: for a look-up in a large file, that is most of the work. What was measured is in docs/performance.md.
+Opening a session costs about as much as planning a small statement, and a new one has not read the files' footers,
+which is most of the work of a look-up in a large file (measured in docs/performance.md).
 
-Nothing of one caller may reach another through a session. So only sessions are lent that get nothing but tables, never
-a function with a caller's values; what a statement could set or create by itself, `READ_ONLY` refuses; a session is
-kept only after the last row was given, never after a statement that failed or was given up; then all its tables are
-removed, and one that still has something in it is not used again. What stays is what the files said, by path, size and
-time of change, within a bound; no statement can ask for it.
+Nothing of one caller may reach another through a session. So sessions are lent only to statements that need nothing but
+tables, never a function with a caller's values; `READ_ONLY` refuses what a statement could set or create by itself; a
+session is kept only after the last row was given, never after a statement that failed or was abandoned; then all its
+tables are removed, and one that still has something in it is not reused. What stays is a bounded cache of footers, by
+path, size and time of change; no statement can ask for it.
 """
 
 from __future__ import annotations
@@ -55,17 +55,14 @@ _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
 #: One statement runs at a time, while another may be planned.
 _MAX_FREE: Final = 2
-_CATALOGS: Final = {"datafusion"}
-_SCHEMAS: Final = {"public"}
 
 
 class Sessions:
     """Holds the runtime that all sessions of an engine share."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._config = _configured(_OPTIONS, settings)
-        self._config_for_joins = _configured(_OPTIONS_FOR_JOINS, settings)
-        # Sessions that are built from one builder, or from copies of it, share its memory pool.
+        self._settings = settings
+        # Sessions that are built from one builder share its memory pool.
         pooled = RuntimeEnvBuilder().with_fair_spill_pool(settings.memory_limit_bytes)
         self._runtime = pooled.with_disk_manager_disabled()
         # What is spilled is capped by statement only, and for each session by itself. With the statement, DataFusion
@@ -79,7 +76,11 @@ class Sessions:
             has_joins: Whether it is for statements with joins: nothing seen while they run filters scans.
             can_spill: Whether it can spill up to the cap, below the process's folder for temporary files (`TMPDIR`).
         """
-        context = SessionContext(self._config_for_joins if has_joins else self._config, self._runtime)
+        config = SessionConfig(dict(_OPTIONS_FOR_JOINS if has_joins else _OPTIONS)).with_information_schema(True)
+        config = config.with_batch_size(self._settings.batch_rows)
+        if self._settings.target_partitions is not None:
+            config = config.with_target_partitions(self._settings.target_partitions)
+        context = SessionContext(config, self._runtime)
         for name in _REVEALING_FUNCTIONS:
             context.deregister_udf(name)
         if can_spill:
@@ -104,7 +105,7 @@ class SessionPool:
 
     def take_back(self, lent: LentSession) -> None:
         """Keep a session for the next statement, if it is empty."""
-        if len(self._free) < _MAX_FREE and _is_emptied(lent.session):
+        if len(self._free) < _MAX_FREE and _clear(lent.session):
             self._free.append(LentSession(lent.session, self, partitions=lent.partitions))
 
     def clear(self) -> None:
@@ -123,38 +124,28 @@ class LentSession:
         self._pool = pool
 
     def set_partitions(self, partitions: int | None) -> None:
-        """Have statements that are planned from now on run in so many partitions; None leaves it as it is."""
+        """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
         if partitions is not None and partitions != self.partitions:
             self.session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
             self.partitions = partitions
 
     def release(self) -> None:
-        """Say that the statement has given its last row, or will not run; only the first call counts."""
+        """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.take_back(self)
 
 
-def _is_emptied(session: SessionContext) -> bool:
+def _clear(session: SessionContext) -> bool:
     """Remove all tables from a session; return whether nothing is left in it."""
     try:
         schema = session.catalog().schema()
         for name in schema.table_names():
             session.deregister_table(quoted(name))
-        return (
-            not schema.table_names()
-            and session.catalog().schema_names() == _SCHEMAS
-            and session.catalog_names() == _CATALOGS
-        )
+        names = (schema.table_names(), session.catalog().schema_names(), session.catalog_names())
     except BaseException as error:
         if not is_engine_failure(error):
             raise
-        _log.warning("a session could not be emptied", exc_info=error)
+        _log.warning("a session could not be cleared", exc_info=error)
         return False
-
-
-def _configured(options: dict[str, str], settings: EngineSettings) -> SessionConfig:
-    config = SessionConfig(dict(options)).with_information_schema(True).with_batch_size(settings.batch_rows)
-    if settings.target_partitions is not None:
-        config = config.with_target_partitions(settings.target_partitions)
-    return config
+    return names == (set(), {"public"}, {"datafusion"})

@@ -9,21 +9,25 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+from cachetools import LRUCache
 from datafusion import DataFrame, SessionContext, col, lit
+from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.engine.barrier import behind_barrier
-from micromegas_jupyter.engine.conditions import apply_conditions
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.errors import file_gone
-from micromegas_jupyter.engine.identity import with_caller_in_condition
+from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
+from micromegas_jupyter.engine.security.barrier import behind_barrier
+from micromegas_jupyter.engine.security.conditions import apply_conditions
+from micromegas_jupyter.engine.workarounds.joins import build_varint
 from micromegas_jupyter.errors import InternalError
 
 if TYPE_CHECKING:
@@ -31,13 +35,11 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.protocols import AuthContext
     from micromegas_jupyter.engine.contract import TimeRange
-    from micromegas_jupyter.engine.native_scan import FileReader
     from micromegas_jupyter.engine.scanner import Mention
 
 _log = logging.getLogger(__name__)
 
 _EVERY_TABLE: Final = "*"
-_NAMES_ALL: Final = frozenset({"show", "information_schema"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
@@ -64,10 +66,10 @@ class Visibility:
             access = self._default
         if access is None:
             return [VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name) for snapshot in snapshots]
-        return [_seen(snapshot, access, caller) for snapshot in snapshots if access.may_read(snapshot.name)]
+        return [_restrict(snapshot, access, caller) for snapshot in snapshots if access.may_read(snapshot.name)]
 
 
-def _seen(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
+def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
     conditions = tuple(access.conditions(snapshot.name))
     if conditions:
         # A condition is about the merged rows, whose columns may have other names.
@@ -80,16 +82,16 @@ def _seen(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> 
     return VisibleTable(snapshot=snapshot, conditions=conditions, raw_name=raw_name)
 
 
-def mentions_any(mentions: Mention, tables: Sequence[VisibleTable]) -> bool:
-    """Return whether a statement may refer to any of the tables."""
-    return any(mentions.has(name) for table in tables for name in table.names)
+def _mentions(mentions: Mention, table: VisibleTable) -> bool:
+    """Return whether a statement may refer to the table."""
+    return any(mentions.has(name) for name in table.names)
 
 
-@dataclass(frozen=True, slots=True)
 class TableBuilder:
-    """Builds tables in sessions; `reader` reads their files."""
+    """Builds tables in sessions."""
 
-    reader: FileReader
+    def __init__(self) -> None:
+        self._reader = FileReader()
 
     def register(
         self,
@@ -102,8 +104,8 @@ class TableBuilder:
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them.
 
-        A statement over information_schema sees the others too, as names and schemas without rows; raw rows are listed
-        nowhere, for they are there for those who know of them.
+        A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
+        listed, for they are there for those who know of them.
 
         Args:
             context: The session.
@@ -113,74 +115,60 @@ class TableBuilder:
             is_behind_barrier: Whether what the caller wrote sees filtered rows from behind the barrier only.
         """
         _choose_footers(context, tables, mentions)
-        wants_names = any(mentions.has(name) for name in _NAMES_ALL)
+        lists_names = any(mentions.has(name) for name in ("show", "information_schema"))
         registered: list[VisibleTable] = []
         for table in tables:
-            if any(mentions.has(name) for name in table.names):
-                _check_files(table.snapshot)
-                rows = self._rows(context, table.snapshot, _read_schema(table))
-                shows_raw = table.raw_name is not None and mentions.has(table.raw_name)
-                self._register(
-                    context,
-                    table if shows_raw or table.raw_name is None else replace(table, raw_name=None),
-                    rows,
-                    time_range=time_range,
-                    is_behind_barrier=is_behind_barrier and bool(table.conditions),
+            snapshot = table.snapshot
+            # The dictionary of a batch may hold values of hidden rows.
+            schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
+            if _mentions(mentions, table):
+                _check_files(snapshot)
+                rows = (
+                    self._reader.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
                 )
+                rows = _build(context, table, rows, mentions=mentions, time_range=time_range)
+                if is_behind_barrier and table.conditions:
+                    rows = behind_barrier(rows)
                 registered.append(table)
-            elif wants_names:
+            elif lists_names:
                 unfiltered = replace(table, conditions=(), raw_name=None)
-                rows = no_rows(context, _read_schema(table))
-                self._register(context, unfiltered, rows, time_range=None, is_behind_barrier=False)
+                rows = _build(context, unfiltered, no_rows(context, schema), mentions=mentions, time_range=None)
+            else:
+                continue
+            context.register_table(quoted(snapshot.name), rows.into_view())
         return registered
 
-    def _rows(self, context: SessionContext, snapshot: TableSnapshot, schema: pa.Schema) -> DataFrame:
-        return self.reader.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
 
-    def _register(
-        self,
-        context: SessionContext,
-        table: VisibleTable,
-        rows: DataFrame,
-        *,
-        time_range: TimeRange | None,
-        is_behind_barrier: bool,
-    ) -> None:
-        snapshot = table.snapshot
-        is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None
-        # A condition is about whole merged rows: cut before the merge, they would be made of the range's states only,
-        # and a row that is hidden could show itself as it was at another time.
-        cut_last = is_merged and bool(table.conditions)
-        if not cut_last:
-            rows = _cut(rows, snapshot, time_range)
-        if snapshot.merge_sql is not None and snapshot.raw_name is not None:
-            context.register_table(quoted(snapshot.raw_name), rows.into_view())
-            rows = context.sql(snapshot.merge_sql)
-            if table.raw_name is None:
-                context.deregister_table(quoted(snapshot.raw_name))
-        if table.conditions:
-            rows = apply_conditions(rows, table.conditions, table=snapshot.name)
-            if cut_last:
-                rows = _cut(rows, snapshot, time_range)
-        if is_behind_barrier:
-            rows = behind_barrier(rows)
-        context.register_table(quoted(snapshot.name), rows.into_view())
+def _build(
+    context: SessionContext, table: VisibleTable, rows: DataFrame, *, mentions: Mention, time_range: TimeRange | None
+) -> DataFrame:
+    """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered."""
+    snapshot = table.snapshot
+    is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None
+    # A condition is about whole merged rows: cut before the merge, they would be made of the range's states only,
+    # and a row that is hidden could show itself as it was at another time.
+    cuts_last = is_merged and bool(table.conditions)
+    if not cuts_last:
+        rows = _cut(rows, snapshot, time_range)
+    if snapshot.merge_sql is not None and snapshot.raw_name is not None:
+        context.register_table(quoted(snapshot.raw_name), rows.into_view())
+        rows = context.sql(snapshot.merge_sql)
+        if table.raw_name is None or not mentions.has(table.raw_name):
+            context.deregister_table(quoted(snapshot.raw_name))
+    if table.conditions:
+        rows = apply_conditions(rows, table.conditions, table=snapshot.name)
+    return _cut(rows, snapshot, time_range) if cuts_last else rows
 
 
 def _choose_footers(context: SessionContext, tables: Sequence[VisibleTable], mentions: Mention) -> None:
-    """Let footers answer only where they are right; a session that is used again may come from another statement."""
+    """Let footers answer only where they are right; a reused session may come from another statement."""
     mixed = [table for table in tables if table.snapshot.has_mixed_types]
     if mixed:
-        context.sql(_USE_FOOTERS.format("false" if mentions_any(mentions, mixed) else "true"))
-
-
-def _read_schema(table: VisibleTable) -> pa.Schema:
-    """Return the schema that the table's files are read with."""
-    return flat_schema(table.snapshot.schema) if table.conditions else table.snapshot.schema
+        context.sql(_USE_FOOTERS.format("false" if any(_mentions(mentions, table) for table in mixed) else "true"))
 
 
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the schema of `SELECT *` over a table; kept per schema."""
+    """Return the schema of `SELECT *` over a table; cached per schema."""
     return _wire_schema(visible_schema(snapshot))
 
 
@@ -190,7 +178,7 @@ def _wire_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def names_of(tables: Sequence[VisibleTable]) -> tuple[str, ...]:
-    """Return the names of all visible tables; those of raw rows are told to nobody."""
+    """Return the names of all visible tables; those of raw rows are never listed."""
     return tuple(table.snapshot.name for table in tables)
 
 
@@ -211,15 +199,64 @@ def _cut(rows: DataFrame, snapshot: TableSnapshot, time_range: TimeRange | None)
         _log.error("a merged table lacks the columns of its time range", extra={"table": snapshot.name})
         raise InternalError("A table cannot be cut to a time range, so the statement is not run.")
     return rows.filter(
-        (col(quoted(first)) <= lit(_moment(time_range.end, schema.field(first).type, round_up=False)))
-        & (col(quoted(last)) >= lit(_moment(time_range.begin, schema.field(last).type, round_up=True)))
+        (col(quoted(first)) <= lit(_bound(time_range.end, schema.field(first).type, round_up=False)))
+        & (col(quoted(last)) >= lit(_bound(time_range.begin, schema.field(last).type, round_up=True)))
     )
 
 
-def _moment(moment: datetime, column: pa.DataType, *, round_up: bool) -> pa.Scalar:
-    """Return `moment` in the column's own type, so that no cast stands between the filter and the files' statistics."""
+def _bound(time: datetime, column: pa.DataType, *, round_up: bool) -> pa.Scalar:
+    """Return `time` in the column's own type, so that no cast stands between the filter and the files' statistics."""
     stamp = column if pa.types.is_timestamp(column) else pa.timestamp("ns", "UTC")
-    microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
+    microseconds = (time - _EPOCH) // timedelta(microseconds=1)
     scaled = microseconds * _TICKS_PER_SECOND[stamp.unit]
     ticks = -(-scaled // 10**6) if round_up else scaled // 10**6
     return pa.scalar(min(max(ticks, _INT64[0]), _INT64[1]), stamp)
+
+
+# Tags of `LogicalPlanNode.listing_scan` (field 1) and `ListingTableScanNode.paths` (field 2), both length-delimited, in
+# DataFusion's datafusion.proto.
+_LISTING_SCAN: Final = b"\x0a"
+_PATHS: Final = b"\x12"
+
+
+class FileReader:
+    """Reads an explicit list of Parquet files as one native scan of DataFusion, with a schema that is given.
+
+    DataFusion-Python can read one path or a folder, not a list of files. Its logical plans travel as protobuf, though,
+    and a listing scan's paths are a repeated field: the other paths are appended to the plan for the first one, as
+    protobuf merges messages that follow one another, and the whole is decoded. Tests hold that for each version of
+    DataFusion in the range of pyproject.toml.
+
+    It caches the last scan of each schema, in which DataFusion keeps the files' footers.
+    """
+
+    def __init__(self) -> None:
+        self._first_plans: LRUCache[tuple[pa.Schema, str], bytes] = LRUCache(256)
+        self._scans: LRUCache[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = LRUCache(64)
+
+    def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
+        """Return the plan of one scan over all files."""
+        names = tuple(files)
+        cached, scan = self._scans.get(schema, (None, None))
+        if scan is None or cached != names:
+            others = b"".join(_delimited(_PATHS, file_url(file).encode()) for file in names[1:])
+            encoded = self._encode_first(schema, names[0]) + _delimited(_LISTING_SCAN, others)
+            scan = LogicalPlan.from_bytes(context, encoded)
+            self._scans[schema] = names, scan
+        return context.create_dataframe_from_logical_plan(scan)
+
+    def _encode_first(self, schema: pa.Schema, file: str) -> bytes:
+        encoded = self._first_plans.get((schema, file))
+        if encoded is None:
+            encoded = SessionContext().read_parquet(file_url(file), schema=schema).logical_plan().to_bytes()
+            self._first_plans[schema, file] = encoded
+        return encoded
+
+
+def file_url(file: str) -> str:
+    """Return the URL of an absolute path, so that no character of it is a pattern; a URL stays as it is."""
+    return file if "://" in file else Path(file).as_uri()
+
+
+def _delimited(tag: bytes, value: bytes) -> bytes:
+    return tag + build_varint(len(value)) + value

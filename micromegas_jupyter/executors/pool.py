@@ -1,7 +1,6 @@
-"""The front's side of the executors: lent to one statement each, ended without regret, replaced at once.
+"""The front's side of the executors: lent to one statement each, killed when no longer wanted, replaced at once.
 
-Nothing here waits for an executor to stop: one whose statement is no longer wanted is killed, and a new one is off the
-statement's path. A statement's whole life is in `statements`; this module knows the processes.
+Nothing here waits for an executor to stop, and new ones start ahead of demand. `statements` has a statement's life.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 from collections import deque
 from contextlib import suppress
@@ -17,26 +17,40 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
-from micromegas_jupyter.executors.limits import CallerKey, EndedLimit, RunningLimit
-from micromegas_jupyter.executors.listing import Listing
-from micromegas_jupyter.executors.processes import Ended, Process, SpawnLauncher, ZygoteLauncher
-from micromegas_jupyter.executors.reports import Cause
-from micromegas_jupyter.executors.scheduling import LONG_SECONDS, LongStatement, choose_largest, choose_running
+from micromegas_jupyter.executors.launcher import (
+    CachedPlan,
+    Ended,
+    Executor,
+    ExecutorEnded,
+    Process,
+    SpawnLauncher,
+    ZygoteLauncher,
+    run_in_thread,
+)
+from micromegas_jupyter.executors.scheduling import (
+    LONG_SECONDS,
+    CallerKey,
+    Cause,
+    EndedLimit,
+    LongStatement,
+    RunningLimit,
+    choose_largest,
+    choose_running,
+)
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from micromegas_jupyter.core.protocols import TableSource
-    from micromegas_jupyter.executors.requests import Statement
+    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
+    from micromegas_jupyter.executors.protocol import Statement
     from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _TICK_SECONDS: Final = 0.1
-_HURRIED_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
-_HURRIED_SHARE: Final = 0.4
-_KILL_SHARE: Final = 0.85  # a statement grows between two looks
+_FAST_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
+_FAST_SHARE: Final = 0.4
+_KILL_SHARE: Final = 0.85  # a statement grows between two ticks
 _NICENESS: Final = 5
 _SHORT_SECONDS: Final = 0.1
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
@@ -46,39 +60,31 @@ _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 
 
 class Running(Protocol):
-    """A statement or an upload that has an executor, as far as the pool looks after it."""
+    """A statement or an upload that has an executor, as far as the pool governs it."""
 
     caller_key: CallerKey
     executor: Executor | None
     is_upload: bool
     is_stopped: bool
     started_at: float
-    turn_at: float
+    slice_at: float
     waits_for_client_since: float | None
     peak_bytes: int
 
     def __hash__(self) -> int: ...
 
     def end(self, cause: Cause) -> None:
-        """End it, wherever it is; its call raises what fits the cause."""
-        ...
+        """End it, wherever it is; its call raises the error for the cause."""
 
     def set_stopped(self, now: float, *, is_stopped: bool) -> None:
-        """Stop the executor's process, or have it go on."""
-        ...
+        """Stop the executor's process, or continue it."""
 
 
 class Pool:
     """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread.
 
-    Args:
-        launcher: Starts processes.
-        tables: What statements read.
-        settings: How many executors, and what they may take together.
-        options: What all executors have in common.
-        clock: Measures.
-        on_denials_changed: Called when a statement has changed the denied queries.
-        on_end: Called with the cause when a statement's executor was ended.
+    `on_denials_changed` is called when a statement has changed the denied queries, `on_end` with the cause when a
+    statement's executor was ended.
     """
 
     def __init__(  # noqa: PLR0913 - what it is made of
@@ -98,7 +104,7 @@ class Pool:
         self.on_denials_changed = on_denials_changed
         self.on_end = on_end
         self.listing = Listing(tables)
-        self.places = RunningLimit(
+        self.slots = RunningLimit(
             max_running=settings.max_executors,
             max_per_caller=settings.max_per_caller,
             queue_timeout_seconds=settings.queue_timeout_seconds,
@@ -135,11 +141,7 @@ class Pool:
         return len(self._idle)
 
     async def open(self) -> None:
-        """Start the executors that are kept ahead of demand; returns when the first one is ready.
-
-        Raises:
-            InternalError: None starts.
-        """
+        """Start the executors ahead of demand; returns when the first one is ready."""
         self._is_open = True
         await self._launcher.open(self._add, self._remove, self._note_failed_start)
         self._refill()
@@ -169,43 +171,39 @@ class Pool:
 
     # Lending.
 
-    def find_plan(self, statement: Statement) -> KeptPlan | None:
-        """Return the plan that some idle executor keeps for a statement over the present tables."""
+    def find_plan(self, statement: Statement) -> CachedPlan | None:
+        """Return the plan that some idle executor has cached for a statement over the present tables."""
         now = self.clock.monotonic()
+        wanted = (self.listing.version, statement)
         for executor in self._idle:
-            kept = executor.kept
-            is_usable = kept is not None and kept.until > now and kept.version == self.listing.version
-            if is_usable and kept is not None and kept.statement == statement:
-                return kept
+            plan = executor.plan
+            if plan is not None and plan.expires_at > now and (plan.version, plan.statement) == wanted:
+                return plan
         return None
 
-    async def take(self, plan: KeptPlan | None = None) -> Executor:
-        """Return an idle executor, perhaps a new one; it is the caller's until `give_back` or `discard`.
-
-        Args:
-            plan: A plan that is to be run; its executor is preferred.
-        """
+    async def take(self, plan: CachedPlan | None = None) -> Executor:
+        """Return an idle executor, perhaps a new one, until `release` or `discard`; preferably the one with `plan`."""
         executor = self._pick(plan)
         if executor is not None:
             self._refill()
             return executor
-        turn: asyncio.Future[Executor] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiting: asyncio.Future[Executor] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
         self._refill()
         try:
-            return await turn
+            return await waiting
         except asyncio.CancelledError:
-            if not turn.done() or turn.cancelled():
+            if not waiting.done() or waiting.cancelled():
                 with suppress(ValueError):
-                    self._waiting.remove(turn)
-            elif turn.exception() is None:
-                self.give_back(turn.result(), private_bytes=0)
+                    self._waiting.remove(waiting)
+            elif waiting.exception() is None:
+                self.release(waiting.result(), private_bytes=0)
             raise
 
-    def give_back(self, executor: Executor, *, private_bytes: int) -> None:
+    def release(self, executor: Executor, *, private_bytes: int) -> None:
         """Take back an executor that waits for its next request.
 
-        One that is less urgent than a new one, holds much memory or says more than it was asked, is ended.
+        One with lowered priority, much memory or an answer to nothing is ended.
         """
         if executor.is_gone:
             return
@@ -215,34 +213,34 @@ class Pool:
             self._put_idle(executor)
 
     def discard(self, executor: Executor, *, holds_upload: bool = False) -> None:
-        """End an executor, whatever it does; one with an upload removes the rows that it has, if it can do so soon."""
+        """End an executor, whatever it does; one with an upload removes its rows if it can do so soon."""
         if holds_upload:
             executor.leave()
         else:
             executor.kill()
         self._refill()
 
-    def _pick(self, plan: KeptPlan | None) -> Executor | None:
+    def _pick(self, plan: CachedPlan | None) -> Executor | None:
         if not self._idle:
             return None
         found = None
         if plan is not None:
-            found = next((one for one in self._idle if one.kept is plan), None)
+            found = next((one for one in self._idle if one.plan is plan), None)
         if found is None:
             now = self.clock.monotonic()
-            # The one that was used last has the most in its caches; those whose plan somebody may ask for come last.
-            free = (one for one in reversed(self._idle) if one.kept is None or one.kept.until <= now)
-            found = next(free, None) or min(self._idle, key=lambda one: one.kept.until if one.kept else 0.0)
+            # The one that was used last has the most in its caches; those whose plan may be requested come last.
+            free = (one for one in reversed(self._idle) if one.plan is None or one.plan.expires_at <= now)
+            found = next(free, None) or min(self._idle, key=lambda one: one.plan.expires_at if one.plan else 0.0)
         self._idle.remove(found)
-        if found.kept is not plan:
-            found.kept = None
+        if found.plan is not plan:
+            found.plan = None
         return found
 
     def _put_idle(self, executor: Executor) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(executor)
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(executor)
                 return
         if len(self._idle) >= max(self.settings.max_idle_executors, self.settings.spare_executors):
             executor.kill()
@@ -257,8 +255,8 @@ class Pool:
         settings = self.settings
         living = sum(not one.is_gone for one in self._executors.values()) + self._starting
         wanted = settings.spare_executors + len(self._waiting) - len(self._idle) - self._starting
-        most = settings.max_executors + settings.max_uploads + settings.spare_executors
-        for _ in range(min(wanted, most - living)):
+        max_living = settings.max_executors + settings.max_uploads + settings.spare_executors
+        for _ in range(min(wanted, max_living - living)):
             self._starting += 1
             self._launcher.start_one()
 
@@ -295,16 +293,16 @@ class Pool:
             self._idle.remove(executor)
         if not executor.is_ready:
             self._starting -= 1
-            _LOG.error("An executor ended before it was ready.", extra={"exit_code": ended.code, "said": ended.error})
+            _LOG.error("An executor ended before it was ready.", extra={"exit_code": ended.code, "stderr": ended.error})
         self._refill()
 
     def _note_failed_start(self) -> None:
         self._starting -= 1
         if not self._executors:
             while self._waiting:
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_exception(
+                waiting = self._waiting.popleft()
+                if not waiting.done():
+                    waiting.set_exception(
                         ResourcesExhausted("The server cannot start a process for this statement.", remedy="Try later.")
                     )
 
@@ -321,19 +319,19 @@ class Pool:
         except TimeoutError:
             return Ended()
 
-    # Long statements, memory, stalled readers.
+    # Long statements, memory, stalled clients.
 
     async def _govern(self) -> None:
         share = 0.0
         while True:
-            await asyncio.sleep(_HURRIED_TICK_SECONDS if share > _HURRIED_SHARE else _TICK_SECONDS)
+            await asyncio.sleep(_FAST_TICK_SECONDS if share > _FAST_SHARE else _TICK_SECONDS)
             try:
-                share = self._look()
-            except Exception:  # noqa: BLE001 - the watch must go on
-                _LOG.exception("the watch over executors failed")
+                share = self._govern_once()
+            except Exception:  # noqa: BLE001 - the next round must come
+                _LOG.exception("governing executors failed")
 
-    def _look(self) -> float:
-        """Look after all running statements once; return the share of the memory that is in use."""
+    def _govern_once(self) -> float:
+        """Schedule and limit all running statements once; return the share of the memory that is in use."""
         now = self.clock.monotonic()
         self._schedule(now)
         self._end_stalled(now)
@@ -354,13 +352,13 @@ class Pool:
             self._renice(one.executor)
             if one.waits_for_client_since is None:
                 working[one] = LongStatement(
-                    key=one, caller=one.caller_key, is_stopped=one.is_stopped, turn_at=one.turn_at
+                    key=one, caller=one.caller_key, is_stopped=one.is_stopped, slice_at=one.slice_at
                 )
             elif one.is_stopped:
                 one.set_stopped(now, is_stopped=False)
         if not hasattr(signal, "SIGSTOP"):
             return
-        chosen = choose_running(list(working.values()), places=self.settings.processors, now=now)
+        chosen = choose_running(list(working.values()), slots=self.settings.processors, now=now)
         for one in working:
             one.set_stopped(now, is_stopped=one not in chosen)
 
@@ -374,7 +372,7 @@ class Pool:
 
     def _end_stalled(self, now: float) -> None:
         limit = self.settings.write_timeout_seconds
-        if self.places.waiting_count:
+        if self.slots.waiting_count:
             limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
         for one in self.running:
             if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
@@ -382,7 +380,7 @@ class Pool:
 
 
 def _private_bytes(executor: Executor | None) -> int:
-    """Return an executor's anonymous memory beyond what it had when it started; 0 where the system does not tell."""
+    """Return an executor's anonymous memory beyond what it had when it started; 0 where that is unknown."""
     if executor is None:
         return 0
     try:
@@ -392,3 +390,45 @@ def _private_bytes(executor: Executor | None) -> int:
         return 0
     anonymous = (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
     return max(0, anonymous - executor.baseline_private_bytes)
+
+
+# Every statement that reads or lists tables has one of these words.
+_READS_TABLES: Final = re.compile(r"\b(?:from|table|show|describe|desc|explain)\b", re.IGNORECASE)
+
+
+class Listing:
+    """The tables, listed on a thread since storage may hang. Belongs to one event loop.
+
+    A statement sees whatever was committed before it came in: it waits for a listing that begins after that. Those that
+    come in during a listing share the next one.
+    """
+
+    def __init__(self, source: TableSource) -> None:
+        self._source = source
+        self._current: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+        self.version = 0
+        self.tables: Sequence[TableSnapshot] = ()
+
+    async def refresh_for(self, sql: str) -> None:
+        """Wait for a listing that begins after this call, unless the statement reads no table."""
+        if not self.version or _READS_TABLES.search(sql) is not None:
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Wait for a listing that begins after this call; Unavailable when the tables cannot be listed."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._list(self._current))
+            # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Shielded: others wait for the same listing.
+        await asyncio.shield(self._next)
+
+    async def _list(self, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None and not previous.done():
+            await asyncio.wait({previous})
+        self._current, self._next = self._next, None
+        tables = tuple(await run_in_thread(self._source.snapshot, name="table-listing"))
+        if tables != self.tables or not self.version:
+            self.tables = tables
+            self.version += 1

@@ -1,4 +1,4 @@
-"""What the front and an executor send each other over a pair of sockets.
+"""Messages between the front and an executor, over a pair of sockets.
 
 A message is a head (kind, rows, length) and a body. Requests are pickled, since the front is trusted; answers are bytes
 and JSON, so that an executor which a statement has taken over cannot take over the front. The socket's buffer is the
@@ -7,8 +7,11 @@ flow control: an executor blocks while the front does not read.
 
 from __future__ import annotations
 
+import functools
 import json
+import pickle
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
@@ -17,6 +20,11 @@ from micromegas_jupyter.flightsql.error_details import decode_error, encode_erro
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
+
+    from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, WriteRequest
+    from micromegas_jupyter.engine.contract import TimeRange
+    from micromegas_jupyter.flightsql.decoding import DecodeLimits
+    from micromegas_jupyter.flightsql.framing import Compression
 
 HEAD: Final = struct.Struct("<cII")
 _LENGTH: Final = struct.Struct("<I")
@@ -27,7 +35,7 @@ MAX_LOG_CHARACTERS: Final = 8192  # of one record
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled, but for ROWS.
-PLAN: Final = b"p"  # plan a statement and keep the plan until the next message; answered with PLANNED
+PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees; answered with LISTED
 INGEST: Final = b"i"  # begin an upload; answered with ACCEPTED
@@ -61,16 +69,12 @@ def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
 
 
 def build_pair(first: bytes, second: bytes) -> bytes:
-    """Return two texts of bytes as one."""
+    """Return two byte strings as one."""
     return _LENGTH.pack(len(first)) + first + second
 
 
 def parse_pair(body: bytes) -> tuple[bytes, bytes]:
-    """Return what `build_pair` joined.
-
-    Raises:
-        InternalError: It is not a pair.
-    """
+    """Return what `build_pair` joined."""
     try:
         (length,) = _LENGTH.unpack_from(body)
     except struct.error:
@@ -80,11 +84,11 @@ def parse_pair(body: bytes) -> tuple[bytes, bytes]:
 
 
 def build_error(error: MicromegasError, facts: dict[str, object]) -> bytes:
-    """Return the body of an ERROR: the error, and what else is known."""
-    told = {**facts, "error": encode_error(error).decode()}
+    """Return the body of an ERROR: the error, and other facts."""
+    facts = {**facts, "error": encode_error(error).decode()}
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
-        told["limit"] = error.limit
-    return json.dumps(told).encode()
+        facts["limit"] = error.limit
+    return json.dumps(facts).encode()
 
 
 def parse_error(facts: dict[str, Any]) -> MicromegasError:
@@ -97,11 +101,7 @@ def parse_error(facts: dict[str, Any]) -> MicromegasError:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in the body of an answer.
-
-    Raises:
-        InternalError: It is none.
-    """
+    """Return the JSON object in the body of an answer; InternalError for anything else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -109,3 +109,114 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InternalError("An executor's answer cannot be read.")
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement of one caller, before it is parsed (see `engine.contract.StatementRequest`).
+
+    `parameters` are serialized `FlightData` of the values, as the client sent them; empty for none.
+    """
+
+    sql: str = field(repr=False)
+    caller: AuthContext
+    parameters: tuple[bytes, ...] = field(default=(), repr=False)
+    time_range: TimeRange | None = None
+    row_limit: int | None = None
+    preserve_dictionary: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How a result is sent: compressed or not, and at most so many rows and bytes (as sent); None for no limit."""
+
+    compression: Compression | None = None
+    max_rows: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Rows that a caller is about to send into one table.
+
+    Attributes:
+        row_count: How many rows the caller announced; None when they did not.
+        max_rows: The most rows.
+        max_bytes: The most bytes of all rows once they are decoded.
+        max_row_bytes: The most bytes of one row.
+    """
+
+    request: WriteRequest
+    decoding: DecodeLimits
+    row_count: int | None
+    max_rows: int
+    max_bytes: int
+    max_row_bytes: int
+
+
+def encode_statement(
+    statement: Statement,
+    output: Output,
+    *,
+    plan_id: int,
+    partitions: int | None = None,
+    tables: Sequence[TableSnapshot] | None,
+) -> bytes:
+    """Return the body of PLAN or RUN.
+
+    Args:
+        statement: The statement.
+        output: How its result is sent.
+        plan_id: Names the plan that is to be cached, or that was; 0 for none.
+        partitions: How many partitions it runs in, if it is planned now; None for one per processor.
+        tables: All tables, when the executor does not know this version of them.
+    """
+    # Tuples take a third of the time of dataclasses, and callers are few.
+    fields = (
+        statement.sql,
+        _encode_caller(statement.caller),
+        statement.parameters,
+        statement.time_range,
+        statement.row_limit,
+        statement.preserve_dictionary,
+        output.compression,
+        output.max_rows,
+        output.max_bytes,
+        plan_id,
+        partitions,
+        tables,
+    )
+    return pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
+
+
+def decode_statement(body: bytes) -> tuple[Statement, Output, int, int | None, Sequence[TableSnapshot] | None]:
+    """Return what `encode_statement` encoded, in the order of its arguments."""
+    fields = pickle.loads(body)  # noqa: S301 - from the front
+    sql, caller, parameters, time_range, row_limit, preserve, compression, rows, size, plan_id, partitions, tables = (
+        fields
+    )
+    statement = Statement(
+        sql=sql,
+        caller=_decode_caller(caller),
+        parameters=parameters,
+        time_range=time_range,
+        row_limit=row_limit,
+        preserve_dictionary=preserve,
+    )
+    return statement, Output(compression=compression, max_rows=rows, max_bytes=size), plan_id, partitions, tables
+
+
+def encode_listing(caller: AuthContext, tables: Sequence[TableSnapshot] | None) -> bytes:
+    """Return a request for the tables that a caller sees."""
+    return pickle.dumps((caller, tables), pickle.HIGHEST_PROTOCOL)
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_caller(caller: AuthContext) -> bytes:
+    return pickle.dumps(caller, pickle.HIGHEST_PROTOCOL)
+
+
+@functools.lru_cache(maxsize=256)
+def _decode_caller(encoded: bytes) -> AuthContext:
+    caller: AuthContext = pickle.loads(encoded)  # noqa: S301 - from the front
+    return caller

@@ -1,79 +1,190 @@
-"""Which long statements run now and which are stopped; which one is ended when memory runs out. Pure decisions.
+"""Who may run: how much of the pool a caller may have, which long statements run now, and why a statement was ended.
 
-A statement is long after `LONG_SECONDS` of running. Long ones share a few places: each runs for a slice, then it is the
-turn of the caller who has waited longest, and of that caller's statement that has waited longest.
+A statement is long after `LONG_SECONDS` of running. Long ones share a few slots: each runs for a slice, then the slot
+goes to the caller who has waited longest, and to that caller's statement that has waited longest.
 """
 
 from __future__ import annotations
 
+import asyncio
+import enum
+import signal
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+from cachetools import LRUCache
 
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    MicromegasError,
+    QueryCancelled,
+    ResourcesExhausted,
+    ServerUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from micromegas_jupyter.core.system import Clock
+    from micromegas_jupyter.executors.launcher import Ended
+    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+
+CallerKey = tuple[str, str]
 _Key = TypeVar("_Key", bound="Hashable")
 
+WINDOW_SECONDS: Final = 60.0
+PAUSE_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 1.0
 SLICE_SECONDS: Final = 1.0
+_MAX_CALLERS: Final = 4096
+_MAX_WAITING_PER_SLOT: Final = 8
+_MIB: Final = 1024 * 1024
+
+
+class RunningLimit:
+    """Lets a number of statements run at once, of which a smaller number is one caller's. Belongs to one event loop."""
+
+    def __init__(self, *, max_running: int, max_per_caller: int, queue_timeout_seconds: float) -> None:
+        self._max_running = max_running
+        self._max_per_caller = max_per_caller
+        self._queue_timeout_seconds = queue_timeout_seconds
+        self._running: Counter[CallerKey] = Counter()
+        self._queue: deque[tuple[CallerKey, asyncio.Future[None]]] = deque()
+        self.running_count = 0
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    async def acquire(self, caller: CallerKey) -> None:
+        """Take a slot; the next free one goes to whoever waits longest and whose caller has room.
+
+        ResourcesExhausted when none is free in time, or too many wait already.
+        """
+        if self._has_room(caller):
+            self._take(caller)
+            return
+        if len(self._queue) >= _MAX_WAITING_PER_SLOT * self._max_running or (
+            sum(waiting == caller for waiting, _ in self._queue) >= _MAX_WAITING_PER_SLOT * self._max_per_caller
+        ):
+            raise _full()
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (caller, granted)
+        self._queue.append(entry)
+        try:
+            async with asyncio.timeout(self._queue_timeout_seconds):
+                await granted
+        except BaseException as error:
+            if granted.done() and not granted.cancelled():
+                self.release(caller)  # it was granted at the moment that ended the wait
+            else:
+                self._queue.remove(entry)
+            if isinstance(error, TimeoutError):
+                raise _full() from None
+            raise
+
+    def release(self, caller: CallerKey) -> None:
+        """Free a slot."""
+        self.running_count -= 1
+        self._running[caller] -= 1
+        if not self._running[caller]:
+            del self._running[caller]
+        for entry in self._queue:
+            waiting, granted = entry
+            if self.running_count >= self._max_running:
+                return
+            if not granted.done() and self._has_room(waiting):
+                self._queue.remove(entry)
+                self._take(waiting)
+                granted.set_result(None)
+                return
+
+    def _has_room(self, caller: CallerKey) -> bool:
+        return self.running_count < self._max_running and self._running[caller] < self._max_per_caller
+
+    def _take(self, caller: CallerKey) -> None:
+        self._running[caller] += 1
+        self.running_count += 1
+
+
+def _full() -> ResourcesExhausted:
+    return ResourcesExhausted(
+        "The server runs as many statements as it allows, for you or in total.",
+        remedy="Wait for some to end, then try again.",
+        limit="queue",
+    )
+
+
+class EndedLimit:
+    """Makes callers wait whose statements had to be ended too often (0 for any number); cancelling never counts."""
+
+    def __init__(self, max_ended: int, *, clock: Clock) -> None:
+        self._max_ended = max_ended
+        self._clock = clock
+        self._ends: LRUCache[CallerKey, deque[float]] = LRUCache(_MAX_CALLERS)
+
+    def note(self, caller: CallerKey) -> None:
+        """Count a statement that was ended for memory, a crash or its deadline."""
+        if self._max_ended:
+            ends = self._ends.get(caller) or deque(maxlen=self._max_ended)
+            ends.append(self._clock.monotonic())
+            self._ends[caller] = ends
+
+    def check(self, caller: CallerKey) -> None:
+        """Raise ResourcesExhausted for a caller who has used up the limit."""
+        ends = self._ends.get(caller)
+        if ends is None or len(ends) < self._max_ended or ends[-1] - ends[0] > WINDOW_SECONDS:
+            return
+        seconds = ends[-1] + PAUSE_SECONDS - self._clock.monotonic()
+        if seconds <= 0:
+            del self._ends[caller]
+            return
+        raise ResourcesExhausted(
+            f"{self._max_ended} of your statements had to be ended within a minute, for memory, a crash or their "
+            "deadline.",
+            remedy=f"Wait {seconds:.0f} s, and ask for less: filter or aggregate first.",
+            retry_after_seconds=seconds,
+            limit="ended_statements",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongStatement(Generic[_Key]):
-    """A long statement that has work to do.
-
-    Attributes:
-        key: What identifies it.
-        caller: Whose it is.
-        is_stopped: Whether it is stopped now.
-        turn_at: When its turn began, or ended when it is stopped; monotonic seconds.
-    """
+    """A long statement that has work to do; its slice began at `slice_at` (monotonic), or ended when it is stopped."""
 
     key: _Key
     caller: Hashable
     is_stopped: bool
-    turn_at: float
+    slice_at: float
+
+    def last_ran_at(self, now: float) -> float:
+        """Return when it last ran."""
+        return self.slice_at if self.is_stopped else now
 
 
-def choose_running(statements: Sequence[LongStatement[_Key]], *, places: int, now: float) -> set[_Key]:
-    """Return the keys of the statements that run from now on, at most `places`.
-
-    Args:
-        statements: All long statements that have work to do.
-        places: How many may run.
-        now: Monotonic seconds.
-    """
-    if len(statements) <= places:
+def choose_running(statements: Sequence[LongStatement[_Key]], *, slots: int, now: float) -> set[_Key]:
+    """Return the keys of the long statements that run from now on, at most `slots`."""
+    if len(statements) <= slots:
         return {one.key for one in statements}
-    running = [one for one in statements if not one.is_stopped]
-    # Whoever is in the middle of a slice keeps it, the longest-running first where there are too many.
-    kept = sorted((one for one in running if now - one.turn_at < SLICE_SECONDS), key=lambda one: one.turn_at)[:places]
+    # A statement in the middle of a slice keeps running, the longest-running first where there are too many.
+    in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < SLICE_SECONDS]
+    kept = sorted(in_slice, key=lambda one: one.slice_at)[:slots]
     chosen = {one.key for one in kept}
     served = {one.caller for one in kept}
     waiting = [one for one in statements if one.key not in chosen]
-    last_turns = _last_turns(statements, now)
-    while len(chosen) < places:
-        # A caller without a place comes first; then the caller, and the statement, whose turn was longest ago.
-        following = min(waiting, key=lambda one: (one.caller in served, last_turns[one.caller], _last_turn(one, now)))
+    last_served: dict[Hashable, float] = {}
+    for one in statements:
+        last_served[one.caller] = max(one.last_ran_at(now), last_served.get(one.caller, float("-inf")))
+    while len(chosen) < slots:
+        # A caller without a slot comes first; then the caller, and the statement, that has waited longest.
+        following = min(waiting, key=lambda one: (one.caller in served, last_served[one.caller], one.last_ran_at(now)))
         waiting.remove(following)
         chosen.add(following.key)
         served.add(following.caller)
-        last_turns[following.caller] = now
+        last_served[following.caller] = now
     return chosen
-
-
-def _last_turn(statement: LongStatement[_Key], now: float) -> float:
-    """Return when a statement last ran; one that runs now had its turn just now."""
-    return statement.turn_at if statement.is_stopped else now
-
-
-def _last_turns(statements: Iterable[LongStatement[_Key]], now: float) -> dict[Hashable, float]:
-    """Return when each caller last had a turn."""
-    found: dict[Hashable, float] = {}
-    for one in statements:
-        last = _last_turn(one, now)
-        found[one.caller] = max(last, found.get(one.caller, last))
-    return found
 
 
 def choose_largest(private_bytes: Mapping[_Key, int], *, limit_bytes: int) -> _Key | None:
@@ -81,3 +192,94 @@ def choose_largest(private_bytes: Mapping[_Key, int], *, limit_bytes: int) -> _K
     if sum(private_bytes.values()) <= limit_bytes:
         return None
     return max(private_bytes, key=lambda key: private_bytes[key])
+
+
+class Cause(enum.StrEnum):
+    """Why a statement was ended; the values are labels of a metric and words of the audit."""
+
+    MEMORY = "memory"
+    STACK = "stack"
+    CRASH = "crash"
+    PLANNING = "planning"
+    DEADLINE = "deadline"
+    STALLED = "stalled_reader"
+    CANCELLED = "cancelled"
+    DISCONNECTED = "disconnected"
+    KILLED = "killed"
+    LOST = "lost"
+
+
+#: Causes that are the statement's own doing: they count against its caller.
+CHARGED: Final = frozenset({Cause.MEMORY, Cause.STACK, Cause.CRASH, Cause.PLANNING, Cause.DEADLINE, Cause.KILLED})
+_SMALLER: Final = "Aggregate or filter first, or ask the server's administrator for a higher limit."
+_NO_MEMORY: Final = ("memory allocation", "allocation failed", "out of memory", "cannot allocate", "capacity overflow")
+
+
+def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:
+    """Return why an executor ended.
+
+    Args:
+        ended: How it ended.
+        decided: What the front has decided.
+        is_large: Whether it had more memory than a stack that has overflowed accounts for.
+    """
+    if decided is not None or ended.code is None:
+        return decided or Cause.LOST
+    error = ended.error.lower()
+    if hasattr(signal, "SIGPROF") and ended.code == -signal.SIGPROF:
+        return Cause.PLANNING
+    if "overflowed its stack" in error:
+        return Cause.STACK
+    if ended.code in {-signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)}:
+        # The engine's allocator (mimalloc) hands out memory that the system has refused it, which ends the same way.
+        return Cause.MEMORY if is_large else Cause.STACK
+    if any(word in error for word in _NO_MEMORY):
+        return Cause.MEMORY
+    return Cause.KILLED if ended.code == -getattr(signal, "SIGKILL", 0) else Cause.CRASH
+
+
+def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions) -> MicromegasError:
+    """Return the error of a statement that was ended."""
+    memory = min(settings.memory_bytes, options.data_limit_bytes or settings.memory_bytes)
+    size = f"{memory / (1024 * _MIB):.3g} GiB" if memory >= 1024 * _MIB else f"{memory // _MIB} MiB"
+    exhausted = {
+        Cause.MEMORY: ResourcesExhausted(
+            f"This statement needed more memory than it may use (at most {size}) and was ended; nothing else was "
+            "affected.",
+            remedy=_SMALLER,
+            limit="memory",
+        ),
+        Cause.STACK: ResourcesExhausted(
+            "This statement is nested too deeply for the engine and was ended; nothing else was affected.",
+            remedy="Split it: fewer nested subqueries, brackets or operators in one expression.",
+            limit="stack",
+        ),
+        Cause.KILLED: ResourcesExhausted(
+            "The operating system ended this statement's process, most likely because the machine ran out of memory.",
+            remedy=_SMALLER,
+            limit="memory",
+        ),
+        Cause.CRASH: ResourcesExhausted(
+            "This statement crashed the engine's process and was ended; nothing else was affected.",
+            remedy="Write it in another way, with smaller numbers and values. The server's log has details.",
+            limit="crash",
+        ),
+        Cause.PLANNING: ResourcesExhausted(
+            f"Planning this statement took more than {options.planning_seconds:g} s of CPU time, so it was ended.",
+            remedy="Make it shorter: fewer terms, joins, set operations or subqueries.",
+            limit="planning",
+        ),
+    }
+    if cause in exhausted:
+        return exhausted[cause]
+    if cause is Cause.DEADLINE:
+        return DeadlineExceeded(
+            f"The statement took longer than the server's limit of {settings.statement_timeout_seconds or 0:g} s.",
+            remedy="Ask for less at a time: a shorter time range, fewer columns, an aggregate instead of all rows.",
+            limit="query_timeout",
+        )
+    if cause is Cause.STALLED:
+        return DeadlineExceeded("The client did not read the result in time.", limit="stalled_client")
+    if cause is Cause.LOST:
+        return ServerUnavailable("The process that ran this statement has ended.", remedy="Run it again.")
+    return QueryCancelled("The query was cancelled, as you asked.")

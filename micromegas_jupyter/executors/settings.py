@@ -1,9 +1,13 @@
-"""How many executors there are, and how much they and one statement may use."""
+"""How many executors there are, how much they and one statement may use, and how a process limits itself."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +35,8 @@ class WorkerOptions:
         lake: The folder that uploads go to; None where the server only reads.
         denials_file: The file of denied queries; None without denials.
         spill_directory: Where each executor has a folder of its own for temporary files.
-        memory_pool_bytes: What the operators of one statement may take from the engine's pool.
+        memory_pool_bytes: The engine's pool for the operators of one statement.
         data_limit_bytes: The executor's RLIMIT_DATA; None for no limit.
-        spill_limit_bytes: What one statement may write to its temporary folder.
-        max_statement_bytes: The longest statement, in UTF-8 bytes.
         planning_seconds: CPU time that planning may take.
         default_conditions: By table, a condition in SQL for callers who are not administrators and have no roles.
     """
@@ -51,7 +53,7 @@ class WorkerOptions:
 
     @property
     def large_bytes(self) -> int:
-        """Memory above which it is what ended a process, not a stack that has overflowed."""
+        """Memory above which a crash is blamed on memory, not on a stack overflow."""
         return max(2 * STACK_BYTES, (self.data_limit_bytes or 0) // 5)
 
 
@@ -62,16 +64,13 @@ class PoolSettings:
     Attributes:
         max_executors: Processes, and so statements that run at once.
         spare_executors: Idle ones that are started ahead of demand.
-        max_idle_executors: Idle ones that are kept when demand falls.
+        max_idle_executors: Idle ones that stay when demand falls.
         max_uploads: Uploads that run at once, each in an executor of its own besides these.
-        max_per_caller: Statements of one caller that run at once.
-        queue_timeout_seconds: How long a statement waits for an executor.
-        statement_timeout_seconds: How long a statement may take, waiting included; None for any time.
-        write_timeout_seconds: How long a client may take no data before its statement is ended.
+        statement_timeout_seconds: Waiting included; None for no limit.
         memory_bytes: Private memory of all executors together; above it the largest statement is ended.
         max_ended_per_caller: Statements of one caller that may be ended for memory, a crash or their deadline within a
-            minute, before the caller has to wait a minute; 0 for any number.
-        processors: Processors that statements share: so many long ones run at once, and further ones take turns.
+            minute, before the caller has to wait a minute; 0 for no limit.
+        processors: Processors that statements share: so many long ones run at once.
     """
 
     max_executors: int = 40
@@ -90,4 +89,37 @@ class PoolSettings:
         counts = (self.max_executors, self.spare_executors, self.max_idle_executors, self.max_per_caller)
         waits = (self.queue_timeout_seconds, self.write_timeout_seconds, self.statement_timeout_seconds or 1.0)
         if min(*counts, self.processors, self.memory_bytes) < 1 or min(waits) <= 0 or self.max_ended_per_caller < 0:
-            raise ValueError("the limits of a pool are one or more, its times are longer than nothing")
+            raise ValueError("the limits of a pool are one or more, its times are positive")
+
+
+_PR_SET_DUMPABLE: Final = 4
+
+
+def hide_memory(*, is_hidden: bool = True) -> None:
+    """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
+
+
+def limit_process(options: WorkerOptions) -> None:
+    """Limit this process: memory, stack, no core dumps; first to be killed when the machine runs out of memory."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    def limit(what: int, value: int) -> None:
+        hard = resource.getrlimit(what)[1]
+        soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(what, (soft, hard if what == resource.RLIMIT_STACK else soft))
+
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_STACK, STACK_BYTES)
+    if options.data_limit_bytes is not None:
+        limit(resource.RLIMIT_DATA, options.data_limit_bytes)
+    hide_memory(is_hidden=False)  # a hidden process may not write its own files of /proc
+    try:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    finally:
+        hide_memory()

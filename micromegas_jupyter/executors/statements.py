@@ -1,7 +1,7 @@
-"""The life of one statement, or one upload, on one executor: a place, an executor, its answers, its end.
+"""The life of one statement, or one upload: a slot, an executor, its answers, its end.
 
-However a call ends, cancelled at whatever moment included, its executor is given back when it waits for the next
-request, and killed otherwise.
+However a call ends, cancelled at whatever moment included, its executor is released when it waits for the next request,
+and killed otherwise.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.executor import Executor, ExecutorEnded, KeptPlan
-from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error, find_cause
-from micromegas_jupyter.executors.requests import Output, Statement, Upload, encode_listing, encode_statement
+from micromegas_jupyter.executors.launcher import CachedPlan, Executor, ExecutorEnded
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload, encode_listing, encode_statement
+from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error, find_cause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
-    from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
+    from micromegas_jupyter.executors.launcher import Ended
     from micromegas_jupyter.executors.pool import Pool
-    from micromegas_jupyter.executors.processes import Ended
+    from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
-_KEPT_PLAN_SECONDS: Final = 2.0
+_PLAN_SECONDS: Final = 2.0
 _REPORTED: Final = (
     "planning_seconds",
     "context_init_seconds",
@@ -41,13 +41,13 @@ _REPORTED: Final = (
     "spilled_bytes",
     "spill_count",
 )
-_MAX_SAID_CHARACTERS: Final = 300
+_MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
-_MAX_KEPT_SQL_CHARACTERS: Final = 16 * 1024
+_MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
 
 
 class ClientGone(Exception):
-    """The client has left while its rows were sent."""
+    """The client has left while rows were sent to it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,16 +55,11 @@ class StatementReport:
     """What a statement took, as far as it came. What is not known is None.
 
     Attributes:
-        rows: Rows of the result.
         waiting_seconds: Until it had an executor.
-        planning_seconds: Until its plan was there, the making of the session included.
+        planning_seconds: Until it was planned, making the session included.
         context_init_seconds: Listing and registering tables.
         execution_seconds: Physical planning and starting the streams.
-        cpu_seconds: CPU time of the executor.
         peak_memory_bytes: The executor's memory at its peak, beyond what it had when it started.
-        bytes_scanned: Bytes read from files.
-        spilled_bytes: Bytes written to the temporary folder.
-        spill_count: How many times something was written there.
         cause: Why it was ended; None when it was not.
     """
 
@@ -88,32 +83,32 @@ class RunningStatement:
         pool: Lends the executor.
         caller_key: Who calls: issuer and subject.
         query_id: The call's id, for the log.
-        places: How many run at once; the pool's limit of statements when left out.
+        slots: An upload's limit of how many run at once; the pool's of statements when left out.
 
     Attributes:
         report: What it took; complete after the end of the `async with`.
     """
 
     def __init__(
-        self, pool: Pool, caller_key: CallerKey, *, query_id: str = "", places: RunningLimit | None = None
+        self, pool: Pool, caller_key: CallerKey, *, query_id: str = "", slots: RunningLimit | None = None
     ) -> None:
         self.caller_key = caller_key
         self.executor: Executor | None = None
         self.report = StatementReport()
         self.has_ended = asyncio.Event()
-        self.started_at = self.turn_at = pool.clock.monotonic()
+        self.started_at = self.slice_at = pool.clock.monotonic()
         self.waits_for_client_since: float | None = None
         self.is_stopped = False
-        self.is_upload = places is not None
+        self.is_upload = slots is not None
         self.peak_bytes = 0
         self._pool = pool
         self._query_id = query_id
-        self._asked_at = self.started_at
-        self._has_place = False
+        self._created_at = self.started_at
+        self._has_slot = False
         self._is_idle = False
         self._private_bytes = 0
         self._cause: Cause | None = None
-        self._places = places or pool.places
+        self._slots = slots or pool.slots
         self._timeout = asyncio.timeout(None if self.is_upload else pool.settings.statement_timeout_seconds)
 
     async def __aenter__(self) -> Self:
@@ -127,19 +122,19 @@ class RunningStatement:
         pool.running.discard(self)
         try:
             if executor is not None and self._is_idle:
-                pool.give_back(executor, private_bytes=self._private_bytes)
+                pool.release(executor, private_bytes=self._private_bytes)
             elif executor is not None:
                 pool.discard(executor, holds_upload=self.is_upload)
             await self._finish(kind, error, traceback)
         finally:
-            if self._has_place:
-                self._places.release(self.caller_key)
+            if self._has_slot:
+                self._slots.release(self.caller_key)
             self.has_ended.set()
 
     async def _finish(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Raise what the caller is told, when that is not `error` itself."""
+        """Raise the caller's error, when that is not `error` itself."""
         timed_out = False
         try:
             await self._timeout.__aexit__(kind, error, traceback)
@@ -154,9 +149,9 @@ class RunningStatement:
         if self.executor is None:
             # It has not run, so nothing was ended and nobody is charged.
             cause = self._cause or Cause.LOST
-            self.report.waiting_seconds = self._pool.clock.monotonic() - self._asked_at
+            self.report.waiting_seconds = self._pool.clock.monotonic() - self._created_at
         elif not self.executor.is_gone:
-            cause = self._cause or Cause.LOST  # it was done, and its executor is another statement's by now
+            cause = self._cause or Cause.LOST  # it was done, and another statement has its executor
         else:
             ended = await self._pool.await_end(self.executor)
             used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
@@ -184,63 +179,50 @@ class RunningStatement:
                     "cause": cause.value,
                     "caller": self.caller_key[1],
                     "exit_code": ended.code,
-                    "said": ended.error[-_MAX_SAID_CHARACTERS:].strip(),
+                    "stderr": ended.error[-_MAX_LOGGED_STDERR:].strip(),
                 },
             )
 
     def end(self, cause: Cause) -> None:
-        """End the statement, wherever it is; its call raises what fits the cause."""
+        """End the statement, wherever it is; its call raises the error for the cause."""
         if self._cause is not None or self.has_ended.is_set():
             return
         self._cause = cause
         if self.executor is not None:
             self.executor.kill()
-        # The call may wait for a place, an executor or its client; the timeout reaches it anywhere.
+        # The call may wait for a slot, an executor or its client; the timeout reaches it anywhere.
         with suppress(RuntimeError):  # it has just ended by itself
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def set_stopped(self, now: float, *, is_stopped: bool) -> None:
-        """Stop the executor's process, or have it go on."""
+        """Stop the executor's process, or continue it."""
         if is_stopped == self.is_stopped or self.executor is None:
             return
         self.is_stopped = is_stopped
-        self.turn_at = now
+        self.slice_at = now
         self.executor.process.signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
-    async def begin(self, *, plan: KeptPlan | None = None) -> Executor:
-        """Wait for a place and an executor.
-
-        Raises:
-            ResourcesExhausted: None came in time, or the caller has to wait.
-        """
+    async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
+        """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
         pool = self._pool
         pool.ended_limit.check(self.caller_key)
-        await self._places.acquire(self.caller_key)
-        self._has_place = True
+        await self._slots.acquire(self.caller_key)
+        self._has_slot = True
         executor = await pool.take(plan)
         self.executor = executor
-        self.started_at = self.turn_at = pool.clock.monotonic()
-        self.report.waiting_seconds = self.started_at - self._asked_at
+        self.started_at = self.slice_at = pool.clock.monotonic()
+        self.report.waiting_seconds = self.started_at - self._created_at
         pool.running.add(self)
         return executor
 
-    async def ask(self, kind: bytes, body: bytes) -> None:
-        """Send a request to the executor.
-
-        Raises:
-            ExecutorEnded: The executor has ended.
-        """
+    async def request(self, kind: bytes, body: bytes) -> None:
+        """Send a request to the executor."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         self._is_idle = False
         await self.executor.send(kind, body)
 
     async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the executor's next answer.
-
-        Raises:
-            ExecutorEnded: The executor has ended.
-            MicromegasError: What the executor answers that the request failed with.
-        """
+        """Return the kind and body of the executor's next answer; an error that it answers is raised."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         kind, body = await self.executor.read()
         if kind in protocol.LAST:
@@ -273,39 +255,35 @@ class RunningStatement:
             self._pool.on_denials_changed()
 
     async def write(self, write: Callable[[bytes], Awaitable[None]], frame: bytes) -> None:
-        """Hand a frame to the client, and note that the client is waited for."""
+        """Send a frame to the client, and note since when it is waiting for the client."""
         self.waits_for_client_since = self._pool.clock.monotonic()
         await write(frame)
         self.waits_for_client_since = None
 
 
 async def plan_statement(pool: Pool, statement: Statement, running: RunningStatement) -> tuple[bytes, bytes]:
-    """Return the IPC schemas of a statement's result and of its parameters; the plan is kept for the call that runs it.
-
-    Raises:
-        MicromegasError: It cannot be planned, or was ended.
-    """
+    """Return the IPC schemas of a statement's result and parameters; the plan is cached for the call that runs it."""
     await pool.listing.refresh_for(statement.sql)
-    if (kept := pool.find_plan(statement)) is not None:
-        return kept.schemas
+    if (plan := pool.find_plan(statement)) is not None:
+        return plan.schemas
     executor = await running.begin()
     plan_id = pool.next_plan_id()
     version = pool.listing.version
     body = encode_statement(
         statement, Output(), plan_id=plan_id, partitions=pool.partitions, tables=_new_tables(pool, executor)
     )
-    await running.ask(protocol.PLAN, body)
+    await running.request(protocol.PLAN, body)
     kind, body = await running.read()
     if kind != protocol.PLANNED:
-        raise InternalError("An executor gave an answer that was not asked for.")
+        raise InternalError("An executor gave an unexpected answer.")
     schemas = protocol.parse_pair(body)
-    if len(statement.sql) <= _MAX_KEPT_SQL_CHARACTERS:
-        executor.kept = KeptPlan(
+    if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
+        executor.plan = CachedPlan(
             statement=statement,
             version=version,
             plan_id=plan_id,
             schemas=schemas,
-            until=pool.clock.monotonic() + _KEPT_PLAN_SECONDS,
+            expires_at=pool.clock.monotonic() + _PLAN_SECONDS,
         )
     return schemas
 
@@ -319,7 +297,7 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
     write: Callable[[bytes], Awaitable[None]],
     on_running: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a statement and hand each frame of its result to `write`.
+    """Run a statement and pass each frame of its result to `write`.
 
     Args:
         pool: Lends the executor.
@@ -328,86 +306,63 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
         output: How the result is sent.
         write: Sends one serialized `FlightData` to the client.
         on_running: Called when an executor has the statement.
-
-    Raises:
-        MicromegasError: It fails, or was ended.
     """
     await pool.listing.refresh_for(statement.sql)
     plan = pool.find_plan(statement)
     executor = await running.begin(plan=plan)
-    plan_id = plan.plan_id if plan is not None and executor.kept is plan else 0
-    executor.kept = None
+    plan_id = plan.plan_id if plan is not None and executor.plan is plan else 0
+    executor.plan = None
     on_running()
     body = encode_statement(
         statement, output, plan_id=plan_id, partitions=pool.partitions, tables=_new_tables(pool, executor)
     )
-    await running.ask(protocol.RUN, body)
+    await running.request(protocol.RUN, body)
     while True:
         kind, body = await running.read()
         if kind == protocol.END:
             return
         if kind != protocol.FRAME:
-            raise InternalError("An executor gave an answer that was not asked for.")
+            raise InternalError("An executor gave an unexpected answer.")
         await running.write(write, body)
 
 
 async def list_tables(pool: Pool, caller: AuthContext, running: RunningStatement) -> list[tuple[str, bytes]]:
-    """Return the tables that a caller sees, each with the IPC schema of `SELECT *`.
-
-    Raises:
-        MicromegasError: They cannot be listed.
-    """
+    """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
     await pool.listing.refresh()
     executor = await running.begin()
-    await running.ask(protocol.TABLES, encode_listing(caller, _new_tables(pool, executor)))
+    await running.request(protocol.TABLES, encode_listing(caller, _new_tables(pool, executor)))
     _, body = await running.read()
     return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
 
 
 class RunningUpload:
-    """One upload on one executor, after `begin`; frames go one at a time.
-
-    Args:
-        running: The call's use of the pool, entered.
-    """
+    """One upload on one executor; frames go one at a time."""
 
     def __init__(self, running: RunningStatement) -> None:
         self._running = running
         self.rows = 0
 
     async def begin(self, upload: Upload) -> None:
-        """Get an executor, and tell it what will come.
-
-        Raises:
-            MicromegasError: It cannot be begun.
-        """
+        """Get an executor and announce the upload."""
         await self._running.begin()
-        await self._running.ask(protocol.INGEST, pickle.dumps(upload, pickle.HIGHEST_PROTOCOL))
+        await self._running.request(protocol.INGEST, pickle.dumps(upload, pickle.HIGHEST_PROTOCOL))
         await self._running.read()
 
     async def send(self, frame: bytes) -> None:
-        """Hand over one serialized `FlightData`.
-
-        Raises:
-            MicromegasError: It cannot be used; no row is stored.
-        """
-        await self._running.ask(protocol.ROWS, frame)
+        """Send one serialized `FlightData`; when it cannot be used, no row is stored."""
+        await self._running.request(protocol.ROWS, frame)
         _, body = await self._running.read()
         self.rows = int(protocol.parse_json(body).get("rows", 0))
 
     async def commit(self) -> int:
-        """Make all rows durable and visible; return how many.
-
-        Raises:
-            MicromegasError: They cannot be stored.
-        """
-        await self._running.ask(protocol.COMMIT, b"")
+        """Make all rows durable and visible; return how many."""
+        await self._running.request(protocol.COMMIT, b"")
         await self._running.read()
         return self._running.report.rows
 
 
 def _new_tables(pool: Pool, executor: Executor) -> Sequence[TableSnapshot] | None:
-    """Return the tables when the executor does not know this version of them."""
+    """Return the tables unless the executor knows this version of them."""
     if executor.tables_version == pool.listing.version:
         return None
     executor.tables_version = pool.listing.version

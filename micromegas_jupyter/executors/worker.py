@@ -17,31 +17,95 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
-from micromegas_jupyter.engine.denial_store import DenialStore
-from micromegas_jupyter.engine.denials import check_match
-from micromegas_jupyter.engine.native_scan import DatasetReader, NativeReader, choose_reader
-from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.engine.functions.denial_store import DenialStore
+from micromegas_jupyter.engine.functions.denials import check_match
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.process_limits import limit_process
-from micromegas_jupyter.executors.requests import Output, decode_statement
-from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.executors.protocol import Output, decode_statement
+from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
+from micromegas_jupyter.flightsql.decoding import StreamDecoder
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.row_sizes import split_rows
 from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.telemetry.descriptions import with_remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
+    from micromegas_jupyter.core.protocols import AuthContext, TableSink, TableSnapshot, TableWrite
     from micromegas_jupyter.engine.contract import PlannedQuery
-    from micromegas_jupyter.executors.requests import Statement
-    from micromegas_jupyter.executors.settings import WorkerOptions
+    from micromegas_jupyter.executors.protocol import Statement, Upload
+
+_SEND_LESS: Final = "Send them in several calls."
+
+
+class UploadStream:
+    """Decodes the messages of one upload, in their order, and stores their rows. Ends with `commit` or `abandon`."""
+
+    def __init__(self, sink: TableSink, upload: Upload) -> None:
+        self._sink = sink
+        self._upload = upload
+        self._decoder = StreamDecoder(upload.decoding)
+        self._write: TableWrite | None = None
+        self._decoded_bytes = 0
+        self.rows = 0
+
+    def take(self, frame: bytes) -> None:
+        """Take one serialized `FlightData`."""
+        batch = self._decoder.decode(frame)
+        if self._write is None and self._decoder.schema is not None:
+            self._write = self._sink.open_write(self._upload.request, _checked(self._decoder.schema))
+        if batch is not None and self._write is not None:
+            self._store(batch, self._write)
+
+    def commit(self) -> int:
+        """Make all rows durable and visible; return how many."""
+        if self._write is None:
+            raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
+        announced = self._upload.row_count
+        if announced is not None and announced != self.rows:
+            raise UsageError(
+                f"{self.rows:,} of {announced:,} rows have arrived; none is stored.", remedy="Send them again."
+            )
+        return self._write.commit()
+
+    def abandon(self) -> None:
+        """Drop all rows; does nothing after a `commit`."""
+        if self._write is not None:
+            self._write.abandon()
+
+    def _store(self, batch: pa.RecordBatch, write: TableWrite) -> None:
+        self.rows += batch.num_rows
+        if self.rows > self._upload.max_rows:
+            raise ResourcesExhausted(
+                f"There are more than {self._upload.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
+            )
+        for part, size in split_rows(batch, max_bytes=self._upload.max_row_bytes):
+            self._decoded_bytes += size
+            if self._decoded_bytes > self._upload.max_bytes:
+                raise ResourcesExhausted(
+                    f"The rows take more than {self._upload.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
+                )
+            write.write(part)
+
+
+def _checked(schema: pa.Schema) -> pa.Schema:
+    """Return the schema if it has columns with names of their own."""
+    if not schema.names:
+        raise UsageError("The rows have no columns.", remedy="Send at least one.")
+    repeated = next((name for name, count in Counter(schema.names).items() if count > 1), None)
+    if repeated is not None:
+        raise UsageError(f"Two columns have the name {repeated[:80]!r}.", remedy="Rename one of them.")
+    return schema
+
 
 STANDARD_ERROR: Final = "stderr"
 _MAX_ERROR_BYTES: Final = 64 * 1024
@@ -54,8 +118,8 @@ _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
 
-class _ToldTables:
-    """The tables that the front told last; implements `contracts.TableSource`."""
+class _ReceivedTables:
+    """The tables that the front sent last; implements `protocols.TableSource`."""
 
     def __init__(self) -> None:
         self.tables: Sequence[TableSnapshot] = ()
@@ -63,9 +127,13 @@ class _ToldTables:
     def snapshot(self) -> Sequence[TableSnapshot]:
         return self.tables
 
+    def replace(self, tables: Sequence[TableSnapshot] | None) -> None:
+        if tables is not None:
+            self.tables = tables
+
 
 class _LogRecords(logging.Handler):
-    """Keeps what is logged until the front can be told."""
+    """Collects what is logged for the next answer to the front."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -82,18 +150,12 @@ class _LogRecords(logging.Handler):
 
 
 class Worker:
-    """Answers the front's requests, one after another.
+    """Answers the front's requests, one after another."""
 
-    Args:
-        front: The socket to the front.
-        options: What all executors have in common.
-        uses_native_reader: Whether the engine's own file reader has passed its self-test.
-    """
-
-    def __init__(self, front: socket.socket, options: WorkerOptions, *, uses_native_reader: bool) -> None:
+    def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
         self._options = options
-        self._tables = _ToldTables()
+        self._tables = _ReceivedTables()
         self._denials = None
         if options.denials_file is not None:
             self._denials = DenialStore(Path(options.denials_file), check_match=check_match)
@@ -106,7 +168,6 @@ class Worker:
                 default_conditions=dict(options.default_conditions),
             ),
             denials=self._denials,
-            reader=NativeReader() if uses_native_reader else DatasetReader(),
         )
         self._plan_id = 0
         self._planned: PlannedQuery | None = None
@@ -119,7 +180,7 @@ class Worker:
         self._received = bytearray()
         self._held: list[Any] = []
         self._size = _ResultSize(Output())
-        # Held by the main thread except while the engine computes: only then may `_flush_late_rows` touch what is held.
+        # The main thread holds the lock except while the engine computes: only then may `_flush_late_rows` send.
         self._sending = threading.Lock()
         self._sending.acquire()
         if hasattr(signal, "setitimer"):
@@ -159,10 +220,10 @@ class Worker:
             self._drop_upload()
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-            self._stop_flush_timer()
+            self._set_flush_timer(0)
             self._planned = None
             self._drop_upload()
-            # A panic is no Exception, and may leave the engine in any state.
+            # A panic may leave the engine in any state.
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
@@ -172,35 +233,31 @@ class Worker:
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
-        planned, self._planned = self._planned, None  # a plan of anybody else is dropped before this request
+        planned, self._planned = self._planned, None  # another caller's plan is dropped before this request
         match kind:
             case protocol.PLAN | protocol.RUN:
                 statement, output, plan_id, partitions, tables = decode_statement(body)
-                self._learn(tables)
+                self._tables.replace(tables)
+                if planned is None or plan_id != self._plan_id or kind == protocol.PLAN:
+                    planned = self._plan(statement, partitions)
                 if kind == protocol.RUN:
-                    is_kept = planned is not None and plan_id == self._plan_id
-                    self._run(planned if planned is not None and is_kept else self._plan(statement, partitions), output)
+                    self._run(planned, output)
                     return
-                self._planned = planned = self._plan(statement, partitions)
-                self._plan_id = plan_id
+                self._planned, self._plan_id = planned, plan_id
                 schemas = (planned.schema, planned.parameter_schema)
                 self._send(protocol.PLANNED, protocol.build_pair(*(one.serialize().to_pybytes() for one in schemas)))
             case protocol.TABLES:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._learn(tables)
+                self._tables.replace(tables)
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.INGEST:
                 if self._options.lake is None:
-                    raise InternalError("This executor was not told where rows go.")
+                    raise InternalError("This executor has no lake to store rows in.")
                 sink = Lake(Path(self._options.lake)).sink()
                 self._upload = UploadStream(sink, pickle.loads(body))  # noqa: S301 - from the front
                 self._send(protocol.ACCEPTED, b'{"rows": 0}')
             case _:
-                raise InternalError("An executor was asked something that it does not know.")
-
-    def _learn(self, tables: Sequence[TableSnapshot] | None) -> None:
-        if tables is not None:
-            self._tables.tables = tables
+                raise InternalError("An executor received an unknown request.")
 
     def _plan(self, statement: Statement, partitions: int | None) -> PlannedQuery:
         parameters = None
@@ -228,7 +285,7 @@ class Worker:
         with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
             batches = planned.batches()
         held_bytes = 0
-        self._start_flush_timer()
+        self._set_flush_timer(_FLUSH_SECONDS)
         while (batch := self._next(batches)) is not None:
             fitting = size.fit(batch)
             for frame in encoder.encode_pieces(fitting):
@@ -240,7 +297,7 @@ class Worker:
                     held_bytes = 0
                     self._flush()
             size.count_rows(fitting.num_rows, of=batch.num_rows)
-        self._stop_flush_timer()
+        self._set_flush_timer(0)
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
         self._held += (protocol.HEAD.pack(protocol.END, 0, len(end)), end)
         self._flush()
@@ -255,15 +312,15 @@ class Worker:
     def _start_flusher(self) -> None:
         """Start the thread that sends rows which wait for more rows, while the main thread is in the engine.
 
-        The timer's signal reaches it through the wakeup descriptor at once; the engine looks for signals once a second.
+        The timer's signal reaches it through the wakeup descriptor at once; the engine checks once a second.
         """
         woken, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGALRM, lambda *_: None)
-        usual = threading.stack_size(_FLUSHER_STACK_BYTES)
+        default = threading.stack_size(_FLUSHER_STACK_BYTES)
         threading.Thread(target=self._flush_late_rows, args=(woken,), daemon=True).start()
-        threading.stack_size(usual)
+        threading.stack_size(default)
 
     def _flush_late_rows(self, woken: int) -> None:
         while os.read(woken, 4096):
@@ -272,10 +329,10 @@ class Worker:
                     self._flush()
                 self._sending.release()
 
-    def _start_flush_timer(self) -> None:
-        """A small result goes in one message with its end; but first rows that wait for more rows do not wait long."""
+    def _set_flush_timer(self, seconds: float) -> None:
+        """Have rows that wait for more rows sent every so often; a small result goes in one message with its end."""
         if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, _FLUSH_SECONDS, _FLUSH_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
     def _flush(self) -> None:
         pieces, self._held = self._held, []
@@ -291,7 +348,7 @@ class Worker:
 
     def _continue_upload(self, kind: bytes, body: bytes) -> None:
         if self._upload is None:
-            raise InternalError("An executor was sent rows of no upload.")
+            raise InternalError("An executor received rows without an upload.")
         if kind == protocol.ROWS:
             self._upload.take(body)
             self._send(protocol.ACCEPTED, json.dumps({"rows": self._upload.rows}).encode())
@@ -306,7 +363,7 @@ class Worker:
             upload.abandon()
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
-        """Return what the statement took so far, and what the process holds."""
+        """Return what the statement took so far, and how much memory the process has."""
         private_bytes, peak_bytes = self._memory.measure()
         cpu_seconds = time.process_time()
         facts: dict[str, object] = {
@@ -318,14 +375,7 @@ class Worker:
         if self._planned_at is not None:
             facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
-            taken = planned.statistics
-            facts |= {
-                "context_init_seconds": taken.context_init_seconds,
-                "execution_seconds": taken.execution_seconds,
-                "bytes_scanned": taken.bytes_scanned,
-                "spilled_bytes": taken.spilled_bytes,
-                "spill_count": taken.spill_count,
-            }
+            facts |= asdict(planned.statistics) | {"peak_memory_bytes": peak_bytes}
         if self._denials is not None and self._denials.has_changed:
             self._denials.has_changed = False
             facts["has_changed_denials"] = True
@@ -343,16 +393,12 @@ class Worker:
         _LOG.error("a statement failed unexpectedly", exc_info=error)
         return InternalError("The server failed to answer.")
 
-    def _stop_flush_timer(self) -> None:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
     def _send(self, kind: bytes, body: bytes) -> None:
         protocol.send_pieces(self._front, [protocol.HEAD.pack(kind, 0, len(body)), body])
 
 
 class _ResultSize:
-    """Counts what one statement gives, and ends it at the limits."""
+    """Counts rows and bytes of one result, and ends it at the limits."""
 
     def __init__(self, output: Output) -> None:
         self._max_rows = output.max_rows
@@ -361,17 +407,17 @@ class _ResultSize:
         self.bytes = 0
 
     def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return what of the next rows the result still has room for."""
+        """Return those of the next rows that the result still has room for."""
         if self._max_rows is None or batch.num_rows <= self._max_rows - self.rows:
             return batch
         return batch.slice(0, self._max_rows - self.rows)
 
     def check_message(self, size: int) -> None:
         if self._max_bytes is not None and self.bytes + size > self._max_bytes:
-            came = f"at least {self.rows:,} rows came" if self.rows else "it ended among its first rows"
+            sent = f"at least {self.rows:,} rows were sent" if self.rows else "it ended within its first rows"
             raise ResourcesExhausted(
                 f"The result is larger than the {self._max_bytes / _MIB:,g} MiB that this server sends for one query; "
-                f"{came}.",
+                f"{sent}.",
                 limit="result_bytes",
             )
         self.bytes += size
@@ -381,14 +427,14 @@ class _ResultSize:
         if sent < of:
             raise ResourcesExhausted(
                 f"The result has more rows than the {self._max_rows:,} that this server sends for one query; "
-                f"{self.rows:,} rows came.",
+                f"{self.rows:,} rows were sent.",
                 limit="rows",
             )
 
 
 @contextlib.contextmanager
 def _cpu_limit(seconds: float) -> Iterator[None]:
-    """Have the system end this process (SIGPROF) when the body takes more CPU time; time that it is stopped is none."""
+    """Have the system end this process (SIGPROF) when the body takes more CPU time; stopped time does not count."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -400,9 +446,9 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
 
 
 class _MemoryMeter:
-    """Tells how much memory this process has beyond what it had at its start; 0 where the system does not tell.
+    """Measures the memory of this process beyond what it had at its start; 0 where that is unknown.
 
-    The file is kept open: this is read for every statement, and getrusage(2) takes longer the more threads there are.
+    The file stays open: it is read for every statement, and getrusage(2) takes longer the more threads there are.
     """
 
     def __init__(self) -> None:
@@ -441,22 +487,16 @@ def use_own_folder(options: WorkerOptions) -> Path:
     return folder
 
 
-def run(front: socket.socket, options: WorkerOptions, *, uses_native_reader: bool) -> None:
-    """Be an executor until the front is gone."""
+def run(front: socket.socket, options: WorkerOptions) -> None:
+    """Serve as an executor until the front is gone."""
     use_own_folder(options)
     limit_process(options)
     front.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    Worker(front, options, uses_native_reader=uses_native_reader).serve()
-
-
-def passes_self_test() -> bool:
-    """Return whether the engine's own reader of files gives the right rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        return isinstance(choose_reader(Path(folder)), NativeReader)
+    Worker(front, options).serve()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, where the system does not see to it."""
+    """End this process when its parent is gone, where the system does not do so."""
     while os.getppid() == parent:
         threading.Event().wait(0.5)
     os._exit(1)
@@ -464,7 +504,7 @@ def _end_with(parent: int) -> None:
 
 def main() -> None:
     """Run a process that was not forked as an executor: options as argument, the socket as standard input."""
-    options: WorkerOptions = _read_options(sys.argv[1])
+    options = WorkerOptions(**json.loads(sys.argv[1]))
     if sys.platform == "win32":
         front = socket.fromshare(sys.stdin.buffer.read())
     else:
@@ -473,17 +513,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        run(front, options, uses_native_reader=passes_self_test())
+        run(front, options)
     except BaseException:  # noqa: BLE001 - the front reads it from the folder
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
-
-
-def _read_options(text: str) -> WorkerOptions:
-    from micromegas_jupyter.executors.settings import WorkerOptions
-
-    return WorkerOptions(**json.loads(text))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """The process that executors are forked from: everything imported, one thread, nothing secret.
 
 Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow's jemalloc start threads at import
-unless `VARIABLES` say otherwise; before each fork the threads are counted. The front asks for executors over a socket
-and gets each one's own socket and process descriptor; it learns how they end, since this process is their parent.
+unless `VARIABLES` say otherwise; before each fork the threads are counted. The front requests executors over a socket
+and gets each one's own socket and process descriptor; this process, their parent, reports how they end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -21,8 +22,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from micromegas_jupyter.executors.process_limits import hide_memory
-from micromegas_jupyter.executors.settings import WorkerOptions
+from micromegas_jupyter.executors.settings import WorkerOptions, hide_memory
 
 VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -37,12 +37,7 @@ _MAX_ERROR_BYTES: Final = 2048
 
 
 class Zygote:
-    """Forks executors when the front asks, and tells it how they end.
-
-    Args:
-        front: The control socket (SOCK_SEQPACKET).
-        options: What all executors have in common.
-    """
+    """Forks executors on request of the front, over a SOCK_SEQPACKET socket, and reports how they end."""
 
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         # pyarrow loads pandas where there is one, for half of the time and memory of all imports; executors need none.
@@ -54,10 +49,9 @@ class Zygote:
         self._worker = worker
         self._libc = ctypes.CDLL(None)
         hide_memory()
-        # What an executor starts stays below this process, so that `take_over` can tell whose it is.
+        # What an executor starts stays below this process, so that `take_over` finds the server that it belongs to.
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._own_pid = os.getpid()
-        self._uses_native_reader = True
         self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake = wake
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -71,48 +65,35 @@ class Zygote:
     def serve(self) -> None:
         """Fork and reap until the front is gone; executors end with this process."""
         if (threads := _thread_count()) == 1:
-            self._uses_native_reader = self._self_test()
             gc.collect()
             gc.freeze()  # the garbage collector of a child then writes to no page that it shares with this process
-        self._tell(threads=threads)
+        self._report(threads=threads)
         while True:
             for key, _ in self._loop.select():
                 if key.fileobj is self._front:
-                    try:
-                        is_asked = bool(self._front.recv(64))
-                    except ConnectionResetError:
-                        is_asked = False
-                    if not is_asked:
+                    request = b""
+                    with contextlib.suppress(ConnectionResetError):
+                        request = self._front.recv(64)
+                    if not request:
                         return
                     self._fork()
                 else:
                     os.read(self._woken, 4096)
                     self._reap()
 
-    def _tell(self, *descriptors: int, **facts: object) -> None:
+    def _report(self, *descriptors: int, **facts: object) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._front, [json.dumps(facts).encode()], list(descriptors))
 
-    def _self_test(self) -> bool:
-        """Test the engine in a child, since it starts threads."""
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = 0 if self._worker.passes_self_test() else 1
-            finally:
-                os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
     def _fork(self) -> None:
-        if (threads := _thread_count()) != 1:
-            self._tell(threads=threads)
+        if _thread_count() != 1:
+            self._report(failed=errno.EAGAIN)
             return
         theirs, ours = socket.socketpair()
         try:
             pid = os.fork()
         except OSError as error:
-            self._tell(failed=error.errno)
+            self._report(failed=error.errno)
             return
         if pid == 0:
             code = 1
@@ -123,7 +104,7 @@ class Zygote:
             finally:
                 os._exit(code)
         process = os.pidfd_open(pid)
-        self._tell(theirs.fileno(), process, started=pid)
+        self._report(theirs.fileno(), process, started=pid)
         os.close(process)
         theirs.close()
         ours.close()
@@ -131,7 +112,7 @@ class Zygote:
     def _become_executor(self, front: socket.socket) -> None:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._own_pid:
-            return  # the zygote ended before it was asked for
+            return  # the zygote ended before this was set
         os.setpgid(0, 0)  # one niceness and one signal for all threads
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -139,7 +120,7 @@ class Zygote:
         self._front.close()
         os.close(self._woken)
         os.close(self._wake)
-        self._worker.run(front, self._options, uses_native_reader=self._uses_native_reader)
+        self._worker.run(front, self._options)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -148,12 +129,12 @@ class Zygote:
                 if not pid:
                     return
                 folder = Path(self._options.spill_directory) / str(pid)
-                self._tell(
+                self._report(
                     ended=pid,
                     code=os.waitstatus_to_exitcode(status),
                     cpu_seconds=usage.ru_utime + usage.ru_stime,
                     max_resident_bytes=usage.ru_maxrss * 1024,
-                    error=_last_words(folder / self._worker.STANDARD_ERROR),
+                    error=_read_tail(folder / self._worker.STANDARD_ERROR),
                 )
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -162,8 +143,8 @@ def _thread_count() -> int:
     return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - before each fork: Path allocates more
 
 
-def _last_words(path: Path) -> str:
-    """Return the end of what a process wrote to standard error; it may have put anything else in that file's place."""
+def _read_tail(path: Path) -> str:
+    """Return the end of what a process wrote to standard error; it may have replaced that file by anything else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

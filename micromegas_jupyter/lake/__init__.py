@@ -4,15 +4,14 @@ What the tables are is `telemetry`'s, running queries over them is `engine`'s.
 """
 
 from micromegas_jupyter.lake.folder_kind import FolderKind, check_servable, find_folder_kind, make_lake_folder
-from micromegas_jupyter.lake.kept_listing import KeptListing
-from micromegas_jupyter.lake.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.lake import CachedListing, Lake, LakeWriter
 from micromegas_jupyter.lake.limits import LakeLimits
 from micromegas_jupyter.lake.maintenance import MaintenanceReport
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 
 __all__ = [
+    "CachedListing",
     "FolderKind",
-    "KeptListing",
     "Lake",
     "LakeLimits",
     "LakeWriter",

@@ -1,10 +1,9 @@
-"""Files that appear whole or not at all, and listings of a table's folder.
-
-What is in the files and what their names mean is for others.
-"""
+"""Segments of a table: their names, and files that appear whole or not at all."""
 
 import contextlib
+import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -12,7 +11,73 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.segments import TEMPORARY_SUFFIX, Segment, parse_segment, select_visible
+
+ROWS_SUFFIX = ".parquet"
+TOMBSTONE_SUFFIX = ".dropped"
+TEMPORARY_SUFFIX = ".tmp"
+
+_NAME = re.compile(r"([A-Za-z0-9]{1,64})-(\d{12})-(\d{12})(\.parquet|\.dropped)", re.ASCII)
+_WRITER_ID = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
+
+
+class Segment(NamedTuple):
+    """One file of a table: rows of the flushes `first` to `last` of one writer, or a tombstone over them."""
+
+    writer_id: str
+    first: int
+    last: int
+    is_tombstone: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """The file's name in the table's folder."""
+        suffix = TOMBSTONE_SUFFIX if self.is_tombstone else ROWS_SUFFIX
+        return f"{self.writer_id}-{self.first:012d}-{self.last:012d}{suffix}"
+
+    def covers(self, other: "Segment") -> bool:
+        """Whether `other` is not to be read because of this one."""
+        return (
+            self != other
+            and self.writer_id == other.writer_id
+            and self.first <= other.first
+            and other.last <= self.last
+            # Of a pair over the same range the tombstone counts.
+            and (self.is_tombstone or (self.first, self.last) != (other.first, other.last))
+        )
+
+
+def is_writer_id(text: str) -> bool:
+    """Whether `text` can name a writer."""
+    return _WRITER_ID.fullmatch(text) is not None
+
+
+@functools.lru_cache(maxsize=16 * 1024)
+def parse_segment(file_name: str) -> Segment | None:
+    """Return what a file's name says, None for any other file."""
+    match = _NAME.fullmatch(file_name)
+    if match is None:
+        return None
+    writer_id, first, last, suffix = match.groups()
+    segment = Segment(writer_id, int(first), int(last), suffix == TOMBSTONE_SUFFIX)
+    return segment if segment.first <= segment.last else None
+
+
+def select_visible(segments: Iterable[Segment]) -> list[Segment]:
+    """Return the segments that together hold each row once, by writer and flush."""
+    visible: list[Segment] = []
+    writer_id = ""
+    covered_to = -1
+    # The widest of those that begin together comes first, and a tombstone before rows of its range.
+    for segment in sorted(segments, key=lambda found: (found.writer_id, found.first, -found.last, -found.is_tombstone)):
+        if segment.writer_id != writer_id:
+            writer_id, covered_to = segment.writer_id, -1
+        if segment.last <= covered_to:
+            continue
+        covered_to = segment.last
+        if not segment.is_tombstone:
+            visible.append(segment)
+    return visible
+
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
@@ -27,11 +92,7 @@ class SegmentFile(NamedTuple):
 
 @contextlib.contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Turn errors of the file system and of the Parquet library into one that crosses packages.
-
-    Raises:
-        Unavailable: With the sentence `what`; the cause is chained.
-    """
+    """Turn errors of the file system and of the Parquet library into one that crosses packages."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -57,9 +118,6 @@ def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO
         name: The file's name; nothing else has it.
         owner_id: Tells this process's temporary files from those of others.
         write: Writes the content.
-
-    Raises:
-        OSError: The file could not be made.
     """
     temporary = folder / f".{Path(name).stem}.{owner_id}{TEMPORARY_SUFFIX}"
     try:
@@ -76,11 +134,7 @@ def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO
 
 
 def name_once(temporary: Path, target: Path) -> bool:
-    """Give a finished file its name, unless another has it; return whether it has it now. It is on disk either way.
-
-    Raises:
-        OSError: The name could not be given.
-    """
+    """Give a finished file its name, unless another has it; return whether it has it now. It is on disk either way."""
     try:
         target.hardlink_to(temporary)  # unlike a rename it takes no other's place
     except FileExistsError:
@@ -93,11 +147,7 @@ def name_once(temporary: Path, target: Path) -> bool:
 
 
 def rename_durably(temporary: Path, target: Path) -> None:
-    """Give a finished file a name that nobody else has.
-
-    Raises:
-        OSError: The name could not be given; there is no such file.
-    """
+    """Give a finished file a name that nobody else has."""
     temporary.rename(target)
     _keep_name(target)
 

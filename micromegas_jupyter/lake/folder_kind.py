@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake.files import make_private_folder, storage_errors
-from micromegas_jupyter.lake.segments import parse_segment
+from micromegas_jupyter.lake.files import make_private_folder, parse_segment, storage_errors
 from micromegas_jupyter.lake.user_tables import TABLES_FOLDER
-from micromegas_jupyter.lake.writer_lock import WRITERS_FOLDER
+from micromegas_jupyter.lake.writer import WRITERS_FOLDER
 
 _PASSED_OVER = (".", "_", "lost+found")  # the last is there on each new file system
 _MAX_SHOWN_CHARACTERS: Final = 100
@@ -34,11 +33,7 @@ class FolderKind(enum.Enum):
 
 
 def check_servable(root: Path) -> None:
-    """Refuse what would be served wrongly: an address of storage elsewhere, and Delta tables.
-
-    Raises:
-        UsageError: It is one of these.
-    """
+    """Refuse what would be served wrongly: an address of storage elsewhere, and Delta tables."""
     if scheme := _SCHEME.match(str(root)):
         is_local = scheme[1].lower() == "file"
         raise UsageError(
@@ -69,12 +64,7 @@ def _shown(name: str) -> str:
 
 
 def find_folder_kind(root: Path) -> FolderKind:
-    """Return what a folder holds; one that is not there holds nothing yet.
-
-    Raises:
-        UsageError: It is a file, or lies below one; it is an address of storage elsewhere, or a Delta table.
-        Unavailable: It cannot be listed.
-    """
+    """Return what a folder holds; one that is not there holds nothing yet."""
     check_servable(root)
     try:
         if any((root / mark).is_dir() for mark in (WRITERS_FOLDER, TABLES_FOLDER)):
@@ -96,11 +86,7 @@ def find_folder_kind(root: Path) -> FolderKind:
 
 
 def make_lake_folder(root: Path) -> None:
-    """Make the folder of a lake when it is not there, and mark it as one, whatever else comes to lie in it.
-
-    Raises:
-        Unavailable: It cannot be made.
-    """
+    """Make the folder of a lake when it is not there, and mark it as one, whatever else comes to lie in it."""
     with storage_errors("The folder of the tables cannot be made."):
         make_private_folder(root / WRITERS_FOLDER)
 

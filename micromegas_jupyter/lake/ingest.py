@@ -11,12 +11,11 @@ from micromegas_jupyter.core.protocols import TableWrite, WriteMode, WriteReques
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Randomness
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lake.limits import LakeSetup
-from micromegas_jupyter.lake.segment_write import SegmentWrite, new_id
-from micromegas_jupyter.lake.segment_writer import sort_rows
-from micromegas_jupyter.lake.table_creation import CreatingWrite, exists_already
+from micromegas_jupyter.lake.uploads import CreatingWrite, SegmentWrite, exists_already, new_id
 from micromegas_jupyter.lake.user_columns import check_fits, shown, stored_schema
 from micromegas_jupyter.lake.user_columns import convert_rows as convert_user_rows
 from micromegas_jupyter.lake.user_tables import MAX_TABLES, UserTable, UserTables, check_name
+from micromegas_jupyter.lake.writer import sort_rows
 from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
 from micromegas_jupyter.telemetry.own_rows import check_targets
@@ -40,13 +39,7 @@ class LakeSink:
         self._definitions = {definition.name: definition for definition in setup.tables}
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        """Begin a write.
-
-        Raises:
-            UsageError: There is no such table, there is one already, or the columns do not fit it.
-            ResourcesExhausted: There are as many tables or columns as there may be.
-            Unavailable: The lake cannot be read.
-        """
+        """Begin a write."""
         definition = self._definitions.get(request.table)
         if definition is None:
             return self._open_user_write(request, schema)

@@ -4,26 +4,30 @@ Several processes may read and write one lake at once; they share nothing but th
 the engine's job.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 from filelock import FileLock
 
-from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lake.compaction import Stopping
-from micromegas_jupyter.lake.files import list_segments, remove_old_temporaries, storage_errors
+from micromegas_jupyter.lake.files import (
+    is_writer_id,
+    list_segments,
+    remove_old_temporaries,
+    select_visible,
+    storage_errors,
+)
 from micromegas_jupyter.lake.ingest import LakeSink
 from micromegas_jupyter.lake.limits import LakeLimits, LakeSetup
-from micromegas_jupyter.lake.maintenance import Maintenance, MaintenanceReport
-from micromegas_jupyter.lake.segment_writer import SegmentWriter
-from micromegas_jupyter.lake.segments import is_writer_id, select_visible
+from micromegas_jupyter.lake.maintenance import Maintenance, MaintenanceReport, Stopping
 from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.lake.writer_lock import hold_writer
+from micromegas_jupyter.lake.writer import SegmentWriter, hold_writer
 from micromegas_jupyter.telemetry import TABLES, TableDefinition
 
 # A folder's time of change moves in steps of up to 10 ms (the kernel's tick), so a listing made this soon after a
@@ -60,11 +64,7 @@ class Lake:
         self._user_tables = UserTables(self._setup.root)
 
     def snapshot(self) -> tuple[TableSnapshot, ...]:
-        """Return all tables as they stand now; the same object as before for a table that has not changed.
-
-        Raises:
-            Unavailable: The folder cannot be read.
-        """
+        """Return all tables as they stand now; the same object as before for a table that has not changed."""
         fixed = [
             self._listed(self._setup.folder(definition), definition.name, partial(_build_snapshot, definition))
             for definition in self._setup.tables
@@ -77,10 +77,6 @@ class Lake:
 
         Args:
             writer_id: Letters and digits; new for each writer, for instance a UUID without its dashes.
-
-        Raises:
-            UsageError: The id has other characters or is too long.
-            Unavailable: The folder cannot be used, or the id is in use.
         """
         if not is_writer_id(writer_id):
             raise UsageError("A writer's id is made of at most 64 letters and digits.")
@@ -96,11 +92,7 @@ class Lake:
         return LakeSink(self._setup, self._user_tables)
 
     def remove_leftovers(self) -> int:
-        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many.
-
-        Raises:
-            Unavailable: The folder cannot be read, or files cannot be removed.
-        """
+        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many."""
         before = self._setup.clock.now().timestamp() - self._setup.limits.temporary_age_seconds
         with storage_errors("Files that are no longer needed could not be removed."):
             removed = sum(
@@ -153,13 +145,7 @@ class LakeWriter:
         self._maintenance = Maintenance(setup, self._writers, writer_id=writer_id)
 
     def append(self, table_name: str, rows: pa.Table | pa.RecordBatch) -> None:
-        """Store rows; when this returns they are durable and visible, when it raises they are neither.
-
-        Raises:
-            UsageError: There is no such table.
-            InternalError: The rows have other columns than the table.
-            Unavailable: They could not be stored.
-        """
+        """Store rows; when this returns they are durable and visible, when it raises they are neither."""
         writer = self._writers.get(table_name)
         if writer is None:
             raise UsageError(f"There is no table {table_name!r} to write to.")
@@ -170,9 +156,6 @@ class LakeWriter:
 
         Args:
             is_stopping: Asked often; the round ends early once it says yes.
-
-        Raises:
-            Unavailable: The folder cannot be read, or files cannot be removed.
         """
         return self._maintenance.run(is_stopping)
 
@@ -190,3 +173,32 @@ def _build_snapshot(definition: TableDefinition, files: tuple[str, ...]) -> Tabl
         merge_sql=definition.merge_sql,
         raw_name=definition.raw_name,
     )
+
+
+CACHE_SECONDS: Final = 1.0
+
+
+class CachedListing:
+    """The tables of another source, at most a second old; implements `contracts.TableSource`.
+
+    One lock covers listing and age, and is held while the source is asked: who comes meanwhile gets that answer.
+
+    Args:
+        source: The tables.
+        clock: Measures the age.
+    """
+
+    def __init__(self, source: TableSource, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._source = source
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._listing: Sequence[TableSnapshot] = ()
+        self._until = float("-inf")
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        """Return all tables."""
+        with self._lock:
+            if self._clock.monotonic() >= self._until:
+                self._listing = self._source.snapshot()
+                self._until = self._clock.monotonic() + CACHE_SECONDS
+            return self._listing

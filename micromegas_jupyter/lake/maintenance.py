@@ -1,39 +1,209 @@
-"""One round of keeping a lake small: merge, adopt what dead writers left, drop, remove.
+"""Keeps a lake small: merges small files, drops old ones, removes what nobody reads any more."""
 
-Each step is safe to repeat and to be cut short; when a round runs is the caller's choice.
-"""
+from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.compaction import (
-    CompactionStopped,
-    MergePlan,
-    Stopping,
-    merge_segments,
-    plan_remains,
-    plan_tiers,
-)
 from micromegas_jupyter.lake.files import (
+    Segment,
     SegmentFile,
     list_segment_files,
+    publish,
     remove_old_temporaries,
     select_visible_files,
     storage_errors,
+    sync_folder,
 )
-from micromegas_jupyter.lake.limits import LakeSetup
-from micromegas_jupyter.lake.retention import drop_segment, remove_covered, select_expired
-from micromegas_jupyter.lake.segment_writer import SegmentWriter
 from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.lake.writer_lock import forget_writer, list_writers, try_adopt_writer
-from micromegas_jupyter.telemetry import TableDefinition
+from micromegas_jupyter.lake.writer import (
+    COMPRESSION,
+    SegmentWriter,
+    forget_writer,
+    list_writers,
+    sort_rows,
+    try_adopt_writer,
+)
+from micromegas_jupyter.telemetry import TableDefinition, merge_rows
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.lake.segments import Segment
+    from pathlib import Path
+
+    from micromegas_jupyter.lake.limits import LakeLimits, LakeSetup
+
+ROWS_PER_GROUP = 128 * 1024
+
+Stopping = Callable[[], bool]
+
+
+class MergePlan(NamedTuple):
+    """The merged file and the files that it takes the place of, in their order."""
+
+    merged: Segment
+    sources: list[Segment]
+
+
+class CompactionStopped(Exception):
+    """The process is about to end; nothing was changed. Stays inside this package."""
+
+
+def plan_tiers(files: Iterable[SegmentFile], *, settled_sequence: int, limits: LakeLimits) -> list[MergePlan]:
+    """Plan what a living writer merges: for each complete range of a tier the merged segment and its sources.
+
+    Ranges are aligned, so ranges of different tiers lie inside each other or apart. A range counts as complete
+    once the writer's next flush lies behind it. At most one tier of a range is planned at a time.
+    """
+    visible = select_visible_files(files)
+    plans: list[MergePlan] = []
+    planned: set[Segment] = set()
+    for tier in range(1, limits.tiers + 1):
+        span = limits.fan_in**tier
+        for number, group in groupby(visible, key=lambda found: found.segment.first // span):
+            members = list(group)
+            first, last = number * span, (number + 1) * span - 1
+            sources = [found.segment for found in members]
+            if (
+                len(members) > 1
+                and last < settled_sequence
+                and sources[-1].last <= last
+                and planned.isdisjoint(sources)
+                and sum(found.size_bytes for found in members) <= limits.max_file_bytes
+            ):
+                plans.append(MergePlan(Segment(sources[0].writer_id, first, last), sources))
+                planned.update(sources)
+    return plans
+
+
+def plan_remains(files: Iterable[SegmentFile], *, limits: LakeLimits) -> list[MergePlan]:
+    """Plan what is merged for a dead writer: all that it left, in as few files as their size allows."""
+    plans: list[MergePlan] = []
+    group: list[Segment] = []
+    group_bytes = 0
+    for found in [*select_visible_files(files), None]:
+        if found is None or group_bytes + found.size_bytes > limits.max_file_bytes:
+            if len(group) > 1:
+                plans.append(MergePlan(Segment(group[0].writer_id, group[0].first, group[-1].last), group))
+            group, group_bytes = [], 0
+        if found is not None:
+            group.append(found.segment)
+            group_bytes += found.size_bytes
+    return plans
+
+
+def merge_segments(
+    folder: Path,
+    definition: TableDefinition,
+    *,
+    plan: MergePlan,
+    owner_id: str,
+    is_stopping: Stopping,
+) -> None:
+    """Write the rows of the plan's sources into its merged file, which hides them from the moment it has its name."""
+    paths = [folder / source.file_name for source in plan.sources]
+
+    def write(stream: BinaryIO) -> None:
+        with pq.ParquetWriter(stream, definition.schema, compression=COMPRESSION) as writer:
+            for rows in _read_merged(paths, definition):
+                if is_stopping():
+                    raise CompactionStopped("The merging of files was stopped.")
+                writer.write_table(sort_rows(rows, definition))
+
+    with storage_errors(f"Files of {definition.name} could not be merged."):
+        publish(folder, plan.merged.file_name, owner_id=owner_id, write=write)
+
+
+def _read_merged(paths: list[Path], definition: TableDefinition) -> Iterable[pa.Table]:
+    pending: list[pa.Table] = []
+    pending_rows = 0
+    for path in paths:
+        with pq.ParquetFile(path) as source:
+            if not source.schema_arrow.equals(definition.schema):
+                raise Unavailable(f"A file of {definition.name} has other columns than the table.")
+            for index in range(source.num_row_groups):
+                pending.append(source.read_row_group(index, use_threads=False))
+                pending_rows += pending[-1].num_rows
+                if pending_rows >= ROWS_PER_GROUP and definition.merge_rule is None:
+                    yield pa.concat_tables(pending)
+                    pending, pending_rows = [], 0
+        if definition.merge_rule is not None:
+            # Partial states shrink to one row for each key, so the whole range fits in memory.
+            pending = [merge_rows(pa.concat_tables(pending), definition.merge_rule)]
+    if pending:
+        yield pa.concat_tables(pending)
+
+
+def select_expired(
+    tables: Mapping[str, Iterable[SegmentFile]], *, now: float, limits: LakeLimits
+) -> dict[str, list[Segment]]:
+    """Choose what is to be dropped: rows past their age, then the oldest files while all are too large.
+
+    Args:
+        tables: The files of each table.
+        now: Seconds since 1970 UTC.
+        limits: The bounds.
+    """
+    listed = [(found, table) for table, files in tables.items() for found in select_visible_files(files)]
+    listed.sort(key=lambda pair: (pair[0].modified_at, pair[1], pair[0].segment))
+    excess_bytes = sum(found.size_bytes for found, _ in listed) - limits.max_total_bytes
+    expired: dict[str, list[Segment]] = {}
+    for found, table in listed:
+        if found.modified_at >= now - limits.max_age_seconds and excess_bytes <= 0:
+            break
+        expired.setdefault(table, []).append(found.segment)
+        excess_bytes -= found.size_bytes
+    return expired
+
+
+def drop_segment(folder: Path, segment: Segment, *, owner_id: str) -> None:
+    """Let a file's rows disappear from every later listing."""
+    tombstone = segment._replace(is_tombstone=True)
+    with storage_errors("Old rows could not be dropped."):
+        publish(folder, tombstone.file_name, owner_id=owner_id, write=lambda _stream: None)
+
+
+def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, limits: LakeLimits) -> int:
+    """Remove the files that have not been listed for the grace period; return how many.
+
+    A tombstone goes last, a round after all that it covers.
+    """
+    remaining = list(files)
+    settled: dict[str, list[Segment]] = {}
+    for found in remaining:
+        segment = found.segment
+        if found.modified_at < now - limits.grace_seconds and (segment.is_tombstone or segment.first < segment.last):
+            settled.setdefault(segment.writer_id, []).append(segment)
+    due = {
+        found.segment
+        for found in remaining
+        if any(segment.covers(found.segment) for segment in settled.get(found.segment.writer_id, ()))
+    }
+    bare_tombstones = [
+        segment
+        for segments in settled.values()
+        for segment in segments
+        if segment.is_tombstone and segment not in due and not any(segment.covers(found.segment) for found in remaining)
+    ]
+    with storage_errors("Files that are no longer needed could not be removed."):
+        _unlink_all(folder, sorted(due))
+        _unlink_all(folder, bare_tombstones)
+    return len(due) + len(bare_tombstones)
+
+
+def _unlink_all(folder: Path, segments: list[Segment]) -> None:
+    for segment in segments:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / segment.file_name).unlink()
+    if segments:
+        sync_folder(folder)
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,11 +246,7 @@ class Maintenance:
         self._user_tables = UserTables(setup.root)
 
     def run(self, is_stopping: Stopping) -> MaintenanceReport:
-        """Do one round; ends early, with what is done so far, when `is_stopping` says so.
-
-        Raises:
-            Unavailable: The folder cannot be read, or files cannot be removed.
-        """
+        """Do one round; ends early, with what is done so far, when `is_stopping` says so."""
         now = self._setup.clock.monotonic()
         self._retry_at = {key: retry_at for key, retry_at in self._retry_at.items() if retry_at > now}
         merged = failed = 0

@@ -3,20 +3,24 @@
 What the recorder writes is `lake`'s business; running queries is the engine's.
 """
 
+from __future__ import annotations
+
+import json
 import re
 import stat
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake.finest_units import UNITS, coarser_units, finest_units
 from micromegas_jupyter.lake.folder_kind import check_servable, is_delta_table
-from micromegas_jupyter.lake.wider_types import wider_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 _SUFFIX: Final = ".parquet"
 _HIDDEN: Final = (".", "_")
@@ -54,9 +58,6 @@ class ParquetFolder:
 
     Args:
         root: The folder; it may itself be named by a link.
-
-    Raises:
-        UsageError: It is no folder, cannot be listed or holds too many files; it is a Delta table or holds one.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,11 +73,7 @@ class ParquetFolder:
         return self._problems
 
     def snapshot(self) -> tuple[TableSnapshot, ...]:
-        """Return all tables as they stand now, by name.
-
-        Raises:
-            Unavailable: The folder cannot be listed any more, or holds too many files by now.
-        """
+        """Return all tables as they stand now, by name."""
         try:
             return self._look()
         except UsageError as error:
@@ -169,11 +166,7 @@ def _entries(folder: Path, *, inner: bool = False) -> list[Path]:
 
 
 def _kind(path: Path) -> int:
-    """Return the file's type.
-
-    Raises:
-        _Unusable: It is a link to what would be read.
-    """
+    """Return the file's type."""
     try:
         mode = path.lstat().st_mode
         is_wanted_link = stat.S_ISLNK(mode) and (_is_parquet(path) or path.is_dir())
@@ -250,3 +243,124 @@ def _build(name: str, files: Iterable[Path], joined: _Joined) -> TableSnapshot:
         range_columns=(_TIME, _TIME) if has_time else None,
         has_mixed_types=joined.has_mixed_types,
     )
+
+
+#: From coarse to fine; each counts a thousand of the next.
+UNITS: Final = ("s", "ms", "us", "ns")
+_FINER: Final = 1000
+_WRITTEN: Final = {"milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
+_INT64: Final = (-(1 << 63), (1 << 63) - 1)
+
+
+def finest_units(metadata: pyarrow.parquet.FileMetaData, schema: pa.Schema) -> dict[str, str]:
+    """Return, for each column of times in `schema`, the finest unit that provably holds all its values.
+
+    Where the footer does not tell which values there are, that is the unit in which they are written.
+    """
+    times = {field.name: field.type.unit for field in schema if pa.types.is_timestamp(field.type)}
+    paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)] if times else []
+    counts = Counter(paths)
+    return {
+        name: _finest_unit(metadata, paths.index(name), unit) if counts[name] == 1 else unit
+        for name, unit in times.items()
+    }
+
+
+def coarser_units(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Return the finest units that hold the values of two files."""
+    both = {name: min(first[name], second[name], key=UNITS.index) for name in first.keys() & second.keys()}
+    return {**first, **second, **both}
+
+
+def _finest_unit(metadata: pyarrow.parquet.FileMetaData, place: int, unit: str) -> str:
+    column = metadata.schema.column(place)
+    written = json.loads(column.logical_type.to_json()).get("timeUnit")
+    if column.physical_type != "INT64" or _WRITTEN.get(written) != unit:
+        return unit
+    ends: list[int] = []
+    for index in range(metadata.num_row_groups):
+        found = _ends(metadata.row_group(index), place)
+        if found is None:
+            return unit
+        ends.extend(found)
+    finest = unit
+    for finer in UNITS[UNITS.index(unit) + 1 :]:
+        ends = [end * _FINER for end in ends]
+        if any(not _INT64[0] <= end <= _INT64[1] for end in ends):
+            break
+        finest = finer
+    return finest
+
+
+def _ends(group: Any, place: int) -> tuple[int, ...] | None:
+    """Return the first and the last time of a row group, nothing where it has none; None when it is not told."""
+    statistics = group.column(place).statistics
+    if group.num_rows == 0:
+        return ()
+    if statistics is None:
+        return None
+    if statistics.has_min_max:
+        return statistics.min_raw, statistics.max_raw
+    return () if statistics.has_null_count and statistics.null_count == group.num_rows else None
+
+
+_UTC: Final = frozenset({"UTC", "Etc/UTC", "Z", "+00:00"})
+_WIDEST_DECIMAL: Final = 38
+_EXACT_IN_DOUBLE_BITS: Final = 32
+_LONGEST_INTEGER_BITS: Final = 64
+
+
+def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    """Return a type that holds all values of both, but for times too far off for the finer unit; None without one."""
+    if first == second or pa.types.is_null(second):
+        return first
+    if pa.types.is_null(first):
+        return second
+    return _wider(_plain_type(first), _plain_type(second))
+
+
+def _wider(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    if first == second:
+        return first
+    if _is_number(first) and _is_number(second):
+        return _wider_number(first, second)
+    if pa.types.is_timestamp(first) and pa.types.is_timestamp(second) and first.tz == second.tz:
+        return pa.timestamp(max(first.unit, second.unit, key=UNITS.index), first.tz)
+    if pa.types.is_decimal128(first) and pa.types.is_decimal128(second):
+        return _wider_decimal(first, second)
+    return None
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the plainest type of the same values."""
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_timestamp(kind) and kind.tz in _UTC:
+        return pa.timestamp(kind.unit, "UTC")
+    return kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _wider_number(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_floating(first) and pa.types.is_floating(second):
+        return max(first, second, key=lambda kind: kind.bit_width)
+    if pa.types.is_floating(first) or pa.types.is_floating(second):
+        integer = second if pa.types.is_floating(first) else first
+        return pa.float64() if integer.bit_width <= _EXACT_IN_DOUBLE_BITS else None
+    if pa.types.is_signed_integer(first) == pa.types.is_signed_integer(second):
+        return max(first, second, key=lambda kind: kind.bit_width)
+    unsigned = second if pa.types.is_signed_integer(first) else first
+    return pa.int64() if unsigned.bit_width < _LONGEST_INTEGER_BITS else None
+
+
+def _wider_decimal(first: pa.Decimal128Type, second: pa.Decimal128Type) -> pa.DataType | None:
+    scale = max(first.scale, second.scale)
+    precision = max(first.precision - first.scale, second.precision - second.scale) + scale
+    return pa.decimal128(precision, scale) if precision <= _WIDEST_DECIMAL else None

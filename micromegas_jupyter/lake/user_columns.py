@@ -43,12 +43,7 @@ _FAMILIES: Final[tuple[_IsKind, ...]] = (pa.types.is_integer, pa.types.is_floati
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the columns that a table made for `schema` has.
-
-    Raises:
-        UsageError: A column's name or type cannot be kept; the error names it.
-        ResourcesExhausted: There are too many columns.
-    """
+    """Return the columns that a table made for `schema` has."""
     if len(schema) > MAX_COLUMNS:
         raise ResourcesExhausted(f"A table has at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
     fields = []
@@ -75,9 +70,6 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
         schema: The columns that are sent.
         stored: The table's columns.
         is_known: Whether the sender may know the table's columns; else errors tell of those that are sent only.
-
-    Raises:
-        UsageError: They cannot; the error names the column.
     """
     for field in schema:
         if field.name not in stored.names:
@@ -107,9 +99,6 @@ def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = Tr
         rows: The rows as they were sent.
         stored: The table's columns.
         is_known: Whether the sender may know the table's columns.
-
-    Raises:
-        UsageError: A value does not fit, or one is missing; the error names the column.
     """
     columns = []
     for field in stored:

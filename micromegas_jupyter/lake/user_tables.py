@@ -18,8 +18,13 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lake.files import make_private_folder, name_once, remove_old_temporaries, storage_errors
-from micromegas_jupyter.lake.segments import TEMPORARY_SUFFIX
+from micromegas_jupyter.lake.files import (
+    TEMPORARY_SUFFIX,
+    make_private_folder,
+    name_once,
+    remove_old_temporaries,
+    storage_errors,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -81,11 +86,7 @@ class UserTables:
         self._known: dict[str, UserTable | None] = {}
 
     def list(self) -> tuple[UserTable, ...]:
-        """Return all tables, by name.
-
-        Raises:
-            Unavailable: The folder cannot be read.
-        """
+        """Return all tables, by name."""
         with storage_errors("The tables could not be listed."):
             try:
                 with os.scandir(self._folder) as entries:
@@ -97,11 +98,7 @@ class UserTables:
         return tuple(sorted((table for table in known.values() if table is not None), key=lambda table: table.name))
 
     def find(self, name: str) -> UserTable | None:
-        """Return the table of this name, None when there is none.
-
-        Raises:
-            Unavailable: The folder cannot be read.
-        """
+        """Return the table of this name, None when there is none."""
         return next((table for table in self.list() if table.name == name), None)
 
     def rows_folder(self, folder_id: str) -> Path:
@@ -109,11 +106,7 @@ class UserTables:
         return self._folder / _ROWS_FOLDER / folder_id
 
     def add(self, table: UserTable) -> bool:
-        """Make a table, durably; return False when there is one of that name already.
-
-        Raises:
-            OSError: It could not be made.
-        """
+        """Make a table, durably; return False when there is one of that name already."""
         make_private_folder(self._folder)
         facts = {
             "name": table.name,
@@ -134,9 +127,6 @@ class UserTables:
 
         Args:
             modified_before: Seconds since 1970 UTC.
-
-        Raises:
-            Unavailable: The folder cannot be read.
         """
         with storage_errors("Files that are no longer needed could not be removed."):
             removed = remove_old_temporaries(self._folder, modified_before=modified_before)
@@ -171,11 +161,7 @@ class UserTables:
 
 
 def check_name(name: str) -> None:
-    """Check that a table may have this name.
-
-    Raises:
-        UsageError: It may not.
-    """
+    """Check that a table may have this name."""
     if _NAME.fullmatch(name) is None:
         raise UsageError(
             f"{name[:80]!r} is no name for a table.",

@@ -17,7 +17,7 @@ from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
-from micromegas_jupyter.engine.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
+from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from micromegas_jupyter.engine.denials import MatchRules
+    from micromegas_jupyter.engine.functions.denials import MatchRules
     from micromegas_jupyter.server.audit import QueryFacts
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -101,13 +101,13 @@ class DenyList:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         found = _match_facts(facts)
         hashes = fingerprints(facts.statement.sql)
-        if state.matching.are_quick:
+        if not state.matching.needs_engine:
             place = state.matching.first_match(found, hashes)
         else:
             place = await asyncio.to_thread(state.matching.first_match, found, hashes)
         if place is None:
             return
-        from micromegas_jupyter.engine.denials import names_denial_function
+        from micromegas_jupyter.engine.functions.denials import names_denial_function
 
         if not (facts.caller.is_admin and names_denial_function(facts.statement.sql)):
             await self._deny(state.rules[place], facts)
@@ -176,7 +176,9 @@ class DenyList:
         before = self._state.matching
         if before is not None and before.expressions == expressions:
             return mark, _State(rules=rules, matching=before)
-        from micromegas_jupyter.engine.denials import MatchRules  # loads the engine, which most servers need not here
+        from micromegas_jupyter.engine.functions.denials import (
+            MatchRules,  # loads the engine, which most servers need not here
+        )
 
         return mark, _State(rules=rules, matching=MatchRules(expressions))
 

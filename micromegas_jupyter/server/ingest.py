@@ -23,9 +23,9 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.requests import Upload
+from micromegas_jupyter.executors.protocol import Upload
+from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.executors.statements import ClientGone, RunningStatement, RunningUpload
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
@@ -169,7 +169,7 @@ class IngestRunner:
             max_bytes=settings.max_bytes,
             max_row_bytes=settings.max_row_bytes,
         )
-        async with RunningStatement(self._pool, call.source, query_id=call.query_id, places=self._places) as running:
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._places) as running:
             receiving = RunningUpload(running)
             await receiving.begin(upload)
             await self._receive(call, first, receiving, audit)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.executors.statements import StatementReport
 
 _OTHER: Final = "other"
@@ -105,8 +105,8 @@ class ServerMetrics:
 
     def watch_pool(self, pool: Pool) -> None:
         """Report how many statements and executors there are; the counts are read on other threads."""
-        self._running.set_function(lambda: pool.places.running_count)
-        self._waiting.set_function(lambda: pool.places.waiting_count)
+        self._running.set_function(lambda: pool.slots.running_count)
+        self._waiting.set_function(lambda: pool.slots.waiting_count)
         self._executors.labels("idle").set_function(lambda: pool.idle_count)
         self._executors.labels("busy").set_function(lambda: max(0, pool.executor_count - pool.idle_count))
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from micromegas_jupyter.core.system import Clock, Randomness
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.executors.limits import CallerKey
+from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message
 from micromegas_jupyter.server.tickets import MARK_BYTES, Seals, join_parts

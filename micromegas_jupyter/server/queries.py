@@ -6,7 +6,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import QueryCancelled, QueryDenied
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.requests import Output, Statement
+from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.statements import (
     ClientGone,
     RunningStatement,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from micromegas_jupyter.core.system import Clock, Randomness
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.executors.limits import CallerKey
+from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
 

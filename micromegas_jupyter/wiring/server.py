@@ -12,8 +12,8 @@ from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, Rate
 from micromegas_jupyter.config.server import ServerSettings, is_loopback
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.processes import can_fork, open_launcher
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import Lake, make_lake_folder
 from micromegas_jupyter.server import (
@@ -258,7 +258,7 @@ class ServerStack:
         if not conditions:
             return
         # Loads the engine, which this process needs for nothing else.
-        from micromegas_jupyter.engine.conditions import check_role_conditions
+        from micromegas_jupyter.engine.security.conditions import check_role_conditions
 
         try:
             check_role_conditions(self._tables, conditions)

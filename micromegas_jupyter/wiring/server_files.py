@@ -9,7 +9,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, UsageError
-from micromegas_jupyter.lake import FolderKind, KeptListing, Lake, ParquetFolder, find_folder_kind
+from micromegas_jupyter.lake import CachedListing, FolderKind, Lake, ParquetFolder, find_folder_kind
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _DENIALS_FILE: Final = "query_denials.json"
@@ -39,7 +39,7 @@ def open_tables(root: Path) -> TableSource:
             remedy="Name a folder of *.parquet files, or of folders of them; or an empty one, which becomes a lake of "
             "the server's own telemetry.",
         )
-    return KeptListing(parquet)
+    return CachedListing(parquet)
 
 
 def describe_tables(source: TableSource, root: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.scheduling import Cause
 from tests.architecture.exercised_metrics import server_metrics
 from tests.architecture.guide_text import ROOT, read_page, table_rows
 

@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.cli.serve_command import load_settings
 from micromegas_jupyter.config.server import ServerSettings
-from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error
+from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.readiness import NotReady
 from tests.architecture.guide_text import ROOT, blocks, read_page, table_rows

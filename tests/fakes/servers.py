@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.processes import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
 from tests.fakes.fixed_tables import FixedTables
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from micromegas_jupyter.core.protocols import TableSource, TokenValidator
-    from micromegas_jupyter.executors.processes import Ended, OnEnded, OnStarted, Process
+    from micromegas_jupyter.executors.launcher import Ended, OnEnded, OnStarted, Process
 
 _CLOSE_SECONDS: Final = 30.0
 
@@ -60,7 +60,7 @@ class LastingZygote(ZygoteLauncher):
             await super().open(on_started, on_ended, on_failed)
             return
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
-        asyncio.get_running_loop().add_reader(self._control, self._hear)
+        asyncio.get_running_loop().add_reader(self._control, self._read_control)
 
     async def close(self) -> None:
         """End the executors only, and hear of all their ends, so that the next pool hears of none."""
@@ -71,7 +71,7 @@ class LastingZygote(ZygoteLauncher):
             process.signal(signal.SIGKILL)
 
         def note_end(_pid: int = 0, _ended: Ended | None = None) -> None:
-            if not (self._processes or self._asked):
+            if not (self._processes or self._requested):
                 all_ended.set()
 
         self._on_started, self._on_ended, self._on_failed = end, note_end, note_end

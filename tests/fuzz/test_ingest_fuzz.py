@@ -8,8 +8,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.executors.requests import Upload
-from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.executors.protocol import Upload
+from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor

@@ -90,7 +90,7 @@ class FlightHarness:
     @property
     def is_quiet(self) -> bool:
         """Whether no executor has a statement."""
-        return not self.pool.places.running_count and self.pool.idle_count == self.pool.executor_count
+        return not self.pool.slots.running_count and self.pool.idle_count == self.pool.executor_count
 
     def wait_until_running(self, count: int = 1) -> None:
         wait_until(lambda: len(self.pool.running) >= count, "statements are running")

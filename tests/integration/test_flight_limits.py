@@ -45,7 +45,7 @@ def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None
         assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert type(answer.error) is DeadlineExceeded
         assert answer.error.query_id == answer.initial["x-micromegas-query-id"]
-        assert "longer than the 0.5 s" in answer.text
+        assert "limit of 0.5 s" in answer.text
         flight.wait_until_quiet()
         _check_alive(flight)
 

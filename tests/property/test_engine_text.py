@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.engine.errors import Context, translate
-from micromegas_jupyter.engine.guard import check_statement
-from micromegas_jupyter.engine.parameters import find_placeholders
+from micromegas_jupyter.engine.planning.guard import check_statement
+from micromegas_jupyter.engine.planning.parameters import find_placeholders
 from micromegas_jupyter.engine.scanner import Kind, scan
-from micromegas_jupyter.engine.workarounds.protobuf import Field, WireType, read_fields, write_fields
+from micromegas_jupyter.engine.workarounds.joins import Field, WireType, read_fields, write_fields
 from micromegas_jupyter.errors import MicromegasError, QueryError
 
 # Between blanks, since several of them are quotes; `_` stands for a blank.

@@ -19,17 +19,17 @@ the first two defects, and is refused otherwise.
 
 from __future__ import annotations
 
+import enum
 import functools
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from datafusion import functions, lit
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.sessions import READ_ONLY
-from micromegas_jupyter.engine.workarounds.protobuf import Field, WireType, read_fields, write_fields
 from micromegas_jupyter.errors import UnsupportedStatement
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ _SORT: Final = re.compile(r"^ *(?:Sort(?:Exec)?: .*|WindowAggr: .*?(?= BETWEEN )
 _SORT_KEY: Final = re.compile(r"([^ ,[][^,[]*) (?:ASC|DESC)\b")
 _PARTITION: Final = re.compile(r"PARTITION BY \[([^\]]*)\]")
 _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|LeftMark|RightMark),")
+_MAX_VARINT_BYTES: Final = 10
 _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
@@ -127,9 +128,6 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
         frame: The statement, planned and not EXPLAIN.
         sql: Its text.
         values: Values of its placeholders.
-
-    Raises:
-        UnsupportedStatement: DataFusion would give wrong rows, and the plan cannot be changed.
     """
     try:
         plan = frame.optimized_logical_plan()
@@ -151,11 +149,7 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
 
 
 def _rewritten(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:
-    """Return `frame` with changed filters, or as it is where none needs a change.
-
-    Raises:
-        Exception: The plan cannot be written as protobuf, read back or optimized, or has a step of an unknown kind.
-    """
+    """Return `frame` with changed filters, or as it is where none needs a change."""
     node = plan.to_bytes(session)
     rewritten = _Rewriter().rewrite(node)
     if rewritten == node:
@@ -177,9 +171,6 @@ class _Rewriter:
         Args:
             node: A `LogicalPlanNode`.
             is_nullable: Whether an outer join above it can replace its rows by NULL.
-
-        Raises:
-            KeyError: There is a node, or a subquery in an expression, of an unknown kind.
         """
         (kind,) = read_fields(node)
         inputs = _INPUTS[kind.number]
@@ -268,11 +259,7 @@ def _never() -> bytes:
 
 
 def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, values: Mapping[str, pa.Scalar]) -> None:
-    """Check that a statement with outer joins is right as DataFusion plans it.
-
-    Raises:
-        UnsupportedStatement: It may not be.
-    """
+    """Check that a statement with outer joins is right as DataFusion plans it."""
     described = session.sql_with_options(f"EXPLAIN VERBOSE {sql}", READ_ONLY, param_values=dict(values)).collect()
     steps = [(row["plan_type"], row["plan"]) for batch in described for row in batch.to_pylist()]
     before = after = ""
@@ -331,3 +318,72 @@ def _sort_keys(plan: str) -> int:
         partition = _PARTITION.search(line)
         keys += len({*_SORT_KEY.findall(line), *(partition[1].split(", ") if partition else ())})
     return keys
+
+
+class WireType(enum.IntEnum):
+    """How a field's value is written (protobuf encoding guide, "Message Structure")."""
+
+    VARINT = 0
+    FIXED64 = 1
+    LENGTH_DELIMITED = 2
+    FIXED32 = 5
+
+
+class Field(NamedTuple):
+    """One field of a protobuf message; the value of a length-delimited one is without its length."""
+
+    number: int
+    wire_type: WireType
+    value: bytes
+
+
+def read_fields(message: bytes) -> list[Field]:
+    """Return the fields of a protobuf message in order, without its schema; ValueError for other bytes."""
+    fields: list[Field] = []
+    start = 0
+    while start < len(message):
+        key, start = _read_varint(message, start)
+        wire_type = WireType(key & 7)
+        match wire_type:
+            case WireType.VARINT:
+                end = _read_varint(message, start)[1]
+            case WireType.LENGTH_DELIMITED:
+                length, start = _read_varint(message, start)
+                end = start + length
+            case _:
+                end = start + (8 if wire_type is WireType.FIXED64 else 4)
+        if end > len(message):
+            raise ValueError("a protobuf field is cut short")
+        fields.append(Field(key >> 3, wire_type, message[start:end]))
+        start = end
+    return fields
+
+
+def write_fields(fields: list[Field]) -> bytes:
+    """Return the message that has `fields` in order; the inverse of `read_fields`."""
+    pieces: list[bytes] = []
+    for number, wire_type, value in fields:
+        pieces.append(build_varint(number << 3 | wire_type))
+        if wire_type is WireType.LENGTH_DELIMITED:
+            pieces.append(build_varint(len(value)))
+        pieces.append(value)
+    return b"".join(pieces)
+
+
+def _read_varint(message: bytes, start: int) -> tuple[int, int]:
+    value = 0
+    for index, byte in enumerate(message[start : start + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:  # noqa: PLR2004 - the bit that says that more follow
+            return value, start + index + 1
+    raise ValueError("a protobuf number is cut short")
+
+
+def build_varint(value: int) -> bytes:
+    """Return a number in protobuf's variable length."""
+    out = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits of a byte
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

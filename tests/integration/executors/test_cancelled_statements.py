@@ -1,6 +1,6 @@
 """A statement that nobody waits for any more uses no processor half a second later, and no other caller notices.
 
-Each kind of statement is given up in one way, all ways in turn; with `--long` each kind in every way.
+Each kind of statement is given up by one method, in turn; with `--long` each kind by every method.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -40,19 +40,6 @@ call = grpc.insecure_channel(address).unary_stream("/arrow.flight.protocol.Fligh
 for _ in call(request, metadata=[("authorization", "Bearer " + key)]):
     pass
 """
-
-
-class Client(Protocol):
-    """Runs a statement and gives it up."""
-
-    def give_up(self) -> None:
-        """Stop waiting for the statement."""
-
-    def has_ended(self) -> bool:
-        """Return whether the call has ended by itself."""
-
-    def close(self) -> None:
-        """Leave nothing behind."""
 
 
 class Killed:
@@ -124,7 +111,7 @@ class CancelledByAction(Cancelled):
         caller.close()
 
 
-WAYS: dict[str, type[Killed | Cancelled]] = {
+METHODS: dict[str, type[Killed | Cancelled]] = {
     "client killed": Killed,
     "call cancelled": Cancelled,
     "channel closed": Closed,
@@ -135,10 +122,10 @@ WAYS: dict[str, type[Killed | Cancelled]] = {
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.config.getoption("--long"):
-        cases = [(kind, way) for kind in BUSY for way in WAYS]
+        cases = [(kind, method) for kind in BUSY for method in METHODS]
     else:
-        cases = [(kind, list(WAYS)[index % len(WAYS)]) for index, kind in enumerate(BUSY)]
-    metafunc.parametrize(("kind", "way"), cases)
+        cases = [(kind, list(METHODS)[index % len(METHODS)]) for index, kind in enumerate(BUSY)]
+    metafunc.parametrize(("kind", "method"), cases)
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +143,15 @@ def cpu_seconds_of(server: ServerProcess, seconds: float) -> float:
 
 
 def test_the_processor_is_quiet_half_a_second_after_the_client_has_gone(
-    server: ServerProcess, other: SmallStatements, kind: str, way: str
+    server: ServerProcess, other: SmallStatements, kind: str, method: str
 ) -> None:
     wait_until(lambda: cpu_seconds_of(server, WATCH_SECONDS) < QUIET_CPU_SECONDS, "earlier statements have ended")
     other.wait_until_well()
     before = server.cpu_seconds()
-    client = WAYS[way](server, BUSY[kind])
+    client = METHODS[method](server, BUSY[kind])
     try:
         wait_until(lambda: server.cpu_seconds() - before > WORK_SECONDS or client.has_ended(), "the statement runs")
-        assert way == "deadline" or not client.has_ended(), "the statement has ended by itself"
+        assert method == "deadline" or not client.has_ended(), "the statement has ended by itself"
 
         client.give_up()
 

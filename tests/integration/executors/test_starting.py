@@ -14,10 +14,10 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
-from micromegas_jupyter.executors import processes
+from micromegas_jupyter.executors import launcher as processes
+from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.processes import SpawnLauncher, ZygoteLauncher
-from micromegas_jupyter.executors.requests import Output, Statement
+from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.executors.statements import RunningStatement, run_statement
 from tests.fakes.fixed_tables import FixedTables
@@ -118,22 +118,6 @@ def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(
     assert "each executor is a new interpreter" in caplog.text
 
 
-def test_a_zygote_that_was_killed_takes_its_executors_along_and_is_replaced(tmp_path: Path) -> None:
-    options = options_in(tmp_path)
-
-    async def scene() -> None:
-        launcher = ZygoteLauncher(options)
-        async with opened(launcher, options) as pool:
-            task, pid = await started(pool, ENDLESS)
-            os.kill(launcher.zygote_pid, signal.SIGKILL)
-            with pytest.raises(ServerUnavailable):
-                await task
-            await until_gone(pid)
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
-
-    asyncio.run(scene())
-
-
 def test_a_zygote_that_starts_again_is_asked_once_for_each_executor(tmp_path: Path) -> None:
     options = options_in(tmp_path)
 
@@ -145,7 +129,7 @@ def test_a_zygote_that_starts_again_is_asked_once_for_each_executor(tmp_path: Pa
                 while pool.executor_count:  # noqa: ASYNC110 - nothing tells when its end is known
                     await asyncio.sleep(0.01)
                 await asyncio.gather(*(ask(pool, "SELECT 1") for _ in range(2)))
-                while launcher._asked or pool._starting:  # noqa: ASYNC110 - nothing tells when the last one is there
+                while launcher._requested or pool._starting:  # noqa: ASYNC110 - nothing tells when the last one is there
                     await asyncio.sleep(0.01)
 
     asyncio.run(scene())
@@ -177,20 +161,6 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
 
     asyncio.run(scene())
     assert "may open no more files" in caplog.text
-
-
-def test_an_executor_that_was_killed_fails_its_statement_alone(tmp_path: Path) -> None:
-    options = options_in(tmp_path)
-
-    async def scene() -> None:
-        async with opened(ZygoteLauncher(options), options) as pool:
-            task, pid = await started(pool, ENDLESS)
-            os.kill(pid, signal.SIGKILL)
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
-            with pytest.raises(ResourcesExhausted):
-                await task
-
-    asyncio.run(scene())
 
 
 def test_a_stopped_executor_ends_when_the_pool_closes(tmp_path: Path) -> None:

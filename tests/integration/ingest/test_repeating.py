@@ -131,5 +131,5 @@ def test_rows_that_do_not_all_come_are_not_stored(server: LakeServer) -> None:
     answer = server.flight.call(FLIGHT + "DoPut", *frames, metadata=(*ALICE, ("x-micromegas-ingest-rows", "3")))
 
     assert type(answer.error) is UsageError
-    assert answer.error.what == "2 rows have come of 3; none is stored."
+    assert answer.error.what == "2 of 3 rows have arrived; none is stored."
     assert "cut_off" not in server.column("SELECT table_name FROM information_schema.tables")

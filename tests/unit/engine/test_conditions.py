@@ -1,4 +1,4 @@
-"""Which conditions can decide about rows, and what is said about the others."""
+"""Conditions on rows are checked on difficult values before they are applied."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.conditions import apply_conditions, check_role_conditions, condition_problem
-from micromegas_jupyter.errors import ConfigurationError, InternalError
+from micromegas_jupyter.engine.security.conditions import (
+    apply_conditions,
+    check_role_conditions,
+    condition_problem,
+    trial_rows,
+)
+from micromegas_jupyter.errors import ConfigurationError, InternalError, Unavailable
+from tests.fakes.fixed_tables import FixedTables, empty_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datafusion import DataFrame, Expr
 
+    from micromegas_jupyter.core.protocols import TableSnapshot
     from tests.unit.engine.conftest import Asker
 
 SCHEMA = pa.schema(
@@ -129,7 +138,7 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(
     def as_written(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
         return functools.reduce(operator.or_, map(rows.parse_sql_expr, conditions))
 
-    monkeypatch.setattr("micromegas_jupyter.engine.conditions._either", as_written)
+    monkeypatch.setattr("micromegas_jupyter.engine.security.conditions._either", as_written)
     rows = SessionContext().read_batch(pa.record_batch({"x": [1]}))
 
     with pytest.raises(InternalError):
@@ -169,3 +178,57 @@ def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask: Asker, table: s
     assert words in caught.value.what
     assert caught.value.key == "roles"
     assert "/" not in str(caught.value)
+
+
+def test_each_column_has_null_and_its_extremes() -> None:
+    schema = pa.schema(
+        [
+            pa.field("n", pa.int32(), nullable=False),
+            pa.field("u", pa.uint8()),
+            pa.field("f", pa.float32()),
+            pa.field("s", pa.string()),
+            pa.field("b", pa.binary()),
+            pa.field("t", pa.timestamp("ms", "UTC")),
+            pa.field("l", pa.list_(pa.int8())),
+        ]
+    )
+
+    rows = trial_rows(schema)
+
+    assert rows.schema.names == schema.names
+    assert rows.schema.types == schema.types
+    assert all(column.null_count for column in rows.columns)
+    assert {-(2**31), 2**31 - 1, 0} <= set(rows.column("n").to_pylist())
+    assert {0, 255} <= set(rows.column("u").to_pylist())
+    assert {"", "x", "("} <= set(rows.column("s").to_pylist())
+    assert {1700, 2239} == {value.year for value in rows.column("t").to_pylist() if value and value.year != 1970}
+
+
+class NoTables:
+    """A source that fails as no class of the package does."""
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        raise OSError("/srv/lake is gone")
+
+
+def test_a_condition_that_fits_no_column_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="names tenant"):
+        check_role_conditions(FixedTables([empty_table()]), {"measures": ("tenant = 'acme'",)})
+
+
+def test_tables_that_cannot_be_listed_are_unavailable(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Unavailable) as caught:
+        check_role_conditions(NoTables(), {"measures": ("level = 1",)})
+
+    assert "/srv" not in str(caught.value)
+    assert "/srv" not in str([record.__dict__ for record in caplog.records])
+
+
+def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(condition: str, schema: object) -> str | None:
+        raise ValueError(f"DataFusion error: {condition} {schema}")
+
+    monkeypatch.setattr("micromegas_jupyter.engine.security.conditions.condition_problem", fail)
+
+    with pytest.raises(ConfigurationError, match="the engine fails on it"):
+        check_role_conditions(FixedTables([empty_table()]), {"measures": ("level = 1",)})

@@ -11,7 +11,6 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, TimeRange
-from micromegas_jupyter.engine.native_scan import DatasetReader
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import CALLER, NOON, FixedTables, write_ledger, write_log_entries, write_processes
 from tests.unit.engine.conftest import Asker
@@ -30,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ledgers")
 
 
-@pytest.fixture(scope="module", params=["native, 1 partition", "native, 3 partitions", "dataset, 1 partition"])
+@pytest.fixture(scope="module", params=[1, 3], ids=["1 partition", "3 partitions"])
 def everything(request: pytest.FixtureRequest, folder: Path) -> Iterator[Asker]:
     """Small batches; `ledger` has rows to hide and `visible` holds only those that are left."""
     tables = FixedTables(
@@ -41,9 +40,7 @@ def everything(request: pytest.FixtureRequest, folder: Path) -> Iterator[Asker]:
             write_log_entries(folder, 2),
         ]
     )
-    reader, _, partitions = request.param.partition(", ")
-    settings = EngineSettings(batch_rows=8, target_partitions=int(partitions[0]))
-    engine = DataFusionEngine(tables, settings, reader=DatasetReader() if reader == "dataset" else None)
+    engine = DataFusionEngine(tables, EngineSettings(batch_rows=8, target_partitions=request.param))
     yield Asker(engine, tables)
     engine.close()
 
@@ -230,7 +227,7 @@ def test_a_condition_that_fits_no_table_runs_nothing(everything: Asker, caplog: 
 
     assert "acme" not in str(caught.value)
     assert "tenant" not in str(caught.value)
-    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.conditions"]
+    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.security.conditions"]
     assert record.table == "ledger"  # type: ignore[attr-defined]
     assert "acme" not in str(record.__dict__)
     assert ask.rows("SELECT 1 AS one") == [{"one": 1}]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.conditions import condition_problem
 from micromegas_jupyter.engine.schemas import flat_schema
+from micromegas_jupyter.engine.security.conditions import condition_problem
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker

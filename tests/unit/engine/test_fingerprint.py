@@ -9,7 +9,7 @@ from datafusion import SessionContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micromegas_jupyter.engine.fingerprint import fingerprints, sql_hash
+from micromegas_jupyter.engine.planning.fingerprint import fingerprints, sql_hash
 
 
 def _digest(normalised: str) -> str:

@@ -12,8 +12,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess, TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.conditions import check_role_conditions
-from micromegas_jupyter.engine.identity import with_caller_in_condition
+from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.security.conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InternalError, InvalidStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
@@ -68,14 +68,6 @@ def test_an_address_that_nobody_vouches_for_is_null(ask: Asker) -> None:
     caller = replace(ALICE, email_verified=False)
 
     assert _as(ask, caller).rows("SELECT current_email() AS found") == [{"found": None}]
-
-
-def test_one_engine_answers_each_caller_with_his_own_name(ask: Asker) -> None:
-    sql = "SELECT current_user() AS found"
-
-    found = [_as(ask, replace(ALICE, subject=name)).rows(sql) for name in ("ann", "bob", "ann")]
-
-    assert found == [[{"found": "ann"}], [{"found": "bob"}], [{"found": "ann"}]]
 
 
 def test_rows_can_be_compared_with_the_caller(ask: Asker) -> None:
@@ -204,10 +196,6 @@ def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngi
 
     seen = _as(Asker(owned, ask.tables), ALICE, {"notes": (condition,)}).rows("SELECT * FROM notes")
     assert [row["user"] for row in seen] == ["al'ice"]
-
-
-def test_a_column_named_like_the_caller_in_capitals_is_not_taken_for_the_caller() -> None:
-    assert with_caller_in_condition("USER = current_user()", ALICE, columns=("User",)) == "USER = 'al''ice'"
 
 
 @pytest.mark.parametrize(

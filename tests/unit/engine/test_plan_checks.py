@@ -1,4 +1,4 @@
-"""What a logical plan tells before it runs."""
+"""What is read from a plan before it runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine.plan_checks import check_plan, is_explain, placeholder_types
-from micromegas_jupyter.errors import StatementRefused
+from micromegas_jupyter.engine.planning.plan_checks import PathScrubber, check_plan, is_one_row, placeholder_types
+from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 
 if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
+
+    from tests.unit.engine.conftest import Asker
 
 
 def plan(sql: str) -> LogicalPlan:
@@ -42,13 +44,6 @@ def test_their_name_alone_is_harmless(sql: str) -> None:
     check_plan(plan(sql))
 
 
-def test_only_explain_describes_a_plan() -> None:
-    assert is_explain(plan("EXPLAIN SELECT 1"))
-    assert is_explain(plan("EXPLAIN ANALYZE SELECT 1"))
-    assert not is_explain(plan("SELECT 'Explain' AS \"Explain\""))
-    assert not is_explain(plan("DESCRIBE t"))
-
-
 def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
     found = placeholder_types(
         plan("SELECT $name FROM t WHERE x = $1 AND (s LIKE $2 OR x BETWEEN $3 AND 9 OR x IN ($4, 1)) AND NOT x > $5")
@@ -60,3 +55,72 @@ def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
         "3": pa.int64(),
         "4": pa.int64(),
     }
+
+
+FILES = ["/srv/my lake/date=1/a.parquet", "/srv/my lake/date=2/b.parquet"]
+
+
+def test_file_groups_become_their_number() -> None:
+    plan = (
+        "DataSourceExec: file_groups={2 groups: [[srv/my%20lake/date=1/a.parquet:0..10, x.parquet], "
+        "[srv/my%20lake/date=2/b.parquet:3..9, ...]]}, projection=[x], predicate=x@1 IN ([1])"
+    )
+
+    cleaned = PathScrubber([FILES]).clean(plan)
+
+    assert cleaned == "DataSourceExec: file_groups={2 groups}, projection=[x], predicate=x@1 IN ([1])"
+
+
+def test_any_other_mention_of_a_folder_is_removed() -> None:
+    scrubber = PathScrubber([FILES, ["/mnt/a/x.parquet"], ["s3://bucket/lake/y.parquet"]])
+
+    assert scrubber.clean("see /srv/my lake/date=1/a.parquet, ok") == "see …, ok"
+    assert scrubber.clean("see srv/my%20lake/date=9/z, ok") == "see …, ok"
+    assert scrubber.clean("[mnt/a/x.parquet:1..2]") == "[…]"
+    assert scrubber.clean("s3://bucket/lake/y.parquet") == "s3:/…"
+
+
+def test_files_without_a_common_folder_are_all_known() -> None:
+    scrubber = PathScrubber([["/one/a.parquet", "/two/b.parquet"]])
+
+    assert scrubber.clean("one/a.parquet two/b.parquet three") == "… … three"
+
+
+def test_every_text_column_of_a_batch_is_cleaned() -> None:
+    batch = pa.record_batch({"plan_type": ["p", None], "plan": ["/srv/my lake/x", "y"], "n": [1, 2]})
+
+    cleaned = PathScrubber([FILES]).clean_batch(batch)
+
+    assert cleaned.to_pydict() == {"plan_type": ["p", None], "plan": ["…", "y"], "n": [1, 2]}
+
+
+ONE_ROW = {
+    "SELECT 1 AS one": 1,
+    "SELECT a + 1 AS b FROM (SELECT 41 AS a) t": 42,
+    "SELECT upper('x') AS u LIMIT 1": "X",
+    "SELECT current_user": "ann",
+    "SELECT now() < now() AS never": False,
+    "SELECT arrow_cast('a', 'Dictionary(Int32, Utf8)') AS d": "a",
+}
+
+
+def plan_text(sql: str) -> str:
+    context = SessionContext()
+    context.from_pydict({"level": [1]}, name="log_entries")
+    return context.sql(sql.replace("current_user", "1")).logical_plan().display_indent()
+
+
+@pytest.mark.parametrize("sql", ONE_ROW)
+def test_a_statement_of_one_row_is_found_and_gives_it(ask: Asker, sql: str) -> None:
+    assert is_one_row(plan_text(sql))
+    assert [list(row.values()) for row in ask.rows(sql)] == [[ONE_ROW[sql]]]
+
+
+def test_parameters_and_limits_hold(ask: Asker) -> None:
+    values = pa.record_batch({"0": [41]})
+
+    assert ask.rows("SELECT ? + 1 AS n", parameters=values) == [{"n": 42}]
+    assert ask.rows("SELECT 1 AS n", row_limit=0) == []
+    assert ask.rows("SELECT 1 AS n LIMIT 0") == []
+    with pytest.raises(InvalidStatement, match="has no value"):
+        ask.rows("SELECT ? + 1 AS n")

@@ -1,4 +1,4 @@
-"""Which statements the engine takes: those that only read, told by their plan."""
+"""Nothing can be changed, set, or read that is not a visible table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import QueryError, StatementRefused
+from micromegas_jupyter.errors import InvalidStatement, QueryError, StatementRefused
 
 if TYPE_CHECKING:
     from tests.unit.engine.conftest import Asker
@@ -179,3 +179,8 @@ def test_nothing_that_was_refused_left_a_trace(ask: Asker) -> None:
     names = ask.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
 
     assert {row["table_name"] for row in names} == {"log_entries", "processes", "measures"}
+
+
+def test_the_function_that_names_the_file_of_a_row_does_not_exist(ask):
+    with pytest.raises(InvalidStatement):
+        ask.table("SELECT input_file_name() FROM log_entries")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.engine.scanner import Kind, place_of, quoted, scan
+from micromegas_jupyter.engine.scanner import Kind, scan
 
 
 def test_words_signs_and_values_are_told_apart() -> None:
@@ -97,20 +97,3 @@ def test_a_doubtful_construct_hides_nothing(doubtful: str) -> None:
 
     assert found.certain_until == 10
     assert sum(token.text == "+" for token in found.tokens) == 2
-
-
-def test_a_backslash_is_an_ordinary_character_in_an_ordinary_string() -> None:
-    found = scan("SELECT 'a\\' + 'b'")
-
-    assert [token.text for token in found.tokens] == ["SELECT", "'a\\'", "+", "'b'"]
-
-
-def test_a_place_counts_lines_and_columns_from_one() -> None:
-    sql = "SELECT 1,\n  nope"
-
-    assert place_of(sql, 0) == (1, 1)
-    assert place_of(sql, sql.index("nope")) == (2, 3)
-
-
-def test_a_quote_in_a_name_is_doubled() -> None:
-    assert quoted('a"B c') == '"a""B c"'

@@ -1,16 +1,24 @@
-"""Sessions share one memory pool and have a cap on what they spill."""
+"""Sessions share one memory pool; one is reused when its statement has left nothing in it."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.engine import EngineSettings
-from micromegas_jupyter.engine.sessions import READ_ONLY, Sessions
+from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.sessions import SessionPool, Sessions
+from micromegas_jupyter.errors import InvalidStatement, StatementRefused
+from tests.fakes.fixed_tables import CALLER, FixedTables
+from tests.unit.engine.conftest import SETTINGS, Asker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SMALL = EngineSettings(memory_limit_bytes=60 << 20, spill_limit_bytes=8 << 20, target_partitions=1)
@@ -36,28 +44,6 @@ def test_two_sessions_take_from_one_pool(sessions: Sessions) -> None:
     del holder
 
 
-def test_sessions_with_and_without_room_on_disk_take_from_one_pool(sessions: Sessions) -> None:
-    holder = iter(sessions.open().sql(HOLDING).execute_stream())
-    next(holder)
-
-    with pytest.raises(Exception, match="Resources exhausted"):
-        next(iter(sessions.open(can_spill=False).sql(HOLDING).execute_stream()))
-
-    del holder
-
-
-def test_a_session_without_room_on_disk_runs_out_of_memory(sessions: Sessions) -> None:
-    wide = "SELECT md5(CAST(value AS VARCHAR)) AS s FROM generate_series(1, 3000000) ORDER BY s"
-    context = sessions.open(can_spill=False)
-
-    with pytest.raises(Exception, match="Resources exhausted"):
-        next(iter(context.sql(wide).execute_stream()))
-
-
-def test_a_session_alone_has_room(sessions: Sessions) -> None:
-    assert next(iter(sessions.open().sql(HOLDING).execute_stream())).to_pyarrow().num_rows > 0
-
-
 def test_spilling_stops_at_the_cap(sessions: Sessions) -> None:
     wide = "SELECT md5(CAST(value AS VARCHAR)) AS s FROM generate_series(1, 3000000) ORDER BY s"
 
@@ -79,27 +65,140 @@ def test_what_is_spilled_lies_in_the_processs_folder(tmp_path: Path, monkeypatch
     del rows
 
 
-def test_sessions_have_the_settings_that_were_measured() -> None:
-    sessions = Sessions(replace(SMALL, batch_rows=1234))
-    context = sessions.open()
-
-    found = context.sql("SELECT name, value FROM information_schema.df_settings").to_pydict()
-    settings = dict(zip(found["name"], found["value"], strict=True))
-
-    assert settings["datafusion.execution.parquet.pushdown_filters"] == "true"
-    assert settings["datafusion.execution.parquet.schema_force_view_types"] == "false"
-    assert settings["datafusion.execution.batch_size"] == "1234"
-    assert settings["datafusion.execution.target_partitions"] == "1"
-    assert settings["datafusion.runtime.max_temp_directory_size"] == "8M"
-
-
-def test_a_setting_of_one_session_is_not_seen_by_another(sessions: Sessions) -> None:
-    sessions.open().sql("SET datafusion.execution.batch_size = 7")
-    found = sessions.open().sql("SHOW datafusion.execution.batch_size").to_pydict()
-
-    assert found["value"] == ["65536"]
+ROWS = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"]})
+ALICE = replace(CALLER, subject="alice", table_access=TableAccess(filters={"things": ("owner = 'alice'",)}))
+NOBODY = replace(CALLER, subject="nobody", table_access=TableAccess(filters={"others": ()}))
+SET_OR_MAKE = [
+    "SET datafusion.execution.batch_size = 1",
+    "CREATE TABLE left_behind AS SELECT 1",
+    "CREATE TEMPORARY TABLE left_behind AS SELECT 1",
+    "CREATE VIEW left_behind AS SELECT * FROM things",
+    "CREATE SCHEMA left_behind",
+    "CREATE FUNCTION left_behind() RETURNS INT RETURN 1",
+    "PREPARE left_behind AS SELECT * FROM things",
+    "RESET datafusion.execution.batch_size",
+]
 
 
-def test_read_only_refuses_a_table(sessions: Sessions) -> None:
-    with pytest.raises(ValueError, match="DDL not supported"):
-        sessions.open().sql_with_options("CREATE TABLE t AS SELECT 1", READ_ONLY)
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "things.parquet"
+    pq.write_table(ROWS, path)
+    return path
+
+
+@pytest.fixture
+def ask(file: Path) -> Iterator[Asker]:
+    tables = FixedTables(
+        [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
+    )
+    engine = DataFusionEngine(tables, SETTINGS)
+    yield Asker(engine, tables)
+    engine.close()
+
+
+def kept(ask: Asker) -> int:
+    return len(ask.engine._pools[False])
+
+
+def test_a_session_is_used_again_after_the_last_row(ask: Asker) -> None:
+    for _ in range(3):
+        assert len(ask.rows("SELECT * FROM things")) == 3
+        assert kept(ask) == 1
+
+
+def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask: Asker) -> None:
+    batches = ask.plan("SELECT * FROM things").batches()
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert kept(ask) == 0
+    with pytest.raises(InvalidStatement):
+        ask.rows("SELECT 1 / (id - id) AS n FROM things")
+    assert kept(ask) == 0
+    ask.plan("SELECT * FROM things")
+    assert kept(ask) == 0
+
+
+@pytest.mark.parametrize("sql", ["SELECT current_user AS u FROM things", "SELECT count(*) FROM my_rights()"])
+def test_a_session_with_a_callers_own_functions_is_not_used_again(ask: Asker, sql: str) -> None:
+    assert ask.rows(sql)
+
+    assert kept(ask) == 0
+
+
+def test_tables_of_one_caller_are_not_there_for_the_next(ask: Asker) -> None:
+    nobody = Asker(ask.engine, ask.tables, NOBODY)
+    listing = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+    ask.rows("SELECT * FROM things")
+    ask.rows("SHOW TABLES")
+
+    assert kept(ask) == 1
+    with pytest.raises(InvalidStatement):
+        nobody.rows("SELECT * FROM things")
+    assert nobody.rows(listing) == [{"table_name": "others"}]
+    assert ask.rows(listing) == [{"table_name": "others"}, {"table_name": "things"}]
+
+
+def test_rows_that_a_caller_may_not_see_stay_hidden(ask: Asker) -> None:
+    alice = Asker(ask.engine, ask.tables, ALICE)
+    sql = "SELECT id FROM things ORDER BY id"
+
+    for _ in range(3):
+        assert len(ask.rows(sql)) == 3
+        assert alice.rows(sql) == [{"id": 1}]
+    assert kept(ask) > 0
+
+
+@pytest.mark.parametrize("sql", SET_OR_MAKE)
+def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None:
+    ask.rows("SELECT * FROM things")
+    with pytest.raises((StatementRefused, InvalidStatement)):
+        ask.rows(sql)
+
+    ask.rows("SELECT * FROM things")
+    session = ask.engine._pools[False].lend().session
+    assert session.catalog().schema().table_names() == set()
+    with pytest.raises(InvalidStatement):
+        ask.rows("SELECT * FROM left_behind")
+
+
+def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> None:
+    sql = "SELECT id FROM things WHERE id > 0 ORDER BY id"
+    assert [row["id"] for row in ask.rows(sql)] == [1, 2, 3]
+    before = file.stat()
+
+    for first in (4, 7):  # of the same size, and changed at another time
+        pq.write_table(ROWS.set_column(0, "id", [[first, first + 1, first + 2]]), file)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + first * 1_000_000))
+
+        assert [row["id"] for row in ask.rows(sql)] == [first, first + 1, first + 2]
+    pq.write_table(ROWS.slice(0, 1), file)
+
+    assert [row["id"] for row in ask.rows(sql)] == [1]
+    assert kept(ask) == 1
+
+
+def test_few_sessions_are_kept(sessions: Sessions) -> None:
+    opened = 0
+
+    def open_session() -> object:
+        nonlocal opened
+        opened += 1
+        return sessions.open()
+
+    pool = SessionPool(open_session)  # type: ignore[arg-type]
+    lent = [pool.lend() for _ in range(6)]
+    for one in lent:
+        one.release()
+        one.release()
+    assert (opened, len(pool)) == (6, 2)
+
+
+def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: Sessions) -> None:
+    pool = SessionPool(sessions.open)
+    lent = pool.lend()
+    lent.session.sql("CREATE SCHEMA left_behind").collect()
+
+    lent.release()
+
+    assert len(pool) == 0

@@ -1,14 +1,28 @@
-"""Which tables a statement gets, and how a time range is written in a column's own type."""
+"""How tables get into a session, and what reading them took."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+import contextlib
+import itertools
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datafusion import SessionContext, col, lit
 
+from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, QueryStatistics
 from micromegas_jupyter.engine.scanner import find_mentions, scan
-from micromegas_jupyter.engine.tables import _moment
+from micromegas_jupyter.engine.tables import FileReader, _bound
+from micromegas_jupyter.errors import InvalidStatement
+from tests.fakes.fixed_tables import FixedTables
+from tests.unit.engine.conftest import Asker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 MOMENT = datetime(1970, 1, 1, 0, 0, 1, 500_001, tzinfo=UTC)
 
@@ -17,30 +31,11 @@ MOMENT = datetime(1970, 1, 1, 0, 0, 1, 500_001, tzinfo=UTC)
     ("unit", "down", "up"),
     [("s", 1, 2), ("ms", 1500, 1501), ("us", 1_500_001, 1_500_001), ("ns", 1_500_001_000, 1_500_001_000)],
 )
-def test_a_moment_is_rounded_into_the_range(unit: str, down: int, up: int) -> None:
+def test_a_bound_is_rounded_into_the_range(unit: str, down: int, up: int) -> None:
     column = pa.timestamp(unit, "+00:00")
 
-    assert _moment(MOMENT, column, round_up=False) == pa.scalar(down, column)
-    assert _moment(MOMENT, column, round_up=True) == pa.scalar(up, column)
-
-
-def test_a_moment_before_the_epoch_is_rounded_the_same_way() -> None:
-    before = datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)
-
-    assert _moment(before, pa.timestamp("s"), round_up=False).value == -1
-    assert _moment(before, pa.timestamp("s"), round_up=True).value == 0
-
-
-def test_a_moment_of_another_zone_is_the_same_moment() -> None:
-    moved = MOMENT.astimezone(timezone(timedelta(hours=5)))
-
-    assert _moment(moved, pa.timestamp("ns", "UTC"), round_up=False).value == 1_500_001_000
-
-
-def test_a_moment_beyond_nanoseconds_is_the_last_that_there_is() -> None:
-    far = datetime(9999, 1, 1, tzinfo=UTC)
-
-    assert _moment(far, pa.timestamp("ns", "UTC"), round_up=False).value == 2**63 - 1
+    assert _bound(MOMENT, column, round_up=False) == pa.scalar(down, column)
+    assert _bound(MOMENT, column, round_up=True) == pa.scalar(up, column)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +54,111 @@ def test_a_moment_beyond_nanoseconds_is_the_last_that_there_is() -> None:
 )
 def test_a_table_is_mentioned_as_datafusion_would_read_it_and_in_doubt_always(sql: str, *, has: bool) -> None:
     assert find_mentions(scan(sql)).has("log_entries") is has
+
+
+SCHEMA = pa.schema({"n": pa.int64(), "word": pa.dictionary(pa.int32(), pa.string())})
+
+AWKWARD_NAMES = ["a b", "100%", "p%20q", "x[1]*?", "#y", "ünï", "c,d", "date=2026-11-24", "it's", 'say "x"', "..x"]
+
+
+def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
+    path = folder / f"{name}.parquet"
+    rows = pa.table({"n": numbers, "word": ["w"] * len(numbers)}).cast(SCHEMA)
+    pq.write_table(rows, path)
+    return str(path)
+
+
+@pytest.fixture
+def reader() -> FileReader:
+    return FileReader()
+
+
+def test_all_files_are_read_with_the_declared_schema(reader: FileReader, tmp_path: Path) -> None:
+    files = [write(tmp_path, str(index), [index, index + 100]) for index in range(20)]
+
+    frame = reader.read(SessionContext(), files, SCHEMA)
+
+    assert frame.schema() == SCHEMA
+    assert frame.count() == 40
+    assert frame.filter(col("n") >= lit(100)).count() == 20
+
+
+def test_awkward_file_names_are_names_not_patterns(reader: FileReader, tmp_path: Path) -> None:
+    files = [write(tmp_path, name, [1]) for name in AWKWARD_NAMES]
+    write(tmp_path, "x[1]", [7])
+    write(tmp_path, "x1ab", [7])
+
+    frame = reader.read(SessionContext(), files, SCHEMA)
+
+    assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
+    assert frame.count() == len(AWKWARD_NAMES)
+
+
+def test_a_column_that_an_older_file_lacks_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    pq.write_table(pa.table({"n": [1]}), path)
+
+    frame = FileReader().read(SessionContext(), [str(path)], SCHEMA)
+
+    assert frame.to_pylist() == [{"n": 1, "word": None}]
+
+
+def test_a_list_of_files_that_has_grown_is_read_anew(reader: FileReader, tmp_path: Path) -> None:
+    first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
+    context = SessionContext()
+
+    counts = [reader.read(context, files, SCHEMA).count() for files in ([first], [first], [first, second], [second])]
+
+    assert counts == [2, 2, 4, 2]
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    reader = FileReader()
+    files = [write(tmp_path, "one", [1, 2])]
+    before = [reader.read(SessionContext(), files, SCHEMA).filter(col("n") > lit(1)).count() for _ in range(2)]
+
+    write(tmp_path, "one", [1, 2, 3])
+
+    assert before == [1, 1]
+    assert reader.read(SessionContext(), files, SCHEMA).filter(col("n") > lit(2)).count() == 1
+
+
+def _statistics(ask: Asker, sql: str, *, batches: int | None = None) -> QueryStatistics:
+    """Return what a statement took after all its batches, its failure, or the given number of batches."""
+    planned = ask.plan(sql)
+    stream = planned.batches()
+    with contextlib.suppress(InvalidStatement):
+        for _ in itertools.islice(stream, batches):
+            pass
+    stream.close()  # type: ignore[attr-defined]
+    return planned.statistics
+
+
+def test_fewer_columns_and_rows_read_fewer_bytes(ask: Asker) -> None:
+    everything = _statistics(ask, "SELECT * FROM log_entries").bytes_scanned
+    column = _statistics(ask, "SELECT level FROM log_entries").bytes_scanned
+    nothing = _statistics(ask, "SELECT level FROM log_entries WHERE time > TIMESTAMP '2200-01-01'").bytes_scanned
+
+    assert everything is not None
+    assert column is not None
+    assert everything > column > 0
+    assert nothing == 0
+
+
+def test_a_statement_that_failed_tells_what_it_read(ask: Asker) -> None:
+    assert _statistics(ask, "SELECT 1 / (level - level) FROM log_entries").bytes_scanned
+
+
+def test_a_sort_without_room_counts_what_it_spilled(tmp_path: Path) -> None:
+    words = pa.table({"word": [f"{number * 7919 % 100_003:0100d}" for number in range(120_000)]})
+    pq.write_table(words, tmp_path / "words.parquet")
+    tables = FixedTables([TableSnapshot(name="words", schema=words.schema, files=(str(tmp_path / "words.parquet"),))])
+    settings = EngineSettings(memory_limit_bytes=16 << 20, target_partitions=1, batch_rows=1024)
+    engine = DataFusionEngine(tables, settings)
+
+    found = _statistics(Asker(engine, tables), "SELECT * FROM words ORDER BY word")
+
+    engine.close()
+    assert found.spill_count
+    assert found.spilled_bytes
+    assert found.spilled_bytes > 1 << 20

@@ -15,9 +15,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, ResourcesExhausted
-from micromegas_jupyter.executors.limits import RunningLimit
-from micromegas_jupyter.executors.reports import Cause
-from micromegas_jupyter.executors.requests import Output, Statement, Upload
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload
+from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
 from micromegas_jupyter.executors.statements import (
     ClientGone,
     RunningStatement,
@@ -37,7 +36,7 @@ from tests.fakes.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.executors.executor import Executor
+    from micromegas_jupyter.executors.launcher import Executor
     from micromegas_jupyter.executors.pool import Pool
 
 ANN, BOB = ("none", "ann"), ("none", "bob")
@@ -47,9 +46,9 @@ SETTINGS = IngestSettings()
 class StoppedStatement(RunningStatement):
     """One whose executor is stopped while it is asked something, so that the call has to wait for the answer."""
 
-    async def ask(self, kind: bytes, body: bytes) -> None:
+    async def request(self, kind: bytes, body: bytes) -> None:
         self.signal(signal.SIGSTOP)
-        await super().ask(kind, body)
+        await super().request(kind, body)
 
     def signal(self, number: int) -> None:
         if self.executor is not None:
@@ -97,9 +96,9 @@ class Scene:
         """Give back what `prepare` took, after the call has ended or was interrupted in a place."""
         while self.held_places:
             self.held_places -= 1
-            self.pool.places.release(ANN)
+            self.pool.slots.release(ANN)
         while self.held:
-            self.pool.give_back(self.held.pop(), private_bytes=0)
+            self.pool.release(self.held.pop(), private_bytes=0)
 
     @property
     def statement(self) -> Statement:
@@ -125,14 +124,14 @@ class WaitingForPlace(Scene):
 
     async def prepare(self) -> None:
         for _ in range(self.pool.settings.max_per_caller):
-            await self.pool.places.acquire(ANN)
+            await self.pool.slots.acquire(ANN)
             self.held_places += 1
 
     def on_wait(self, place: tuple[str, ...]) -> None:
         super().on_wait(place)
         if "acquire" in place:
             self.held_places -= 1
-            self.loop.call_soon(self.pool.places.release, ANN)
+            self.loop.call_soon(self.pool.slots.release, ANN)
 
 
 class WaitingForExecutor(Scene):
@@ -153,7 +152,7 @@ class WaitingForExecutor(Scene):
         super().on_wait(place)
         if "take" in place and self.held:
             executor = self.held.pop()
-            self.loop.call_soon(lambda: self.pool.give_back(executor, private_bytes=0))
+            self.loop.call_soon(lambda: self.pool.release(executor, private_bytes=0))
 
 
 class Sending(Scene):
@@ -222,7 +221,7 @@ class Uploading(Scene):
         super().__init__(pool)
         self.table = f"notes{next(self._numbers)}"
         self.limit = RunningLimit(max_running=1, max_per_caller=1, queue_timeout_seconds=60)
-        self.running = StoppedStatement(pool, ANN, places=self.limit)
+        self.running = StoppedStatement(pool, ANN, slots=self.limit)
 
     async def call(self) -> None:
         upload = Upload(
@@ -335,7 +334,7 @@ async def _interrupt(scene: Scene, mode: Mode, at: int) -> tuple[tuple[str, ...]
 
 
 async def _check_that_nothing_is_left(pool: Pool) -> None:
-    assert (pool.places.running_count, pool.places.waiting_count, pool.running) == (0, 0, set())
+    assert (pool.slots.running_count, pool.slots.waiting_count, pool.running) == (0, 0, set())
     await until(
         lambda: pool.idle_count == pool.executor_count >= pool.settings.spare_executors, "every executor is idle"
     )

@@ -1,22 +1,29 @@
-"""Executors are lent to who can use them best, replaced when they are worn, and no more are kept than are allowed."""
+"""Executors are lent, reused and replaced; nothing depends on who was served before; listings are shared."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
+from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
+from micromegas_jupyter.errors import MicromegasError, ServerUnavailable, Unavailable
+from micromegas_jupyter.executors.pool import Listing
 from tests.fakes.clock import FakeClock
-from tests.fakes.fixed_tables import FixedTables, write_log_entries
-from tests.fakes.servers import HUGE, NUMBERS, WAITING
+from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
+from tests.fakes.servers import NUMBERS, WAITING
 from tests.fakes.waiting import until
 from tests.unit.executors.bench import Bench, opened_bench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from micromegas_jupyter.core.protocols import AuthContext
 
 COUNT = "SELECT count(*) AS n FROM log_entries"
 
@@ -49,15 +56,6 @@ def test_a_plan_is_run_where_it_is_kept_and_other_statements_run_elsewhere(bench
     assert other != keeping
 
 
-def test_a_plan_of_tables_that_have_changed_is_not_run(bench: Bench, tables: FixedTables, tmp_path: Path) -> None:
-    async def scenario() -> list[dict[str, int]]:
-        await bench.plan(COUNT)
-        tables.tables = [write_log_entries(tmp_path, 3)]
-        return (await bench.run(COUNT)).rows.to_pylist()
-
-    assert bench.do(scenario()) == [{"n": 12}]
-
-
 def test_a_plan_is_kept_for_a_moment(tables: FixedTables) -> None:
     async def scenario(bench: Bench, clock: FakeClock) -> tuple[int, int]:
         bench.pool.clock = clock
@@ -84,13 +82,6 @@ def test_an_executor_with_much_memory_is_replaced(bench: Bench) -> None:
     assert pid not in left
 
 
-def test_an_executor_runs_one_statement_after_the_other(bench: Bench) -> None:
-    async def scenario() -> list[int]:
-        return [(await bench.run(NUMBERS)).pid for _ in range(5)]
-
-    assert len(set(bench.do(scenario()))) == 1
-
-
 def test_no_more_idle_ones_are_kept_than_are_allowed() -> None:
     async def scenario(bench: Bench) -> int:
         await asyncio.gather(*(bench.run(NUMBERS) for _ in range(6)))
@@ -99,34 +90,6 @@ def test_no_more_idle_ones_are_kept_than_are_allowed() -> None:
 
     with opened_bench(max_idle_executors=3, spare_executors=1) as bench:
         assert bench.do(scenario(bench)) <= 3
-
-
-def test_no_more_statements_run_than_are_allowed() -> None:
-    async def scenario(bench: Bench) -> tuple[int, int]:
-        tasks = [asyncio.ensure_future(bench.run(WAITING)) for _ in range(5)]
-        await until(lambda: len(bench.pool.running) == 3, "three run")
-        await until(lambda: bench.pool.places.waiting_count == 2, "two wait")
-        found = len(bench.pool.running), bench.pool.executor_count
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return found
-
-    with opened_bench(max_executors=3, max_uploads=1, spare_executors=1) as bench:
-        running, executors = bench.do(scenario(bench))
-
-    assert running == 3
-    assert executors <= 5
-
-
-def test_a_statement_that_ends_its_executor_is_followed_by_one_that_works(bench: Bench) -> None:
-    async def scenario() -> int:
-        for _ in range(5):
-            with pytest.raises(ResourcesExhausted):
-                await bench.run(HUGE)
-        return (await bench.run(NUMBERS)).rows.num_rows
-
-    assert bench.do(scenario()) == 3
 
 
 def test_a_pool_closes_while_its_zygote_is_started_again() -> None:
@@ -139,3 +102,224 @@ def test_a_pool_closes_while_its_zygote_is_started_again() -> None:
 
     with opened_bench(lasts=False) as bench:
         bench.do(scenario(bench))
+
+
+ROUNDS = 150
+
+
+def _caller(name: str, **filters: tuple[str, ...]) -> AuthContext:
+    return replace(CALLER, subject=name, issuer="https://id.example", table_access=TableAccess(filters=filters))
+
+
+CALLERS = [
+    replace(CALLER, subject="root", is_admin=True),
+    _caller("all", log_entries=(), ledger=()),
+    _caller("some", log_entries=("level = 4",), ledger=("shown",)),
+    _caller("own", log_entries=("exe = 'job' AND level > 3", "msg LIKE 'start%'"), ledger=("secret = current_user()",)),
+    _caller("one", ledger=("x = 1",)),
+    _caller("none"),
+]
+STATEMENTS = [
+    "SELECT msg, level FROM log_entries ORDER BY time",
+    "SELECT count(*) AS n, max(level) AS most FROM log_entries",
+    "SELECT id, secret FROM ledger ORDER BY id",
+    "SELECT l.id, e.msg FROM ledger AS l JOIN log_entries AS e ON l.x + 3 = e.level ORDER BY l.id, e.msg",
+    "SELECT current_user() AS who, is_admin() AS is_admin",
+    "SELECT table_name FROM information_schema.tables ORDER BY table_name",
+    "SELECT count(DISTINCT secret) AS n FROM ledger WHERE x > 0",
+    "SELECT CAST(secret AS INT) AS n FROM ledger ORDER BY id",
+    "SELECT * FROM nothing_of_the_kind",
+    "SELECT 1 / (x - 5) AS n FROM ledger ORDER BY id",
+    "DESCRIBE log_entries",
+]
+
+
+@pytest.fixture(scope="module")
+def one_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("tables")
+    tables = FixedTables([write_log_entries(folder, 2), write_ledger(folder, "ledger", with_hidden=True)])
+    with opened_bench(tables, spare_executors=1) as opened:
+        yield opened
+
+
+async def _outcome(one_executor: Bench, sql: str, caller: AuthContext) -> tuple[object, int]:
+    """Return a statement's rows, or its error, and the process that ran it."""
+    try:
+        found = await one_executor.run(sql, caller)
+    except MicromegasError as error:
+        return f"{error.code} {error}", 0
+    return found.rows.to_pylist(), found.pid
+
+
+async def _on_a_new_executor(one_executor: Bench, sql: str, caller: AuthContext) -> object:
+    for executor in list(one_executor.pool._idle):
+        one_executor.pool._idle.remove(executor)
+        one_executor.pool.discard(executor)
+    await one_executor.settle()
+    outcome, _ = await _outcome(one_executor, sql, caller)
+    return outcome
+
+
+def test_rows_do_not_depend_on_who_was_served_before(one_executor: Bench) -> None:
+    async def expected() -> dict[tuple[int, int], object]:
+        return {
+            (number, place): await _on_a_new_executor(one_executor, sql, caller)
+            for number, sql in enumerate(STATEMENTS)
+            for place, caller in enumerate(CALLERS)
+        }
+
+    async def scenario() -> tuple[list[str], set[int]]:
+        chance = random.Random(13)
+        wanted, wrong, pids = await expected(), [], set()
+        for _ in range(ROUNDS):
+            number, place = chance.randrange(len(STATEMENTS)), chance.randrange(len(CALLERS))
+            if chance.random() < 0.3:
+                with_plan = asyncio.ensure_future(one_executor.plan(STATEMENTS[number], CALLERS[place]))
+                await asyncio.wait({with_plan})
+                with_plan.exception()
+            outcome, pid = await _outcome(one_executor, STATEMENTS[number], CALLERS[place])
+            pids.add(pid)
+            if outcome != wanted[number, place]:
+                wrong.append(f"{STATEMENTS[number]} of {CALLERS[place].subject}: {outcome}")
+        # Otherwise each caller could have seen the rows of all.
+        assert len({repr(wanted[0, place]) for place in range(len(CALLERS))}) >= 4
+        return wrong, pids - {0}
+
+    wrong, pids = one_executor.do(scenario())
+
+    assert wrong == []
+    assert len(pids) <= 3
+
+
+WAIT_SECONDS = 30.0
+
+
+def _table(name: str) -> TableSnapshot:
+    return TableSnapshot(name=name, schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
+
+
+class SlowTables:
+    """A source that reads its tables at once and then takes until it is told to go on."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.begun = 0
+        self.has_begun = threading.Event()
+        self.may_end = threading.Event()
+        self.failure: Exception | None = None
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        self.begun += 1
+        found = [_table(name) for name in self.names]
+        self.has_begun.set()
+        assert self.may_end.wait(WAIT_SECONDS)
+        if self.failure is not None:
+            raise self.failure
+        return found
+
+    async def wait_for_begin(self) -> None:
+        assert await asyncio.to_thread(self.has_begun.wait, WAIT_SECONDS)
+        self.has_begun.clear()
+
+
+def test_a_statement_sees_what_was_committed_before_it_came_in() -> None:
+    async def scenario() -> tuple[list[str], list[str]]:
+        source = SlowTables("old")
+        listing = Listing(source)
+        first = asyncio.create_task(listing.refresh())
+        await source.wait_for_begin()
+        source.names = ("old", "new")
+        second = asyncio.create_task(listing.refresh())
+        await asyncio.sleep(0)
+        source.may_end.set()
+        await first
+        seen_by_first = [table.name for table in listing.tables]
+        await second
+        return seen_by_first, [table.name for table in listing.tables]
+
+    assert asyncio.run(scenario()) == (["old"], ["old", "new"])
+
+
+def test_all_that_come_in_during_a_listing_share_the_next_one() -> None:
+    async def scenario() -> int:
+        source = SlowTables("one")
+        listing = Listing(source)
+        first = asyncio.create_task(listing.refresh())
+        await source.wait_for_begin()
+        others = [asyncio.create_task(listing.refresh()) for _ in range(50)]
+        await asyncio.sleep(0)
+        source.may_end.set()
+        await asyncio.gather(first, *others)
+        return source.begun
+
+    assert asyncio.run(scenario()) == 2
+
+
+def test_the_version_changes_with_the_tables_only() -> None:
+    async def scenario() -> list[int]:
+        source = FixedTables([])
+        listing = Listing(source)
+        versions = [listing.version]
+        for tables in ([], [_table("one")], [_table("one")], []):
+            source.tables = tables
+            await listing.refresh()
+            versions.append(listing.version)
+        return versions
+
+    assert asyncio.run(scenario()) == [0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("sql", "is_listed"),
+    [
+        ("SELECT 1", False),
+        ("VALUES (1)", False),
+        ("SELECT 'x' AS transform", False),
+        ("select * from t", True),
+        ('SELECT * FROM"t"', True),
+        ("TABLE t", True),
+        ("SHOW TABLES", True),
+        ("DESCRIBE t", True),
+        ("EXPLAIN SELECT 1", True),
+    ],
+)
+def test_tables_are_listed_for_statements_that_may_read_some(sql: str, is_listed: bool) -> None:
+    async def scenario() -> bool:
+        source = SlowTables()
+        source.may_end.set()
+        listing = Listing(source)
+        await listing.refresh()
+        await listing.refresh_for(sql)
+        return source.begun == 2
+
+    assert asyncio.run(scenario()) is is_listed
+
+
+def test_who_waits_for_storage_that_hangs_can_give_up_alone() -> None:
+    async def scenario() -> tuple[bool, bool, int]:
+        source = SlowTables("one")
+        listing = Listing(source)
+        waiting = [asyncio.create_task(listing.refresh()) for _ in range(3)]
+        await source.wait_for_begin()
+        waiting[0].cancel()
+        await asyncio.wait({waiting[0]})
+        has_disturbed = any(task.done() for task in waiting[1:])
+        source.may_end.set()
+        await asyncio.gather(*waiting[1:])
+        return waiting[0].cancelled(), has_disturbed, listing.version
+
+    assert asyncio.run(scenario()) == (True, False, 1)
+
+
+def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew() -> None:
+    async def scenario() -> tuple[list[type], int]:
+        source = SlowTables("one")
+        source.may_end.set()
+        source.failure = Unavailable("The storage does not answer.")
+        listing = Listing(source)
+        found = await asyncio.gather(*(listing.refresh() for _ in range(3)), return_exceptions=True)
+        source.failure = None
+        await listing.refresh()
+        return [type(one) for one in found], listing.version
+
+    assert asyncio.run(scenario()) == ([Unavailable] * 3, 1)

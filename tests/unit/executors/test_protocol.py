@@ -1,20 +1,25 @@
-"""What front and executor send each other arrives whole, in whatever pieces the socket hands it over."""
+"""Messages between the front and an executor, and what an executor leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.executor import Executor, ExecutorEnded
+from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
+from micromegas_jupyter.executors.zygote import _read_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class NoProcess:
@@ -66,18 +71,6 @@ def test_pieces_are_sent_in_their_order_also_when_there_are_many_and_large_ones(
     assert bytes(received) == b"".join(pieces) + b"end"
 
 
-def test_messages_are_read_whole_in_whatever_pieces_they_come() -> None:
-    messages = [(protocol.FRAME, b"first"), (protocol.FRAME, b""), (protocol.END, b"{}")]
-    stream = b"".join(_message(*message) for message in messages)
-
-    def write(connection: socket.socket) -> None:
-        for place in range(len(stream)):
-            connection.sendall(stream[place : place + 1])
-
-    assert _read_all(write, 3) == messages
-    assert _read_all(lambda connection: connection.sendall(stream), 3) == messages
-
-
 def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost() -> None:
     large = bytes(range(256)) * 20_000
 
@@ -119,22 +112,35 @@ def test_an_error_comes_back_as_it_was(error: MicromegasError) -> None:
     assert getattr(found, "limit", None) == getattr(error, "limit", None)
 
 
-@pytest.mark.parametrize("facts", [{}, {"error": "noise"}, {"error": 7, "limit": 8}])
-def test_an_error_that_cannot_be_read_is_a_defect(facts: dict[str, object]) -> None:
-    assert type(protocol.parse_error(facts)) is InternalError
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a zygote runs on Linux")
+
+_LIMITED = """
+import encodings.ascii, os, resource  # the interpreter may be out of reach for another user
+from micromegas_jupyter.executors.settings import WorkerOptions
+from micromegas_jupyter.executors.settings import hide_memory, limit_process
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+hide_memory()
+limit_process(WorkerOptions(lake=None, denials_file=None, spill_directory="/", data_limit_bytes=None))
+print(open("/proc/self/oom_score_adj").read(), os.access("/proc/self/environ", os.R_OK))
+"""
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"7"])
-def test_an_answer_that_is_no_object_is_a_defect(body: bytes) -> None:
-    with pytest.raises(InternalError):
-        protocol.parse_json(body)
+def test_a_pipe_in_place_of_the_file_delays_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stderr")
+
+    assert not _read_tail(tmp_path / "stderr")
 
 
-@pytest.mark.parametrize("pair", [(b"", b""), (b"a", b""), (b"", b"b"), (b"a" * 300, b"bc")])
-def test_a_pair_comes_back(pair: tuple[bytes, bytes]) -> None:
-    assert protocol.parse_pair(protocol.build_pair(*pair)) == pair
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret", encoding="utf-8")
+    (tmp_path / "stderr").symlink_to(tmp_path / "secret")
+
+    assert not _read_tail(tmp_path / "stderr")
 
 
-def test_half_a_pair_is_a_defect() -> None:
-    with pytest.raises(InternalError):
-        protocol.parse_pair(b"\x01\x00")
+def test_executors_of_any_user_end_first_when_the_machine_has_no_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=True, timeout=120)
+
+    # And their memory is hidden again.
+    assert done.stdout.split() == ["500", "False"], done.stderr

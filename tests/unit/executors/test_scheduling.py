@@ -1,24 +1,47 @@
-"""Long statements take turns: nobody starves, and no caller gets more by asking for more."""
+"""Who may run, which long statements run now, and why a statement was ended."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.executors.scheduling import LongStatement, choose_largest, choose_running
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    MicromegasError,
+    QueryCancelled,
+    ResourcesExhausted,
+    ServerUnavailable,
+)
+from micromegas_jupyter.executors.launcher import Ended
+from micromegas_jupyter.executors.scheduling import (
+    Cause,
+    EndedLimit,
+    LongStatement,
+    RunningLimit,
+    build_error,
+    choose_largest,
+    choose_running,
+    find_cause,
+)
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+
+if TYPE_CHECKING:
+    from tests.fakes.clock import FakeClock
 
 
 def _simulate(
-    owners: dict[str, str], *, places: int, seconds: int, arrivals: dict[str, int] | None = None
+    owners: dict[str, str], *, slots: int, seconds: int, arrivals: dict[str, int] | None = None
 ) -> list[set[str]]:
     """Return what runs at each tenth of a second, as the pool would have it.
 
     Args:
         owners: Each statement's caller.
-        places: How many run at once.
+        slots: How many run at once.
         seconds: How long.
         arrivals: When statements come, in seconds; 0 when left out.
     """
@@ -29,11 +52,11 @@ def _simulate(
         now = tick / 10
         for key, caller in owners.items():
             if key not in statements and arrivals.get(key, 0) <= now:
-                statements[key] = LongStatement(key=key, caller=caller, is_stopped=False, turn_at=now)
-        chosen = choose_running(list(statements.values()), places=places, now=now)
+                statements[key] = LongStatement(key=key, caller=caller, is_stopped=False, slice_at=now)
+        chosen = choose_running(list(statements.values()), slots=slots, now=now)
         for key, one in statements.items():
             if one.is_stopped == (key in chosen):
-                statements[key] = replace(one, is_stopped=key not in chosen, turn_at=now)
+                statements[key] = replace(one, is_stopped=key not in chosen, slice_at=now)
         seen.append({str(key) for key in chosen})
     return seen
 
@@ -42,21 +65,15 @@ def _shares(seen: list[set[str]]) -> Counter[str]:
     return Counter(key for chosen in seen for key in chosen)
 
 
-def test_all_run_while_there_are_places() -> None:
-    seen = _simulate({"a": "ann", "b": "bob"}, places=2, seconds=5)
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_no_more_run_than_there_are_slots_and_every_place_is_used(slots: int) -> None:
+    seen = _simulate({str(number): f"caller {number % 2}" for number in range(5)}, slots=slots, seconds=20)
 
-    assert all(chosen == {"a", "b"} for chosen in seen)
-
-
-@pytest.mark.parametrize("places", [1, 2, 3])
-def test_no_more_run_than_there_are_places_and_every_place_is_used(places: int) -> None:
-    seen = _simulate({str(number): f"caller {number % 2}" for number in range(5)}, places=places, seconds=20)
-
-    assert {len(chosen) for chosen in seen} == {places}
+    assert {len(chosen) for chosen in seen} == {slots}
 
 
 def test_a_statement_of_an_hour_does_not_starve_another_ones() -> None:
-    seen = _simulate({"hour": "ann", "second": "bob"}, places=1, seconds=60, arrivals={"second": 30})
+    seen = _simulate({"hour": "ann", "second": "bob"}, slots=1, seconds=60, arrivals={"second": 30})
 
     first_turn = next(tick for tick, chosen in enumerate(seen) if chosen == {"second"})
     assert first_turn - 300 <= 10  # within a slice of its arrival
@@ -67,7 +84,7 @@ def test_a_statement_of_an_hour_does_not_starve_another_ones() -> None:
 def test_callers_share_alike_however_many_statements_they_have() -> None:
     owners = {f"ann {number}": "ann" for number in range(9)} | {"bob": "bob"}
 
-    shares = _shares(_simulate(owners, places=1, seconds=100))
+    shares = _shares(_simulate(owners, slots=1, seconds=100))
 
     assert 450 <= shares["bob"] <= 550
     anns = [share for key, share in shares.items() if key != "bob"]
@@ -75,22 +92,178 @@ def test_callers_share_alike_however_many_statements_they_have() -> None:
     assert max(anns) - min(anns) <= 10
 
 
-def test_two_places_go_to_two_callers() -> None:
+def test_two_slots_go_to_two_callers() -> None:
     owners = {"ann 1": "ann", "ann 2": "ann", "ann 3": "ann", "bob": "bob"}
 
-    seen = _simulate(owners, places=2, seconds=30)
+    seen = _simulate(owners, slots=2, seconds=30)
 
     assert all("bob" in chosen for chosen in seen[10:])
-
-
-def test_a_slice_lasts_a_second() -> None:
-    seen = _simulate({"a": "ann", "b": "bob"}, places=1, seconds=20)
-
-    changes = [tick for tick in range(1, len(seen)) if seen[tick] != seen[tick - 1]]
-    assert {later - earlier for earlier, later in pairwise(changes)} == {10}
 
 
 def test_the_largest_is_ended_once_all_together_are_too_large() -> None:
     assert choose_largest({"a": 10, "b": 30, "c": 20}, limit_bytes=60) is None
     assert choose_largest({"a": 10, "b": 30, "c": 20}, limit_bytes=59) == "b"
     assert choose_largest({}, limit_bytes=1) is None
+
+
+ANN, BOB, CY = ("id", "ann"), ("id", "bob"), ("id", "cy")
+
+
+def _limit(max_running: int = 3, max_per_caller: int = 2, seconds: float = 60) -> RunningLimit:
+    return RunningLimit(max_running=max_running, max_per_caller=max_per_caller, queue_timeout_seconds=seconds)
+
+
+async def _tick() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_a_caller_waits_for_their_own_place_while_others_pass() -> None:
+    async def scenario() -> list[bool]:
+        limit = _limit()
+        await limit.acquire(ANN)
+        await limit.acquire(ANN)
+        third = asyncio.create_task(limit.acquire(ANN))
+        await _tick()
+        await limit.acquire(BOB)
+        seen = [third.done()]
+        limit.release(BOB)
+        await _tick()
+        seen.append(third.done())
+        limit.release(ANN)
+        await third
+        return [*seen, third.done()]
+
+    assert asyncio.run(scenario()) == [False, False, True]
+
+
+def test_places_are_given_in_the_order_of_asking() -> None:
+    async def scenario() -> list[str]:
+        limit, order = _limit(max_running=1, max_per_caller=1), []
+
+        async def run(caller: tuple[str, str]) -> None:
+            await limit.acquire(caller)
+            order.append(caller[1])
+            limit.release(caller)
+
+        await limit.acquire(ANN)
+        tasks = [asyncio.create_task(run(caller)) for caller in (BOB, ANN, CY)]
+        await _tick()
+        limit.release(ANN)
+        await asyncio.gather(*tasks)
+        assert (limit.running_count, limit.waiting_count) == (0, 0)
+        return order
+
+    assert asyncio.run(scenario()) == ["bob", "ann", "cy"]
+
+
+def test_a_wait_ends_in_time() -> None:
+    async def scenario() -> None:
+        limit = _limit(max_running=1, seconds=0.01)
+        await limit.acquire(ANN)
+        with pytest.raises(ResourcesExhausted) as caught:
+            await limit.acquire(BOB)
+        assert caught.value.limit == "queue"
+        assert (limit.running_count, limit.waiting_count) == (1, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("callers", "waiting"), [([ANN] * 100, 8), ([BOB, CY] * 100, 8 + 8)])
+def test_so_many_wait_and_the_next_is_refused_at_once(callers: list[tuple[str, str]], waiting: int) -> None:
+    async def scenario() -> tuple[int, int]:
+        limit = _limit(max_running=2, max_per_caller=1)
+        await limit.acquire(ANN)
+        await limit.acquire(BOB)
+        tasks = [asyncio.create_task(limit.acquire(caller)) for caller in callers]
+        await _tick()
+        refused = [task for task in tasks if task.done()]
+        assert {type(task.exception()) for task in refused} == {ResourcesExhausted}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (limit.running_count, limit.waiting_count) == (2, 0)
+        return len(tasks) - len(refused), len(refused)
+
+    assert asyncio.run(scenario()) == (waiting, len(callers) - waiting)
+
+
+def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next() -> None:
+    async def scenario() -> tuple[int, int]:
+        limit = _limit(max_running=1)
+        await limit.acquire(ANN)
+        first, second = (asyncio.create_task(limit.acquire(caller)) for caller in (BOB, CY))
+        await _tick()
+        limit.release(ANN)  # it is the turn of the first, who has not noticed
+        first.cancel()
+        await asyncio.wait({first, second})
+        assert first.cancelled()
+        assert second.exception() is None
+        return limit.running_count, limit.waiting_count
+
+    assert asyncio.run(scenario()) == (1, 0)
+
+
+def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock: FakeClock) -> None:
+    limit = EndedLimit(3, clock=clock)
+    for _ in range(2):
+        limit.note(ANN)
+        clock.advance(20)
+    limit.check(ANN)
+    limit.note(ANN)
+
+    with pytest.raises(ResourcesExhausted) as caught:
+        limit.check(ANN)
+    limit.check(BOB)
+
+    assert (caught.value.limit, caught.value.retry_after_seconds) == ("ended_statements", 60)
+    clock.advance(59)
+    with pytest.raises(ResourcesExhausted):
+        limit.check(ANN)
+    clock.advance(1)
+    limit.check(ANN)
+
+
+@pytest.mark.parametrize(
+    ("ended", "cause"),
+    [
+        (Ended(), Cause.LOST),
+        (Ended(code=-signal.SIGABRT), Cause.CRASH),
+        (Ended(code=1), Cause.CRASH),
+        (Ended(code=-signal.SIGKILL), Cause.KILLED),
+        (Ended(code=-signal.SIGPROF), Cause.PLANNING),
+        (Ended(code=-signal.SIGSEGV), Cause.STACK),
+        (Ended(code=-signal.SIGABRT, error="thread 'main' has overflowed its stack"), Cause.STACK),
+        (Ended(code=-signal.SIGABRT, error="memory allocation of 17179869184 bytes failed"), Cause.MEMORY),
+        (Ended(code=1, error="MemoryError: Cannot allocate memory"), Cause.MEMORY),
+    ],
+)
+def test_the_cause_is_read_from_how_the_process_ended(ended: Ended, cause: Cause) -> None:
+    assert find_cause(ended, None) is cause
+
+
+def test_a_fault_of_a_process_with_much_memory_is_for_its_memory() -> None:
+    assert find_cause(Ended(code=-signal.SIGSEGV), None, is_large=True) is Cause.MEMORY
+
+
+ERRORS: dict[Cause, tuple[type[MicromegasError], str | None]] = {
+    Cause.MEMORY: (ResourcesExhausted, "memory"),
+    Cause.STACK: (ResourcesExhausted, "stack"),
+    Cause.CRASH: (ResourcesExhausted, "crash"),
+    Cause.PLANNING: (ResourcesExhausted, "planning"),
+    Cause.KILLED: (ResourcesExhausted, "memory"),
+    Cause.DEADLINE: (DeadlineExceeded, "query_timeout"),
+    Cause.STALLED: (DeadlineExceeded, "stalled_client"),
+    Cause.CANCELLED: (QueryCancelled, None),
+    Cause.DISCONNECTED: (QueryCancelled, None),
+    Cause.LOST: (ServerUnavailable, None),
+}
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_an_error_with_its_limit(cause: Cause) -> None:
+    options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
+
+    error = build_error(cause, settings=PoolSettings(), options=options)
+
+    assert (type(error), getattr(error, "limit", None)) == ERRORS[cause]

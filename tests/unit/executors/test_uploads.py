@@ -9,8 +9,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.executors.requests import Upload
-from micromegas_jupyter.executors.uploads import UploadStream
+from micromegas_jupyter.executors.protocol import Upload
+from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.server.flight_settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream
@@ -266,7 +266,7 @@ def test_rows_that_do_not_all_come_are_not_committed() -> None:
     for frame in encode_stream(pa.record_batch({"n": [1]})):
         stream.take(frame)
 
-    with pytest.raises(UsageError, match="1 rows have come of 2"):
+    with pytest.raises(UsageError, match="1 of 2 rows have arrived"):
         stream.commit()
     stream.abandon()
 

@@ -1,15 +1,22 @@
+"""A lake lists what its writers stored."""
+
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
-from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
+from micromegas_jupyter.lake import CachedListing, Lake, LakeLimits
 from micromegas_jupyter.lake import lake as lake_module
-from micromegas_jupyter.telemetry import PROCESSES, TABLES
+from micromegas_jupyter.telemetry import TABLES
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.core.protocols import TableSnapshot
 
 
 @pytest.fixture
@@ -27,26 +34,12 @@ def _settle(tmp_path: Path, clock: FakeClock) -> None:
     os.utime(tmp_path / "lake" / "log_entries", (long_ago, long_ago))
 
 
-def test_a_lake_is_a_table_source(lake: Lake) -> None:
-    assert isinstance(lake, TableSource)
-
-
 def test_a_lake_that_nobody_wrote_to_has_empty_tables(lake: Lake, tmp_path: Path) -> None:
     snapshots = lake.snapshot()
 
     assert [snapshot.name for snapshot in snapshots] == ["processes", "streams", "log_entries", "measures"]
     assert [snapshot.files for snapshot in snapshots] == [(), (), (), ()]
     assert not (tmp_path / "lake").exists()
-
-
-def test_a_snapshot_says_how_the_table_is_read(lake: Lake) -> None:
-    processes = lake.snapshot()[0]
-
-    assert processes.schema.equals(PROCESSES.schema)
-    assert processes.range_columns == ("insert_time", "last_update_time")
-    assert processes.raw_name == "__processes__partitions"
-    assert processes.merge_sql is not None
-    assert 'FROM "__processes__partitions" GROUP BY "process_id"' in processes.merge_sql
 
 
 def test_stored_rows_are_in_the_next_snapshot(lake: Lake, tmp_path: Path) -> None:
@@ -60,16 +53,6 @@ def test_stored_rows_are_in_the_next_snapshot(lake: Lake, tmp_path: Path) -> Non
     folder = tmp_path / "lake" / "log_entries"
     assert first.files == (str(folder / "a-000000000000-000000000000.parquet"),)
     assert second.files[1:] == (str(folder / "a-000000000001-000000000001.parquet"),)
-    writer.close()
-
-
-def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    lake = Lake(Path("lake"))
-    writer = lake.open_writer("a")
-    writer.append("log_entries", log_batch([1]))
-
-    assert _logs(lake).files == (f"{tmp_path}/lake/log_entries/a-000000000000-000000000000.parquet",)
     writer.close()
 
 
@@ -157,15 +140,6 @@ def test_an_id_that_is_used_again_replaces_no_rows(lake: Lake) -> None:
     ]
 
 
-def test_an_id_can_be_given_up_twice(lake: Lake) -> None:
-    writer = lake.open_writer("a")
-
-    writer.close()
-    writer.close()
-
-    lake.open_writer("a").close()
-
-
 def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
     folder = tmp_path / "lake" / "log_entries"
     folder.mkdir(parents=True)
@@ -177,3 +151,35 @@ def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Pat
     assert lake.remove_leftovers() == 1
 
     assert {path.name for path in folder.iterdir()} == {".new.tmp", "old.parquet"}
+
+
+class Source:
+    """Counts how often it is asked."""
+
+    def __init__(self):
+        self.count = 0
+
+    def snapshot(self):
+        self.count += 1
+        return (self.count,)
+
+
+def test_within_a_second_the_folder_is_looked_at_once():
+    source, clock = Source(), FakeClock()
+    listing = CachedListing(source, clock=clock)
+
+    at_once = [listing.snapshot() for _ in range(5)]
+    clock.advance(1.0)
+
+    assert at_once == [(1,)] * 5
+    assert listing.snapshot() == (2,)
+
+
+@pytest.mark.parametrize(
+    "values", [{"fan_in": 1}, {"tiers": 0}, {"grace_seconds": 0}, {"max_total_bytes": -1}], ids=str
+)
+def test_a_figure_that_makes_no_sense_is_refused_by_its_name(values: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        LakeLimits(**values)
+
+    assert caught.value.key == next(iter(values))

@@ -1,13 +1,128 @@
+"""A folder of plain Parquet files is served as tables; what cannot be served is refused or left out."""
+
+from __future__ import annotations
+
 import os
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSource
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import ParquetFolder, parquet_folder
+from micromegas_jupyter.lake import (
+    FolderKind,
+    ParquetFolder,
+    check_servable,
+    find_folder_kind,
+    make_lake_folder,
+    parquet_folder,
+)
+from micromegas_jupyter.lake.parquet_folder import coarser_units, finest_units, wider_type
+from tests.fakes.fixed_tables import FixedTables
+from tests.unit.engine.conftest import Asker
+
+SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ([], FolderKind.LAKE),
+        ([".hidden", "lost+found/x", "_temporary/y"], FolderKind.LAKE),
+        ([".writers/a.lock"], FolderKind.LAKE),
+        ([".tables/a.table", "query_denials.json"], FolderKind.LAKE),
+        ([f"log_entries/{SEGMENT}"], FolderKind.LAKE),
+        (["orders.parquet"], FolderKind.OTHER),
+        (["orders/2026.parquet"], FolderKind.OTHER),
+        (["notes.txt"], FolderKind.OTHER),
+    ],
+)
+def test_what_lies_in_it_decides(tmp_path, files, kind):
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    assert find_folder_kind(tmp_path) is kind
+
+
+def test_a_lake_stays_one_whatever_comes_to_lie_in_it(tmp_path):
+    make_lake_folder(tmp_path / "lake")
+    (tmp_path / "lake" / "query_denials.json").touch()
+
+    assert find_folder_kind(tmp_path / "lake") is FolderKind.LAKE
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_what_is_no_folder_is_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(UsageError, match="is a file, or lies below one") as caught:
+        find_folder_kind(tmp_path / name)
+
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "scheme"),
+    [
+        ("s3://bucket/lake", "s3"),
+        ("S3://bucket", "S3"),
+        ("s3://", "s3"),
+        ("s3:/bucket", "s3"),
+        ("gs://bucket/a/b", "gs"),
+        ("az://container", "az"),
+        ("abfss://container@account.dfs.core.windows.net/lake", "abfss"),
+        ("file:///srv/lake", "file"),
+        ("file://localhost/srv", "file"),
+        ("memory://", "memory"),
+        ("delta+s3://bucket", "delta+s3"),
+        ("no such://x", "no such"),
+        ("://x", ""),
+        ("x\x1by://x", "x?y"),
+    ],
+)
+def test_an_address_of_storage_elsewhere_is_refused_by_name(address, scheme):
+    with pytest.raises(UsageError) as caught:
+        check_servable(Path(address))
+
+    assert caught.value.what.startswith(f"{scheme}:// is not supported")
+    assert "bucket" not in str(caught.value)  # an address may hold a password
+
+
+@pytest.mark.parametrize("name", ["lake", "a:b", "/srv/s3:/x", "lake.d", ".", "..", "a b"])
+def test_other_names_are_folders(name):
+    check_servable(Path(name))
+
+
+@pytest.mark.parametrize("log", ["_delta_log", "events/_delta_log"])
+@pytest.mark.parametrize("others", [[], [".writers/a.lock"], ["orders.parquet"], [f"log_entries/{SEGMENT}"]])
+def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / log).mkdir(parents=True)
+
+    with pytest.raises(UsageError, match="is a Delta table") as caught:
+        find_folder_kind(tmp_path)
+
+    assert caught.value.what.startswith("events " if "events" in log else "The folder ")
+
+
+def test_a_folder_within_a_delta_table_is_refused(tmp_path):
+    (tmp_path / "_delta_log").mkdir()
+    (tmp_path / "year=2026").mkdir()
+
+    with pytest.raises(UsageError, match="is a Delta table"):
+        find_folder_kind(tmp_path / "year=2026")
+
 
 NUMBERS = pa.table({"n": [1, 2]})
 
@@ -62,16 +177,6 @@ def test_a_file_whose_columns_contradict_the_others_is_left_out_and_told(tmp_pat
     assert folder.problems == (
         "trips/2.parquet is left out: its column 'n' has another type than in the files before it.",
     )
-
-
-def test_a_table_with_a_time_can_be_cut_to_a_range(tmp_path: Path) -> None:
-    write(tmp_path / "events.parquet", pa.table({"time": pa.array([0], pa.timestamp("us"))}))
-    write(tmp_path / "texts.parquet", pa.table({"time": ["noon"]}))
-
-    events, texts = ParquetFolder(tmp_path).snapshot()
-
-    assert events.range_columns == ("time", "time")
-    assert texts.range_columns is None
 
 
 def test_the_notes_of_whoever_wrote_a_file_are_no_part_of_the_schema(tmp_path: Path) -> None:
@@ -160,13 +265,6 @@ def test_a_link_or_a_folder_among_the_files_of_a_table_leaves_the_others(tmp_pat
     )
 
 
-def test_the_folder_itself_may_be_named_by_a_link(tmp_path: Path) -> None:
-    write(tmp_path / "data" / "events.parquet")
-    (tmp_path / "link").symlink_to(tmp_path / "data")
-
-    assert names(ParquetFolder(tmp_path / "link")) == ["events"]
-
-
 def test_what_is_hidden_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path / ".hidden.parquet")
     write(tmp_path / "_temporary" / "1.parquet")
@@ -248,35 +346,6 @@ def test_a_schema_is_read_once_while_the_file_stays(tmp_path: Path, monkeypatch:
     assert names(folder) == ["events"]
 
 
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("missing", "There is no such folder."),
-        ("file.parquet", "That is a file, not a folder."),
-    ],
-)
-def test_what_is_no_folder_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
-    write(tmp_path / "file.parquet")
-
-    with pytest.raises(UsageError) as caught:
-        ParquetFolder(tmp_path / name)
-
-    assert caught.value.what == sentence
-    assert caught.value.remedy
-
-
-def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: Path) -> None:
-        raise PermissionError(13, "Permission denied")  # root may list everything
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-
-    with pytest.raises(UsageError) as caught:
-        ParquetFolder(tmp_path)
-
-    assert caught.value.what == "The folder cannot be listed: Permission denied."
-
-
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_path: Path) -> None:
         raise PermissionError(13, "Permission denied")  # root may read everything
@@ -322,3 +391,205 @@ def test_a_folder_that_becomes_a_delta_table_is_left_out(tmp_path):
     (tmp_path / "_delta_log").mkdir()
     with pytest.raises(Unavailable, match="Delta table"):
         folder.snapshot()
+
+
+FAR = datetime(9999, 12, 31, tzinfo=UTC)
+LAST_NS = (1 << 63) // 1000
+MICROSECONDS = pa.timestamp("us", "UTC")
+
+
+def units(path: Path, columns: dict[str, pa.Array], **options: Any) -> dict[str, str]:
+    pq.write_table(pa.table(columns), path, **options)
+    metadata = pq.read_metadata(path)
+    return finest_units(metadata, metadata.schema.to_arrow_schema())
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"),
+    [
+        (pa.array([0, None, 10**15], MICROSECONDS), "ns"),
+        (pa.array([LAST_NS, -LAST_NS], MICROSECONDS), "ns"),
+        (pa.array([LAST_NS + 1], MICROSECONDS), "us"),
+        (pa.array([-LAST_NS - 1, 0], MICROSECONDS), "us"),
+        (pa.array([FAR], pa.timestamp("ms")), "us"),
+        (pa.array([1 << 62], pa.timestamp("ms")), "ms"),
+        (pa.array([0], pa.timestamp("s")), "ns"),
+        (pa.array([None, None], MICROSECONDS), "ns"),
+        (pa.array([], MICROSECONDS), "ns"),
+        (pa.array([0], pa.timestamp("ns")), "ns"),
+    ],
+)
+def test_the_finest_unit_holds_the_first_and_the_last_value(tmp_path: Path, values: pa.Array, unit: str) -> None:
+    assert units(tmp_path / "t.parquet", {"id": pa.array(range(len(values))), "v": values}) == {"v": unit}
+
+
+def test_every_row_group_counts(tmp_path: Path) -> None:
+    values = pa.array([0, None, LAST_NS + 1], MICROSECONDS)
+
+    assert units(tmp_path / "t.parquet", {"v": values}, row_group_size=1) == {"v": "us"}
+
+
+def test_a_column_named_like_a_part_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    inner = pa.array([{"b": 0}], pa.struct([("b", MICROSECONDS)]))
+
+    found = units(tmp_path / "t.parquet", {"a": inner, "a.b": pa.array([FAR], MICROSECONDS)})
+
+    assert found == {"a.b": "us"}
+
+
+def test_what_two_files_hold_fits_the_coarser_of_their_units() -> None:
+    assert coarser_units({"v": "ns", "w": "us"}, {"v": "us", "x": "ms"}) == {"v": "us", "w": "us", "x": "ms"}
+
+
+CATEGORIES = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wider"),
+    [
+        (CATEGORIES, CATEGORIES, CATEGORIES),
+        (pa.null(), CATEGORIES, CATEGORIES),
+        (pa.list_(pa.int8()), pa.null(), pa.list_(pa.int8())),
+        (pa.string(), CATEGORIES, pa.string()),
+        (pa.large_string(), pa.string_view(), pa.string()),
+        (pa.large_binary(), pa.binary(), pa.binary()),
+        (pa.dictionary(pa.int8(), pa.int16()), pa.int32(), pa.int32()),
+        (pa.int8(), pa.int64(), pa.int64()),
+        (pa.uint8(), pa.uint32(), pa.uint32()),
+        (pa.uint32(), pa.int8(), pa.int64()),
+        (pa.uint64(), pa.int64(), None),
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.int32(), pa.float32(), pa.float64()),
+        (pa.int64(), pa.float64(), None),
+        (pa.timestamp("s", "UTC"), pa.timestamp("us", "+00:00"), pa.timestamp("us", "UTC")),
+        (pa.timestamp("ns"), pa.timestamp("ms"), pa.timestamp("ns")),
+        (pa.timestamp("ns", "UTC"), pa.timestamp("ns"), None),
+        (pa.timestamp("ns", "UTC"), pa.timestamp("ns", "Europe/Paris"), None),
+        (pa.decimal128(10, 2), pa.decimal128(12, 4), pa.decimal128(12, 4)),
+        (pa.decimal128(10, 0), pa.decimal128(10, 4), pa.decimal128(14, 4)),
+        (pa.decimal128(38, 0), pa.decimal128(38, 4), None),
+        (pa.decimal128(10, 2), pa.float64(), None),
+        (pa.string(), pa.int64(), None),
+        (pa.string(), pa.binary(), None),
+        (pa.bool_(), pa.int8(), None),
+    ],
+)
+def test_the_wider_type_is_the_same_from_both_sides(
+    first: pa.DataType, second: pa.DataType, wider: pa.DataType | None
+) -> None:
+    assert wider_type(first, second) == wider
+    assert wider_type(second, first) == wider
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "literal"),
+    [
+        (pa.array(["a", "b"]).dictionary_encode(), pa.array(["a", None], pa.large_string()), "'a'"),
+        (pa.array([1, -5], pa.int32()), pa.array([1, None], pa.int64()), "1"),
+        (pa.array([1, -5], pa.int16()), pa.array([1.0, 1.5]), "1"),
+        (
+            pa.array([2, 3], pa.timestamp("ms")),
+            pa.array([2_000_000, None], pa.timestamp("ns")),
+            "to_timestamp_millis(2)",
+        ),
+        (pa.array([Decimal("1.5"), None], pa.decimal128(9, 2)), pa.array([Decimal("1.5"), Decimal("2.0625")]), "1.5"),
+    ],
+)
+def test_files_of_both_types_are_filtered_and_grouped_as_one_table(
+    tmp_path: Path, first: pa.Array, second: pa.Array, literal: str
+) -> None:
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"v": first}), tmp_path / "t" / "1.parquet")
+    pq.write_table(pa.table({"v": second}), tmp_path / "t" / "2.parquet")
+    folder = ParquetFolder(tmp_path)
+
+    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
+        ask = Asker(engine, FixedTables([]))
+        found = ask.rows(f"SELECT count(*) AS n FROM t WHERE v = {literal}")
+        others = ask.rows(f"SELECT count(*) AS n FROM t WHERE v <> {literal} OR v IS NULL")
+        groups = ask.rows("SELECT count(*) AS n FROM t GROUP BY v ORDER BY n DESC")
+
+    assert folder.problems == ()
+    assert (found, others) == ([{"n": 2}], [{"n": 2}])
+    assert [row["n"] for row in groups] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([5, 6]), pa.array([7, 1], pa.int32())),
+        (pa.array([5, None]), pa.array([None, 9], pa.uint8())),
+        (pa.array([5.0, 6.0]), pa.array([7.0, 1.0], pa.float32())),
+        (pa.array(["f", "g"]), pa.array(["z", "a"], pa.large_string())),
+        (pa.array(["f", "g"]).dictionary_encode(), pa.array(["z", "a"], pa.large_string())),
+        (pa.array([5, 6], pa.timestamp("ns", "UTC")), pa.array([7, 1], pa.timestamp("us", "UTC"))),
+        (pa.array([5, 6], pa.timestamp("us", "UTC")), pa.array([7, 1], pa.timestamp("us", "+00:00"))),
+        (pa.array([Decimal("5.5")]), pa.array([Decimal("7.25"), Decimal("1.25")])),
+    ],
+)
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_the_least_and_the_greatest_value_are_those_of_all_files(
+    tmp_path: Path, first: pa.Array, second: pa.Array, order: tuple[int, int]
+) -> None:
+    (tmp_path / "t").mkdir()
+    for name, values in zip(order, (first, second), strict=True):
+        pq.write_table(pa.table({"v": values}), tmp_path / "t" / f"{name}.parquet")
+    folder = ParquetFolder(tmp_path)
+
+    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
+        ask = Asker(engine, FixedTables([]))
+        sorted_values = [row["v"] for row in ask.rows("SELECT v FROM t WHERE v IS NOT NULL ORDER BY v")]
+        least = ask.rows("SELECT min(v) AS v FROM t")
+        greatest = ask.rows("SELECT max(v) AS v FROM t")
+        counted = ask.rows("SELECT max(v) AS v, min(v) AS w, count(*) AS n, count(v) AS m FROM t")
+
+    count = len(first) + len(second)
+    assert folder.problems == ()
+    assert len(sorted_values) == count - first.null_count - second.null_count
+    assert (least, greatest) == ([{"v": sorted_values[0]}], [{"v": sorted_values[-1]}])
+    assert counted == [{"v": sorted_values[-1], "w": sorted_values[0], "n": count, "m": len(sorted_values)}]
+
+
+def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_types(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "t" / "1.parquet")
+    pq.write_table(pa.table({"v": pa.array([7], pa.int8())}), tmp_path / "t" / "2.parquet")
+    pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "other.parquet")
+
+    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
+        ask = Asker(engine, FixedTables([]))
+        plans = [
+            str(ask.rows(f"EXPLAIN SELECT max(v) FROM {table}"))
+            for table in ("other", "t", "other", "other JOIN t USING (v)")
+        ]
+
+    assert ["DataSourceExec" in plan for plan in plans] == [False, True, False, True]
+
+
+def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"v": [5, 6], "w": [None, 1]}), tmp_path / "t.parquet")
+
+    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
+        ask = Asker(engine, FixedTables([]))
+        plan = str(ask.rows("EXPLAIN SELECT max(v), max(w) FROM t WHERE v > 0 OR w > 0"))
+
+    assert "DataSourceExec" in plan
+    assert "DynamicFilter" not in plan
+
+
+@pytest.mark.parametrize("unit", ["ms", "us"])
+def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path: Path, unit: str) -> None:
+    far = datetime(9999, 12, 31, tzinfo=UTC)
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({"v": pa.array([None, far], pa.timestamp(unit, "UTC"))}), tmp_path / "t" / "1.parquet")
+    pq.write_table(pa.table({"v": pa.array([1], pa.timestamp("ns", "UTC"))}), tmp_path / "t" / "2.parquet")
+    folder = ParquetFolder(tmp_path)
+
+    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
+        ask = Asker(engine, FixedTables([]))
+        found = ask.rows("SELECT CAST(v AS VARCHAR) AS text FROM t ORDER BY v")
+        counts = ask.rows("SELECT count(v) AS n FROM t")
+        missing = ask.rows("SELECT count(*) AS n FROM t WHERE v IS NULL")
+
+    assert (found, counts, missing) == ([{"text": "9999-12-31T00:00:00Z"}, {"text": None}], [{"n": 1}], [{"n": 1}])
+    assert folder.problems == ("t/2.parquet is left out: its column 'v' has another type than in the files before it.",)

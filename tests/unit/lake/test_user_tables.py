@@ -1,4 +1,4 @@
-"""Tables that callers make: seen by every process, never changed, cleaned up when their making was cut short."""
+"""Tables that callers make by sending rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UnsupportedRequest, UsageError
-from micromegas_jupyter.lake import Lake, user_tables
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedRequest, UsageError
+from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.lake import ingest as lake_ingest
 from micromegas_jupyter.lake.user_columns import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.lake.user_tables import UserTable, UserTables
@@ -149,12 +149,6 @@ def test_a_required_column_stays_required() -> None:
         convert_rows(pa.record_batch({"id": pa.nulls(1)}), stored)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 129])
-def test_a_columns_name_has_some_length(name: str) -> None:
-    with pytest.raises(UsageError, match="column name"):
-        stored_schema(pa.schema([(name, pa.int8())]))
-
-
 @pytest.mark.parametrize(
     ("zone", "is_kept"),
     [
@@ -182,18 +176,9 @@ def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_ful
         stored_schema(pa.schema([("n", kind)]))
 
 
-@pytest.mark.parametrize("kind", [pa.decimal128(3, 3), pa.decimal256(50, 0)])
-def test_decimals_that_parquet_has_are_kept(kind: pa.DataType) -> None:
-    assert stored_schema(pa.schema([("n", kind)])).field("n").type == kind
-
-
 def test_too_many_columns_are_refused() -> None:
     with pytest.raises(ResourcesExhausted):
         stored_schema(pa.schema([(f"c{index}", pa.int8()) for index in range(513)]))
-
-
-def test_the_bound_on_tables_is_the_documented_one() -> None:
-    assert user_tables.MAX_TABLES == 1000
 
 
 def test_rows_that_parquet_cannot_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
@@ -203,3 +188,68 @@ def test_rows_that_parquet_cannot_hold_are_refused_and_leave_nothing(tmp_path: P
         _create(tmp_path, "pairs", rows)
 
     assert [table.name for table in UserTables(tmp_path).list()] == []
+
+
+ROWS = pa.record_batch({"id": [1]})
+HIDDEN = pa.schema([pa.field("id", pa.int64()), pa.field("salary", pa.float64(), nullable=False)])
+
+
+def _make(root: Path, name: str, maker: str, *, most: int | None = 2, mode: WriteMode = WriteMode.CREATE) -> int:
+    request = WriteRequest(table=name, mode=mode, maker=maker, most_tables=most)
+    write = Lake(root).sink().open_write(request, ROWS.schema)
+    write.write(ROWS)
+    return write.commit()
+
+
+def test_a_caller_makes_so_many_tables_and_still_adds_to_them(tmp_path: Path) -> None:
+    _make(tmp_path, "first", "a1")
+    _make(tmp_path, "second", "a1", mode=WriteMode.CREATE_OR_APPEND)
+
+    for mode in (WriteMode.CREATE, WriteMode.CREATE_OR_APPEND):
+        with pytest.raises(ResourcesExhausted, match="You have made 2 tables") as caught:
+            _make(tmp_path, "third", "a1", mode=mode)
+
+    assert caught.value.limit == "ingest"
+    assert _make(tmp_path, "first", "a1", mode=WriteMode.APPEND) == 1
+    assert _make(tmp_path, "third", "b2") == 1
+    assert _make(tmp_path, "fourth", "a1", most=None) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (pa.schema({"id": pa.int64(), "other": pa.int64()}), "has no column 'other'"),
+        (pa.schema({"id": pa.utf8(), "salary": pa.float64()}), "'id' has the type string, and the table's has another"),
+        (pa.schema({"id": pa.int64()}), "A column that needs a value is missing"),
+    ],
+)
+def test_what_is_wrong_is_said_of_ones_own_columns_only(tmp_path: Path, sent: pa.Schema, words: str) -> None:
+    Lake(tmp_path).sink().open_write(WriteRequest(table="pay", mode=WriteMode.CREATE), HIDDEN).commit()
+
+    def refused(*, may_read: bool) -> str:
+        request = WriteRequest(table="pay", mode=WriteMode.APPEND, may_read=may_read)
+        with pytest.raises(UsageError) as caught:
+            Lake(tmp_path).sink().open_write(request, sent)
+        return str(caught.value)
+
+    told, hidden = refused(may_read=True), refused(may_read=False)
+
+    assert words in hidden
+    assert ("salary" in hidden, "int64" in hidden) == (False, False)
+    assert "salary" in told or "int64" in told
+
+
+def test_a_value_that_does_not_fit_does_not_tell_the_columns_type(tmp_path: Path) -> None:
+    Lake(tmp_path).sink().open_write(
+        WriteRequest(table="small", mode=WriteMode.CREATE), pa.schema({"n": pa.int8()})
+    ).commit()
+    rows = pa.record_batch({"n": pa.array([1000], pa.int64())})
+
+    def refused(*, may_read: bool) -> str:
+        request = WriteRequest(table="small", mode=WriteMode.APPEND, may_read=may_read)
+        with pytest.raises(MicromegasError) as caught:
+            Lake(tmp_path).sink().open_write(request, rows.schema).write(rows)
+        return str(caught.value)
+
+    assert "int8" in refused(may_read=True)
+    assert "int8" not in refused(may_read=False)

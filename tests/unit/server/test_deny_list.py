@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthType
-from micromegas_jupyter.engine import denial_store, sql_hash
+from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
-from micromegas_jupyter.engine.denial_store import DenialStore
+from micromegas_jupyter.engine.functions import denial_store
+from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
-from micromegas_jupyter.executors.requests import Statement
+from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.server import DenyList
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.audit import QueryFacts
@@ -222,7 +223,7 @@ def test_there_are_so_many_rules_at_most(path: Path) -> None:
     store = DenialStore(path, max_rules=1)
     store.add("client = 'x'", "a reason", created_by="root")
 
-    with pytest.raises(InvalidStatement, match="as many as there may be"):
+    with pytest.raises(InvalidStatement, match="the most that are allowed"):
         store.add("client = 'y'", "a reason", created_by="root")
 
 

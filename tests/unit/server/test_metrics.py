@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted
-from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.server.metrics import ServerMetrics
 

@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedRequest,
 )
-from micromegas_jupyter.executors.limits import RunningLimit
+from micromegas_jupyter.executors.scheduling import RunningLimit
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.server import reloading
 from micromegas_jupyter.server.calls import Call

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from micromegas_jupyter.executors.reports import Cause
+from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
 
 ALICE = ("https://id.example", "alice")

@@ -87,12 +87,6 @@ def test_texts_in_the_conditions_of_roles_are_no_conditions_either(joined: Asker
     ]
 
 
-def test_texts_that_are_bound_are_no_conditions_either(joined: Asker) -> None:
-    sql = "SELECT u.n AS un FROM t RIGHT JOIN u ON t.a = u.a WHERE t.f IS NULL AND coalesce(t.s, 'q') <> ?"
-
-    assert len(joined.rows(sql, parameters=pa.record_batch({"0": ["z AND (z"]}))) == 3
-
-
 @pytest.mark.parametrize("kept", ["v", "(SELECT * FROM v WHERE a < 2)"])
 def test_a_condition_does_not_join_another_one_below_the_join(joined: Asker, kept: str) -> None:
     sql = f"SELECT v.a FROM t RIGHT JOIN {kept} AS v ON t.a = v.n AND v.n > t.n WHERE v.a < 2 AND t.a IS NULL"
@@ -177,13 +171,6 @@ def test_outer_joins_with_table_functions_run(joined: Asker, sql: str, count: in
 def test_they_are_refused_where_they_would_give_wrong_rows(joined: Asker, sql: str) -> None:
     with pytest.raises(UnsupportedStatement, match="outer joins"):
         joined.rows(sql)
-
-
-def test_statements_of_many_steps_run(joined: Asker) -> None:
-    steps = [f"q{step} AS (SELECT a, n, count(*) AS r FROM q{step - 1} GROUP BY a, n)" for step in range(1, 40)]
-    sql = f"WITH q0 AS (SELECT * FROM u), {', '.join(steps)} SELECT x.n FROM q39 x LEFT JOIN v ON x.a = v.a AND v.n = 1"
-
-    assert len(joined.rows(f"{sql} WHERE v.n IS NULL OR x.r > 9")) == 2
 
 
 FIRST_PAYMENT = (

@@ -91,13 +91,6 @@ def test_the_same_holds_for_who_sees_some_rows_only(narrow: Asker) -> None:
         person.rows(f"SELECT count(*) AS c FROM {_MANY} JOIN {_FEW} ON many.n > few.n")
 
 
-def test_the_same_holds_with_values_for_placeholders(narrow: Asker) -> None:
-    values = pa.record_batch({"0": [1]})
-
-    with pytest.raises(ResourcesExhausted):
-        narrow.rows(f"SELECT count(*) AS c FROM {_MANY} JOIN {_FEW} ON many.n > few.n + ?", parameters=values)
-
-
 def test_a_join_by_equality_may_still_use_the_disk(tables: FixedTables) -> None:
     settings = replace(ROOMY, memory_limit_bytes=20 << 20, target_partitions=1)
     engine = DataFusionEngine(tables, settings)

@@ -1,0 +1,216 @@
+"""Stores the rules that deny queries: one file, replaced atomically, changed by one process at a time.
+
+The front reads it to deny queries; an executor changes it when an administrator's statement says so. Servers that share
+a lake share the file. `denials` decides whether a rule applies to a query.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from filelock import FileLock, Timeout
+
+from micromegas_jupyter.core import files as private_files
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import InvalidStatement, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+#: What a rule can name, all of them text; NULL is what the client did not send.
+MATCH_COLUMNS: Final = (
+    "user_id", "email", "service_account", "client", "agent", "entrypoint", "session", "notebook", "cell", "client_ip",
+    "sql", "sql_hash",
+)  # fmt: skip
+
+MAX_RULES: Final = 100
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_MAX_REASON_LENGTH: Final = 256
+_MAX_NAME_LENGTH: Final = 256
+MAX_FILE_BYTES: Final = 1024 * 1024
+_LOCK_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.02
+_VERSION: Final = 1
+_TEXTS: Final = ("rule_id", "created_at", "created_by", "reason", "match_expr")
+
+
+class MalformedFile(Exception):
+    """The file cannot be parsed; `args[0]` says what is wrong, without its content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """One rule: an expression over `MATCH_COLUMNS`, and a reason that denied callers see.
+
+    Times are aware UTC; `last_hit_at` is when it last denied a query, to a few seconds.
+    """
+
+    rule_id: str
+    created_at: datetime
+    created_by: str
+    reason: str
+    match_expr: str = field(repr=False)
+    last_hit_at: datetime | None = None
+
+
+class DenialStore:
+    """Rules in one file. Safe to use from several threads and processes.
+
+    Attributes:
+        has_changed: Whether this store has changed the file; whoever handles it resets it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        max_rules: int = MAX_RULES,
+        check_match: Callable[[str], object] = lambda _expression: None,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._max_rules = max_rules
+        self._check_match = check_match
+        self.has_changed = False
+        self._lock_path = path.with_name(f".{path.name}.lock")
+
+    @property
+    def name(self) -> str:
+        """Return the file's name without its folder."""
+        return self._path.name
+
+    def mark(self) -> private_files.FileMark | None:
+        """Return what tells one state of the file from another; None when there is none."""
+        return private_files.mark_of(self._path)
+
+    def read(self) -> tuple[Denial, ...]:
+        """Return the rules; none when there is no file."""
+        try:
+            content, _ = private_files.read_private_file(self._path, max_bytes=MAX_FILE_BYTES)
+        except private_files.NoSuchFile:
+            return ()
+        return _parse(content)
+
+    def change(self, change: Callable[[tuple[Denial, ...]], Sequence[Denial]]) -> None:
+        """Replace the rules by what `change` makes of them; what it returns unchanged is not written."""
+        try:
+            with FileLock(self._lock_path, timeout=_LOCK_SECONDS, mode=0o600, poll_interval=_POLL_SECONDS):
+                rules = self.read()
+                changed = tuple(change(rules))
+                if changed != rules:
+                    private_files.write_private_file(self._path, _encode(changed))
+        except (Timeout, OSError, private_files.FileProblem, MalformedFile) as error:
+            raise Unavailable("The list of denied queries cannot be changed now.") from error
+
+    def rules(self) -> Sequence[Denial]:
+        """Return all rules."""
+        try:
+            return self.read()
+        except (private_files.FileProblem, MalformedFile) as error:
+            raise Unavailable("The list of denied queries cannot be read now.") from error
+
+    def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
+        """Add a rule and return its id."""
+        if not 0 < len(reason.strip()) <= _MAX_REASON_LENGTH or not reason.isprintable():
+            raise InvalidStatement(
+                f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
+                remedy="Say why: denied callers see it.",
+            )
+        self._check_match(match_expr)
+        rule = Denial(
+            rule_id=str(uuid.uuid4()),
+            created_at=self._clock.now(),
+            created_by=created_by[:_MAX_NAME_LENGTH],
+            reason=reason,
+            match_expr=match_expr,
+        )
+
+        def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
+            if len(rules) >= self._max_rules:
+                raise InvalidStatement(
+                    f"There are {len(rules)} denials already, the most that are allowed.",
+                    remedy="Remove one first: SELECT remove_query_denial('…').",
+                )
+            return [*rules, rule]
+
+        self.change(added)
+        self.has_changed = True
+        _LOG.warning("a query denial was added, rule_id=%s created_by=%s", rule.rule_id, rule.created_by)
+        return rule.rule_id
+
+    def remove(self, rule_id: str) -> bool:
+        """Remove a rule; False when there is none with this id."""
+        removed: list[Denial] = []
+
+        def kept(rules: tuple[Denial, ...]) -> Sequence[Denial]:
+            removed.extend(rule for rule in rules if rule.rule_id == rule_id)
+            return [rule for rule in rules if rule.rule_id != rule_id]
+
+        self.change(kept)
+        if removed:
+            self.has_changed = True
+            _LOG.warning("a query denial was removed, rule_id=%s", rule_id)
+        return bool(removed)
+
+
+def with_hits(rules: Sequence[Denial], hits: Mapping[str, datetime]) -> list[Denial]:
+    """Return the rules, each with the latest of its hits."""
+    return [
+        replace(rule, last_hit_at=hit)
+        if (hit := hits.get(rule.rule_id)) is not None and (rule.last_hit_at is None or hit > rule.last_hit_at)
+        else rule
+        for rule in rules
+    ]
+
+
+def _encode(rules: Sequence[Denial]) -> bytes:
+    described = [
+        {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(rule).items()
+            if value is not None
+        }
+        for rule in rules
+    ]
+    return (json.dumps({"version": _VERSION, "rules": described}, indent=2) + "\n").encode()
+
+
+def _parse(content: bytes) -> tuple[Denial, ...]:
+    try:
+        found = decode_strict_json(content.decode("utf-8"), max_depth=4)
+    except (UnicodeDecodeError, JsonError) as error:
+        raise MalformedFile("it is not JSON") from error
+    if not isinstance(found, dict) or found.get("version") != _VERSION or not isinstance(found.get("rules"), list):
+        raise MalformedFile('it is not an object with "version": 1 and a list of "rules"')
+    rules = tuple(_parse_rule(number, rule) for number, rule in enumerate(found["rules"], start=1))
+    if len({rule.rule_id for rule in rules}) < len(rules):
+        raise MalformedFile("two of its rules have the same rule_id")
+    return rules
+
+
+def _parse_rule(number: int, rule: object) -> Denial:
+    if not isinstance(rule, dict) or not all(isinstance(rule.get(name), str) and rule[name] for name in _TEXTS):
+        raise MalformedFile(f"rule {number} lacks one of {', '.join(_TEXTS)}")
+    try:
+        created_at = datetime.fromisoformat(rule["created_at"])
+        last_hit_at = None if rule.get("last_hit_at") is None else datetime.fromisoformat(rule["last_hit_at"])
+    except (ValueError, TypeError):
+        created_at = last_hit_at = datetime.min  # noqa: DTZ901 - a time that cannot be read is one without an offset
+    if created_at.utcoffset() is None or (last_hit_at is not None and last_hit_at.utcoffset() is None):
+        raise MalformedFile(f"a time of rule {number} is not RFC 3339 with an offset")
+    return Denial(
+        rule_id=rule["rule_id"],
+        created_at=created_at.astimezone(UTC),
+        created_by=rule["created_by"],
+        reason=rule["reason"],
+        match_expr=rule["match_expr"],
+        last_hit_at=None if last_hit_at is None else last_hit_at.astimezone(UTC),
+    )

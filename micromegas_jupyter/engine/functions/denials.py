@@ -1,0 +1,237 @@
+"""Denied queries in SQL: whether a rule denies a query, and the functions with which administrators make rules.
+
+A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, what is known of a query before it is planned.
+`deny_queries`, `list_query_denials` and `remove_query_denial` have upstream's names, arguments and results, and exist
+for administrators only. A rule is made or removed when the statement runs, not when it is planned.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+from datafusion import ScalarUDF, SessionContext, udf, udtf
+
+from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
+from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
+from micromegas_jupyter.engine.planning.guard import check_expression
+from micromegas_jupyter.engine.scanner import Kind, Scan, scan
+from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from datafusion import DataFrame
+
+    from micromegas_jupyter.core.protocols import AuthContext
+    from micromegas_jupyter.engine.functions.denial_store import DenialStore
+    from micromegas_jupyter.engine.scanner import Mention
+
+_MAX_EXPRESSION_BYTES: Final = 4096
+_SUBQUERY_WORDS: Final = frozenset({"select", "values", "table", "with"})
+_MATCH_SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])
+DENY: Final = "deny_queries"
+LIST: Final = "list_query_denials"
+REMOVE: Final = "remove_query_denial"
+DENIAL_NAMES: Final = frozenset({DENY, LIST, REMOVE})
+_TIME: Final = pa.timestamp("ns", "+00:00")
+_SCHEMA: Final = pa.schema(
+    [
+        pa.field("rule_id", pa.string(), nullable=False),
+        pa.field("created_at", _TIME, nullable=False),
+        pa.field("created_by", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("match_expr", pa.string(), nullable=False),
+        pa.field("last_hit_at", _TIME),
+    ]
+)
+
+
+class MatchRules:
+    """Expressions that are ready to be matched against queries."""
+
+    def __init__(self, expressions: Sequence[str]) -> None:
+        self.expressions = tuple(expressions)
+        self._equalities = tuple(_parse_equalities(check_match(one)) for one in expressions)
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether one of them cannot be compared without the engine."""
+        return None in self._equalities
+
+    def first_match(self, facts: Mapping[str, str | None], hashes: Sequence[str]) -> int | None:
+        """Return the index of the first expression that is true for a query, None when there is none.
+
+        An expression that cannot be evaluated for this query (a cast that fails) is not true.
+        """
+        rows = [{**facts, "sql_hash": one} for one in dict.fromkeys(hashes)]
+        pairs = list(zip(self.expressions, self._equalities, strict=True))
+        evaluated = _evaluate(rows, [expression for expression, equalities in pairs if equalities is None])
+        for index, (expression, equalities) in enumerate(pairs):
+            if equalities is None:
+                is_match = evaluated[expression]
+            else:
+                is_match = any(all(row.get(column) == text for column, text in equalities) for row in rows)
+            if is_match:
+                return index
+        return None
+
+
+def check_match(expression: str) -> Scan:
+    """Return the tokens of an expression that can be used as a rule."""
+    try:
+        scanned = check_expression(expression, max_bytes=_MAX_EXPRESSION_BYTES)
+        _check_tokens(scanned)
+        rows = _frame([dict.fromkeys(MATCH_COLUMNS, "x"), {}])
+        rows.filter(rows.parse_sql_expr(expression)).collect()
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        translated = translate(error, Context(sql=expression))
+        # The engine's words are about a whole statement.
+        what = re.sub("^The (statement|expression) ", "It ", translated.what)
+        raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=translated.remedy) from None
+    return scanned
+
+
+def _check_tokens(scanned: Scan) -> None:
+    kinds = {token.kind for token in scanned.tokens}
+    names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
+    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _SUBQUERY_WORDS:
+        raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
+    if not names & set(MATCH_COLUMNS):
+        raise InvalidStatement(
+            "It names none of the columns, so it would deny every query or none.",
+            remedy=f"Compare one of these with a text: {', '.join(MATCH_COLUMNS)}.",
+        )
+
+
+def _parse_equalities(scanned: Scan) -> tuple[tuple[str, str], ...] | None:
+    """Return the pairs of column and text of `column = 'text' AND …`; None for any other expression."""
+    tokens = scanned.tokens
+    found = []
+    for column, operator, text, conjunction in zip_longest(tokens[::4], tokens[1::4], tokens[2::4], tokens[3::4]):
+        if (
+            text is None
+            or (column.name not in MATCH_COLUMNS or operator.text != "=" or not text.text.startswith("'"))
+            or (conjunction is not None and (conjunction.kind is not Kind.WORD or conjunction.name != "and"))
+        ):
+            return None
+        found.append((column.name, text.text[1:-1].replace("''", "'")))
+    return tuple(found) if len(tokens) % 4 == 3 else None  # noqa: PLR2004 - a conjunction at the end joins nothing
+
+
+def _evaluate(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[str]) -> dict[str, bool]:
+    """Return for each expression whether it is true for one of the rows."""
+    if not expressions:
+        return {}
+    try:
+        frame = _frame(rows)
+        # The line break ends a comment that an expression may end with.
+        columns = [
+            frame.parse_sql_expr(f"({one}\n) IS TRUE").alias(str(index)) for index, one in enumerate(expressions)
+        ]
+        found = pa.Table.from_batches(frame.select(*columns).collect()).to_pydict()
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        if len(expressions) == 1:
+            return {expressions[0]: False}
+        return {one: _evaluate(rows, [one])[one] for one in expressions}
+    return {one: any(found[str(index)]) for index, one in enumerate(expressions)}
+
+
+def _frame(rows: Sequence[Mapping[str, str | None]]) -> DataFrame:
+    return SessionContext().read_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=_MATCH_SCHEMA))
+
+
+def names_denial_function(sql: str) -> bool:
+    """Return whether a statement names one of the functions, so that an administrator can always lift a denial."""
+    return any(token.kind is Kind.WORD and token.name in DENIAL_NAMES for token in scan(sql).tokens)
+
+
+def with_denial_as_rows(scanned: Scan) -> Scan:
+    """Return a statement in which `deny_queries(…)`, a table in upstream's SQL, is a row with `time` and `msg`.
+
+    DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
+    """
+    tokens = scanned.tokens
+    for index, token in enumerate(tokens[:-1]):
+        is_call = token.kind is Kind.WORD and token.name == DENY and tokens[index + 1].text == "("
+        if not is_call or token.start >= scanned.certain_until:
+            continue
+        before = tokens[index - 1].name if index else ""
+        end = _closing(scanned, index + 1)
+        if before not in {"from", "join", ","} or end is None:
+            continue
+        sql = scanned.sql
+        call = f"(SELECT now() AS time, {sql[token.start : end]} AS msg)"
+        return scan(sql[: token.start] + call + sql[end:])
+    return scanned
+
+
+def _closing(scanned: Scan, opening: int) -> int | None:
+    """Return the offset after the bracket that closes the one at an index; None when there is none."""
+    depth = 0
+    for token in scanned.tokens[opening:]:
+        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(token.kind, 0)
+        if depth == 0:
+            return token.start + 1
+    return None
+
+
+def register_denial_functions(
+    session: SessionContext,
+    denials: DenialStore,
+    *,
+    caller: AuthContext,
+    mentions: Mention,
+    failures: list[MicromegasError],
+) -> None:
+    """Give a session of an administrator those of the functions that the statement mentions."""
+
+    def deny(match_expr: str | None, reason: str | None) -> str:
+        if match_expr is None or reason is None:
+            raise InvalidStatement(
+                "A denial needs an expression and a reason.",
+                remedy=f"Write {DENY}('sql_hash = ''…''', 'why').",
+            )
+        return denials.add(match_expr, reason, created_by=caller.subject)
+
+    def remove(rule_id: str | None) -> str:
+        if rule_id is not None and denials.remove(rule_id):
+            return f"SUCCESS: rule {rule_id} was removed"
+        return f"ERROR: there is no rule {rule_id}"
+
+    if mentions.has(DENY):
+        session.register_udf(_run_time(DENY, deny, 2, failures))
+    if mentions.has(REMOVE):
+        session.register_udf(_run_time(REMOVE, remove, 1, failures))
+    if mentions.has(LIST):
+        listed = session.read_batch(_rows(denials)).into_view()
+        session.register_udtf(udtf(lambda *_: listed, LIST))
+
+
+def _rows(denials: DenialStore) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(
+        [{name: getattr(rule, name) for name in _SCHEMA.names} for rule in denials.rules()], schema=_SCHEMA
+    )
+
+
+def _run_time(name: str, function: Callable[..., str], arity: int, failures: list[MicromegasError]) -> ScalarUDF:
+    """Return a function of texts that the engine calls for each row when the statement runs."""
+
+    def call(*columns: pa.Array) -> pa.Array:
+        rows = zip(*(one.to_pylist() for one in columns), strict=True)
+        try:
+            # The engine's own thread must not wait for the engine, which a rule's check does.
+            with ThreadPoolExecutor(1) as thread:
+                return pa.array(list(thread.map(lambda row: function(*row), rows)), pa.string())
+        except Exception as error:
+            failures.append(error if isinstance(error, MicromegasError) else InternalError(f"{name} failed."))
+            raise
+
+    return udf(call, [pa.string()] * arity, pa.string(), "volatile", name)

@@ -1,0 +1,174 @@
+"""The caller in SQL: `current_user`, `is_admin()`, `my_rights()` and related functions, each with the caller's values.
+
+They are made anew for every statement that names one, so a prepared statement answers for whoever runs it. In
+conditions on rows, literals take their place. For a delegating service, they describe the service itself; whom it acts
+for is recorded in the audit only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+from datafusion import SessionContext, udf, udtf
+
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from micromegas_jupyter.core.protocols import AuthContext
+    from micromegas_jupyter.engine.contract import VisibleTable
+    from micromegas_jupyter.engine.scanner import Mention
+
+    _Value = str | bool | tuple[str, ...] | None
+
+#: These are written without brackets in SQL; the parser takes no brackets behind the first two.
+_BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})
+#: The functions without arguments that describe the caller.
+IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
+    "current_issuer",
+    "current_email",
+    "current_groups",
+    "current_roles",
+    "is_admin",
+}
+RIGHTS: Final = "my_rights"
+IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
+#: No texts, of no value that the optimizer knows: DataFusion 55 makes `false` of `array_has(make_array(), x)` also
+#: where x is null, so that a NOT around it would show the rows that belong to no group to those who are in none.
+NO_TEXTS: Final = "array_slice(make_array(''), 2, 1 + CAST(random() AS BIGINT))"
+_QUERIES: Final = {
+    ("show", "rights"): "SELECT * FROM my_rights()",
+    # What it is in DataFusion, but for a table that nobody may read.
+    ("show", "tables"): "SELECT * FROM information_schema.tables "
+    "WHERE table_name <> 'df_settings' OR table_schema <> 'information_schema'",
+}
+_RIGHTS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.string()),
+    ]
+)
+
+
+def _value(name: str, caller: AuthContext) -> _Value:
+    match name:
+        case "current_issuer":
+            return caller.issuer
+        case "current_email":
+            # Anyone can claim an address that nobody has verified.
+            return caller.email if caller.email_verified else None
+        case "current_groups":
+            return caller.groups
+        case "current_roles":
+            return caller.roles
+        case "is_admin":
+            return caller.is_admin
+        case _:
+            return caller.subject
+
+
+def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
+    """Return a condition on rows with literals in place of the functions that describe the caller.
+
+    A name without brackets that is also one of the table's columns is the column: as the caller's name,
+    `user = current_user()` would let everybody see every row.
+    """
+    lowered = condition.lower()
+    if not any(name in lowered for name in IDENTITY_FUNCTIONS):
+        return condition
+    scanned = scan(condition)
+    if not scanned.is_certain:
+        return condition
+    folded = {column.lower() for column in columns}
+    pieces: list[str] = []
+    end = 0
+    for name, opening, closing in _triples(scanned):
+        is_call = _is_empty_call(name, opening, closing)
+        is_bare = name.name in _BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
+        if name.kind is Kind.WORD and name.start >= end and name.name in IDENTITY_FUNCTIONS and (is_call or is_bare):
+            pieces += [condition[end : name.start], _literal(_value(name.name, caller))]
+            end = closing.start + 1 if is_call else name.start + len(name.text)
+    return "".join([*pieces, condition[end:]])
+
+
+def _literal(value: _Value) -> str:
+    match value:
+        case None:
+            return "CAST(NULL AS VARCHAR)"
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case _:
+            return f"make_array({', '.join(map(_literal, value))})" if value else NO_TEXTS
+
+
+_NOTHING: Final = Token(Kind.OTHER, "", 0)
+
+
+def _triples(scanned: Scan) -> Iterator[tuple[Token, Token, Token]]:
+    """Yield each token that is no part of a dotted name with the two after it, as far as quoting is certain."""
+    tokens = [token for token in scanned.tokens if token.start < scanned.certain_until]
+    padded = [_NOTHING, *tokens, _NOTHING, _NOTHING]
+    for before, token, second, third in zip(padded, tokens, padded[2:], padded[3:], strict=False):
+        if before.text != ".":
+            yield token, second, third
+
+
+def _is_empty_call(name: Token, opening: Token, closing: Token) -> bool:
+    return name.kind is Kind.WORD and opening.text == "(" and closing.text == ")"
+
+
+def with_identity_syntax(scanned: Scan) -> Scan:
+    """Return a statement as DataFusion's parser takes it.
+
+    `SHOW RIGHTS` and `SHOW TABLES` are queries, and `current_user()` has no brackets: blanks take their place, so that
+    positions in messages stay right.
+    """
+    words = tuple(token.name for token in scanned.tokens if token.kind is not Kind.SEMICOLON)
+    if words in _QUERIES:
+        return scan(_QUERIES[words])
+    sql = scanned.sql
+    for name, opening, closing in _triples(scanned):
+        if name.name in _BARE_NAMES and _is_empty_call(name, opening, closing):
+            sql = f"{sql[: opening.start]} {sql[opening.start + 1 : closing.start]} {sql[closing.start + 1 :]}"
+    return scanned if sql is scanned.sql else scan(sql)
+
+
+def register_identity_functions(
+    session: SessionContext, caller: AuthContext, *, tables: Sequence[VisibleTable], mentions: Mention
+) -> None:
+    """Give a session the functions that the statement mentions."""
+    for name in IDENTITY_FUNCTIONS:
+        if mentions.has(name):
+            _register(session, name, _value(name, caller))
+    if mentions.has(RIGHTS):
+        rows = [dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables)]
+        shown = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_RIGHTS_SCHEMA)).into_view()
+        session.register_udtf(udtf(lambda *_: shown, RIGHTS))
+
+
+def _register(session: SessionContext, name: str, value: _Value) -> None:
+    kind = pa.list_(pa.string()) if isinstance(value, tuple) else pa.bool_() if isinstance(value, bool) else pa.string()
+    column = pa.array([value], kind)
+    # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
+    session.register_udf(udf(lambda *_: column, [], kind, "immutable", name))
+
+
+def _rights(caller: AuthContext, tables: Sequence[VisibleTable]) -> Iterator[tuple[str, str, str | None]]:
+    yield "identity", "user", caller.subject
+    yield "identity", "issuer", caller.issuer
+    yield "identity", "email", caller.email
+    yield "identity", "email_verified", "true" if caller.email_verified else "false"
+    yield "identity", "name", caller.name
+    yield "identity", "credential", caller.auth_type.value
+    yield "identity", "expires_at", None if caller.expires_at is None else caller.expires_at.isoformat()
+    yield "identity", "administrator", "true" if caller.is_admin else "false"
+    yield from (("scope", scope, None) for scope in sorted(caller.scopes))
+    yield from (("role", role, None) for role in caller.roles)
+    yield from (("group", group, None) for group in caller.groups)
+    for table in tables:
+        yield "table", table.snapshot.name, "some rows" if table.conditions else "all rows"

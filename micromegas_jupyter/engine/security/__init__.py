@@ -1,0 +1,1 @@
+"""What keeps rows from callers who must not see them."""

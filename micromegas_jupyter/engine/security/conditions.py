@@ -1,0 +1,265 @@
+"""Checks and applies the conditions that decide which rows of a table a caller sees.
+
+A condition is one boolean expression over the table's columns that cannot fail on any value: its error would be about a
+hidden row. It is tried on rows with difficult values before it is applied to real rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+import re
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+from datafusion import SessionConfig, SessionContext
+
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
+from micromegas_jupyter.engine.planning.guard import check_expression
+from micromegas_jupyter.engine.scanner import Kind, Scan
+from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
+from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from datafusion import DataFrame, Expr
+
+    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
+
+_log = logging.getLogger(__name__)
+
+_MAX_CONDITION_BYTES: Final = 16384
+_SUBQUERY_WORDS: Final = frozenset({"select", "values", "table", "with"})
+# These return one value for a whole statement.
+_STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
+_NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
+_TEXTS: Final = ("", "x", "-1", "(", "é", "9" * 40, "%_\\")
+_EARLY_NS: Final = -8_500_000_000_000_000_000
+_LATE_NS: Final = 8_500_000_000_000_000_000
+_NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_SOMEBODY: Final = AuthContext(
+    subject="somebody",
+    issuer="https://id.example",
+    auth_type=AuthType.OIDC,
+    email="somebody@example.com",
+    email_verified=True,
+    groups=("a", "b"),
+    roles=("a", "b"),
+)
+# As little as can be known: empty lists and an address that is null.
+_NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth_type=AuthType.OIDC)
+
+
+def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
+    """Return the rows that meet one of `conditions`."""
+    schema = rows.schema()
+    problems = (condition_problem(condition, schema) for condition in conditions)
+    problem = next((found for found in problems if found is not None), None)
+    if problem is None and len(conditions) > 1:
+        problem = _find_problem_together(conditions, schema)
+    if problem is not None:
+        raise _unusable(table, problem)
+    try:
+        return rows.filter(_either(rows, conditions))
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        raise _unusable(table, "it cannot be planned") from None
+
+
+def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
+    """Return the expression that is true for a row that meets one of `conditions`.
+
+    Each of several is made two-valued: DataFusion 55 simplifies `x NOT IN (1, 2) OR x NOT IN (3, 4)` to true, for rows
+    where x is null too. One condition stays as it is, so that the files' statistics can answer it.
+    """
+    if len(conditions) == 1:
+        return rows.parse_sql_expr(conditions[0])
+    # The line break ends a comment that a condition may end with.
+    known = [rows.parse_sql_expr(f"({condition}\n) IS TRUE") for condition in conditions]
+    return functools.reduce(operator.or_, known)
+
+
+def _unusable(table: str, problem: str) -> InternalError:
+    _log.error("a condition on the rows of a table cannot be used", extra={"table": table, "problem": problem})
+    return InternalError(
+        "The server cannot decide which rows of a table you may read, so the statement is not run.",
+        remedy="Tell the server's administrator; the server's log names the table.",
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def condition_problem(condition: str, schema: pa.Schema) -> str | None:
+    """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
+    try:
+        # The text for an empty list calls a function whose result changes, to no effect.
+        scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_MAX_CONDITION_BYTES)
+    except QueryError:
+        return "it is empty, too long, too deeply nested or more than one expression"
+    return _problem_of_tokens(scanned) or _problem_of_plan(condition, schema)
+
+
+def _problem_of_tokens(scanned: Scan) -> str | None:
+    if not scanned.is_certain or any(token.kind in {Kind.SEMICOLON, Kind.PLACEHOLDER} for token in scanned.tokens):
+        return "it contains a placeholder, a semicolon or a misplaced quote"
+    for token, following in zip(scanned.tokens, (*scanned.tokens[1:], None), strict=True):
+        if token.kind is Kind.WORD and token.name in _SUBQUERY_WORDS:
+            return "it contains a subquery"
+        is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
+        if is_call and token.name.lower() in _changing_functions():
+            return f"it calls {token.name.lower()}, whose result changes"
+    return None
+
+
+def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
+    sample = trial_rows(schema)
+    try:
+        kept = _filtered(SessionContext(), sample, condition)
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return _reason(str(error))
+    found = _evaluated(kept)
+    if found is None:
+        return (
+            "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division or an aggregate"
+        )
+    # DataFusion 54 and 55 make `false` of `x IN (1) AND x IN (2)`, which under a NOT shows rows where x is null.
+    as_written = _evaluated(_filtered(_without_simplification(), sample, condition))
+    if as_written is not None and as_written != found:
+        return "the engine simplifies it to something that is true for other rows; write it in another way"
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> str | None:
+    """Return why conditions that fit one by one show other rows when one of them is enough, or None."""
+    sample = trial_rows(schema)
+    rows = SessionContext().read_batch(sample)
+    found = _evaluated(rows.filter(_either(rows, conditions)))
+    shown = [_evaluated(_filtered(_without_simplification(), sample, condition)) for condition in conditions]
+    expected = {row for one in shown if one is not None for row in one}
+    if found is None or None in shown or found != [row for row in map(str, sample.to_pylist()) if row in expected]:
+        return "together with the other conditions the engine makes it true for other rows; write it in another way"
+    return None
+
+
+def _without_simplification() -> SessionContext:
+    """Return a session that evaluates expressions as they are written."""
+    context = SessionContext()
+    context.remove_optimizer_rule("simplify_expressions")
+    return context
+
+
+def _filtered(context: SessionContext, rows: pa.RecordBatch, condition: str) -> DataFrame:
+    frame = context.read_batch(rows)
+    return frame.filter(frame.parse_sql_expr(condition))
+
+
+def _evaluated(kept: DataFrame) -> list[str] | None:
+    """Return the rows as text (NaN equals NaN there); None when a row makes the evaluation fail."""
+    try:
+        return [str(row) for batch in kept.collect() for row in batch.to_pylist()]
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return None
+
+
+def _reason(text: str) -> str:
+    if found := _NO_FIELD.search(text):
+        return f"it names {found[1][:80]}, which is not a column of the table"
+    if "non-boolean" in text:
+        return "it is not true or false"
+    if "SQL error" in text:
+        return "it is not one SQL expression"
+    return "its operators, functions and types do not fit together"
+
+
+@functools.cache
+def _changing_functions() -> frozenset[str]:
+    """Return the names of functions whose result does not depend on their arguments alone."""
+    context = SessionContext(SessionConfig().with_information_schema(True))
+    found = context.sql(
+        "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
+    ).to_pylist()
+    return frozenset(row["routine_name"] for row in found) - _STABLE_FUNCTIONS
+
+
+def trial_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows of `schema` in which each column has its type's difficult values and null, however it is declared."""
+    values = [_difficult_values(field.type) for field in schema]
+    count = max(map(len, values), default=1)
+    columns = [
+        pa.array(list(islice(cycle(column), count)), field.type) for field, column in zip(schema, values, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one per kind of type
+    if pa.types.is_integer(kind):
+        top = 1 << (kind.bit_width - (0 if pa.types.is_unsigned_integer(kind) else 1))
+        return [None, 0, 1, top - 1, *([] if pa.types.is_unsigned_integer(kind) else [-1, -top])]
+    if pa.types.is_floating(kind):
+        return [None, 0.0, -1.5, float("nan"), float("inf"), float("-inf")]
+    if pa.types.is_boolean(kind):
+        return [None, True, False]
+    if pa.types.is_timestamp(kind):
+        return [None, 0, *(end // _NANOSECONDS[kind.unit] for end in (_EARLY_NS, _LATE_NS))]
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return [None, *_TEXTS]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return [None, *(text.encode() for text in _TEXTS)]
+    return [None]
+
+
+def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
+    """Check the conditions in `filters`, by table name, of which a row must meet one."""
+    for snapshot in _listed(tables):
+        if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
+            raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, which is made of these rows")
+        own = filters.get(snapshot.name, ())
+        problem = _problem_of_role(snapshot, own) if own else None
+        if problem is not None:
+            raise _configuration_error(snapshot.name, problem)
+
+
+def _listed(tables: TableSource) -> Sequence[TableSnapshot]:
+    try:
+        return tables.snapshot()
+    except MicromegasError:
+        raise
+    except Exception as error:
+        _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
+        raise Unavailable("The tables cannot be listed now.") from error
+
+
+def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:
+    """Return why one of the table's `own` conditions cannot be used, or None."""
+    try:
+        # A table without files has its columns too.
+        schema = flat_schema(visible_schema(snapshot))
+        found = (
+            condition_problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
+            for one in own
+            for caller in (_SOMEBODY, _NOBODY)
+        )
+        return next((problem for problem in found if problem is not None), None)
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        _log.error("the engine failed on a condition", extra={"table": snapshot.name, "kind": type(error).__name__})
+        return "the engine fails on it"
+
+
+def _configuration_error(table: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"A condition on the rows of {table} cannot be used: {problem}.",
+        key="roles",
+        remedy="Correct the condition: one boolean SQL expression over the table's columns that fails on no value.",
+    )

@@ -1,0 +1,528 @@
+"""Starts executors and reports how they end: forked from a zygote, or each as a new interpreter.
+
+A zygote is used where there is fork, pidfd and one thread; elsewhere starting an executor takes about two seconds
+instead of some ten milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from micromegas_jupyter.core.system import Variables
+from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.zygote import FORK, VARIABLES
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.executors.protocol import Statement
+    from micromegas_jupyter.executors.settings import WorkerOptions
+
+_T = TypeVar("_T")
+_LOG: Final = logging.getLogger("micromegas_jupyter.executors")
+_START_SECONDS: Final = 60.0
+_RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_MAX_CONTROL_BYTES: Final = 16 * 1024
+_CLOSE_SECONDS: Final = 5.0
+_RECEIVE_BYTES: Final = 64 * 1024
+_LARGE_RECEIVE_BYTES: Final = 1024 * 1024
+_LEAVE_SECONDS: Final = 5.0
+_SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+#: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
+_PASSED_ON: Final = frozenset(
+    {
+        "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
+        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+        "TOKIO_WORKER_THREADS", "RUST_MIN_STACK", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a process ended; None where that is not known.
+
+    `code` is its exit code, negative for a signal; CPU time and peak memory are of its whole life; `error` is the end
+    of what it wrote to standard error.
+    """
+
+    code: int | None = None
+    cpu_seconds: float | None = None
+    max_resident_bytes: int | None = None
+    error: str = ""
+
+
+class Process(Protocol):
+    """A running executor process."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal; does nothing when it has ended."""
+
+
+OnStarted = Callable[[Process, socket.socket], None]
+OnEnded = Callable[[int, Ended], None]
+OnFailed = Callable[[], None]
+
+
+def executor_variables() -> Variables:
+    """Return the environment of executors."""
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
+    return Variables({**passed, **VARIABLES})
+
+
+async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
+    """Run a function that may hang on a daemon thread of its own: those of the loop's pool are few."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)
+
+    def run() -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
+
+
+class _ForkedProcess:
+    """A child of the zygote, by its descriptor: its id cannot become another process's."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+
+    def signal(self, number: int) -> None:
+        if self._descriptor >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def can_fork() -> bool:
+    """Whether executors can be forked from a zygote here."""
+    return sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
+class ZygoteLauncher:
+    """Has a zygote fork executors, and starts a new zygote when that one ends.
+
+    The interpreter of the zygote starts with the constructor, so that its imports run beside the front's.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._processes: dict[int, _ForkedProcess] = {}
+        self._requested = 0
+        self._failures = 0
+        self._is_closed = self._is_ready = False
+        self._fallback: SpawnLauncher | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._zygote, self._control = self._spawn_zygote()
+
+    @property
+    def zygote_pid(self) -> int:
+        """The zygote's process id."""
+        return self._zygote.pid
+
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
+        """Wait until the zygote can fork; InternalError when it does not start."""
+        self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
+        await self._await_zygote()
+
+    def start_one(self) -> None:
+        """Request an executor."""
+        if self._fallback is not None:
+            self._fallback.start_one()
+            return
+        self._requested += 1
+        if self._is_ready:  # otherwise it is requested once the zygote is ready
+            with suppress(OSError):  # the reader notices its end
+                self._control.send(FORK)
+
+    async def close(self) -> None:
+        """End the zygote, and with it all executors."""
+        self._is_closed = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._fallback is not None:
+            await self._fallback.close()
+        if self._control.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()
+        await asyncio.to_thread(self._end_zygote)
+        for process in self._processes.values():
+            process.close()
+
+    def abandon(self) -> None:
+        """End the zygote of a server that was never opened."""
+        self._control.close()
+        self._end_zygote()
+
+    def _end_zygote(self) -> None:
+        try:
+            self._zygote.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._zygote.kill()
+            self._zygote.wait()
+
+    def _spawn_zygote(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+                [sys.executable, "-P", "-m", "micromegas_jupyter.executors.zygote", _encode_options(self._options)],
+                env=executor_variables(),
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                # Its own group: an interrupt at the terminal is for the front alone.
+                process_group=0,
+            )
+        return process, ours
+
+    async def _await_zygote(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._control.setblocking(False)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                facts = json.loads(await loop.sock_recv(self._control, _MAX_CONTROL_BYTES) or b"{}")
+        except (OSError, TimeoutError, ValueError):
+            facts = {}
+        if "threads" not in facts:
+            raise InternalError("The process that executors are forked from did not start.")
+        if facts["threads"] != 1:
+            _LOG.warning(
+                "A library started a thread in the process that executors are forked from, so each executor is a new "
+                "interpreter; starting one takes seconds.",
+                extra={"threads": facts["threads"]},
+            )
+            self._fallback = SpawnLauncher(self._options)
+            await self._fallback.open(self._on_started, self._on_ended, self._on_failed)
+        loop.add_reader(self._control, self._read_control)
+        self._is_ready = True
+        requested, self._requested = self._requested, 0
+        for _ in range(requested):
+            self.start_one()
+
+    def _read_control(self) -> None:
+        while not self._is_closed:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_CONTROL_BYTES, 2)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._handle_zygote_end()
+                return
+            self._handle(json.loads(data), descriptors)
+
+    def _handle(self, facts: dict[str, Any], descriptors: list[int]) -> None:
+        match facts:
+            case {"started": int(pid)}:
+                self._requested -= 1
+                self._failures = 0
+                if len(descriptors) != 2:  # noqa: PLR2004 - its socket and its process; this process has none left
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    _LOG.error("An executor was started, but this process may open no more files.")
+                    self._on_failed()
+                    return
+                process = self._processes[pid] = _ForkedProcess(pid, descriptors[1])
+                self._on_started(process, socket.socket(fileno=descriptors[0]))
+            case {"ended": int(pid), **how}:
+                self._forget(pid, Ended(**how))
+            case {"failed": int(number)}:
+                self._requested -= 1
+                _LOG.error("An executor could not be started: %s.", os.strerror(number))
+                self._on_failed()
+
+    def _forget(self, pid: int, ended: Ended) -> None:
+        process = self._processes.pop(pid, None)
+        if process is not None:
+            process.close()
+            self._on_ended(pid, ended)
+
+    def _handle_zygote_end(self) -> None:
+        """Executors ended with the zygote; start another."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._control)
+        self._control.close()
+        self._is_ready = False
+        _LOG.error("The process that executors are forked from has ended; a new one is started.")
+        for pid in list(self._processes):
+            self._forget(pid, Ended())
+            shutil.rmtree(Path(self._options.spill_directory) / str(pid), ignore_errors=True)
+        self._restart = loop.create_task(self._restart_zygote())
+
+    async def _restart_zygote(self) -> None:
+        while True:
+            await asyncio.sleep(_RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)])
+            self._failures += 1
+            await asyncio.to_thread(self._end_zygote)
+            try:
+                self._zygote, self._control = self._spawn_zygote()
+                await self._await_zygote()
+            except (InternalError, OSError) as error:
+                self._zygote.kill()
+                _LOG.error("The process that executors are forked from could not be started: %s", error)
+            else:
+                return
+
+
+class _SpawnedProcess:
+    """An executor with an interpreter of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if number == _SIGKILL:
+                self.process.kill()
+            else:
+                self.process.send_signal(number)
+
+
+class SpawnLauncher:
+    """Starts each executor as a new interpreter."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._processes: set[_SpawnedProcess] = set()
+        self._is_closed = False
+
+    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
+        """Remember the callbacks."""
+        self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
+
+    def start_one(self) -> None:
+        """Start an interpreter."""
+        task = asyncio.get_running_loop().create_task(self._run_one())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End all of them."""
+        self._is_closed = True
+        for process in self._processes:
+            process.process.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """Do nothing: no process was started."""
+
+    async def _run_one(self) -> None:
+        try:
+            process, connection = await asyncio.to_thread(self._spawn)
+        except OSError as error:
+            _LOG.error("An executor could not be started: %s.", error.strerror)
+            self._on_failed()
+            return
+        if self._is_closed:
+            connection.close()
+            process.process.kill()
+            await run_in_thread(process.process.wait, name="executor-wait")
+            return
+        self._processes.add(process)
+        self._on_started(process, connection)
+        code = await run_in_thread(process.process.wait, name="executor-wait")
+        self._processes.discard(process)
+        shutil.rmtree(Path(self._options.spill_directory) / str(process.pid), ignore_errors=True)
+        self._on_ended(process.pid, Ended(code=code))
+
+    def _spawn(self) -> tuple[_SpawnedProcess, socket.socket]:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "micromegas_jupyter.executors.worker", _encode_options(self._options)]
+        with theirs:
+            if sys.platform == "win32":
+                process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+                    command, env=executor_variables(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                )
+                if process.stdin is not None:
+                    with process.stdin as pipe:
+                        pipe.write(theirs.share(process.pid))
+            else:
+                process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+                    command, env=executor_variables(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0
+                )
+        return _SpawnedProcess(process), ours
+
+
+def _encode_options(options: WorkerOptions) -> str:
+    values = {one.name: getattr(options, one.name) for one in fields(options)}
+    return json.dumps({**values, "default_conditions": dict(options.default_conditions)})
+
+
+def open_launcher(options: WorkerOptions) -> ZygoteLauncher | SpawnLauncher:
+    """Return the launcher for this system; a zygote begins to start at once."""
+    return ZygoteLauncher(options) if can_fork() else SpawnLauncher(options)
+
+
+class ExecutorEnded(Exception):
+    """The executor's process has ended, or sent something that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedPlan:
+    """A plan that waits in an executor for the call that runs it, once.
+
+    Attributes:
+        statement: What was planned.
+        version: The tables' version that it was planned with.
+        plan_id: Its name in the executor.
+        schemas: The IPC schemas of the result and of the parameters.
+        expires_at: Monotonic seconds.
+    """
+
+    statement: Statement
+    version: int
+    plan_id: int
+    schemas: tuple[bytes, bytes] = field(repr=False)
+    expires_at: float
+
+
+class Executor:
+    """One process and the socket to it. Belongs to one event loop.
+
+    Attributes:
+        process: The process.
+        ended: Done when the process has ended and how is known.
+        is_ready: Whether it has started.
+        is_gone: Whether it has ended, or is about to.
+        is_reniced: Whether its priority was lowered, which cannot be undone.
+        tables_version: Which version of the tables it knows; 0 for none.
+        cpu_seconds: CPU time of its whole life up to the end of its last statement.
+        baseline_bytes: Its resident memory when it was ready.
+        baseline_private_bytes: Its anonymous memory when it was ready, most of which it shares with the zygote.
+        plan: The plan that it has cached.
+    """
+
+    def __init__(self, process: Process, connection: socket.socket) -> None:
+        self.process = process
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Ended] = self._loop.create_future()
+        self.is_ready = self.is_gone = self.is_reniced = False
+        self.tables_version = 0
+        self.cpu_seconds = 0.0
+        self.baseline_bytes = self.baseline_private_bytes = 0
+        self.plan: CachedPlan | None = None
+        self._received = b""
+        self._readable: asyncio.Future[None] | None = None
+        self._is_watched = False
+        connection.setblocking(False)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has sent more than was read."""
+        return bool(self._received)
+
+    async def read(self) -> tuple[bytes, bytes]:
+        """Return the kind and body of the next answer; ExecutorEnded when there is none."""
+        head = protocol.HEAD
+        while len(self._received) < head.size:
+            self._received += await self._receive(_RECEIVE_BYTES)
+        kind, _, length = head.unpack_from(self._received)
+        if length > (protocol.MAX_FRAME_BYTES if kind == protocol.FRAME else protocol.MAX_ANSWER_BYTES):
+            raise ExecutorEnded
+        end = head.size + length
+        if len(self._received) >= end:
+            body, self._received = self._received[head.size : end], self._received[end:]
+            return kind, body
+        pieces, missing = [self._received[head.size :]], end - len(self._received)
+        self._received = b""
+        while missing:
+            piece = await self._receive(min(missing, _LARGE_RECEIVE_BYTES))
+            pieces.append(piece)
+            missing -= len(piece)
+        return kind, b"".join(pieces)
+
+    async def send(self, kind: bytes, body: bytes) -> None:
+        """Send a request; ExecutorEnded when that fails."""
+        try:
+            await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, 0, len(body)) + body)
+        except OSError:
+            raise ExecutorEnded from None
+
+    def kill(self) -> None:
+        """End the process at once, also one that is stopped."""
+        self.is_gone = True
+        self.process.signal(_SIGKILL)
+
+    def leave(self) -> None:
+        """Have the process drop its upload and end by itself, as it does when the front closes the connection."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        with suppress(OSError):  # it has just ended
+            self._connection.shutdown(socket.SHUT_WR)
+        self._loop.call_later(_LEAVE_SECONDS, self.kill)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._is_watched:
+            self._loop.remove_reader(self._connection)
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+        self._connection.close()
+
+    async def _receive(self, size: int) -> bytes:
+        """Return what has come, at most `size` bytes; the socket is watched only while somebody waits for it."""
+        try:
+            found = self._connection.recv(size)
+        except BlockingIOError:
+            self._readable = self._loop.create_future()
+            if not self._is_watched:
+                self._is_watched = True
+                self._loop.add_reader(self._connection, self._note_readable)
+            try:
+                await self._readable
+            finally:
+                self._readable = None
+            return await self._receive(size)
+        except OSError:
+            found = b""
+        if not found:
+            raise ExecutorEnded
+        return found
+
+    def _note_readable(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+        elif self._readable is None:
+            # Nobody reads now: the executor waits until somebody does.
+            self._loop.remove_reader(self._connection)
+            self._is_watched = False
