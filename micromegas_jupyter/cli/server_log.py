@@ -109,7 +109,7 @@ def log_as_arguments_say(arguments: argparse.Namespace) -> None:
 
 def log_as_server(environ: Mapping[str, str]) -> None:
     """Write records to standard error, and audit lines where they belong, from now on."""
-    from micromegas_jupyter.server.library_logs import quiet_libraries
+    from micromegas_jupyter.server.recorder.log_records import quiet_libraries
 
     settings = read_log_settings(environ)
     quiet_libraries()
@@ -156,7 +156,7 @@ def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...], def
 def _formatter(settings: LogSettings) -> logging.Formatter:
     if not settings.is_json:
         return _DiscreetFormatter()
-    from micromegas_jupyter.server.log_records import JsonFormatter
+    from micromegas_jupyter.server.recorder.log_records import JsonFormatter
 
     return JsonFormatter()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.flightsql.decoding import StreamDecoder
-from micromegas_jupyter.flightsql.row_sizes import split_rows
+from micromegas_jupyter.flightsql.decoding import StreamDecoder, split_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

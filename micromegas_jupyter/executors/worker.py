@@ -33,7 +33,7 @@ from micromegas_jupyter.executors.requests import Output, decode_statement
 from micromegas_jupyter.executors.uploads import UploadStream
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.telemetry.descriptions import with_remarks
+from micromegas_jupyter.telemetry.tables import with_remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

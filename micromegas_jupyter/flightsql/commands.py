@@ -1,11 +1,10 @@
-"""Flight SQL commands as values: pack messages into `Any`, read tickets, descriptors and action bodies.
+"""Flight SQL commands as values: read tickets, descriptors and action bodies, pack messages, refuse the rest.
 
-Running a command is the server's job, sending one the client's.
-
-Every `parse_` function raises `UsageError` for bytes that are not the message they should be, and
-`UnsupportedRequest` for a well-formed request that nobody here answers.
+Every `parse_` function raises `UsageError` for bytes that are not the expected message, and `UnsupportedRequest` or
+`StatementRefused` for a well-formed request that this server does not offer.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,14 +12,271 @@ from typing import Any, Final
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
-from micromegas_jupyter.errors import UnsupportedRequest, UsageError
+from micromegas_jupyter.core.protocols import WriteMode
+from micromegas_jupyter.errors import MicromegasError, StatementRefused, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.metadata_commands import MetadataCommand, parse_metadata_command
-from micromegas_jupyter.flightsql.refusals import refuse_command, refuse_transaction
 
+_MAX_NAME_LENGTH: Final = 80
+_ONLY_READS: Final = "This server takes no updates: SQL only reads here."
+_READ_INSTEAD: Final = "Run a reading statement as a query (execute, not executemany or execute_update)."
+_NO_TRANSACTIONS: Final = "Leave transactions out (autocommit); each statement stands alone."
+_SQL_INSTEAD: Final = "Send SQL."
+_UPDATES: Final = frozenset({"CommandStatementUpdate", "CommandPreparedStatementUpdate"})
+_REMEDIES: Final = {
+    "CommandStatementSubstraitPlan": _SQL_INSTEAD,
+    "CreatePreparedSubstraitPlan": _SQL_INSTEAD,
+    "BeginTransaction": _NO_TRANSACTIONS,
+    "EndTransaction": _NO_TRANSACTIONS,
+    "BeginSavepoint": _NO_TRANSACTIONS,
+    "EndSavepoint": _NO_TRANSACTIONS,
+    "ListFlights": "List the tables with CommandGetTables.",
+    "DoExchange": "Query with GetFlightInfo and DoGet.",
+}
+# Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions.
+_IF_MISSING_CREATE: Final = 1
+_IF_MISSING_FAIL: Final = 2
+_IF_EXISTS_FAIL: Final = 1
+_IF_EXISTS_APPEND: Final = 2
+_IF_EXISTS_REPLACE: Final = 3
+_MODES: Final = {
+    (_IF_MISSING_FAIL, _IF_EXISTS_APPEND): WriteMode.APPEND,
+    (_IF_MISSING_CREATE, _IF_EXISTS_FAIL): WriteMode.CREATE,
+    (_IF_MISSING_CREATE, _IF_EXISTS_APPEND): WriteMode.CREATE_OR_APPEND,
+}
 _TYPE_PREFIX: Final = "arrow.flight.protocol.sql."
 # No text in UTF-8 holds the first byte, so SQL is never taken for an issued ticket.
 _ISSUED_PREFIX: Final = b"\xffmicromegas-ticket-1:"
+
+
+def refuse_command(name: str) -> MicromegasError:
+    """Return the error for a command, by the name of its message."""
+    if name in _UPDATES:
+        return StatementRefused(_ONLY_READS, remedy=_READ_INSTEAD)
+    return UnsupportedRequest(f"This server does not offer {printable_name(name)}.", remedy=_REMEDIES.get(name))
+
+
+def refuse_action(name: str) -> UnsupportedRequest:
+    """Return the error for an action, by its type."""
+    what = f"This server does not offer the action {printable_name(name)}."
+    return UnsupportedRequest(what, remedy=_REMEDIES.get(name))
+
+
+def refuse_method(path: str) -> UnsupportedRequest:
+    """Return the error for a method, by its path in gRPC."""
+    remedy = _REMEDIES.get(path.rpartition("/")[2])
+    return UnsupportedRequest(f"This server does not offer {printable_name(path)}.", remedy=remedy)
+
+
+def printable_name(name: str) -> str:
+    """Return a name that a caller sent so that it can stand in a sentence: short, printable ASCII."""
+    return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
+
+
+def refuse_transaction() -> UnsupportedRequest:
+    """Return the error for a statement that would belong to a transaction."""
+    return UnsupportedRequest("This server has no transactions.", remedy=_NO_TRANSACTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlInfoQuery:
+    """Describe the server; `info_ids` empty asks for everything."""
+
+    info_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogsQuery:
+    """List the catalogs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DbSchemasQuery:
+    """List the schemas; `catalog` is exact, the pattern knows `%` and `_`, None means any."""
+
+    catalog: str | None
+    schema_pattern: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablesQuery:
+    """List the tables; names are patterns with `%` and `_`, `table_types` empty means any."""
+
+    catalog: str | None
+    schema_pattern: str | None
+    table_pattern: str | None
+    table_types: tuple[str, ...]
+    include_schema: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableTypesQuery:
+    """List the kinds of table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimaryKeysQuery:
+    """List the columns of a table's primary key."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignKeysQuery:
+    """List foreign keys: those that a table has, those that refer to it, or those between two tables.
+
+    All three are answered by the same columns; a side that is not asked about is None.
+    """
+
+    primary_table: str | None
+    foreign_table: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeInfoQuery:
+    """Describe the types of columns; `data_type` is a number of `XdbcDataType`, None means all."""
+
+    data_type: int | None
+
+
+MetadataCommand = (
+    SqlInfoQuery
+    | CatalogsQuery
+    | DbSchemasQuery
+    | TablesQuery
+    | TableTypesQuery
+    | PrimaryKeysQuery
+    | ForeignKeysQuery
+    | TypeInfoQuery
+)
+
+
+def parse_metadata_command(name: str, data: bytes) -> MetadataCommand | None:
+    """Read the message with this name; None when it is no such command.
+
+    Raises:
+        google.protobuf.message.DecodeError: The bytes are not that message.
+    """
+    found = _READERS.get(name)
+    if found is None:
+        return None
+    message_class, read = found
+    return read(message_class.FromString(data))
+
+
+def _read_db_schemas(command: Any) -> DbSchemasQuery:
+    return DbSchemasQuery(
+        catalog=_optional(command, "catalog"), schema_pattern=_optional(command, "db_schema_filter_pattern")
+    )
+
+
+def _read_tables(command: Any) -> TablesQuery:
+    return TablesQuery(
+        catalog=_optional(command, "catalog"),
+        schema_pattern=_optional(command, "db_schema_filter_pattern"),
+        table_pattern=_optional(command, "table_name_filter_pattern"),
+        table_types=tuple(command.table_types),
+        include_schema=command.include_schema,
+    )
+
+
+def _read_type_info(command: Any) -> TypeInfoQuery:
+    return TypeInfoQuery(data_type=command.data_type if command.HasField("data_type") else None)
+
+
+def _optional(message: Any, field: str) -> str | None:
+    if not message.HasField(field):
+        return None
+    value: str = getattr(message, field)
+    return value
+
+
+_READERS: Final[dict[str, tuple[Any, Callable[[Any], MetadataCommand]]]] = {
+    "CommandGetSqlInfo": (messages.CommandGetSqlInfo, lambda command: SqlInfoQuery(info_ids=tuple(command.info))),
+    "CommandGetCatalogs": (messages.CommandGetCatalogs, lambda _: CatalogsQuery()),
+    "CommandGetDbSchemas": (messages.CommandGetDbSchemas, _read_db_schemas),
+    "CommandGetTables": (messages.CommandGetTables, _read_tables),
+    "CommandGetTableTypes": (messages.CommandGetTableTypes, lambda _: TableTypesQuery()),
+    "CommandGetPrimaryKeys": (messages.CommandGetPrimaryKeys, lambda command: PrimaryKeysQuery(table=command.table)),
+    "CommandGetExportedKeys": (
+        messages.CommandGetExportedKeys,
+        lambda command: ForeignKeysQuery(primary_table=command.table, foreign_table=None),
+    ),
+    "CommandGetImportedKeys": (
+        messages.CommandGetImportedKeys,
+        lambda command: ForeignKeysQuery(primary_table=None, foreign_table=command.table),
+    ),
+    "CommandGetCrossReference": (
+        messages.CommandGetCrossReference,
+        lambda command: ForeignKeysQuery(primary_table=command.pk_table, foreign_table=command.fk_table),
+    ),
+    "CommandGetXdbcTypeInfo": (messages.CommandGetXdbcTypeInfo, _read_type_info),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestCommand:
+    """Put the rows that follow into a table."""
+
+    table: str
+    mode: WriteMode
+
+
+def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
+    """Read a `FlightDescriptor`; None when it carries another command, or none.
+
+    A command without options appends, as upstream's client means it.
+
+    Raises:
+        UsageError: The command is not a valid message, or its options contradict each other.
+        UnsupportedRequest: It asks for something that is not offered.
+    """
+    try:
+        envelope = any_pb2.Any.FromString(descriptor.cmd)
+        if envelope.TypeName() != messages.CommandStatementIngest.DESCRIPTOR.full_name:
+            return None
+    except DecodeError:
+        return None
+    try:
+        command = messages.CommandStatementIngest.FromString(envelope.value)
+    except DecodeError:
+        raise UsageError(
+            "The request is not a valid CommandStatementIngest.", remedy="Use a Flight SQL client."
+        ) from None
+    _refuse_what_is_not_offered(command)
+    return IngestCommand(table=command.table, mode=_read_mode(command.table_definition_options))
+
+
+def _refuse_what_is_not_offered(command: Any) -> None:
+    if command.catalog or command.schema:
+        raise UnsupportedRequest(
+            "Tables lie in one catalog and one schema here, both without a name.",
+            remedy="Leave catalog and schema out.",
+        )
+    if command.temporary:
+        raise UnsupportedRequest("Temporary tables are not offered.", remedy="Give the table a name and keep it.")
+    if command.transaction_id:
+        raise UnsupportedRequest(
+            "Transactions are not offered.",
+            remedy="Send the rows without one: each call is stored whole or not at all.",
+        )
+    if command.options:
+        raise UnsupportedRequest("Ingest takes no options of its own here.", remedy="Leave the options out.")
+
+
+def _read_mode(options: Any) -> WriteMode:
+    if options.if_exists == _IF_EXISTS_REPLACE:
+        raise UnsupportedRequest(
+            "A table is never replaced: what is stored stays.",
+            remedy='Append to it (mode "append"), or create a table with another name.',
+        )
+    choice = (options.if_not_exist or _IF_MISSING_FAIL, options.if_exists or _IF_EXISTS_APPEND)
+    mode = _MODES.get(choice)
+    if mode is None:
+        raise UsageError(
+            "The options let the call succeed neither with the table nor without it.",
+            remedy="Ask to create the table, to append to it, or for both.",
+        )
+    return mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +301,8 @@ class IssuedQuery:
 
 
 Command = StatementQuery | PreparedQuery | MetadataCommand
+
+
 TicketCommand = Command | IssuedQuery
 
 

@@ -12,8 +12,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.flightsql.decoding import DecodeLimits, StreamDecoder
-from micromegas_jupyter.flightsql.ipc_header import HeaderKind, IpcHeader, read_header
+from micromegas_jupyter.flightsql.decoding import DecodeLimits, HeaderKind, IpcHeader, StreamDecoder, read_header
 
 # A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024

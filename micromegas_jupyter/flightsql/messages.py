@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 
+FLIGHT_SERVICE: Final = "arrow.flight.protocol.FlightService"
 _FLIGHT: Final = "arrow.flight.protocol"
 _FLIGHT_SQL: Final = "arrow.flight.protocol.sql"
 _HEALTH: Final = "grpc.health.v1"

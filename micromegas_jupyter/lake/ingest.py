@@ -18,8 +18,7 @@ from micromegas_jupyter.lake.user_columns import check_fits, shown, stored_schem
 from micromegas_jupyter.lake.user_columns import convert_rows as convert_user_rows
 from micromegas_jupyter.lake.user_tables import MAX_TABLES, UserTable, UserTables, check_name
 from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
-from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
-from micromegas_jupyter.telemetry.own_rows import check_targets
+from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
 
 
 class LakeSink:

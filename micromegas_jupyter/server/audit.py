@@ -20,11 +20,9 @@ from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.executors.requests import Statement
 from micromegas_jupyter.executors.statements import StatementReport
-from micromegas_jupyter.flightsql.ingest_command import IngestCommand
-from micromegas_jupyter.server.attribution import Attribution
-from micromegas_jupyter.server.authentication import parse_authorization
+from micromegas_jupyter.flightsql.commands import IngestCommand
+from micromegas_jupyter.server.authentication import Attribution, ClientTags, parse_authorization, parse_client_tags
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.headers import ClientTags, parse_client_tags
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)

@@ -1,7 +1,11 @@
-"""One call from a client: its raw messages, its headers and who makes it."""
+"""One call from a client: its raw messages, how many are open, and the gRPC status that an error becomes."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,16 +13,77 @@ import grpc
 
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, ResourcesExhausted, UsageError
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InternalError,
+    MicromegasError,
+    PermissionDenied,
+    ResourcesExhausted,
+    ServerUnavailable,
+    UsageError,
+)
 from micromegas_jupyter.executors.limits import CallerKey, RunningLimit
 from micromegas_jupyter.executors.statements import ClientGone
+from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
 from micromegas_jupyter.flightsql.framing import ParameterLimits
-from micromegas_jupyter.server.headers import Headers
+from micromegas_jupyter.server.authentication import Headers
 
+RETRY_PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_STOPPING_RETRY_MILLISECONDS: Final = 1000
+_NOT_ANSWERED: Final = (GeneratorExit, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)
 QUERY_ID_HEADER: Final = "x-micromegas-query-id"
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _REST_SECONDS: Final = 5.0
 _MAX_REST_BYTES: Final = 16 * 1024 * 1024
+
+
+def ends_task(error: BaseException) -> bool:
+    """Tell whether an error ends the task or the process instead of being an answer to a call.
+
+    A part that merely raises `CancelledError` has failed: only a task that somebody cancelled is cancelled.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, _NOT_ANSWERED)
+
+
+def translate_error(error: BaseException, query_id: str) -> MicromegasError:
+    """Return the error that the client may see; what is not the package's own goes to the log and becomes a defect.
+
+    Engines written in Rust raise panics that are no `Exception`, hence `BaseException`.
+
+    Raises:
+        BaseException: `error` itself when it ends the task or the process.
+    """
+    if ends_task(error):
+        raise error
+    if not isinstance(error, MicromegasError):
+        _LOG.error("a call failed unexpectedly, query_id=%s", query_id, exc_info=error)
+        return InternalError("The server failed to answer.", query_id=query_id)
+    if error.query_id is None:
+        error.query_id = query_id
+    return error
+
+
+async def abort_call(context: grpc.aio.ServicerContext[bytes, bytes], error: MicromegasError) -> None:
+    """End a call with the error's status, and with the trailers that were set before.
+
+    Raises:
+        grpc.aio.AbortError: Always; it ends the handler.
+    """
+    trailers = [*(context.trailing_metadata() or ()), (ERROR_DETAILS_KEY, encode_error(error))]
+    # Source: gRPC A6, "Pushback".
+    if isinstance(error, ResourcesExhausted) and error.retry_after_seconds is not None:
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(math.ceil(error.retry_after_seconds * 1000))))
+    elif isinstance(error, ServerUnavailable):
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(_STOPPING_RETRY_MILLISECONDS)))
+    await context.abort(
+        grpc.StatusCode[error.grpc_code],
+        details=status_text(error),
+        trailing_metadata=tuple(trailers),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +227,28 @@ def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded(
         "The call's message did not come in time.", remedy="Call again over a better connection.", limit="silent_client"
     )
+
+
+class OpenCalls:
+    """Counts the open calls of each caller. Belongs to one event loop."""
+
+    def __init__(self, per_caller: int) -> None:
+        self._per_caller = per_caller
+        self._open: Counter[CallerKey] = Counter()
+
+    @contextmanager
+    def one_of(self, caller: CallerKey) -> Iterator[None]:
+        """Have the body be a call of this caller."""
+        if self._open[caller] >= self._per_caller:
+            raise ResourcesExhausted(
+                f"You have {self._per_caller} calls open, as many as one caller may.",
+                remedy="Wait for some to end, read results to their end, or cancel them.",
+                limit="calls",
+            )
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]

@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 import micromegas_jupyter
-from micromegas_jupyter.flightsql.metadata_commands import (
+from micromegas_jupyter.flightsql.commands import (
     CatalogsQuery,
     DbSchemasQuery,
     ForeignKeysQuery,

@@ -20,20 +20,14 @@ from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
-from micromegas_jupyter.server.deny_list import DenyList
-from micromegas_jupyter.server.flight_actions import FlightActions
-from micromegas_jupyter.server.flight_methods import FlightMethods
+from micromegas_jupyter.server.flight_methods import AccessReload, FlightActions, FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
-from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.prepared import PreparedStatements
-from micromegas_jupyter.server.queries import QueryRunner
-from micromegas_jupyter.server.reloading import AccessReload
-from micromegas_jupyter.server.running_queries import RunningQueries
-from micromegas_jupyter.server.tickets import SHORTEST_KEY, Seals, Tickets
+from micromegas_jupyter.server.monitoring import ServerMetrics, Tracing
+from micromegas_jupyter.server.queries import DenyList, QueryRunner, RunningQueries
+from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tickets import SHORTEST_KEY, PreparedStatements, Seals, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
-from micromegas_jupyter.server.tracing import Tracing
 
 _START_SECONDS: Final = 30.0
 _STOP_SLACK_SECONDS: Final = 10.0

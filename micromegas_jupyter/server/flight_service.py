@@ -1,11 +1,13 @@
-"""The door of the Flight service: every method, known or not, gets its caller first, and every error its status.
+"""Every call passes here: the caller is identified first, and every error gets its gRPC status.
 
-What the methods do is in `flight_methods`. Messages are read as bytes after the caller is known, so bytes of
-somebody unknown are never parsed; only the standard health service is answered to anybody.
+Messages are read as bytes after the caller is known, so bytes of an unknown caller are never parsed; only the standard
+health service (gRPC Health Checking Protocol, grpc.health.v1) answers anyone.
 """
 
 import asyncio
 import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -15,40 +17,147 @@ from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Randomness
-from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    PermissionDenied,
+    ResourcesExhausted,
+    ServerUnavailable,
+    UsageError,
+)
 from micromegas_jupyter.executors.limits import RunningLimit
 from micromegas_jupyter.executors.statements import ClientGone
-from micromegas_jupyter.flightsql.refusals import refuse_method
-from micromegas_jupyter.server.authentication import Authenticator
-from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import parse_message, refuse_method
+from micromegas_jupyter.flightsql.messages import FLIGHT_SERVICE
+from micromegas_jupyter.server.authentication import Authenticator, Headers, find_client_address, group_headers
+from micromegas_jupyter.server.calls import Call, OpenCalls, abort_call, ends_task, translate_error
 from micromegas_jupyter.server.flight_methods import FlightMethods
-from micromegas_jupyter.server.flight_settings import FlightServerSettings
-from micromegas_jupyter.server.headers import Headers, find_client_address, group_headers
-from micromegas_jupyter.server.health import FLIGHT_SERVICE, HealthService
-from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.running_queries import OpenCalls
-from micromegas_jupyter.server.statuses import abort_call, ends_task, translate_error
+from micromegas_jupyter.server.monitoring import CallSpan, ServerMetrics, Tracing
+from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import new_query_id
-from micromegas_jupyter.server.tracing import CallSpan, Tracing
 
+_HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
+_SERVICES: Final = frozenset({"", FLIGHT_SERVICE})
+# Nobody has to say who they are here, so these calls must not use up what others may call.
+_MAX_WATCHERS: Final = 64
+_REQUEST_SECONDS: Final = 1.0
+# A message takes memory from when it is waited for, and may announce as much as any other before it is known: few are
+# waited for so long. The message of a real probe comes with its call.
+_FEW: Final = 8
+_SHORT_SECONDS: Final = 0.1
+_LATE_SECONDS: Final = 0.05
+_MAX_READING: Final = 64
+HealthMethod = Callable[[grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     _GenericRpcHandler = grpc.GenericRpcHandler[bytes, bytes]
 else:
     _GenericRpcHandler = grpc.GenericRpcHandler  # generic only to the type checker
-
 _GOODBYE_SECONDS: Final = 2.0  # a client that takes no data cannot be told; closing the connection ends its call
 _CANCELLATION_SECONDS: Final = 5.0
 _MAX_READERS: Final = 64
 _MAX_READERS_PER_CALLER: Final = 16
 _MAX_NOTICE_CHARACTERS: Final = 512
-
 NOTICE_TRAILER: Final = "x-micromegas-notice"
-
 _NOT_SHOWN: Final = re.compile(r"[^ -~]")
-
 _HANDSHAKE: Final = f"/{FLIGHT_SERVICE}/Handshake"
+
+
+class HealthService:
+    """Tells whether the server takes calls. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._is_draining = asyncio.Event()
+        self._watcher_count = 0
+        # Whose message is waited for, in the order of their calls, each with the client's address.
+        self._reading: dict[asyncio.Task[object], str] = {}
+
+    @property
+    def methods(self) -> Mapping[str, HealthMethod]:
+        """What answers each method, by its full name."""
+        return {f"{_HEALTH_SERVICE}/Check": self.check, f"{_HEALTH_SERVICE}/Watch": self.watch}
+
+    def stop_serving(self) -> None:
+        """Tell from now on that the server takes no calls."""
+        self._is_draining.set()
+
+    async def check(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Answer once."""
+        if await self._asked_service(context) not in _SERVICES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
+        await _send(context, self._status())
+
+    async def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Answer now and when the server begins to stop, which ends the call."""
+        if self._watcher_count >= _MAX_WATCHERS:
+            raise ResourcesExhausted(
+                f"{_MAX_WATCHERS} clients watch the health already.", remedy="Ask with Check instead of Watch."
+            )
+        self._watcher_count += 1
+        try:
+            is_known = await self._asked_service(context) in _SERVICES
+            told = self._status()
+            await _send(context, told if is_known else messages.HealthCheckResponse.SERVICE_UNKNOWN)
+            # It may have begun to stop since.
+            await self._is_draining.wait()
+            if is_known and told != self._status():
+                await _send(context, self._status())
+        finally:
+            self._watcher_count -= 1
+        raise ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
+
+    def _status(self) -> int:
+        response = messages.HealthCheckResponse
+        return int(response.NOT_SERVING if self._is_draining.is_set() else response.SERVING)
+
+    async def _asked_service(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+        if len(self._reading) >= _MAX_READING:
+            self._end_one()
+        seconds = _REQUEST_SECONDS if len(self._reading) < _FEW else _SHORT_SECONDS
+        reading: asyncio.Task[object] = asyncio.ensure_future(context.read())
+        self._reading[reading] = find_client_address(context.peer(), {}, frozenset())
+        try:
+            await _wait_for(reading, seconds)
+        finally:
+            self._reading.pop(reading, None)
+            if not reading.done():
+                reading.cancel()
+        if not reading.done():
+            raise DeadlineExceeded("The health check's message did not come in time.")
+        if reading.cancelled():
+            raise ResourcesExhausted(f"{_MAX_READING} clients ask for the health already.", remedy="Ask again.")
+        message = reading.result()
+        if not isinstance(message, bytes):
+            raise UsageError("The health check carries no message.")
+        return str(parse_message(messages.HealthCheckRequest, message).service)
+
+    def _end_one(self) -> None:
+        """End the wait for whoever is silent longest at the address with the most of them."""
+        ((busiest, _),) = Counter(self._reading.values()).most_common(1)
+        longest = next(reading for reading, address in self._reading.items() if address == busiest)
+        del self._reading[longest]
+        longest.cancel()
+
+
+async def _wait_for(task: "asyncio.Task[object]", seconds: float) -> None:
+    """Wait so long, and once more where the loop was busy meanwhile: it may not have come to what it was told."""
+    loop = asyncio.get_running_loop()
+    due_at = loop.time() + seconds
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done() and loop.time() - due_at > _LATE_SECONDS:
+        await asyncio.wait({task}, timeout=seconds)
+
+
+async def _send(context: grpc.aio.ServicerContext[bytes, bytes], status: int) -> None:
+    answer: bytes = messages.HealthCheckResponse(status=status).SerializeToString()
+    sending: asyncio.Task[object] = asyncio.ensure_future(context.write(answer))
+    try:
+        await _wait_for(sending, _REQUEST_SECONDS)
+    finally:
+        if not sending.done():
+            sending.cancel()
+    if not sending.done():
+        raise DeadlineExceeded("The client does not take the answer.")
+    sending.result()
 
 
 class FlightService(_GenericRpcHandler):
@@ -203,7 +312,7 @@ class FlightService(_GenericRpcHandler):
         self,
         headers: Headers,
         context: grpc.aio.ServicerContext[bytes, bytes],
-        describe: "Callable[[], CallFacts]",
+        describe: Callable[[], CallFacts],
         span: CallSpan,
     ) -> None:
         """Answer a Handshake with the bearer token for later calls, in the header that Flight clients look at."""

@@ -1,32 +1,52 @@
-"""A small HTTP listener beside the Flight server, for monitoring: sockets, TLS, limits of connections and time.
+"""The HTTP listener for monitoring: `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
 
-What the pages show is `http_pages`' job. Tornado does the HTTP: Jupyter brings it along, its reads have a total
-deadline and a size limit (the standard library's server has neither), and idle connections cost it no thread.
+Tornado does the HTTP: Jupyter brings it along, its reads have a total deadline and a size limit (the standard
+library's server has neither), and idle connections cost it no thread.
 """
 
 import asyncio
+import enum
+import json
+import logging
+import math
 import socket
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.web import Application
+from tornado.web import Application, HTTPError, RequestHandler
 
-from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.access.audit import AccessEvent
+from micromegas_jupyter.access.call_facts import CallFacts
+from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import ConfigurationError, InternalError
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InternalError,
+    PermissionDenied,
+    Rejected,
+    ResourcesExhausted,
+    Unavailable,
+)
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
-from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, Pages, ReadyPage
-from micromegas_jupyter.server.readiness import Readiness, ReadinessProbe
-from micromegas_jupyter.server.tls import HttpTls
-from micromegas_jupyter.server.tls_files import TlsFiles
+from micromegas_jupyter.server.tls import HttpTls, TlsFiles
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_ANSWER_SECONDS: Final = 2.0
+_KEPT_SECONDS: Final = 1.0
+_COLLECT_SECONDS: Final = 10.0
+_REALM: Final = 'Bearer realm="micromegas"'
 _MAX_CONNECTIONS: Final = 16
 _BACKLOG: Final = 128
 _READ_SECONDS: Final = 5.0
@@ -41,6 +61,230 @@ _LAST_ANSWERS_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.02
 _COLLECT_THREADS: Final = 2
 _RENEW_SECONDS: Final = 1.0
+
+
+class NotReady(enum.StrEnum):
+    """Why calls make no sense now; the values are what `/ready` shows.
+
+    Attributes:
+        STARTING: The server does not listen yet.
+        DRAINING: It is stopping, and takes no more calls.
+        STORAGE: The tables cannot be read.
+        EXECUTORS: No process can run a statement.
+        TIMEOUT: It could not be found out in time.
+    """
+
+    STARTING = "starting"
+    DRAINING = "draining"
+    STORAGE = "storage"
+    EXECUTORS = "executors"
+    TIMEOUT = "timeout"
+
+
+Readiness = Callable[[], NotReady | None]
+
+
+class ReadinessProbe:
+    """Asks for readiness, one question at a time; who asks meanwhile shares the answer. Belongs to one event loop.
+
+    That the server is ready is remembered for a second, so that probes cost nothing; that it is not, never.
+    """
+
+    def __init__(self, ask: Readiness, *, clock: Clock) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._ready_until = float("-inf")
+        self._answer: asyncio.Future[NotReady | None] | None = None
+
+    async def find_out(self) -> NotReady | None:
+        """Return why the server is not ready, None when it is."""
+        if self._clock.monotonic() < self._ready_until:
+            return None
+        if self._answer is None or self._answer.done():
+            self._answer = self._start()
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                reason = await asyncio.shield(self._answer)
+        except TimeoutError:
+            return NotReady.TIMEOUT
+        if reason is None:
+            self._ready_until = self._clock.monotonic() + _KEPT_SECONDS
+        return reason
+
+    def _start(self) -> "asyncio.Future[NotReady | None]":
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[NotReady | None] = loop.create_future()
+
+        def settle(reason: NotReady | None) -> None:
+            if not answer.done():
+                answer.set_result(reason)
+
+        def ask() -> None:
+            try:
+                reason = self._ask()
+            except Exception:  # noqa: BLE001 - not knowing is an answer, too
+                _LOG.exception("whether the server is ready could not be found out")
+                reason = NotReady.STORAGE
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, reason)
+
+        # Not of a pool: storage that hangs must keep neither other pages nor the end of the process waiting.
+        threading.Thread(target=ask, name="readiness", daemon=True).start()
+        return answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """What the pages show.
+
+    Attributes:
+        authenticator: Tells who asks for the metrics.
+        registries: The metrics, one registry after the other.
+        readiness: Tells whether calls make sense now.
+        needs_certificate: Whether the metrics are for clients with a certificate only.
+        threads: Where numbers are collected.
+        busy: The connections whose request is being answered.
+    """
+
+    authenticator: Authenticator
+    registries: Sequence[CollectorRegistry]
+    readiness: ReadinessProbe
+    needs_certificate: bool
+    threads: Executor
+    busy: set[IOStream]
+
+
+class Page(RequestHandler):
+    """A page that is read; on its own the answer to a path that is not there."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD")
+
+    def initialize(self, pages: Pages) -> None:
+        """Take over what the pages show."""
+        self.pages = pages
+
+    def set_default_headers(self) -> None:
+        """Send no version, and let nobody store or interpret the answer."""
+        self.set_header("Server", "micromegas")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+    def prepare(self) -> None:
+        """Note that the connection is no longer idle."""
+        stream = self._stream()
+        if stream is not None:
+            self.pages.busy.add(stream)
+
+    def on_finish(self) -> None:
+        """Note that the answer is on its way."""
+        stream = self._stream()
+        if stream is not None:
+            self.pages.busy.discard(stream)
+
+    def compute_etag(self) -> None:
+        """Nothing here is worth comparing with an earlier answer."""
+
+    async def get(self) -> None:
+        """Answer that there is no such page."""
+        self._say(HTTPStatus.NOT_FOUND)
+
+    async def head(self) -> None:
+        """Answer as for GET; Tornado leaves the body out."""
+        await self.get()
+
+    def write_error(self, status_code: int, **_details: object) -> None:
+        """Say no more than the status's standard phrase."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
+        self._say(HTTPStatus(status_code))
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Log defects; what a client did wrong is its own affair."""
+        if typ is not None and value is not None and not isinstance(value, HTTPError):
+            _LOG.error("a page could not be made", exc_info=(typ, value, tb))
+
+    def _say(self, status: HTTPStatus) -> None:
+        self.set_status(status.value)
+        self.finish(f"{status.phrase}\n")
+
+    def _stream(self) -> IOStream | None:
+        stream: object = getattr(self.request.connection, "stream", None)
+        return stream if isinstance(stream, IOStream) else None
+
+
+class HealthPage(Page):
+    """Tells anybody that the process is alive, by answering at all."""
+
+    async def get(self) -> None:
+        """Answer 200."""
+        self._say(HTTPStatus.OK)
+
+
+class ReadyPage(Page):
+    """Tells anybody whether calls make sense now."""
+
+    async def get(self) -> None:
+        """Answer 200, or 503 with the reason, which is one of `readiness.NotReady`."""
+        reason = await self.pages.readiness.find_out()
+        self.set_header("Content-Type", "application/json")
+        if reason is None:
+            self.finish(json.dumps({"status": "ready"}) + "\n")
+            return
+        self.set_status(HTTPStatus.SERVICE_UNAVAILABLE.value)
+        self.set_header("Retry-After", "1")
+        self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
+
+
+class MetricsPage(Page):
+    """Shows the metrics in the Prometheus text format."""
+
+    async def get(self) -> None:
+        """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
+        if self.pages.needs_certificate and self.request.get_ssl_certificate(binary_form=True) is None:
+            self._say(HTTPStatus.FORBIDDEN)
+            return
+        headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
+        try:
+            caller = await self.pages.authenticator.authenticate(headers, self._describe)
+        except Rejected:
+            self.set_header(
+                "WWW-Authenticate",
+                f'{_REALM}, error="invalid_token"' if headers["authorization"] else _REALM,
+            )
+            self._say(HTTPStatus.UNAUTHORIZED)
+            return
+        except ResourcesExhausted as error:
+            self.set_header("Retry-After", str(math.ceil(error.retry_after_seconds or 1)))
+            self._say(HTTPStatus.TOO_MANY_REQUESTS)
+            return
+        except Unavailable:
+            self.set_header("Retry-After", "1")
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        if READ_SCOPE not in caller.scopes:
+            self.set_header("WWW-Authenticate", f'{_REALM}, error="insufficient_scope", scope="{READ_SCOPE}"')
+            who = Claimed(issuer=caller.issuer, subject=caller.subject)
+            event = AccessEvent(outcome="forbidden", reason="scope_missing", code=PermissionDenied.code, who=who)
+            self.pages.authenticator.record(event, self._describe())
+            self._say(HTTPStatus.FORBIDDEN)
+            return
+        collect = asyncio.get_running_loop().run_in_executor(self.pages.threads, self._collect)
+        body = await asyncio.wait_for(collect, _COLLECT_SECONDS)
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(body)
+
+    def _collect(self) -> bytes:
+        return b"".join(generate_latest(registry) for registry in self.pages.registries)
+
+    def _describe(self) -> CallFacts:
+        return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.request.remote_ip)
 
 
 class HttpEndpoint:

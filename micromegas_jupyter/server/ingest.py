@@ -28,14 +28,12 @@ from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.requests import Upload
 from micromegas_jupyter.executors.statements import ClientGone, RunningStatement, RunningUpload
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.ingest_command import IngestCommand
-from micromegas_jupyter.server.attribution import resolve_attribution
+from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.audit import IngestAudit
-from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.flight_settings import IngestSettings
-from micromegas_jupyter.server.headers import Headers, find_client_address
-from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.statuses import ends_task, translate_error
+from micromegas_jupyter.server.authentication import Headers, find_client_address, resolve_attribution
+from micromegas_jupyter.server.calls import Call, ends_task, translate_error
+from micromegas_jupyter.server.monitoring import ServerMetrics
+from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.server.tickets import join_parts
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"

@@ -1,24 +1,167 @@
-"""TLS of the server's two listeners, Flight and HTTP, with a certificate that is renewed while they listen.
+"""TLS of the Flight and HTTP listeners, with a certificate that is renewed while they listen.
 
-Which files there are, and whether they can be used, is said by `tls_files`. New connections get what the files hold;
-those that are open keep what they began with. TLS 1.2 is the least that both accept.
+New connections get what the files hold; open ones keep what they began with. TLS 1.2 is the minimum.
 """
 
+import logging
 import os
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import grpc
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.server.tls_files import TlsFiles, TlsMaterial, TlsSource
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_MAX_PEM_BYTES: Final = 1024 * 1024
+# Files change in steps of the kernel's tick, so that a second change may leave the same mark as the first.
+_YOUNG: Final = timedelta(seconds=1)
+_TRIED: Final = "Replace it by files that fit; they are read by themselves when they change, without a restart."
+_REMEDY: Final = "Name PEM files: the chain with the server's own certificate first, and its key without a password."
 _LEAST_VERSION: Final = ssl.TLSVersion.TLSv1_2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Where the parts of TLS are.
+
+    Attributes:
+        certificate_file: PEM file of the certificate chain, the server's own first.
+        key_file: PEM file of the private key, without a password.
+        client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
+    """
+
+    certificate_file: Path = field(repr=False)
+    key_file: Path = field(repr=False)
+    client_ca_file: Path | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsMaterial:
+    """What the files hold, in PEM, and until when the server's certificate is good (aware UTC)."""
+
+    certificate: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    client_ca: bytes | None = field(default=None, repr=False)
+    expires_at: datetime
+
+
+class TlsSource:
+    """Reads the files once, and again whenever they have changed; what cannot be used leaves the former in force.
+
+    Safe to use from several threads: one lock covers what was read last.
+
+    Args:
+        files: The files.
+        listener: Whose they are, for the log: `Flight` or `HTTP`.
+        clock: Tells how young a change is.
+    """
+
+    def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._files = files
+        self._listener = listener
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._marks = self._look()
+        self._refused: tuple[object, ...] | None = None
+        self.current = read_tls_files(files)
+
+    def renewed(self) -> TlsMaterial | None:
+        """Return what the files hold when it is something else than `current`, which it then becomes; else None."""
+        with self._lock:
+            marks = self._look()
+            if marks == self._marks and not self._is_young(marks):
+                return None
+            self._marks = marks
+            try:
+                found = read_tls_files(self._files)
+            except ConfigurationError as error:
+                self._tell_once(marks, error)
+                return None
+            self._refused = None
+            if found == self.current:
+                return None
+            self.current = found
+        facts = {"listener": self._listener, "expires_at": found.expires_at.isoformat()}
+        _LOG.info("The certificate was read again.", extra=facts)
+        return found
+
+    def _look(self) -> tuple[FileMark | None, ...]:
+        files = (self._files.certificate_file, self._files.key_file, self._files.client_ca_file)
+        return tuple(None if file is None else _mark(file) for file in files)
+
+    def _is_young(self, marks: tuple[FileMark | None, ...]) -> bool:
+        oldest_young_ns = (self._clock.now() - _YOUNG).timestamp() * 1e9
+        return any(mark is not None and mark.changed_ns > oldest_young_ns for mark in marks)
+
+    def _tell_once(self, marks: tuple[object, ...], error: ConfigurationError) -> None:
+        if marks != self._refused:
+            self._refused = marks
+            facts = {"listener": self._listener, "why": error.what, "remedy": _TRIED}
+            _LOG.error("The changed certificate cannot be used; the former stays.", extra=facts)
+
+
+def read_tls_files(files: TlsFiles) -> TlsMaterial:
+    """Read all files and check that they belong together."""
+    certificate, key = _read(files.certificate_file, "certificate_file"), _read(files.key_file, "key_file")
+    own = _certificates(certificate, "certificate_file")[0]
+    try:
+        private_key = load_pem_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigurationError(
+            "The key file holds no private key in PEM form, or one with a password.", key="key_file", remedy=_REMEDY
+        ) from None
+    if own.public_key() != private_key.public_key():
+        raise ConfigurationError("The certificate and the key do not fit.", key="key_file", remedy=_REMEDY)
+    client_ca = None if files.client_ca_file is None else _read(files.client_ca_file, "client_ca_file")
+    if client_ca is not None:
+        _certificates(client_ca, "client_ca_file")
+    return TlsMaterial(certificate=certificate, key=key, client_ca=client_ca, expires_at=own.not_valid_after_utc)
+
+
+def _certificates(pem: bytes, setting: str) -> list[Certificate]:
+    try:
+        return load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ConfigurationError(
+            f"The {setting.replace('_', ' ')} holds no certificate in PEM form, or a damaged one.",
+            key=setting,
+            remedy=_REMEDY,
+        ) from None
+
+
+def _read(path: Path, setting: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            pem = file.read(_MAX_PEM_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The {setting.replace('_', ' ')} cannot be read: {error.strerror}.", key=setting
+        ) from None
+    if len(pem) > _MAX_PEM_BYTES:
+        raise ConfigurationError(f"The {setting.replace('_', ' ')} is larger than 1 MiB.", key=setting, remedy=_REMEDY)
+    return pem
+
+
+def _mark(path: Path) -> FileMark | None:
+    try:
+        return mark_of(path, follows_links=True)
+    except FileProblem:
+        return None
 
 
 def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:

@@ -1,15 +1,17 @@
-"""Values of the data model and the record batches made of them.
+"""Values of the data model and the record batches made of them; every builder returns exactly its table's schema."""
 
-Every builder returns exactly the schema of its table. When a value was measured and by whom is for the
-caller to say: nothing here reads a clock.
-"""
-
+import enum
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry.columns import (
+from micromegas_jupyter.telemetry.tables import (
+    LOG_ENTRIES,
+    MEASURES,
+    PROCESSES,
+    STREAMS,
     TIMESTAMP,
     build_constant_dictionary,
     build_constant_properties,
@@ -17,11 +19,38 @@ from micromegas_jupyter.telemetry.columns import (
     build_dictionary,
     build_properties,
 )
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 # CBOR (RFC 8949 section 3.1) of an empty list: a stream that describes no types.
 EMPTY_METADATA = b"\x80"
+
+
+class Level(enum.IntEnum):
+    """Severity of a log entry as the column `level` of `log_entries` holds it; a lower number is worse."""
+
+    FATAL = 1
+    ERROR = 2
+    WARN = 3
+    INFO = 4
+    DEBUG = 5
+    TRACE = 6
+
+
+_FROM_LOGGING = (
+    (logging.CRITICAL, Level.FATAL),
+    (logging.ERROR, Level.ERROR),
+    (logging.WARNING, Level.WARN),
+    (logging.INFO, Level.INFO),
+    (logging.DEBUG, Level.DEBUG),
+)
+
+
+def level_from_logging(levelno: int) -> Level:
+    """Return the level of a `logging` number; one that lies between two names counts as the lower name."""
+    for threshold, level in _FROM_LOGGING:
+        if levelno >= threshold:
+            return level
+    return Level.TRACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

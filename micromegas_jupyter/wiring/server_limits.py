@@ -9,7 +9,7 @@ from micromegas_jupyter.config.server_limits import ServerLimits
 from micromegas_jupyter.executors.processes import can_fork
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.wiring.serve_options import ServeOptions
 
 _MIB: Final = 1024 * 1024

@@ -15,7 +15,7 @@ from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.processes import open_launcher
 from micromegas_jupyter.lake import Lake, make_lake_folder
 from micromegas_jupyter.server import HttpEndpoint, NotReady, Recorder, ServerMetrics, ServerThread
-from micromegas_jupyter.server.tracing import open_tracing
+from micromegas_jupyter.server.monitoring import open_tracing
 from micromegas_jupyter.wiring.denials import find_denials_file, open_deny_list
 from micromegas_jupyter.wiring.port import ReservedPort, is_port_shareable
 from micromegas_jupyter.wiring.serve_options import ServeOptions, check_exposure

@@ -14,7 +14,7 @@ from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.server_limits import ServerLimits
 from micromegas_jupyter.executors.reports import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.server.readiness import NotReady
+from micromegas_jupyter.server.http_endpoint import NotReady
 from tests.architecture.guide_text import ROOT, blocks, read_page, table_rows
 from tests.architecture.test_documentation import command_line_options
 

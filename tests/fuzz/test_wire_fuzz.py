@@ -15,17 +15,16 @@ from micromegas_jupyter.flightsql.commands import (
     IssuedQuery,
     parse_action_body,
     parse_descriptor,
+    parse_ingest_descriptor,
     parse_message,
     parse_plain_body,
     parse_ticket,
 )
+from micromegas_jupyter.flightsql.decoding import read_header
 from micromegas_jupyter.flightsql.error_details import decode_error, encode_error, parse_status_text
 from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
-from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
-from micromegas_jupyter.flightsql.ipc_header import read_header
-from micromegas_jupyter.server.flight_actions import set_options
-from micromegas_jupyter.server.prepared import PreparedStatements
-from micromegas_jupyter.server.tickets import Seals, Tickets
+from micromegas_jupyter.server.flight_methods import set_options
+from micromegas_jupyter.server.tickets import PreparedStatements, Seals, Tickets
 from tests.fakes.clock import FakeClock
 from tests.fuzz.conftest import Fuzzing, sizes
 from tests.fuzz.damage_bytes import damage_bytes

@@ -17,8 +17,7 @@ import pytest
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread, tls
-from micromegas_jupyter.server.tls import HttpTls
-from micromegas_jupyter.server.tls_files import TlsFiles, TlsSource
+from micromegas_jupyter.server.tls import HttpTls, TlsFiles, TlsSource
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.servers import ENDLESS, build_pool
 

@@ -11,7 +11,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.telemetry.descriptions import COLUMN_REMARKS, REMARKS_KEY, TABLE_REMARKS
+from micromegas_jupyter.telemetry.tables import COLUMN_REMARKS, REMARKS_KEY, TABLE_REMARKS
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
 from tests.integration.client.conftest import FixedToken
 from tests.integration.flight_harness import running_server

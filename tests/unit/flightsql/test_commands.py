@@ -5,7 +5,7 @@ from google.protobuf import any_pb2
 
 from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import commands, messages
-from micromegas_jupyter.flightsql import metadata_commands as metadata
+from micromegas_jupyter.flightsql import commands as metadata
 
 
 def _descriptor(message: object) -> object:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.flightsql.ipc_header import HeaderKind, IpcHeader, read_header
+from micromegas_jupyter.flightsql.decoding import HeaderKind, IpcHeader, read_header
 
 
 def _headers(batch: pa.RecordBatch, *, compression: str | None = None) -> list[IpcHeader]:

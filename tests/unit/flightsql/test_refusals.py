@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest
-from micromegas_jupyter.flightsql.refusals import (
+from micromegas_jupyter.flightsql.commands import (
     printable_name,
     refuse_action,
     refuse_command,

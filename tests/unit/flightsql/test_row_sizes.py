@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest
-from micromegas_jupyter.flightsql.row_sizes import row_sizes, split_rows
+from micromegas_jupyter.flightsql.decoding import row_sizes, split_rows
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.flightsql.views import clean_views, is_view, view_lengths
+from micromegas_jupyter.flightsql.decoding import clean_views, is_view, view_lengths
 
 _TEXTS = ["a", None, "long enough for a buffer"]
 

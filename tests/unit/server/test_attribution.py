@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import PermissionDenied, UsageError
-from micromegas_jupyter.server.attribution import Attribution, resolve_attribution
+from micromegas_jupyter.server.authentication import Attribution, resolve_attribution
 from tests.fakes.validator import ALICE, BOB, SERVICE
 
 ANYONE = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE)

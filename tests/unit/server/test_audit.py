@@ -23,9 +23,8 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.reports import Cause
 from micromegas_jupyter.executors.requests import Statement
 from micromegas_jupyter.executors.statements import StatementReport
-from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts, classify_error
-from micromegas_jupyter.server.headers import ClientTags
+from micromegas_jupyter.server.authentication import Attribution, ClientTags
 from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:

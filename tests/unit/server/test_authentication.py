@@ -8,8 +8,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator, parse_authorization
-from micromegas_jupyter.server.headers import group_headers
+from micromegas_jupyter.server.authentication import Authenticator, group_headers, parse_authorization
 from tests.fakes.validator import ALICE, FakeValidator
 from tests.fakes.verbose_traceback import verbose_traceback
 from tests.unit.server.authentication_parts import (

@@ -5,7 +5,7 @@ import pytest
 
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.server.recorder import Backlog
+from micromegas_jupyter.server.recorder.recorder import Backlog
 from tests.fakes.telemetry_rows import log_batch, process_state
 
 

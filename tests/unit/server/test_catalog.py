@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.flightsql.metadata_commands import (
+from micromegas_jupyter.flightsql.commands import (
     CatalogsQuery,
     DbSchemasQuery,
     ForeignKeysQuery,

@@ -19,9 +19,8 @@ from micromegas_jupyter.engine.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.requests import Statement
 from micromegas_jupyter.server import DenyList
-from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.audit import QueryFacts
-from micromegas_jupyter.server.headers import ClientTags
+from micromegas_jupyter.server.authentication import Attribution, ClientTags
 from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:

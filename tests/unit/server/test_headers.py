@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.engine import TimeRange
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.server.headers import (
+from micromegas_jupyter.server.authentication import (
     ClientTags,
     QueryOptions,
     find_client_address,

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.server import health
+from micromegas_jupyter.server import flight_service
 
 if TYPE_CHECKING:
     import pytest
@@ -38,12 +38,12 @@ class Context:
 
 
 def test_a_check_that_comes_while_the_loop_is_busy_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_SHORT_SECONDS", 0.01)
-    monkeypatch.setattr(health, "_FEW", 0)
+    monkeypatch.setattr(flight_service, "_SHORT_SECONDS", 0.01)
+    monkeypatch.setattr(flight_service, "_FEW", 0)
 
     async def scenario() -> list[bytes]:
         context: Any = Context()
-        asking = asyncio.create_task(health.HealthService().check(context))
+        asking = asyncio.create_task(flight_service.HealthService().check(context))
         asyncio.get_running_loop().call_soon(time.sleep, 0.1)
         await asking
         sent: list[bytes] = context.sent
@@ -55,9 +55,9 @@ def test_a_check_that_comes_while_the_loop_is_busy_is_answered(monkeypatch: pyte
 
 
 def test_an_answer_that_is_sent_while_the_loop_is_busy_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_REQUEST_SECONDS", 0.01)
+    monkeypatch.setattr(flight_service, "_REQUEST_SECONDS", 0.01)
     context: Any = Context(is_slow=True)
 
-    asyncio.run(health.HealthService().check(context))
+    asyncio.run(flight_service.HealthService().check(context))
 
     assert len(context.sent) == 1

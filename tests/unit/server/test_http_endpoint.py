@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import HttpEndpoint, NotReady
-from micromegas_jupyter.server.tls_files import TlsFiles
+from micromegas_jupyter.server.tls import TlsFiles
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess, WriteMode
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.flightsql.ingest_command import IngestCommand
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.ingest import build_request, build_write_id, parse_ingest_headers
+from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.validator import ALICE, INGESTER
 
 SOME = TableAccess(filters={"notes": ()})

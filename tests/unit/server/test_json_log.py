@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from micromegas_jupyter.server.log_records import JsonFormatter
+from micromegas_jupyter.server.recorder.log_records import JsonFormatter
 
 
 def line(message: str, *, name: str = "micromegas_jupyter.server", **facts: object) -> str:

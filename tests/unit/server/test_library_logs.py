@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from micromegas_jupyter.server.library_logs import quiet_libraries
+from micromegas_jupyter.server.recorder.log_records import quiet_libraries
 
 TORNADO = logging.getLogger("tornado.general")
 

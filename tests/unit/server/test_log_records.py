@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from micromegas_jupyter.server.log_records import RecordingHandler
+from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.telemetry import LogRow
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"

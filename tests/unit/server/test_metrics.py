@@ -7,7 +7,7 @@ import pytest
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted
 from micromegas_jupyter.executors.reports import Cause
 from micromegas_jupyter.executors.statements import StatementReport
-from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.monitoring import ServerMetrics
 
 
 def _value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:

@@ -6,8 +6,7 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.server.prepared import PreparedStatements, pack_frames, unpack_frames
-from micromegas_jupyter.server.tickets import Seals
+from micromegas_jupyter.server.tickets import PreparedStatements, Seals, pack_frames, unpack_frames
 from tests.fakes.clock import FakeClock
 
 ALICE = ("https://id.example", "alice")

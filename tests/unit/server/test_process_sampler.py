@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from micromegas_jupyter.server import process_sampler
-from micromegas_jupyter.server.process_sampler import ProcessSampler, Reading, build_measures, describe_process
+from micromegas_jupyter.server.recorder import process_sampler
+from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, Reading, build_measures, describe_process
 
 TIME_NS = 1_795_521_600_000_000_000
 

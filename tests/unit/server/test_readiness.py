@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from micromegas_jupyter.server.readiness import NotReady, ReadinessProbe
+from micromegas_jupyter.server.http_endpoint import NotReady, ReadinessProbe
 from tests.fakes.clock import FakeClock
 
 RELEASE_SECONDS = 30.0

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.server.recorder import RecordedStreams
+from micromegas_jupyter.server.recorder.recorder import RecordedStreams
 from micromegas_jupyter.telemetry import LogRow, MeasureRow
 from tests.fakes.telemetry_rows import NOON_NS, process_info
 

@@ -10,7 +10,7 @@ import pytest
 from micromegas_jupyter.core.system import SystemRandomness
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
-from micromegas_jupyter.server.recorder import Recorder
+from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.telemetry import MeasureRow
 from tests.fakes.clock import FakeClock
 
@@ -124,7 +124,7 @@ def test_a_failing_disk_is_told_once_a_minute(
 def test_what_was_dropped_is_told_in_the_log(
     recorder: Recorder, lake: Lake, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("micromegas_jupyter.server.recorder.MAX_MEASURES", 1)
+    monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
     recorder._handler.handle(logging.makeLogRecord({"created": float("nan")}))
     recorder.add_measures([MeasureRow(time_ns=1, target="a", name="n", unit="count", value=1.0)] * 3)
 
@@ -225,7 +225,7 @@ def test_files_are_tended_while_it_records(lake: Lake, logger: logging.Logger, m
             raise ZeroDivisionError
 
     monkeypatch.setattr(LakeWriter, "maintain", maintain)
-    monkeypatch.setattr("micromegas_jupyter.server.recorder.MAINTENANCE_SECONDS", 0.01)
+    monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAINTENANCE_SECONDS", 0.01)
 
     with Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01):
         # The second round follows one that failed.

@@ -21,9 +21,9 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.limits import RunningLimit
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.server import reloading
+from micromegas_jupyter.server import flight_methods
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.reloading import AccessReload
+from micromegas_jupyter.server.flight_methods import AccessReload
 from tests.fakes.validator import ALICE, BOB, FakeValidator, ReloadableFake
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_a_reload_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch)
         def reload(self) -> None:
             release.wait(60)
 
-    monkeypatch.setattr(reloading, "_RELOAD_SECONDS", 0.05)
+    monkeypatch.setattr(flight_methods, "_RELOAD_SECONDS", 0.05)
 
     async def scenario() -> None:
         call = _call(Written(), ALICE)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from micromegas_jupyter.executors.reports import Cause
-from micromegas_jupyter.server.running_queries import CancelStatus, RunningQueries, join_statuses, query_key
+from micromegas_jupyter.server.queries import CancelStatus, RunningQueries, join_statuses, query_key
 
 ALICE = ("https://id.example", "alice")
 KEY = query_key(ALICE, b"ticket")
@@ -44,7 +44,7 @@ def test_all_statements_with_the_key_are_ended_and_no_other() -> None:
 
 
 def test_a_statement_that_does_not_end_in_time_is_told_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("micromegas_jupyter.server.running_queries._END_SECONDS", 0.01)
+    monkeypatch.setattr("micromegas_jupyter.server.queries._END_SECONDS", 0.01)
     running, stubborn = RunningQueries(), Statement(is_stubborn=True)
 
     async def scenario() -> CancelStatus:

@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.server.flight_actions import close_session, get_options, set_options
+from micromegas_jupyter.server.flight_methods import close_session, get_options, set_options
 
 INVALID_NAME, INVALID_VALUE, CLOSED = 1, 2, 1
 

@@ -12,7 +12,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     ResourcesExhausted,
 )
-from micromegas_jupyter.server.statuses import abort_call, translate_error
+from micromegas_jupyter.server.calls import abort_call, translate_error
 
 
 class Panic(BaseException):

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.flightsql.metadata_commands import TypeInfoQuery
+from micromegas_jupyter.flightsql.commands import TypeInfoQuery
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata
 
 

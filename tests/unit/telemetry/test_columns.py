@@ -1,4 +1,4 @@
-from micromegas_jupyter.telemetry.columns import (
+from micromegas_jupyter.telemetry.tables import (
     build_constant_dictionary,
     build_constant_properties,
     build_constant_timestamp,

@@ -1,8 +1,14 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.telemetry.descriptions import COLUMN_REMARKS, REMARKS_KEY, TABLE_REMARKS, with_remarks
-from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition
+from micromegas_jupyter.telemetry.tables import (
+    COLUMN_REMARKS,
+    REMARKS_KEY,
+    TABLE_REMARKS,
+    TABLES,
+    TableDefinition,
+    with_remarks,
+)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

@@ -10,7 +10,7 @@ from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server_limits import ServerLimits
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import FlightServerSettings
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.wiring import server_limits
 from micromegas_jupyter.wiring.serve_options import ServeOptions
 from micromegas_jupyter.wiring.server_limits import build_flight_settings, build_pool_settings, build_worker_options

@@ -1,11 +1,9 @@
-"""Log records without secrets: kept as rows for the recorder, and written as JSON.
-
-How they look to a person, `cli.server_log` decides.
-"""
+"""Log records without secrets: as rows for the recorder, as JSON lines, and without what strangers provoke."""
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -28,7 +26,6 @@ MAX_TARGET_BYTES = 256
 MAX_PROPERTIES = 32
 MAX_PROPERTY_NAME_BYTES = 128
 MAX_PROPERTY_BYTES = 1024
-
 _END_OF_TIME_NS = 2**63
 _UNPRINTABLE = "(a value that cannot be shown)"
 # What every record has, and what formatters of other handlers leave on it; the rest came as `extra`.
@@ -36,6 +33,15 @@ _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 _FEWEST_FIELDS = len(logging.makeLogRecord({}).__dict__)
 _FORMATTER = logging.Formatter()
 _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_TORNADO: Final = logging.getLogger("tornado.general")
+_VERBOSITY: Final = "GRPC_VERBOSITY"
+# The beginnings of what `tornado.iostream` logs of a connection, its error last, and what is said instead.
+_SENTENCES: Final = {
+    "SSL Error on ": "A connection to the HTTP port made no TLS.",
+    "error on read": "A connection to the HTTP port broke while it was read.",
+    "Write error on ": "A connection to the HTTP port broke while it was written to.",
+}
 
 
 class _Captured(NamedTuple):
@@ -248,3 +254,25 @@ def _fact(name: str, value: object) -> object:
 def _clean(text: str, max_bytes: int) -> str:
     # Cut before, so that what is looked through is bounded, and after, so that what is shown is.
     return bound_text(redact_secrets(text[:max_bytes]), max_bytes=max_bytes)
+
+
+def quiet_libraries(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Have gRPC write no lines of its own, and tell of connections to the HTTP port that fail in one line at DEBUG.
+
+    Call it before gRPC is used. Whoever has set `GRPC_VERBOSITY` gets gRPC's own lines on standard error, as plain
+    text; what matters to a server of them (a port that is taken, files that cannot be used) it is told otherwise.
+    """
+    environ.setdefault(_VERBOSITY, "NONE")
+    _TORNADO.addFilter(_without_connections)
+
+
+def _without_connections(record: logging.LogRecord) -> bool:
+    said = str(record.msg)
+    sentence = next((ours for beginning, ours in _SENTENCES.items() if said.startswith(beginning)), None)
+    if sentence is None:
+        return True
+    facts = record.args if isinstance(record.args, tuple) else ()
+    client = next((fact[0] for fact in facts if isinstance(fact, tuple) and fact), None)
+    why = getattr(facts[-1] if facts else None, "reason", None) or record.getMessage().partition(": ")[2]
+    _LOG.debug(sentence, extra={"client": client, "why": why})
+    return False

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.flightsql.decoding import DecodeLimits
-from micromegas_jupyter.server.tls_files import TlsFiles
+from micromegas_jupyter.server.tls import TlsFiles
 
 _MEBIBYTE = 1024 * 1024
 

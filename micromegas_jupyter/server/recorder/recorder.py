@@ -17,8 +17,8 @@ import pyarrow as pa
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
-from micromegas_jupyter.server.log_records import RecordingHandler
-from micromegas_jupyter.server.process_sampler import ProcessSampler, describe_process
+from micromegas_jupyter.server.recorder.log_records import RecordingHandler
+from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, describe_process
 from micromegas_jupyter.telemetry import (
     LOG_ENTRIES,
     MEASURES,
@@ -47,7 +47,7 @@ MAX_WAITING_ROWS = 200_000
 STREAM_FORMAT = "rows/v1"
 LOG_TAG, METRICS_TAG = "log", "metrics"
 _PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("micromegas_jupyter.server.recorder")
 
 
 class Recorder:
