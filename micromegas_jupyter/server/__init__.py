@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.server.flight_server import FlightServer, ServerThread
+    from micromegas_jupyter.server.flight_server import ServerThread
     from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
     from micromegas_jupyter.server.monitoring import ServerMetrics
     from micromegas_jupyter.server.queries import DenyList
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DenyList",
-    "FlightServer",
     "FlightServerSettings",
     "HttpEndpoint",
     "NotReady",
@@ -27,7 +26,6 @@ __all__ = [
 
 _MODULES = {
     "DenyList": "queries",
-    "FlightServer": "flight_server",
     "FlightServerSettings": "settings",
     "HttpEndpoint": "http_endpoint",
     "NotReady": "http_endpoint",

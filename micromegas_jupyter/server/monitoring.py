@@ -5,7 +5,7 @@ Spans hold no SQL, no identity and no text of errors. Nothing of OpenTelemetry i
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -150,12 +150,12 @@ class CallSpan:
         self._span: Any = None
 
     def begin(self) -> None:
-        """Begin it, when it is known that somebody calls who may: nobody else makes spans."""
+        """Begin the span once the caller is authenticated: nobody else makes spans."""
         if self._start is not None and self._span is None:
             self._span = self._start()
 
     def note_end(self, status: str, code: str | None = None) -> None:
-        """Note the gRPC status that the call ends with, and the code of its error, if there is one."""
+        """Note the gRPC status that the call ends with, and the code of its error, if any."""
         if self._span is None:
             return
         self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
@@ -167,45 +167,38 @@ class CallSpan:
             self._span.set_status(Status(StatusCode.ERROR))
 
 
-_NO_SPAN: Final = nullcontext(CallSpan())
-
-
-_NO_PHASE: Final = nullcontext()
-
-
 class Tracing:
-    """Makes the spans of one server; without a provider it makes none."""
+    """Makes the spans of one server: one for each call, with one for each phase of a query in it.
+
+    Args:
+        provider: OpenTelemetry's provider of tracers; None makes no spans.
+    """
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
 
-    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> AbstractContextManager[CallSpan]:
-        """Let the body begin one call's span, which goes on with the trace that its metadata names and has its start.
+    @contextmanager
+    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
+        """Let the body begin one call's span, which continues the trace that its metadata names.
 
         Source: W3C Trace Context, headers `traceparent` and `tracestate`.
         """
-        if self._tracer is None:
-            return _NO_SPAN
-        return self._call(self._tracer, method, query_id, metadata)
-
-    @contextmanager
-    def _call(self, tracer: Any, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
         service, _, name = method[1:].rpartition("/")
-        if service != FLIGHT_SERVICE:
+        if self._tracer is None or service != FLIGHT_SERVICE:
             yield CallSpan()
             return
-        came_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
+        started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
         with ExitStack() as stack:
 
             def start() -> Any:
                 carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
-                return stack.enter_context(_span(tracer, service, name, query_id, carrier, came_at))
+                return stack.enter_context(_span(self._tracer, name, query_id, carrier, started_at))
 
             yield CallSpan(start)
 
     def close(self) -> None:
-        """Send what waits, for three seconds at most. May be called twice."""
+        """Send what is queued, for three seconds at most. May be called twice."""
         if self._provider is not None:
             provider, self._provider = self._provider, None
             provider.force_flush(_FLUSH_MILLISECONDS)
@@ -213,24 +206,22 @@ class Tracing:
 
 
 @contextmanager
-def _span(  # noqa: PLR0913, PLR0917 - what a span is made of
-    tracer: Any, service: str, name: str, query_id: str, carrier: Mapping[str, Any], came_at: int
-) -> Iterator[Any]:
+def _span(tracer: Any, name: str, query_id: str, carrier: Mapping[str, Any], started_at: int) -> Iterator[Any]:
     from opentelemetry.trace import SpanKind
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     known = name if name.isalnum() and len(name) <= _MAX_NAME_CHARACTERS else "other"
     with tracer.start_as_current_span(
-        f"{service}/{known}",
+        f"{FLIGHT_SERVICE}/{known}",
         context=TraceContextTextMapPropagator().extract(carrier),
         kind=SpanKind.SERVER,
         attributes={
             "rpc.system": "grpc",
-            "rpc.service": service,
+            "rpc.service": FLIGHT_SERVICE,
             "rpc.method": known,
             "micromegas.query_id": query_id,
         },
-        start_time=came_at,
+        start_time=started_at,
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
@@ -241,20 +232,19 @@ def _span(  # noqa: PLR0913, PLR0917 - what a span is made of
             _tracer_of_call.reset(token)
 
 
-def phase(name: str) -> AbstractContextManager[None]:
-    """Have the body be a span within that of the call, where there is one."""
-    tracer = _tracer_of_call.get()
-    return _NO_PHASE if tracer is None else _phase(tracer, name)
-
-
 @contextmanager
-def _phase(tracer: Any, name: str) -> Iterator[None]:
+def phase(name: str) -> Iterator[None]:
+    """Make the body a span within that of the call, if there is one."""
+    tracer = _tracer_of_call.get()
+    if tracer is None:
+        yield
+        return
     with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
         yield
 
 
 def open_tracing(environ: Mapping[str, str]) -> Tracing:
-    """Return what OpenTelemetry's standard variables ask for; nothing is traced when they name no receiver."""
+    """Return the tracing that OpenTelemetry's standard variables configure; none when they name no endpoint."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not any(map(environ.get, _ENDPOINTS)):
         return Tracing()
     if environ.get("OTEL_TRACES_EXPORTER", "otlp") not in {"", "otlp"}:

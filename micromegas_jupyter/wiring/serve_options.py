@@ -8,7 +8,7 @@ from typing import Final
 from micromegas_jupyter.config.access import LegacyApiKeys
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.server.tls import TlsFiles
+from micromegas_jupyter.server.settings import TlsFiles
 
 DEFAULT_PORT: Final = 50051
 DEFAULT_MEMORY_MIB: Final = 4096

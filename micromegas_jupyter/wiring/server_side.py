@@ -328,7 +328,7 @@ class ServerStack:
             self._listener.stop()
             if self._listener.is_taken and self._http is not None:
                 self._http.stop()  # or it would answer some requests to the other server, as one that drains
-        self._server.stop(self.options.drain_seconds if grace_seconds is None else grace_seconds, why=why)
+        self._server.stop(self.options.drain_seconds if grace_seconds is None else grace_seconds, reason=why)
         if self._http is not None:
             self._http.stop()
         if self._deny_list is not None:

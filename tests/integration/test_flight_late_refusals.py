@@ -38,7 +38,7 @@ def first_frame() -> bytes:
 def test_a_client_may_send_everything_before_it_is_refused(
     metadata: tuple[tuple[str, str], ...], code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_REST_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
+    monkeypatch.setattr(calls, "_DRAIN_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
     ended, sent = threading.Event(), []
 
     def frames() -> Iterator[bytes]:
@@ -59,7 +59,7 @@ def test_a_client_may_send_everything_before_it_is_refused(
 def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
     flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_MAX_REST_BYTES", 10_000)
+    monkeypatch.setattr(calls, "_MAX_DRAINED_BYTES", 10_000)
     ended = threading.Event()
 
     def frames() -> Iterator[bytes]:
@@ -74,7 +74,7 @@ def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
 
 
 def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_REST_SECONDS", 0.1)
+    monkeypatch.setattr(calls, "_DRAIN_SECONDS", 0.1)
     ended = threading.Event()
 
     def frames() -> Iterator[bytes]:

@@ -60,7 +60,7 @@ def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_
 
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert type(refused.error) is ResourcesExhausted
-    assert refused.error.what == "You have 3 calls open, as many as one caller may."
+    assert refused.error.what == "You have 3 calls open, the maximum for one caller."
     assert "cancel" in refused.error.remedy
     assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
     assert counted == 1
@@ -90,7 +90,7 @@ def test_a_call_whose_message_does_not_come_ends() -> None:
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         may_end.set()
 
-    assert "did not come in time" in (call.details() or "")
+    assert "did not arrive in time" in (call.details() or "")
 
 
 def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
@@ -115,4 +115,4 @@ def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
             list(call)
 
     assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "did not come in time" in (call.details() or "")
+    assert "did not arrive in time" in (call.details() or "")

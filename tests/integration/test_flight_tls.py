@@ -20,7 +20,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
-from micromegas_jupyter.server.tls import TlsFiles
+from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.servers import NUMBERS, build_pool
 
 if TYPE_CHECKING:

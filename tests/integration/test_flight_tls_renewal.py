@@ -17,7 +17,8 @@ import pytest
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread, tls
-from micromegas_jupyter.server.tls import HttpTls, TlsFiles, TlsSource
+from micromegas_jupyter.server.settings import TlsFiles
+from micromegas_jupyter.server.tls import HttpTls, TlsSource
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.servers import ENDLESS, build_pool
 

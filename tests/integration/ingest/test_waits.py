@@ -67,7 +67,7 @@ def test_a_call_that_sends_nothing_for_too_long_ends(tmp_path: Path) -> None:
         error = _Stalled(server.flight.channel, "stalled").wait()
 
         assert isinstance(error, DeadlineExceeded)
-        assert error.what == "Nothing came for 0.3 seconds; no row is stored."
+        assert error.what == "Nothing arrived for 0.3 seconds; no row is stored."
         assert server.files() == []
 
 

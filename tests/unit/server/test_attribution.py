@@ -88,7 +88,7 @@ def test_several_values_of_one_header_are_refused(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_attribution(SERVICE, {name: ("carol", "carol")})
 
-    assert caught.value.what == f"The header {name} is there 2 times."
+    assert caught.value.what == f"The header {name} was sent 2 times."
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from micromegas_jupyter.engine import denial_store, sql_hash
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
-from micromegas_jupyter.executors.requests import Statement
 from micromegas_jupyter.server import DenyList
-from micromegas_jupyter.server.audit import QueryFacts
+from micromegas_jupyter.server.audit import CallOrigin
 from micromegas_jupyter.server.authentication import Attribution, ClientTags
 from tests.fakes.validator import ALICE
 
@@ -30,13 +29,12 @@ if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
 
 SQL = "SELECT msg FROM log_entries WHERE level = 2"
-FACTS = QueryFacts(
+ORIGIN = CallOrigin(
     query_id="q-1",
     client_address="192.0.2.7",
     tags=ClientTags(client="grafana", agent="none", entrypoint="panel", optional={"session": "s-1"}),
     caller=ALICE,
     attribution=Attribution(user="alice", email="alice@example.com"),
-    statement=Statement(sql=SQL, caller=ALICE),
 )
 
 
@@ -56,8 +54,7 @@ def open_list(path: Path, clock: FakeClock) -> Callable[..., DenyList]:
 
 
 def _check(deny_list: DenyList, sql: str = SQL, **changes: object) -> None:
-    facts = replace(FACTS, statement=Statement(sql=sql, caller=ALICE), **changes)  # type: ignore[arg-type]
-    asyncio.run(deny_list.check(facts))
+    asyncio.run(deny_list.check(replace(ORIGIN, **changes), sql))  # type: ignore[arg-type]
 
 
 def test_a_denied_query_names_the_rule_and_the_reason(open_list: Callable[..., DenyList], store: DenialStore) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server import HttpEndpoint, NotReady
-from micromegas_jupyter.server.tls import TlsFiles
+from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def test_a_question_for_readiness_that_fails_is_not_ready_and_goes_to_the_log(ca
         status, _headers, body = ask(port, "/ready")
 
     assert (status, b"secret" in body) == (503, False)
-    assert [record.message for record in caplog.records] == ["whether the server is ready could not be found out"]
+    assert [record.message for record in caplog.records] == ["the readiness check failed"]
 
 
 def test_sixty_idle_connections_keep_nobody_out(port: int) -> None:

@@ -7,15 +7,19 @@ import pytest
 
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.server import authentication
-from micromegas_jupyter.server.authentication import KeyWaiters
+from micromegas_jupyter.server.authentication import Authenticator
 
 KEYS = KeySet(keys=(), ignored_count=0)
 
 
+def _authenticator() -> Authenticator:
+    return Authenticator(None, check_seconds=10)
+
+
 def test_all_who_wait_go_on_when_the_keys_are_here() -> None:
     async def wait() -> list[bool]:
-        waiters, fetch = KeyWaiters(), Future[KeySet | None]()
-        waiting = [asyncio.create_task(waiters.wait_for(fetch)) for _ in range(100)]
+        waiters, fetch = _authenticator(), Future[KeySet | None]()
+        waiting = [asyncio.create_task(waiters._wait_for_keys(fetch)) for _ in range(100)]
         await asyncio.sleep(0)
         await asyncio.to_thread(fetch.set_result, KEYS)
         return await asyncio.gather(*waiting)
@@ -25,8 +29,8 @@ def test_all_who_wait_go_on_when_the_keys_are_here() -> None:
 
 def test_a_fetch_that_brings_nothing_ends_the_wait_too() -> None:
     async def wait() -> bool:
-        waiters, fetch = KeyWaiters(), Future[KeySet | None]()
-        waiting = asyncio.create_task(waiters.wait_for(fetch))
+        waiters, fetch = _authenticator(), Future[KeySet | None]()
+        waiting = asyncio.create_task(waiters._wait_for_keys(fetch))
         await asyncio.sleep(0)
         fetch.set_result(None)
         return await waiting
@@ -38,18 +42,18 @@ def test_a_fetch_that_has_ended_is_not_waited_for() -> None:
     fetch = Future[KeySet | None]()
     fetch.set_result(KEYS)
 
-    assert asyncio.run(KeyWaiters().wait_for(fetch)) is True
+    assert asyncio.run(_authenticator()._wait_for_keys(fetch)) is True
 
 
 def test_too_many_who_wait_get_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "_MOMENT_SECONDS", 0.01)
-    monkeypatch.setattr(authentication, "_PATIENT_WAITERS", 2)
+    monkeypatch.setattr(authentication, "_BRIEF_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(authentication, "_MAX_PATIENT_WAITERS", 2)
 
     async def wait() -> tuple[bool, list[bool]]:
-        waiters, fetch = KeyWaiters(), Future[KeySet | None]()
-        patient = [asyncio.create_task(waiters.wait_for(fetch)) for _ in range(2)]
+        waiters, fetch = _authenticator(), Future[KeySet | None]()
+        patient = [asyncio.create_task(waiters._wait_for_keys(fetch)) for _ in range(2)]
         await asyncio.sleep(0)
-        hasty = await waiters.wait_for(fetch)
+        hasty = await waiters._wait_for_keys(fetch)
         fetch.set_result(KEYS)
         return hasty, await asyncio.gather(*patient)
 
@@ -57,16 +61,16 @@ def test_too_many_who_wait_get_a_moment_only(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_who_leaves_makes_room_and_ends_nobody_elses_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "_MOMENT_SECONDS", 0.01)
-    monkeypatch.setattr(authentication, "_PATIENT_WAITERS", 1)
+    monkeypatch.setattr(authentication, "_BRIEF_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(authentication, "_MAX_PATIENT_WAITERS", 1)
 
     async def wait() -> bool:
-        waiters, fetch = KeyWaiters(), Future[KeySet | None]()
-        leaving = asyncio.create_task(waiters.wait_for(fetch))
+        waiters, fetch = _authenticator(), Future[KeySet | None]()
+        leaving = asyncio.create_task(waiters._wait_for_keys(fetch))
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.wait([leaving])
-        patient = asyncio.create_task(waiters.wait_for(fetch))
+        patient = asyncio.create_task(waiters._wait_for_keys(fetch))
         await asyncio.wait([patient], timeout=0.1)
         fetch.set_result(KEYS)
         return await patient
@@ -79,7 +83,7 @@ def test_a_fetch_may_end_after_the_loop_has_been_closed() -> None:
 
     async def leave() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(KeyWaiters().wait_for(fetch), 0.01)
+            await asyncio.wait_for(_authenticator()._wait_for_keys(fetch), 0.01)
 
     asyncio.run(leave())
 

@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.server.tickets import PreparedStatements, Seals, pack_frames, unpack_frames
+from micromegas_jupyter.server.tickets import PreparedStatements, Signer, pack_frames, unpack_frames
 from tests.fakes.clock import FakeClock
 
 ALICE = ("https://id.example", "alice")
@@ -19,7 +19,7 @@ def _store(
     clock: FakeClock, *, max_statements: int = 10, max_per_caller: int = 5, key: bytes = KEY
 ) -> PreparedStatements:
     return PreparedStatements(
-        Seals(key),
+        Signer(key),
         max_statements=max_statements,
         max_per_caller=max_per_caller,
         idle_seconds=600,
@@ -117,7 +117,7 @@ def test_values_that_are_too_large_to_travel_stay_where_they_were_bound(clock: F
 
     assert len(bound) < 1000
     assert here.get(bound, ALICE).parameters == large
-    with pytest.raises(UsageError, match="started again"):
+    with pytest.raises(UsageError, match="restarted"):
         there.get(bound, ALICE)
 
 

@@ -28,9 +28,9 @@ def test_that_the_server_is_ready_is_remembered_for_a_second() -> None:
 
     async def ask_three_times() -> list[NotReady | None]:
         probe = ReadinessProbe(question, clock=clock)
-        first, second = await probe.find_out(), await probe.find_out()
+        first, second = await probe.check(), await probe.check()
         clock.advance(1.5)
-        return [first, second, await probe.find_out()]
+        return [first, second, await probe.check()]
 
     assert asyncio.run(ask_three_times()) == [None, None, None]
     assert question.count == 2
@@ -41,7 +41,7 @@ def test_that_the_server_is_not_ready_is_never_remembered() -> None:
 
     async def ask_twice() -> list[NotReady | None]:
         probe = ReadinessProbe(question, clock=FakeClock())
-        return [await probe.find_out(), await probe.find_out()]
+        return [await probe.check(), await probe.check()]
 
     assert asyncio.run(ask_twice()) == [NotReady.STORAGE, None]
 
@@ -58,9 +58,9 @@ def test_storage_that_hangs_is_asked_once_and_waited_for_two_seconds() -> None:
 
     async def ask_at_once() -> list[NotReady | None]:
         probe = ReadinessProbe(hang, clock=FakeClock())
-        waiting = await asyncio.gather(*(probe.find_out() for _ in range(50)))
+        waiting = await asyncio.gather(*(probe.check() for _ in range(50)))
         release.set()
-        return [*waiting, await probe.find_out()]
+        return [*waiting, await probe.check()]
 
     answers = asyncio.run(ask_at_once())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,8 @@ from micromegas_jupyter.executors.limits import RunningLimit
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.server import flight_methods
 from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.flight_methods import AccessReload
+from micromegas_jupyter.server.catalog import ServerFacts
+from micromegas_jupyter.server.flight_methods import RELOAD_ACTION, FlightMethods
 from tests.fakes.validator import ALICE, BOB, FakeValidator, ReloadableFake
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ if TYPE_CHECKING:
 class Written:
     """As much of a servicer context as one answer needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: Any = None) -> None:
+        self.request = (request or messages.Action(type=RELOAD_ACTION)).SerializeToString()
         self.messages: list[bytes] = []
+
+    async def read(self) -> bytes:
+        return self.request
 
     async def write(self, message: bytes) -> None:
         self.messages.append(message)
@@ -53,8 +58,21 @@ def _call(context: Written, caller: AuthContext) -> Call:
 
 def _run(validator: object, caller: AuthContext) -> list[bytes]:
     context = Written()
-    asyncio.run(AccessReload(validator, audit=AccessAudit()).run(_call(context, caller)))
+    asyncio.run(_reload(validator, context, caller))
     return context.messages
+
+
+async def _reload(validator: object, context: Written, caller: AuthContext) -> None:
+    await _methods(validator).by_name()["DoAction"](_call(context, caller))
+
+
+async def _list(validator: object, context: Written, caller: AuthContext) -> None:
+    await _methods(validator).by_name()["ListActions"](_call(context, caller))
+
+
+def _methods(validator: object) -> FlightMethods:
+    parts: dict[str, Any] = dict.fromkeys(("queries", "prepared", "tickets", "ingests"))
+    return FlightMethods(**parts, facts=ServerFacts(), validator=validator, audit=AccessAudit())
 
 
 def _events(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
@@ -126,7 +144,12 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_it_is_offered_to_administrators_of_a_server_that_can(
     validator: object, caller: AuthContext, expected: bool
 ) -> None:
-    assert AccessReload(validator, audit=AccessAudit()).is_offered_to(caller) is expected
+    context = Written(messages.Ticket())
+
+    asyncio.run(_list(validator, context, caller))
+
+    names = {messages.ActionType.FromString(sent).type for sent in context.messages}
+    assert (RELOAD_ACTION in names) is expected
 
 
 def test_a_reload_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +162,8 @@ def test_a_reload_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(flight_methods, "_RELOAD_SECONDS", 0.05)
 
     async def scenario() -> None:
-        call = _call(Written(), ALICE)
         try:
-            await AccessReload(Stuck(), audit=AccessAudit()).run(call)
+            await _reload(Stuck(), Written(), ALICE)
         finally:
             release.set()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-
-import pytest
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.executors.reports import Cause
-from micromegas_jupyter.server.queries import CancelStatus, RunningQueries, join_statuses, query_key
+from micromegas_jupyter.server.queries import CancelStatus, RunningQueries, query_key
+
+if TYPE_CHECKING:
+    import pytest
 
 ALICE = ("https://id.example", "alice")
 KEY = query_key(ALICE, b"ticket")
@@ -36,34 +38,32 @@ def test_all_statements_with_the_key_are_ended_and_no_other() -> None:
             running.listed(KEY, mine[1]),  # type: ignore[arg-type]
             running.listed(query_key(("https://id.example", "bob"), b"ticket"), other),  # type: ignore[arg-type]
         ):
-            status = await running.cancel(KEY)
-        return status, await running.cancel(KEY)
+            status = await running.cancel([KEY])
+        return status, await running.cancel([KEY])
 
     assert asyncio.run(scenario()) == (CancelStatus.CANCELLED, CancelStatus.NOT_CANCELLABLE)
     assert [one.causes for one in (*mine, other)] == [[Cause.CANCELLED], [Cause.CANCELLED], []]
 
 
 def test_a_statement_that_does_not_end_in_time_is_told_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("micromegas_jupyter.server.queries._END_SECONDS", 0.01)
+    monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
     running, stubborn = RunningQueries(), Statement(is_stubborn=True)
 
     async def scenario() -> CancelStatus:
         with running.listed(KEY, stubborn):  # type: ignore[arg-type]
-            return await running.cancel(KEY)
+            return await running.cancel([KEY])
 
     assert asyncio.run(scenario()) is CancelStatus.CANCELLING
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        ([], CancelStatus.NOT_CANCELLABLE),
-        ([CancelStatus.NOT_CANCELLABLE, CancelStatus.CANCELLED], CancelStatus.CANCELLED),
-        ([CancelStatus.CANCELLED, CancelStatus.CANCELLING], CancelStatus.CANCELLING),
-    ],
-)
-def test_several_cancellations_have_one_status(found: list[CancelStatus], expected: CancelStatus) -> None:
-    assert join_statuses(found) is expected
+def test_several_keys_have_one_status() -> None:
+    running, mine = RunningQueries(), Statement()
+
+    async def scenario() -> CancelStatus:
+        with running.listed(KEY, mine):  # type: ignore[arg-type]
+            return await running.cancel([KEY, query_key(ALICE, b"other")])
+
+    assert asyncio.run(scenario()) is CancelStatus.CANCELLED
 
 
 def test_a_key_does_not_run_its_parts_together() -> None:
