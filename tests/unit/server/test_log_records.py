@@ -25,7 +25,7 @@ def logger(handler: RecordingHandler) -> Iterator[logging.Logger]:
 
 
 def _only(handler: RecordingHandler) -> LogRow:
-    (row,) = handler.drain()
+    (row,) = handler.drain()[0]
     return row
 
 
@@ -49,7 +49,7 @@ def test_a_record_becomes_a_row(handler: RecordingHandler, logger: logging.Logge
 
     assert (row.target, row.level, row.msg) == ("tests.log_handler", 3, "disk a is 93% full")
     assert row.properties == {"free_bytes": "7", "where": "here"}
-    assert handler.drain() == []
+    assert handler.drain() == ([], 0)
 
 
 def test_the_time_is_that_of_the_record(handler: RecordingHandler) -> None:
@@ -64,7 +64,7 @@ def test_rows_come_in_the_order_of_their_records(handler: RecordingHandler, logg
     for number in range(3):
         logger.info("%d", number)
 
-    assert [row.msg for row in handler.drain()] == ["0", "1", "2"]
+    assert [row.msg for row in handler.drain()[0]] == ["0", "1", "2"]
 
 
 def test_a_traceback_is_kept_as_text(handler: RecordingHandler, logger: logging.Logger) -> None:
@@ -102,7 +102,7 @@ def test_no_secret_reaches_a_row(handler: RecordingHandler, logger: logging.Logg
     except ValueError:
         logger.exception("failed")
 
-    first, second = handler.drain()
+    first, second = handler.drain()[0]
 
     assert first.msg == "got Bearer ***"
     assert first.properties == {"url": "http://a/cb?code=***&x=1", "access_token": "***"}
@@ -156,8 +156,7 @@ def test_a_property_that_cannot_be_shown_does_not_cost_the_row(
 def test_a_record_that_fits_no_row_is_counted_and_let_go(handler: RecordingHandler, fields: dict[str, object]) -> None:
     handler.handle(_record(**fields))
 
-    assert handler.drain() == []
-    assert handler.take_dropped_count() == 1
+    assert handler.drain() == ([], 1)
 
 
 def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
@@ -166,9 +165,9 @@ def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
     for number in range(5):
         handler.handle(_record(str(number)))
 
-    assert [row.msg for row in handler.drain()] == ["0", "1"]
-    assert handler.take_dropped_count() == 3
-    assert handler.take_dropped_count() == 0
+    rows, dropped = handler.drain()
+    assert ([row.msg for row in rows], dropped) == (["0", "1"], 3)
+    assert handler.drain() == ([], 0)
 
 
 def test_the_queue_is_bounded_by_text_as_well() -> None:
@@ -177,10 +176,10 @@ def test_the_queue_is_bounded_by_text_as_well() -> None:
     for _ in range(5):
         handler.handle(_record("x" * 400))
 
-    assert len(handler.drain()) == 2
-    assert handler.take_dropped_count() == 3
+    rows, dropped = handler.drain()
+    assert (len(rows), dropped) == (2, 3)
     handler.handle(_record("x" * 400))
-    assert len(handler.drain()) == 1
+    assert len(handler.drain()[0]) == 1
 
 
 def test_a_half_full_queue_asks_for_a_drain_once() -> None:
@@ -201,7 +200,7 @@ def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler: Recording
 
     handler.handle(_record("%s", Chatty()))
 
-    assert [row.msg for row in handler.drain()] == ["inner", "outer"]
+    assert [row.msg for row in handler.drain()[0]] == ["inner", "outer"]
 
 
 def test_a_filter_is_respected(handler: RecordingHandler, logger: logging.Logger) -> None:
@@ -210,4 +209,4 @@ def test_a_filter_is_respected(handler: RecordingHandler, logger: logging.Logger
     logger.info("a")
     logger.warning("b")
 
-    assert [row.msg for row in handler.drain()] == ["b"]
+    assert [row.msg for row in handler.drain()[0]] == ["b"]
