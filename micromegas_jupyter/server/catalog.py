@@ -14,17 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 import micromegas_jupyter
-from micromegas_jupyter.flightsql.commands import (
-    CatalogsQuery,
-    DbSchemasQuery,
-    ForeignKeysQuery,
-    MetadataCommand,
-    PrimaryKeysQuery,
-    SqlInfoQuery,
-    TablesQuery,
-    TableTypesQuery,
-    TypeInfoQuery,
-)
+from micromegas_jupyter.flightsql.commands import MetadataQuery
 
 _PATTERN_PART: Final = re.compile(r"\\[%_\\]|[%_*?\[]")
 _CATALOG: Final = ""
@@ -59,21 +49,25 @@ TYPE_INFO_SCHEMA: Final = _schema(
     "local_type_name:string? minimum_scale:int32? maximum_scale:int32? sql_data_type:int32 datetime_subcode:int32? "
     "num_prec_radix:int32? interval_precision:int32?"
 ).insert(5, _CREATE_PARAMS)
-_SCHEMAS: Final[dict[type, pa.Schema]] = {
-    SqlInfoQuery: SQL_INFO_SCHEMA,
-    CatalogsQuery: _schema("catalog_name:string"),
-    DbSchemasQuery: _schema("catalog_name:string? db_schema_name:string"),
-    TableTypesQuery: _schema("table_type:string"),
-    PrimaryKeysQuery: _schema(
+_KEYS_SCHEMA: Final = _schema(
+    "pk_catalog_name:string? pk_db_schema_name:string? pk_table_name:string pk_column_name:string "
+    "fk_catalog_name:string? fk_db_schema_name:string? fk_table_name:string fk_column_name:string "
+    "key_sequence:int32 fk_key_name:string? pk_key_name:string? update_rule:uint8 delete_rule:uint8"
+)
+_SCHEMAS: Final = {
+    "CommandGetSqlInfo": SQL_INFO_SCHEMA,
+    "CommandGetCatalogs": _schema("catalog_name:string"),
+    "CommandGetDbSchemas": _schema("catalog_name:string? db_schema_name:string"),
+    "CommandGetTables": _TABLES_SCHEMA,
+    "CommandGetTableTypes": _schema("table_type:string"),
+    "CommandGetPrimaryKeys": _schema(
         "catalog_name:string? db_schema_name:string? table_name:string column_name:string key_name:string? "
         "key_sequence:int32"
     ),
-    ForeignKeysQuery: _schema(
-        "pk_catalog_name:string? pk_db_schema_name:string? pk_table_name:string pk_column_name:string "
-        "fk_catalog_name:string? fk_db_schema_name:string? fk_table_name:string fk_column_name:string "
-        "key_sequence:int32 fk_key_name:string? pk_key_name:string? update_rule:uint8 delete_rule:uint8"
-    ),
-    TypeInfoQuery: TYPE_INFO_SCHEMA,
+    "CommandGetExportedKeys": _KEYS_SCHEMA,
+    "CommandGetImportedKeys": _KEYS_SCHEMA,
+    "CommandGetCrossReference": _KEYS_SCHEMA,
+    "CommandGetXdbcTypeInfo": TYPE_INFO_SCHEMA,
 }
 
 
@@ -98,31 +92,31 @@ class ServerFacts:
         }
 
 
-def metadata_schema(command: MetadataCommand) -> pa.Schema:
+def metadata_schema(command: MetadataQuery) -> pa.Schema:
     """Return the schema of the answer to a command."""
-    if isinstance(command, TablesQuery):
-        return _TABLES_WITH_SCHEMA_SCHEMA if command.include_schema else _TABLES_SCHEMA
-    return _SCHEMAS[type(command)]
+    if command.name == "CommandGetTables" and command.message.include_schema:
+        return _TABLES_WITH_SCHEMA_SCHEMA
+    return _SCHEMAS[command.name]
 
 
-def build_metadata(command: MetadataCommand, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
+def build_metadata(command: MetadataQuery, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
     """Return the answer to a command, over the tables that the caller may see, each with its IPC schema."""
-    match command:
-        case SqlInfoQuery():
-            return build_sql_info(command.info_ids, facts)
-        case CatalogsQuery():
-            rows: list[dict[str, object]] = [{"catalog_name": _CATALOG}]
-        case DbSchemasQuery():
-            is_wanted = _matches_schema(command.catalog, command.schema_pattern)
-            rows = [{"catalog_name": _CATALOG, "db_schema_name": _DB_SCHEMA}] if is_wanted else []
-        case TablesQuery():
+    rows: list[dict[str, object]] = []
+    match command.name:
+        case "CommandGetSqlInfo":
+            return build_sql_info(tuple(command.message.info), facts)
+        case "CommandGetCatalogs":
+            rows = [{"catalog_name": _CATALOG}]
+        case "CommandGetDbSchemas" if _matches_schema(command):
+            rows = [{"catalog_name": _CATALOG, "db_schema_name": _DB_SCHEMA}]
+        case "CommandGetTables" if _matches_schema(command):
             rows = _table_rows(command, tables)
-        case TableTypesQuery():
+        case "CommandGetTableTypes":
             rows = [{"table_type": _TABLE_TYPE}]
-        case TypeInfoQuery():
-            rows = [found.row() for found in _TYPES if command.data_type in {None, found.data_type}]
-        case PrimaryKeysQuery() | ForeignKeysQuery():
-            rows = []  # the lakehouse has no keys
+        case "CommandGetXdbcTypeInfo":
+            data_type = command.optional("data_type")
+            rows = [found.row() for found in _TYPES if data_type in {None, found.data_type}]
+    # Of keys there are none.
     return pa.RecordBatch.from_pylist(rows, schema=metadata_schema(command))
 
 
@@ -142,10 +136,9 @@ def matches_pattern(text: str, pattern: str | None) -> bool:
     return fnmatch.fnmatchcase(text, _PATTERN_PART.sub(as_shell_pattern, pattern))
 
 
-def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, bytes]]) -> list[dict[str, object]]:
-    if not _matches_schema(command.catalog, command.schema_pattern):
-        return []
-    if command.table_types and _TABLE_TYPE not in command.table_types:
+def _table_rows(command: MetadataQuery, tables: Sequence[tuple[str, bytes]]) -> list[dict[str, object]]:
+    message = command.message
+    if message.table_types and _TABLE_TYPE not in message.table_types:
         return []
     return [
         {
@@ -153,15 +146,17 @@ def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, bytes]]) -> li
             "db_schema_name": _DB_SCHEMA,
             "table_name": name,
             "table_type": _TABLE_TYPE,
-            **({"table_schema": schema} if command.include_schema else {}),
+            **({"table_schema": schema} if message.include_schema else {}),
         }
         for name, schema in sorted(tables, key=lambda table: table[0])
-        if matches_pattern(name, command.table_pattern)
+        if matches_pattern(name, command.optional("table_name_filter_pattern"))
     ]
 
 
-def _matches_schema(catalog: str | None, schema_pattern: str | None) -> bool:
-    return catalog in {None, _CATALOG} and matches_pattern(_DB_SCHEMA, schema_pattern)
+def _matches_schema(command: MetadataQuery) -> bool:
+    """Whether the catalog, which is exact, and the pattern of schemas match the only ones that exist."""
+    is_catalog = command.optional("catalog") in {None, _CATALOG}
+    return is_catalog and matches_pattern(_DB_SCHEMA, command.optional("db_schema_filter_pattern"))
 
 
 # Grafana's editor reads 508 to 512 and needs all five lists.

@@ -27,7 +27,6 @@ from micromegas_jupyter.flightsql.commands import (
     IssuedQuery,
     PreparedQuery,
     StatementQuery,
-    TablesQuery,
     pack_any,
     parse_action_body,
     parse_descriptor,
@@ -174,12 +173,12 @@ class FlightMethods:
         await call.announce_query_id()
         match command:
             case IssuedQuery():
-                content = self._tickets.read(command.sealed, call.caller_key)
+                content = self._tickets.read(command.signed, call.caller_key)
                 await self._run(call, content.id, content.sql, unpack_frames(content.parameters))
             case StatementQuery() | PreparedQuery():
                 await self._run(call, ticket, *self._find_statement(call, command))
             case _:
-                tables = await self._queries.tables(call) if isinstance(command, TablesQuery) else []
+                tables = await self._queries.tables(call) if command.name == "CommandGetTables" else []
                 batch = build_metadata(command, tables, self._facts)
                 encoder = FlightDataEncoder(batch.schema)
                 for message in (encoder.encode_schema(), *encoder.encode_batch(batch)):
@@ -288,14 +287,14 @@ class FlightMethods:
     def _find_key(self, call: Call, ticket: bytes) -> bytes:
         command = parse_ticket(ticket)
         if isinstance(command, IssuedQuery):
-            ticket = self._tickets.read(command.sealed, call.caller_key, accepts_expired=True).id
+            ticket = self._tickets.read(command.signed, call.caller_key, accepts_expired=True).id
         return query_key(call.caller_key, ticket)
 
     async def _renew_flight_endpoint(self, call: Call, body: bytes) -> None:
         endpoint = parse_plain_body(messages.RenewFlightEndpointRequest, body).endpoint
         command = parse_ticket(endpoint.ticket.ticket)
         if isinstance(command, IssuedQuery):
-            endpoint = self._tickets.renew(command.sealed, call.caller_key)
+            endpoint = self._tickets.renew(command.signed, call.caller_key)
         # A ticket of another kind does not expire, so its endpoint stays as it is.
         await _reply(call, endpoint.SerializeToString())
 

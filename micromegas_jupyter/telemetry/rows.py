@@ -13,9 +13,9 @@ from micromegas_jupyter.telemetry.tables import (
     PROCESSES,
     STREAMS,
     TIMESTAMP,
+    TableDefinition,
     build_constant_dictionary,
     build_constant_properties,
-    build_constant_timestamp,
     build_dictionary,
     build_properties,
 )
@@ -46,11 +46,8 @@ _FROM_LOGGING = (
 
 
 def level_from_logging(levelno: int) -> Level:
-    """Return the level of a `logging` number; one that lies between two names counts as the lower name."""
-    for threshold, level in _FROM_LOGGING:
-        if levelno >= threshold:
-            return level
-    return Level.TRACE
+    """Return the level of a `logging` number; one that is between two names counts as the lower name."""
+    return next((level for threshold, level in _FROM_LOGGING if levelno >= threshold), Level.TRACE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,57 +133,62 @@ def nanoseconds_since_epoch(seconds: float) -> int:
 
 def build_log_batch(rows: Sequence[LogRow], origin: BlockOrigin) -> pa.RecordBatch:
     """Return `rows` as a batch of `log_entries`."""
-    columns = [
-        *_origin_columns(origin, rows),
-        pa.array([row.level for row in rows], pa.int32()),
-        pa.array([row.msg for row in rows], pa.utf8()),
-        build_properties(row.properties for row in rows),
-        build_constant_properties(origin.process.properties, len(rows)),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=LOG_ENTRIES.schema)
+    columns = [pa.array([row.level for row in rows], pa.int32()), pa.array([row.msg for row in rows], pa.utf8())]
+    return _build_batch(rows, columns, origin, LOG_ENTRIES)
 
 
 def build_measure_batch(rows: Sequence[MeasureRow], origin: BlockOrigin) -> pa.RecordBatch:
     """Return `rows` as a batch of `measures`."""
     columns = [
-        *_origin_columns(origin, rows),
         build_dictionary([row.name for row in rows]),
         build_dictionary([row.unit for row in rows]),
         pa.array([row.value for row in rows], pa.float64()),
-        build_properties(row.properties for row in rows),
-        build_constant_properties(origin.process.properties, len(rows)),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=MEASURES.schema)
+    return _build_batch(rows, columns, origin, MEASURES)
+
+
+def _build_batch(
+    rows: Sequence[LogRow] | Sequence[MeasureRow], columns: list[pa.Array], origin: BlockOrigin, table: TableDefinition
+) -> pa.RecordBatch:
+    length, process = len(rows), origin.process
+    arrays = [
+        build_constant_dictionary(process.process_id, length),
+        build_constant_dictionary(origin.stream_id, length),
+        build_constant_dictionary(origin.block_id, length),
+        pa.repeat(pa.scalar(origin.insert_time_ns, TIMESTAMP), length),
+        build_constant_dictionary(process.exe, length),
+        build_constant_dictionary(process.username, length),
+        build_constant_dictionary(process.computer, length),
+        pa.array([row.time_ns for row in rows], TIMESTAMP),
+        build_dictionary([row.target for row in rows]),
+        *columns,
+        build_properties(row.properties for row in rows),
+        build_constant_properties(process.properties, length),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
 
 
 def build_process_batch(
     process: ProcessInfo, *, last_update_time_ns: int, last_block_end_time_ns: int | None = None
 ) -> pa.RecordBatch:
     """Return the state of a process as one row; ticks are nanoseconds since 1970 UTC."""
-    values: dict[str, object] = {
-        "process_id": process.process_id,
-        "exe": process.exe,
-        "username": process.username,
-        "realname": process.realname,
-        "computer": process.computer,
-        "distro": process.distro,
-        "cpu_brand": process.cpu_brand,
+    texts = ("process_id", "exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
+    values = {name: getattr(process, name) for name in texts} | {
         "tsc_frequency": NANOSECONDS_PER_SECOND,
         "start_time": process.start_time_ns,
         "start_ticks": process.start_time_ns,
         "insert_time": process.insert_time_ns,
-        "parent_process_id": process.parent_process_id,
         "properties": list(process.properties.items()),
         "last_update_time": last_update_time_ns,
         "last_block_end_ticks": last_block_end_time_ns,
         "last_block_end_time": last_block_end_time_ns,
     }
-    return _one_row(values, PROCESSES.schema)
+    return pa.RecordBatch.from_pylist([values], schema=PROCESSES.schema)
 
 
 def build_stream_batch(stream: StreamInfo, *, last_update_time_ns: int) -> pa.RecordBatch:
     """Return the state of a stream as one row."""
-    values: dict[str, object] = {
+    values = {
         "stream_id": stream.stream_id,
         "process_id": stream.process_id,
         "dependencies_metadata": EMPTY_METADATA,
@@ -197,24 +199,4 @@ def build_stream_batch(stream: StreamInfo, *, last_update_time_ns: int) -> pa.Re
         "format": stream.format,
         "last_update_time": last_update_time_ns,
     }
-    return _one_row(values, STREAMS.schema)
-
-
-def _one_row(values: Mapping[str, object], schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([dict(values)], schema=schema)
-
-
-def _origin_columns(origin: BlockOrigin, rows: Sequence[LogRow] | Sequence[MeasureRow]) -> list[pa.Array]:
-    length = len(rows)
-    process = origin.process
-    return [
-        build_constant_dictionary(process.process_id, length),
-        build_constant_dictionary(origin.stream_id, length),
-        build_constant_dictionary(origin.block_id, length),
-        build_constant_timestamp(origin.insert_time_ns, length),
-        build_constant_dictionary(process.exe, length),
-        build_constant_dictionary(process.username, length),
-        build_constant_dictionary(process.computer, length),
-        pa.array([row.time_ns for row in rows], TIMESTAMP),
-        build_dictionary([row.target for row in rows]),
-    ]
+    return pa.RecordBatch.from_pylist([values], schema=STREAMS.schema)

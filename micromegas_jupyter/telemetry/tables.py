@@ -5,7 +5,6 @@ Names, order and types are upstream's, so that one query runs on either implemen
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
@@ -13,76 +12,9 @@ import pyarrow as pa
 DICTIONARY = pa.dictionary(pa.int32(), pa.utf8())
 TIMESTAMP = pa.timestamp("ns", tz="+00:00")
 PROPERTIES = pa.map_(pa.utf8(), pa.utf8())
-_POSITION = "__position"
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
 """The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
-TABLE_REMARKS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "log_entries": "What programs logged, one row for each entry.",
-        "measures": "What programs measured, one row for each value of a metric.",
-        "processes": "The programs that sent telemetry, one row for each run of a program.",
-        "streams": "The channels through which programs sent telemetry, one row each.",
-        "__processes__partitions": "The partial states that the rows of processes are merged from.",
-        "__streams__partitions": "The partial states that the rows of streams are merged from.",
-    }
-)
-_ORIGIN_REMARKS: Final = {
-    "process_id": "The run of a program that sent it; see processes.",
-    "stream_id": "The channel that it came through; see streams.",
-    "block_id": "The batch that it came in.",
-    "insert_time": "When it reached the lake.",
-    "exe": "The program.",
-    "username": "The account that the program ran under.",
-    "computer": "The machine that the program ran on.",
-    "time": "When it happened, by the program's clock.",
-    "target": "The module or logger that it comes from.",
-    "properties": "Key and value pairs of this row.",
-    "process_properties": "Key and value pairs of the program's run.",
-}
-COLUMN_REMARKS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
-    {
-        "log_entries": {
-            **_ORIGIN_REMARKS,
-            "level": "How severe: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace.",
-            "msg": "The message.",
-        },
-        "measures": {
-            **_ORIGIN_REMARKS,
-            "name": "The metric.",
-            "unit": "What the value is counted in.",
-            "value": "The measured value.",
-        },
-        "processes": {
-            "process_id": "Identifies this run of the program.",
-            "exe": "The program.",
-            "username": "The account that it ran under.",
-            "realname": "The name of that account's owner.",
-            "computer": "The machine that it ran on.",
-            "distro": "The machine's operating system.",
-            "cpu_brand": "The machine's processor.",
-            "tsc_frequency": "Ticks of the program's clock in a second.",
-            "start_time": "When the program started.",
-            "start_ticks": "The program's clock when it started.",
-            "insert_time": "When the lake first heard of it.",
-            "parent_process_id": "The run that started this one.",
-            "properties": "Key and value pairs of this run.",
-            "last_update_time": "When the lake last heard of it.",
-            "last_block_end_ticks": "The program's clock at the end of its latest batch.",
-            "last_block_end_time": "When its latest batch ended.",
-        },
-        "streams": {
-            "stream_id": "Identifies the channel.",
-            "process_id": "The run of a program that it belongs to; see processes.",
-            "dependencies_metadata": "How the objects are laid out that its events refer to.",
-            "objects_metadata": "How its events are laid out.",
-            "tags": "What it carries, for example log or metrics.",
-            "properties": "Key and value pairs of the channel.",
-            "insert_time": "When the lake first heard of it.",
-            "format": "How its events are written down.",
-            "last_update_time": "When the lake last heard of it.",
-        },
-    }
-)
+_POSITION = "__position"
 
 
 def build_dictionary(values: Iterable[str]) -> pa.Array:
@@ -105,14 +37,12 @@ def build_constant_properties(properties: Mapping[str, str], length: int) -> pa.
     return build_properties([properties]).take(pa.repeat(pa.scalar(0, pa.int32()), length))
 
 
-def build_constant_timestamp(time_ns: int, length: int) -> pa.Array:
-    """Return the same time (nanoseconds since 1970 UTC) in all `length` rows."""
-    return pa.repeat(pa.scalar(time_ns, TIMESTAMP), length)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRule:
     """How the partial states of one key are merged.
+
+    The same rule exists twice, as SQL for the engine at query time and as a function on Arrow tables for compaction;
+    both give the same rows.
 
     Attributes:
         key: The column that tells whose state a row is.
@@ -155,20 +85,27 @@ def merge_rows(rows: pa.Table, rule: MergeRule) -> pa.Table:
     return merged
 
 
+_Column = tuple[str, pa.DataType, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDefinition:
     """One table.
 
     Attributes:
         name: The table's name in SQL.
+        remark: What it holds, for a person who has not seen it before.
         schema: The columns of the stored rows.
-        range_columns: First and last column that a time range filters; see `contracts.TableSnapshot`.
+        remarks: What the columns hold, by their names.
+        range_columns: First and last column that a time range filters.
         sort_columns: What stored rows are sorted by, each ascending.
         merge_rule: How stored rows are merged at query time; None when they are the table's rows.
     """
 
     name: str
+    remark: str = field(repr=False)
     schema: pa.Schema = field(repr=False)
+    remarks: Mapping[str, str] = field(repr=False)
     range_columns: tuple[str, str]
     sort_columns: tuple[str, ...]
     merge_rule: MergeRule | None = None
@@ -186,121 +123,115 @@ class TableDefinition:
         return build_merge_sql(self.merge_rule, column_names=self.schema.names, raw_name=self.raw_name)
 
 
-def _required(name: str, kind: pa.DataType) -> pa.Field:
-    return pa.field(name, kind, nullable=False)
+def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
+    columns = (
+        ("process_id", DICTIONARY, "The run of a program that sent it; see processes."),
+        ("stream_id", DICTIONARY, "The channel that it came through; see streams."),
+        ("block_id", DICTIONARY, "The batch that it came in."),
+        ("insert_time", TIMESTAMP, "When it reached the lake."),
+        ("exe", DICTIONARY, "The program."),
+        ("username", DICTIONARY, "The account that the program ran under."),
+        ("computer", DICTIONARY, "The machine that the program ran on."),
+        ("time", TIMESTAMP, "When it happened, by the program's clock."),
+        ("target", DICTIONARY, "The module or logger that it comes from."),
+        *own,
+        ("properties", PROPERTIES, "Key and value pairs of this row."),
+        ("process_properties", PROPERTIES, "Key and value pairs of the program's run."),
+    )
+    return TableDefinition(
+        name=name,
+        remark=remark,
+        schema=pa.schema([pa.field(column, kind, nullable=False) for column, kind, _ in columns]),
+        remarks={column: text for column, _, text in columns},
+        range_columns=("time", "time"),
+        sort_columns=("time",),
+    )
 
 
-_ORIGIN = (
-    _required("process_id", DICTIONARY),
-    _required("stream_id", DICTIONARY),
-    _required("block_id", DICTIONARY),
-    _required("insert_time", TIMESTAMP),
-    _required("exe", DICTIONARY),
-    _required("username", DICTIONARY),
-    _required("computer", DICTIONARY),
-    _required("time", TIMESTAMP),
-    _required("target", DICTIONARY),
+def _define_states(name: str, remark: str, *columns: _Column, latest: tuple[str, ...]) -> TableDefinition:
+    key = columns[0][0]
+    order = ("insert_time", "last_update_time")
+    return TableDefinition(
+        name=name,
+        remark=remark,
+        schema=pa.schema([pa.field(column, kind, nullable=column != key) for column, kind, _ in columns]),
+        remarks={column: text for column, _, text in columns},
+        range_columns=order,
+        sort_columns=order,
+        merge_rule=MergeRule(key=key, order_by=order, latest=latest),
+    )
+
+
+LOG_ENTRIES = _define_events(
+    "log_entries",
+    "What programs logged, one row for each entry.",
+    ("level", pa.int32(), "How severe: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace."),
+    ("msg", pa.utf8(), "The message."),
 )
 
-
-LOG_ENTRIES = TableDefinition(
-    name="log_entries",
-    schema=pa.schema(
-        [
-            *_ORIGIN,
-            _required("level", pa.int32()),
-            _required("msg", pa.utf8()),
-            _required("properties", PROPERTIES),
-            _required("process_properties", PROPERTIES),
-        ]
-    ),
-    range_columns=("time", "time"),
-    sort_columns=("time",),
+MEASURES = _define_events(
+    "measures",
+    "What programs measured, one row for each value of a metric.",
+    ("name", DICTIONARY, "The metric."),
+    ("unit", DICTIONARY, "What the value is counted in."),
+    ("value", pa.float64(), "The measured value."),
 )
 
-
-MEASURES = TableDefinition(
-    name="measures",
-    schema=pa.schema(
-        [
-            *_ORIGIN,
-            _required("name", DICTIONARY),
-            _required("unit", DICTIONARY),
-            _required("value", pa.float64()),
-            _required("properties", PROPERTIES),
-            _required("process_properties", PROPERTIES),
-        ]
-    ),
-    range_columns=("time", "time"),
-    sort_columns=("time",),
+PROCESSES = _define_states(
+    "processes",
+    "The programs that sent telemetry, one row for each run of a program.",
+    ("process_id", pa.utf8(), "Identifies this run of the program."),
+    ("exe", pa.utf8(), "The program."),
+    ("username", pa.utf8(), "The account that it ran under."),
+    ("realname", pa.utf8(), "The name of that account's owner."),
+    ("computer", pa.utf8(), "The machine that it ran on."),
+    ("distro", pa.utf8(), "The machine's operating system."),
+    ("cpu_brand", pa.utf8(), "The machine's processor."),
+    ("tsc_frequency", pa.int64(), "Ticks of the program's clock in a second."),
+    ("start_time", TIMESTAMP, "When the program started."),
+    ("start_ticks", pa.int64(), "The program's clock when it started."),
+    ("insert_time", TIMESTAMP, "When the lake first heard of it."),
+    ("parent_process_id", pa.utf8(), "The run that started this one."),
+    ("properties", PROPERTIES, "Key and value pairs of this run."),
+    ("last_update_time", TIMESTAMP, "When the lake last heard of it."),
+    ("last_block_end_ticks", pa.int64(), "The program's clock at the end of its latest batch."),
+    ("last_block_end_time", TIMESTAMP, "When its latest batch ended."),
+    latest=("last_update_time", "last_block_end_ticks", "last_block_end_time"),
 )
 
-
-PROCESSES = TableDefinition(
-    name="processes",
-    schema=pa.schema(
-        [
-            _required("process_id", pa.utf8()),
-            pa.field("exe", pa.utf8()),
-            pa.field("username", pa.utf8()),
-            pa.field("realname", pa.utf8()),
-            pa.field("computer", pa.utf8()),
-            pa.field("distro", pa.utf8()),
-            pa.field("cpu_brand", pa.utf8()),
-            pa.field("tsc_frequency", pa.int64()),
-            pa.field("start_time", TIMESTAMP),
-            pa.field("start_ticks", pa.int64()),
-            pa.field("insert_time", TIMESTAMP),
-            pa.field("parent_process_id", pa.utf8()),
-            pa.field("properties", PROPERTIES),
-            pa.field("last_update_time", TIMESTAMP),
-            pa.field("last_block_end_ticks", pa.int64()),
-            pa.field("last_block_end_time", TIMESTAMP),
-        ]
-    ),
-    range_columns=("insert_time", "last_update_time"),
-    sort_columns=("insert_time", "last_update_time"),
-    merge_rule=MergeRule(
-        key="process_id",
-        order_by=("insert_time", "last_update_time"),
-        latest=("last_update_time", "last_block_end_ticks", "last_block_end_time"),
-    ),
+STREAMS = _define_states(
+    "streams",
+    "The channels through which programs sent telemetry, one row each.",
+    ("stream_id", pa.utf8(), "Identifies the channel."),
+    ("process_id", pa.utf8(), "The run of a program that it belongs to; see processes."),
+    ("dependencies_metadata", pa.binary(), "The layout of the objects that its events refer to."),
+    ("objects_metadata", pa.binary(), "The layout of its events."),
+    ("tags", pa.list_(pa.utf8()), "What it carries, for example log or metrics."),
+    ("properties", PROPERTIES, "Key and value pairs of the channel."),
+    ("insert_time", TIMESTAMP, "When the lake first heard of it."),
+    ("format", pa.utf8(), "The encoding of its events."),
+    ("last_update_time", TIMESTAMP, "When the lake last heard of it."),
+    latest=("last_update_time",),
 )
-
-
-STREAMS = TableDefinition(
-    name="streams",
-    schema=pa.schema(
-        [
-            _required("stream_id", pa.utf8()),
-            pa.field("process_id", pa.utf8()),
-            pa.field("dependencies_metadata", pa.binary()),
-            pa.field("objects_metadata", pa.binary()),
-            pa.field("tags", pa.list_(pa.utf8())),
-            pa.field("properties", PROPERTIES),
-            pa.field("insert_time", TIMESTAMP),
-            pa.field("format", pa.utf8()),
-            pa.field("last_update_time", TIMESTAMP),
-        ]
-    ),
-    range_columns=("insert_time", "last_update_time"),
-    sort_columns=("insert_time", "last_update_time"),
-    merge_rule=MergeRule(key="stream_id", order_by=("insert_time", "last_update_time"), latest=("last_update_time",)),
-)
-
 
 TABLES = (PROCESSES, STREAMS, LOG_ENTRIES, MEASURES)
 
 
 def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
     """Return the schema with what is known about a table and its columns in their metadata; else as it is."""
-    if table not in TABLE_REMARKS:
+    for definition in TABLES:
+        if table == definition.name:
+            remark, remarks = definition.remark, definition.remarks
+            break
+        if table == definition.raw_name:
+            remark, remarks = f"The partial states that the rows of {definition.name} are merged from.", {}
+            break
+    else:
         return schema
-    columns = COLUMN_REMARKS.get(table, {})
     fields = [
-        field.with_metadata({**(field.metadata or {}), REMARKS_KEY: columns[field.name]})
-        if field.name in columns
-        else field
-        for field in schema
+        column.with_metadata({**(column.metadata or {}), REMARKS_KEY: remarks[column.name]})
+        if column.name in remarks
+        else column
+        for column in schema
     ]
-    return pa.schema(fields, metadata={**(schema.metadata or {}), REMARKS_KEY: TABLE_REMARKS[table]})
+    return pa.schema(fields, metadata={**(schema.metadata or {}), REMARKS_KEY: remark})

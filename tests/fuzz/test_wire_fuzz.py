@@ -99,8 +99,8 @@ def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
     assert isinstance(command, IssuedQuery)
 
     for _ in range(fuzzing.tries):
-        sealed = damage_bytes(command.sealed, fuzzing.random)
-        if sealed == command.sealed:
+        sealed = damage_bytes(command.signed, fuzzing.random)
+        if sealed == command.signed:
             continue
 
         with pytest.raises(UsageError):

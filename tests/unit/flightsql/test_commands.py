@@ -1,11 +1,12 @@
 """Commands survive the way through `Any`, and nothing else is taken for one."""
 
+from typing import Any
+
 import pytest
 from google.protobuf import any_pb2
 
 from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import commands, messages
-from micromegas_jupyter.flightsql import commands as metadata
 
 
 def _descriptor(message: object) -> object:
@@ -56,46 +57,41 @@ def test_a_statement_descriptor_holds_a_statement() -> None:
 
 
 def test_a_tables_descriptor_tells_absent_from_empty() -> None:
-    descriptor = _descriptor(
-        messages.CommandGetTables(catalog="", table_name_filter_pattern="log%", table_types=["table"])
-    )
+    descriptor = _descriptor(messages.CommandGetTables(catalog="", table_name_filter_pattern="log%"))
 
-    assert commands.parse_descriptor(descriptor) == metadata.TablesQuery(
-        catalog="", schema_pattern=None, table_pattern="log%", table_types=("table",), include_schema=False
-    )
+    command = commands.parse_descriptor(descriptor)
+
+    assert isinstance(command, commands.MetadataQuery)
+    assert command.name == "CommandGetTables"
+    fields = ("catalog", "db_schema_filter_pattern", "table_name_filter_pattern")
+    assert [command.optional(field) for field in fields] == ["", None, "log%"]
 
 
-def test_the_other_metadata_commands_are_read() -> None:
-    found = [
-        commands.parse_descriptor(_descriptor(message))
-        for message in (
-            messages.CommandGetSqlInfo(info=[8, 508]),
-            messages.CommandGetCatalogs(),
-            messages.CommandGetDbSchemas(db_schema_filter_pattern="%"),
-            messages.CommandGetTableTypes(),
-            messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h"),
-            messages.CommandGetPrimaryKeys(table="t"),
-            messages.CommandGetExportedKeys(table="t"),
-            messages.CommandGetImportedKeys(table="t"),
-            messages.CommandGetCrossReference(pk_table="p", fk_table="f"),
-            messages.CommandGetXdbcTypeInfo(),
-            messages.CommandGetXdbcTypeInfo(data_type=0),
-        )
-    ]
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.CommandGetSqlInfo(info=[8, 508]),
+        messages.CommandGetCatalogs(),
+        messages.CommandGetDbSchemas(db_schema_filter_pattern="%"),
+        messages.CommandGetTableTypes(),
+        messages.CommandGetPrimaryKeys(table="t"),
+        messages.CommandGetExportedKeys(table="t"),
+        messages.CommandGetImportedKeys(table="t"),
+        messages.CommandGetCrossReference(pk_table="p", fk_table="f"),
+        messages.CommandGetXdbcTypeInfo(data_type=0),
+    ],
+    ids=lambda message: message.DESCRIPTOR.name,
+)
+def test_the_metadata_commands_are_read(message: Any) -> None:
+    command = commands.parse_descriptor(_descriptor(message))
 
-    assert found == [
-        metadata.SqlInfoQuery(info_ids=(8, 508)),
-        metadata.CatalogsQuery(),
-        metadata.DbSchemasQuery(catalog=None, schema_pattern="%"),
-        metadata.TableTypesQuery(),
-        commands.PreparedQuery(handle=b"h"),
-        metadata.PrimaryKeysQuery(table="t"),
-        metadata.ForeignKeysQuery(primary_table="t", foreign_table=None),
-        metadata.ForeignKeysQuery(primary_table=None, foreign_table="t"),
-        metadata.ForeignKeysQuery(primary_table="p", foreign_table="f"),
-        metadata.TypeInfoQuery(data_type=None),
-        metadata.TypeInfoQuery(data_type=0),
-    ]
+    assert command == commands.MetadataQuery(name=message.DESCRIPTOR.name, message=message)
+
+
+def test_a_prepared_descriptor_holds_its_handle() -> None:
+    descriptor = _descriptor(messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h"))
+
+    assert commands.parse_descriptor(descriptor) == commands.PreparedQuery(handle=b"h")
 
 
 def test_an_ingest_command_is_not_offered() -> None:

@@ -4,9 +4,9 @@ import pytest
 
 from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest
 from micromegas_jupyter.flightsql.commands import (
+    _refuse_command,
     printable_name,
     refuse_action,
-    refuse_command,
     refuse_method,
     refuse_transaction,
 )
@@ -14,7 +14,7 @@ from micromegas_jupyter.flightsql.commands import (
 
 @pytest.mark.parametrize("name", ["CommandStatementUpdate", "CommandPreparedStatementUpdate"])
 def test_an_update_is_a_refused_statement(name: str) -> None:
-    error = refuse_command(name)
+    error = _refuse_command(name)
 
     assert type(error) is StatementRefused
     assert "not executemany" in error.remedy
@@ -23,7 +23,7 @@ def test_an_update_is_a_refused_statement(name: str) -> None:
 @pytest.mark.parametrize(
     ("error", "what", "remedy"),
     [
-        (refuse_command("CommandStatementSubstraitPlan"), "CommandStatementSubstraitPlan", "Send SQL."),
+        (_refuse_command("CommandStatementSubstraitPlan"), "CommandStatementSubstraitPlan", "Send SQL."),
         (refuse_action("CreatePreparedSubstraitPlan"), "the action CreatePreparedSubstraitPlan", "Send SQL."),
         (refuse_action("BeginSavepoint"), "the action BeginSavepoint", "Leave transactions out"),
         (refuse_method("/arrow.flight.protocol.FlightService/ListFlights"), "ListFlights", "CommandGetTables"),

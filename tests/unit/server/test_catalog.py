@@ -1,19 +1,12 @@
 """The database describes itself in the schemas that Flight SQL asks for."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.flightsql.commands import (
-    CatalogsQuery,
-    DbSchemasQuery,
-    ForeignKeysQuery,
-    MetadataCommand,
-    PrimaryKeysQuery,
-    SqlInfoQuery,
-    TablesQuery,
-    TableTypesQuery,
-    TypeInfoQuery,
-)
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import MetadataQuery
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, matches_pattern, metadata_schema
 
 LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})
@@ -23,24 +16,15 @@ TABLES = [
 ]
 
 
-def _tables(
-    *,
-    catalog: str | None = None,
-    schema_pattern: str | None = None,
-    table_pattern: str | None = None,
-    table_types: tuple[str, ...] = (),
-    include_schema: bool = False,
-) -> TablesQuery:
-    return TablesQuery(
-        catalog=catalog,
-        schema_pattern=schema_pattern,
-        table_pattern=table_pattern,
-        table_types=table_types,
-        include_schema=include_schema,
-    )
+def _command(message: Any) -> MetadataQuery:
+    return MetadataQuery(name=message.DESCRIPTOR.name, message=message)
 
 
-def _names(command: TablesQuery) -> list[str]:
+def _tables(**fields: object) -> MetadataQuery:
+    return _command(messages.CommandGetTables(**fields))
+
+
+def _names(command: MetadataQuery) -> list[str]:
     names: list[str] = build_metadata(command, TABLES, ServerFacts())["table_name"].to_pylist()
     return names
 
@@ -54,7 +38,7 @@ def test_tables_are_listed_by_name() -> None:
 
 def test_a_tables_schema_comes_on_request() -> None:
     (row,) = build_metadata(
-        _tables(table_pattern="log_entries", include_schema=True), TABLES, ServerFacts()
+        _tables(table_name_filter_pattern="log_entries", include_schema=True), TABLES, ServerFacts()
     ).to_pylist()
 
     assert pa.ipc.read_schema(pa.py_buffer(row["table_schema"])) == LOG_SCHEMA
@@ -63,43 +47,47 @@ def test_a_tables_schema_comes_on_request() -> None:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (_tables(table_pattern="log%"), ["log_entries"]),
+        (_tables(table_name_filter_pattern="log%"), ["log_entries"]),
         (_tables(table_types=("BASE TABLE", "table")), ["log_entries", "processes"]),
         (_tables(table_types=("VIEW",)), []),
-        (_tables(catalog="", schema_pattern=""), ["log_entries", "processes"]),
+        (_tables(catalog="", db_schema_filter_pattern=""), ["log_entries", "processes"]),
         (_tables(catalog="other"), []),
-        (_tables(schema_pattern="public"), []),
-        (_tables(schema_pattern="%"), ["log_entries", "processes"]),
+        (_tables(db_schema_filter_pattern="public"), []),
+        (_tables(db_schema_filter_pattern="%"), ["log_entries", "processes"]),
     ],
 )
-def test_tables_are_filtered(command: TablesQuery, expected: list[str]) -> None:
+def test_tables_are_filtered(command: MetadataQuery, expected: list[str]) -> None:
     assert _names(command) == expected
 
 
 def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table() -> None:
-    assert build_metadata(CatalogsQuery(), TABLES, ServerFacts()).to_pylist() == [{"catalog_name": ""}]
-    assert build_metadata(DbSchemasQuery(catalog=None, schema_pattern=None), TABLES, ServerFacts()).to_pylist() == [
-        {"catalog_name": "", "db_schema_name": ""}
+    assert build_metadata(_command(messages.CommandGetCatalogs()), TABLES, ServerFacts()).to_pylist() == [
+        {"catalog_name": ""}
     ]
-    assert build_metadata(DbSchemasQuery(catalog="other", schema_pattern=None), TABLES, ServerFacts()).num_rows == 0
-    assert build_metadata(TableTypesQuery(), TABLES, ServerFacts()).to_pylist() == [{"table_type": "table"}]
+    everywhere = _command(messages.CommandGetDbSchemas())
+    elsewhere = _command(messages.CommandGetDbSchemas(catalog="other"))
+    assert build_metadata(everywhere, TABLES, ServerFacts()).to_pylist() == [{"catalog_name": "", "db_schema_name": ""}]
+    assert build_metadata(elsewhere, TABLES, ServerFacts()).num_rows == 0
+    assert build_metadata(_command(messages.CommandGetTableTypes()), TABLES, ServerFacts()).to_pylist() == [
+        {"table_type": "table"}
+    ]
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        CatalogsQuery(),
-        DbSchemasQuery(catalog=None, schema_pattern=None),
+        _command(messages.CommandGetCatalogs()),
+        _command(messages.CommandGetDbSchemas()),
         _tables(),
         _tables(include_schema=True),
-        TableTypesQuery(),
-        SqlInfoQuery(info_ids=()),
-        PrimaryKeysQuery(table="log_entries"),
-        ForeignKeysQuery(primary_table="log_entries", foreign_table=None),
-        TypeInfoQuery(data_type=None),
+        _command(messages.CommandGetTableTypes()),
+        _command(messages.CommandGetSqlInfo()),
+        _command(messages.CommandGetPrimaryKeys(table="log_entries")),
+        _command(messages.CommandGetExportedKeys(table="log_entries")),
+        _command(messages.CommandGetXdbcTypeInfo()),
     ],
 )
-def test_an_answer_has_the_schema_that_was_announced(command: MetadataCommand) -> None:
+def test_an_answer_has_the_schema_that_was_announced(command: MetadataQuery) -> None:
     assert build_metadata(command, TABLES, ServerFacts()).schema == metadata_schema(command)
 
 
@@ -137,11 +125,11 @@ def test_a_hostile_pattern_does_not_backtrack_without_end() -> None:
     ("command", "columns"),
     [
         (
-            PrimaryKeysQuery(table="log_entries"),
+            _command(messages.CommandGetPrimaryKeys(table="log_entries")),
             ["catalog_name", "db_schema_name", "table_name", "column_name", "key_name", "key_sequence"],
         ),
         (
-            ForeignKeysQuery(primary_table="log_entries", foreign_table="processes"),
+            _command(messages.CommandGetCrossReference(pk_table="log_entries", fk_table="processes")),
             [
                 *("pk_catalog_name", "pk_db_schema_name", "pk_table_name", "pk_column_name"),
                 *("fk_catalog_name", "fk_db_schema_name", "fk_table_name", "fk_column_name"),
@@ -150,7 +138,7 @@ def test_a_hostile_pattern_does_not_backtrack_without_end() -> None:
         ),
     ],
 )
-def test_there_are_no_keys(command: MetadataCommand, columns: list[str]) -> None:
+def test_there_are_no_keys(command: MetadataQuery, columns: list[str]) -> None:
     batch = build_metadata(command, TABLES, ServerFacts())
 
     assert batch.num_rows == 0

@@ -22,7 +22,7 @@ def _tickets(clock: FakeClock, key: bytes = KEY) -> Tickets:
 def _sealed(endpoint: Any) -> bytes:
     command = parse_ticket(endpoint.ticket.ticket)
     assert isinstance(command, IssuedQuery)
-    return command.sealed
+    return command.signed
 
 
 def test_a_ticket_is_read_by_another_process_with_the_same_key(clock: FakeClock) -> None:

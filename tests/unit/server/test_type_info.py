@@ -4,12 +4,15 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.flightsql.commands import TypeInfoQuery
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import MetadataQuery
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata
 
 
 def _types(data_type: int | None = None) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = build_metadata(TypeInfoQuery(data_type=data_type), [], ServerFacts()).to_pylist()
+    message = messages.CommandGetXdbcTypeInfo(data_type=data_type)
+    command = MetadataQuery(name="CommandGetXdbcTypeInfo", message=message)
+    rows: list[dict[str, object]] = build_metadata(command, [], ServerFacts()).to_pylist()
     return rows
 
 

@@ -1,7 +1,6 @@
 from micromegas_jupyter.telemetry.tables import (
     build_constant_dictionary,
     build_constant_properties,
-    build_constant_timestamp,
     build_dictionary,
     build_properties,
 )
@@ -22,13 +21,6 @@ def test_a_constant_dictionary_holds_its_value_once() -> None:
 def test_properties_keep_names_and_values() -> None:
     assert build_properties([{"a": "1", "b": "2"}, {}]).to_pylist() == [[("a", "1"), ("b", "2")], []]
     assert build_constant_properties({"a": "1"}, 2).to_pylist() == [[("a", "1")], [("a", "1")]]
-
-
-def test_times_bear_the_zone_that_goes_over_the_wire() -> None:
-    array = build_constant_timestamp(1_500_000_000_000_000_001, 2)
-
-    assert str(array.type) == "timestamp[ns, tz=+00:00]"
-    assert array.cast("int64").to_pylist() == [1_500_000_000_000_000_001, 1_500_000_000_000_000_001]
 
 
 def test_no_rows_make_empty_arrays() -> None:

@@ -2,9 +2,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.telemetry.tables import (
-    COLUMN_REMARKS,
+    LOG_ENTRIES,
     REMARKS_KEY,
-    TABLE_REMARKS,
     TABLES,
     TableDefinition,
     with_remarks,
@@ -13,9 +12,11 @@ from micromegas_jupyter.telemetry.tables import (
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
-    assert set(COLUMN_REMARKS[table.name]) == set(table.schema.names)
-    assert TABLE_REMARKS[table.name].endswith(".")
-    assert table.raw_name is None or TABLE_REMARKS[table.raw_name].endswith(f"{table.name} are merged from.")
+    assert set(table.remarks) == set(table.schema.names)
+    assert table.remark.endswith(".")
+    if table.raw_name is not None:
+        remark = with_remarks(table.raw_name, table.schema).metadata[REMARKS_KEY].decode()
+        assert remark.endswith(f"{table.name} are merged from.")
 
 
 def test_a_schema_gets_the_remarks_and_is_otherwise_the_same() -> None:
@@ -28,10 +29,10 @@ def test_a_schema_gets_the_remarks_and_is_otherwise_the_same() -> None:
     assert described.equals(schema)
     assert described.field("level").metadata == {
         b"a": b"b",
-        REMARKS_KEY: COLUMN_REMARKS["log_entries"]["level"].encode(),
+        REMARKS_KEY: LOG_ENTRIES.remarks["level"].encode(),
     }
     assert described.field("extra").metadata is None
-    assert described.metadata == {b"c": b"d", REMARKS_KEY: TABLE_REMARKS["log_entries"].encode()}
+    assert described.metadata == {b"c": b"d", REMARKS_KEY: LOG_ENTRIES.remark.encode()}
 
 
 def test_a_table_that_is_not_known_stays_as_it_is() -> None:
