@@ -16,14 +16,6 @@ def _counter(value: float, *, core: str = "0") -> Reading:
     return Reading("disk_reads", "count/s", value, ("core", core))
 
 
-def test_a_gauge_is_told_as_it_stands() -> None:
-    (row,) = build_measures([], [Reading("used_memory", "bytes", 5)], elapsed_seconds=0.0, time_ns=TIME_NS)
-
-    assert (row.name, row.unit, row.value, row.time_ns) == ("used_memory", "bytes", 5.0, TIME_NS)
-    assert row.target == "micromegas_jupyter.process_sampler"
-    assert isinstance(row.value, float)
-
-
 def test_a_counter_is_told_as_growth_per_second() -> None:
     (row,) = build_measures([_counter(100)], [_counter(150)], elapsed_seconds=2.0, time_ns=TIME_NS)
 
@@ -80,7 +72,7 @@ def test_what_the_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPa
     assert {"used_memory", "process_cpu_usage"} <= names
 
 
-def test_a_process_is_described_by_its_surroundings() -> None:
+def test_a_process_is_described_by_its_environment() -> None:
     process = describe_process("id", exe="server", insert_time_ns=7, properties={"role": "demo"})
 
     assert (process.process_id, process.exe, process.insert_time_ns) == ("id", "server", 7)
