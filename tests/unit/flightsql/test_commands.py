@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from google.protobuf import any_pb2
 
-from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import MicromegasError, StatementRefused, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import commands, messages
 
 
@@ -94,33 +94,57 @@ def test_a_prepared_descriptor_holds_its_handle() -> None:
     assert commands.parse_descriptor(descriptor) == commands.PreparedQuery(handle=b"h")
 
 
-def test_an_ingest_command_is_not_offered() -> None:
-    with pytest.raises(UnsupportedRequest, match="CommandStatementIngest"):
-        commands.parse_descriptor(_descriptor(messages.CommandStatementIngest(table="processes")))
+def _named(name: str, value: bytes = b"") -> object:
+    envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}", value=value)
+    return messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
 
 
-def test_a_name_from_the_wire_cannot_break_out_of_the_sentence() -> None:
-    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.A\nB\u2028" + "C" * 500)
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(UnsupportedRequest) as caught:
+@pytest.mark.parametrize(
+    ("descriptor", "kind", "text"),
+    [
+        (_descriptor(messages.CommandStatementIngest(table="processes")), UnsupportedRequest, "CommandStatementIngest"),
+        (
+            _descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")),
+            UnsupportedRequest,
+            "auto",
+        ),
+        (_named("CommandStatementUpdate"), StatementRefused, "not executemany"),
+        (_named("CommandPreparedStatementUpdate"), StatementRefused, "not executemany"),
+        (_named("CommandStatementSubstraitPlan"), UnsupportedRequest, "Send SQL"),
+        (_named("CommandGetTables", b"\x0a\x7f"), UsageError, "not a valid CommandGetTables"),
+        (_named("A\nB\u2028" + "C" * 500), UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
+        (
+            messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"]),
+            UnsupportedRequest,
+            "paths are not offered",
+        ),
+        (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), UsageError, "not hold"),
+    ],
+    ids=["ingest", "transaction", "update", "prepared update", "Substrait", "cut off", "hostile name", "path", "SQL"],
+)
+def test_another_descriptor_is_refused_with_what_to_do(
+    descriptor: object, kind: type[MicromegasError], text: str
+) -> None:
+    with pytest.raises(kind, match=text) as caught:
         commands.parse_descriptor(descriptor)
 
-    assert caught.value.what == "This server does not offer A?B?" + "C" * 76 + "."
+    assert type(caught.value) is kind
 
 
-def test_a_path_descriptor_is_not_offered() -> None:
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"])
-
-    with pytest.raises(UnsupportedRequest):
-        commands.parse_descriptor(descriptor)
-
-
-def test_a_descriptor_without_flight_sql_is_refused() -> None:
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1")
-
-    with pytest.raises(UsageError):
-        commands.parse_descriptor(descriptor)
+@pytest.mark.parametrize(
+    ("error", "what", "remedy"),
+    [
+        (commands.refuse_action("CreatePreparedSubstraitPlan"), "the action CreatePreparedSubstraitPlan", "Send SQL."),
+        (commands.refuse_action("BeginSavepoint"), "the action BeginSavepoint", "Leave transactions out"),
+        (commands.refuse_method("/x.FlightService/ListFlights"), "ListFlights", "CommandGetTables"),
+        (commands.refuse_method("/x/Unknown"), "/x/Unknown", ""),
+    ],
+)
+def test_an_action_or_method_that_is_not_offered_comes_with_what_to_do(
+    error: UnsupportedRequest, what: str, remedy: str
+) -> None:
+    assert what in error.what
+    assert remedy in error.remedy
 
 
 def test_an_action_body_must_hold_the_expected_message() -> None:
@@ -131,33 +155,3 @@ def test_an_action_body_must_hold_the_expected_message() -> None:
     assert read.query == "SELECT 1"
     with pytest.raises(UsageError):
         commands.parse_action_body(messages.ActionClosePreparedStatementRequest, body)
-
-
-def test_a_metadata_command_that_is_cut_off_is_refused() -> None:
-    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.CommandGetTables", value=b"\x0a\x7f")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(UsageError, match="not a valid CommandGetTables"):
-        commands.parse_descriptor(descriptor)
-
-
-def test_a_statement_of_a_transaction_is_refused() -> None:
-    with pytest.raises(UnsupportedRequest, match="autocommit"):
-        commands.parse_descriptor(_descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")))
-
-
-@pytest.mark.parametrize("name", ["CommandStatementUpdate", "CommandPreparedStatementUpdate"])
-def test_an_update_is_refused_with_what_to_do(name: str) -> None:
-    envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(StatementRefused, match="Run a reading statement as a query"):
-        commands.parse_descriptor(descriptor)
-
-
-def test_a_substrait_plan_is_not_offered() -> None:
-    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.CommandStatementSubstraitPlan")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(UnsupportedRequest, match="Send SQL"):
-        commands.parse_descriptor(descriptor)

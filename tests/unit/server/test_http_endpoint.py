@@ -250,6 +250,11 @@ def test_sixty_idle_connections_keep_nobody_out(port: int) -> None:
             connection.close()
 
 
+def test_a_connection_that_sends_nothing_is_closed_after_five_seconds(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as connection:
+        assert connection.recv(1) == b""
+
+
 def test_at_most_sixteen_requests_are_answered_at_once() -> None:
     started = threading.Semaphore(0)
     release = threading.Event()
