@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import messages
@@ -35,14 +34,14 @@ _BATCH_COMPRESSION: Final = 3
 _BUFFER_BYTES: Final = 16
 _PREFIX_BYTES: Final = 8
 _NOT_COMPRESSED: Final = -1
-_BYTES = 16
-Sizes = npt.NDArray[np.int64]
+_VIEW_BYTES: Final = 16
 _CONTINUATION: Final = b"\xff\xff\xff\xff"  # Arrow IPC, encapsulated message format
 _ALIGNMENT: Final = 8
 # Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it.
 # Source: Arrow columnar format, "Extension Types".
 _EXTENSION_KEY: Final = b"ARROW:extension:name"
 _MEBIBYTE: Final = 1024 * 1024
+Sizes = npt.NDArray[np.int64]
 
 
 class HeaderKind(enum.Enum):
@@ -79,8 +78,8 @@ class IpcHeader:
 def read_header(data: bytes) -> IpcHeader:
     """Read the flatbuffer of one IPC message (without the encapsulation's length prefix).
 
-    Raises:
-        UsageError: Not such a header.
+    Arrow allocates what a compressed buffer says it will hold, so its size has to be known from the header and the
+    first bytes of each buffer alone; pyarrow offers no way to see it.
     """
     try:
         return _read_header(data)
@@ -89,11 +88,7 @@ def read_header(data: bytes) -> IpcHeader:
 
 
 def unpacked_length(header: IpcHeader, body: bytes) -> int:
-    """Return how many bytes the buffers of a compressed body say they will take once they are decompressed.
-
-    Raises:
-        UsageError: A buffer lies outside of the body, or announces less than nothing.
-    """
+    """Return how many bytes the buffers of a compressed body say they will take once they are decompressed."""
     total = 0
     for offset, length in header.buffers:
         if offset < 0 or length < 0 or offset + length > len(body):
@@ -205,21 +200,16 @@ def clean_views(array: pa.Array) -> pa.Array:
 def _views(array: pa.Array) -> npt.NDArray[np.int32]:
     buffer = array.buffers()[1]
     if buffer is None:
-        return np.zeros((len(array), _BYTES // 4), np.int32)
-    end = (array.offset + len(array)) * _BYTES
-    return np.frombuffer(buffer, np.int32, count=end // 4).reshape(-1, _BYTES // 4)[array.offset :]
+        return np.zeros((len(array), _VIEW_BYTES // 4), np.int32)
+    end = (array.offset + len(array)) * _VIEW_BYTES
+    return np.frombuffer(buffer, np.int32, count=end // 4).reshape(-1, _VIEW_BYTES // 4)[array.offset :]
 
 
 def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield the rows in slices that take at most `max_bytes` each, with what they take.
+    """Yield validated rows in slices that take at most `max_bytes` each, with what they take.
 
-    Args:
-        batch: Rows whose content was validated.
-        max_bytes: The most that a slice, and so a single row, may take.
-
-    Raises:
-        ResourcesExhausted: A row takes more than that.
-        UnsupportedRequest: A type whose rows cannot be measured.
+    A dictionary, or a buffer of views, can be small and stand for gigabytes of text, so rows are measured before
+    anything unpacks them.
     """
     sizes = row_sizes(batch)
     ends = np.cumsum(sizes)
@@ -234,11 +224,7 @@ def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.Re
 
 
 def row_sizes(batch: pa.RecordBatch) -> Sizes:
-    """Return the bytes of each row; a value counts as one at least.
-
-    Raises:
-        UnsupportedRequest: A type whose rows cannot be measured.
-    """
+    """Return the bytes of each row; a value counts as at least one."""
     total = np.zeros(batch.num_rows, np.int64)
     for column in batch.columns:
         total += _sizes(column)
@@ -253,7 +239,9 @@ def _sizes(array: pa.Array) -> Sizes:
     for is_kind, measure in _MEASURES:
         if is_kind(kind):
             return measure(array)
-    return _at_least_one(pc.fill_null(pc.binary_length(array), 0).to_numpy())
+    import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
+
+    return _at_least_one(pc.binary_length(array).fill_null(0).to_numpy())
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
@@ -291,7 +279,7 @@ def _dictionary_sizes(array: pa.DictionaryArray) -> Sizes:
     values = _sizes(array.dictionary)
     if len(values) == 0:
         return np.ones(len(array), np.int64)  # without values every row is null
-    found: Sizes = values[pc.fill_null(array.indices, 0).to_numpy()]
+    found: Sizes = values[array.indices.fill_null(0).to_numpy()]
     return found
 
 
@@ -318,10 +306,6 @@ def _list_sizes(array: pa.ListArray) -> Sizes:
     return _at_least_one(np.diff(inner[offsets]))
 
 
-def _view_sizes(array: pa.Array) -> Sizes:
-    return _at_least_one(view_lengths(array))
-
-
 def _at_least_one(sizes: npt.NDArray[np.generic]) -> Sizes:
     return np.maximum(sizes.astype(np.int64), np.int64(1))
 
@@ -331,11 +315,8 @@ _IsKind = Callable[[pa.DataType], bool]
 
 _MEASURES: Final[tuple[tuple[_IsKind, Callable[[pa.Array], Sizes]], ...]] = (
     (pa.types.is_dictionary, _dictionary_sizes),
-    (pa.types.is_string_view, _view_sizes),
-    (pa.types.is_binary_view, _view_sizes),
-    (pa.types.is_list, _list_sizes),
-    (pa.types.is_large_list, _list_sizes),
-    (pa.types.is_map, _list_sizes),
+    (is_view, lambda array: _at_least_one(view_lengths(array))),
+    (lambda kind: pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind), _list_sizes),
     (pa.types.is_fixed_size_list, _fixed_list_sizes),
     (pa.types.is_struct, _struct_sizes),
 )
@@ -378,11 +359,7 @@ class DecodeLimits:
 
 
 class StreamDecoder:
-    """Turns the messages of one stream into batches, as they come; for one thread at a time.
-
-    Args:
-        limits: What is accepted.
-    """
+    """Turns the messages of one stream into batches, as they come; for one thread at a time."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
@@ -398,7 +375,7 @@ class StreamDecoder:
         return self._schema
 
     def decode(self, frame: bytes) -> pa.RecordBatch | None:
-        """Take one serialised `FlightData` and return its batch, None when it holds something else.
+        """Return the batch of one serialised `FlightData`, None when it holds something else.
 
         Raises:
             UsageError: Not a valid part of a stream of Arrow data.

@@ -188,7 +188,7 @@ class PreparedStatements:
         """Return a caller's own statement."""
         found, stored = self._find(handle, caller)
         parameters = unpack_frames(found.parameters) if found.parameters else stored.parameters
-        if not parameters and found.has_kept_parameters:
+        if not parameters and found.has_stored_parameters:
             raise UsageError(
                 "The statement's parameters were bound before the server was restarted.", remedy="Bind them again."
             )
@@ -207,7 +207,7 @@ class PreparedStatements:
             )
         self._stored[found.id] = bound
         packed = pack_frames(parameters)
-        found.parameters, found.has_kept_parameters = packed or b"", packed is None
+        found.parameters, found.has_stored_parameters = packed or b"", packed is None
         return self._write_handle(found, caller)
 
     def close(self, handle: bytes, caller: CallerKey) -> None:

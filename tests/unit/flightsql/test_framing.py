@@ -70,7 +70,7 @@ def test_compressed_batches_read_back_unchanged_and_are_smaller(compression: str
 def test_what_cannot_be_cut_and_is_larger_than_any_message_is_refused(
     monkeypatch: pytest.MonkeyPatch, is_dictionary: bool
 ) -> None:
-    monkeypatch.setattr(framing, "LARGEST_MESSAGE_BYTES", 3 * 1024 * 1024)
+    monkeypatch.setattr(framing, "MAX_MESSAGE_BYTES", 3 * 1024 * 1024)
     values = pa.array(["x" * 1024 * 1024 * 4, "y"])
     batch = pa.record_batch({"text": values.dictionary_encode() if is_dictionary else values})
 
