@@ -67,8 +67,7 @@ def log_to_terminal(level: int) -> None:
 def log_as_server(settings: "ServerSettings") -> None:
     """Write records to standard error, and audit lines where they belong, from now on."""
     from micromegas_jupyter.config.server import LogFormat
-    from micromegas_jupyter.server.library_logs import quiet_libraries
-    from micromegas_jupyter.server.log_records import JsonFormatter
+    from micromegas_jupyter.server.recorder.log_records import JsonFormatter, quiet_libraries
 
     quiet_libraries()
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]

@@ -31,11 +31,10 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesE
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, decode_statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
-from micromegas_jupyter.flightsql.decoding import StreamDecoder
+from micromegas_jupyter.flightsql.decoding import StreamDecoder, split_rows
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
-from micromegas_jupyter.flightsql.row_sizes import split_rows
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.telemetry.descriptions import with_remarks
+from micromegas_jupyter.telemetry.tables import with_remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

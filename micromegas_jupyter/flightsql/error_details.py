@@ -1,7 +1,6 @@
-"""How an error crosses the wire: a gRPC trailer for this project's client, a status text for everybody else.
+"""How an error crosses the wire: a gRPC trailer for this project's client, a status text for all others.
 
-Both directions are here, so that they cannot drift apart. Which error a failure is, and which gRPC code goes
-with it, is the server's decision; reading trailers off a call is the client's.
+Both directions are here, so that they cannot drift apart.
 """
 
 import json
@@ -47,8 +46,8 @@ _STATUS_TAIL = re.compile(
 )
 
 
-class _Told(NamedTuple):
-    """What the wire said about an error, each field checked."""
+class _Details(NamedTuple):
+    """The details of an error, each field checked."""
 
     code: str
     what: str
@@ -69,8 +68,8 @@ def encode_error(error: MicromegasError) -> bytes:
         fields.update({name: at for name, at in positions.items() if at is not None and 0 < at <= _MAX_POSITION})
     if isinstance(error, ResourcesExhausted) and _is_delay(error.retry_after_seconds):
         fields["retry_after_seconds"] = error.retry_after_seconds
-    room = MAX_DETAILS_BYTES - len(_compact(fields))
-    fields["what"] = _fit(printable_text(error.what), room, cost=lambda text: len(_compact(text)) - 2)
+    max_cost = MAX_DETAILS_BYTES - len(_compact(fields))
+    fields["what"] = _fit(printable_text(error.what), max_cost, cost=lambda text: len(_compact(text)) - 2)
     return _compact(fields)
 
 
@@ -89,7 +88,7 @@ def decode_error(data: bytes) -> MicromegasError | None:
 
 
 def status_text(error: MicromegasError) -> str:
-    """Return `error` for a client that does not read the trailer: sentence, remedy, code, place and query id."""
+    """Return `error` for a client that does not read the trailer: sentence, remedy, code, position and query id."""
     tail = f" [{error.code}]"
     if isinstance(error, QueryError) and error.line is not None:
         tail += f" (line {error.line}" + (")" if error.column is None else f", column {error.column})")
@@ -118,7 +117,7 @@ def parse_status_text(text: str) -> MicromegasError | None:
     if kind.default_remedy and what.endswith(kind.default_remedy):
         what, remedy = what.removesuffix(kind.default_remedy).strip(), kind.default_remedy
     line, column = (int(found[name]) if found[name] else None for name in ("line", "column"))
-    return _rebuild(_Told(found["code"], what, remedy, found["query_id"], line, column))
+    return _rebuild(_Details(found["code"], what, remedy, found["query_id"], line, column))
 
 
 def _check_fields(fields: dict[str, object]) -> MicromegasError | None:
@@ -131,23 +130,25 @@ def _check_fields(fields: dict[str, object]) -> MicromegasError | None:
     delay = fields.get("retry_after_seconds")
     if not (delay is None or _is_delay(delay)):
         return None
-    return _rebuild(_Told(code, printable_text(what), _cut(remedy), query_id, line, column, delay))
+    return _rebuild(_Details(code, printable_text(what), _cut(remedy), query_id, line, column, delay))
 
 
-def _rebuild(told: _Told) -> MicromegasError | None:
-    kind = error_classes().get(told.code)
+def _rebuild(details: _Details) -> MicromegasError | None:
+    kind = error_classes().get(details.code)
     if kind is None:
         return None
     if issubclass(kind, QueryError):
-        found = kind(told.what, line=told.line, column=told.column, remedy=told.remedy, query_id=told.query_id)
+        found = kind(
+            details.what, line=details.line, column=details.column, remedy=details.remedy, query_id=details.query_id
+        )
         if isinstance(found, ResourcesExhausted):
-            found.retry_after_seconds = told.retry_after_seconds
+            found.retry_after_seconds = details.retry_after_seconds
         return found
     if issubclass(kind, ConfigurationError):
-        error: MicromegasError = kind(told.what, key="the server's configuration", remedy=told.remedy)
-        error.query_id = told.query_id
+        error: MicromegasError = kind(details.what, key="the server's configuration", remedy=details.remedy)
+        error.query_id = details.query_id
         return error
-    return kind(told.what, remedy=told.remedy, query_id=told.query_id)
+    return kind(details.what, remedy=details.remedy, query_id=details.query_id)
 
 
 def is_query_id(value: object) -> TypeGuard[str]:
@@ -172,14 +173,14 @@ def _cut(remedy: str) -> str:
     return text if len(text) <= _MAX_REMEDY_CHARACTERS else text[: _MAX_REMEDY_CHARACTERS - len(_CUT)] + _CUT
 
 
-def _fit(text: str, room: int, *, cost: Callable[[str], int]) -> str:
-    """Return `text`, or its longest beginning that still costs at most `room` with the mark of a cut."""
-    if cost(text) <= room:
+def _fit(text: str, max_cost: int, *, cost: Callable[[str], int]) -> str:
+    """Return `text`, or its longest beginning that costs at most `max_cost` with the ellipsis."""
+    if cost(text) <= max_cost:
         return text
-    low, high = 0, min(len(text), room)
+    low, high = 0, min(len(text), max_cost)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(text[:middle] + _CUT) <= room else (low, middle - 1)
+        low, high = (middle, high) if cost(text[:middle] + _CUT) <= max_cost else (low, middle - 1)
     return text[:low] + _CUT
 
 

@@ -12,13 +12,12 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.flightsql.decoding import DecodeLimits, StreamDecoder
-from micromegas_jupyter.flightsql.ipc_header import HeaderKind, IpcHeader, read_header
+from micromegas_jupyter.flightsql.decoding import DecodeLimits, HeaderKind, IpcHeader, StreamDecoder, read_header
 
 # A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 # What cannot be cut (a row, a dictionary) may be larger, up to this.
-LARGEST_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
@@ -72,9 +71,7 @@ class _Pieces(io.RawIOBase):
 
 
 class FlightDataEncoder:
-    """Turns one stream of batches into serialised `FlightData` messages.
-
-    One encoder serves one stream: it remembers which dictionaries the receiver has already been given.
+    """Turns one stream of batches into serialised `FlightData` messages; remembers the dictionaries that were sent.
 
     Args:
         schema: The schema of every batch of the stream.
@@ -111,12 +108,7 @@ class FlightDataEncoder:
         return map(b"".join, self.encode_pieces(batch))
 
     def encode_pieces(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
-        """Yield the messages of one batch as `encode_batch` does, each in pieces that are not joined.
-
-        Raises:
-            ValueError: The batch does not have the stream's schema.
-            ResourcesExhausted: One row, or one dictionary, is larger than any message.
-        """
+        """Yield the messages of one batch as `encode_batch` does, each in pieces that are not joined."""
         if self._is_plain and pa.ipc.get_record_batch_size(batch) <= min(_SMALL_BYTES, self._max_message_bytes):
             if batch.schema != self._schema:
                 raise ValueError("a batch has another schema than its stream")
@@ -149,11 +141,11 @@ def _frame_whole(message: pa.Buffer) -> list[Any]:
 
 
 def _check_message_size(size: int) -> None:
-    if size > LARGEST_MESSAGE_BYTES:
+    if size > MAX_MESSAGE_BYTES:
         mib = 1024 * 1024
         raise ResourcesExhausted(
             f"One row or dictionary of the result takes {size / mib:,.0f} MiB, more than the "
-            f"{LARGEST_MESSAGE_BYTES // mib} MiB that one message may have.",
+            f"{MAX_MESSAGE_BYTES // mib} MiB that one message may have.",
             remedy="Ask for a part of the value, such as substr(column, 1, 1000000), or for fewer columns.",
         )
 

@@ -17,8 +17,7 @@ from micromegas_jupyter.lake.user_columns import convert_rows as convert_user_ro
 from micromegas_jupyter.lake.user_tables import MAX_TABLES, UserTable, UserTables, check_name
 from micromegas_jupyter.lake.writer import sort_rows
 from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
-from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
-from micromegas_jupyter.telemetry.own_rows import check_targets
+from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
 
 
 class LakeSink:

@@ -150,7 +150,7 @@ def _rows(client: Client, sql: str, *, limit: int) -> list[dict[str, object]]:
 
 
 def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
-    from micromegas_jupyter.telemetry.descriptions import REMARKS_KEY
+    from micromegas_jupyter.telemetry.tables import REMARKS_KEY
 
     return printable((metadata or {}).get(REMARKS_KEY, b"").decode("utf-8", errors="replace"))
 

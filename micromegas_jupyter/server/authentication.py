@@ -1,18 +1,23 @@
-"""Who makes a call, and whether they call too often: reads the one `authorization` header and asks the validator.
+"""Who makes a call: call metadata as values, the one credential, the validator's answer, attribution.
 
-What makes a token acceptable is the validator's knowledge; refusals become statuses in `statuses`.
+Identity headers (`x-auth-*`) are never read, so a client that sends them changes nothing.
 """
 
 import asyncio
 import base64
 import binascii
+import functools
+import ipaddress
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import unquote
 
 from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
 from micromegas_jupyter.access.call_facts import CallFacts, checking_for
@@ -24,85 +29,272 @@ from micromegas_jupyter.access.reloading import ReloadingValidator
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, HiddenText, Secret, TokenValidator
 from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
+from micromegas_jupyter.engine import TimeRange
+from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.flightsql.framing import Compression
 from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.server.headers import UNKNOWN_ADDRESS, Headers
 
+COMPRESSION_HEADER: Final = "x-micromegas-compression"
+UNKNOWN_ADDRESS: Final = "unknown"
+# RFC 3339 section 5.6; "any fraction" because clients send nanoseconds.
+_RFC3339: Final = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,12}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+_MICROSECOND_DIGITS: Final = 6
+_ADDRESS_WITH_PORT: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5})")
+_ROW_LIMIT: Final = re.compile(r"[0-9]{1,18}")
+_UNKNOWN: Final = "unknown"
+_SERVICE_ACCOUNT: Final = "service-account"
+_MAX_NAME_CHARACTERS: Final = 256
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 _VALIDATION_THREADS: Final = 16
 _MAX_CHECKS: Final = 1024
 # One for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
 _MAX_KEY_WAITS: Final = 3
-# So many calls may wait for one fetch as long as it lasts. Others wait for a moment: at a start under load nearly all
-# fetches end within it, and an issuer that does not answer must not fill the server with calls.
-_PATIENT_WAITERS: Final = 256
-_MOMENT_SECONDS: Final = 1.0
+# So many calls may wait for one fetch as long as it lasts. Others wait briefly: at a start under load nearly all
+# fetches end in time, and an issuer that does not answer must not fill the server with calls.
+_MAX_PATIENT_WAITERS: Final = 256
+_BRIEF_WAIT_SECONDS: Final = 1.0
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
+
+Headers = Mapping[str, tuple[str, ...]]
+
+
+class ReceivedHeaders(dict[str, tuple[str, ...]]):
+    """Headers that hold a credential; a verbose traceback shows their names only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"ReceivedHeaders({', '.join(sorted(self))})"
+
+    __str__ = __repr__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """The one credential of a call: the scheme in lower case, and what follows it."""
+class QueryOptions:
+    """What a query's headers ask for."""
 
-    scheme: str
-    text: Secret = field(repr=False)
-
-
-@dataclass(slots=True)
-class _Arrival:
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    waiter_count: int = 0
+    time_range: TimeRange | None = None
+    row_limit: int | None = None
+    preserve_dictionary: bool = False
 
 
-class KeyWaiters:
-    """Lets calls wait for keys on the event loop, so that no issuer holds the threads that check credentials."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTags:
+    """What the client says about itself; for the audit only."""
 
-    def __init__(self) -> None:
-        self._arrivals: dict[Future[KeySet | None], _Arrival] = {}
+    client: str = "unknown"
+    agent: str = "unknown"
+    entrypoint: str = "unknown"
+    optional: Mapping[str, str] = field(default_factory=dict)
 
-    async def wait_for(self, fetch: Future[KeySet | None]) -> bool:
-        """Wait for a fetch and return whether it brought keys; too many who wait get a moment only."""
-        arrival = self._arrivals.get(fetch) or self._expect(fetch)
-        limit_seconds = None if arrival.waiter_count < _PATIENT_WAITERS else _MOMENT_SECONDS
-        arrival.waiter_count += 1
-        try:
-            async with asyncio.timeout(limit_seconds):
-                await arrival.ended.wait()
-        except TimeoutError:
-            return False
-        finally:
-            arrival.waiter_count -= 1
-        return fetch.done() and fetch.result() is not None
 
-    def _expect(self, fetch: Future[KeySet | None]) -> _Arrival:
-        loop = asyncio.get_running_loop()
-        arrival = self._arrivals[fetch] = _Arrival()
+def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:
+    """Return the text headers of a call, each with all its values in order; binary ones are left out."""
+    grouped = ReceivedHeaders()
+    for key, value in metadata or ():
+        if isinstance(value, str):
+            grouped[key] = (*grouped.get(key, ()), value)
+    return grouped
 
-        def end() -> None:
-            self._arrivals.pop(fetch, None)
-            arrival.ended.set()
 
-        def tell(_fetch: object) -> None:
-            # Called on the thread that fetched; the loop may have been closed meanwhile.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(end)
+def single_value(headers: Headers, name: str) -> str | None:
+    """Return the value of a header that may be sent once only, None when it was not sent.
 
-        fetch.add_done_callback(tell)
-        return arrival
+    Raises:
+        UsageError: It was sent several times.
+    """
+    values = headers.get(name, ())
+    if len(values) > 1:
+        raise UsageError(f"The header {name} was sent {len(values)} times.", remedy="Send it once.")
+    return values[0] if values else None
+
+
+def parse_query_options(headers: Headers) -> QueryOptions:
+    """Read `query_range_begin`, `query_range_end`, `limit` and `preserve_dictionary`.
+
+    One end of a range without the other is ignored, and an empty one counts as not sent, as upstream does.
+    """
+    limit = _first(headers, "limit")
+    if limit is not None and _ROW_LIMIT.fullmatch(limit) is None:
+        raise UsageError("The limit header is not a whole number.", remedy="Send decimal digits, or leave it out.")
+    return QueryOptions(
+        time_range=_parse_time_range(headers),
+        row_limit=None if limit is None else int(limit),
+        preserve_dictionary=(_first(headers, "preserve_dictionary") or "").lower() == "true",
+    )
+
+
+def parse_compression(headers: Headers) -> Compression | None:
+    """Read `x-micromegas-compression`: how the rows are to be compressed; `none` and nothing are the same."""
+    match (_first(headers, COMPRESSION_HEADER) or "none").lower():
+        case "none":
+            return None
+        case "lz4" | "zstd" as compression:
+            return compression
+        case _:
+            raise UsageError(
+                f"The header {COMPRESSION_HEADER} does not name a compression.",
+                remedy="Send lz4, zstd or none, or leave it out.",
+            )
+
+
+def parse_client_tags(headers: Headers) -> ClientTags:
+    """Read the `x-client-*` headers."""
+    optional = {name: _first(headers, f"x-client-{name}") for name in ("session", "notebook", "cell")}
+    return ClientTags(
+        client=_first(headers, "x-client-type") or "unknown",
+        agent=_first(headers, "x-client-agent") or "unknown",
+        entrypoint=_first(headers, "x-client-entrypoint") or "unknown",
+        optional={name: value for name, value in optional.items() if value},
+    )
+
+
+def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
+    """Return the client's IP address; forwarding headers count only when the peer is a trusted proxy.
+
+    The last entry of `x-forwarded-for` is the proxy's own and may have a port. When it cannot be read, nothing else is
+    believed: many proxies pass on an `x-real-ip` that the client made up.
+
+    Args:
+        peer: gRPC's name of the peer, such as `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, perhaps percent-encoded.
+        headers: The call's headers.
+        trusted_proxies: Addresses of proxies.
+    """
+    address = _peer_address(peer)
+    if address not in trusted_proxies:
+        return address
+    forwarded = headers.get("x-forwarded-for")
+    claimed = forwarded[-1].rpartition(",")[2] if forwarded else _first(headers, "x-real-ip") or ""
+    return _address_without_port(claimed.strip()) or address
+
+
+@functools.lru_cache(maxsize=1024)
+def _peer_address(peer: str) -> str:
+    kind, _, rest = peer.partition(":")
+    if kind not in {"ipv4", "ipv6"}:
+        return UNKNOWN_ADDRESS
+    address = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
+    return address if _is_ip_address(address) else UNKNOWN_ADDRESS
+
+
+def _address_without_port(text: str) -> str | None:
+    """Return the address of `192.0.2.7`, `192.0.2.7:4711`, `2001:db8::7` or `[2001:db8::7]:4711`; else None."""
+    if _is_ip_address(text):
+        return text
+    found = _ADDRESS_WITH_PORT.fullmatch(text)
+    if found is None:
+        return None
+    address: str = found["v6"] or found["v4"]
+    has_right_brackets = (":" in address) == (found["v6"] is not None)
+    return address if has_right_brackets and _is_ip_address(address) else None
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _first(headers: Headers, key: str) -> str | None:
+    values = headers.get(key)
+    return values[0] if values else None
+
+
+def _parse_time_range(headers: Headers) -> TimeRange | None:
+    begin_text, end_text = _first(headers, "query_range_begin"), _first(headers, "query_range_end")
+    if not begin_text or not end_text:
+        return None
+    begin = _parse_time(begin_text, "query_range_begin", rounds_up=False)
+    end = _parse_time(end_text, "query_range_end", rounds_up=True)
+    if end < begin:
+        raise UsageError("The query's time range ends before it begins.", remedy="Exchange begin and end.")
+    return TimeRange(begin=begin, end=end)
+
+
+def _parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
+    """Read an RFC 3339 time; what is finer than a microsecond widens the range rather than losing rows."""
+    found = _RFC3339.fullmatch(text)
+    with suppress(ValueError, OverflowError):
+        if found is not None:
+            date, time, fraction, offset = found.groups()
+            digits = (fraction or "").ljust(_MICROSECOND_DIGITS, "0")
+            zone = "+00:00" if offset in {"Z", "z"} else offset
+            parsed = datetime.fromisoformat(f"{date}T{time}.{digits[:_MICROSECOND_DIGITS]}{zone}")
+            is_finer = digits[_MICROSECOND_DIGITS:].strip("0")
+            return parsed + timedelta(microseconds=1) if rounds_up and is_finer else parsed
+    raise UsageError(
+        f"The header {header} is not a time.", remedy="Send RFC 3339 with an offset, such as 2026-11-24T12:00:00Z."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Who is behind a call, for the audit; `service_account_name` is the delegating API key's name."""
+
+    user: str
+    email: str
+    name: str | None = None
+    service_account_name: str | None = None
+
+
+def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
+    """Return whom a call is attributed to: the caller, or whom a delegating service names in `x-user-*` headers.
+
+    Attribution never changes what may be read.
+    """
+    claimed_id, claimed_email, claimed_name = (
+        _decode_name(headers, name) for name in ("x-user-id", "x-user-email", "x-user-name")
+    )
+    if caller.auth_type is AuthType.NONE:
+        return Attribution(user=claimed_id or _UNKNOWN, email=claimed_email or _UNKNOWN, name=claimed_name)
+    if caller.auth_type is AuthType.API_KEY and caller.may_delegate:
+        return Attribution(
+            user=claimed_id or caller.subject,
+            email=claimed_email or _SERVICE_ACCOUNT,
+            name=claimed_name,
+            service_account_name=caller.subject if claimed_id or claimed_email else None,
+        )
+    is_other_email = claimed_email is not None and caller.email is not None and claimed_email != caller.email
+    if (claimed_id or caller.subject) != caller.subject or is_other_email:
+        raise PermissionDenied("The call names a different user than the one who is signed in.", reason="impersonation")
+    fallback = _SERVICE_ACCOUNT if caller.auth_type is AuthType.API_KEY else _UNKNOWN
+    return Attribution(user=caller.subject, email=caller.email or fallback, name=claimed_name)
+
+
+def _decode_name(headers: Headers, name: str) -> str | None:
+    """Return a percent-encoded header's text; what does not decode stays as it was sent."""
+    value = single_value(headers, name)
+    if not value:
+        return None
+    try:
+        text = unquote(value, errors="strict")
+        is_readable = text.isprintable()
+    except UnicodeDecodeError:
+        text = value
+        is_readable = text.isprintable() and text.isascii()
+    if not is_readable or len(text) > _MAX_NAME_CHARACTERS:
+        raise UsageError(
+            f"The header {name} does not hold a printable name.",
+            remedy=f"Send at most {_MAX_NAME_CHARACTERS} printable characters, percent-encoded in UTF-8.",
+        )
+    return text
 
 
 class Authenticator:
-    """Tells who makes a call, and turns away who calls too often.
+    """Identifies callers, and turns away those who call too often.
 
     Checks run on threads of their own, so that they neither hold up the event loop nor take the threads of anything
     else. A check that needs keys which are being fetched waits on the event loop, so that an issuer that does not
     answer takes no thread from the others. Everything but those threads belongs to the event loop.
 
-    Each refusal leaves one audit event: the validator's own, or one of this class for what the validator is not
-    asked about.
+    Each refusal leaves one audit event: the validator's own, or one of this class for what the validator does not see.
 
     Args:
-        validator: Answers who bears a token; None lets everyone in as administrator. Closed by its owner.
+        validator: Identifies the bearer of a token; None lets everyone in as administrator. Closed by its owner.
         check_seconds: How long a check may take.
         limits: How often callers may call; None for any number.
     """
@@ -115,7 +307,7 @@ class Authenticator:
         self._limits = limits
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
         self._check_count = 0
-        self._key_waiters = KeyWaiters()
+        self._key_waiters: Counter[Future[KeySet | None]] = Counter()
         self._writes_events = isinstance(validator, DecidingValidator)
         self.audit = validator.audit if isinstance(validator, DecidingValidator) else AccessAudit()
 
@@ -124,12 +316,10 @@ class Authenticator:
 
         Args:
             headers: The call's headers.
-            describe: Gathers what audit events tell of the call; not asked for a caller who is known already.
+            describe: Gathers the call's facts for audit events; not called for a caller who is known already.
         """
-        if self._validator is None:
-            return _ANYONE
-        token = self._read(_bearer_token, headers, describe)
-        return await self._identify(HiddenText(token.reveal()), self._validator, describe)
+        caller, _ = await self._exchange(headers, describe, accepts_basic=False)
+        return caller
 
     async def exchange(
         self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts
@@ -138,10 +328,7 @@ class Authenticator:
 
         With `Basic` the password is the token or API key; the user name says nothing.
         """
-        if self._validator is None:
-            return _ANYONE, Secret(_ANYONE.subject)
-        token = self._read(_bearer_or_password, headers, describe)
-        return await self._identify(HiddenText(token.reveal()), self._validator, describe), token
+        return await self._exchange(headers, describe, accepts_basic=True)
 
     def record(self, event: AccessEvent, call: CallFacts) -> None:
         """Write an audit event about a call."""
@@ -149,15 +336,20 @@ class Authenticator:
             self.audit.record(event)
 
     def close(self) -> None:
-        """Take no more checks; running ones end by themselves."""
+        """Accept no more checks; running ones end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, reader: Callable[[Headers], Secret], headers: Headers, describe: Callable[[], CallFacts]) -> Secret:
+    async def _exchange(
+        self, headers: Headers, describe: Callable[[], CallFacts], *, accepts_basic: bool
+    ) -> tuple[AuthContext, Secret]:
+        if self._validator is None:
+            return _ANYONE, Secret(_ANYONE.subject)
         try:
-            return reader(headers)
+            token = _read_token(headers, accepts_basic=accepts_basic)
         except Rejected as error:
             self.record(AccessEvent(outcome="refused", reason=error.reason, code=error.code), describe())
             raise
+        return await self._identify(HiddenText(token.reveal()), self._validator, describe), token
 
     async def _identify(self, token: str, validator: TokenValidator, describe: Callable[[], CallFacts]) -> AuthContext:
         caller = validator.cached_context(token)
@@ -176,14 +368,14 @@ class Authenticator:
     async def _check(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
         address = call.client_address or UNKNOWN_ADDRESS
         if self._limits is None:
-            return await self._ask(token, validator, call)
+            return await self._validate(token, validator, call)
         try:
             self._limits.count_refusal(address)
         except ResourcesExhausted as error:
             self.record(AccessEvent(outcome="limited", reason="refusals_of_address", code=error.code), call)
             raise
         try:
-            caller = await self._ask(token, validator, call)
+            caller = await self._validate(token, validator, call)
         except Rejected:
             raise
         except BaseException:
@@ -192,54 +384,74 @@ class Authenticator:
         self._limits.forgive_refusal(address)
         return caller
 
-    async def _ask(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
+    async def _validate(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
         if self._check_count >= _MAX_CHECKS:
             raise self._undecided("Too many credentials are being checked.", "too_many_checks", call)
         try:
             async with asyncio.timeout(self._check_seconds):
-                return await self._ask_until_keys_are_here(token, validator, call)
+                for _ in range(_MAX_KEY_WAITS):
+                    try:
+                        return await self._validate_in_thread(token, validator, call, KeyWait.OUTSIDE)
+                    except KeysOnTheWay as waiting:
+                        if not await self._wait_for_keys(waiting.fetch):
+                            break  # another try would only start the next fetch
+                return await self._validate_in_thread(token, validator, call, KeyWait.NOT_AT_ALL)
         except TimeoutError:
             raise self._undecided("The credential could not be checked in time.", "check_timed_out", call) from None
         except (Rejected, Unavailable) as error:
             if not self._writes_events:
-                self._record_foreign(error, token, call)
+                finding = (
+                    Refused(reason=error.reason) if isinstance(error, Rejected) else Undecided(reason="unavailable")
+                )
+                with checking_for(call):
+                    self.audit.record_decision(finding, token)
             raise
 
-    async def _ask_until_keys_are_here(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
-        for _ in range(_MAX_KEY_WAITS):
-            try:
-                return await self._ask_once(token, validator, call, KeyWait.OUTSIDE)
-            except KeysOnTheWay as waiting:
-                if not await self._key_waiters.wait_for(waiting.fetch):
-                    break  # to ask again would only start the next fetch
-        return await self._ask_once(token, validator, call, KeyWait.NOT_AT_ALL)
-
-    async def _ask_once(self, token: str, validator: TokenValidator, call: CallFacts, how: KeyWait) -> AuthContext:
-        with checking_for(call), waiting_for_keys(how):
-            carry_over = copy_context().run
+    async def _validate_in_thread(
+        self, token: str, validator: TokenValidator, call: CallFacts, key_wait: KeyWait
+    ) -> AuthContext:
+        with checking_for(call), waiting_for_keys(key_wait):
+            run_in_context = copy_context().run
         self._check_count += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads, carry_over, validator.validate_token, token
+                self._threads, run_in_context, validator.validate_token, token
             )
         finally:
             self._check_count -= 1
+
+    async def _wait_for_keys(self, fetch: Future[KeySet | None]) -> bool:
+        """Wait for a fetch and return whether it brought keys; when too many wait, only briefly."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify(_fetch: object) -> None:
+            # Called on the thread that fetched; the loop may have been closed meanwhile.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(ended.set)
+
+        is_patient = self._key_waiters[fetch] < _MAX_PATIENT_WAITERS
+        self._key_waiters[fetch] += 1
+        fetch.add_done_callback(notify)
+        try:
+            async with asyncio.timeout(None if is_patient else _BRIEF_WAIT_SECONDS):
+                await ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._key_waiters[fetch] -= 1
+            if not self._key_waiters[fetch]:
+                del self._key_waiters[fetch]
+        return fetch.done() and fetch.result() is not None
 
     def _undecided(self, what: str, reason: str, call: CallFacts) -> Unavailable:
         self.record(AccessEvent(outcome="undecided", reason=reason, code=Unavailable.code), call)
         return Unavailable(what)
 
-    def _record_foreign(self, error: Rejected | Unavailable, token: str, call: CallFacts) -> None:
-        """Write the event of a validator that writes none itself."""
-        finding = Refused(reason=error.reason) if isinstance(error, Rejected) else Undecided(reason="unavailable")
-        with checking_for(call):
-            self.audit.record_decision(finding, token)
-
 
 def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, clock: Clock) -> CallLimits | None:
-    """Return the limits for callers of a validator, counted in its metrics; none where nobody says who calls.
+    """Return the limits for callers of a validator, counted in its metrics; none without a validator.
 
-    A validator that reads its settings again brings limits that change with them; `rate_limits` are for any other.
+    A validator that reloads its settings brings limits that change with them; `rate_limits` are for any other.
     """
     if validator is None:
         return None
@@ -249,8 +461,8 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
     return CallLimits(rate_limits, clock=clock, metrics=metrics)
 
 
-def parse_authorization(headers: Headers) -> Credential:
-    """Read the `authorization` header: exactly one value, a scheme, one space, printable ASCII.
+def parse_authorization(headers: Headers) -> tuple[str, Secret]:
+    """Return the scheme in lower case and what follows it: exactly one value, one space, printable ASCII.
 
     Source: RFC 9110 section 11.1 (the scheme is case-insensitive).
     """
@@ -262,33 +474,24 @@ def parse_authorization(headers: Headers) -> Credential:
     found = _CREDENTIAL.fullmatch(values[0])
     if found is None:
         raise Rejected(reason="malformed")
-    return Credential(scheme=found[1].lower(), text=Secret(found[2]))
+    return found[1].lower(), Secret(found[2])
 
 
-def _bearer_token(headers: Headers) -> Secret:
-    credential = parse_authorization(headers)
-    if credential.scheme != "bearer":
-        raise Rejected(reason="scheme")
-    return credential.text
+def _read_token(headers: Headers, *, accepts_basic: bool) -> Secret:
+    scheme, credential = parse_authorization(headers)
+    if scheme == "bearer":
+        return credential
+    if scheme == "basic" and accepts_basic:
+        return _read_password(credential)
+    raise Rejected(reason="scheme")
 
 
-def _bearer_or_password(headers: Headers) -> Secret:
-    credential = parse_authorization(headers)
-    match credential.scheme:
-        case "bearer":
-            return credential.text
-        case "basic":
-            return _password(credential.text)
-        case _:
-            raise Rejected(reason="scheme")
-
-
-def _password(text: Secret) -> Secret:
+def _read_password(credential: Secret) -> Secret:
     """Return the password of a Basic credential (RFC 7617); it must be fit to go back as a header.
 
     Arrow's Go clients leave the padding out.
     """
-    encoded = text.reveal().rstrip("=")
+    encoded = credential.reveal().rstrip("=")
     try:
         decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError):

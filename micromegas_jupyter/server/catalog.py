@@ -8,77 +8,29 @@ Source of schemas and numbers: FlightSql.proto, its comments on the commands and
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Final
 
 import pyarrow as pa
 
 import micromegas_jupyter
-from micromegas_jupyter.flightsql.metadata_commands import (
-    CatalogsQuery,
-    DbSchemasQuery,
-    ForeignKeysQuery,
-    MetadataCommand,
-    PrimaryKeysQuery,
-    SqlInfoQuery,
-    TablesQuery,
-    TableTypesQuery,
-    TypeInfoQuery,
-)
+from micromegas_jupyter.flightsql.commands import MetadataQuery
 
 _PATTERN_PART: Final = re.compile(r"\\[%_\\]|[%_*?\[]")
 _CATALOG: Final = ""
 _DB_SCHEMA: Final = ""
 _TABLE_TYPE: Final = "table"
 
-_CATALOGS_SCHEMA: Final = pa.schema([pa.field("catalog_name", pa.string(), nullable=False)])
-_DB_SCHEMAS_SCHEMA: Final = pa.schema(
-    [pa.field("catalog_name", pa.string()), pa.field("db_schema_name", pa.string(), nullable=False)]
-)
-_TABLES_SCHEMA: Final = pa.schema(
-    [
-        pa.field("catalog_name", pa.string()),
-        pa.field("db_schema_name", pa.string()),
-        pa.field("table_name", pa.string(), nullable=False),
-        pa.field("table_type", pa.string(), nullable=False),
-    ]
-)
+
+def _schema(columns: str) -> pa.Schema:
+    """Return the schema of columns, each `name:type`; a `?` at the end lets the column hold nulls."""
+    pairs = [(*column.rstrip("?").split(":"), column.endswith("?")) for column in columns.split()]
+    return pa.schema([pa.field(name, pa.type_for_alias(kind), nullable=nullable) for name, kind, nullable in pairs])
+
+
+_TABLES_SCHEMA: Final = _schema("catalog_name:string? db_schema_name:string? table_name:string table_type:string")
 _TABLES_WITH_SCHEMA_SCHEMA: Final = _TABLES_SCHEMA.append(pa.field("table_schema", pa.binary(), nullable=False))
-_TABLE_TYPES_SCHEMA: Final = pa.schema([pa.field("table_type", pa.string(), nullable=False)])
-
-
-_PRIMARY_KEYS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("catalog_name", pa.string()),
-        pa.field("db_schema_name", pa.string()),
-        pa.field("table_name", pa.string(), nullable=False),
-        pa.field("column_name", pa.string(), nullable=False),
-        pa.field("key_name", pa.string()),
-        pa.field("key_sequence", pa.int32(), nullable=False),
-    ]
-)
-_FOREIGN_KEYS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("pk_catalog_name", pa.string()),
-        pa.field("pk_db_schema_name", pa.string()),
-        pa.field("pk_table_name", pa.string(), nullable=False),
-        pa.field("pk_column_name", pa.string(), nullable=False),
-        pa.field("fk_catalog_name", pa.string()),
-        pa.field("fk_db_schema_name", pa.string()),
-        pa.field("fk_table_name", pa.string(), nullable=False),
-        pa.field("fk_column_name", pa.string(), nullable=False),
-        pa.field("key_sequence", pa.int32(), nullable=False),
-        pa.field("fk_key_name", pa.string()),
-        pa.field("pk_key_name", pa.string()),
-        pa.field("update_rule", pa.uint8(), nullable=False),
-        pa.field("delete_rule", pa.uint8(), nullable=False),
-    ]
-)
-_STRING: Final = 0
-_BOOL: Final = 1
-_INT32: Final = 3
-_STRING_LIST: Final = 4
-
+_STRING, _BOOL, _INT32, _STRING_LIST = 0, 1, 3, 4  # positions in the union
 _VALUE_FIELDS: Final = (
     pa.field("string_value", pa.string()),
     pa.field("bool_value", pa.bool_()),
@@ -87,43 +39,35 @@ _VALUE_FIELDS: Final = (
     pa.field("string_list", pa.list_(pa.string())),
     pa.field("int32_to_int32_list_map", pa.map_(pa.int32(), pa.list_(pa.int32()))),
 )
-SQL_INFO_SCHEMA: Final = pa.schema(
-    [
-        pa.field("info_name", pa.uint32(), nullable=False),
-        pa.field("value", pa.dense_union(list(_VALUE_FIELDS)), nullable=False),
-    ]
+SQL_INFO_SCHEMA: Final = _schema("info_name:uint32").append(
+    pa.field("value", pa.dense_union(list(_VALUE_FIELDS)), nullable=False)
 )
-TYPE_INFO_SCHEMA: Final = pa.schema(
-    [
-        pa.field("type_name", pa.string(), nullable=False),
-        pa.field("data_type", pa.int32(), nullable=False),
-        pa.field("column_size", pa.int32()),
-        pa.field("literal_prefix", pa.string()),
-        pa.field("literal_suffix", pa.string()),
-        pa.field("create_params", pa.list_(pa.field("item", pa.string(), nullable=False))),
-        pa.field("nullable", pa.int32(), nullable=False),
-        pa.field("case_sensitive", pa.bool_(), nullable=False),
-        pa.field("searchable", pa.int32(), nullable=False),
-        pa.field("unsigned_attribute", pa.bool_()),
-        pa.field("fixed_prec_scale", pa.bool_(), nullable=False),
-        pa.field("auto_increment", pa.bool_()),
-        pa.field("local_type_name", pa.string()),
-        pa.field("minimum_scale", pa.int32()),
-        pa.field("maximum_scale", pa.int32()),
-        pa.field("sql_data_type", pa.int32(), nullable=False),
-        pa.field("datetime_subcode", pa.int32()),
-        pa.field("num_prec_radix", pa.int32()),
-        pa.field("interval_precision", pa.int32()),
-    ]
+_CREATE_PARAMS: Final = pa.field("create_params", pa.list_(pa.field("item", pa.string(), nullable=False)))
+TYPE_INFO_SCHEMA: Final = _schema(
+    "type_name:string data_type:int32 column_size:int32? literal_prefix:string? literal_suffix:string? nullable:int32 "
+    "case_sensitive:bool searchable:int32 unsigned_attribute:bool? fixed_prec_scale:bool auto_increment:bool? "
+    "local_type_name:string? minimum_scale:int32? maximum_scale:int32? sql_data_type:int32 datetime_subcode:int32? "
+    "num_prec_radix:int32? interval_precision:int32?"
+).insert(5, _CREATE_PARAMS)
+_KEYS_SCHEMA: Final = _schema(
+    "pk_catalog_name:string? pk_db_schema_name:string? pk_table_name:string pk_column_name:string "
+    "fk_catalog_name:string? fk_db_schema_name:string? fk_table_name:string fk_column_name:string "
+    "key_sequence:int32 fk_key_name:string? pk_key_name:string? update_rule:uint8 delete_rule:uint8"
 )
-_SCHEMAS: Final[dict[type, pa.Schema]] = {
-    SqlInfoQuery: SQL_INFO_SCHEMA,
-    CatalogsQuery: _CATALOGS_SCHEMA,
-    DbSchemasQuery: _DB_SCHEMAS_SCHEMA,
-    TableTypesQuery: _TABLE_TYPES_SCHEMA,
-    PrimaryKeysQuery: _PRIMARY_KEYS_SCHEMA,
-    ForeignKeysQuery: _FOREIGN_KEYS_SCHEMA,
-    TypeInfoQuery: TYPE_INFO_SCHEMA,
+_SCHEMAS: Final = {
+    "CommandGetSqlInfo": SQL_INFO_SCHEMA,
+    "CommandGetCatalogs": _schema("catalog_name:string"),
+    "CommandGetDbSchemas": _schema("catalog_name:string? db_schema_name:string"),
+    "CommandGetTables": _TABLES_SCHEMA,
+    "CommandGetTableTypes": _schema("table_type:string"),
+    "CommandGetPrimaryKeys": _schema(
+        "catalog_name:string? db_schema_name:string? table_name:string column_name:string key_name:string? "
+        "key_sequence:int32"
+    ),
+    "CommandGetExportedKeys": _KEYS_SCHEMA,
+    "CommandGetImportedKeys": _KEYS_SCHEMA,
+    "CommandGetCrossReference": _KEYS_SCHEMA,
+    "CommandGetXdbcTypeInfo": TYPE_INFO_SCHEMA,
 }
 
 
@@ -144,35 +88,35 @@ class ServerFacts:
         return {
             3: (_BOOL, not self.takes_rows),
             10: (_BOOL, self.takes_rows),
-            100: (_INT32, min(round(self.prepared_idle_seconds * 1000), _MOST_MILLISECONDS)),
+            100: (_INT32, min(round(self.prepared_idle_seconds * 1000), _MAX_INT32)),
         }
 
 
-def metadata_schema(command: MetadataCommand) -> pa.Schema:
+def metadata_schema(command: MetadataQuery) -> pa.Schema:
     """Return the schema of the answer to a command."""
-    if isinstance(command, TablesQuery):
-        return _TABLES_WITH_SCHEMA_SCHEMA if command.include_schema else _TABLES_SCHEMA
-    return _SCHEMAS[type(command)]
+    if command.name == "CommandGetTables" and command.message.include_schema:
+        return _TABLES_WITH_SCHEMA_SCHEMA
+    return _SCHEMAS[command.name]
 
 
-def build_metadata(command: MetadataCommand, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
+def build_metadata(command: MetadataQuery, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
     """Return the answer to a command, over the tables that the caller may see, each with its IPC schema."""
-    match command:
-        case SqlInfoQuery():
-            return build_sql_info(command.info_ids, facts)
-        case CatalogsQuery():
-            rows: list[dict[str, object]] = [{"catalog_name": _CATALOG}]
-        case DbSchemasQuery():
-            is_asked = _is_asked_schema(command.catalog, command.schema_pattern)
-            rows = [{"catalog_name": _CATALOG, "db_schema_name": _DB_SCHEMA}] if is_asked else []
-        case TablesQuery():
+    rows: list[dict[str, object]] = []
+    match command.name:
+        case "CommandGetSqlInfo":
+            return build_sql_info(tuple(command.message.info), facts)
+        case "CommandGetCatalogs":
+            rows = [{"catalog_name": _CATALOG}]
+        case "CommandGetDbSchemas" if _matches_schema(command):
+            rows = [{"catalog_name": _CATALOG, "db_schema_name": _DB_SCHEMA}]
+        case "CommandGetTables" if _matches_schema(command):
             rows = _table_rows(command, tables)
-        case TableTypesQuery():
+        case "CommandGetTableTypes":
             rows = [{"table_type": _TABLE_TYPE}]
-        case TypeInfoQuery():
-            rows = type_rows(command.data_type)
-        case PrimaryKeysQuery() | ForeignKeysQuery():
-            rows = []  # the lakehouse has no keys
+        case "CommandGetXdbcTypeInfo":
+            data_type = command.optional("data_type")
+            rows = [found.row() for found in _TYPES if data_type in {None, found.data_type}]
+    # Of keys there are none.
     return pa.RecordBatch.from_pylist(rows, schema=metadata_schema(command))
 
 
@@ -183,19 +127,18 @@ def matches_pattern(text: str, pattern: str | None) -> bool:
     """
     if pattern is None:
         return True
-    # fnmatch translates to an expression that cannot backtrack without end, whatever the pattern.
-    return fnmatch.fnmatchcase(text, _PATTERN_PART.sub(_as_shell_pattern, pattern))
+
+    def as_shell_pattern(found: re.Match[str]) -> str:
+        part = found.group()
+        return {"%": "*", "_": "?"}.get(part) or f"[{part[-1]}]"
+
+    # fnmatch translates to an expression that cannot backtrack endlessly, whatever the pattern.
+    return fnmatch.fnmatchcase(text, _PATTERN_PART.sub(as_shell_pattern, pattern))
 
 
-def _as_shell_pattern(found: re.Match[str]) -> str:
-    part = found.group()
-    return {"%": "*", "_": "?"}.get(part) or f"[{part[-1]}]"
-
-
-def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, bytes]]) -> list[dict[str, object]]:
-    if not _is_asked_schema(command.catalog, command.schema_pattern):
-        return []
-    if command.table_types and _TABLE_TYPE not in command.table_types:
+def _table_rows(command: MetadataQuery, tables: Sequence[tuple[str, bytes]]) -> list[dict[str, object]]:
+    message = command.message
+    if message.table_types and _TABLE_TYPE not in message.table_types:
         return []
     return [
         {
@@ -203,15 +146,17 @@ def _table_rows(command: TablesQuery, tables: Sequence[tuple[str, bytes]]) -> li
             "db_schema_name": _DB_SCHEMA,
             "table_name": name,
             "table_type": _TABLE_TYPE,
-            **({"table_schema": schema} if command.include_schema else {}),
+            **({"table_schema": schema} if message.include_schema else {}),
         }
         for name, schema in sorted(tables, key=lambda table: table[0])
-        if matches_pattern(name, command.table_pattern)
+        if matches_pattern(name, command.optional("table_name_filter_pattern"))
     ]
 
 
-def _is_asked_schema(catalog: str | None, schema_pattern: str | None) -> bool:
-    return catalog in {None, _CATALOG} and matches_pattern(_DB_SCHEMA, schema_pattern)
+def _matches_schema(command: MetadataQuery) -> bool:
+    """Whether the catalog, which is exact, and the pattern of schemas match the only ones that exist."""
+    is_catalog = command.optional("catalog") in {None, _CATALOG}
+    return is_catalog and matches_pattern(_DB_SCHEMA, command.optional("db_schema_filter_pattern"))
 
 
 # Grafana's editor reads 508 to 512 and needs all five lists.
@@ -301,7 +246,7 @@ _FACTS: Final[dict[int, tuple[int, object]]] = {
     574: _NO,  # named parameters of procedures
     576: _NO,  # functions by procedure syntax
 }
-_MOST_MILLISECONDS: Final = 2**31 - 1
+_MAX_INT32: Final = 2**31 - 1
 
 
 def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBatch:
@@ -326,92 +271,78 @@ def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBa
 
 # SQL types: each name can stand in a CAST. Times count nanoseconds, as results have them.
 _NULLABLE: Final = 1
-_SEARCHABLE_BASIC: Final = 2
-_SEARCHABLE_FULL: Final = 3
+_SEARCHABLE_BASIC, _SEARCHABLE_FULL = 2, 3
 _DECIMAL: Final = 3
 _DATETIME: Final = 9
-_INTERVAL: Final = 10
 _VARCHAR: Final = 12
-_LARGEST_DECIMAL: Final = 76
+_MAX_DECIMAL_DIGITS: Final = 76
 _NANOSECOND_DIGITS: Final = 9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _SqlType:
-    """One type; `size` counts digits, bits (radix 2) or characters."""
+    """One type; `size` counts digits, bits (radix 2) or characters, `quote` is what precedes a literal's apostrophe."""
 
     name: str
     data_type: int
     size: int | None = None
-    quote: str | None = None  # what stands before a literal's apostrophe
+    _: KW_ONLY
+    quote: str | None = None
     radix: int | None = None
-    unsigned: bool | None = None
-    scale: tuple[int, int] | None = None
+    is_unsigned: bool = False
+    scale: tuple[int | None, int | None] = (None, None)
     subcode: int | None = None
 
     def row(self) -> dict[str, object]:
-        is_text, is_decimal = self.data_type == _VARCHAR, self.data_type == _DECIMAL
+        is_text = self.data_type == _VARCHAR
         return {
             "type_name": self.name,
             "data_type": self.data_type,
             "column_size": self.size,
             "literal_prefix": None if self.quote is None else f"{self.quote}'",
             "literal_suffix": None if self.quote is None else "'",
-            "create_params": ["precision", "scale"] if is_decimal else None,
+            "create_params": ["precision", "scale"] if self.data_type == _DECIMAL else None,
             "nullable": _NULLABLE,
             "case_sensitive": is_text,
             "searchable": _SEARCHABLE_FULL if is_text else _SEARCHABLE_BASIC,
-            "unsigned_attribute": self.unsigned,
+            "unsigned_attribute": None if self.radix is None else self.is_unsigned,
             "fixed_prec_scale": False,
             "auto_increment": None if self.radix is None else False,
-            "minimum_scale": None if self.scale is None else self.scale[0],
-            "maximum_scale": None if self.scale is None else self.scale[1],
+            "minimum_scale": self.scale[0],
+            "maximum_scale": self.scale[1],
             "sql_data_type": self.data_type if self.subcode is None else _DATETIME,
             "datetime_subcode": self.subcode,
             "num_prec_radix": self.radix,
         }
 
 
-def _integer(name: str, data_type: int, digits: int, *, unsigned: bool = False) -> _SqlType:
-    return _SqlType(name=name, data_type=data_type, size=digits, radix=10, unsigned=unsigned, scale=(0, 0))
+def _integers(name: str, data_type: int, digits: int, unsigned_digits: int) -> tuple[_SqlType, _SqlType]:
+    return (
+        _SqlType(name, data_type, digits, radix=10, scale=(0, 0)),
+        _SqlType(f"{name} UNSIGNED", data_type, unsigned_digits, radix=10, scale=(0, 0), is_unsigned=True),
+    )
 
 
 def _time(name: str, data_type: int, characters: int, subcode: int) -> _SqlType:
-    scale = None if name == "DATE" else (_NANOSECOND_DIGITS, _NANOSECOND_DIGITS)
-    return _SqlType(name=name, data_type=data_type, size=characters, quote=f"{name} ", subcode=subcode, scale=scale)
+    scale = (None, None) if name == "DATE" else (_NANOSECOND_DIGITS, _NANOSECOND_DIGITS)
+    return _SqlType(name, data_type, characters, quote=f"{name} ", subcode=subcode, scale=scale)
 
 
 # In the order of the answer: by data_type, then by name.
 _TYPES: Final = (
-    _SqlType(name="BOOLEAN", data_type=-7, size=1),
-    _integer("TINYINT", -6, 3),
-    _integer("TINYINT UNSIGNED", -6, 3, unsigned=True),
-    _integer("BIGINT", -5, 19),
-    _integer("BIGINT UNSIGNED", -5, 20, unsigned=True),
-    _SqlType(name="BYTEA", data_type=-3, quote="X"),
-    _SqlType(
-        name="DECIMAL",
-        data_type=_DECIMAL,
-        size=_LARGEST_DECIMAL,
-        radix=10,
-        unsigned=False,
-        scale=(0, _LARGEST_DECIMAL),
-    ),
-    _integer("INT", 4, 10),
-    _integer("INT UNSIGNED", 4, 10, unsigned=True),
-    _integer("SMALLINT", 5, 5),
-    _integer("SMALLINT UNSIGNED", 5, 5, unsigned=True),
-    _SqlType(name="REAL", data_type=7, size=24, radix=2, unsigned=False),
-    _SqlType(name="DOUBLE", data_type=8, size=53, radix=2, unsigned=False),
-    _SqlType(name="INTERVAL", data_type=_INTERVAL, quote="INTERVAL "),
-    _SqlType(name="VARCHAR", data_type=_VARCHAR, quote=""),
+    _SqlType("BOOLEAN", -7, 1),
+    *_integers("TINYINT", -6, 3, 3),
+    *_integers("BIGINT", -5, 19, 20),
+    _SqlType("BYTEA", -3, quote="X"),
+    _SqlType("DECIMAL", _DECIMAL, _MAX_DECIMAL_DIGITS, radix=10, scale=(0, _MAX_DECIMAL_DIGITS)),
+    *_integers("INT", 4, 10, 10),
+    *_integers("SMALLINT", 5, 5, 5),
+    _SqlType("REAL", 7, 24, radix=2),
+    _SqlType("DOUBLE", 8, 53, radix=2),
+    _SqlType("INTERVAL", 10, quote="INTERVAL "),
+    _SqlType("VARCHAR", _VARCHAR, quote=""),
     _time("DATE", 91, 10, 1),
     _time("TIME", 92, 18, 2),
     _time("TIMESTAMP", 93, 29, 3),
     _time("TIMESTAMP WITH TIME ZONE", 93, 35, 5),
 )
-
-
-def type_rows(data_type: int | None) -> list[dict[str, object]]:
-    """Return the types of this number, all of them for None."""
-    return [found.row() for found in _TYPES if data_type in {None, found.data_type}]

@@ -1,10 +1,9 @@
 """Listens for Flight calls: sockets, TLS, limits of the transport, start and drain, and a thread for all that.
 
-What the calls mean is decided in `flight_service`; pool and validator belong to whoever passes them in.
+Pool and validator belong to whoever passes them in.
 """
 
 import asyncio
-import functools
 import os
 import socket
 import sys
@@ -20,20 +19,14 @@ from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
-from micromegas_jupyter.server.deny_list import DenyList
-from micromegas_jupyter.server.flight_actions import FlightActions
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
-from micromegas_jupyter.server.flight_settings import FlightServerSettings
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.prepared import PreparedStatements
-from micromegas_jupyter.server.queries import QueryRunner
-from micromegas_jupyter.server.reloading import AccessReload
-from micromegas_jupyter.server.running_queries import RunningQueries
-from micromegas_jupyter.server.tickets import SHORTEST_KEY, Seals, Tickets
+from micromegas_jupyter.server.monitoring import ServerMetrics, Tracing
+from micromegas_jupyter.server.queries import DenyList, QueryRunner
+from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
-from micromegas_jupyter.server.tracing import Tracing
 
 _START_SECONDS: Final = 30.0
 _STOP_SLACK_SECONDS: Final = 10.0
@@ -44,165 +37,35 @@ _MAX_STREAMS_PER_CONNECTION: Final = 128
 _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
-_SHORTEST_PING_INTERVAL_MILLISECONDS: Final = 10_000
+_MIN_PING_INTERVAL_MILLISECONDS: Final = 10_000
 
 
-class FlightServer:
-    """A Flight SQL server on the running event loop.
+class ServerThread:
+    """A Flight SQL server on a thread of its own; `start` returns when it answers, `stop` when it no longer does.
+
+    `start` and `stop` are for one thread at a time; `_is_settled` orders what the server's own thread hands over.
 
     Args:
-        pool: Runs the statements; opened by `start`, closed by `stop`.
-        validator: Says who bears a token; None lets everybody in as administrator. Its owner closes it.
+        pool: Runs the statements; opened and closed with the server.
+        validator: Identifies the bearer of a token; None lets everyone in as administrator. Its owner closes it.
         settings: Where and within which limits.
         clock: Measures queries and idle statements.
         randomness: Makes query ids and handles.
         metrics: Counts what happens; its own when left out.
-        ticket_key: Marks the tickets and handles that are issued, at least 32 bytes. None for a new one, with which
-            older tickets are worth nothing.
         deny_list: Refuses queries that an administrator has denied; None for no denials.
+        ticket_key: Signs the tickets and handles that are issued, at least 32 bytes. None for a new one, which makes
+            older tickets worthless.
         tracing: Makes spans of calls; None for none. Its owner closes it.
-
-    Raises:
-        ValueError: The ticket key is too short.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts that a server is made of
-        self,
-        *,
-        pool: Pool,
-        validator: TokenValidator | None,
-        settings: FlightServerSettings,
-        clock: Clock,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
-        metrics: ServerMetrics | None = None,
-        ticket_key: bytes | None = None,
-        deny_list: DenyList | None = None,
-        tracing: Tracing | None = None,
-    ) -> None:
-        metrics = metrics or ServerMetrics()
-        self._settings = settings
-        self._pool = pool
-        self._authenticator = Authenticator(
-            validator,
-            check_seconds=settings.token_check_seconds,
-            limits=build_limits(validator, settings.rate_limits, clock=clock),
-        )
-        seals = Seals(ticket_key or randomness.token_urlsafe(SHORTEST_KEY).encode())
-        prepared = PreparedStatements(
-            seals,
-            max_statements=settings.max_prepared,
-            max_per_caller=settings.max_prepared_per_caller,
-            idle_seconds=settings.prepared_idle_seconds,
-            clock=clock,
-            randomness=randomness,
-        )
-        metrics.watch_prepared(lambda: len(prepared))
-        metrics.watch_pool(pool)
-        pool.on_end = metrics.count_end
-        running = RunningQueries()
-        queries = QueryRunner(
-            pool, settings=settings, clock=clock, metrics=metrics, running=running, deny_list=deny_list
-        )
-        ingests = IngestRunner(
-            pool, settings=settings.ingest, trusted_proxies=settings.trusted_proxies, clock=clock, metrics=metrics
-        )
-        tickets = Tickets(
-            seals,
-            life_seconds=settings.ticket_life_seconds,
-            clock=clock,
-            randomness=randomness,
-        )
-        actions = FlightActions(
-            queries=queries,
-            prepared=prepared,
-            tickets=tickets,
-            running=running,
-            access_reload=AccessReload(validator, audit=self._authenticator.audit),
-        )
-        self._service = FlightService(
-            methods=FlightMethods(
-                queries=queries,
-                prepared=prepared,
-                tickets=tickets,
-                actions=actions,
-                ingests=ingests,
-                facts=ServerFacts(
-                    takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
-                ),
-            ),
-            authenticator=self._authenticator,
-            settings=settings,
-            randomness=randomness,
-            metrics=metrics,
-            tracing=tracing,
-        )
-        self._server: grpc.aio.Server | None = None
-        self._port = 0
-        self._credentials: grpc.ServerCredentials | None = None
-
-    async def start(self) -> int:
-        """Start to listen and return the port.
-
-        Raises:
-            ConfigurationError: The address cannot be used, or the certificate or key cannot.
-        """
-        settings = self._settings
-        await self._pool.open()
-        server = grpc.aio.server(
-            handlers=(self._service,),
-            options=_channel_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
-        )
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        address = f"{host}:{settings.port}"
-        try:
-            if settings.tls_files is not None:
-                self._credentials = flight_credentials(settings.tls_files)
-                port = server.add_secure_port(address, self._credentials)
-            else:
-                port = server.add_insecure_port(address)
-        except RuntimeError:
-            raise ConfigurationError(
-                f"The server cannot listen on {address}: the port is taken, the address is not this machine's, or the "
-                "certificate and key do not fit.",
-                key="port",
-                remedy="Choose another port, or 0 for any free one.",
-            ) from None
-        await server.start()
-        self._server, self._port = server, port
-        return port
-
-    async def stop(self, grace_seconds: float, *, why: str = "") -> None:
-        """Take no more calls, let running ones end for `grace_seconds`, then cancel them. May be called twice.
-
-        Args:
-            grace_seconds: How long running calls may go on.
-            why: What calls that are ended are told; empty for a server that stops.
-        """
-        if self._server is not None:
-            server, self._server = self._server, None
-            _shut_down_sockets(self._port, is_listening=True)
-            await self._service.drain(grace_seconds, why=why)
-            _shut_down_sockets(self._port, is_listening=False)
-            await server.stop(0)
-        await self._pool.close()
-        self._authenticator.close()
-
-
-class ServerThread:
-    """Runs one `FlightServer`; `start` returns when it answers, `stop` when it no longer does.
-
-    `start` and `stop` are for one thread at a time; what the server's own thread hands over is ordered by
-    `_is_settled`. The pool is opened and closed with the server; the validator belongs to whoever passes it in.
-    """
-
-    def __init__(  # noqa: PLR0913 - the parts that a server is made of
+    def __init__(  # noqa: PLR0913 - the parts of a server
         self,
         *,
         pool: Pool,
         validator: TokenValidator | None,
         settings: FlightServerSettings,
         clock: Clock = SYSTEM_CLOCK,
+        randomness: Randomness = SYSTEM_RANDOMNESS,
         metrics: ServerMetrics | None = None,
         deny_list: DenyList | None = None,
         ticket_key: bytes | None = None,
@@ -210,25 +73,20 @@ class ServerThread:
     ) -> None:
         self.metrics = metrics or ServerMetrics()
         self._pool = pool
+        self._validator = validator
         self._settings = settings
-        self._build = functools.partial(
-            FlightServer,
-            pool=pool,
-            validator=validator,
-            settings=settings,
-            clock=clock,
-            metrics=self.metrics,
-            deny_list=deny_list,
-            ticket_key=ticket_key,
-            tracing=tracing,
-        )
+        self._clock = clock
+        self._randomness = randomness
+        self._deny_list = deny_list
+        self._signer = Signer(ticket_key or randomness.token_urlsafe(MIN_KEY_BYTES).encode())
+        self._tracing = tracing
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
-        self._why = ""
+        self._reason = ""
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
         self._port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop_asked: asyncio.Event | None = None
+        self._stop_requested: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -240,8 +98,7 @@ class ServerThread:
     def uri(self) -> str:
         """The server's address for clients, once it runs."""
         scheme = "grpc+tls" if self._settings.certificate_file is not None else "grpc"
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"{scheme}://{host}:{self._port}"
+        return f"{scheme}://{self._host}:{self._port}"
 
     @property
     def has_started(self) -> bool:
@@ -252,7 +109,7 @@ class ServerThread:
     def is_serving(self) -> bool:
         """Whether the server answers calls."""
         is_running = self._thread is not None and self._thread.is_alive() and self._is_settled.is_set()
-        return is_running and self._stop_asked is not None and not self._stop_asked.is_set()
+        return is_running and self._stop_requested is not None and not self._stop_requested.is_set()
 
     def start(self) -> None:
         """Start the thread and wait until the server answers.
@@ -268,22 +125,26 @@ class ServerThread:
             self._thread.join()
             raise self._failure
 
-    def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, why: str = "") -> None:
+    def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
         """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start.
 
         Args:
-            grace_seconds: How long running calls may go on.
-            why: What calls that are ended are told; empty for a server that stops.
+            grace_seconds: How long running calls may take to end.
+            reason: What the clients of ended calls read; empty for a server that stops.
         """
         if self._thread is None:
             self._pool.abandon()
             return
         if not self._thread.is_alive():
             return
-        if self._loop is not None and self._stop_asked is not None:
-            self._grace_seconds, self._why = grace_seconds, why
-            self._loop.call_soon_threadsafe(self._stop_asked.set)
+        if self._loop is not None and self._stop_requested is not None:
+            self._grace_seconds, self._reason = grace_seconds, reason
+            self._loop.call_soon_threadsafe(self._stop_requested.set)
         self._thread.join(grace_seconds + _STOP_SLACK_SECONDS)
+
+    @property
+    def _host(self) -> str:
+        return f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
 
     def _run(self) -> None:
         try:
@@ -295,19 +156,92 @@ class ServerThread:
             self._is_settled.set()
 
     async def _serve(self) -> None:
-        server = self._build()
         self._loop = asyncio.get_running_loop()
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        authenticator = Authenticator(
+            self._validator,
+            check_seconds=self._settings.token_check_seconds,
+            limits=build_limits(self._validator, self._settings.rate_limits, clock=self._clock),
+        )
+        service = self._build_service(authenticator)
+        server: grpc.aio.Server | None = None
         try:
-            self._port = await server.start()
+            await self._pool.open()
+            server, _credentials = await self._listen(service)
             self._is_settled.set()
-            await self._stop_asked.wait()
+            await self._stop_requested.wait()
         finally:
-            await server.stop(self._grace_seconds, why=self._why)
+            if server is not None:
+                _shut_down_sockets(self._port, is_listening=True)
+                await service.drain(self._grace_seconds, reason=self._reason)
+                _shut_down_sockets(self._port, is_listening=False)
+                await server.stop(0)
+            await self._pool.close()
+            authenticator.close()
+
+    def _build_service(self, authenticator: Authenticator) -> FlightService:
+        settings, metrics, clock, pool = self._settings, self.metrics, self._clock, self._pool
+        prepared = PreparedStatements(
+            self._signer,
+            max_statements=settings.max_prepared,
+            max_per_caller=settings.max_prepared_per_caller,
+            idle_seconds=settings.prepared_idle_seconds,
+            clock=clock,
+            randomness=self._randomness,
+        )
+        metrics.watch_prepared(lambda: len(prepared))
+        metrics.watch_pool(pool)
+        pool.on_end = metrics.count_end
+        methods = FlightMethods(
+            queries=QueryRunner(pool, settings=settings, clock=clock, metrics=metrics, deny_list=self._deny_list),
+            prepared=prepared,
+            tickets=Tickets(
+                self._signer, life_seconds=settings.ticket_life_seconds, clock=clock, randomness=self._randomness
+            ),
+            ingests=IngestRunner(pool, settings=settings, clock=clock, metrics=metrics),
+            facts=ServerFacts(
+                takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
+            ),
+            validator=self._validator,
+            audit=authenticator.audit,
+        )
+        return FlightService(
+            methods=methods.by_name(),
+            authenticator=authenticator,
+            settings=settings,
+            randomness=self._randomness,
+            metrics=metrics,
+            tracing=self._tracing,
+        )
+
+    async def _listen(self, service: FlightService) -> tuple[grpc.aio.Server, grpc.ServerCredentials | None]:
+        """Return the server and its credentials, which have to live as long."""
+        settings = self._settings
+        server = grpc.aio.server(
+            handlers=(service,),
+            options=_channel_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
+        address = f"{self._host}:{settings.port}"
+        credentials = None if settings.tls_files is None else flight_credentials(settings.tls_files)
+        try:
+            if credentials is None:
+                self._port = server.add_insecure_port(address)
+            else:
+                self._port = server.add_secure_port(address, credentials)
+        except RuntimeError:
+            raise ConfigurationError(
+                f"Cannot bind to {address}: the port is taken, the address does not belong to this machine, or the "
+                "certificate and key do not belong together.",
+                key="port",
+                remedy="Choose another port, or 0 for any free one.",
+            ) from None
+        await server.start()
+        return server, credentials
 
 
 def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], ...]:
-    # Calls that run when a connection is old enough go on: no grace is set, and there is none by default.
+    # Calls that run when a connection reaches its age continue: there is no grace period by default.
     ages = {
         "grpc.max_connection_idle_ms": settings.connection_idle_seconds,
         "grpc.max_connection_age_ms": settings.connection_age_seconds,
@@ -328,7 +262,7 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MILLISECONDS),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MILLISECONDS),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MILLISECONDS),
         ("grpc.http2.max_ping_strikes", 2),
     )
 

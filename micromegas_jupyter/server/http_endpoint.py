@@ -1,32 +1,54 @@
-"""A small HTTP listener beside the Flight server, for monitoring: sockets, TLS, limits of connections and time.
+"""The HTTP listener for monitoring: `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
 
-What the pages show is `http_pages`' job. Tornado does the HTTP: Jupyter brings it along, its reads have a total
-deadline and a size limit (the standard library's server has neither), and idle connections cost it no thread.
+Tornado does the HTTP: Jupyter brings it along, its reads have a total deadline and a size limit (the standard
+library's server has neither), and idle connections cost it no thread.
 """
 
 import asyncio
+import enum
+import json
+import logging
+import math
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.web import Application
+from tornado.web import Application, HTTPError, RequestHandler
 
-from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.core.protocols import TokenValidator
+from micromegas_jupyter.access.audit import AccessEvent
+from micromegas_jupyter.access.call_facts import CallFacts
+from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
+from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import ConfigurationError, InternalError
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InternalError,
+    PermissionDenied,
+    Rejected,
+    ResourcesExhausted,
+    Unavailable,
+)
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
-from micromegas_jupyter.server.http_pages import HealthPage, MetricsPage, Page, Pages, ReadyPage
-from micromegas_jupyter.server.readiness import Readiness, ReadinessProbe
+from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
-from micromegas_jupyter.server.tls_files import TlsFiles
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_READY_TIMEOUT_SECONDS: Final = 2.0
+_READY_CACHE_SECONDS: Final = 1.0
+_COLLECT_SECONDS: Final = 10.0
+_COLLECT_THREADS: Final = 2
+_REALM: Final = 'Bearer realm="micromegas"'
 _MAX_CONNECTIONS: Final = 16
 _BACKLOG: Final = 128
 _READ_SECONDS: Final = 5.0
@@ -38,9 +60,228 @@ _MAX_BUFFER_BYTES: Final = 64 * 1024
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 10.0
 _LAST_ANSWERS_SECONDS: Final = 1.0
-_LOOK_SECONDS: Final = 0.02
-_COLLECT_THREADS: Final = 2
+_POLL_SECONDS: Final = 0.02
 _RENEW_SECONDS: Final = 1.0
+
+
+class NotReady(enum.StrEnum):
+    """Why calls make no sense now; the values are what `/ready` shows.
+
+    Attributes:
+        STARTING: The server does not listen yet.
+        DRAINING: It is stopping, and accepts no more calls.
+        STORAGE: The tables cannot be read.
+        EXECUTORS: No process can run a statement.
+        TIMEOUT: The check took too long.
+    """
+
+    STARTING = "starting"
+    DRAINING = "draining"
+    STORAGE = "storage"
+    EXECUTORS = "executors"
+    TIMEOUT = "timeout"
+
+
+Readiness = Callable[[], NotReady | None]
+
+
+class ReadinessProbe:
+    """Checks readiness, once at a time; concurrent requests share the answer. Belongs to one event loop.
+
+    That the server is ready is cached for a second, so that probes cost nothing; that it is not ready, never.
+    """
+
+    def __init__(self, check: Readiness, *, clock: Clock) -> None:
+        self._check = check
+        self._clock = clock
+        self._ready_until = float("-inf")
+        self._answer: asyncio.Future[NotReady | None] | None = None
+
+    async def check(self) -> NotReady | None:
+        """Return why the server is not ready, None when it is."""
+        if self._clock.monotonic() < self._ready_until:
+            return None
+        if self._answer is None or self._answer.done():
+            self._answer = self._start()
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                reason = await asyncio.shield(self._answer)
+        except TimeoutError:
+            return NotReady.TIMEOUT
+        if reason is None:
+            self._ready_until = self._clock.monotonic() + _READY_CACHE_SECONDS
+        return reason
+
+    def _start(self) -> "asyncio.Future[NotReady | None]":
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[NotReady | None] = loop.create_future()
+
+        def settle(reason: NotReady | None) -> None:
+            if not answer.done():
+                answer.set_result(reason)
+
+        def check() -> None:
+            try:
+                reason = self._check()
+            except Exception:  # noqa: BLE001 - not knowing is an answer, too
+                _LOG.exception("the readiness check failed")
+                reason = NotReady.STORAGE
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, reason)
+
+        # Not in a pool: storage that hangs must delay neither other pages nor the end of the process.
+        threading.Thread(target=check, name="readiness", daemon=True).start()
+        return answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """What the pages need.
+
+    Attributes:
+        authenticator: Identifies who asks for the metrics.
+        registries: The metrics, one registry after the other.
+        readiness: Says whether calls make sense now.
+        needs_certificate: Whether the metrics are for clients with a certificate only.
+        threads: Where numbers are collected.
+        busy: The connections whose request is being answered.
+    """
+
+    authenticator: Authenticator
+    registries: Sequence[CollectorRegistry]
+    readiness: ReadinessProbe
+    needs_certificate: bool
+    threads: ThreadPoolExecutor
+    busy: set[IOStream]
+
+
+class Page(RequestHandler):
+    """A page that is read; on its own the answer to a path that does not exist."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD")
+
+    def initialize(self, pages: Pages) -> None:
+        """Take over what the pages need."""
+        self.pages = pages
+        self._stream = getattr(self.request.connection, "stream", None)
+
+    def set_default_headers(self) -> None:
+        """Send no version, and let nobody store or interpret the answer."""
+        self.set_header("Server", "micromegas")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+    def prepare(self) -> None:
+        """Note that the connection is no longer idle."""
+        if isinstance(self._stream, IOStream):
+            self.pages.busy.add(self._stream)
+
+    def on_finish(self) -> None:
+        """Note that the answer is on its way."""
+        if isinstance(self._stream, IOStream):
+            self.pages.busy.discard(self._stream)
+
+    def compute_etag(self) -> None:
+        """Send none: no answer is worth comparing with an earlier one."""
+
+    async def get(self) -> None:
+        """Answer that there is no such page."""
+        self.finish_with(HTTPStatus.NOT_FOUND)
+
+    async def head(self) -> None:
+        """Answer as for GET; Tornado leaves the body out."""
+        await self.get()
+
+    def write_error(self, status_code: int, **_details: object) -> None:
+        """Say no more than the status's standard phrase."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
+        self.finish_with(HTTPStatus(status_code))
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log defects, but not the mistakes of clients."""
+        if typ is not None and value is not None and not isinstance(value, HTTPError):
+            _LOG.error("a page could not be made", exc_info=(typ, value, tb))
+
+    def finish_with(self, status: HTTPStatus, **headers: str) -> None:
+        """Answer with a status, its phrase and these headers, whose names have underscores for hyphens."""
+        self.set_status(status.value)
+        for name, value in headers.items():
+            self.set_header(name.replace("_", "-"), value)
+        self.finish(f"{status.phrase}\n")
+
+
+class HealthPage(Page):
+    """Tells anyone that the process is alive, by answering at all."""
+
+    async def get(self) -> None:
+        """Answer 200."""
+        self.finish_with(HTTPStatus.OK)
+
+
+class ReadyPage(Page):
+    """Tells anyone whether calls make sense now."""
+
+    async def get(self) -> None:
+        """Answer 200, or 503 with the reason, which is one of `NotReady`."""
+        reason = await self.pages.readiness.check()
+        self.set_header("Content-Type", "application/json")
+        if reason is None:
+            self.finish(json.dumps({"status": "ready"}) + "\n")
+            return
+        self.set_status(HTTPStatus.SERVICE_UNAVAILABLE.value)
+        self.set_header("Retry-After", "1")
+        self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
+
+
+class MetricsPage(Page):
+    """Shows the metrics in the Prometheus text format."""
+
+    async def get(self) -> None:
+        """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
+        if self.pages.needs_certificate and self.request.get_ssl_certificate(binary_form=True) is None:
+            self.finish_with(HTTPStatus.FORBIDDEN)
+            return
+        caller = await self._authenticate()
+        if caller is None:
+            return
+        if READ_SCOPE not in caller.scopes:
+            who = Claimed(issuer=caller.issuer, subject=caller.subject)
+            event = AccessEvent(outcome="forbidden", reason="scope_missing", code=PermissionDenied.code, who=who)
+            self.pages.authenticator.record(event, self._describe())
+            challenge = f'{_REALM}, error="insufficient_scope", scope="{READ_SCOPE}"'
+            self.finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
+            return
+
+        def collect() -> bytes:
+            return b"".join(generate_latest(registry) for registry in self.pages.registries)
+
+        collecting = asyncio.get_running_loop().run_in_executor(self.pages.threads, collect)
+        body = await asyncio.wait_for(collecting, _COLLECT_SECONDS)
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(body)
+
+    async def _authenticate(self) -> AuthContext | None:
+        """Return the caller, None when the request has been answered already."""
+        headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
+        try:
+            return await self.pages.authenticator.authenticate(headers, self._describe)
+        except Rejected:
+            challenge = f'{_REALM}, error="invalid_token"' if headers["authorization"] else _REALM
+            self.finish_with(HTTPStatus.UNAUTHORIZED, WWW_Authenticate=challenge)
+        except ResourcesExhausted as error:
+            seconds = math.ceil(error.retry_after_seconds or 1)
+            self.finish_with(HTTPStatus.TOO_MANY_REQUESTS, Retry_After=str(seconds))
+        except Unavailable:
+            self.finish_with(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
+        return None
+
+    def _describe(self) -> CallFacts:
+        return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.request.remote_ip)
 
 
 class HttpEndpoint:
@@ -51,12 +292,12 @@ class HttpEndpoint:
     Args:
         host: The address to listen on.
         port: The port, 0 for any free one.
-        validator: Says who may see the metrics; None shows them to anybody.
+        validator: Says who may see the metrics; None shows them to anyone.
         registries: The metrics.
-        readiness: Tells whether calls make sense now; may block.
+        readiness: Says whether calls make sense now; may block.
         tls_files: The certificate and its key, with which the endpoint speaks TLS; None for plain text. With
             authorities for clients, the metrics are shown to clients with a certificate only.
-        rate_limits: How often somebody may ask, and be refused.
+        rate_limits: How often someone may ask, and be refused.
         clock: Measures the rates, and how old an answer about readiness is.
 
     Attributes:
@@ -90,7 +331,7 @@ class HttpEndpoint:
         """Start to listen and return the port.
 
         Args:
-            taken: Another process's socket that listens already, to go on with if it has the address; else closed.
+            taken: Another process's listening socket, to be used if it has the address; else closed.
 
         Raises:
             ConfigurationError: The address, the certificate or the key cannot be used.
@@ -136,24 +377,28 @@ class HttpEndpoint:
         asyncio.set_event_loop(loop)
         authenticator = Authenticator(self._validator, check_seconds=_CHECK_SECONDS, limits=self._limits)
         threads = ThreadPoolExecutor(_COLLECT_THREADS, thread_name_prefix="metrics")
+        registries = self._registries
+        if tls is not None:
+            registry = CollectorRegistry()
+            registry.register(tls)
+            registries = (*registries, registry)
         pages = Pages(
             authenticator=authenticator,
-            registries=self._registries if tls is None else (*self._registries, _registry_of(tls)),
+            registries=registries,
             needs_certificate=self._tls_files is not None and self._tls_files.client_ca_file is not None,
             readiness=ReadinessProbe(self._readiness, clock=self._clock),
             threads=threads,
             busy=set(),
         )
-        server = _BoundedServer(
-            _build_application(pages), ssl_options=None if tls is None else tls.context, busy=pages.busy
-        )
+        server = _BoundedServer(_build_application(pages), busy=pages.busy, tls=tls)
         server.add_sockets([listening])
-        if tls is not None:
-            server.follow(tls, loop)
+        renewing = None if tls is None else loop.create_task(server.renew_certificate(tls))
         loop.call_soon(is_ready.set)
         try:
             loop.run_forever()
         finally:
+            if renewing is not None:
+                renewing.cancel()
             server.stop()
             loop.run_until_complete(_wind_up(server))
             authenticator.close()
@@ -162,13 +407,15 @@ class HttpEndpoint:
 
 
 class _BoundedServer(HTTPServer):
-    """Serves one request per connection, and keeps few connections.
+    """Serves one request per connection, and few connections.
 
-    For a new connection above the limit the oldest goes whose request is not being answered, so that those who
+    A new connection above the limit replaces the oldest whose request is not being answered, so that clients that
     connect and say nothing do not keep others out. Belongs to one event loop.
     """
 
-    def initialize(self, application: Application, *, busy: set[IOStream], **options: Any) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, application: Application, *, busy: set[IOStream], tls: HttpTls | None
+    ) -> None:
         """Take over what the base class makes of its arguments, with the limits."""
         super().initialize(
             application,
@@ -178,51 +425,42 @@ class _BoundedServer(HTTPServer):
             max_header_size=_MAX_HEADER_BYTES,
             max_body_size=_MAX_BODY_BYTES,
             max_buffer_size=_MAX_BUFFER_BYTES,
-            **options,
+            ssl_options=None if tls is None else tls.context,
         )
         self._busy = busy
         self._open: list[IOStream] = []
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serve a new connection, or close it when all others are being answered."""
-        self._open = [kept for kept in self._open if not kept.closed()]
+        self._open = [other for other in self._open if not other.closed()]
         if len(self._open) >= _MAX_CONNECTIONS:
-            idle = next((kept for kept in self._open if kept not in self._busy), stream)
+            idle = next((other for other in self._open if other not in self._busy), stream)
             idle.close()
             if idle is stream:
                 return
         self._open.append(stream)
-        # Whoever does not take the answer is not waited for.
+        # A client that does not read the answer is not waited for.
         asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, stream.close)
         super().handle_stream(stream, address)
 
     @property
     def is_in_use(self) -> bool:
         """Whether there is a connection whose answer is not complete."""
-        return not all(kept.closed() for kept in self._open)
+        return not all(stream.closed() for stream in self._open)
 
-    def follow(self, tls: HttpTls, loop: asyncio.AbstractEventLoop) -> None:
-        """Have new connections use what the certificate's files hold, from now on."""
-        self._following = loop.create_task(self._follow(tls))
-
-    async def _follow(self, tls: HttpTls) -> None:
+    async def renew_certificate(self, tls: HttpTls) -> None:
+        """Let new connections use what the certificate's files hold, from now on."""
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             if tls.renew():
                 self.ssl_options = tls.context
 
 
-def _registry_of(tls: HttpTls) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(tls)
-    return registry
-
-
 async def _wind_up(server: _BoundedServer) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_LAST_ANSWERS_SECONDS):
-            while server.is_in_use:  # noqa: ASYNC110 - Tornado tells nobody
-                await asyncio.sleep(_LOOK_SECONDS)
+            while server.is_in_use:  # noqa: ASYNC110 - Tornado has no event for it
+                await asyncio.sleep(_POLL_SECONDS)
     await asyncio.wait_for(server.close_all_connections(), _STOP_SECONDS / 2)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
@@ -231,17 +469,14 @@ async def _wind_up(server: _BoundedServer) -> None:
 
 
 def _build_application(pages: Pages) -> Application:
-    given = {"pages": pages}
+    arguments = {"pages": pages}
     return Application(
-        [("/metrics", MetricsPage, given), ("/health", HealthPage, given), ("/ready", ReadyPage, given)],
+        [("/metrics", MetricsPage, arguments), ("/health", HealthPage, arguments), ("/ready", ReadyPage, arguments)],
         default_handler_class=Page,
-        default_handler_args=given,
-        log_function=_log_nothing,
+        default_handler_args=arguments,
+        # Requests are not logged: refused ones are in the audit, the others come every few seconds.
+        log_function=lambda _page: None,
     )
-
-
-def _log_nothing(_page: Page) -> None:
-    """Requests are not logged: refused ones are in the audit, the others come every few seconds."""
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -250,8 +485,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError:
         raise ConfigurationError(
-            f"The HTTP endpoint cannot listen on {host}, port {port}: the port is taken, or the address is not this "
-            "machine's.",
+            f"Cannot bind the HTTP endpoint to {host}, port {port}: the port is taken, or the address does not belong "
+            "to this machine.",
             key="http_port",
             remedy="Choose another port, or 0 for any free one.",
         ) from None

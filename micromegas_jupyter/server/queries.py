@@ -1,12 +1,27 @@
-"""Runs one query for one call: its limits, its rows to the client, its audit line."""
+"""Runs one query for one call: its limits, its denials, its rows to the client, its audit line."""
 
-from contextlib import ExitStack
+import asyncio
+import enum
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.errors import QueryCancelled, QueryDenied
+from micromegas_jupyter.core.files import FileProblem
+from micromegas_jupyter.core.protocols import AuthType
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.watch import FileWatch
+from micromegas_jupyter.engine import fingerprints
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
+from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryCancelled, QueryDenied, Unavailable
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.executors.statements import (
     ClientGone,
     RunningStatement,
@@ -14,22 +29,223 @@ from micromegas_jupyter.executors.statements import (
     plan_statement,
     run_statement,
 )
-from micromegas_jupyter.server.attribution import resolve_attribution
-from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
-from micromegas_jupyter.server.authentication import parse_authorization
-from micromegas_jupyter.server.calls import Call
-from micromegas_jupyter.server.deny_list import DenyList
-from micromegas_jupyter.server.flight_settings import FlightServerSettings
-from micromegas_jupyter.server.headers import (
-    find_client_address,
-    parse_client_tags,
-    parse_compression,
-    parse_query_options,
-)
-from micromegas_jupyter.server.metrics import ServerMetrics
-from micromegas_jupyter.server.running_queries import RunningQueries
-from micromegas_jupyter.server.statuses import ends_task, translate_error
-from micromegas_jupyter.server.tracing import phase
+from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin
+from micromegas_jupyter.server.authentication import parse_compression, parse_query_options
+from micromegas_jupyter.server.calls import Call, ends_task, translate_error
+from micromegas_jupyter.server.monitoring import ServerMetrics, phase
+from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tickets import join_parts
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from micromegas_jupyter.engine.functions.denials import MatchRules
+
+CHECK_SECONDS: Final = 1.0
+_CANCEL_SECONDS: Final = 2.0
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+
+
+class CancelStatus(enum.IntEnum):
+    """The result of a cancellation, in the numbers of Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
+
+    CANCELLED = 1
+    CANCELLING = 2
+    NOT_CANCELLABLE = 3
+
+
+def query_key(caller: CallerKey, name: bytes) -> bytes:
+    """Return the key of a caller's query; `name` is its ticket, or the id of a ticket that the server issued.
+
+    The caller is part of it, so nobody can name another caller's query.
+    """
+    return hashlib.sha256(join_parts(*map(str.encode, caller), name)).digest()
+
+
+class RunningQueries:
+    """The statements that run, by their keys, so that another call can cancel them. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._running: dict[bytes, set[RunningStatement]] = {}
+
+    @contextmanager
+    def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
+        """Let the statement be cancelled by its key while the body runs."""
+        self._running.setdefault(key, set()).add(statement)
+        try:
+            yield
+        finally:
+            self._running[key].discard(statement)
+            if not self._running[key]:
+                del self._running[key]
+
+    async def cancel(self, keys: Collection[bytes]) -> CancelStatus:
+        """End the statements with these keys, and wait a moment for their end."""
+        statements = [statement for key in keys for statement in self._running.get(key, ())]
+        if not statements:
+            return CancelStatus.NOT_CANCELLABLE
+        for statement in statements:
+            statement.end(Cause.CANCELLED)
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                for statement in statements:
+                    await statement.has_ended.wait()
+        except TimeoutError:
+            return CancelStatus.CANCELLING
+        return CancelStatus.CANCELLED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Denials:
+    """The rules as they were last read, ready to be applied."""
+
+    rules: tuple[Denial, ...] = ()
+    matching: "MatchRules | None" = None
+
+
+class DenyList:
+    """Refuses queries that an administrator has denied, before they are planned.
+
+    Rules are made and removed while the server runs, by SQL (`engine.denials`, in an executor) or in the file; a change
+    of the file holds within `check_seconds`.
+
+    `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
+
+    Args:
+        path: The file with the rules; it need not exist.
+        clock: Tells the time.
+        max_rules: How many rules there may be.
+        check_seconds: How often the file is looked at, at most.
+        on_denied: Called with the rule's id for each query that is denied; must not block.
+
+    Raises:
+        ConfigurationError: The file is there and cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        max_rules: int = MAX_RULES,
+        check_seconds: float = CHECK_SECONDS,
+        on_denied: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._file = DenialStore(path, clock=clock)
+        self._watch = FileWatch([path], clock=clock)
+        self._clock = clock
+        self._max_rules = max_rules
+        self._check_seconds = check_seconds
+        self._on_denied = on_denied
+        self._hits_lock = threading.Lock()
+        self._hits: dict[str, datetime] = {}
+        self._file_lock = threading.Lock()
+        self._checked_at = clock.monotonic()
+        self._problem: str | None = None
+        self._denials = _Denials()
+        try:
+            self._denials = self._read()
+        except (FileProblem, MalformedFile, InvalidStatement) as error:
+            raise ConfigurationError(
+                f"The list of denied queries ({self._file.name}) cannot be used: {_describe(error)}.",
+                key=self._file.name,
+                remedy="Correct or remove the file, and start again.",
+            ) from None
+
+    async def check(self, origin: CallOrigin, sql: str) -> None:
+        """Refuse a query that a rule denies, unless an administrator's query names a function of denials.
+
+        Raises:
+            QueryDenied: A rule denies it.
+        """
+        now = self._clock.monotonic()
+        if now - self._checked_at >= self._check_seconds:
+            self._checked_at = now  # first, so that concurrent queries do not look as well
+            await asyncio.to_thread(self._refresh)
+        denials = self._denials
+        if denials.matching is None or len(sql) > MAX_STATEMENT_BYTES:
+            return  # what is longer is refused for that, and reading it would cost more than running a short one
+        facts, hashes = _match_facts(origin, sql), fingerprints(sql)
+        if not denials.matching.needs_engine:
+            position = denials.matching.first_match(facts, hashes)
+        else:
+            position = await asyncio.to_thread(denials.matching.first_match, facts, hashes)
+        if position is None:
+            return
+        from micromegas_jupyter.engine.functions.denials import names_denial_function
+
+        if origin.caller.is_admin and names_denial_function(sql):
+            return
+        rule = denials.rules[position]
+        with self._hits_lock:
+            self._hits[rule.rule_id] = self._clock.now()
+        self._on_denied(rule.rule_id)
+        _LOG.warning("query denied by rule %s: %s, user=%s", rule.rule_id, rule.reason, origin.attribution.user)
+        raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.", limit="denied")
+
+    def write_hits(self) -> None:
+        """Write when rules were last hit; when the file cannot be written, the log says so."""
+        with self._hits_lock:
+            hits, self._hits = self._hits, {}
+        if not hits:
+            return
+        try:
+            self._file.change(lambda rules: with_hits(rules, hits))
+        except Unavailable:
+            _LOG.warning("the last hits of query denials could not be written")
+
+    def reload(self) -> None:
+        """Read the file again; one that cannot be used leaves the rules as they were."""
+        with self._file_lock:
+            try:
+                self._denials, self._problem = self._read(), None
+            except (FileProblem, MalformedFile, InvalidStatement) as error:
+                problem, known = _describe(error), self._problem
+                self._problem = problem
+                if problem != known:
+                    _LOG.error(
+                        "the list of denied queries cannot be used, the rules before it stay in force: %s", problem
+                    )
+
+    def _refresh(self) -> None:
+        self.write_hits()
+        if self._watch.has_changed():
+            self.reload()
+
+    def _read(self) -> _Denials:
+        rules = self._file.read()
+        if len(rules) > self._max_rules:
+            raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {self._max_rules}")
+        if not rules:
+            return _Denials()
+        expressions = tuple(rule.match_expr for rule in rules)
+        matching = self._denials.matching
+        if matching is None or matching.expressions != expressions:
+            from micromegas_jupyter.engine.functions.denials import (
+                MatchRules,  # loads the engine, which most servers need not
+            )
+
+            matching = MatchRules(expressions)
+        return _Denials(rules=rules, matching=matching)
+
+
+def _match_facts(origin: CallOrigin, sql: str) -> dict[str, str | None]:
+    tags = origin.tags
+    return {
+        "user_id": origin.attribution.user,
+        "email": origin.attribution.email,
+        "service_account": origin.caller.subject if origin.caller.auth_type is AuthType.API_KEY else None,
+        "client": tags.client,
+        "agent": tags.agent,
+        "entrypoint": tags.entrypoint,
+        **{name: tags.optional.get(name) for name in ("session", "notebook", "cell")},
+        "client_ip": origin.client_address,
+        "sql": sql,
+    }
+
+
+def _describe(error: Exception) -> str:
+    return error.what if isinstance(error, InvalidStatement) else str(error.args[0])
 
 
 class QueryRunner:
@@ -40,25 +256,26 @@ class QueryRunner:
         settings: The limits.
         clock: Measures.
         metrics: Counts queries and what they send.
-        running: Lets callers cancel their queries.
         deny_list: Refuses what an administrator has denied.
+
+    Attributes:
+        running: Lets callers cancel their queries.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts that its queries pass through
+    def __init__(
         self,
         pool: Pool,
         *,
         settings: FlightServerSettings,
         clock: Clock,
         metrics: ServerMetrics,
-        running: RunningQueries,
         deny_list: DenyList | None = None,
     ) -> None:
+        self.running = RunningQueries()
         self._pool = pool
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
-        self._running = running
         self._deny_list = deny_list
 
     async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
@@ -69,22 +286,18 @@ class QueryRunner:
             PermissionDenied: The headers name another user.
             QueryError: The statement is denied, or cannot be planned, or not in time.
         """
-        facts = self._gather_facts(call, _build_statement(call, sql, parameters))
-        audit = QueryAudit(facts, self._clock)
-        running = RunningStatement(self._pool, call.source, query_id=call.query_id)
+        statement, origin, running = self._prepare(call, sql, parameters)
+        audit = QueryAudit(origin, statement, running.report, self._clock)
         try:
-            await self._check_denials(facts)
+            await self._check_denials(origin, sql)
             with phase("plan"):
                 async with running:
-                    return await plan_statement(self._pool, facts.statement, running)
-        except QueryDenied as error:
-            # A client that is refused here never asks for the rows, and a denial belongs in the audit.
-            audit.write("error", running.report, error)
-            raise
+                    return await plan_statement(self._pool, statement, running)
         except BaseException as error:
-            # So does a plan that had to be ended; other failures come again when the rows are asked for.
-            if running.report.cause is not None and not ends_task(error):
-                audit.write("error", running.report, translate_error(error, call.query_id))
+            # A client that is refused here never asks for the rows, so a denial, or a plan that had to be ended, is
+            # audited now. Other failures happen again when the rows are requested.
+            if isinstance(error, QueryDenied) or (running.report.cause is not None and not ends_task(error)):
+                audit.write("error", translate_error(error, call.query_id))
             raise
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: bytes) -> None:
@@ -101,22 +314,21 @@ class QueryRunner:
             PermissionDenied: The headers name another user.
             QueryError: The statement cannot be planned or fails, or takes more time or gives more than it may.
         """
-        facts = self._gather_facts(call, _build_statement(call, sql, parameters))
+        statement, origin, running = self._prepare(call, sql, parameters)
         output = Output(
             compression=parse_compression(call.headers),
             max_rows=self._settings.max_rows,
             max_bytes=self._settings.max_result_bytes,
         )
-        audit = QueryAudit(facts, self._clock)
-        running = RunningStatement(self._pool, call.source, query_id=call.query_id)
+        audit = QueryAudit(origin, statement, running.report, self._clock)
 
         async def write(frame: bytes) -> None:
             await call.write(frame)
             self._metrics.count_sent(len(frame))
 
         try:
-            await self._check_denials(facts)
-            with self._running.listed(key, running), ExitStack() as phases:
+            await self._check_denials(origin, sql)
+            with self.running.listed(key, running), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
 
                 def begin_run() -> None:
@@ -125,52 +337,44 @@ class QueryRunner:
 
                 async with running:
                     await run_statement(
-                        self._pool, facts.statement, running, output=output, write=write, on_running=begin_run
+                        self._pool, statement, running, output=output, write=write, on_running=begin_run
                     )
         except BaseException as error:
             if ends_task(error) or isinstance(error, ClientGone | QueryCancelled) or call.context.done():
-                audit.write("incomplete", running.report)
+                audit.write("incomplete")
                 self._metrics.count_query(running.report, audit.seconds(), "incomplete")
                 raise
             translated = translate_error(error, call.query_id)
-            audit.write("error", running.report, translated)
+            audit.write("error", translated)
             self._metrics.count_query(running.report, audit.seconds(), "error", translated)
             raise translated from error
-        audit.write("ok", running.report)
+        audit.write("ok")
         self._metrics.count_query(running.report, audit.seconds(), "ok")
 
-    async def tables(self, caller: AuthContext, call: Call) -> list[tuple[str, bytes]]:
-        """Return the tables that a caller sees, each with its IPC schema.
+    async def tables(self, call: Call) -> list[tuple[str, bytes]]:
+        """Return the tables that the caller sees, each with its IPC schema.
 
         Raises:
             Unavailable: They cannot be listed now.
         """
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
-            return await list_tables(self._pool, caller, running)
+            return await list_tables(self._pool, call.caller, running)
 
-    async def _check_denials(self, facts: QueryFacts) -> None:
-        if self._deny_list is not None:
-            await self._deny_list.check(facts)
-
-    def _gather_facts(self, call: Call, statement: Statement) -> QueryFacts:
-        return QueryFacts(
-            query_id=call.query_id,
-            client_address=find_client_address(call.context.peer(), call.headers, self._settings.trusted_proxies),
-            tags=parse_client_tags(call.headers),
+    def _prepare(
+        self, call: Call, sql: str, parameters: tuple[bytes, ...]
+    ) -> tuple[Statement, CallOrigin, RunningStatement]:
+        options = parse_query_options(call.headers)
+        statement = Statement(
+            sql=sql,
             caller=call.caller,
-            attribution=resolve_attribution(call.caller, call.headers),
-            statement=statement,
-            credential=None if call.caller.auth_type is AuthType.NONE else parse_authorization(call.headers).text,
+            parameters=parameters,
+            time_range=options.time_range,
+            row_limit=options.row_limit,
+            preserve_dictionary=options.preserve_dictionary,
         )
+        origin = find_origin(call, self._settings.trusted_proxies)
+        return statement, origin, RunningStatement(self._pool, call.source, query_id=call.query_id)
 
-
-def _build_statement(call: Call, sql: str, parameters: tuple[bytes, ...]) -> Statement:
-    options = parse_query_options(call.headers)
-    return Statement(
-        sql=sql,
-        caller=call.caller,
-        parameters=parameters,
-        time_range=options.time_range,
-        row_limit=options.row_limit,
-        preserve_dictionary=options.preserve_dictionary,
-    )
+    async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
+        if self._deny_list is not None:
+            await self._deny_list.check(origin, sql)

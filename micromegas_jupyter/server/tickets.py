@@ -1,33 +1,46 @@
-"""What the server hands to a caller and knows again: query ids, and tickets for one statement and a short time.
+"""What the server signs for a caller and accepts again: query ids, tickets and prepared statements.
+
+A prepared statement's handle is the SQL with a signed comment at its end: upstream's client shows it to people as the
+statement's text, and runs it as an ordinary statement. Parameters are the client's own messages, never decoded here.
+They travel with the handle when they are few; they are also stored here, for clients that use a statement's first
+handle throughout.
 
 Tickets that clients make themselves, with SQL in them, are read by `flightsql.commands`; they give no more than the
 caller could ask for anyway.
 """
 
 import base64
+import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from cachetools import TTLCache
+
 from micromegas_jupyter.core.system import Clock, Randomness
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
 
-MARK_BYTES: Final = hashlib.sha256().digest_size
-SHORTEST_KEY: Final = 32
-_UUID_BYTES: Final = 16
-_ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
-_PURPOSE: Final = b"ticket"
+MIN_KEY_BYTES: Final = 32
+_SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
 _ID_BYTES: Final = 16
+_ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
+_TICKET: Final = b"ticket"
+_PREPARED: Final = b"prepared"
+# The line break ends a comment that the SQL may end with.
+_COMMENT: Final = b"\n-- prepared "
+_MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
+_MAX_TRAVELLING_BYTES: Final = 64 * 1024
+_MAX_ENDED: Final = 16 * 1024
 
 
 def new_query_id(randomness: Randomness) -> str:
     """Return a random UUID, the form that upstream's query ids have."""
-    drawn = bytearray(base64.urlsafe_b64decode(randomness.token_urlsafe(_UUID_BYTES) + "=="))
+    drawn = bytearray(base64.urlsafe_b64decode(randomness.token_urlsafe(_ID_BYTES) + "=="))
     # Version and variant of RFC 9562, section 5.4; `uuid.UUID` takes several times as long for each call.
     drawn[6] = drawn[6] & 0x0F | 0x40
     drawn[8] = drawn[8] & 0x3F | 0x80
@@ -35,39 +48,30 @@ def new_query_id(randomness: Randomness) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-class Seals:
-    """Marks data for callers, and checks marks.
-
-    The mark is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the server has.
-    What is marked can be read by anybody; it cannot be made, changed or used by anybody else.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        if len(key) < SHORTEST_KEY:
-            raise ValueError(f"a ticket key has at least {SHORTEST_KEY} bytes")
-        self._key = key
-
-    def mark(self, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
-        """Return the mark of `data` for this purpose and caller (issuer, subject)."""
-        return hmac.digest(self._key, join_parts(purpose, *map(str.encode, caller), data), hashlib.sha256)
-
-    def is_mark(self, mark: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bool:
-        """Tell whether `mark` is the one of `data`; takes the same time for every wrong mark."""
-        return hmac.compare_digest(mark, self.mark(purpose, caller, data))
-
-
 def join_parts(*parts: bytes) -> bytes:
     """Join byte strings so that other parts cannot give the same whole."""
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
-    """A ticket as it goes to the client, and its id; `expires_at` is aware, in UTC."""
+class Signer:
+    """Signs data for callers, and verifies signatures.
 
-    id: bytes
-    data: bytes = field(repr=False)
-    expires_at: datetime
+    A signature is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the server
+    has. Anyone can read what is signed; nobody else can make, change or use it.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < MIN_KEY_BYTES:
+            raise ValueError(f"a ticket key has at least {MIN_KEY_BYTES} bytes")
+        self._key = key
+
+    def sign(self, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
+        """Return the signature of `data` for this purpose and caller (issuer, subject)."""
+        return hmac.digest(self._key, join_parts(purpose, *map(str.encode, caller), data), hashlib.sha256)
+
+    def is_valid(self, signature: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bool:
+        """Whether `signature` is the one of `data`; takes the same time for every wrong one."""
+        return hmac.compare_digest(signature, self.sign(purpose, caller, data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,48 +85,211 @@ class TicketContent:
 
 
 class Tickets:
-    """Issues tickets and reads them again."""
+    """Issues tickets for one statement and a short time, and reads them again."""
 
-    def __init__(self, seals: Seals, *, life_seconds: float, clock: Clock, randomness: Randomness) -> None:
-        self._seals = seals
+    def __init__(self, signer: Signer, *, life_seconds: float, clock: Clock, randomness: Randomness) -> None:
+        self._signer = signer
         self._life = timedelta(seconds=life_seconds)
         self._clock = clock
         self._randomness = randomness
 
-    def issue(self, sql: str, caller: CallerKey, parameters: bytes = b"") -> Ticket:
-        """Return a new ticket for a statement with packed values."""
+    def issue(self, sql: str, caller: CallerKey, parameters: bytes = b"") -> Any:
+        """Return an endpoint with a new ticket for a statement with packed values; it can be read several times."""
         flight_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
-        return self._write(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
+        return self._build_endpoint(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
-    def renew(self, sealed: bytes, caller: CallerKey) -> Ticket:
-        """Return a ticket for the same flight with a full life."""
-        found = self.read(sealed, caller)
-        return self._write(messages.IssuedStatement(id=found.id, sql=found.sql, parameters=found.parameters), caller)
+    def renew(self, signed: bytes, caller: CallerKey) -> Any:
+        """Return an endpoint with a ticket for the same flight and a full life."""
+        found = self.read(signed, caller)
+        return self._build_endpoint(
+            messages.IssuedStatement(id=found.id, sql=found.sql, parameters=found.parameters), caller
+        )
 
-    def read(self, sealed: bytes, caller: CallerKey, *, or_expired: bool = False) -> TicketContent:
+    def read(self, signed: bytes, caller: CallerKey, *, accepts_expired: bool = False) -> TicketContent:
         """Return what a caller's own ticket stands for."""
-        mark, data = sealed[:MARK_BYTES], sealed[MARK_BYTES:]
-        if not self._seals.is_mark(mark, _PURPOSE, caller, data):
+        signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+        if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
-                "The ticket was not issued to you, or the server has been started again since.", remedy=_ASK_AGAIN
+                "The ticket was not issued to you, or the server has been restarted since.", remedy=_ASK_AGAIN
             )
         found = parse_message(messages.IssuedStatement, data)
         expires_at = datetime.fromtimestamp(found.expires_at, UTC)
-        if self._clock.now() >= expires_at and not or_expired:
+        if self._clock.now() >= expires_at and not accepts_expired:
             raise UsageError("The ticket has expired.", remedy=_ASK_AGAIN)
         return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at, parameters=found.parameters)
 
-    def _write(self, found: Any, caller: CallerKey) -> Ticket:
-        expires_at = (self._clock.now() + self._life).replace(microsecond=0)
-        found.expires_at = int(expires_at.timestamp())
-        data: bytes = found.SerializeToString()
-        return Ticket(
-            id=found.id, data=issued_ticket(self._seals.mark(_PURPOSE, caller, data) + data), expires_at=expires_at
+    def _build_endpoint(self, statement: Any, caller: CallerKey) -> Any:
+        statement.expires_at = int((self._clock.now() + self._life).timestamp())
+        data: bytes = statement.SerializeToString()
+        ticket = issued_ticket(self._signer.sign(_TICKET, caller, data) + data)
+        endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket))
+        endpoint.expiration_time.seconds = statement.expires_at
+        return endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedStatement:
+    """A prepared statement as it can be run."""
+
+    sql: str = field(repr=False)
+    parameters: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What is stored of a statement: whose it is, and the values bound to it."""
+
+    caller: CallerKey
+    parameters: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.parameters))
+
+
+class PreparedStatements:
+    """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
+
+    A handle holds the whole statement, so a server that was restarted with the same key accepts it, until
+    `idle_seconds` after it was made.
+    """
+
+    def __init__(  # noqa: PLR0913 - limits, and what they are measured with
+        self,
+        signer: Signer,
+        *,
+        max_statements: int,
+        max_per_caller: int,
+        idle_seconds: float,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._signer = signer
+        self._max_per_caller = max_per_caller
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._randomness = randomness
+        # By id, the longest unused first.
+        self._stored: TTLCache[bytes, _Stored] = TTLCache(max_statements, idle_seconds, timer=clock.monotonic)
+        # Closed ones, whose handles would be accepted otherwise; after this time they have expired.
+        self._closed: TTLCache[bytes, bool] = TTLCache(_MAX_ENDED, idle_seconds, timer=clock.monotonic)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def add(self, sql: str, caller: CallerKey) -> bytes:
+        """Make a statement and return its handle."""
+        statement_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
+        self._store_new(statement_id, caller)
+        expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
+        return self._write_handle(messages.IssuedStatement(id=statement_id, sql=sql, expires_at=expires_at), caller)
+
+    def get(self, handle: bytes, caller: CallerKey) -> PreparedStatement:
+        """Return a caller's own statement."""
+        found, stored = self._find(handle, caller)
+        parameters = unpack_frames(found.parameters) if found.parameters else stored.parameters
+        if not parameters and found.has_stored_parameters:
+            raise UsageError(
+                "The statement's parameters were bound before the server was restarted.", remedy="Bind them again."
+            )
+        return PreparedStatement(sql=found.sql, parameters=parameters)
+
+    def bind(self, handle: bytes, parameters: tuple[bytes, ...], caller: CallerKey) -> bytes:
+        """Bind parameters to a caller's own statement, in place of those bound before, and return its new handle."""
+        found, _ = self._find(handle, caller)
+        bound = _Stored(caller=caller, parameters=parameters)
+        others = sum(
+            other.size_bytes for key, other in self._stored.items() if other.caller == caller and key != found.id
         )
+        if others + bound.size_bytes > _MAX_BYTES_PER_CALLER:
+            raise ResourcesExhausted(
+                "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
+            )
+        self._stored[found.id] = bound
+        packed = pack_frames(parameters)
+        found.parameters, found.has_stored_parameters = packed or b"", packed is None
+        return self._write_handle(found, caller)
+
+    def close(self, handle: bytes, caller: CallerKey) -> None:
+        """Forget a caller's own statement; one that does not exist is as good as closed."""
+        try:
+            found = self._read_handle(handle, caller)
+        except UsageError:
+            return
+        self._forget(found.id)
+
+    def _find(self, handle: bytes, caller: CallerKey) -> tuple[Any, _Stored]:
+        """Return what a handle says and what is stored of its statement, storing one that is not known."""
+        found = self._read_handle(handle, caller)
+        stored: _Stored | None = self._stored.pop(found.id, None)
+        if stored is not None:
+            self._stored[found.id] = stored  # now the last in order, and its time begins anew
+            return found, stored
+        if found.id in self._closed or self._clock.now().timestamp() >= found.expires_at:
+            raise _unknown_statement()
+        return found, self._store_new(found.id, caller)
+
+    def _store_new(self, statement_id: bytes, caller: CallerKey) -> _Stored:
+        own = [key for key, stored in self._stored.items() if stored.caller == caller]
+        if len(own) >= self._max_per_caller:
+            self._forget(own[0])
+        elif len(self._stored) >= self._stored.maxsize:
+            raise ResourcesExhausted(
+                "The server holds as many prepared statements as it may.", remedy="Try later.", limit="prepared"
+            )
+        stored = self._stored[statement_id] = _Stored(caller=caller)
+        return stored
+
+    def _forget(self, statement_id: bytes) -> None:
+        self._stored.pop(statement_id, None)
+        self._closed[statement_id] = True
+
+    def _write_handle(self, statement: Any, caller: CallerKey) -> bytes:
+        """Return `statement`, an `IssuedStatement` with its SQL, as it goes to the client."""
+        sql = statement.sql.encode()
+        statement.ClearField("sql")
+        data = statement.SerializeToString()
+        signature = self._signer.sign(_PREPARED, caller, join_parts(sql, data))
+        return bytes(sql + _COMMENT + _encode(signature + data))
+
+    def _read_handle(self, handle: bytes, caller: CallerKey) -> Any:
+        """Return the `IssuedStatement` of a handle that was written for this caller."""
+        sql, _, token = handle.rpartition(_COMMENT)
+        try:
+            signed = base64.b64decode(token + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except binascii.Error:
+            raise _unknown_statement() from None
+        signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+        # Of the last character decoding drops bits, hence the first comparison.
+        if _encode(signed) != token or not self._signer.is_valid(signature, _PREPARED, caller, join_parts(sql, data)):
+            raise _unknown_statement()
+        found = parse_message(messages.IssuedStatement, data)
+        found.sql = sql.decode()
+        return found
 
 
-def write_endpoint(ticket: Ticket) -> Any:
-    """Return the endpoint of a flight with this ticket; it may be read several times until the ticket expires."""
-    endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket.data))
-    endpoint.expiration_time.seconds = int(ticket.expires_at.timestamp())
-    return endpoint
+def pack_frames(frames: tuple[bytes, ...]) -> bytes | None:
+    """Return messages as bytes that travel with a handle or a ticket; None when they are too large for that."""
+    packed = b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
+    return packed if len(packed) <= _MAX_TRAVELLING_BYTES else None
+
+
+def unpack_frames(packed: bytes) -> tuple[bytes, ...]:
+    """Return what `pack_frames` packed; the bytes are the server's own, under its signature."""
+    frames, start = [], 0
+    while start < len(packed):
+        end = start + 4 + int.from_bytes(packed[start : start + 4], "big")
+        frames.append(packed[start + 4 : end])
+        start = end
+    return tuple(frames)
+
+
+def _unknown_statement() -> UsageError:
+    return UsageError(
+        "The prepared statement is not known: it was closed, or was not used for too long.",
+        remedy="Prepare the statement again.",
+    )
+
+
+def _encode(signed: bytes) -> bytes:
+    return base64.urlsafe_b64encode(signed).rstrip(b"=")

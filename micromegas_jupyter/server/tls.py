@@ -1,24 +1,136 @@
-"""TLS of the server's two listeners, Flight and HTTP, with a certificate that is renewed while they listen.
+"""TLS of the Flight and HTTP listeners, with a certificate that is renewed while they listen.
 
-Which files there are, and whether they can be used, is said by `tls_files`. New connections get what the files hold;
-those that are open keep what they began with. TLS 1.2 is the least that both accept.
+New connections get what the files hold; open ones keep what they began with. TLS 1.2 is the minimum.
 """
 
+import logging
 import os
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 import grpc
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.watch import FileWatch
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.server.tls_files import TlsFiles, TlsMaterial, TlsSource
+from micromegas_jupyter.server.settings import TlsFiles
 
-_LEAST_VERSION: Final = ssl.TLSVersion.TLSv1_2
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_MAX_PEM_BYTES: Final = 1024 * 1024
+_REPLACE: Final = "Replace it with files that fit; they are read again when they change, without a restart."
+_REMEDY: Final = "Name PEM files: the chain with the server's own certificate first, and its key without a password."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsMaterial:
+    """What the files hold, in PEM, and when the server's certificate expires (aware UTC)."""
+
+    certificate: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    client_ca: bytes | None = field(default=None, repr=False)
+    expires_at: datetime
+
+
+class TlsSource:
+    """Reads the files once, and again whenever they change; files that cannot be used leave the former in force.
+
+    Safe to use from several threads: one lock covers what was read last.
+
+    Args:
+        files: The files.
+        listener: Whose they are, for the log: `Flight` or `HTTP`.
+        clock: Tells how young a change is.
+
+    Raises:
+        ConfigurationError: The files cannot be used.
+    """
+
+    def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._files = files
+        self._listener = listener
+        self._lock = threading.Lock()
+        paths = (files.certificate_file, files.key_file, files.client_ca_file)
+        self._watch = FileWatch((path for path in paths if path is not None), clock=clock, follows_links=True)
+        self._refused_marks: object = None
+        self.current = read_tls_files(files)
+
+    def renew(self) -> TlsMaterial | None:
+        """Return what the files hold when it differs from `current`, which it then becomes; else None."""
+        with self._lock:
+            if not self._watch.has_changed():
+                return None
+            try:
+                found = read_tls_files(self._files)
+            except ConfigurationError as error:
+                if self._watch.marks != self._refused_marks:  # logged once for each state of the files
+                    self._refused_marks = self._watch.marks
+                    facts = {"listener": self._listener, "why": error.what, "remedy": _REPLACE}
+                    _LOG.error("The changed certificate cannot be used; the former stays.", extra=facts)
+                return None
+            self._refused_marks = None
+            if found == self.current:
+                return None
+            self.current = found
+        facts = {"listener": self._listener, "expires_at": found.expires_at.isoformat()}
+        _LOG.info("The certificate was read again.", extra=facts)
+        return found
+
+
+def read_tls_files(files: TlsFiles) -> TlsMaterial:
+    """Read all files and check that they belong together.
+
+    Raises:
+        ConfigurationError: They cannot be used.
+    """
+    certificate, key = _read(files.certificate_file, "certificate_file"), _read(files.key_file, "key_file")
+    own = _parse_certificates(certificate, "certificate_file")[0]
+    try:
+        private_key = load_pem_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigurationError(
+            "The key file holds no private key in PEM form, or one with a password.", key="key_file", remedy=_REMEDY
+        ) from None
+    if own.public_key() != private_key.public_key():
+        raise ConfigurationError("The certificate and the key do not belong together.", key="key_file", remedy=_REMEDY)
+    client_ca = None if files.client_ca_file is None else _read(files.client_ca_file, "client_ca_file")
+    if client_ca is not None:
+        _parse_certificates(client_ca, "client_ca_file")
+    return TlsMaterial(certificate=certificate, key=key, client_ca=client_ca, expires_at=own.not_valid_after_utc)
+
+
+def _parse_certificates(pem: bytes, setting: str) -> list[Certificate]:
+    try:
+        return load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ConfigurationError(
+            f"The {setting.replace('_', ' ')} holds no certificate in PEM form, or a damaged one.",
+            key=setting,
+            remedy=_REMEDY,
+        ) from None
+
+
+def _read(path: Path, setting: str) -> bytes:
+    name = setting.replace("_", " ")
+    try:
+        with path.open("rb") as file:
+            pem = file.read(_MAX_PEM_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"The {name} cannot be read: {error.strerror}.", key=setting) from None
+    if len(pem) > _MAX_PEM_BYTES:
+        raise ConfigurationError(f"The {name} is larger than 1 MiB.", key=setting, remedy=_REMEDY)
+    return pem
 
 
 def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
@@ -28,22 +140,27 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """
     source = TlsSource(files, listener="Flight")
 
-    def renewed() -> grpc.ServerCertificateConfiguration | None:
-        # gRPC asks for each new connection, on threads of its own.
-        found = source.renewed()
-        return None if found is None else _configuration(found)
+    def configure(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(material.key, material.certificate)], root_certificates=material.client_ca
+        )
+
+    def renew() -> grpc.ServerCertificateConfiguration | None:
+        # gRPC calls this for each new connection, on threads of its own.
+        found = source.renew()
+        return None if found is None else configure(found)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(source.current),
-        renewed,  # type: ignore[arg-type] # its documentation allows None for "as before"
+        configure(source.current),
+        renew,  # type: ignore[arg-type] # its documentation allows None for "as before"
         require_client_authentication=files.client_ca_file is not None,
     )
 
 
 class HttpTls(Collector):
-    """TLS of the HTTP listener, and what the metrics tell of it. Belongs to one event loop, but for `collect`.
+    """TLS of the HTTP listener, and its metrics. Belongs to one event loop, but for `collect`.
 
-    With authorities for clients, a certificate that is shown has to be good; which page needs one, the pages say: the
+    With authorities for clients, a certificate that is shown must be valid; the pages say which of them need one: the
     probes of most orchestrators have none.
     """
 
@@ -54,22 +171,22 @@ class HttpTls(Collector):
         self.context = self._build(self._source.current)
 
     def renew(self) -> bool:
-        """Take over what the files hold now; whether `context` is another one for it."""
-        found = self._source.renewed()
+        """Take over what the files hold now, and return whether `context` has changed."""
+        found = self._source.renew()
         if found is None:
             return False
         try:
             self.context = self._build(found)
         except ConfigurationError:
-            return False  # what one library takes, another may not
+            return False  # what one library accepts, another may not
         self._renewals += 1
         return True
 
     def collect(self) -> Iterator[Metric]:
-        """Yield until when the certificate is good, and how often it was renewed."""
+        """Yield when the certificate expires, and how often it was renewed."""
         yield GaugeMetricFamily(
             "micromegas_tls_certificate_expires_timestamp_seconds",
-            "Until when the server's certificate is good, in seconds of Unix time.",
+            "When the server's certificate expires, in seconds of Unix time.",
             value=self._source.current.expires_at.timestamp(),
         )
         yield CounterMetricFamily(
@@ -78,7 +195,7 @@ class HttpTls(Collector):
 
     def _build(self, material: TlsMaterial) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = _LEAST_VERSION
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             self._load(context, material)
             if material.client_ca is not None:
@@ -86,14 +203,15 @@ class HttpTls(Collector):
                 context.verify_mode = ssl.CERT_OPTIONAL
         except (OSError, ssl.SSLError):
             raise ConfigurationError(
-                "The HTTP endpoint's certificate and key cannot be read, or do not fit.", key="certificate_file"
+                "The HTTP endpoint's certificate and key cannot be read, or do not belong together.",
+                key="certificate_file",
             ) from None
         return context
 
     def _load(self, context: ssl.SSLContext, material: TlsMaterial) -> None:
-        """Load what was checked, whatever the files hold since; where there is no file in memory, what the files hold.
+        """Load what was checked, whatever the files hold since; without files in memory, what the files hold.
 
-        Without a password the library would ask for one on the terminal.
+        Without a password the library would prompt for one on the terminal.
         """
         if sys.platform != "linux":
             context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
@@ -105,9 +223,3 @@ class HttpTls(Collector):
                 file.flush()
             certificate, key = (f"/proc/self/fd/{file.fileno()}" for file in files)
             context.load_cert_chain(certificate, key, password="")
-
-
-def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(material.key, material.certificate)], root_certificates=material.client_ca
-    )

@@ -3,10 +3,9 @@
 Nothing here touches a file, a socket or a clock; storing rows is `lakehouse`'s job.
 """
 
-from micromegas_jupyter.telemetry.levels import Level, level_from_logging
-from micromegas_jupyter.telemetry.merging import MergeRule, build_merge_sql, merge_rows
 from micromegas_jupyter.telemetry.rows import (
     BlockOrigin,
+    Level,
     LogRow,
     MeasureRow,
     ProcessInfo,
@@ -15,9 +14,20 @@ from micromegas_jupyter.telemetry.rows import (
     build_measure_batch,
     build_process_batch,
     build_stream_batch,
+    level_from_logging,
     nanoseconds_since_epoch,
 )
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS, TABLES, TableDefinition
+from micromegas_jupyter.telemetry.tables import (
+    LOG_ENTRIES,
+    MEASURES,
+    PROCESSES,
+    STREAMS,
+    TABLES,
+    MergeRule,
+    TableDefinition,
+    build_merge_sql,
+    merge_rows,
+)
 from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
 
 __all__ = [

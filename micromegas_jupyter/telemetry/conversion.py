@@ -1,8 +1,7 @@
-"""Rows that others send for the tables of the data model, made into the columns that are stored.
+"""Rows that others send for the tables of the data model, converted to the columns that are stored.
 
 Senders differ in how they write text (plain, large, views, dictionaries), times (unit, with or without a zone) and
-properties (maps, lists of key and value, dictionaries of those, binary JSON). All of it is accepted where nothing is
-lost. Where the rows go is the lakehouse's job.
+properties (maps, lists of key and value, dictionaries of those, JSONB). All of it is accepted where nothing is lost.
 
 Source of what upstream sends: its replication of `processes` and `streams`.
 """
@@ -13,16 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry.columns import (
+from micromegas_jupyter.telemetry.jsonb import parse_properties
+from micromegas_jupyter.telemetry.tables import (
     DICTIONARY,
     PROPERTIES,
     TIMESTAMP,
+    TableDefinition,
     build_constant_properties,
     build_properties,
 )
-from micromegas_jupyter.telemetry.jsonb import parse_properties
-from micromegas_jupyter.telemetry.tables import TableDefinition
 
+_PACKAGE: Final = "micromegas_jupyter"
 # What the sender may leave out, by the column that then stands for it.
 _STAND_INS: Final = {
     ("processes", "last_update_time"): "insert_time",
@@ -32,6 +32,21 @@ _LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), (
 # Newer senders name an audience; there is none here.
 _IGNORED: Final = frozenset({("processes", "audience"), ("streams", "audience")})
 _MAX_NAME_LENGTH: Final = 80
+
+
+def check_targets(rows: pa.RecordBatch) -> None:
+    """Check that log entries, with the table's columns, do not come from the server's own loggers.
+
+    Raises:
+        UsageError: One does.
+    """
+    targets = rows.column("target").dictionary
+    is_own = pc.or_(pc.equal(targets, _PACKAGE), pc.starts_with(targets, f"{_PACKAGE}."))
+    if pc.any(is_own).as_py():
+        raise UsageError(
+            f"The target {_PACKAGE}, and all below it, is for what the server itself records.",
+            remedy="Send other targets, or have an administrator send these rows.",
+        )
 
 
 def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:

@@ -25,9 +25,8 @@ from micromegas_jupyter.server import (
     ServerMetrics,
     ServerThread,
 )
-from micromegas_jupyter.server.flight_settings import IngestSettings
-from micromegas_jupyter.server.tls_files import TlsFiles
-from micromegas_jupyter.server.tracing import open_tracing
+from micromegas_jupyter.server.monitoring import open_tracing
+from micromegas_jupyter.server.settings import IngestSettings, TlsFiles
 from micromegas_jupyter.telemetry import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.port import ReservedPort, is_port_shareable
 from micromegas_jupyter.wiring.server_files import (
@@ -355,7 +354,7 @@ class ServerStack:
             self._listener.stop()
             if self._listener.is_taken and self._http is not None:
                 self._http.stop()  # or it would answer some requests to the other server, as one that drains
-        self._server.stop(self.settings.drain_timeout_seconds if grace_seconds is None else grace_seconds, why=why)
+        self._server.stop(self.settings.drain_timeout_seconds if grace_seconds is None else grace_seconds, reason=why)
         if self._http is not None:
             self._http.stop()
         if self._deny_list is not None:

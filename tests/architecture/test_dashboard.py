@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
-from micromegas_jupyter.server.tls_files import TlsFiles
 from tests.architecture.exercised_metrics import access_metrics, server_metrics
 from tests.architecture.guide_text import ROOT, read_page
 from tests.fakes.certificates import Authority

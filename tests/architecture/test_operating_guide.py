@@ -15,7 +15,7 @@ from micromegas_jupyter.cli.serve_command import load_settings
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.server.readiness import NotReady
+from micromegas_jupyter.server.http_endpoint import NotReady
 from tests.architecture.guide_text import ROOT, blocks, read_page, table_rows
 from tests.architecture.test_documentation import command_line_options
 

@@ -7,14 +7,14 @@ from contextlib import suppress
 import pytest
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.server.attribution import resolve_attribution
-from micromegas_jupyter.server.authentication import parse_authorization
-from micromegas_jupyter.server.headers import (
+from micromegas_jupyter.server.authentication import (
     find_client_address,
     group_headers,
+    parse_authorization,
     parse_client_tags,
     parse_compression,
     parse_query_options,
+    resolve_attribution,
 )
 from tests.fakes.validator import FakeValidator
 from tests.fuzz.conftest import Fuzzing, sizes

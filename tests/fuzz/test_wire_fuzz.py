@@ -15,17 +15,16 @@ from micromegas_jupyter.flightsql.commands import (
     IssuedQuery,
     parse_action_body,
     parse_descriptor,
+    parse_ingest_descriptor,
     parse_message,
     parse_plain_body,
     parse_ticket,
 )
+from micromegas_jupyter.flightsql.decoding import read_header
 from micromegas_jupyter.flightsql.error_details import decode_error, encode_error, parse_status_text
 from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
-from micromegas_jupyter.flightsql.ingest_command import parse_ingest_descriptor
-from micromegas_jupyter.flightsql.ipc_header import read_header
-from micromegas_jupyter.server.flight_actions import set_options
-from micromegas_jupyter.server.prepared import PreparedStatements
-from micromegas_jupyter.server.tickets import Seals, Tickets
+from micromegas_jupyter.server.flight_methods import set_options
+from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 from tests.fakes.clock import FakeClock
 from tests.fuzz.conftest import Fuzzing, sizes
 from tests.fuzz.damage_bytes import damage_bytes
@@ -94,14 +93,14 @@ def test_a_damaged_request_is_read_or_refused(
 
 @sizes(short=8_000, long=500_000)
 def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
-    tickets = Tickets(Seals(bytes(32)), life_seconds=600, clock=FakeClock(), randomness=SYSTEM_RANDOMNESS)
-    whole = tickets.issue("SELECT 1", ALICE, b"values").data
+    tickets = Tickets(Signer(bytes(32)), life_seconds=600, clock=FakeClock(), randomness=SYSTEM_RANDOMNESS)
+    whole = tickets.issue("SELECT 1", ALICE, b"values").ticket.ticket
     command = parse_ticket(whole)
     assert isinstance(command, IssuedQuery)
 
     for _ in range(fuzzing.tries):
-        sealed = damage_bytes(command.sealed, fuzzing.random)
-        if sealed == command.sealed:
+        sealed = damage_bytes(command.signed, fuzzing.random)
+        if sealed == command.signed:
             continue
 
         with pytest.raises(UsageError):
@@ -112,7 +111,7 @@ def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
 @sizes(short=8_000, long=500_000)
 def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
     store = PreparedStatements(
-        Seals(bytes(32)),
+        Signer(bytes(32)),
         max_statements=10,
         max_per_caller=10,
         idle_seconds=600,

@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING
 
 import grpc
-import pyarrow.flight
 import pytest
 from google.protobuf import any_pb2
 
@@ -95,18 +94,6 @@ def reading(flight: FlightHarness) -> Iterator[list[Reading]]:
         found.end()
 
 
-def test_a_flights_ticket_runs_it_and_tells_its_end(flight: FlightHarness) -> None:
-    info = _info(flight, NUMBERS)
-    (endpoint,) = info.endpoint
-
-    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket))
-
-    assert answer.code is grpc.StatusCode.OK
-    assert len(answer.replies) == 2
-    assert endpoint.expiration_time.seconds > 0
-    assert info.ordered
-
-
 @pytest.mark.parametrize("kind", ["another caller", "forged", "cut off"])
 def test_a_ticket_that_is_not_the_callers_is_refused(flight: FlightHarness, kind: str) -> None:
     ticket = _info(flight, NUMBERS).endpoint[0].ticket.ticket
@@ -191,22 +178,6 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
     assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
     assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
     assert kept == plain
-
-
-def test_pyarrow_cancels_a_flight(flight: FlightHarness) -> None:
-    options = pyarrow.flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")], timeout=60)
-    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=WAITING)))
-
-    with pyarrow.flight.connect(flight.uri) as client:
-        info = client.get_flight_info(descriptor, options)
-        reader = client.do_get(info.endpoints[0].ticket, options)
-        reader.read_chunk()
-        body = messages.CancelFlightInfoRequest(info=messages.FlightInfo.FromString(info.serialize()))
-        (result,) = client.do_action(("CancelFlightInfo", body.SerializeToString()), options)
-        with pytest.raises(pyarrow.flight.FlightInternalError, match="SQL006"):
-            reader.read_chunk()
-
-    assert messages.CancelFlightInfoResult.FromString(result.body.to_pybytes()).status == CANCELLED
 
 
 @pytest.mark.parametrize("processors", [1, 2])

@@ -14,7 +14,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
-from micromegas_jupyter.server.tls_files import TlsFiles
+from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.wiring import connect
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.servers import NUMBERS, build_pool

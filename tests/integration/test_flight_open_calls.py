@@ -1,4 +1,4 @@
-"""One caller cannot hold many calls open, and none without sending anything."""
+"""Calls that are held open, that send nothing or too much: they end, and the refusal reaches the client."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+from micromegas_jupyter.server import calls
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
@@ -37,13 +38,13 @@ pytestmark = pytest.mark.integration
 @contextlib.contextmanager
 def _stalled_calls(flight: FlightHarness, count: int, metadata: Metadata) -> Iterator[None]:
     """Have calls open whose client reads no further than their first message."""
-    calls = [flight.read(ENDLESS, metadata=metadata) for _ in range(count)]
-    for call in calls:
+    stalled = [flight.read(ENDLESS, metadata=metadata) for _ in range(count)]
+    for call in stalled:
         next(call)
     try:
         yield
     finally:
-        for call in calls:
+        for call in stalled:
             call.cancel()
 
 
@@ -60,7 +61,7 @@ def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_
 
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert type(refused.error) is ResourcesExhausted
-    assert refused.error.what == "You have 3 calls open, as many as one caller may."
+    assert refused.error.what == "You have 3 calls open, the maximum for one caller."
     assert "cancel" in refused.error.remedy
     assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
     assert counted == 1
@@ -90,7 +91,7 @@ def test_a_call_whose_message_does_not_come_ends() -> None:
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         may_end.set()
 
-    assert "did not come in time" in (call.details() or "")
+    assert "did not arrive in time" in (call.details() or "")
 
 
 def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
@@ -115,4 +116,72 @@ def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
             list(call)
 
     assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "did not come in time" in (call.details() or "")
+    assert "did not arrive in time" in (call.details() or "")
+
+
+COUNT = 100
+NOTICE_SECONDS = 0.5  # a refusal that does not wait comes long before
+
+
+def first_frame() -> bytes:
+    """The beginning of rows that this server, which only reads, refuses at once."""
+    command = messages.CommandStatementIngest(table="log_entries")
+    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
+    data: bytes = messages.FlightData(flight_descriptor=descriptor).SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("metadata", "code"), [(ALICE, grpc.StatusCode.UNIMPLEMENTED), (BOB, grpc.StatusCode.PERMISSION_DENIED)]
+)
+def test_a_client_may_send_everything_before_it_is_refused(
+    metadata: tuple[tuple[str, str], ...], code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_DRAIN_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
+    ended, sent = threading.Event(), []
+
+    def frames() -> Iterator[bytes]:
+        yield first_frame()
+        for number in range(COUNT):
+            if number or not ended.wait(NOTICE_SECONDS):
+                sent.append(number)
+                yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
+
+    with running_server() as flight:
+        call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=metadata, timeout=DEADLINE_SECONDS)
+        call.add_callback(ended.set)
+
+        assert call.code() is code
+    assert sent == list(range(COUNT))
+
+
+def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
+    flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_MAX_DRAINED_BYTES", 10_000)
+    ended = threading.Event()
+
+    def frames() -> Iterator[bytes]:
+        yield first_frame()
+        while not ended.is_set():
+            yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
+
+    call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+    call.add_callback(ended.set)
+
+    assert call.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_DRAIN_SECONDS", 0.1)
+    ended = threading.Event()
+
+    def frames() -> Iterator[bytes]:
+        yield first_frame()
+        ended.wait(DEADLINE_SECONDS)
+
+    with running_server() as flight:
+        call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+        call.add_callback(ended.set)
+
+        assert call.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,55 +1,36 @@
-"""The server speaks TLS with a certificate from files, and says which file it cannot use."""
+"""TLS with a certificate from files: who is served, which file cannot be used, and how it is renewed meanwhile."""
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
+import contextlib
+import http.client
+import logging
 import socket
 import ssl
+import time
 import urllib.request
+import warnings
 from typing import TYPE_CHECKING
 
 import pyarrow.flight
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
-from micromegas_jupyter.server.tls_files import TlsFiles
-from tests.fakes.servers import NUMBERS, build_pool
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread, tls
+from micromegas_jupyter.server.settings import TlsFiles
+from micromegas_jupyter.server.tls import HttpTls, TlsSource
+from tests.fakes.certificates import Authority, Pair
+from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
-
-def _write_certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flight test")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
-        .not_valid_after(dt.datetime(2100, 1, 1, tzinfo=dt.UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / "server.pem", folder / "server.key"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_file, key_file
+DEADLINE_SECONDS = 60.0
 
 
 def _server(certificate_file: Path, key_file: Path) -> ServerThread:
@@ -57,66 +38,93 @@ def _server(certificate_file: Path, key_file: Path) -> ServerThread:
     return ServerThread(pool=build_pool(), validator=None, settings=settings)
 
 
-def test_a_client_that_trusts_the_certificate_is_served(tmp_path: Path) -> None:
-    certificate_file, key_file = _write_certificate(tmp_path)
-    server = _server(certificate_file, key_file)
-    server.start()
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
 
-    with pyarrow.flight.connect(server.uri, tls_root_certs=certificate_file.read_bytes()) as client:
+
+@pytest.fixture
+def pair(authority: Authority) -> Pair:
+    return authority.issue("first")
+
+
+@pytest.fixture
+def server(pair: Pair) -> Iterator[ServerThread]:
+    thread = _server(pair.certificate_file, pair.key_file)
+    thread.start()
+    yield thread
+    thread.stop(grace_seconds=0)
+
+
+def _shown_name(port: int, authority: Authority) -> str:
+    """Return the common name of the certificate that a new connection is shown."""
+    trust = ssl.create_default_context(cafile=str(authority.ca_file))
+    trust.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as raw,
+        trust.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
+    ):
+        shown = connection.getpeercert()
+    assert shown is not None
+    return str(shown["subject"][0][0][1])
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_client_that_trusts_the_authority_is_served(server: ServerThread, authority: Authority) -> None:
+    with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
         table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS))).read_all()
-    server.stop()
 
     assert server.uri.startswith("grpc+tls://127.0.0.1:")
     assert table["n"].to_pylist() == [1, 2, 3]
 
 
-def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(tmp_path: Path) -> None:
-    certificate_file, key_file = _write_certificate(tmp_path)
-    server = _server(certificate_file, key_file)
-    server.start()
-
-    with FlightSQLClient(server.uri, extra_ca_bundle=certificate_file) as client:
+def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(
+    server: ServerThread, authority: Authority
+) -> None:
+    with FlightSQLClient(server.uri, extra_ca_bundle=authority.ca_file) as client:
         frame = client.query(NUMBERS)
     with FlightSQLClient(server.uri) as client, pytest.raises(ServerUnavailable):
         client.query(NUMBERS)
-    server.stop()
 
     assert frame["n"].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("missing", ["certificate_file", "key_file"])
-def test_a_file_that_cannot_be_read_is_named_by_its_setting(tmp_path: Path, missing: str) -> None:
-    files = dict(zip(("certificate_file", "key_file"), _write_certificate(tmp_path), strict=True))
-    files[missing] = tmp_path / "absent"
+@pytest.mark.parametrize("wrong", ["certificate_file", "key_file"])
+@pytest.mark.parametrize("content", [None, "neither a certificate nor a key"])
+def test_a_file_that_cannot_be_used_is_named_by_its_setting(
+    pair: Pair, tmp_path: Path, wrong: str, content: str | None
+) -> None:
+    files = {"certificate_file": pair.certificate_file, "key_file": pair.key_file, wrong: tmp_path / "wrong"}
+    if content is not None:
+        (tmp_path / "wrong").write_text(content)
 
     with pytest.raises(ConfigurationError) as caught:
         _server(**files).start()
 
-    assert caught.value.key == missing
+    assert caught.value.key == wrong
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_files_that_are_no_certificate_do_not_start_a_server(tmp_path: Path) -> None:
-    (tmp_path / "server.pem").write_text("not a certificate")
-    (tmp_path / "server.key").write_text("not a key")
-
-    with pytest.raises(ConfigurationError):
-        _server(tmp_path / "server.pem", tmp_path / "server.key").start()
-
-
-def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(tmp_path: Path) -> None:
-    certificate_file, key_file = _write_certificate(tmp_path)
+def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(
+    pair: Pair, authority: Authority
+) -> None:
     endpoint = HttpEndpoint(
         "127.0.0.1",
         0,
         validator=None,
         registries=[],
         readiness=lambda: None,
-        tls_files=TlsFiles(certificate_file=certificate_file, key_file=key_file),
+        tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
     )
     port = endpoint.start()
     idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
-    trust = ssl.create_default_context(cafile=str(certificate_file))
+    trust = ssl.create_default_context(cafile=str(authority.ca_file))
 
     try:
         with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=60, context=trust) as answer:
@@ -127,3 +135,124 @@ def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobod
         endpoint.stop()
 
     assert body == b"OK\n"
+
+
+def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
+    server: ServerThread, pair: Pair, authority: Authority
+) -> None:
+    with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
+        reader = client.do_get(pyarrow.flight.Ticket(statement_ticket(ENDLESS)))
+        before = reader.read_chunk().data.num_rows
+        first = _shown_name(server.port, authority)
+
+        pair.replace_by(authority.issue("second"))
+
+        second = _shown_name(server.port, authority)
+        after = reader.read_chunk().data.num_rows
+        reader.cancel()
+
+    assert (first, second) == ("first", "second")
+    assert before
+    assert after
+
+
+@pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
+def test_a_broken_renewal_changes_nothing_and_is_told_once(
+    server: ServerThread, pair: Pair, authority: Authority, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    _shown_name(server.port, authority)
+    match broken:
+        case "no certificate":
+            pair.certificate_file.write_text("not a certificate")
+        case "another key":
+            pair.key_file.write_bytes(authority.issue("other").key_file.read_bytes())
+        case _:
+            pair.certificate_file.unlink()
+
+    shown = [_shown_name(server.port, authority) for _ in range(3)]
+
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert shown == ["first"] * 3
+    assert [record.message for record in told] == ["The changed certificate cannot be used; the former stays."]
+    assert str(pair.key_file.parent) not in str(told[0].__dict__["why"])
+
+    pair.replace_by(authority.issue("second"))
+
+    assert _shown_name(server.port, authority) == "second"
+
+
+def test_the_http_endpoint_serves_what_was_checked_whatever_the_files_hold_since(
+    pair: Pair, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReplacedAfterwards(TlsSource):
+        def __init__(self, files: TlsFiles, *, listener: str) -> None:
+            super().__init__(files, listener=listener)
+            pair.replace_by(authority.issue("second"))
+
+    monkeypatch.setattr(tls, "TlsSource", ReplacedAfterwards)
+    served = HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file))
+    trust = ssl.create_default_context(cafile=str(authority.ca_file))
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = served.context.wrap_bio(theirs, ours, server_side=True)
+    client = trust.wrap_bio(ours, theirs, server_hostname="127.0.0.1")
+    for side in (client, server, client):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+    shown = client.getpeercert()
+
+    assert shown is not None
+    assert shown["subject"][0][0][1] == "first"
+
+
+def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authority: Authority) -> None:
+    endpoint = HttpEndpoint(
+        "127.0.0.1",
+        0,
+        validator=None,
+        registries=[],
+        readiness=lambda: None,
+        tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
+    )
+    port = endpoint.start()
+    try:
+        first = _shown_name(port, authority)
+        pair.replace_by(authority.issue("second"))
+        _until(lambda: _shown_name(port, authority) == "second")
+        trust = ssl.create_default_context(cafile=str(authority.ca_file))
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS, context=trust)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+    finally:
+        endpoint.stop()
+
+    assert first == "first"
+    assert "micromegas_tls_renewals_total 1.0" in text
+    assert "micromegas_tls_certificate_expires_timestamp_seconds" in text
+
+
+def test_a_client_of_tls_1_1_is_turned_away(server: ServerThread, authority: Authority) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.load_verify_locations(authority.ca_file)
+    old.set_ciphers("DEFAULT@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_SECONDS) as raw,
+        pytest.raises((ssl.SSLError, ConnectionError)) as refused,
+    ):
+        old.wrap_socket(raw, server_hostname="127.0.0.1")
+
+    assert "NO_PROTOCOLS_AVAILABLE" not in str(refused.value)  # otherwise this client could not even ask
+
+
+def test_a_pair_that_does_not_fit_starts_nothing(pair: Pair, authority: Authority) -> None:
+    other = authority.issue("other")
+
+    with pytest.raises(ConfigurationError) as caught:
+        TlsSource(TlsFiles(certificate_file=pair.certificate_file, key_file=other.key_file), listener="Flight")
+
+    assert caught.value.key == "key_file"

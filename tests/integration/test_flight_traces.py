@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
-from micromegas_jupyter.server.tracing import open_tracing
+from micromegas_jupyter.server.monitoring import open_tracing
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import ALICE, FLIGHT, HEALTH, FlightHarness, ticket_bytes
@@ -151,7 +151,7 @@ OFF: tuple[dict[str, str], ...] = (
 )
 CALLS_WHILE_OFF = f"""
 import sys
-from micromegas_jupyter.server.tracing import open_tracing, phase
+from micromegas_jupyter.server.monitoring import open_tracing, phase
 for variables in {OFF!r}:
     tracing = open_tracing(variables)
     with tracing.call("/arrow.flight.protocol.FlightService/DoGet", "q", ()) as span, phase("plan"):

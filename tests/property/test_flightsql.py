@@ -18,13 +18,13 @@ from micromegas_jupyter.flightsql.commands import (
     prepared_ticket,
     statement_ticket,
 )
+from micromegas_jupyter.flightsql.decoding import read_header
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
     ParameterLimits,
     decode_parameters,
     split_batch,
 )
-from micromegas_jupyter.flightsql.ipc_header import read_header
 
 LIMITS = ParameterLimits()
 SAMPLE = pa.record_batch(

@@ -11,7 +11,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.telemetry.descriptions import COLUMN_REMARKS, REMARKS_KEY, TABLE_REMARKS
+from micromegas_jupyter.telemetry.tables import MEASURES, PROCESSES, REMARKS_KEY
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
 from tests.integration.client.conftest import FixedToken
 from tests.integration.flight_harness import running_server
@@ -31,9 +31,9 @@ def test_the_servers_tables_come_with_their_columns_and_remarks(tmp_path: Path) 
 
     assert {"log_entries", "measures", "processes", "streams"} <= set(tables)
     assert tables["measures"].field("value").type == pa.float64()
-    assert tables["measures"].metadata[REMARKS_KEY].decode() == TABLE_REMARKS["measures"]
+    assert tables["measures"].metadata[REMARKS_KEY].decode() == MEASURES.remark
     for field in tables["processes"]:
-        assert field.metadata[REMARKS_KEY].decode() == COLUMN_REMARKS["processes"][field.name]
+        assert field.metadata[REMARKS_KEY].decode() == PROCESSES.remarks[field.name]
 
 
 def test_a_server_that_lists_no_tables_says_so(client: FlightSQLClient) -> None:

@@ -35,16 +35,6 @@ def table_names(connection: Connection, **filters: Any) -> list[str]:
     return sorted(table["table_name"] for table in tables(connection, **filters))
 
 
-def test_depth_catalogs(connection: Connection) -> None:
-    assert objects(connection, depth="catalogs") == [{"catalog_name": "", "catalog_db_schemas": None}]
-
-
-def test_depth_schemas(connection: Connection) -> None:
-    schemas = [{"db_schema_name": "", "db_schema_tables": None}]
-
-    assert objects(connection, depth="db_schemas") == [{"catalog_name": "", "catalog_db_schemas": schemas}]
-
-
 def test_depth_tables(connection: Connection) -> None:
     found = tables(connection, depth="tables")
 
@@ -112,18 +102,6 @@ def test_a_table_tells_its_schema(connection: Connection) -> None:
     assert connection.adbc_get_table_schema("under_score") == pa.schema({"a": pa.int64()})
 
 
-def test_a_table_tells_the_schema_that_its_rows_have(connection: Connection) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT * FROM wide")
-        rows = cursor.fetch_arrow_table()
-
-    assert connection.adbc_get_table_schema("wide").types == rows.schema.types
-
-
 def test_a_table_that_is_not_there_has_no_schema(connection: Connection) -> None:
     with pytest.raises(adbc_driver_manager.ProgrammingError, match="NOT_FOUND"):
         connection.adbc_get_table_schema("nothing")
-
-
-def test_tables_are_of_one_type(connection: Connection) -> None:
-    assert connection.adbc_get_table_types() == ["table"]

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
-import pyarrow as pa
 import pytest
 from adbc_driver_flightsql import ConnectionOptions, DatabaseOptions, StatementOptions
 
-import micromegas_jupyter
 from tests.integration.clients.adbc import ENDLESS, adbc_connection, drain, fetch_rows
 from tests.integration.clients.serving import MANY_COUNT
 
 if TYPE_CHECKING:
-    from adbc_driver_flightsql.dbapi import Connection, Cursor
+    from adbc_driver_flightsql.dbapi import Connection
 
     from tests.integration.clients.serving import ClientServer
 
@@ -35,15 +33,6 @@ def test_a_password_is_exchanged_for_a_bearer(server: ClientServer, who: str) ->
 
     with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options, autocommit=True) as connection:
         assert fetch_rows(connection, "SELECT 1") == [(1,)]
-
-
-def test_a_wrong_password_is_refused(server: ClientServer) -> None:
-    options = {"username": "anybody", "password": "wrong"}
-
-    with pytest.raises(adbc_driver_manager.ProgrammingError, match="AUTH010") as caught:
-        adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options, autocommit=True)
-
-    assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
@@ -77,12 +66,6 @@ def test_a_key_that_may_only_ingest_reads_nothing(server: ClientServer) -> None:
     assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.UNAUTHORIZED
 
 
-def test_the_server_tells_its_name_and_versions(connection: Connection) -> None:
-    info = connection.adbc_get_info()
-
-    assert (info["vendor_name"], info["vendor_version"]) == ("micromegas_jupyter", micromegas_jupyter.__version__)
-
-
 def test_headers_reach_the_query(server: ClientServer) -> None:
     prefix = DatabaseOptions.RPC_CALL_HEADER_PREFIX.value
     headers = {
@@ -95,18 +78,6 @@ def test_headers_reach_the_query(server: ClientServer) -> None:
     with adbc_connection(server, **headers) as connection:
         assert len(fetch_rows(connection, "SELECT n FROM many")) == 5
         assert fetch_rows(connection, "SELECT count(*) FROM measures") == [(2,)]
-
-
-def test_dictionaries_are_kept_on_request(server: ClientServer) -> None:
-    prefix = DatabaseOptions.RPC_CALL_HEADER_PREFIX.value
-    headers = {f"{prefix}preserve_dictionary": "true"}
-
-    with adbc_connection(server, **headers) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT level, word FROM wide ORDER BY id")
-        table = cursor.fetch_arrow_table()
-
-    assert table.schema.types == [pa.dictionary(pa.int32(), pa.string()), pa.string()]
-    assert table["level"].to_pylist() == ["info", "warn", None]
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
@@ -145,15 +116,6 @@ def test_the_session_has_fixed_options(connection: Connection) -> None:
         connection.adbc_current_db_schema = "other"
 
 
-def test_a_clone_of_a_connection_is_a_connection(connection: Connection) -> None:
-    with pytest.warns(match="Cannot disable autocommit"):
-        clone = connection.adbc_clone()
-    with clone:
-        assert fetch_rows(clone, "SELECT 1") == [(1,)]
-
-    assert fetch_rows(connection, "SELECT 2") == [(2,)]
-
-
 def test_a_query_is_cancelled_while_it_is_read(connection: Connection) -> None:
     with connection.cursor(adbc_stmt_kwargs={StatementOptions.QUEUE_SIZE.value: "1"}) as cursor:
         cursor.execute(ENDLESS)
@@ -162,15 +124,6 @@ def test_a_query_is_cancelled_while_it_is_read(connection: Connection) -> None:
 
         with pytest.raises(OSError, match="cancel"):
             drain(cursor)
-
-
-def test_after_a_cancelled_query_the_cursor_runs_the_next(cursor: Cursor) -> None:
-    cursor.execute(ENDLESS)
-    cursor.adbc_cancel()
-
-    cursor.execute("SELECT 1")
-
-    assert cursor.fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize("option", [StatementOptions.TIMEOUT_QUERY, StatementOptions.TIMEOUT_UPDATE])
@@ -182,11 +135,3 @@ def test_a_statement_that_takes_longer_than_allowed_ends(connection: Connection,
         cursor.execute("SELECT ?", (1,))
 
     assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.TIMEOUT
-
-
-def test_rows_that_take_longer_than_allowed_end(connection: Connection) -> None:
-    with (
-        connection.cursor(adbc_stmt_kwargs={StatementOptions.TIMEOUT_FETCH.value: "0.2"}) as cursor,
-        pytest.raises((OSError, adbc_driver_manager.OperationalError), match="deadline"),
-    ):
-        drain(cursor, ENDLESS)

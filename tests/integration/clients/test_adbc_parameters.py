@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import adbc_driver_manager
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -44,13 +43,6 @@ def test_a_value_arrives_as_what_it_is(cursor: Cursor, value: object, kind: str)
     assert cursor.fetchall() == [(value, kind)]
 
 
-@pytest.mark.parametrize("value", [NOON, NOON.replace(tzinfo=None)])
-def test_a_moment_arrives_as_what_it_is(cursor: Cursor, value: dt.datetime) -> None:
-    cursor.execute("SELECT ? AS a", (value,))
-
-    assert cursor.fetchone() == (pd.Timestamp(value),)
-
-
 def test_several_values_are_bound_in_their_order(cursor: Cursor) -> None:
     cursor.execute("SELECT n, ? AS word FROM many WHERE n BETWEEN ? AND ? ORDER BY n", ("x", 5, 7))
 
@@ -61,24 +53,6 @@ def test_numbered_placeholders_may_be_used_twice(cursor: Cursor) -> None:
     cursor.execute("SELECT $2 AS a, $1 AS b, $2 AS c", (1, "x"))
 
     assert cursor.fetchall() == [("x", 1, "x")]
-
-
-def test_a_question_mark_in_text_or_a_name_is_no_placeholder(cursor: Cursor) -> None:
-    cursor.execute("""SELECT '?' AS "a?", ? AS b -- ?\n""", (1,))
-
-    assert cursor.fetchall() == [("?", 1)]
-
-
-def test_a_row_of_arrow_values_is_bound(cursor: Cursor) -> None:
-    cursor.execute("SELECT ? AS a, ? AS b", pa.record_batch({"0": pa.array([1], pa.int8()), "1": ["x"]}))
-
-    assert cursor.fetch_arrow_table().to_pydict() == {"a": [1], "b": ["x"]}
-
-
-def test_a_statement_runs_again_with_other_values(cursor: Cursor) -> None:
-    sql = "SELECT text FROM many WHERE n = ?"
-
-    assert [cursor.execute(sql, (n,)).fetchall() for n in (1, 2)] == [[("row 1",)], [("row 2",)]]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from adbc_driver_flightsql.dbapi import NUMBER, STRING
 
 from tests.integration.clients.adbc import ENDLESS, adbc_connection, fetch_rows
-from tests.integration.clients.serving import LOG_COUNT, MANY_COUNT
+from tests.integration.clients.serving import MANY_COUNT
 from tests.integration.clients.wide_rows import NAMES, sent_table
 
 if TYPE_CHECKING:
@@ -37,15 +36,6 @@ def test_rows_are_fetched_one_by_one_and_many_at_once(cursor: Cursor) -> None:
     assert [row[0] for row in cursor] == [4, 5, 6, 7, 8, 9]
     assert cursor.fetchone() is None
     assert cursor.fetchall() == []
-
-
-def test_columns_are_described(cursor: Cursor) -> None:
-    cursor.execute("SELECT 1 AS a, 'x' AS b")
-
-    assert cursor.description is not None
-    assert [column[0] for column in cursor.description] == ["a", "b"]
-    assert [column[1] == kind for column, kind in zip(cursor.description, (NUMBER, STRING), strict=True)] == [True] * 2
-    assert cursor.rowcount == -1
 
 
 @pytest.mark.parametrize("fetch", ["fetch_arrow_table", "fetchallarrow"])
@@ -87,18 +77,6 @@ def test_a_large_answer_arrives_in_several_small_batches(cursor: Cursor) -> None
     assert sorted(pa.Table.from_batches(batches)["n"].to_pylist()) == list(range(MANY_COUNT))
 
 
-def test_an_answer_without_rows_has_its_columns(cursor: Cursor) -> None:
-    cursor.execute("SELECT * FROM empty")
-    table = cursor.fetch_arrow_table()
-
-    assert table.num_rows == 0
-    assert table.column_names == ["id", *NAMES]
-
-    cursor.execute("SELECT n FROM many WHERE false")
-    assert cursor.fetchall() == []
-    assert cursor.fetchone() is None
-
-
 @pytest.mark.parametrize(
     ("expression", "kind", "value"),
     [
@@ -130,46 +108,12 @@ def test_types_that_only_expressions_have(
     assert table["a"].to_pylist() == [value]
 
 
-def test_columns_of_telemetry_that_are_dictionaries_arrive_flat(cursor: Cursor) -> None:
-    cursor.execute("SELECT process_id, target, msg FROM log_entries ORDER BY time")
-    table = cursor.fetch_arrow_table()
-
-    assert set(table.schema.types) == {pa.string()}
-    assert table["msg"].to_pylist() == [f"app:{n}" for n in range(LOG_COUNT)]
-
-
-def test_names_may_be_any_text(cursor: Cursor) -> None:
-    cursor.execute('SELECT b AS "naïve ""日本語""" FROM "underXscore"')
-
-    assert cursor.description is not None
-    assert cursor.description[0][0] == 'naïve "日本語"'
-
-
-def test_two_cursors_read_at_once(connection: Connection) -> None:
-    with connection.cursor() as first, connection.cursor() as second:
-        first.execute("SELECT n FROM many ORDER BY n")
-        second.execute("SELECT text FROM many ORDER BY n DESC")
-
-        rows = [(first.fetchone(), second.fetchone()) for _ in range(3)]
-
-    assert rows == [((n,), (f"row {MANY_COUNT - 1 - n}",)) for n in range(3)]
-
-
 def test_a_cursor_that_is_closed_in_the_middle_disturbs_nobody(connection: Connection) -> None:
     with connection.cursor() as cursor:
         cursor.execute(ENDLESS)
         assert cursor.fetchone() == (1,)
 
     assert fetch_rows(connection, "SELECT 1") == [(1,)]
-
-
-def test_a_cursor_runs_the_next_statement_in_the_middle_of_the_one_before(cursor: Cursor) -> None:
-    cursor.execute(ENDLESS)
-    assert cursor.fetchone() == (1,)
-
-    cursor.execute("SELECT 2")
-
-    assert cursor.fetchall() == [(2,)]
 
 
 def test_a_partition_is_read_by_another_connection_of_the_caller(server: ClientServer, cursor: Cursor) -> None:
@@ -181,17 +125,6 @@ def test_a_partition_is_read_by_another_connection_of_the_caller(server: ClientS
 
     assert schema == pa.schema({"n": pa.int64()})
     assert rows == [(0,), (1,), (2,)]
-
-
-def test_a_partition_of_somebody_else_is_refused(server: ClientServer, cursor: Cursor) -> None:
-    (partition,), _schema = cursor.adbc_execute_partitions("SELECT 1 AS a")
-
-    with (
-        adbc_connection(server, "alice") as other,
-        other.cursor() as reader,
-        pytest.raises(adbc_driver_manager.ProgrammingError, match="not issued to you"),
-    ):
-        reader.adbc_read_partition(partition)
 
 
 def test_the_schema_is_told_without_running(cursor: Cursor) -> None:
@@ -233,8 +166,3 @@ def test_a_wrong_statement_is_explained(connection: Connection, sql: str, kind: 
 def test_substrait_is_not_offered(cursor: Cursor) -> None:
     with pytest.raises(adbc_driver_manager.NotSupportedError, match="SQL007"):
         cursor.execute(b"not a plan")
-
-
-def test_statistics_are_not_offered(connection: Connection) -> None:
-    with pytest.raises(adbc_driver_manager.NotSupportedError):
-        connection.adbc_get_statistics()

@@ -63,14 +63,6 @@ def test_user_and_password(server: ClientServer, who: str) -> None:
         assert client.query("select 1").num_rows == 1
 
 
-def test_a_wrong_password_and_no_credential(server: ClientServer) -> None:
-    with closing(GrafanaClient(address(server))) as client:
-        for call in (lambda: client.handshake("anybody", "wrong"), lambda: client.query("select 1"), client.sql_info):
-            with pytest.raises(grpc.RpcError) as caught:
-                call()
-            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-
-
 def test_the_editor_completes_keywords_and_functions(grafana: GrafanaClient) -> None:
     facts = grafana.sql_info()
 
@@ -112,13 +104,6 @@ def test_the_macros_of_the_editor(grafana: GrafanaClient, sql: str, rows: int) -
     assert [field.name for field in table.schema if not can_show(field.type)] == []
 
 
-def test_an_interval_of_nothing_is_explained(grafana: GrafanaClient) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        grafana.query("SELECT date_bin(interval '0 second', time) FROM measures")
-
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
 @pytest.mark.parametrize("table", ["log_entries", "measures", "processes", "streams"])
 def test_columns_of_telemetry_can_be_shown(grafana: GrafanaClient, table: str) -> None:
     schema = grafana.query(f"SELECT * FROM {table}").schema
@@ -126,14 +111,6 @@ def test_columns_of_telemetry_can_be_shown(grafana: GrafanaClient, table: str) -
     hidden = {"properties", "process_properties", "dependencies_metadata", "objects_metadata", "tags"}
     assert {field.name for field in schema if not can_show(field.type)} <= hidden
     assert {field.type.unit for field in schema if pa.types.is_timestamp(field.type)} == {"ns"}
-
-
-def test_what_an_expression_makes_of_a_dictionary_can_be_shown(grafana: GrafanaClient) -> None:
-    words = "upper(target) AS a, concat(target, '-', name) AS b, coalesce(unit, 'x') AS c"
-
-    schema = grafana.query(f"SELECT {words}, count(*) AS d FROM measures GROUP BY 1, 2, 3").schema
-
-    assert schema.types == [pa.string(), pa.string(), pa.string(), pa.int64()]
 
 
 def test_a_cast_shows_what_is_not_shown_as_it_is(grafana: GrafanaClient) -> None:
@@ -151,14 +128,6 @@ def test_no_message_is_larger_than_go_takes(grafana: GrafanaClient) -> None:
 
     assert table.nbytes > 5 * GO_MESSAGE_LIMIT
     assert table.num_rows == MANY_COUNT
-
-
-def test_a_wrong_statement_is_told_at_once(grafana: GrafanaClient) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        grafana.query("SELECT nope FROM measures")
-
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no column named nope" in caught.value.details()
 
 
 def test_an_api_key_speaks_for_whoever_looks_at_the_panel(

@@ -61,15 +61,6 @@ def test_adbc_sends_a_stream_of_many_batches(server: ClientServer, connection: C
     assert stored(connection, "stream") == 20_000
 
 
-def test_rows_that_were_read_are_sent_back_as_they_are(server: ClientServer, connection: Connection) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT * FROM processes WHERE process_id <> 'copied'")
-        rows = cursor.fetch_arrow_table()
-
-    assert ingest(server, "loader", "processes", rows) == 1
-    assert fetch_rows(connection, "SELECT count(*) FROM processes WHERE process_id <> 'copied'") == [(1,)]
-
-
 def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server: ClientServer, connection: Connection) -> None:
     assert ingest(server, "alice", "made", wide_table(), mode="create") == 3
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"made already.*USE001"):
@@ -81,30 +72,6 @@ def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server: ClientServ
     assert ingest(server, "alice", "made", wide_table(), mode="append") == 3
     assert fetch_rows(connection, "SELECT count(*) FROM made") == [(6,)]
     assert connection.adbc_get_table_schema("made").names == sent_table().column_names
-
-
-def test_adbc_makes_a_table_when_it_is_not_there(server: ClientServer, connection: Connection) -> None:
-    for count in (2, 4):
-        assert ingest(server, "alice", "grown", pa.table({"a": [1, 2]}), mode="create_append") == 2
-        assert fetch_rows(connection, "SELECT count(*) FROM grown") == [(count,)]
-
-
-@pytest.mark.parametrize(
-    ("table", "mode", "text"),
-    [("missing", "append", r"no table 'missing'.*USE001"), ("../up", "create", r"no name for a table.*USE001")],
-)
-def test_a_table_that_cannot_be_is_not_made(server: ClientServer, table: str, mode: str, text: str) -> None:
-    with pytest.raises(adbc_driver_manager.ProgrammingError, match=text):
-        ingest(server, "alice", table, pa.table({"a": [1]}), mode=mode)
-
-
-@pytest.mark.parametrize("who", ["bob", "reader"])
-def test_others_may_not(server: ClientServer, connection: Connection, who: str) -> None:
-    with pytest.raises(adbc_driver_manager.ProgrammingError, match="AUTH020") as caught:
-        ingest(server, who, "log_entries", rows_of("refused"))
-
-    assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.UNAUTHORIZED
-    assert stored(connection, "refused") == 0
 
 
 @pytest.mark.parametrize(
@@ -124,19 +91,6 @@ def test_what_would_take_rows_away_or_put_them_elsewhere_is_refused(
         ingest(server, "alice", "log_entries", rows_of("refused"), **options)
 
     assert stored(connection, "refused") == 0
-
-
-def test_other_columns_are_refused_by_name(server: ClientServer) -> None:
-    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"no column 'nope'.*USE001"):
-        ingest(server, "alice", "log_entries", rows_of("refused").append_column("nope", pa.array([1, 2, 3])))
-
-
-def test_after_a_refusal_the_connection_goes_on(server: ClientServer) -> None:
-    with adbc_connection(server, "loader") as connection:
-        with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.ProgrammingError, match="USE001"):
-            cursor.adbc_ingest("log_entries", pa.table({"nope": [1]}), mode="append")
-
-        assert fetch_rows(connection, "SELECT 1") == [(1,)]
 
 
 @pytest.mark.parametrize("who", WRITERS)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
-import pyarrow as pa
 import pyarrow.flight
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
@@ -16,8 +15,7 @@ from adbc_driver_flightsql import DatabaseOptions
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.lake import Lake
 from tests.fakes.certificates import Authority
-from tests.fakes.telemetry_rows import log_batch
-from tests.integration.clients.adbc import ENDLESS, drain, fetch_rows
+from tests.integration.clients.adbc import fetch_rows
 from tests.integration.clients.serving import LOG_COUNT, make_access, write_telemetry
 from tests.integration.executors.server_process import ServerProcess
 
@@ -85,42 +83,6 @@ def test_a_client_without_a_certificate_is_not(served: Served) -> None:
         fetch_rows(connection, "SELECT 1")
 
     assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.IO
-
-
-def test_values_are_bound(served: Served) -> None:
-    with served.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT msg FROM log_entries WHERE msg = ? OR msg = ?", ("nothing", "app:7"))
-        assert cursor.fetchall() == [("app:7",)]
-
-
-def test_a_partition_is_read_over_another_connection(served: Served) -> None:
-    with served.connect() as connection, connection.cursor() as cursor:
-        (partition,), _schema = cursor.adbc_execute_partitions(COUNT)
-
-    with served.connect() as other, other.cursor() as reader:
-        reader.adbc_read_partition(partition)
-        assert reader.fetchall() == [(LOG_COUNT,)]
-
-
-def test_rows_are_seen_as_soon_as_they_are_taken(served: Served) -> None:
-    for number in range(5):
-        with served.connect("loader") as writer, writer.cursor() as cursor:
-            rows = pa.Table.from_batches([log_batch(range(10), writer=f"writer-{number}")])
-            assert cursor.adbc_ingest("log_entries", rows, mode="append") == 10
-        with served.connect() as reader:
-            sql = f"SELECT count(*) FROM log_entries WHERE target = 'writer-{number}'"
-            assert fetch_rows(reader, sql) == [(10,)]
-
-
-def test_a_cancelled_query_leaves_the_connection_usable(served: Served) -> None:
-    with served.connect() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(ENDLESS)
-            cursor.adbc_cancel()
-            with pytest.raises(OSError, match="cancel"):
-                drain(cursor)
-
-        assert fetch_rows(connection, "SELECT 1") == [(1,)]
 
 
 def test_pyarrow_comes_in_with_a_certificate(served: Served) -> None:

@@ -17,7 +17,7 @@ from micromegas.auth import StaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient
 
 from tests.integration.clients.audit_lines import audit_lines
-from tests.integration.clients.serving import LOG_COUNT, MANY_COUNT, PROCESS_ID, STREAM_ID
+from tests.integration.clients.serving import PROCESS_ID, STREAM_ID
 from tests.integration.clients.wide_rows import sent_table, wide_table
 
 if TYPE_CHECKING:
@@ -59,13 +59,6 @@ def test_query_arrow_gives_a_table(client: FlightSQLClient) -> None:
     assert table.to_pylist() == sent_table().to_pylist()
 
 
-def test_query_stream_gives_batches(client: FlightSQLClient) -> None:
-    batches = list(client.query_stream("SELECT n FROM many"))
-
-    assert len(batches) > 1
-    assert sum(batch.num_rows for batch in batches) == MANY_COUNT
-
-
 def test_a_stream_may_be_left_in_the_middle(client: FlightSQLClient) -> None:
     stream = client.query_stream("SELECT value FROM generate_series(1, 100000000000)")
     assert next(stream).num_rows > 0
@@ -105,11 +98,6 @@ def test_a_time_without_a_zone_that_the_client_lets_through_is_refused(client: F
         client.query(COUNT_MEASURES, pd.Timestamp("2026-11-24"), pd.Timestamp("2026-11-25"))
 
 
-def test_a_range_that_ends_before_it_begins_is_refused(client: FlightSQLClient) -> None:
-    with pytest.raises(pa.ArrowInvalid, match=r"ends before it begins.*USE001"):
-        client.query(COUNT_MEASURES, LATER, NOON)
-
-
 def test_a_prepared_statement_tells_its_schema_and_runs(client: FlightSQLClient) -> None:
     statement = client.prepare_statement("SELECT n, text FROM many WHERE n < 3 ORDER BY n")
 
@@ -134,13 +122,6 @@ def test_streams_are_listed(client: FlightSQLClient, arguments: dict[str, str], 
     frame = client.query_streams(NOON, LATER, 10, **arguments)
 
     assert frame["stream_id"].tolist() == [STREAM_ID] * count
-
-
-def test_logs_are_read(client: FlightSQLClient) -> None:
-    frame = client.query("SELECT time, level, target, msg FROM log_entries ORDER BY time", NOON, LATER)
-
-    assert frame["msg"].tolist() == [f"app:{n}" for n in range(LOG_COUNT)]
-    assert frame["time"].dt.tz is not None
 
 
 def test_callers_are_recognised_by_what_the_client_says_of_itself(
@@ -207,8 +188,3 @@ def test_what_this_server_does_not_have_is_refused_with_a_way_out(administrator:
 
     assert "Correct the statement" not in str(caught.value)
     assert "Did you mean" not in str(caught.value)
-
-
-def test_retiring_incompatible_partitions_stops_before_it_retires_anything(administrator: FlightSQLClient) -> None:
-    with pytest.raises(pa.ArrowInvalid, match="list_partitions"):
-        micromegas.admin.retire_incompatible_partitions(administrator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -40,12 +39,6 @@ def test_it_prints_csv(query: Callable[..., None], capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.split("\n")[:3] == ["n,text", "0,row 0", "1,row 1"]
 
 
-def test_it_prints_json(query: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    query("SELECT n FROM many WHERE n < 2 ORDER BY n", "--all", "--format", "json")
-
-    assert json.loads(capsys.readouterr().out) == [{"n": 0}, {"n": 1}]
-
-
 def test_it_sends_its_range(query: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     times = ("--begin", "2026-11-24T12:00:00Z", "--end", "2026-11-24T12:00:01Z")
 
@@ -62,12 +55,6 @@ def test_it_reads_a_statement_from_a_file(
     query("--file", str(tmp_path / "statement.sql"), "--all", "--format", "csv")
 
     assert capsys.readouterr().out.split() == ["word", "naïve"]
-
-
-def test_it_says_when_there_are_no_rows(query: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    query("SELECT n FROM many WHERE false", "--all")
-
-    assert capsys.readouterr().out == "no data\n"
 
 
 def test_it_ends_with_what_the_server_says_is_wrong(query: Callable[..., None]) -> None:

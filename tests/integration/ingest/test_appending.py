@@ -8,11 +8,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
-from adbc_driver_flightsql import DatabaseOptions
-from adbc_driver_flightsql import dbapi as adbc
-from adbc_driver_manager import NotSupportedError, ProgrammingError
-from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticProvider
-from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from tests.fakes.ingest_rows import sent_processes
@@ -28,12 +23,6 @@ pytestmark = [
 ]
 
 
-def _adbc(server: LakeServer) -> adbc.Connection:
-    return adbc.connect(
-        server.uri, db_kwargs={DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice"}, autocommit=True
-    )
-
-
 def test_rows_are_there_once_the_answer_says_how_many(server: LakeServer, alice: FlightSQLClient) -> None:
     answer = alice.bulk_ingest("processes", sent_processes("own-1", "own-2"))
 
@@ -45,36 +34,6 @@ def test_rows_are_there_once_the_answer_says_how_many(server: LakeServer, alice:
         "properties": [[("a", "b")], [("a", "b")]],
         "same": [True, True],
     }
-
-
-def test_upstreams_client_appends(server: LakeServer) -> None:
-    client = UpstreamClient(server.uri, auth_provider=UpstreamStaticProvider("alice"))
-
-    answer = client.bulk_ingest("processes", sent_processes("upstream"))
-    empty = client.bulk_ingest("processes", sent_processes().schema.empty_table())
-
-    assert (answer.record_count, empty.record_count) == (1, 0)
-    assert server.column("SELECT process_id FROM processes WHERE process_id = 'upstream'") == ["upstream"]
-
-
-def test_adbc_appends_and_is_refused_what_would_take_rows_away(server: LakeServer) -> None:
-    with _adbc(server) as connection, connection.cursor() as cursor:
-        count = cursor.adbc_ingest("processes", sent_processes("adbc"), mode="append")
-        with pytest.raises(ProgrammingError, match="There is a table processes already"):
-            cursor.adbc_ingest("processes", sent_processes("adbc"), mode="create")
-        with pytest.raises(NotSupportedError, match="A table is never replaced"):
-            cursor.adbc_ingest("processes", sent_processes("adbc"), mode="replace")
-        with pytest.raises(NotSupportedError, match="Leave catalog and schema out"):
-            cursor.adbc_ingest("processes", sent_processes("adbc"), mode="append", db_schema_name="other")
-    with (
-        _adbc(server) as connection,
-        connection.cursor() as cursor,
-        pytest.raises(NotSupportedError, match="Temporary tables are not offered"),
-    ):
-        cursor.adbc_ingest("processes", sent_processes("adbc"), mode="append", temporary=True)
-
-    assert count == 1
-    assert server.column("SELECT process_id FROM processes WHERE process_id = 'adbc'") == ["adbc"]
 
 
 def test_rows_that_were_read_here_are_accepted_as_they_are(server: LakeServer, alice: FlightSQLClient) -> None:

@@ -21,7 +21,6 @@ from tests.fakes.ingest_rows import PAIRS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
     from tests.integration.ingest.lake_server import LakeServer
 
 pytestmark = [
@@ -57,15 +56,6 @@ def test_a_table_is_made_filled_and_read(server: LakeServer, connection: adbc.Co
             "name": ["a", None, "c", None],
         }
         assert bob.list_tables()["orders"].names == ["id", "name"]
-
-
-def test_a_table_without_rows_is_made_too(server: LakeServer, alice: FlightSQLClient) -> None:
-    empty = pa.schema([("id", pa.int64()), ("time", pa.timestamp("us", "UTC"))]).empty_table()
-
-    answer = alice.bulk_ingest("empty_one", empty, mode="create")
-
-    assert answer.record_count == 0
-    assert server.column("SELECT count(*) FROM empty_one") == [0]
 
 
 def test_a_second_process_sees_the_table_and_its_rows_at_once(server: LakeServer, connection: adbc.Connection) -> None:
@@ -127,12 +117,6 @@ def test_a_name_that_could_be_misread_is_refused(server: LakeServer, name: str) 
         sink.open_write(WriteRequest(table=name, mode=WriteMode.CREATE), pa.schema({"id": pa.int64()}))
 
     assert server.files() == before
-
-
-def test_no_name_on_disk_is_a_tables_name(server: LakeServer, connection: adbc.Connection) -> None:
-    _ingest(connection, "told_by_nobody", pa.table({"id": [1]}))
-
-    assert [name for name in server.files() if "told_by_nobody" in name] == []
 
 
 @pytest.mark.parametrize(

@@ -34,20 +34,6 @@ def test_rows_of_one_id_are_stored_once(server: LakeServer, alice: FlightSQLClie
     assert server.column("SELECT count(*) FROM log_entries WHERE target = 'repeated'") == [4]
 
 
-@pytest.mark.parametrize("mode", ["create", "create_append"])
-def test_a_table_is_made_once_under_one_id(server: LakeServer, alice: FlightSQLClient, mode: str) -> None:
-    name = f"made_by_{mode}"
-    ingest_id = str(uuid.uuid4())
-
-    counts = [alice.bulk_ingest(name, pa.table({"id": [1]}), mode=mode, ingest_id=ingest_id) for _ in range(2)]
-
-    assert [count.record_count for count in counts] == [1, 1]
-    assert server.column(f"SELECT id FROM {name}") == [1]
-    if mode == "create":
-        with pytest.raises(UsageError, match="already"):
-            alice.bulk_ingest(name, pa.table({"id": [1]}), mode=mode, ingest_id=str(uuid.uuid4()))
-
-
 @pytest.mark.parametrize("mode", ["append", "create", "create_append"])
 def test_calls_of_one_id_at_once_store_one(server: LakeServer, mode: str) -> None:
     name, callers = f"raced_by_{mode}", 4

@@ -12,7 +12,7 @@ import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UnsupportedRequest
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.settings import IngestSettings
 from tests.integration.flight_harness import ALICE, FLIGHT, running_server
 from tests.integration.ingest.lake_server import lake_server
 from tests.integration.ingest.messages import create_command, ingest_frames
@@ -67,7 +67,7 @@ def test_a_call_that_sends_nothing_for_too_long_ends(tmp_path: Path) -> None:
         error = _Stalled(server.flight.channel, "stalled").wait()
 
         assert isinstance(error, DeadlineExceeded)
-        assert error.what == "Nothing came for 0.3 seconds; no row is stored."
+        assert error.what == "Nothing arrived for 0.3 seconds; no row is stored."
         assert server.files() == []
 
 

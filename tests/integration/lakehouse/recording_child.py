@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.server.recorder import Recorder
+from micromegas_jupyter.server.recorder.recorder import Recorder
 
 
 def main(folder: str) -> None:

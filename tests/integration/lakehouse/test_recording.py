@@ -13,7 +13,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.server.recorder import Recorder
+from micromegas_jupyter.server.recorder.recorder import Recorder
 
 pytestmark = pytest.mark.integration
 

@@ -26,7 +26,7 @@ from micromegas_jupyter.executors.statements import (
     run_statement,
 )
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.fixed_tables import CALLER, FixedTables, write_log_entries
 from tests.fakes.interruption import Interrupted

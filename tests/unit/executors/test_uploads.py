@@ -12,7 +12,7 @@ from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unsup
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.table_sink import FakeSink
 

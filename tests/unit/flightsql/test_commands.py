@@ -1,11 +1,12 @@
 """Commands survive the way through `Any`, and nothing else is taken for one."""
 
+from typing import Any
+
 import pytest
 from google.protobuf import any_pb2
 
-from micromegas_jupyter.errors import StatementRefused, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import MicromegasError, StatementRefused, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import commands, messages
-from micromegas_jupyter.flightsql import metadata_commands as metadata
 
 
 def _descriptor(message: object) -> object:
@@ -56,75 +57,94 @@ def test_a_statement_descriptor_holds_a_statement() -> None:
 
 
 def test_a_tables_descriptor_tells_absent_from_empty() -> None:
-    descriptor = _descriptor(
-        messages.CommandGetTables(catalog="", table_name_filter_pattern="log%", table_types=["table"])
-    )
+    descriptor = _descriptor(messages.CommandGetTables(catalog="", table_name_filter_pattern="log%"))
 
-    assert commands.parse_descriptor(descriptor) == metadata.TablesQuery(
-        catalog="", schema_pattern=None, table_pattern="log%", table_types=("table",), include_schema=False
-    )
+    command = commands.parse_descriptor(descriptor)
 
-
-def test_the_other_metadata_commands_are_read() -> None:
-    found = [
-        commands.parse_descriptor(_descriptor(message))
-        for message in (
-            messages.CommandGetSqlInfo(info=[8, 508]),
-            messages.CommandGetCatalogs(),
-            messages.CommandGetDbSchemas(db_schema_filter_pattern="%"),
-            messages.CommandGetTableTypes(),
-            messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h"),
-            messages.CommandGetPrimaryKeys(table="t"),
-            messages.CommandGetExportedKeys(table="t"),
-            messages.CommandGetImportedKeys(table="t"),
-            messages.CommandGetCrossReference(pk_table="p", fk_table="f"),
-            messages.CommandGetXdbcTypeInfo(),
-            messages.CommandGetXdbcTypeInfo(data_type=0),
-        )
-    ]
-
-    assert found == [
-        metadata.SqlInfoQuery(info_ids=(8, 508)),
-        metadata.CatalogsQuery(),
-        metadata.DbSchemasQuery(catalog=None, schema_pattern="%"),
-        metadata.TableTypesQuery(),
-        commands.PreparedQuery(handle=b"h"),
-        metadata.PrimaryKeysQuery(table="t"),
-        metadata.ForeignKeysQuery(primary_table="t", foreign_table=None),
-        metadata.ForeignKeysQuery(primary_table=None, foreign_table="t"),
-        metadata.ForeignKeysQuery(primary_table="p", foreign_table="f"),
-        metadata.TypeInfoQuery(data_type=None),
-        metadata.TypeInfoQuery(data_type=0),
-    ]
+    assert isinstance(command, commands.MetadataQuery)
+    assert command.name == "CommandGetTables"
+    fields = ("catalog", "db_schema_filter_pattern", "table_name_filter_pattern")
+    assert [command.optional(field) for field in fields] == ["", None, "log%"]
 
 
-def test_an_ingest_command_is_not_offered() -> None:
-    with pytest.raises(UnsupportedRequest, match="CommandStatementIngest"):
-        commands.parse_descriptor(_descriptor(messages.CommandStatementIngest(table="processes")))
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.CommandGetSqlInfo(info=[8, 508]),
+        messages.CommandGetCatalogs(),
+        messages.CommandGetDbSchemas(db_schema_filter_pattern="%"),
+        messages.CommandGetTableTypes(),
+        messages.CommandGetPrimaryKeys(table="t"),
+        messages.CommandGetExportedKeys(table="t"),
+        messages.CommandGetImportedKeys(table="t"),
+        messages.CommandGetCrossReference(pk_table="p", fk_table="f"),
+        messages.CommandGetXdbcTypeInfo(data_type=0),
+    ],
+    ids=lambda message: message.DESCRIPTOR.name,
+)
+def test_the_metadata_commands_are_read(message: Any) -> None:
+    command = commands.parse_descriptor(_descriptor(message))
+
+    assert command == commands.MetadataQuery(name=message.DESCRIPTOR.name, message=message)
 
 
-def test_a_name_from_the_wire_cannot_break_out_of_the_sentence() -> None:
-    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.A\nB\u2028" + "C" * 500)
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
+def test_a_prepared_descriptor_holds_its_handle() -> None:
+    descriptor = _descriptor(messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h"))
 
-    with pytest.raises(UnsupportedRequest) as caught:
+    assert commands.parse_descriptor(descriptor) == commands.PreparedQuery(handle=b"h")
+
+
+def _named(name: str, value: bytes = b"") -> object:
+    envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}", value=value)
+    return messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "kind", "text"),
+    [
+        (_descriptor(messages.CommandStatementIngest(table="processes")), UnsupportedRequest, "CommandStatementIngest"),
+        (
+            _descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")),
+            UnsupportedRequest,
+            "auto",
+        ),
+        (_named("CommandStatementUpdate"), StatementRefused, "not executemany"),
+        (_named("CommandPreparedStatementUpdate"), StatementRefused, "not executemany"),
+        (_named("CommandStatementSubstraitPlan"), UnsupportedRequest, "Send SQL"),
+        (_named("CommandGetTables", b"\x0a\x7f"), UsageError, "not a valid CommandGetTables"),
+        (_named("A\nB\u2028" + "C" * 500), UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
+        (
+            messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"]),
+            UnsupportedRequest,
+            "paths are not offered",
+        ),
+        (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), UsageError, "not hold"),
+    ],
+    ids=["ingest", "transaction", "update", "prepared update", "Substrait", "cut off", "hostile name", "path", "SQL"],
+)
+def test_another_descriptor_is_refused_with_what_to_do(
+    descriptor: object, kind: type[MicromegasError], text: str
+) -> None:
+    with pytest.raises(kind, match=text) as caught:
         commands.parse_descriptor(descriptor)
 
-    assert caught.value.what == "This server does not offer A?B?" + "C" * 76 + "."
+    assert type(caught.value) is kind
 
 
-def test_a_path_descriptor_is_not_offered() -> None:
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"])
-
-    with pytest.raises(UnsupportedRequest):
-        commands.parse_descriptor(descriptor)
-
-
-def test_a_descriptor_without_flight_sql_is_refused() -> None:
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1")
-
-    with pytest.raises(UsageError):
-        commands.parse_descriptor(descriptor)
+@pytest.mark.parametrize(
+    ("error", "what", "remedy"),
+    [
+        (commands.refuse_action("CreatePreparedSubstraitPlan"), "the action CreatePreparedSubstraitPlan", "Send SQL."),
+        (commands.refuse_action("BeginSavepoint"), "the action BeginSavepoint", "Leave transactions out"),
+        (commands.refuse_method("/x.FlightService/ListFlights"), "ListFlights", "CommandGetTables"),
+        (commands.refuse_method("/x/Unknown"), "/x/Unknown", ""),
+    ],
+)
+def test_an_action_or_method_that_is_not_offered_comes_with_what_to_do(
+    error: UnsupportedRequest, what: str, remedy: str
+) -> None:
+    assert what in error.what
+    assert remedy in error.remedy
 
 
 def test_an_action_body_must_hold_the_expected_message() -> None:
@@ -135,33 +155,3 @@ def test_an_action_body_must_hold_the_expected_message() -> None:
     assert read.query == "SELECT 1"
     with pytest.raises(UsageError):
         commands.parse_action_body(messages.ActionClosePreparedStatementRequest, body)
-
-
-def test_a_metadata_command_that_is_cut_off_is_refused() -> None:
-    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.CommandGetTables", value=b"\x0a\x7f")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(UsageError, match="not a valid CommandGetTables"):
-        commands.parse_descriptor(descriptor)
-
-
-def test_a_statement_of_a_transaction_is_refused() -> None:
-    with pytest.raises(UnsupportedRequest, match="autocommit"):
-        commands.parse_descriptor(_descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")))
-
-
-@pytest.mark.parametrize("name", ["CommandStatementUpdate", "CommandPreparedStatementUpdate"])
-def test_an_update_is_refused_with_what_to_do(name: str) -> None:
-    envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(StatementRefused, match="Run a reading statement as a query"):
-        commands.parse_descriptor(descriptor)
-
-
-def test_a_substrait_plan_is_not_offered() -> None:
-    envelope = any_pb2.Any(type_url="x/arrow.flight.protocol.sql.CommandStatementSubstraitPlan")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-
-    with pytest.raises(UnsupportedRequest, match="Send SQL"):
-        commands.parse_descriptor(descriptor)

@@ -23,36 +23,38 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.executors.statements import StatementReport
-from micromegas_jupyter.server.attribution import Attribution
-from micromegas_jupyter.server.audit import QueryAudit, QueryFacts, classify_error
-from micromegas_jupyter.server.headers import ClientTags
+from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error
+from micromegas_jupyter.server.authentication import Attribution, ClientTags
 from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
 
+STATEMENT = Statement(sql="SELECT 1", caller=ALICE)
 
-def _facts(**changes: object) -> QueryFacts:
+
+def _audit(
+    clock: FakeClock, statement: Statement = STATEMENT, report: StatementReport | None = None, **changes: object
+) -> QueryAudit:
     values: dict[str, object] = {
         "query_id": "q-1",
         "client_address": "192.0.2.7",
         "tags": ClientTags(client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1"}),
         "caller": ALICE,
         "attribution": Attribution(user="alice", email="alice@example.com"),
-        "statement": Statement(sql="SELECT 1", caller=ALICE),
     }
-    return QueryFacts(**{**values, **changes})  # type: ignore[arg-type]
+    origin = CallOrigin(**{**values, **changes})  # type: ignore[arg-type]
+    return QueryAudit(origin, statement, report or StatementReport(), clock)
 
 
 def _write(
     audit: QueryAudit,
     caplog: pytest.LogCaptureFixture,
     status: str,
-    report: StatementReport | None = None,
     error: MicromegasError | None = None,
 ) -> dict[str, object]:
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
-    audit.write(status, report or StatementReport(), error)
+    audit.write(status, error)
     (line,) = caplog.messages
     record: dict[str, object] = json.loads(line)
     return record
@@ -65,8 +67,6 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
         time_range=TimeRange(begin=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC)),
         row_limit=10,
     )
-    audit = QueryAudit(_facts(statement=statement), clock)
-    clock.advance(1.75)
     report = StatementReport(
         rows=7,
         waiting_seconds=0.5,
@@ -79,8 +79,10 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
         spilled_bytes=2048,
         spill_count=2,
     )
+    audit = _audit(clock, statement, report)
+    clock.advance(1.75)
 
-    record = _write(audit, caplog, "ok", report)
+    record = _write(audit, caplog, "ok")
 
     assert list(record.items()) == [
         ("query_id", "q-1"),
@@ -115,10 +117,10 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
 
 
 def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    audit = QueryAudit(_facts(), clock)
+    audit = _audit(clock)
     clock.advance(0.5)
 
-    record = _write(audit, caplog, "error", error=InvalidStatement("No such column."))
+    record = _write(audit, caplog, "error", InvalidStatement("No such column."))
 
     assert record["error"] == "No such column. Correct the statement."
     assert record["error_class"] == "user"
@@ -131,7 +133,7 @@ def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCapt
 def test_a_query_that_was_ended_says_for_what(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     report = StatementReport(cause=Cause.MEMORY, cpu_seconds=1.5, peak_memory_bytes=2**31)
 
-    record = _write(QueryAudit(_facts(), clock), caplog, "error", report, ResourcesExhausted("Too much memory."))
+    record = _write(_audit(clock, report=report), caplog, "error", ResourcesExhausted("Too much memory."))
 
     assert (record["ended_for"], record["error_class"]) == ("memory", "resource")
     assert (record["cpu_ms"], record["peak_memory_bytes"]) == (1500.0, 2**31)
@@ -140,28 +142,27 @@ def test_a_query_that_was_ended_says_for_what(clock: FakeClock, caplog: pytest.L
 def test_a_delegated_query_names_both(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     attribution = Attribution(user="carol", email="carol@example.com", name="Carol", service_account_name="grafana")
 
-    record = _write(QueryAudit(_facts(attribution=attribution), clock), caplog, "incomplete")
+    record = _write(_audit(clock, attribution=attribution), caplog, "incomplete")
 
     assert (record["user"], record["name"], record["service_account"]) == ("carol", "Carol", True)
     assert (record["service_account_name"], record["status"]) == ("grafana", "incomplete")
 
 
 def test_a_query_is_recorded_once(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    audit = QueryAudit(_facts(), clock)
+    audit = _audit(clock)
 
     record = _write(audit, caplog, "incomplete")
-    audit.write("ok", StatementReport())
+    audit.write("ok")
 
     assert record["status"] == "incomplete"
+    assert "credential" not in record
     assert len(caplog.messages) == 1
 
 
 def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    facts = _facts(
-        statement=Statement(sql="é" * 5000, caller=ALICE), attribution=Attribution(user="u" * 999, email="e")
-    )
+    statement = Statement(sql="é" * 5000, caller=ALICE)
 
-    record = _write(QueryAudit(facts, clock), caplog, "ok")
+    record = _write(_audit(clock, statement, attribution=Attribution(user="u" * 999, email="e")), caplog, "ok")
 
     assert record["sql"] == "é" * 1024
     assert record["user"] == "u" * 256
@@ -176,11 +177,7 @@ def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch:
     monkeypatch.setattr(logger, "handlers", [BrokenHandler()])
     monkeypatch.setattr(logger, "level", logging.INFO)
 
-    QueryAudit(_facts(), clock).write("ok", StatementReport())
-
-
-def test_the_lines_are_not_hidden_by_the_root_loggers_default_level() -> None:
-    assert logging.getLogger("micromegas_jupyter.audit").getEffectiveLevel() == logging.INFO
+    _audit(clock).write("ok")
 
 
 @pytest.mark.parametrize(
@@ -200,14 +197,10 @@ def test_errors_have_upstreams_classes(error: MicromegasError, expected: str) ->
 def test_the_line_names_the_credential_as_the_audit_of_access_does(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    audit = QueryAudit(_facts(credential=Secret("mmk_8c1f0a6de2b94b7f")), clock)
+    audit = _audit(clock, credential=Secret("mmk_8c1f0a6de2b94b7f"))
 
     record = _write(audit, caplog, "ok")
 
     assert list(record)[-4:] == ["issuer", "credential", "time", "sql_hash"]
     assert record["credential"] == token_name("mmk_8c1f0a6de2b94b7f")
     assert "mmk_" not in caplog.text
-
-
-def test_without_a_credential_the_line_names_none(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    assert "credential" not in _write(QueryAudit(_facts(), clock), caplog, "ok")

@@ -1,42 +1,103 @@
-"""Exactly one credential of the right scheme reaches the validator; anything else is refused before it."""
+"""Exactly one credential of the right scheme reaches the validator; each refusal leaves one event; limits count."""
 
 import asyncio
 import base64
+import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 
 import pytest
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
-from micromegas_jupyter.errors import ProviderUnavailable, Rejected, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator, parse_authorization
-from micromegas_jupyter.server.headers import group_headers
+from micromegas_jupyter.access.call_facts import CallFacts, current_call
+from micromegas_jupyter.access.deciding import DecidingValidator
+from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
+from micromegas_jupyter.access.multi import MultiValidator
+from micromegas_jupyter.access.oidc_validator import OidcValidator
+from micromegas_jupyter.access.rate_limit import CallLimits
+from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret, TokenValidator
+from micromegas_jupyter.errors import ProviderUnavailable, Rejected, ResourcesExhausted, Unavailable
+from micromegas_jupyter.oidc.keys import KeySet
+from micromegas_jupyter.server import authentication
+from micromegas_jupyter.server.authentication import Authenticator, group_headers
+from tests.fakes.clock import FakeClock
+from tests.fakes.mint import AUDIENCE, ISSUER, mint
+from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import ALICE, FakeValidator
 from tests.fakes.verbose_traceback import verbose_traceback
-from tests.unit.server.authentication_parts import (
-    open_authenticator,
-)
+
+OTHER_ISSUER = "https://other.example.com"
+CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
 
 
-def basic_headers(text: str) -> dict[str, tuple[str, ...]]:
+class Deciding(DecidingValidator):
+    """A validator that writes its own events; `calls` are the facts that it saw."""
+
+    def __init__(self) -> None:
+        self.calls: list[CallFacts] = []
+
+    def decide(self, token: str) -> Decision:
+        self.calls.append(current_call())
+        if token == "outage":
+            return Undecided(reason="keys_unavailable")
+        return Accepted(context=ALICE) if token == "alice" else Refused(reason="expired")
+
+    def cached_context(self, token: str) -> AuthContext | None:
+        return None
+
+
+class SlowValidator(FakeValidator):
+    """A validator that answers once it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.release = threading.Event(), threading.Event()
+
+    def validate_token(self, token: str) -> AuthContext:
+        self.started.set()
+        self.release.wait(60)
+        return super().validate_token(token)
+
+
+@contextmanager
+def open_authenticator(
+    validator: TokenValidator | None, *, check_seconds: float = 10.0, limits: CallLimits | None = None
+) -> Iterator[Authenticator]:
+    authenticator = Authenticator(validator, check_seconds=check_seconds, limits=limits)
+    try:
+        yield authenticator
+    finally:
+        authenticator.close()
+
+
+def access_events(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    return [json.loads(record.getMessage()) for record in caplog.records if record.name.endswith("audit.access")]
+
+
+def bearer(token: str) -> dict[str, tuple[str, ...]]:
+    return {"authorization": (f"Bearer {token}",)}
+
+
+def basic(text: str) -> dict[str, tuple[str, ...]]:
     return {"authorization": ("Basic " + base64.b64encode(text.encode()).decode(),)}
 
 
-def test_a_bearer_is_validated() -> None:
-    with open_authenticator(FakeValidator()) as authenticator:
-        caller = asyncio.run(authenticator.authenticate({"authorization": ("Bearer alice",)}))
-
-    assert caller == ALICE
+def authenticate(authenticator: Authenticator, *values: str) -> AuthContext:
+    headers = {"authorization": values} if values else {}
+    return asyncio.run(authenticator.authenticate(headers, lambda: CALL))
 
 
-def test_a_cached_bearer_is_not_validated_again() -> None:
+def test_a_bearer_is_validated_and_a_known_one_not_again() -> None:
     validator = FakeValidator()
-    validator.cached["alice"] = ALICE
 
     with open_authenticator(validator) as authenticator:
-        caller = asyncio.run(authenticator.authenticate({"authorization": ("Bearer alice",)}))
+        assert authenticate(authenticator, "Bearer alice") == ALICE
+        validator.cached["alice"] = ALICE
+        assert authenticate(authenticator, "Bearer alice") == ALICE
 
-    assert caller == ALICE
-    assert validator.validated == []
+    assert validator.validated == ["alice"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +119,7 @@ def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], re
     validator = FakeValidator()
 
     with open_authenticator(validator) as authenticator, pytest.raises(Rejected) as caught:
-        asyncio.run(authenticator.authenticate({"authorization": values} if values else {}))
+        authenticate(authenticator, *values)
 
     assert caught.value.reason == reason
     assert validator.validated == []
@@ -67,120 +128,282 @@ def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], re
 def test_refusal_and_outage_stay_apart() -> None:
     with open_authenticator(FakeValidator()) as authenticator:
         with pytest.raises(Rejected):
-            asyncio.run(authenticator.authenticate({"authorization": ("Bearer mallory",)}))
+            authenticate(authenticator, "Bearer mallory")
         with pytest.raises(ProviderUnavailable):
-            asyncio.run(authenticator.authenticate({"authorization": ("Bearer outage",)}))
-
-
-def test_a_check_that_takes_too_long_is_an_outage() -> None:
-    release = threading.Event()
-
-    class SlowValidator(FakeValidator):
-        def validate_token(self, token: str) -> AuthContext:
-            release.wait(60)
-            return super().validate_token(token)
-
-    async def check(authenticator: Authenticator) -> None:
-        try:
-            await authenticator.authenticate({"authorization": ("Bearer alice",)})
-        finally:
-            release.set()
-
-    with open_authenticator(SlowValidator(), check_seconds=0.05) as authenticator, pytest.raises(Unavailable):
-        asyncio.run(check(authenticator))
+            authenticate(authenticator, "Bearer outage")
 
 
 def test_without_a_validator_everyone_is_administrator() -> None:
     with open_authenticator(None) as authenticator:
-        caller = asyncio.run(authenticator.authenticate({}))
-
-    assert caller == AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
-
-
-def test_a_basic_password_is_exchanged_for_a_bearer() -> None:
-    with open_authenticator(FakeValidator()) as authenticator:
-        caller, token = asyncio.run(authenticator.exchange(basic_headers("somebody:alice")))
-
-    assert (caller, token) == (ALICE, Secret("alice"))
-
-
-def test_unpadded_basic_is_read() -> None:
-    headers = {"authorization": ("Basic " + base64.b64encode(b"ab:alice").decode().rstrip("="),)}
-
-    with open_authenticator(FakeValidator()) as authenticator:
-        _caller, token = asyncio.run(authenticator.exchange(headers))
-
-    assert token == Secret("alice")
-
-
-def test_a_bearer_is_exchanged_for_itself() -> None:
-    with open_authenticator(FakeValidator()) as authenticator:
-        _caller, token = asyncio.run(authenticator.exchange({"authorization": ("bearer alice",)}))
-
-    assert token == Secret("alice")
-
-
-@pytest.mark.parametrize("text", ["somebody:mallory", "alice", "somebody:", "somebody:a b", "somebody:a\r\nx: y"])
-def test_another_basic_credential_is_refused(text: str) -> None:
-    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
-        asyncio.run(authenticator.exchange(basic_headers(text)))
-
-
-def test_basic_that_is_not_base64_is_refused() -> None:
-    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
-        asyncio.run(authenticator.exchange({"authorization": ("Basic ***",)}))
-
-
-def test_another_scheme_cannot_be_exchanged() -> None:
-    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
-        asyncio.run(authenticator.exchange({"authorization": ("Negotiate alice",)}))
-
-
-def test_without_a_validator_the_exchange_asks_for_nothing() -> None:
-    with open_authenticator(None) as authenticator:
         caller, token = asyncio.run(authenticator.exchange({}))
 
-    assert (caller.subject, token) == ("anonymous", Secret("anonymous"))
-
-
-def test_too_many_checks_at_once_are_an_outage() -> None:
-    release = threading.Event()
-
-    class SlowValidator(FakeValidator):
-        def validate_token(self, token: str) -> AuthContext:
-            release.wait(60)
-            return super().validate_token(token)
-
-    async def check(authenticator: Authenticator) -> AuthContext:
-        headers = {"authorization": ("Bearer alice",)}
-        waiting = [asyncio.create_task(authenticator.authenticate(headers)) for _ in range(1024)]
-        await asyncio.sleep(0)
-        try:
-            with pytest.raises(Unavailable):
-                await authenticator.authenticate(headers)
-        finally:
-            release.set()
-        await asyncio.gather(*waiting)
-        return await authenticator.authenticate(headers)
-
-    with open_authenticator(SlowValidator()) as authenticator:
-        assert asyncio.run(check(authenticator)) == ALICE
-
-
-def test_a_credential_does_not_show_its_text() -> None:
-    credential = parse_authorization({"authorization": ("Bearer secret-token",)})
-
-    assert "secret-token" not in repr(credential)
+        assert authenticate(authenticator) == caller
+    assert caller == AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
+    assert token == Secret("anonymous")
 
 
 @pytest.mark.parametrize(
-    "value", ["Bearer unknown-credential", *basic_headers("me:unknown-credential")["authorization"]]
+    "headers",
+    [
+        basic("somebody:alice"),
+        {"authorization": ("Basic " + base64.b64encode(b"ab:alice").decode().rstrip("="),)},
+        {"authorization": ("bearer alice",)},
+    ],
+    ids=["basic", "unpadded", "bearer"],
 )
-def test_a_credential_that_is_refused_is_in_no_verbose_traceback(value: str) -> None:
-    headers = group_headers([("authorization", value)])
+def test_a_credential_is_exchanged_for_a_bearer(headers: dict[str, tuple[str, ...]]) -> None:
+    with open_authenticator(FakeValidator()) as authenticator:
+        assert asyncio.run(authenticator.exchange(headers)) == (ALICE, Secret("alice"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *map(basic, ["somebody:mallory", "alice", "somebody:", "somebody:a b", "somebody:a\r\nx: y"]),
+        {"authorization": ("Basic ***",)},
+        {"authorization": ("Negotiate alice",)},
+    ],
+)
+def test_another_credential_is_not_exchanged(headers: dict[str, tuple[str, ...]]) -> None:
+    with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
+        asyncio.run(authenticator.exchange(headers))
+
+
+@pytest.mark.parametrize("headers", [bearer("unknown-credential"), basic("me:unknown-credential")])
+def test_a_credential_that_is_refused_is_in_no_verbose_traceback(headers: dict[str, tuple[str, ...]]) -> None:
+    (value,) = headers["authorization"]
+    received = group_headers([("authorization", value)])
 
     with open_authenticator(FakeValidator()) as authenticator:
-        shown = verbose_traceback(lambda: asyncio.run(authenticator.exchange(headers)))
+        shown = verbose_traceback(lambda: asyncio.run(authenticator.exchange(received)))
 
     assert "unknown-credential" not in shown
     assert value.rpartition(" ")[2] not in shown
+
+
+def test_too_many_checks_at_once_are_an_outage() -> None:
+    validator = SlowValidator()
+
+    async def check(authenticator: Authenticator) -> AuthContext:
+        waiting = [asyncio.create_task(authenticator.authenticate(bearer("alice"))) for _ in range(1024)]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(Unavailable):
+                await authenticator.authenticate(bearer("alice"))
+        finally:
+            validator.release.set()
+        await asyncio.gather(*waiting)
+        return await authenticator.authenticate(bearer("alice"))
+
+    with open_authenticator(validator) as authenticator:
+        assert asyncio.run(check(authenticator)) == ALICE
+
+
+class TestKeysThatAreBeingFetched:
+    """An issuer whose keys are being fetched holds no thread, and all who wait share one fetch."""
+
+    KEYS = KeySet(keys=(), ignored_count=0)
+
+    @pytest.fixture
+    def provider(self) -> Iterator[FakeProvider]:
+        provider = FakeProvider()
+        provider.gate.clear()
+        yield provider
+        provider.gate.set()
+
+    @pytest.fixture
+    def validator(self, provider: FakeProvider, clock: FakeClock) -> OidcValidator:
+        issuers = (IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,)),)
+        return OidcValidator(OidcServerSettings(issuers=issuers), http=provider, clock=clock)
+
+    def test_a_thousand_callers_of_a_server_without_keys_are_accepted_with_one_fetch(
+        self, provider: FakeProvider, validator: OidcValidator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        headers = bearer(mint())
+
+        async def call_all(authenticator: Authenticator) -> list[AuthContext]:
+            calls = [asyncio.create_task(authenticator.authenticate(headers)) for _ in range(1000)]
+            await asyncio.to_thread(provider.arrived.wait, 10)
+            provider.gate.set()
+            return await asyncio.gather(*calls)
+
+        with open_authenticator(validator, check_seconds=60) as authenticator:
+            callers = asyncio.run(call_all(authenticator))
+
+        assert [caller.subject for caller in callers] == ["alice"] * 1000
+        assert len(provider.requested) == 2
+        assert {event["outcome"] for event in access_events(caplog)} == {"accepted"}
+
+    def test_an_issuer_that_does_not_answer_holds_up_nobody_else(
+        self, provider: FakeProvider, clock: FakeClock
+    ) -> None:
+        validator = MultiValidator(
+            [
+                OidcValidator(
+                    OidcServerSettings(issuers=(IssuerSetting(issuer=issuer, audiences=(AUDIENCE,)),)),
+                    http=http,
+                    clock=clock,
+                )
+                for issuer, http in ((ISSUER, provider), (OTHER_ISSUER, FakeProvider(OTHER_ISSUER)))
+            ]
+        )
+
+        async def call(authenticator: Authenticator) -> str:
+            forged = [
+                asyncio.create_task(authenticator.authenticate(bearer(mint(subject=f"x{number}"))))
+                for number in range(300)
+            ]
+            await asyncio.to_thread(provider.arrived.wait, 10)
+            caller = await authenticator.authenticate(bearer(mint(issuer=OTHER_ISSUER)))
+            for task in forged:
+                task.cancel()
+            await asyncio.wait(forged)
+            return caller.issuer
+
+        with open_authenticator(validator) as authenticator:
+            assert asyncio.run(call(authenticator)) == OTHER_ISSUER
+
+    def test_a_fetch_that_fails_leaves_one_event_that_names_the_issuer(
+        self, provider: FakeProvider, validator: OidcValidator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        provider.go_down()
+        provider.gate.set()
+
+        with open_authenticator(validator) as authenticator, pytest.raises(Unavailable):
+            authenticate(authenticator, f"Bearer {mint()}")
+
+        (event,) = access_events(caplog)
+        assert (event["outcome"], event["reason"], event["issuer"]) == ("undecided", "keys_unavailable", ISSUER)
+        assert len(provider.requested) == 1
+
+    def test_too_many_who_wait_wait_briefly_and_who_leaves_makes_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(authentication, "_BRIEF_WAIT_SECONDS", 0.01)
+        monkeypatch.setattr(authentication, "_MAX_PATIENT_WAITERS", 1)
+
+        async def wait() -> tuple[bool, bool]:
+            authenticator, fetch = Authenticator(None, check_seconds=10), Future[KeySet | None]()
+            leaving = asyncio.create_task(authenticator._wait_for_keys(fetch))
+            await asyncio.sleep(0)
+            hasty = await authenticator._wait_for_keys(fetch)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            patient = asyncio.create_task(authenticator._wait_for_keys(fetch))
+            await asyncio.wait([patient], timeout=0.1)
+            await asyncio.to_thread(fetch.set_result, self.KEYS)
+            return hasty, await patient
+
+        assert asyncio.run(wait()) == (False, True)
+
+    def test_a_fetch_may_end_after_the_loop_has_been_closed(self) -> None:
+        fetch = Future[KeySet | None]()
+
+        async def leave() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(Authenticator(None, check_seconds=10)._wait_for_keys(fetch), 0.01)
+
+        asyncio.run(leave())
+
+        fetch.set_result(self.KEYS)
+        assert fetch.result(0) is self.KEYS
+
+
+class TestAudit:
+    """Each refusal leaves exactly one event that says which call it was."""
+
+    def test_the_validators_thread_knows_the_call_and_the_loop_forgets_it(self) -> None:
+        validator = Deciding()
+
+        async def check(authenticator: Authenticator) -> CallFacts:
+            await authenticator.authenticate(bearer("alice"), lambda: CALL)
+            return current_call()
+
+        with open_authenticator(validator) as authenticator:
+            after = asyncio.run(check(authenticator))
+
+        assert (validator.calls, after) == ([CALL], CallFacts())
+
+    def test_a_known_caller_leaves_no_event_and_needs_no_facts(self, caplog: pytest.LogCaptureFixture) -> None:
+        validator = FakeValidator()
+        validator.cached["alice"] = ALICE
+
+        def describe() -> CallFacts:
+            raise AssertionError
+
+        with open_authenticator(validator) as authenticator:
+            asyncio.run(authenticator.authenticate(bearer("alice"), describe))
+
+        assert access_events(caplog) == []
+
+    def test_a_check_that_takes_too_long_leaves_an_event(self, caplog: pytest.LogCaptureFixture) -> None:
+        validator = SlowValidator()
+
+        with open_authenticator(validator, check_seconds=0.05) as authenticator:
+            with pytest.raises(Unavailable):
+                authenticate(authenticator, "Bearer alice")
+            validator.release.set()
+
+        assert [event["reason"] for event in access_events(caplog)] == ["check_timed_out"]
+
+
+class TestLimits:
+    """Callers who call too often, or are refused too often, learn when to try again."""
+
+    @staticmethod
+    def refusals(clock: FakeClock, burst: int) -> CallLimits:
+        return CallLimits(RateLimits(refusals_per_second=1, burst_refusals=burst), clock=clock)
+
+    def test_missing_credentials_are_not_refusals_of_an_address(self, clock: FakeClock) -> None:
+        with open_authenticator(FakeValidator(), limits=self.refusals(clock, 1)) as authenticator:
+            for _ in range(3):
+                with pytest.raises(Rejected):
+                    authenticate(authenticator)
+
+            assert authenticate(authenticator, "Bearer alice") == ALICE
+
+    def test_four_undecided_credentials_count_as_one_refused(self, clock: FakeClock) -> None:
+        with open_authenticator(FakeValidator(), limits=self.refusals(clock, 2)) as authenticator:
+            for _ in range(5):
+                with pytest.raises(Unavailable):
+                    authenticate(authenticator, "Bearer outage")
+            with pytest.raises(ResourcesExhausted):
+                authenticate(authenticator, "Bearer outage")
+            for _ in range(100):  # whoever tries again every second learns of the outage
+                clock.advance(1)
+                with pytest.raises(Unavailable):
+                    authenticate(authenticator, "Bearer outage")
+
+    def test_a_call_that_is_given_up_while_it_is_checked_counts_as_undecided(self, clock: FakeClock) -> None:
+        validator = SlowValidator()
+
+        async def give_up(authenticator: Authenticator) -> None:
+            call = asyncio.create_task(authenticator.authenticate(bearer("alice"), lambda: CALL))
+            await asyncio.to_thread(validator.started.wait, 10)
+            call.cancel()
+            await asyncio.wait([call])
+
+        with open_authenticator(validator, limits=self.refusals(clock, 2)) as authenticator:
+            for _ in range(5):
+                asyncio.run(give_up(authenticator))
+            validator.release.set()
+            with pytest.raises(ResourcesExhausted):
+                authenticate(authenticator, "Bearer alice")
+
+    def test_of_many_bad_credentials_at_once_no_more_are_looked_at_than_the_burst(self, clock: FakeClock) -> None:
+        validator = FakeValidator()
+
+        async def flood(authenticator: Authenticator) -> list[object]:
+            calls = [authenticator.authenticate(bearer(f"bad{number}"), lambda: CALL) for number in range(50)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        with open_authenticator(validator, limits=self.refusals(clock, 3)) as authenticator:
+            answers = asyncio.run(flood(authenticator))
+
+        assert len(validator.validated) == 3
+        assert sorted({type(answer).__name__ for answer in answers}) == ["Rejected", "ResourcesExhausted"]
+
+    def test_callers_without_an_address_share_one_bucket(self, clock: FakeClock) -> None:
+        with open_authenticator(FakeValidator(), limits=self.refusals(clock, 1)) as authenticator:
+            with pytest.raises(Rejected):
+                asyncio.run(authenticator.authenticate(bearer("bad")))
+            with pytest.raises(ResourcesExhausted):
+                asyncio.run(authenticator.authenticate(bearer("alice")))

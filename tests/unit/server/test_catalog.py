@@ -1,106 +1,71 @@
-"""The database describes itself in the schemas that Flight SQL asks for."""
+"""The database describes itself in the schemas that Flight SQL asks for, as the engine has it."""
+
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from datafusion import SessionContext
 
-from micromegas_jupyter.flightsql.metadata_commands import (
-    CatalogsQuery,
-    DbSchemasQuery,
-    ForeignKeysQuery,
-    MetadataCommand,
-    PrimaryKeysQuery,
-    SqlInfoQuery,
-    TablesQuery,
-    TableTypesQuery,
-    TypeInfoQuery,
-)
-from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, matches_pattern, metadata_schema
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import MetadataQuery
+from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, build_sql_info, matches_pattern
 
 LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})
 TABLES = [
     ("processes", pa.schema({"exe": pa.string()}).serialize().to_pybytes()),
     ("log_entries", LOG_SCHEMA.serialize().to_pybytes()),
 ]
+BOTH = ["log_entries", "processes"]
 
 
-def _tables(
-    *,
-    catalog: str | None = None,
-    schema_pattern: str | None = None,
-    table_pattern: str | None = None,
-    table_types: tuple[str, ...] = (),
-    include_schema: bool = False,
-) -> TablesQuery:
-    return TablesQuery(
-        catalog=catalog,
-        schema_pattern=schema_pattern,
-        table_pattern=table_pattern,
-        table_types=table_types,
-        include_schema=include_schema,
-    )
+def _answer(message: Any) -> list[dict[str, Any]]:
+    command = MetadataQuery(name=message.DESCRIPTOR.name, message=message)
+    rows: list[dict[str, Any]] = build_metadata(command, TABLES, ServerFacts()).to_pylist()
+    return rows
 
 
-def _names(command: TablesQuery) -> list[str]:
-    names: list[str] = build_metadata(command, TABLES, ServerFacts())["table_name"].to_pylist()
-    return names
+def _types(data_type: int | None = None) -> list[dict[str, Any]]:
+    return _answer(messages.CommandGetXdbcTypeInfo(data_type=data_type))
 
 
-def test_tables_are_listed_by_name() -> None:
-    assert build_metadata(_tables(), TABLES, ServerFacts()).to_pylist() == [
-        {"catalog_name": "", "db_schema_name": "", "table_name": "log_entries", "table_type": "table"},
-        {"catalog_name": "", "db_schema_name": "", "table_name": "processes", "table_type": "table"},
+def _facts(*info_ids: int, facts: ServerFacts | None = None) -> dict[int, object]:
+    batch = build_sql_info(info_ids, facts or ServerFacts(prepared_idle_seconds=600))
+    batch.validate(full=True)
+    return {row["info_name"]: row["value"] for row in batch.to_pylist()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, BOTH),
+        ({"table_name_filter_pattern": "log%"}, ["log_entries"]),
+        ({"table_types": ["BASE TABLE", "table"]}, BOTH),
+        ({"table_types": ["VIEW"]}, []),
+        ({"catalog": "", "db_schema_filter_pattern": ""}, BOTH),
+        ({"catalog": "other"}, []),
+        ({"db_schema_filter_pattern": "public"}, []),
+        ({"db_schema_filter_pattern": "%"}, BOTH),
+    ],
+)
+def test_tables_are_listed_by_name_and_filtered(fields: dict[str, Any], expected: list[str]) -> None:
+    assert _answer(messages.CommandGetTables(**fields)) == [
+        {"catalog_name": "", "db_schema_name": "", "table_name": name, "table_type": "table"} for name in expected
     ]
 
 
 def test_a_tables_schema_comes_on_request() -> None:
-    (row,) = build_metadata(
-        _tables(table_pattern="log_entries", include_schema=True), TABLES, ServerFacts()
-    ).to_pylist()
+    (row,) = _answer(messages.CommandGetTables(table_name_filter_pattern="log_entries", include_schema=True))
 
     assert pa.ipc.read_schema(pa.py_buffer(row["table_schema"])) == LOG_SCHEMA
 
 
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        (_tables(table_pattern="log%"), ["log_entries"]),
-        (_tables(table_types=("BASE TABLE", "table")), ["log_entries", "processes"]),
-        (_tables(table_types=("VIEW",)), []),
-        (_tables(catalog="", schema_pattern=""), ["log_entries", "processes"]),
-        (_tables(catalog="other"), []),
-        (_tables(schema_pattern="public"), []),
-        (_tables(schema_pattern="%"), ["log_entries", "processes"]),
-    ],
-)
-def test_tables_are_filtered(command: TablesQuery, expected: list[str]) -> None:
-    assert _names(command) == expected
-
-
-def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table() -> None:
-    assert build_metadata(CatalogsQuery(), TABLES, ServerFacts()).to_pylist() == [{"catalog_name": ""}]
-    assert build_metadata(DbSchemasQuery(catalog=None, schema_pattern=None), TABLES, ServerFacts()).to_pylist() == [
-        {"catalog_name": "", "db_schema_name": ""}
-    ]
-    assert build_metadata(DbSchemasQuery(catalog="other", schema_pattern=None), TABLES, ServerFacts()).num_rows == 0
-    assert build_metadata(TableTypesQuery(), TABLES, ServerFacts()).to_pylist() == [{"table_type": "table"}]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        CatalogsQuery(),
-        DbSchemasQuery(catalog=None, schema_pattern=None),
-        _tables(),
-        _tables(include_schema=True),
-        TableTypesQuery(),
-        SqlInfoQuery(info_ids=()),
-        PrimaryKeysQuery(table="log_entries"),
-        ForeignKeysQuery(primary_table="log_entries", foreign_table=None),
-        TypeInfoQuery(data_type=None),
-    ],
-)
-def test_an_answer_has_the_schema_that_was_announced(command: MetadataCommand) -> None:
-    assert build_metadata(command, TABLES, ServerFacts()).schema == metadata_schema(command)
+def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table_and_no_keys() -> None:
+    assert _answer(messages.CommandGetCatalogs()) == [{"catalog_name": ""}]
+    assert _answer(messages.CommandGetDbSchemas()) == [{"catalog_name": "", "db_schema_name": ""}]
+    assert _answer(messages.CommandGetDbSchemas(catalog="other")) == []
+    assert _answer(messages.CommandGetTableTypes()) == [{"table_type": "table"}]
+    assert _answer(messages.CommandGetPrimaryKeys(table="log_entries")) == []
+    assert _answer(messages.CommandGetCrossReference(pk_table="log_entries", fk_table="processes")) == []
 
 
 @pytest.mark.parametrize(
@@ -129,29 +94,81 @@ def test_patterns_know_percent_underscore_and_backslash_only(text: str, pattern:
 
 
 @pytest.mark.timeout(60)
-def test_a_hostile_pattern_does_not_backtrack_without_end() -> None:
+def test_a_hostile_pattern_does_not_backtrack_endlessly() -> None:
     assert not matches_pattern("a" * 200, "%a" * 100 + "b")
 
 
-@pytest.mark.parametrize(
-    ("command", "columns"),
-    [
-        (
-            PrimaryKeysQuery(table="log_entries"),
-            ["catalog_name", "db_schema_name", "table_name", "column_name", "key_name", "key_sequence"],
-        ),
-        (
-            ForeignKeysQuery(primary_table="log_entries", foreign_table="processes"),
-            [
-                *("pk_catalog_name", "pk_db_schema_name", "pk_table_name", "pk_column_name"),
-                *("fk_catalog_name", "fk_db_schema_name", "fk_table_name", "fk_column_name"),
-                *("key_sequence", "fk_key_name", "pk_key_name", "update_rule", "delete_rule"),
-            ],
-        ),
-    ],
-)
-def test_there_are_no_keys(command: MetadataCommand, columns: list[str]) -> None:
-    batch = build_metadata(command, TABLES, ServerFacts())
+@pytest.fixture(scope="module")
+def engine() -> SessionContext:
+    return SessionContext()
 
-    assert batch.num_rows == 0
-    assert batch.schema.names == columns
+
+class TestSqlInfo:
+    def test_the_facts_of_a_server_are_what_it_does(self) -> None:
+        assert _facts(3, 4, 5, 8, 9, 10, 100) == {3: True, 4: True, 5: False, 8: 0, 9: True, 10: False, 100: 600_000}
+        assert _facts(3, 10, facts=ServerFacts(takes_rows=True)) == {3: False, 10: True}
+        assert _facts(100, facts=ServerFacts(prepared_idle_seconds=1e9)) == {100: 2**31 - 1}
+        assert _facts(0, 99_999) == {0: "micromegas_jupyter"}
+
+    def test_the_syntax_is_described_as_the_engine_has_it(self, engine: SessionContext) -> None:
+        def rows(sql: str) -> list[dict[str, object]]:
+            found: list[dict[str, object]] = engine.sql(sql).to_pylist()
+            return found
+
+        facts = _facts()
+        # 503, 504: lower case without quotes; 507: nulls are highest; 516, 520, 521, 522, 538 to 540: as the names say.
+        assert facts[503] == 3
+        assert rows('SELECT A AS x FROM (VALUES (1)) t("a")') == [{"x": 1}]
+        assert facts[507] == 0
+        assert rows("SELECT x FROM (VALUES (1), (NULL)) t(x) ORDER BY x")[1] == {"x": None}
+        assert facts[516] is True
+        assert rows("SELECT NULL || 'a' AS x") == [{"x": None}]
+        assert facts[521] is True
+        assert rows("SELECT x FROM (VALUES (1, 2), (2, 1)) t(x, y) ORDER BY -y") == [{"x": 1}, {"x": 2}]
+        assert facts[538] == 0b1111
+        assert rows(
+            "SELECT 1 AS x WHERE 1 = (SELECT 1) AND EXISTS (SELECT 1) AND 1 IN (SELECT 1) AND 1 = ANY (SELECT 1)"
+        )
+        assert facts[528] == 2
+        assert len(rows("SELECT * FROM (VALUES (1)) a(x) FULL JOIN (VALUES (2)) b(y) ON a.x = b.y")) == 2
+
+    def test_the_lists_that_grafanas_editor_needs_are_there(self) -> None:
+        facts = _facts()
+
+        assert all(isinstance(facts[info_id], list) and facts[info_id] for info_id in (508, 509, 510, 511, 512))
+
+
+class TestTypeInfo:
+    def test_every_type_can_stand_in_a_cast_and_they_come_in_order(self, engine: SessionContext) -> None:
+        rows = _types()
+
+        for row in rows:
+            assert engine.sql(f"SELECT CAST(NULL AS {row['type_name']}) AS x").schema().field(0).type != pa.null()
+        keys = [(row["data_type"], row["type_name"]) for row in rows]
+        assert keys == sorted(keys)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("BYTEA", "0aff"),
+            ("INTERVAL", "1 day"),
+            ("VARCHAR", "a"),
+            ("DATE", "2026-11-25"),
+            ("TIME", "12:00:00.123456789"),
+            ("TIMESTAMP", "2026-11-25 12:00:00.123456789"),
+            ("TIMESTAMP WITH TIME ZONE", "2026-11-25 12:00:00.123456789+00:00"),
+        ],
+    )
+    def test_a_literal_is_written_as_described(self, engine: SessionContext, name: str, text: str) -> None:
+        (row,) = [found for found in _types() if found["type_name"] == name]
+
+        assert engine.sql(f"SELECT {row['literal_prefix']}{text}{row['literal_suffix']} AS x").count() == 1
+        assert row["column_size"] in {None, len(text)}
+
+    def test_one_number_asks_for_its_types(self) -> None:
+        assert [row["type_name"] for row in _types(-5)] == ["BIGINT", "BIGINT UNSIGNED"]
+        assert [(row["type_name"], row["sql_data_type"], row["datetime_subcode"]) for row in _types(93)] == [
+            ("TIMESTAMP", 9, 3),
+            ("TIMESTAMP WITH TIME ZONE", 9, 5),
+        ]
+        assert _types(0) == []

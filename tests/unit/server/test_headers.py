@@ -1,12 +1,14 @@
-"""Headers become options and tags, or an error that names the header."""
+"""Headers become options, tags and attribution, or an error that names the header."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.engine import TimeRange
-from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.server.headers import (
+from micromegas_jupyter.errors import PermissionDenied, UsageError
+from micromegas_jupyter.server.authentication import (
+    Attribution,
     ClientTags,
     QueryOptions,
     find_client_address,
@@ -14,8 +16,13 @@ from micromegas_jupyter.server.headers import (
     parse_client_tags,
     parse_compression,
     parse_query_options,
+    resolve_attribution,
 )
+from tests.fakes.validator import ALICE, BOB, SERVICE
 
+ANYONE = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE)
+PLAIN_KEY = AuthContext(subject="cron", issuer="api_key", auth_type=AuthType.API_KEY)
+CLAIM = {"x-user-id": ("carol",), "x-user-email": ("carol%40example.com",), "x-user-name": ("Zo%C3%AB",)}
 PROXY = frozenset({"10.0.0.1"})
 
 
@@ -27,24 +34,30 @@ def test_no_headers_ask_for_nothing() -> None:
     assert _options() == QueryOptions(time_range=None, row_limit=None, preserve_dictionary=False)
 
 
-def test_a_whole_range_is_read_with_its_offset() -> None:
-    options = _options(query_range_begin="2026-11-24T12:00:00+02:00", query_range_end="2026-11-24T12:00:00.25Z")
-
-    assert options.time_range == TimeRange(
-        begin=datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=2))),
-        end=datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC),
-    )
-
-
-def test_nanoseconds_widen_the_range() -> None:
-    options = _options(
-        query_range_begin="2026-11-24T12:00:00.123456789Z", query_range_end="2026-11-24T12:00:01.123456789Z"
-    )
-
-    assert options.time_range == TimeRange(
-        begin=datetime(2026, 11, 24, 12, 0, 0, 123_456, tzinfo=UTC),
-        end=datetime(2026, 11, 24, 12, 0, 1, 123_457, tzinfo=UTC),
-    )
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        (
+            "2026-11-24T12:00:00+02:00",
+            "2026-11-24T12:00:00.25Z",
+            TimeRange(
+                begin=datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=2))),
+                end=datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC),
+            ),
+        ),
+        (
+            "2026-11-24T12:00:00.123456789Z",
+            "2026-11-24T12:00:01.123456789Z",
+            TimeRange(
+                begin=datetime(2026, 11, 24, 12, 0, 0, 123_456, tzinfo=UTC),
+                end=datetime(2026, 11, 24, 12, 0, 1, 123_457, tzinfo=UTC),
+            ),
+        ),
+    ],
+    ids=["offset", "nanoseconds widen it"],
+)
+def test_a_whole_range_is_read(begin: str, end: str, expected: TimeRange) -> None:
+    assert _options(query_range_begin=begin, query_range_end=end).time_range == expected
 
 
 @pytest.mark.parametrize(
@@ -79,14 +92,10 @@ def test_what_is_not_a_time_is_refused_by_the_headers_name(begin: str) -> None:
         _options(query_range_begin=begin, query_range_end="2026-11-24T12:00:00Z")
 
 
-def test_the_last_instant_cannot_be_rounded_up() -> None:
-    with pytest.raises(UsageError, match="query_range_end"):
-        _options(query_range_begin="2026-11-24T12:00:00Z", query_range_end="9999-12-31T23:59:59.9999999Z")
-
-
-def test_a_range_that_ends_before_it_begins_is_refused() -> None:
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59.9999999Z", "2026-11-24T11:59:59Z"])
+def test_an_end_beyond_all_times_or_before_the_begin_is_refused(end: str) -> None:
     with pytest.raises(UsageError):
-        _options(query_range_begin="2026-11-24T12:00:00Z", query_range_end="2026-11-24T11:59:59Z")
+        _options(query_range_begin="2026-11-24T12:00:00Z", query_range_end=end)
 
 
 def test_a_limit_is_a_whole_number() -> None:
@@ -159,64 +168,155 @@ def test_a_peer_has_an_address(peer: str, expected: str) -> None:
     assert find_client_address(peer, {}, frozenset()) == expected
 
 
-def test_forwarding_headers_of_anybody_are_ignored() -> None:
-    headers = {"x-forwarded-for": ("203.0.113.9",), "x-real-ip": ("203.0.113.9",)}
-
-    assert find_client_address("ipv4:192.0.2.7:1", headers, PROXY) == "192.0.2.7"
-
-
-def test_a_trusted_proxy_names_the_client_last() -> None:
-    headers = {"x-forwarded-for": ("1.1.1.1", "2.2.2.2, 203.0.113.9")}
-
-    assert find_client_address("ipv4:10.0.0.1:1", headers, PROXY) == "203.0.113.9"
-
-
-def test_a_trusted_proxys_nonsense_leaves_its_own_address() -> None:
-    headers = {"x-forwarded-for": ("<script>",), "x-real-ip": ("nobody",)}
-
-    assert find_client_address("ipv4:10.0.0.1:1", headers, PROXY) == "10.0.0.1"
-
-
 @pytest.mark.parametrize(
-    ("entry", "address"),
+    ("peer", "forwarded", "real_ip", "address"),
     [
-        ("203.0.113.9:4711", "203.0.113.9"),
-        ("1.1.1.1:1, 203.0.113.9:4711", "203.0.113.9"),
-        ("2001:db8::9", "2001:db8::9"),
-        ("[2001:db8::9]", "2001:db8::9"),
-        ("[2001:db8::9]:4711", "2001:db8::9"),
+        ("192.0.2.7", ("203.0.113.9",), "203.0.113.9", "192.0.2.7"),
+        ("10.0.0.1", ("1.1.1.1", "2.2.2.2, 203.0.113.9"), None, "203.0.113.9"),
+        ("10.0.0.1", None, "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", ("203.0.113.9:4711",), None, "203.0.113.9"),
+        ("10.0.0.1", ("1.1.1.1:1, 203.0.113.9:4711",), None, "203.0.113.9"),
+        ("10.0.0.1", ("2001:db8::9",), None, "2001:db8::9"),
+        ("10.0.0.1", ("[2001:db8::9]",), None, "2001:db8::9"),
+        ("10.0.0.1", ("[2001:db8::9]:4711",), None, "2001:db8::9"),
+        # Where the proxy's entry cannot be read, no other header is believed.
+        ("10.0.0.1", ("<script>",), "nobody", "10.0.0.1"),
+        ("10.0.0.1", ("",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("unknown",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("203.0.113.9:port",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("203.0.113.9:123456",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("203.0.113:4711",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("[203.0.113.9]:4711",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("[]:1",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("1.1.1.1,",), "203.0.113.66", "10.0.0.1"),
     ],
 )
-def test_a_trusted_proxy_may_tell_the_port_too(entry: str, address: str) -> None:
-    assert find_client_address("ipv4:10.0.0.1:4711", {"x-forwarded-for": (entry,)}, PROXY) == address
+def test_only_a_trusted_proxy_names_the_client_and_its_last_entry_counts(
+    peer: str, forwarded: tuple[str, ...] | None, real_ip: str | None, address: str
+) -> None:
+    headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+    headers |= {} if real_ip is None else {"x-real-ip": (real_ip,)}
 
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        "",
-        "unknown",
-        "203.0.113.9:port",
-        "203.0.113.9:123456",
-        "203.0.113:4711",
-        "[203.0.113.9]:4711",
-        "[]:1",
-        "1.1.1.1,",
-    ],
-)
-def test_where_a_trusted_proxys_entry_cannot_be_read_no_other_header_is_believed(entry: str) -> None:
-    headers = {"x-forwarded-for": (entry,), "x-real-ip": ("203.0.113.66",)}
-
-    assert find_client_address("ipv4:10.0.0.1:4711", headers, PROXY) == "10.0.0.1"
-
-
-def test_a_trusted_proxy_without_forwarded_for_may_name_the_client_as_real_ip() -> None:
-    headers = {"x-real-ip": ("203.0.113.9",)}
-
-    assert find_client_address("ipv4:10.0.0.1:4711", headers, PROXY) == "203.0.113.9"
+    assert find_client_address(f"ipv4:{peer}:4711", headers, PROXY) == address
 
 
 def test_the_values_of_headers_are_in_no_representation() -> None:
     headers = group_headers([("authorization", "Bearer sesame"), ("limit", "5")])
 
     assert (repr(headers), str(headers)) == ("ReceivedHeaders(authorization, limit)",) * 2
+
+
+def test_without_authentication_the_claim_is_taken() -> None:
+    assert resolve_attribution(ANYONE, CLAIM) == Attribution(user="carol", email="carol@example.com", name="Zoë")
+    assert resolve_attribution(ANYONE, {}) == Attribution(user="unknown", email="unknown")
+
+
+def test_a_delegating_key_speaks_for_somebody() -> None:
+    assert resolve_attribution(SERVICE, CLAIM) == Attribution(
+        user="carol", email="carol@example.com", name="Zoë", service_account_name="grafana"
+    )
+
+
+@pytest.mark.parametrize("caller", [ALICE, BOB, PLAIN_KEY])
+def test_nobody_else_may_name_another_user(caller: AuthContext) -> None:
+    with pytest.raises(PermissionDenied) as caught:
+        resolve_attribution(caller, {"x-user-id": ("carol",)})
+
+    assert caught.value.reason == "impersonation"
+
+
+def test_another_email_than_the_tokens_is_refused() -> None:
+    with pytest.raises(PermissionDenied):
+        resolve_attribution(ALICE, {"x-user-id": ("alice",), "x-user-email": ("root@example.com",)})
+
+
+def test_naming_oneself_is_fine() -> None:
+    headers = {"x-user-id": ("alice",), "x-user-email": ("alice%40example.com",)}
+
+    assert resolve_attribution(ALICE, headers) == Attribution(user="alice", email="alice@example.com")
+    assert resolve_attribution(BOB, {"x-user-email": ("bob@example.com",)}) == Attribution(user="bob", email="unknown")
+    assert resolve_attribution(PLAIN_KEY, {}) == Attribution(user="cron", email="service-account")
+
+
+def test_text_that_does_not_decode_stays_as_it_was_sent() -> None:
+    assert resolve_attribution(ANYONE, {"x-user-id": ("a%FFb",)}).user == "a%FFb"
+    with pytest.raises(UsageError):
+        resolve_attribution(ANYONE, {"x-user-id": ("a%FFb\u00e9",)})
+
+
+@pytest.mark.parametrize(("caller", "name"), [(ANYONE, "x-user-id"), (SERVICE, "x-user-email"), (ALICE, "x-user-name")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a%0Ab",
+        "a%0D%0Ab",
+        "%00",
+        "%1B%5B31m",
+        "%7F",
+        "%C2%85",
+        "%E2%80%A8",
+        "%E2%80%AE",
+        "%EF%BB%BFroot",
+        "a\tb",
+        "x" * 257,
+        "%C3%A9" * 257,
+        "%FF" + "x" * 254,
+        "%FF%0A\n",
+    ],
+)
+def test_a_value_that_cannot_be_shown_is_refused_by_its_header(caller: AuthContext, name: str, value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_attribution(caller, {name: (value,)})
+
+    assert f"The header {name} " in caught.value.what
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x-user-id", "x-user-email", "x-user-name"])
+def test_several_values_of_one_header_are_refused(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_attribution(SERVICE, {name: ("carol", "carol")})
+
+    assert caught.value.what == f"The header {name} was sent 2 times."
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("x" * 256, "x" * 256),
+        ("%C3%A9" * 256, "é" * 256),
+        ("%E6%97%A5%E6%9C%AC", "日本"),
+        ("a%20b", "a b"),
+        ("%FF%FE", "%FF%FE"),
+        ("a+b", "a+b"),
+    ],
+)
+def test_printable_text_of_every_script_is_taken(sent: str, shown: str) -> None:
+    assert resolve_attribution(SERVICE, {"x-user-id": (sent,)}).user == shown
+
+
+def test_a_delegating_key_without_a_claim_speaks_for_itself() -> None:
+    for headers in ({}, {"x-user-id": ("",)}):
+        assert resolve_attribution(SERVICE, headers) == Attribution(user="grafana", email="service-account")
+
+
+@pytest.mark.parametrize("subject", ["zo\u00eb", "\u65e5\u672c", "\U0001f600"])
+def test_s12_a_subject_beyond_ascii_does_not_make_a_claimed_user_believed(subject: str) -> None:
+    caller = AuthContext(subject=subject, issuer="https://id.example", auth_type=AuthType.OIDC)
+
+    assert resolve_attribution(caller, {}).user == subject
+    with pytest.raises(PermissionDenied):
+        resolve_attribution(caller, {"x-user-id": ("root",)})
+
+
+@pytest.mark.parametrize("subject", ["a\nb", "a\x00b", "\x1b[31m", "\x7f"])
+def test_s13_a_control_character_in_the_subject_neither_fails_nor_makes_a_claimed_user_believed(subject: str) -> None:
+    caller = AuthContext(
+        subject=subject, issuer="https://id.example", auth_type=AuthType.OIDC, email="a\nb@example.com"
+    )
+
+    assert resolve_attribution(caller, {}).user == subject
+    with pytest.raises(PermissionDenied):
+        resolve_attribution(caller, {"x-user-id": ("root",)})
+    with pytest.raises(PermissionDenied):
+        resolve_attribution(caller, {"x-user-email": ("root@example.com",)})

@@ -1,11 +1,17 @@
+"""Log records become rows and JSON lines: whole, bounded, without secrets, whatever they hold."""
+
+import json
 import logging
+import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from micromegas_jupyter.server.log_records import RecordingHandler
+from micromegas_jupyter.server.recorder.log_records import JsonFormatter, RecordingHandler, quiet_libraries
 from micromegas_jupyter.telemetry import LogRow
 
+TORNADO = logging.getLogger("tornado.general")
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 
 
@@ -25,7 +31,7 @@ def logger(handler: RecordingHandler) -> Iterator[logging.Logger]:
 
 
 def _only(handler: RecordingHandler) -> LogRow:
-    (row,) = handler.drain()
+    (row,) = handler.drain()[0]
     return row
 
 
@@ -49,22 +55,7 @@ def test_a_record_becomes_a_row(handler: RecordingHandler, logger: logging.Logge
 
     assert (row.target, row.level, row.msg) == ("tests.log_handler", 3, "disk a is 93% full")
     assert row.properties == {"free_bytes": "7", "where": "here"}
-    assert handler.drain() == []
-
-
-def test_the_time_is_that_of_the_record(handler: RecordingHandler) -> None:
-    record = _record(created=1_795_521_600.25)
-
-    handler.handle(record)
-
-    assert _only(handler).time_ns == 1_795_521_600_250_000_000
-
-
-def test_rows_come_in_the_order_of_their_records(handler: RecordingHandler, logger: logging.Logger) -> None:
-    for number in range(3):
-        logger.info("%d", number)
-
-    assert [row.msg for row in handler.drain()] == ["0", "1", "2"]
+    assert handler.drain() == ([], 0)
 
 
 def test_a_traceback_is_kept_as_text(handler: RecordingHandler, logger: logging.Logger) -> None:
@@ -102,7 +93,7 @@ def test_no_secret_reaches_a_row(handler: RecordingHandler, logger: logging.Logg
     except ValueError:
         logger.exception("failed")
 
-    first, second = handler.drain()
+    first, second = handler.drain()[0]
 
     assert first.msg == "got Bearer ***"
     assert first.properties == {"url": "http://a/cb?code=***&x=1", "access_token": "***"}
@@ -156,8 +147,7 @@ def test_a_property_that_cannot_be_shown_does_not_cost_the_row(
 def test_a_record_that_fits_no_row_is_counted_and_let_go(handler: RecordingHandler, fields: dict[str, object]) -> None:
     handler.handle(_record(**fields))
 
-    assert handler.drain() == []
-    assert handler.take_dropped_count() == 1
+    assert handler.drain() == ([], 1)
 
 
 def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
@@ -166,9 +156,9 @@ def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
     for number in range(5):
         handler.handle(_record(str(number)))
 
-    assert [row.msg for row in handler.drain()] == ["0", "1"]
-    assert handler.take_dropped_count() == 3
-    assert handler.take_dropped_count() == 0
+    rows, dropped = handler.drain()
+    assert ([row.msg for row in rows], dropped) == (["0", "1"], 3)
+    assert handler.drain() == ([], 0)
 
 
 def test_the_queue_is_bounded_by_text_as_well() -> None:
@@ -177,10 +167,10 @@ def test_the_queue_is_bounded_by_text_as_well() -> None:
     for _ in range(5):
         handler.handle(_record("x" * 400))
 
-    assert len(handler.drain()) == 2
-    assert handler.take_dropped_count() == 3
+    rows, dropped = handler.drain()
+    assert (len(rows), dropped) == (2, 3)
     handler.handle(_record("x" * 400))
-    assert len(handler.drain()) == 1
+    assert len(handler.drain()[0]) == 1
 
 
 def test_a_half_full_queue_asks_for_a_drain_once() -> None:
@@ -201,13 +191,114 @@ def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler: Recording
 
     handler.handle(_record("%s", Chatty()))
 
-    assert [row.msg for row in handler.drain()] == ["inner", "outer"]
+    assert [row.msg for row in handler.drain()[0]] == ["inner", "outer"]
 
 
-def test_a_filter_is_respected(handler: RecordingHandler, logger: logging.Logger) -> None:
-    handler.addFilter(lambda record: record.levelno >= logging.WARNING)
+def line(message: str, *, name: str = "micromegas_jupyter.server", **facts: object) -> str:
+    record = logging.makeLogRecord({"name": name, "levelname": "INFO", "msg": message, "created": 0.25, **facts})
+    return JsonFormatter().format(record)
 
-    logger.info("a")
-    logger.warning("b")
 
-    assert [row.msg for row in handler.drain()] == ["b"]
+def members(message: str, **facts: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(line(message, **facts))
+    return found
+
+
+def test_a_record_has_its_time_level_logger_message_and_facts() -> None:
+    assert members("Refused.", reason="expired", count=3) == {
+        "time": "1970-01-01T00:00:00.250Z",
+        "level": "INFO",
+        "logger": "micromegas_jupyter.server",
+        "message": "Refused.",
+        "facts": {"reason": "expired", "count": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    "hostile", ["a\nb", "a\r\nINFO b", "\x1b[31m", "\x7f", "\u2028", "\x00", "\x85", "\ud800", "😀"]
+)
+def test_what_comes_from_outside_neither_breaks_the_line_nor_reaches_the_terminal(hostile: str) -> None:
+    shown = line(hostile, fact=hostile)
+
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert json.loads(shown)["message"] == (hostile if hostile != "\ud800" else "?")
+
+
+def test_secrets_are_masked_in_message_facts_and_traceback() -> None:
+    secret = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"
+    error = ValueError(f"Bearer {secret}")
+
+    shown = line(
+        f"Authorization: Bearer {secret}",
+        access_token="plain",
+        url=f"x?code={secret}",
+        exc_info=(ValueError, error, error.__traceback__),
+    )
+
+    assert secret not in shown
+    assert "plain" not in shown
+    assert "ValueError" in json.loads(shown)["exception"]
+
+
+def test_an_audit_line_is_an_object_in_the_line() -> None:
+    shown = members('{"event":"access","outcome":"refused"}', name="micromegas_jupyter.audit.access", event="access")
+
+    assert shown["audit"] == {"event": "access", "outcome": "refused"}
+    assert "facts" not in shown
+    assert "message" not in shown
+
+
+def test_length_is_bounded() -> None:
+    shown = line("x" * 1_000_000, **{f"fact_{number}": "y" * 100_000 for number in range(100)})
+
+    assert len(shown) < 64 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _former_filters() -> Iterator[None]:
+    before = list(TORNADO.filters)
+    yield
+    TORNADO.filters[:] = before
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "NONE"), ({"GRPC_VERBOSITY": "INFO"}, "INFO")])
+def test_grpc_is_silent_unless_somebody_asked_for_its_lines(before: dict[str, str], after: str) -> None:
+    quiet_libraries(before)
+
+    assert before == {"GRPC_VERBOSITY": after}
+
+
+def _handshake_error() -> ssl.SSLError:
+    error = ssl.SSLError(1, "[SSL: HTTP_REQUEST] http request (_ssl.c:1006)")
+    error.reason = "HTTP_REQUEST"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "expected"),
+    [
+        (
+            "SSL Error on %s %s: %s",
+            (12, ("127.0.0.1", 37784), _handshake_error()),
+            ("A connection to the HTTP port made no TLS.", "127.0.0.1", "HTTP_REQUEST"),
+        ),
+        (
+            "error on read: [SYS] unknown error (_ssl.c:2580)",  # the library puts the error in by itself
+            (),
+            ("A connection to the HTTP port broke while it was read.", None, "[SYS] unknown error (_ssl.c:2580)"),
+        ),
+    ],
+)
+def test_a_connection_that_fails_is_one_short_line_at_debug(
+    message: str, arguments: tuple[object, ...], expected: tuple[object, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    quiet_libraries({})
+
+    with caplog.at_level(logging.DEBUG, "micromegas_jupyter.server"):
+        TORNADO.warning(message, *arguments)
+
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("micromegas_jupyter.server", logging.DEBUG)
+    facts = record.__dict__
+    assert (record.message, facts["client"], facts["why"]) == expected

@@ -6,22 +6,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from micromegas_jupyter.server import process_sampler
-from micromegas_jupyter.server.process_sampler import ProcessSampler, Reading, build_measures, describe_process
+from micromegas_jupyter.server.recorder import process_sampler
+from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, Reading, build_measures, describe_process
 
 TIME_NS = 1_795_521_600_000_000_000
 
 
 def _counter(value: float, *, core: str = "0") -> Reading:
     return Reading("disk_reads", "count/s", value, ("core", core))
-
-
-def test_a_gauge_is_told_as_it_stands() -> None:
-    (row,) = build_measures([], [Reading("used_memory", "bytes", 5)], elapsed_seconds=0.0, time_ns=TIME_NS)
-
-    assert (row.name, row.unit, row.value, row.time_ns) == ("used_memory", "bytes", 5.0, TIME_NS)
-    assert row.target == "micromegas_jupyter.process_sampler"
-    assert isinstance(row.value, float)
 
 
 def test_a_counter_is_told_as_growth_per_second() -> None:
@@ -80,7 +72,7 @@ def test_what_the_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPa
     assert {"used_memory", "process_cpu_usage"} <= names
 
 
-def test_a_process_is_described_by_its_surroundings() -> None:
+def test_a_process_is_described_by_its_environment() -> None:
     process = describe_process("id", exe="server", insert_time_ns=7, properties={"role": "demo"})
 
     assert (process.process_id, process.exe, process.insert_time_ns) == ("id", "server", 7)

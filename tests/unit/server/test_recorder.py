@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.system import SystemRandomness
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
-from micromegas_jupyter.server.recorder import Recorder
-from micromegas_jupyter.telemetry import MeasureRow
+from micromegas_jupyter.server.recorder.recorder import Backlog, RecordedStreams, Recorder
+from micromegas_jupyter.telemetry import LogRow, MeasureRow
 from tests.fakes.clock import FakeClock
+from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 
 
 @pytest.fixture
@@ -45,38 +46,6 @@ def _block(tmp_path: Path) -> Path:
     """Put a file where the lake's folder should be, so that nothing can be stored."""
     (tmp_path / "lake").write_text("not a folder")
     return tmp_path / "lake"
-
-
-def test_a_flush_stores_what_was_logged(recorder: Recorder, lake: Lake, logger: logging.Logger) -> None:
-    logger.warning("hello %s", "lake", extra={"n": 1})
-
-    recorder._flush()
-
-    (row,) = _rows(lake, "log_entries")
-    assert (row["process_id"], row["exe"], row["target"]) == (recorder.process_id, "test", "tests.recorder")
-    assert (row["msg"], row["level"], row["properties"]) == ("hello lake", 3, [("n", "1")])
-
-
-def test_a_flush_registers_the_process(recorder: Recorder, lake: Lake) -> None:
-    recorder._flush()
-
-    (process,) = _rows(lake, "processes")
-    assert process["process_id"] == recorder.process_id
-    assert str(process["last_update_time"]) == "2026-11-24 12:00:00+00:00"
-    assert [row["tags"] for row in _rows(lake, "streams")] == [["log"], ["metrics"]]
-    assert uuid.UUID(recorder.process_id).version == 4
-
-
-def test_a_flush_takes_a_sample_and_the_measures_that_others_hand_in(
-    recorder: Recorder, lake: Lake, clock: FakeClock
-) -> None:
-    recorder.add_measures([MeasureRow(time_ns=1, target="app", name="rows", unit="count", value=2.0)])
-
-    recorder._flush()
-
-    names = [row["name"] for row in _rows(lake, "measures")]
-    assert names[0] == "rows"
-    assert "total_memory" in names
 
 
 def test_a_flush_that_was_brought_forward_takes_no_sample(recorder: Recorder, lake: Lake, clock: FakeClock) -> None:
@@ -124,7 +93,7 @@ def test_a_failing_disk_is_told_once_a_minute(
 def test_what_was_dropped_is_told_in_the_log(
     recorder: Recorder, lake: Lake, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("micromegas_jupyter.server.recorder.MAX_MEASURES", 1)
+    monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
     recorder._handler.handle(logging.makeLogRecord({"created": float("nan")}))
     recorder.add_measures([MeasureRow(time_ns=1, target="a", name="n", unit="count", value=1.0)] * 3)
 
@@ -156,14 +125,6 @@ def test_the_end_stores_what_is_left_and_lets_go_of_the_logger(lake: Lake, logge
     assert [row["msg"] for row in _rows(lake, "log_entries")] == ["last words"]
     assert logger.handlers == handlers
     lake.open_writer(uuid.UUID(recorder.process_id).hex).close()
-
-
-def test_the_end_says_when_rows_could_not_be_stored(lake: Lake, logger: logging.Logger, tmp_path: Path) -> None:
-    _block(tmp_path)
-    recorder = Recorder(lake, exe="test", logger=logger)
-    recorder.start()
-
-    assert recorder.stop() is False
 
 
 class HungLake(Lake):
@@ -216,7 +177,9 @@ def test_a_defect_does_not_end_the_recording(
     assert "still here" in [row["msg"] for row in _rows(lake, "log_entries")]
 
 
-def test_files_are_tended_while_it_records(lake: Lake, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_maintained_while_it_records(
+    lake: Lake, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rounds, failing = threading.Semaphore(0), iter([True])
 
     def maintain(_writer: LakeWriter, _is_stopping: object) -> None:
@@ -225,21 +188,12 @@ def test_files_are_tended_while_it_records(lake: Lake, logger: logging.Logger, m
             raise ZeroDivisionError
 
     monkeypatch.setattr(LakeWriter, "maintain", maintain)
-    monkeypatch.setattr("micromegas_jupyter.server.recorder.MAINTENANCE_SECONDS", 0.01)
+    monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAINTENANCE_SECONDS", 0.01)
 
     with Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01):
         # The second round follows one that failed.
         assert rounds.acquire(timeout=30)
         assert rounds.acquire(timeout=30)
-
-
-def test_the_packages_own_log_is_recorded_from_info_on_while_it_lasts(lake: Lake, logger: logging.Logger) -> None:
-    package = logging.getLogger("micromegas_jupyter")
-
-    with Recorder(lake, exe="test", logger=logger):
-        during = package.level
-
-    assert (during, package.level) == (logging.INFO, logging.NOTSET)
 
 
 def test_warnings_still_reach_stderr(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,3 +205,75 @@ def test_warnings_still_reach_stderr(lake: Lake, capsys: pytest.CaptureFixture[s
 
     assert capsys.readouterr().err == "seen by people\n"
     assert alone.handlers == []
+
+
+class TestRecordedStreams:
+    PROCESS_ID = "11111111-1111-4111-8111-111111111111"
+    LOG = LogRow(time_ns=NOON_NS, target="app", level=4, msg="hello")
+    MEASURE = MeasureRow(time_ns=NOON_NS, target="app", name="n", unit="count", value=1.0)
+
+    @pytest.fixture
+    def streams(self) -> RecordedStreams:
+        return RecordedStreams(process_info(self.PROCESS_ID), heartbeat_seconds=10.0)
+
+    def test_the_first_flush_registers_process_and_streams_to_which_the_rows_belong(
+        self, streams: RecordedStreams
+    ) -> None:
+        batches = streams.build_batches([self.LOG], [self.MEASURE], now_ns=NOON_NS, monotonic_seconds=0.0)
+
+        rows = [(table, batch.to_pylist()[0]) for table, batch in batches]
+        assert [table for table, _ in rows] == ["processes", "streams", "streams", "log_entries", "measures"]
+        (_, process), (_, log), (_, metrics), (_, entry), (_, measure) = rows
+        assert (log["tags"], metrics["tags"]) == (["log"], ["metrics"])
+        assert (entry["stream_id"], measure["stream_id"]) == (log["stream_id"], metrics["stream_id"])
+        assert {process["process_id"], entry["process_id"]} == {self.PROCESS_ID}
+        assert log["stream_id"] != metrics["stream_id"]
+        assert entry["block_id"] != measure["block_id"]
+
+    def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end(self, streams: RecordedStreams) -> None:
+        def tables(seconds: float, *, is_last: bool = False) -> list[str]:
+            batches = streams.build_batches([], [], now_ns=NOON_NS, monotonic_seconds=seconds, is_last=is_last)
+            return [table for table, _ in batches]
+
+        states = ["processes", "streams", "streams"]
+        assert [tables(0.0), tables(9.9), tables(10.0), tables(11.0)] == [states, [], states, []]
+        assert tables(12.0, is_last=True) == states
+
+
+class TestBacklog:
+    def test_all_that_waits_for_a_table_goes_into_one_file(self, lake: Lake) -> None:
+        backlog, writer = Backlog(), lake.open_writer("a")
+        backlog.add("log_entries", log_batch([1]))
+        backlog.add("log_entries", log_batch([2]))
+
+        backlog.store(writer)
+
+        writer.close()
+        assert backlog.waiting_rows == 0
+        assert [row["msg"] for row in _rows(lake, "log_entries")] == ["w:1", "w:2"]
+
+    def test_rows_wait_while_their_table_cannot_be_stored_and_others_do_not(self, lake: Lake, tmp_path: Path) -> None:
+        backlog, writer = Backlog(), lake.open_writer("a")
+        (tmp_path / "lake" / "processes").write_text("a file in the folder's place")
+        backlog.add("processes", process_state("p", updated=1))
+        backlog.add("log_entries", log_batch([1]))
+
+        with pytest.raises(Unavailable):
+            backlog.store(writer)
+
+        assert backlog.waiting_rows == 1
+        (tmp_path / "lake" / "processes").unlink()
+        backlog.store(writer)
+        assert backlog.waiting_rows == 0
+        writer.close()
+
+    def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many(self) -> None:
+        backlog = Backlog(max_rows=10)
+        backlog.add("processes", process_state("p", updated=1))
+        for first in (0, 4, 8):
+            backlog.add("log_entries", log_batch(range(first, first + 4)))
+
+        assert backlog.waiting_rows == 9
+        assert [backlog.take_lost_count(), backlog.take_lost_count()] == [4, 0]
+        backlog.add("measures", log_batch(range(11)))
+        assert backlog.take_lost_count() == 11

@@ -1,104 +1,292 @@
-"""Tickets are for the caller who got them, for a while, and for nothing else."""
+"""Tickets and prepared statements are for the caller who got them, for a while, and for nothing else."""
+
+import hashlib
+import hmac
+import re
+from typing import Any
 
 import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import IssuedQuery, parse_ticket
-from micromegas_jupyter.server.tickets import Seals, Ticket, Tickets, write_endpoint
+from micromegas_jupyter.server.tickets import (
+    PreparedStatements,
+    Signer,
+    Tickets,
+    join_parts,
+    new_query_id,
+    pack_frames,
+    unpack_frames,
+)
 from tests.fakes.clock import FakeClock
 
-ALICE = ("https://id.example", "alice")
-BOB = ("https://id.example", "bob")
+ISSUER = "https://id.example"
+ALICE, BOB = (ISSUER, "alice"), (ISSUER, "bob")
+OTHERS = [BOB, ("https://other.example", "alice"), (ISSUER + "a", "lice"), ("", ISSUER + "alice")]
 KEY = bytes(range(32))
+ONE, TWO = (b"schema", b"one"), (b"schema", b"two")
 
 
 def _tickets(clock: FakeClock, key: bytes = KEY) -> Tickets:
-    return Tickets(Seals(key), life_seconds=600, clock=clock, randomness=SYSTEM_RANDOMNESS)
+    return Tickets(Signer(key), life_seconds=600, clock=clock, randomness=SYSTEM_RANDOMNESS)
 
 
-def _sealed(ticket: Ticket) -> bytes:
-    command = parse_ticket(ticket.data)
+def _signed(endpoint: Any) -> bytes:
+    command = parse_ticket(endpoint.ticket.ticket)
     assert isinstance(command, IssuedQuery)
-    return command.sealed
+    return command.signed
 
 
-def test_a_ticket_is_read_by_another_process_with_the_same_key(clock: FakeClock) -> None:
-    sealed = _sealed(_tickets(clock).issue("SELECT 'é'", ALICE))
-
-    assert _tickets(clock).read(sealed, ALICE).sql == "SELECT 'é'"
-
-
-def test_another_callers_ticket_is_refused(clock: FakeClock) -> None:
-    tickets = _tickets(clock)
-    sealed = _sealed(tickets.issue("SELECT 1", ALICE))
-
-    with pytest.raises(UsageError, match="not issued to you"):
-        tickets.read(sealed, BOB)
-    with pytest.raises(UsageError):
-        tickets.renew(sealed, BOB)
+def _statements(
+    clock: FakeClock, *, max_statements: int = 10, max_per_caller: int = 5, key: bytes = KEY
+) -> PreparedStatements:
+    return PreparedStatements(
+        Signer(key),
+        max_statements=max_statements,
+        max_per_caller=max_per_caller,
+        idle_seconds=600,
+        clock=clock,
+        randomness=SYSTEM_RANDOMNESS,
+    )
 
 
-@pytest.mark.parametrize("other", [("https://id.example" + "a", "lice"), ("", "https://id.examplealice")])
-def test_issuer_and_subject_are_not_run_together(clock: FakeClock, other: tuple[str, str]) -> None:
-    sealed = _sealed(_tickets(clock).issue("SELECT 1", ALICE))
+def test_a_query_id_is_a_random_uuid() -> None:
+    found = new_query_id(SYSTEM_RANDOMNESS)
 
-    with pytest.raises(UsageError):
-        _tickets(clock).read(sealed, other)
-
-
-def test_a_ticket_of_another_key_is_refused(clock: FakeClock) -> None:
-    sealed = _sealed(_tickets(clock, bytes(32)).issue("SELECT 1", ALICE))
-
-    with pytest.raises(UsageError, match="started again"):
-        _tickets(clock).read(sealed, ALICE)
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", found)
+    assert found != new_query_id(SYSTEM_RANDOMNESS)
 
 
-def test_a_ticket_with_any_bit_changed_is_refused(clock: FakeClock) -> None:
-    tickets = _tickets(clock)
-    sealed = _sealed(tickets.issue("SELECT 1", ALICE))
+class TestSigner:
+    """A signature fits one purpose, one caller, one content and one key."""
 
-    for position in range(len(sealed)):
-        changed = bytearray(sealed)
-        changed[position] ^= 1
+    def test_a_signature_is_an_hmac_over_all_parts(self) -> None:
+        parts = (b"ticket", ISSUER.encode(), b"alice", b"data")
+        whole = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+        signature = Signer(KEY).sign(b"ticket", ALICE, b"data")
+
+        assert signature == hmac.new(KEY, whole, hashlib.sha256).digest()
+        assert join_parts(b"ab", b"c") != join_parts(b"a", b"bc")
+
+    @pytest.mark.parametrize(
+        ("purpose", "caller", "data"),
+        [
+            (b"prepared", ALICE, b"data"),
+            *((b"ticket", other, b"data") for other in OTHERS),
+            (b"ticket", ALICE, b"date"),
+        ],
+    )
+    def test_a_signature_fits_nothing_else(self, purpose: bytes, caller: tuple[str, str], data: bytes) -> None:
+        signer = Signer(KEY)
+        signature = signer.sign(b"ticket", ALICE, b"data")
+
+        assert signer.is_valid(signature, b"ticket", ALICE, b"data")
+        assert not signer.is_valid(signature, purpose, caller, data)
+        assert not Signer(bytes(32)).is_valid(signature, b"ticket", ALICE, b"data")
+
+    @pytest.mark.parametrize("signature", [b"", b"short", bytes(32), bytes(33)])
+    def test_other_bytes_are_not_a_signature(self, signature: bytes) -> None:
+        assert not Signer(KEY).is_valid(signature, b"ticket", ALICE, b"data")
+
+    def test_a_short_key_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="32 bytes"):
+            Signer(b"short")
+
+
+class TestTickets:
+    def test_a_ticket_is_read_by_another_process_with_the_same_key_only(self, clock: FakeClock) -> None:
+        signed = _signed(_tickets(clock).issue("SELECT 'é'", ALICE))
+
+        content = _tickets(clock).read(signed, ALICE)
+
+        assert content.sql == "SELECT 'é'"
+        assert "é" not in repr(content)
+        with pytest.raises(UsageError, match="restarted"):
+            _tickets(clock, bytes(32)).read(signed, ALICE)
+
+    @pytest.mark.parametrize("other", OTHERS)
+    def test_another_callers_ticket_is_refused(self, clock: FakeClock, other: tuple[str, str]) -> None:
+        tickets = _tickets(clock)
+        signed = _signed(tickets.issue("SELECT 1", ALICE))
+
+        with pytest.raises(UsageError, match="not issued to you"):
+            tickets.read(signed, other)
         with pytest.raises(UsageError):
-            tickets.read(bytes(changed), ALICE)
+            tickets.renew(signed, other)
+
+    def test_a_ticket_with_any_bit_changed_or_cut_off_is_refused(self, clock: FakeClock) -> None:
+        tickets = _tickets(clock)
+        signed = _signed(tickets.issue("SELECT 1", ALICE))
+
+        for position in range(len(signed)):
+            changed = bytearray(signed)
+            changed[position] ^= 1
+            for wrong in (bytes(changed), signed[:position]):
+                with pytest.raises(UsageError):
+                    tickets.read(wrong, ALICE)
+
+    def test_a_ticket_expires_and_can_be_renewed_before(self, clock: FakeClock) -> None:
+        tickets = _tickets(clock)
+        first = tickets.issue("SELECT 1", ALICE)
+        assert first.expiration_time.seconds == clock.now().timestamp() + 600
+        clock.advance(599)
+        renewed = tickets.renew(_signed(first), ALICE)
+        clock.advance(2)
+
+        expired = tickets.read(_signed(first), ALICE, accepts_expired=True)
+        assert tickets.read(_signed(renewed), ALICE).id == expired.id
+        assert renewed.expiration_time.seconds - first.expiration_time.seconds == 599
+        for use in (tickets.read, tickets.renew):
+            with pytest.raises(UsageError, match="has expired"):
+                use(_signed(first), ALICE)
+
+
+class TestPreparedStatements:
+    def test_a_handle_reads_as_its_statement_and_stands_for_it(self, clock: FakeClock) -> None:
+        statements = _statements(clock)
+
+        handle = statements.add("SELECT 'é' -- one", ALICE)
+
+        assert re.fullmatch(r"SELECT 'é' -- one\n-- prepared [A-Za-z0-9_-]+", handle.decode())
+        found = statements.get(handle, ALICE)
+        assert found.sql == "SELECT 'é' -- one"
+        assert "é" not in repr(found)
+
+    @pytest.mark.parametrize("other", OTHERS)
+    def test_another_callers_handle_counts_as_unknown(self, clock: FakeClock, other: tuple[str, str]) -> None:
+        statements = _statements(clock)
+        handle = statements.add("SELECT 1", ALICE)
+
         with pytest.raises(UsageError):
-            tickets.read(sealed[:position], ALICE)
+            statements.get(handle, other)
+        with pytest.raises(UsageError):
+            statements.bind(handle, ONE, other)
+        statements.close(handle, other)
+
+        assert statements.get(handle, ALICE).sql == "SELECT 1"
+
+    def test_each_handle_that_binding_gives_stands_for_its_values_and_the_first_for_the_last(
+        self, clock: FakeClock
+    ) -> None:
+        statements = _statements(clock)
+        first = statements.add("SELECT ?", ALICE)
+
+        one = statements.bind(first, ONE, ALICE)
+        two = statements.bind(one, TWO, ALICE)
+
+        assert [statements.get(handle, ALICE).parameters for handle in (first, one, two)] == [TWO, ONE, TWO]
+
+    def test_a_server_with_the_same_key_accepts_a_handle_and_its_values_for_a_while(self, clock: FakeClock) -> None:
+        here, there = _statements(clock), _statements(clock)
+        handle = here.add("SELECT ?", ALICE)
+        bound = here.bind(handle, ONE, ALICE)
+
+        assert there.get(handle, ALICE).parameters == ()
+        assert there.get(bound, ALICE).parameters == ONE
+        with pytest.raises(UsageError):
+            there.get(bound, BOB)
+        with pytest.raises(UsageError):
+            _statements(clock, key=bytes(32)).get(handle, ALICE)
+        clock.advance(599)
+        here.get(handle, ALICE)
+        clock.advance(2)
+        assert here.get(handle, ALICE).sql == "SELECT ?"
+        with pytest.raises(UsageError):
+            _statements(clock).get(handle, ALICE)
+
+    def test_values_that_are_too_large_to_travel_stay_where_they_were_bound(self, clock: FakeClock) -> None:
+        here, there = _statements(clock), _statements(clock)
+        large = (bytes(100_000),)
+
+        bound = here.bind(here.add("SELECT ?", ALICE), large, ALICE)
+
+        assert len(bound) < 1000
+        assert here.get(bound, ALICE).parameters == large
+        with pytest.raises(UsageError, match="restarted"):
+            there.get(bound, ALICE)
+
+    def test_a_closed_statement_is_gone_by_all_its_handles(self, clock: FakeClock) -> None:
+        statements = _statements(clock)
+        handle = statements.add("SELECT ?", ALICE)
+        bound = statements.bind(handle, ONE, ALICE)
+
+        statements.close(bound, ALICE)
+        statements.close(bound, ALICE)
+
+        for found in (handle, bound):
+            with pytest.raises(UsageError):
+                statements.get(found, ALICE)
+
+    @pytest.mark.parametrize(
+        "handle", [b"", b"SELECT 1", b"SELECT 1\n-- prepared ", b"\n-- prepared \xff", b"\xff" * 99]
+    )
+    def test_other_bytes_are_not_a_handle(self, clock: FakeClock, handle: bytes) -> None:
+        statements = _statements(clock)
+
+        statements.close(handle, ALICE)
+        with pytest.raises(UsageError, match="not known"):
+            statements.get(handle, ALICE)
+
+    @pytest.mark.parametrize("sql", ["SELECT 1", "SELECT 12", "SELECT 123"])
+    def test_no_other_spelling_and_no_other_sql_is_accepted(self, clock: FakeClock, sql: str) -> None:
+        statements = _statements(clock)
+        handle = statements.add(sql, ALICE)
+        alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/="
+
+        spellings = {handle[:-1] + bytes([last]) for last in alphabet} | {handle.replace(b"1", b"2", 1)}
+        for spelt in spellings - {handle}:
+            with pytest.raises(UsageError):
+                statements.get(spelt, ALICE)
+
+    def test_an_unused_statement_expires_and_a_used_one_does_not(self, clock: FakeClock) -> None:
+        statements = _statements(clock)
+        unused, used = statements.add("SELECT 1", ALICE), statements.add("SELECT 2", ALICE)
+
+        clock.advance(400)
+        statements.get(used, ALICE)
+        clock.advance(400)
+
+        assert statements.get(used, ALICE).sql == "SELECT 2"
+        with pytest.raises(UsageError):
+            statements.get(unused, ALICE)
+
+    def test_a_callers_new_statement_replaces_its_longest_unused(self, clock: FakeClock) -> None:
+        here, statements = _statements(clock), _statements(clock, max_per_caller=2)
+        first, second = statements.add("SELECT 1", ALICE), statements.add("SELECT 2", ALICE)
+        statements.get(first, ALICE)
+
+        statements.get(here.add("SELECT 3", ALICE), ALICE)  # of another server, counts as well
+
+        assert len(statements) == 2
+        assert statements.get(first, ALICE).sql == "SELECT 1"
+        with pytest.raises(UsageError):
+            statements.get(second, ALICE)
+
+    def test_one_caller_never_replaces_anothers_statement(self, clock: FakeClock) -> None:
+        statements = _statements(clock, max_statements=1)
+        handle = statements.add("SELECT 1", ALICE)
+
+        with pytest.raises(ResourcesExhausted):
+            statements.add("SELECT 2", BOB)
+
+        assert statements.get(handle, ALICE).sql == "SELECT 1"
+
+    def test_bound_parameters_are_bounded_in_bytes(self, clock: FakeClock) -> None:
+        statements = _statements(clock)
+        large = (bytes(40 * 1024 * 1024),)
+        statements.bind(statements.add("SELECT ?", ALICE), large, ALICE)
+        second = statements.add("SELECT ?", ALICE)
+
+        with pytest.raises(ResourcesExhausted):
+            statements.bind(second, large, ALICE)
 
 
-def test_a_ticket_expires_and_can_be_renewed_before(clock: FakeClock) -> None:
-    tickets = _tickets(clock)
-    first = tickets.issue("SELECT 1", ALICE)
-    clock.advance(599)
-    renewed = tickets.renew(_sealed(first), ALICE)
-    clock.advance(2)
+@pytest.mark.parametrize("frames", [(), (b"",), (b"a", b"", b"bc"), (bytes(65_532),)], ids=len)
+def test_packed_messages_are_unpacked_as_they_were(frames: tuple[bytes, ...]) -> None:
+    packed = pack_frames(frames)
 
-    assert tickets.read(_sealed(renewed), ALICE).id == tickets.read(_sealed(first), ALICE, or_expired=True).id
-    assert (renewed.expires_at - first.expires_at).total_seconds() == 599
-    with pytest.raises(UsageError, match="has expired"):
-        tickets.read(_sealed(first), ALICE)
-    with pytest.raises(UsageError, match="has expired"):
-        tickets.renew(_sealed(first), ALICE)
-
-
-def test_an_endpoint_tells_when_its_ticket_expires(clock: FakeClock) -> None:
-    ticket = _tickets(clock).issue("SELECT 1", ALICE)
-
-    endpoint = write_endpoint(ticket)
-
-    assert endpoint.ticket.ticket == ticket.data
-    assert endpoint.expiration_time.seconds == clock.now().timestamp() + 600
-
-
-def test_a_short_key_is_refused() -> None:
-    with pytest.raises(ValueError, match="32 bytes"):
-        Seals(b"short")
-
-
-def test_a_ticket_does_not_show_its_statement(clock: FakeClock) -> None:
-    tickets = _tickets(clock)
-    ticket = tickets.issue("SELECT 'secret'", ALICE)
-
-    assert "secret" not in repr(ticket)
-    assert "secret" not in repr(tickets.read(_sealed(ticket), ALICE))
+    assert packed is not None
+    assert unpack_frames(packed) == frames
+    assert pack_frames((*frames, bytes(65_533))) is None

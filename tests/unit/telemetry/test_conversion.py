@@ -9,8 +9,7 @@ import pytest
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry import LOG_ENTRIES, PROCESSES, STREAMS, TableDefinition
-from micromegas_jupyter.telemetry.conversion import check_columns, convert_rows
-from micromegas_jupyter.telemetry.own_rows import check_targets
+from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
 from tests.fakes.ingest_rows import PAIRS, sent_processes
 from tests.fakes.telemetry_rows import NOON_NS, log_batch
 

@@ -1,3 +1,6 @@
+"""Rows become batches with exactly the columns of their tables."""
+
+import logging
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +20,7 @@ from micromegas_jupyter.telemetry import (
     build_measure_batch,
     build_process_batch,
     build_stream_batch,
+    level_from_logging,
     nanoseconds_since_epoch,
 )
 
@@ -112,3 +116,22 @@ def test_a_stream_becomes_one_row_that_describes_no_types() -> None:
 
 def test_seconds_become_nanoseconds_without_noise() -> None:
     assert nanoseconds_since_epoch(1_795_521_600.25) == 1_795_521_600_250_000_000
+
+
+@pytest.mark.parametrize(
+    ("levelno", "level"),
+    [
+        (logging.CRITICAL, 1),
+        (logging.ERROR, 2),
+        (logging.WARNING, 3),
+        (logging.INFO, 4),
+        (logging.DEBUG, 5),
+        (5, 6),
+        (logging.NOTSET, 6),
+        (1000, 1),
+        (35, 3),
+        (25, 4),
+    ],
+)
+def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno: int, level: int) -> None:
+    assert level_from_logging(levelno) == level

@@ -1,6 +1,23 @@
+"""The tables of the data model have upstream's columns, are described, and merge the same way everywhere."""
+
+import datafusion
+import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.telemetry import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS, TABLES, TableDefinition
+from micromegas_jupyter.telemetry import (
+    LOG_ENTRIES,
+    MEASURES,
+    PROCESSES,
+    STREAMS,
+    TABLES,
+    ProcessInfo,
+    StreamInfo,
+    TableDefinition,
+    build_process_batch,
+    build_stream_batch,
+    merge_rows,
+)
+from micromegas_jupyter.telemetry.tables import REMARKS_KEY, with_remarks
 
 DICT = "dictionary<values=string, indices=int32, ordered=0>"
 TIME = "timestamp[ns, tz=+00:00]"
@@ -11,82 +28,62 @@ def _described(definition: TableDefinition) -> list[tuple[str, str, bool]]:
     return [(field.name, str(field.type).partition(" ('")[0], field.nullable) for field in definition.schema]
 
 
-def test_log_entries_has_upstreams_columns_in_order() -> None:
-    assert _described(LOG_ENTRIES) == [
-        ("process_id", DICT, False),
-        ("stream_id", DICT, False),
-        ("block_id", DICT, False),
-        ("insert_time", TIME, False),
-        ("exe", DICT, False),
-        ("username", DICT, False),
-        ("computer", DICT, False),
-        ("time", TIME, False),
-        ("target", DICT, False),
-        ("level", "int32", False),
-        ("msg", "string", False),
-        ("properties", MAP, False),
-        ("process_properties", MAP, False),
-    ]
+ORIGIN = [
+    *((name, DICT, False) for name in ("process_id", "stream_id", "block_id")),
+    ("insert_time", TIME, False),
+    *((name, DICT, False) for name in ("exe", "username", "computer")),
+    ("time", TIME, False),
+    ("target", DICT, False),
+]
+PROCESS_TEXTS = ("exe", "username", "realname", "computer", "distro", "cpu_brand")
+PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
 
 
-def test_measures_has_upstreams_columns_in_order() -> None:
-    assert _described(MEASURES) == [
-        ("process_id", DICT, False),
-        ("stream_id", DICT, False),
-        ("block_id", DICT, False),
-        ("insert_time", TIME, False),
-        ("exe", DICT, False),
-        ("username", DICT, False),
-        ("computer", DICT, False),
-        ("time", TIME, False),
-        ("target", DICT, False),
-        ("name", DICT, False),
-        ("unit", DICT, False),
-        ("value", "double", False),
-        ("properties", MAP, False),
-        ("process_properties", MAP, False),
-    ]
-
-
-def test_processes_has_upstreams_columns_in_order() -> None:
-    assert [name for name, _, _ in _described(PROCESSES)] == [
-        "process_id",
-        "exe",
-        "username",
-        "realname",
-        "computer",
-        "distro",
-        "cpu_brand",
-        "tsc_frequency",
-        "start_time",
-        "start_ticks",
-        "insert_time",
-        "parent_process_id",
-        "properties",
-        "last_update_time",
-        "last_block_end_ticks",
-        "last_block_end_time",
-    ]
-    assert _described(PROCESSES)[0] == ("process_id", "string", False)
-    assert {kind for name, kind, _ in _described(PROCESSES) if name.endswith("_time")} == {TIME}
-
-
-def test_streams_has_upstreams_columns_in_order() -> None:
-    assert [(name, kind) for name, kind, _ in _described(STREAMS)] == [
-        ("stream_id", "string"),
-        ("process_id", "string"),
-        ("dependencies_metadata", "binary"),
-        ("objects_metadata", "binary"),
-        ("tags", "list<item: string>"),
-        ("properties", MAP),
-        ("insert_time", TIME),
-        ("format", "string"),
-        ("last_update_time", TIME),
-    ]
-
-
-@pytest.mark.parametrize("definition", TABLES, ids=lambda definition: definition.name)
-def test_the_columns_that_a_definition_names_exist(definition: TableDefinition) -> None:
+@pytest.mark.parametrize(
+    ("definition", "columns"),
+    [
+        (LOG_ENTRIES, [*ORIGIN, ("level", "int32", False), ("msg", "string", False), *PAIRS]),
+        (MEASURES, [*ORIGIN, ("name", DICT, False), ("unit", DICT, False), ("value", "double", False), *PAIRS]),
+        (
+            PROCESSES,
+            [
+                ("process_id", "string", False),
+                *(
+                    (name, "string", True)
+                    for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")
+                ),
+                ("tsc_frequency", "int64", True),
+                ("start_time", TIME, True),
+                ("start_ticks", "int64", True),
+                ("insert_time", TIME, True),
+                ("parent_process_id", "string", True),
+                ("properties", MAP, True),
+                ("last_update_time", TIME, True),
+                ("last_block_end_ticks", "int64", True),
+                ("last_block_end_time", TIME, True),
+            ],
+        ),
+        (
+            STREAMS,
+            [
+                ("stream_id", "string", False),
+                ("process_id", "string", True),
+                ("dependencies_metadata", "binary", True),
+                ("objects_metadata", "binary", True),
+                ("tags", "list<item: string>", True),
+                ("properties", MAP, True),
+                ("insert_time", TIME, True),
+                ("format", "string", True),
+                ("last_update_time", TIME, True),
+            ],
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, TableDefinition) else "",
+)
+def test_a_table_has_upstreams_columns_in_order(
+    definition: TableDefinition, columns: list[tuple[str, str, bool]]
+) -> None:
+    assert _described(definition) == columns
     assert {*definition.range_columns, *definition.sort_columns} <= set(definition.schema.names)
 
 
@@ -97,3 +94,126 @@ def test_only_partial_state_tables_have_a_raw_name_and_merge_sql() -> None:
     assert MEASURES.merge_sql is None
     assert PROCESSES.range_columns == ("insert_time", "last_update_time")
     assert LOG_ENTRIES.range_columns == ("time", "time")
+
+
+def _process(process_id: str, *, exe: str, inserted: int) -> ProcessInfo:
+    return ProcessInfo(
+        process_id=process_id,
+        exe=exe,
+        username="alice",
+        realname="Alice",
+        computer="lab",
+        distro="Debian",
+        cpu_brand="CPU",
+        start_time_ns=1,
+        insert_time_ns=inserted,
+        properties={"exe": exe},
+    )
+
+
+@pytest.fixture
+def process_states() -> pa.Table:
+    first = _process("p1", exe="first", inserted=10)
+    later = _process("p1", exe="later", inserted=20)
+    other = _process("p2", exe="other", inserted=15)
+    return pa.Table.from_batches(
+        [
+            build_process_batch(later, last_update_time_ns=25, last_block_end_time_ns=24),
+            build_process_batch(first, last_update_time_ns=30, last_block_end_time_ns=None),
+            build_process_batch(other, last_update_time_ns=16, last_block_end_time_ns=None),
+            build_process_batch(first, last_update_time_ns=11, last_block_end_time_ns=12),
+        ]
+    )
+
+
+def _merge_in_engine(definition: TableDefinition, raw: pa.Table) -> pa.Table:
+    context = datafusion.SessionContext()
+    context.register_record_batches(definition.raw_name, [raw.to_batches()])
+    return context.sql(definition.merge_sql).to_arrow_table()
+
+
+def _facts(merged: pa.Table) -> list[tuple[object, ...]]:
+    return sorted(
+        (
+            row["process_id"],
+            row["exe"],
+            row["properties"],
+            row["insert_time"].value,
+            row["last_update_time"].value,
+            row["last_block_end_ticks"],
+            row["last_block_end_time"].value if row["last_block_end_time"] is not None else None,
+        )
+        for row in merged.to_pylist()
+    )
+
+
+EXPECTED = [
+    ("p1", "first", [("exe", "first")], 10, 30, 24, 24),
+    ("p2", "other", [("exe", "other")], 15, 16, None, None),
+]
+
+
+def test_the_engine_takes_the_first_attributes_and_the_latest_times(process_states: pa.Table) -> None:
+    merged = _merge_in_engine(PROCESSES, process_states)
+
+    assert merged.schema.names == PROCESSES.schema.names
+    assert _facts(merged) == EXPECTED
+
+
+def test_merging_stored_rows_gives_the_same_rows_as_the_engine(process_states: pa.Table) -> None:
+    merged = merge_rows(process_states, PROCESSES.merge_rule)
+
+    assert merged.schema.equals(PROCESSES.schema)
+    assert _facts(merged) == EXPECTED
+
+
+def test_merging_in_parts_gives_the_same_rows_as_merging_at_once(process_states: pa.Table) -> None:
+    halves = [merge_rows(process_states.slice(0, 2), PROCESSES.merge_rule), process_states.slice(2)]
+
+    merged = merge_rows(pa.concat_tables(halves), PROCESSES.merge_rule)
+
+    assert _facts(merged) == EXPECTED
+    assert _facts(_merge_in_engine(PROCESSES, pa.concat_tables(halves))) == EXPECTED
+
+
+def test_streams_are_merged_by_their_id() -> None:
+    stream = StreamInfo(stream_id="s", process_id="p", tags=("log", "app"), format="rows/v1", insert_time_ns=5)
+    raw = pa.Table.from_batches([build_stream_batch(stream, last_update_time_ns=time_ns) for time_ns in (9, 7)])
+
+    merged = _merge_in_engine(STREAMS, raw)
+
+    assert merged.schema.names == STREAMS.schema.names
+    row = merged.to_pylist()[0]
+    assert merged.num_rows == 1
+    assert (row["tags"], row["objects_metadata"], row["last_update_time"].value) == (["log", "app"], b"\x80", 9)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
+    assert set(table.remarks) == set(table.schema.names)
+    assert table.remark.endswith(".")
+    if table.raw_name is not None:
+        remark = with_remarks(table.raw_name, table.schema).metadata[REMARKS_KEY].decode()
+        assert remark.endswith(f"{table.name} are merged from.")
+
+
+def test_a_schema_gets_the_remarks_and_is_otherwise_the_same() -> None:
+    schema = pa.schema(
+        [pa.field("level", pa.int32(), metadata={"a": "b"}), ("extra", pa.string())], metadata={"c": "d"}
+    )
+
+    described = with_remarks("log_entries", schema)
+
+    assert described.equals(schema)
+    assert described.field("level").metadata == {
+        b"a": b"b",
+        REMARKS_KEY: LOG_ENTRIES.remarks["level"].encode(),
+    }
+    assert described.field("extra").metadata is None
+    assert described.metadata == {b"c": b"d", REMARKS_KEY: LOG_ENTRIES.remark.encode()}
+
+
+def test_a_table_that_is_not_known_stays_as_it_is() -> None:
+    schema = pa.schema([("level", pa.int32())])
+
+    assert with_remarks("other", schema) is schema

@@ -13,7 +13,7 @@ from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server import FlightServerSettings, NotReady
-from micromegas_jupyter.server.flight_settings import IngestSettings
+from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.wiring import ServerStack, server
 from micromegas_jupyter.wiring.server import (
     OTHER_PEOPLES_ROWS,

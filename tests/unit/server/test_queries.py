@@ -1,11 +1,9 @@
-"""Denials outlive a restart, hold in every process that shares the file, and fail closed."""
+"""Denials hold in every process that shares the file, and fail closed; callers cancel their own queries."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,11 +16,11 @@ from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions import denial_store
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
-from micromegas_jupyter.executors.protocol import Statement
+from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server import DenyList
-from micromegas_jupyter.server.attribution import Attribution
-from micromegas_jupyter.server.audit import QueryFacts
-from micromegas_jupyter.server.headers import ClientTags
+from micromegas_jupyter.server.audit import CallOrigin
+from micromegas_jupyter.server.authentication import Attribution, ClientTags
+from micromegas_jupyter.server.queries import CancelStatus, RunningQueries, query_key
 from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:
@@ -31,14 +29,15 @@ if TYPE_CHECKING:
 
     from tests.fakes.clock import FakeClock
 
+ALICE_KEY = ("https://id.example", "alice")
+KEY = query_key(ALICE_KEY, b"ticket")
 SQL = "SELECT msg FROM log_entries WHERE level = 2"
-FACTS = QueryFacts(
+ORIGIN = CallOrigin(
     query_id="q-1",
     client_address="192.0.2.7",
     tags=ClientTags(client="grafana", agent="none", entrypoint="panel", optional={"session": "s-1"}),
     caller=ALICE,
     attribution=Attribution(user="alice", email="alice@example.com"),
-    statement=Statement(sql=SQL, caller=ALICE),
 )
 
 
@@ -58,8 +57,7 @@ def open_list(path: Path, clock: FakeClock) -> Callable[..., DenyList]:
 
 
 def _check(deny_list: DenyList, sql: str = SQL, **changes: object) -> None:
-    facts = replace(FACTS, statement=Statement(sql=sql, caller=ALICE), **changes)  # type: ignore[arg-type]
-    asyncio.run(deny_list.check(facts))
+    asyncio.run(deny_list.check(replace(ORIGIN, **changes), sql))  # type: ignore[arg-type]
 
 
 def test_a_denied_query_names_the_rule_and_the_reason(open_list: Callable[..., DenyList], store: DenialStore) -> None:
@@ -144,17 +142,6 @@ def test_another_process_sees_a_change_when_it_looks_again(
     _check(other)
 
 
-def test_rules_outlive_a_restart_in_a_file_of_their_owner(path: Path, store: DenialStore) -> None:
-    store.add("client = 'grafana'", "a reason", created_by="root")
-
-    (rule,) = DenialStore(path).rules()
-
-    assert (rule.created_by, rule.reason, rule.match_expr, rule.last_hit_at) == (
-        "root", "a reason", "client = 'grafana'", None,
-    )  # fmt: skip
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
 def test_rules_that_are_made_at_once_are_all_kept(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(denial_store, "_LOCK_SECONDS", 60.0)  # who waits longest may do so for long
     stores = [DenialStore(path) for _ in range(4)]
@@ -184,19 +171,6 @@ def test_the_last_hit_is_written_and_listed(
     assert store.rules()[0].last_hit_at == at
     deny_list.write_hits()
     assert store.rules()[0].last_hit_at == clock.now()
-
-
-def test_a_denial_is_told_in_the_log(
-    open_list: Callable[..., DenyList], caplog: pytest.LogCaptureFixture, store: DenialStore
-) -> None:
-    rule_id = store.add("client = 'grafana'", "a reason", created_by="root")
-    deny_list = open_list()
-
-    with pytest.raises(QueryDenied):
-        _check(deny_list)
-
-    (line,) = [record for record in caplog.records if record.getMessage().startswith("query denied")]
-    assert (line.levelno, rule_id in line.getMessage()) == (logging.WARNING, True)
 
 
 def test_a_rule_that_was_just_added_holds_after_a_reload(
@@ -283,3 +257,50 @@ def test_a_link_in_place_of_the_file_is_not_followed(open_list: Callable[..., De
 
     with pytest.raises(ConfigurationError):
         open_list()
+
+
+class FakeStatement:
+    """As much of a `RunningStatement` as stopping it needs; `is_stubborn` ones do not end."""
+
+    def __init__(self, *, is_stubborn: bool = False) -> None:
+        self.has_ended = asyncio.Event()
+        self.causes: list[Cause] = []
+        self._is_stubborn = is_stubborn
+
+    def end(self, cause: Cause) -> None:
+        self.causes.append(cause)
+        if not self._is_stubborn:
+            self.has_ended.set()
+
+
+def test_all_statements_with_the_key_are_ended_and_no_other() -> None:
+    running, mine, other = RunningQueries(), [FakeStatement(), FakeStatement()], FakeStatement()
+
+    async def scenario() -> tuple[CancelStatus, CancelStatus]:
+        with (
+            running.listed(KEY, mine[0]),  # type: ignore[arg-type]
+            running.listed(KEY, mine[1]),  # type: ignore[arg-type]
+            running.listed(query_key(("https://id.example", "bob"), b"ticket"), other),  # type: ignore[arg-type]
+        ):
+            status = await running.cancel([KEY, query_key(ALICE_KEY, b"other")])
+        return status, await running.cancel([KEY])
+
+    assert asyncio.run(scenario()) == (CancelStatus.CANCELLED, CancelStatus.NOT_CANCELLABLE)
+    assert [one.causes for one in (*mine, other)] == [[Cause.CANCELLED], [Cause.CANCELLED], []]
+
+
+def test_a_statement_that_does_not_end_in_time_is_told_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
+    running, stubborn = RunningQueries(), FakeStatement(is_stubborn=True)
+
+    async def scenario() -> CancelStatus:
+        with running.listed(KEY, stubborn):  # type: ignore[arg-type]
+            return await running.cancel([KEY])
+
+    assert asyncio.run(scenario()) is CancelStatus.CANCELLING
+
+
+def test_a_key_does_not_run_its_parts_together() -> None:
+    keys = {query_key(caller, name) for caller, name in [(("a", "b"), b"c"), (("ab", ""), b"c"), (("a", ""), b"bc")]}
+
+    assert len(keys) == 3

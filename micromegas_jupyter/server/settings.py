@@ -1,35 +1,49 @@
-"""How a Flight server listens and what it allows; reading these from the environment is wiring's job."""
+"""How a Flight server listens and what it allows; wiring reads these from the environment."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.flightsql.decoding import DecodeLimits
-from micromegas_jupyter.server.tls_files import TlsFiles
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.flightsql.decoding import DecodeLimits
 
 _MEBIBYTE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IngestSettings:
-    """The limits of ingest, each for one server process.
+class TlsFiles:
+    """The files of TLS.
 
     Attributes:
-        max_bytes: What one call may send, counted both as it comes and as it is once nothing in it is shared.
-        max_rows: The rows of one call.
-        max_row_bytes: The most that is unpacked at a time, and so the most that one row may take.
-        max_columns: The columns of one call.
-        max_batch_rows: The rows of one message.
+        certificate_file: PEM file of the certificate chain, the server's own first.
+        key_file: PEM file of the private key, without a password.
+        client_ca_file: PEM file of the authorities whose certificates clients have to show; None requires none.
+    """
+
+    certificate_file: Path = field(repr=False)
+    key_file: Path = field(repr=False)
+    client_ca_file: Path | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """The limits of ingest, each for one server process; all are greater than 0.
+
+    Attributes:
+        max_bytes: Bytes of one call, counted both as they arrive and once nothing in them is shared.
+        max_rows: Rows of one call.
+        max_row_bytes: What is unpacked at a time, and so the size of one row.
+        max_columns: Columns of one call.
+        max_batch_rows: Rows of one message.
         max_dictionary_bytes: The dictionaries that one call has in use.
         max_concurrent: Calls at once.
         max_per_caller: Of these, those of one caller.
-        max_tables_per_caller: The tables that one caller may make who is not an administrator.
+        max_tables_per_caller: Tables that one caller may create who is not an administrator.
         admission_wait_seconds: How long a call waits for its turn before it is refused.
         idle_seconds: How long a call may send nothing.
         max_seconds: How long a call may take in all.
-
-    Raises:
-        ValueError: A number is not greater than 0.
     """
 
     max_bytes: int = 1024 * _MEBIBYTE
@@ -49,8 +63,10 @@ class IngestSettings:
         if min(getattr(self, name) for name in self.__slots__) <= 0:
             raise ValueError("the limits of ingest are greater than 0")
 
-    def decode_limits(self) -> DecodeLimits:
+    def decode_limits(self) -> "DecodeLimits":
         """Return what the decoder of one call accepts."""
+        from micromegas_jupyter.flightsql.decoding import DecodeLimits
+
         return DecodeLimits(
             max_columns=self.max_columns,
             max_batch_rows=self.max_batch_rows,
@@ -66,21 +82,21 @@ class FlightServerSettings:
     Attributes:
         host: The address to listen on; an IPv6 address without brackets.
         port: The port, 0 for any free one.
-        is_port_reserved: Whether the port is held by a socket that only this user's processes may share (SO_REUSEPORT).
         certificate_file: PEM file of the certificate chain; with `key_file` the server speaks TLS.
         key_file: PEM file of the private key.
-        client_ca_file: PEM file of the authorities whose certificates clients have to show; None asks for none.
+        client_ca_file: PEM file of the authorities whose certificates clients have to show; None requires none.
+        is_port_reserved: Whether the port is held by a socket that only this user's processes may share (SO_REUSEPORT).
         max_receive_bytes: The largest message that is accepted from a client.
         max_metadata_bytes: The largest set of headers; a token that lists many groups is long.
         max_concurrent_calls: Calls of all kinds at once; over it the answer is RESOURCE_EXHAUSTED at once.
-        max_calls_per_caller: Of these, those of one caller; of one connection where nobody says who calls.
+        max_calls_per_caller: Of these, those of one caller; of one connection without authentication.
         max_rows: Rows of one result; None for all.
         max_result_bytes: Bytes of one result as it is sent; None for any number.
         token_check_seconds: How long a token's check may take before the answer is UNAVAILABLE.
         read_timeout_seconds: How long a client may send nothing of its call's message or values.
-        write_timeout_seconds: How long a client may take no data before its query is given up.
+        write_timeout_seconds: How long a client may take no data before its query is ended.
         connection_idle_seconds: How long a connection without calls is kept; None for any time.
-        connection_age_seconds: How long a connection takes new calls, give or take a tenth; None for any time.
+        connection_age_seconds: How long a connection accepts new calls, give or take a tenth; None for any time.
         ticket_life_seconds: How long a ticket from GetFlightInfo can be used.
         prepared_idle_seconds: How long an unused prepared statement is kept.
         max_prepared: Prepared statements of all callers.
@@ -99,7 +115,7 @@ class FlightServerSettings:
     key_file: Path | None = field(default=None, repr=False)
     client_ca_file: Path | None = field(default=None, repr=False)
     is_port_reserved: bool = False
-    max_receive_bytes: int = 32 * 1024 * 1024
+    max_receive_bytes: int = 32 * _MEBIBYTE
     max_metadata_bytes: int = 64 * 1024
     max_concurrent_calls: int = 1000
     max_calls_per_caller: int = 250
@@ -122,16 +138,16 @@ class FlightServerSettings:
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("TLS needs both a certificate file and a key file")
         if self.client_ca_file is not None and self.certificate_file is None:
-            raise ValueError("clients can show certificates over TLS only")
+            raise ValueError("client certificates need TLS")
         if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError("a port is between 0 and 65535")
         numbers = [getattr(self, name) for name in self.__slots__ if name not in {"port", "is_port_reserved"}]
         if any(number <= 0 for number in numbers if isinstance(number, int | float)):
-            raise ValueError("limits are one or more, waits are longer than nothing")
+            raise ValueError("limits and timeouts are greater than 0")
 
     @property
     def tls_files(self) -> TlsFiles | None:
-        """Where the parts of TLS are, None for plain text."""
+        """The files of TLS, None for plain text."""
         if self.certificate_file is None or self.key_file is None:
             return None
         return TlsFiles(

@@ -1,13 +1,11 @@
 """What the server counts is what happened, with labels from bounded sets."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.executors.statements import StatementReport
-from micromegas_jupyter.server.metrics import ServerMetrics
+from micromegas_jupyter.server.monitoring import ServerMetrics
 
 
 def _value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
@@ -31,22 +29,18 @@ def test_a_call_is_counted_under_a_known_method(path: str, method: str) -> None:
     assert _value(metrics, "calls_total", method=method, status="OK") == 1
 
 
-def test_errors_at_a_limit_are_counted_by_limit() -> None:
+def test_limits_and_causes_are_reported_before_they_occur_and_counted_when_they_do() -> None:
     metrics = ServerMetrics()
+    names = ("rows", "query_timeout", "other")
 
+    before = [_value(metrics, "limits_reached_total", limit=name) for name in names]
     metrics.count_error(ResourcesExhausted("Too many rows.", limit="rows"))
     metrics.count_error(DeadlineExceeded("Too long.", limit="query_timeout"))
     metrics.count_error(ResourcesExhausted("Too much."))
     metrics.count_error(InvalidStatement("Wrong."))
 
-    counted = [_value(metrics, "limits_reached_total", limit=name) for name in ("rows", "query_timeout", "other")]
-    assert counted == [1, 1, 1]
-
-
-def test_limits_and_causes_are_reported_before_they_occur() -> None:
-    metrics = ServerMetrics()
-
-    assert _value(metrics, "limits_reached_total", limit="memory") == 0
+    assert before == [0, 0, 0]
+    assert [_value(metrics, "limits_reached_total", limit=name) for name in names] == [1, 1, 1]
     assert [_value(metrics, "statements_ended_total", cause=cause.value) for cause in Cause] == [0] * len(Cause)
 
 
@@ -65,23 +59,3 @@ def test_a_query_is_counted_with_what_it_took() -> None:
     assert (_value(metrics, "query_planning_seconds_sum"), _value(metrics, "query_planning_seconds_count")) == (3, 1)
     assert (_value(metrics, "query_cpu_seconds_total"), _value(metrics, "rows_sent_total")) == (4, 7)
     assert _value(metrics, "statements_ended_total", cause="crash") == 1
-
-
-def test_the_number_of_prepared_statements_is_asked_for() -> None:
-    metrics = ServerMetrics()
-
-    metrics.watch_prepared(lambda: 7)
-
-    assert _value(metrics, "prepared_statements") == 7
-
-
-def test_ingested_rows_are_counted_with_a_known_outcome() -> None:
-    metrics = ServerMetrics()
-
-    metrics.count_ingest("ok", rows=10, size=1000)
-    metrics.count_ingest("surprise", rows=0, size=0)
-
-    assert _value(metrics, "ingest_calls_total", outcome="ok") == 1
-    assert _value(metrics, "ingest_calls_total", outcome="other") == 1
-    assert _value(metrics, "ingest_rows_total") == 10
-    assert _value(metrics, "ingest_bytes_total") == 1000

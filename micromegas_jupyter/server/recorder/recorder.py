@@ -1,7 +1,6 @@
-"""Records a process into the lake: its log, its measurements, and that it lives.
+"""Records a process into the lake: its log, its measurements and that it is alive.
 
-It never stops the application: what cannot be stored waits, up to a bound, and what is lost is counted. Which
-files result and how they are merged is the lakehouse's job.
+It never stops the application: what cannot be stored waits, up to a bound, and what is lost is counted.
 """
 
 import base64
@@ -17,8 +16,8 @@ import pyarrow as pa
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
-from micromegas_jupyter.server.log_records import RecordingHandler
-from micromegas_jupyter.server.process_sampler import ProcessSampler, describe_process
+from micromegas_jupyter.server.recorder.log_records import RecordingHandler
+from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, describe_process
 from micromegas_jupyter.telemetry import (
     LOG_ENTRIES,
     MEASURES,
@@ -47,7 +46,7 @@ MAX_WAITING_ROWS = 200_000
 STREAM_FORMAT = "rows/v1"
 LOG_TAG, METRICS_TAG = "log", "metrics"
 _PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("micromegas_jupyter.server.recorder")
 
 
 class Recorder:
@@ -55,9 +54,19 @@ class Recorder:
 
     One daemon thread flushes, another merges files, so that a long merge delays no flush. `_measures_lock`
     covers the measures that others hand in; all else belongs to the flushing thread.
+
+    Args:
+        lake: Where to.
+        exe: The name under which the process appears.
+        clock: Tells the time.
+        randomness: Draws the process's id.
+        flush_interval_seconds: How long a row waits at most; a log line can be queried after this and the time of one
+            write.
+        properties: Anything else worth knowing of the process.
+        logger: The logger whose records are stored, with those below it; the root when left out.
     """
 
-    def __init__(  # noqa: PLR0913 - options by keyword, each a part that a caller may exchange
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         lake: Lake,
         *,
@@ -68,18 +77,6 @@ class Recorder:
         properties: Mapping[str, str] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """Prepare to record; nothing is written or changed yet.
-
-        Args:
-            lake: Where to.
-            exe: The name under which the process appears.
-            clock: Tells the time.
-            randomness: Draws the process's id.
-            flush_interval_seconds: How long a row waits at most; a log line can be queried after this and the
-                time of one write.
-            properties: Anything else worth knowing of the process.
-            logger: The logger whose records are kept, with those below it; the root when left out.
-        """
         drawn = base64.urlsafe_b64decode(f"{randomness.token_urlsafe(16)}==")
         self._process_uuid = uuid.UUID(bytes=drawn, version=4)
         self._lake = lake
@@ -110,13 +107,9 @@ class Recorder:
         return str(self._process_uuid)
 
     def start(self) -> None:
-        """Begin to record; returns at once, and a disk that fails is no error here.
-
-        Raises:
-            UsageError: The recorder has been used before.
-        """
+        """Begin to record; returns at once, and a disk that fails is not an error here."""
         if self._threads:
-            raise UsageError("This recorder has been started before.", remedy="Make a new one.")
+            raise UsageError("This recorder was started before.", remedy="Create a new one.")
         self._attach_handler()
         self._threads = [
             threading.Thread(target=self._flush_until_stopped, name="micromegas-recorder", daemon=True),
@@ -146,11 +139,11 @@ class Recorder:
 
     def add_measures(self, rows: Iterable[MeasureRow]) -> None:
         """Record values that were measured elsewhere; never blocks for I/O, drops what is over the bound."""
-        given = list(rows)
+        added = list(rows)
         with self._measures_lock:
-            room = MAX_MEASURES - len(self._measures)
-            self._measures += given[:room]
-            self._dropped_measures += max(0, len(given) - room)
+            free = MAX_MEASURES - len(self._measures)
+            self._measures += added[:free]
+            self._dropped_measures += max(0, len(added) - free)
 
     def __enter__(self) -> Self:
         self.start()
@@ -168,7 +161,7 @@ class Recorder:
         logger.addHandler(self._handler)
         self._undo.callback(logger.removeHandler, self._handler)
         if _PACKAGE_LOGGER.level == logging.NOTSET:
-            # Sign-ins and the query audit are told at INFO, which the root's default would hide.
+            # Sign-ins and the query audit are logged at INFO, which the root's default would hide.
             _PACKAGE_LOGGER.setLevel(logging.INFO)
             self._undo.callback(_PACKAGE_LOGGER.setLevel, logging.NOTSET)
 
@@ -193,8 +186,20 @@ class Recorder:
                 self.process_id, exe=self._exe, insert_time_ns=now_ns, properties=self._properties
             )
             self._streams = RecordedStreams(process, heartbeat_seconds=HEARTBEAT_SECONDS)
-        log_rows = [*self._handler.drain(), *self._report_losses(now_ns)]
-        measures = self._take_measures()
+        log_rows, dropped_records = self._handler.drain()
+        with self._measures_lock:
+            measures, self._measures = self._measures, []
+            dropped_measures, self._dropped_measures = self._dropped_measures, 0
+        counts = {
+            "log_records": dropped_records,
+            "measures": dropped_measures,
+            "stored_rows": self._backlog.take_lost_count(),
+        }
+        if any(counts.values()):
+            lost = {name: str(count) for name, count in counts.items() if count}
+            log_rows.append(
+                LogRow(time_ns=now_ns, target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost)
+            )
         if monotonic_seconds >= self._sample_at or self._stopping.is_set():
             # A flush that a full queue brought forward takes no sample.
             self._sample_at = monotonic_seconds + 0.9 * self._flush_interval_seconds
@@ -208,35 +213,12 @@ class Recorder:
         )
         for table_name, batch in batches:
             self._backlog.add(table_name, batch)
-        failure = self._store()
-        if failure is not None:
-            self._note_failure(failure)
-
-    def _store(self) -> MicromegasError | None:
         try:
             if self._writer is None:
                 self._writer = self._lake.open_writer(self._process_uuid.hex)
+            self._backlog.store(self._writer)
         except MicromegasError as error:
-            return error
-        return self._backlog.store(self._writer)
-
-    def _take_measures(self) -> list[MeasureRow]:
-        with self._measures_lock:
-            measures, self._measures = self._measures, []
-        return measures
-
-    def _report_losses(self, now_ns: int) -> list[LogRow]:
-        with self._measures_lock:
-            dropped_measures, self._dropped_measures = self._dropped_measures, 0
-        counts = {
-            "log_records": self._handler.take_dropped_count(),
-            "measures": dropped_measures,
-            "stored_rows": self._backlog.take_lost_count(),
-        }
-        lost = {name: str(count) for name, count in counts.items() if count}
-        if not lost:
-            return []
-        return [LogRow(time_ns=now_ns, target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost)]
+            self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
         self._failed_flushes += 1
@@ -259,7 +241,7 @@ class Recorder:
             try:
                 writer.maintain(self._stopping.is_set)
             except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
-                _LOG.warning("files could not be tended", exc_info=error)
+                _LOG.warning("files could not be maintained", exc_info=error)
 
 
 class Backlog:
@@ -282,8 +264,8 @@ class Backlog:
             fullest = max(self._waiting.values(), key=lambda batches: sum(batch.num_rows for batch in batches))
             self._lost_rows += fullest.pop(0).num_rows
 
-    def store(self, writer: LakeWriter) -> MicromegasError | None:
-        """Store all that waits, one file for each table; return the last error, its rows go on waiting."""
+    def store(self, writer: LakeWriter) -> None:
+        """Store all that waits, one file for each table; what fails keeps waiting, and the last error is raised."""
         failure: MicromegasError | None = None
         for table_name, batches in self._waiting.items():
             if not batches:
@@ -294,15 +276,13 @@ class Backlog:
                 failure = error
             else:
                 batches.clear()
-        return failure
+        if failure is not None:
+            raise failure
 
     def take_lost_count(self) -> int:
         """Return how many rows were dropped since the last call."""
         lost, self._lost_rows = self._lost_rows, 0
         return lost
-
-
-TableBatch = tuple[str, pa.RecordBatch]
 
 
 class RecordedStreams:
@@ -311,7 +291,16 @@ class RecordedStreams:
     def __init__(self, process: ProcessInfo, *, heartbeat_seconds: float) -> None:
         self._process = process
         self._heartbeat_seconds = heartbeat_seconds
-        self._streams = {tag: _describe_stream(process, tag) for tag in (LOG_TAG, METRICS_TAG)}
+        self._streams = {
+            tag: StreamInfo(
+                stream_id=str(uuid.uuid5(uuid.UUID(process.process_id), tag)),
+                process_id=process.process_id,
+                tags=(tag,),
+                format=STREAM_FORMAT,
+                insert_time_ns=process.insert_time_ns,
+            )
+            for tag in (LOG_TAG, METRICS_TAG)
+        }
         self._next_block = 0
         self._last_block_end_ns: int | None = None
         self._heartbeat_at: float | None = None
@@ -324,9 +313,9 @@ class RecordedStreams:
         now_ns: int,
         monotonic_seconds: float,
         is_last: bool = False,
-    ) -> list[TableBatch]:
+    ) -> list[tuple[str, pa.RecordBatch]]:
         """Return the batches of one flush; a sign of life first, when one is due."""
-        batches: list[TableBatch] = []
+        batches: list[tuple[str, pa.RecordBatch]] = []
         if log_rows:
             batches.append((LOG_ENTRIES.name, build_log_batch(log_rows, self._open_block(LOG_TAG, now_ns))))
         if measures:
@@ -343,19 +332,9 @@ class RecordedStreams:
         self._last_block_end_ns = now_ns
         return BlockOrigin(process=self._process, stream_id=stream_id, block_id=block_id, insert_time_ns=now_ns)
 
-    def _build_states(self, now_ns: int) -> list[TableBatch]:
+    def _build_states(self, now_ns: int) -> list[tuple[str, pa.RecordBatch]]:
         state = build_process_batch(
             self._process, last_update_time_ns=now_ns, last_block_end_time_ns=self._last_block_end_ns
         )
         streams = [build_stream_batch(stream, last_update_time_ns=now_ns) for stream in self._streams.values()]
         return [(PROCESSES.name, state), *((STREAMS.name, batch) for batch in streams)]
-
-
-def _describe_stream(process: ProcessInfo, tag: str) -> StreamInfo:
-    return StreamInfo(
-        stream_id=str(uuid.uuid5(uuid.UUID(process.process_id), tag)),
-        process_id=process.process_id,
-        tags=(tag,),
-        format=STREAM_FORMAT,
-        insert_time_ns=process.insert_time_ns,
-    )

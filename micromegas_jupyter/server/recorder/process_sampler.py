@@ -1,6 +1,6 @@
-"""Measures and describes this process and its machine, as far as the system tells; what it does not tell is left out.
+"""Measures and describes this process and its machine, as far as the system tells.
 
-Names and units are upstream's where it measures the same. How often samples are taken is the recorder's choice.
+Names and units are upstream's where it measures the same.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psutil
 
@@ -26,7 +26,7 @@ _MAX_CPU_INFO_BYTES: Final = 64 * 1024
 
 
 class Reading(NamedTuple):
-    """One figure as psutil gives it: of a rate, the count so far. `label` is a property that tells it from others."""
+    """One value as psutil gives it: of a rate, the count so far. `label` is a property that distinguishes it."""
 
     name: str
     unit: str
@@ -37,10 +37,10 @@ class Reading(NamedTuple):
 def build_measures(
     previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
 ) -> list[MeasureRow]:
-    """Return the rows of a sample: rates as growth per second since the one before, the rest as it stands.
+    """Return the rows of a sample: rates as growth per second since the previous one, all else as it is.
 
-    A rate that was not there before, or whose count ran backwards, gives no row; nor does a percentage at first, since
-    psutil measures it from call to call.
+    A rate that is new, or whose count ran backwards, gives no row; nor does a percentage at first, since psutil
+    measures it from call to call.
     """
     before = {(reading.name, reading.label): reading.value for reading in previous}
     rows: list[MeasureRow] = []
@@ -66,6 +66,11 @@ def build_measures(
     return rows
 
 
+def _attributes(measured: Any, unit: str, **names: str) -> list[Reading]:
+    """Return a reading for each of psutil's attributes, under the name given for it."""
+    return [Reading(name, unit, getattr(measured, attribute)) for attribute, name in names.items()]
+
+
 def _read_processors() -> list[Reading]:
     cores = psutil.cpu_percent(percpu=True)
     return [
@@ -75,14 +80,10 @@ def _read_processors() -> list[Reading]:
 
 
 def _read_memory() -> list[Reading]:
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    names = {name: f"{name}_memory" for name in ("total", "used", "free", "available")}
     return [
-        Reading("total_memory", BYTES, memory.total),
-        Reading("used_memory", BYTES, memory.used),
-        Reading("free_memory", BYTES, memory.free),
-        Reading("available_memory", BYTES, memory.available),
-        Reading("total_swap", BYTES, swap.total),
-        Reading("used_swap", BYTES, swap.used),
+        *_attributes(psutil.virtual_memory(), BYTES, **names),
+        *_attributes(psutil.swap_memory(), BYTES, total="total_swap", used="used_swap"),
     ]
 
 
@@ -96,10 +97,8 @@ def _read_disks() -> list[Reading]:
     if counters is None:
         return []
     return [
-        Reading("disk_read", BYTES_PER_SECOND, counters.read_bytes),
-        Reading("disk_written", BYTES_PER_SECOND, counters.write_bytes),
-        Reading("disk_reads", PER_SECOND, counters.read_count),
-        Reading("disk_writes", PER_SECOND, counters.write_count),
+        *_attributes(counters, BYTES_PER_SECOND, read_bytes="disk_read", write_bytes="disk_written"),
+        *_attributes(counters, PER_SECOND, read_count="disk_reads", write_count="disk_writes"),
     ]
 
 
@@ -107,8 +106,7 @@ def _read_network() -> list[Reading]:
     counters = psutil.net_io_counters()
     lost = counters.errin + counters.errout + counters.dropin + counters.dropout
     return [
-        Reading("network_received", BYTES_PER_SECOND, counters.bytes_recv),
-        Reading("network_sent", BYTES_PER_SECOND, counters.bytes_sent),
+        *_attributes(counters, BYTES_PER_SECOND, bytes_recv="network_received", bytes_sent="network_sent"),
         Reading("network_packets_lost", PER_SECOND, lost),
     ]
 
@@ -123,10 +121,8 @@ def _read_process_times(process: psutil.Process) -> list[Reading]:
 
 
 def _read_process_memory(process: psutil.Process) -> list[Reading]:
-    memory = process.memory_info()
     return [
-        Reading("process_resident_bytes", BYTES, memory.rss),
-        Reading("process_virtual_bytes", BYTES, memory.vms),
+        *_attributes(process.memory_info(), BYTES, rss="process_resident_bytes", vms="process_virtual_bytes"),
         Reading("process_threads", COUNT, process.num_threads()),
     ]
 
@@ -136,11 +132,8 @@ def _read_process_files(process: psutil.Process) -> list[Reading]:
 
 
 def _read_process_io(process: psutil.Process) -> list[Reading]:
-    counters = process.io_counters()
-    return [
-        Reading("process_disk_read", BYTES_PER_SECOND, counters.read_bytes),
-        Reading("process_disk_written", BYTES_PER_SECOND, counters.write_bytes),
-    ]
+    names = {"read_bytes": "process_disk_read", "write_bytes": "process_disk_written"}
+    return _attributes(process.io_counters(), BYTES_PER_SECOND, **names)
 
 
 class ProcessSampler:
@@ -166,7 +159,7 @@ class ProcessSampler:
         """Measure now."""
         current: list[Reading] = []
         for read in self._readers:
-            # Containers hide files under /proc; other systems lack a figure, and without a network there are none.
+            # Containers hide files under /proc; other systems lack a value, and without a network there are none.
             with contextlib.suppress(psutil.Error, OSError, RuntimeError, AttributeError):
                 current += read()
         rows = build_measures(
@@ -184,28 +177,31 @@ def describe_process(
     Args:
         process_id: UUID text, new for each run.
         exe: The program's name for people.
-        insert_time_ns: Now, nanoseconds since 1970 UTC; also the start time where the system does not tell it.
+        insert_time_ns: Now, nanoseconds since 1970 UTC; also the start time if the system does not tell it.
         properties: Anything else worth knowing.
     """
     username, start_time_ns = _username(), insert_time_ns
     with contextlib.suppress(psutil.Error):
         start_time_ns = nanoseconds_since_epoch(psutil.Process().create_time())
-    given = list((properties or {}).items())[:_MAX_PROPERTIES]
+    own = list((properties or {}).items())[:_MAX_PROPERTIES]
+    attributes = {
+        "exe": exe,
+        "username": username,
+        "realname": _realname() or username,
+        "computer": platform.node(),
+        "distro": _distro(),
+        "cpu_brand": _cpu_brand(),
+    }
     return ProcessInfo(
         process_id=process_id,
-        exe=_bounded(exe),
-        username=_bounded(username),
-        realname=_bounded(_realname() or username),
-        computer=_bounded(platform.node()),
-        distro=_bounded(_distro()),
-        cpu_brand=_bounded(_cpu_brand()),
         start_time_ns=start_time_ns,
         insert_time_ns=insert_time_ns,
         properties={
             "process.pid": str(os.getpid()),
             "python.version": platform.python_version(),
-            **{_bounded(name): bound_text(value, max_bytes=MAX_PROPERTY_BYTES) for name, value in given},
+            **{_bounded(name): bound_text(value, max_bytes=MAX_PROPERTY_BYTES) for name, value in own},
         },
+        **{name: _bounded(value) for name, value in attributes.items()},
     )
 
 

@@ -1,11 +1,10 @@
-"""Log records without secrets: kept as rows for the recorder, and written as JSON.
-
-How they look to a person, `cli.server_log` decides.
-"""
+"""Log records without secrets: as rows for the recorder, as JSON lines, and without what strangers provoke."""
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -33,12 +32,23 @@ _END_OF_TIME_NS = 2**63
 _UNPRINTABLE = "(a value that cannot be shown)"
 # What every record has, and what formatters of other handlers leave on it; the rest came as `extra`.
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_FEWEST_FIELDS = len(logging.makeLogRecord({}).__dict__)
 _FORMATTER = logging.Formatter()
 _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_TORNADO: Final = logging.getLogger("tornado.general")
+# How the messages of `tornado.iostream` about a connection begin, whose last fact is the error, and what is logged
+# instead.
+_CONNECTION_MESSAGES: Final = {
+    "SSL Error on ": "A connection to the HTTP port made no TLS.",
+    "error on read": "A connection to the HTTP port broke while it was read.",
+    "Write error on ": "A connection to the HTTP port broke while it was written to.",
+}
+
 
 class _Captured(NamedTuple):
+    """A record as bounded text, not yet redacted."""
+
     time_ns: int
     level: int
     target: str
@@ -51,12 +61,17 @@ class _Captured(NamedTuple):
 
 
 class RecordingHandler(logging.Handler):
-    """Queues log records until they are drained; what does not fit is counted and let go. Never blocks, never raises.
+    """Queues log records until they are drained; what does not fit is counted and dropped. Never blocks, never raises.
 
     On the caller's thread a record is only turned into bounded text; redaction happens when the queue is drained.
 
     The handler's own lock covers queue and counters. It is re-entrant, for a destructor or a signal handler may
     log while it is held, and it is free while a record is turned into text, which runs the application's code.
+
+    Args:
+        max_records: How many records are queued.
+        max_characters: How many characters they may have together.
+        wake: Called when the queue is half full.
     """
 
     def __init__(
@@ -64,9 +79,8 @@ class RecordingHandler(logging.Handler):
         *,
         max_records: int = MAX_RECORDS,
         max_characters: int = MAX_QUEUED_CHARACTERS,
-        wake: Callable[[], None] | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make an empty queue."""
         super().__init__()
         self._max_records = max_records
         self._max_characters = max_characters
@@ -77,44 +91,34 @@ class RecordingHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Queue a record that passes the filters; unlike other handlers, without the lock."""
-        kept: object = self.filter(record)
-        if kept:
+        passed: object = self.filter(record)
+        if passed:
             # From Python 3.12 on a filter may answer with another record.
-            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
-        return bool(kept)
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record, or count it as dropped."""
-        try:
+        captured = None
+        with suppress(Exception):  # whatever a record holds, the application continues
             captured = _capture(record)
-        except Exception:  # noqa: BLE001 - whatever a record holds, the application goes on
-            captured = None
         self.acquire()
         try:
             is_half_full = self._enqueue(captured)
         finally:
             self.release()
-        if is_half_full and self._wake is not None:
+        if is_half_full:
             self._wake()
 
-    def drain(self) -> list[LogRow]:
-        """Take all queued records as rows without secrets, oldest first."""
+    def drain(self) -> tuple[list[LogRow], int]:
+        """Take all queued records as rows without secrets, oldest first, and the number that was dropped."""
         self.acquire()
         try:
-            queue, self._queue = self._queue, []
-            self._characters = 0
+            queue, dropped = self._queue, self._dropped
+            self._queue, self._characters, self._dropped = [], 0, 0
         finally:
             self.release()
-        return [_build_row(captured) for captured in queue]
-
-    def take_dropped_count(self) -> int:
-        """Return how many records were let go since the last call."""
-        self.acquire()
-        try:
-            dropped, self._dropped = self._dropped, 0
-        finally:
-            self.release()
-        return dropped
+        return [_build_row(captured) for captured in queue], dropped
 
     def _enqueue(self, captured: _Captured | None) -> bool:
         if (
@@ -139,21 +143,19 @@ def _capture(record: logging.LogRecord) -> _Captured:
             text = f"{text}\n{record.exc_text}"
         if record.stack_info:
             text = f"{text}\n{record.stack_info}"
-    return _Captured(
-        time_ns=_time_ns(record.created),
-        level=level_from_logging(record.levelno),
-        target=record.name[:MAX_TARGET_BYTES],
-        text=text[:MAX_MESSAGE_BYTES],
-        extra=_extra_fields(record.__dict__) if len(record.__dict__) > _FEWEST_FIELDS else (),
-    )
-
-
-def _time_ns(created_seconds: float) -> int:
-    time_ns = nanoseconds_since_epoch(created_seconds)
+    time_ns = nanoseconds_since_epoch(record.created)
     if not 0 <= time_ns < _END_OF_TIME_NS:
         # Arrow would refuse the whole batch.
         raise ValueError("a record's time does not fit into 64 bits")
-    return time_ns
+    return _Captured(
+        time_ns=time_ns,
+        level=level_from_logging(record.levelno),
+        target=record.name[:MAX_TARGET_BYTES],
+        text=text[:MAX_MESSAGE_BYTES],
+        extra=tuple(
+            (name[:MAX_PROPERTY_NAME_BYTES], _text(value)) for name, value in _extra_fields(record.__dict__).items()
+        ),
+    )
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -163,9 +165,9 @@ def _message(record: logging.LogRecord) -> str:
         return record.msg if isinstance(record.msg, str) else _UNPRINTABLE
 
 
-def _extra_fields(fields: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+def _extra_fields(fields: Mapping[str, object]) -> dict[str, object]:
     names = [name for name in fields if name not in _STANDARD_FIELDS]
-    return tuple((name[:MAX_PROPERTY_NAME_BYTES], _text(fields[name])) for name in names[:MAX_PROPERTIES])
+    return {name: fields[name] for name in names[:MAX_PROPERTIES]}
 
 
 def _text(value: object) -> str:
@@ -189,13 +191,11 @@ def _build_row(captured: _Captured) -> LogRow:
 
 
 def _property_text(name: str, value: str) -> str:
-    if is_secret_property(name):
-        return MASK
-    return _clean(value, MAX_PROPERTY_BYTES)
+    return MASK if is_secret_property(name) else _clean(value, MAX_PROPERTY_BYTES)
 
 
 class JsonFormatter(logging.Formatter):
-    """Makes one line of printable ASCII of a record.
+    """Formats a record as one line of printable ASCII.
 
     Members: `time` (RFC 3339, UTC), `level`, `logger`, `message`; `facts`, what came with the record; `exception`, a
     traceback; of an audit record `audit`, its object, in place of message and facts.
@@ -208,16 +208,15 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
         }
-        audit = _audit_of(record) if is_audit(record) else None
+        audit = _audit_object(record) if is_audit(record) else None
         if audit is not None:
             members["audit"] = audit
         else:
             members["message"] = _clean(_message(record), MAX_MESSAGE_BYTES)
-            facts = {name: value for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS}
-            if facts:
+            if facts := _extra_fields(record.__dict__):
                 members["facts"] = {
                     bound_text(name, max_bytes=MAX_PROPERTY_NAME_BYTES): _fact(name, value)
-                    for name, value in list(facts.items())[:MAX_PROPERTIES]
+                    for name, value in facts.items()
                 }
         if record.exc_info and record.exc_info[0] is not None:
             members["exception"] = _clean(self.formatException(record.exc_info), MAX_MESSAGE_BYTES)
@@ -225,11 +224,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def is_audit(record: logging.LogRecord) -> bool:
-    """Tell whether a record is a line of an audit."""
+    """Whether a record is a line of an audit."""
     return record.name == AUDIT_LOGGER or record.name.startswith(f"{AUDIT_LOGGER}.")
 
 
-def _audit_of(record: logging.LogRecord) -> dict[str, object] | None:
+def _audit_object(record: logging.LogRecord) -> dict[str, object] | None:
     try:
         found: object = json.loads(record.getMessage())
     except ValueError:
@@ -238,13 +237,34 @@ def _audit_of(record: logging.LogRecord) -> dict[str, object] | None:
 
 
 def _fact(name: str, value: object) -> object:
-    if is_secret_property(name):
-        return MASK
     if value is None or isinstance(value, (bool, int)):
-        return value
-    return _clean(_text(value), MAX_PROPERTY_BYTES)
+        return MASK if is_secret_property(name) else value
+    return _property_text(name, _text(value))
 
 
 def _clean(text: str, max_bytes: int) -> str:
-    # Cut before, so that what is looked through is bounded, and after, so that what is shown is.
+    # Cut before, so that the search is bounded, and after, so that the result is.
     return bound_text(redact_secrets(text[:max_bytes]), max_bytes=max_bytes)
+
+
+def quiet_libraries(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Silence gRPC's own lines, and log connections to the HTTP port that fail in one line at DEBUG.
+
+    Anyone who reaches a port can provoke these lines, as often as they like, and none of them is in the log's own form.
+    Call it before gRPC is used. Whoever has set `GRPC_VERBOSITY` gets gRPC's own lines on standard error, as plain
+    text; what matters to a server (a port that is taken, files that cannot be used) is reported in other ways.
+    """
+    environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _TORNADO.addFilter(_without_connections)
+
+
+def _without_connections(record: logging.LogRecord) -> bool:
+    message = str(record.msg)
+    ours = next((ours for start, ours in _CONNECTION_MESSAGES.items() if message.startswith(start)), None)
+    if ours is None:
+        return True
+    facts = record.args if isinstance(record.args, tuple) else ()
+    client = next((fact[0] for fact in facts if isinstance(fact, tuple) and fact), None)
+    why = getattr(facts[-1] if facts else None, "reason", None) or record.getMessage().partition(": ")[2]
+    _LOG.debug(ours, extra={"client": client, "why": why})
+    return False

@@ -1,0 +1,268 @@
+"""What one server process counts (Prometheus) and traces (OpenTelemetry) of its calls and queries.
+
+Spans hold no SQL, no identity and no text of errors. Nothing of OpenTelemetry is loaded while traces are off.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from micromegas_jupyter import __version__
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.scheduling import Cause
+from micromegas_jupyter.executors.statements import StatementReport
+from micromegas_jupyter.flightsql.messages import FLIGHT_SERVICE
+
+_OTHER: Final = "other"
+_METHODS: Final = frozenset(
+    {
+        "Handshake", "ListFlights", "GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoExchange",
+        "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo",
+    }
+)  # fmt: skip
+#: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
+_LIMITS: Final = (
+    "call_rate", "calls", "crash", "denied", "ended_statements", "ingest", "memory", "planning", "prepared",
+    "query_timeout", "queue", "result_bytes", "rows", "silent_client", "stack", "stalled_client", _OTHER,
+)  # fmt: skip
+_SECONDS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+)  # fmt: skip
+_INGEST_OUTCOMES: Final = ("ok", "error", "incomplete")
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL: Final = "http/protobuf"
+_FLUSH_MILLISECONDS: Final = 3000
+_MAX_NAME_CHARACTERS: Final = 32
+#: Source: OpenTelemetry's semantic conventions for gRPC, "span status" of servers.
+_SERVER_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+_tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", default=None)
+
+
+class ServerMetrics:
+    """The numbers of one server; safe to share between threads.
+
+    Attributes:
+        registry: Where a reader finds them.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._calls = self._counter("calls", "Calls that ended, by method and gRPC status.", "method", "status")
+        self.calls_open = self._gauge("calls_open", "Calls that are being answered now.")
+        self._queries = self._counter("queries", "Queries that ended, by outcome and error code.", "status", "error")
+        self._seconds = self._histogram("query_seconds", "How long queries took, from call to last row.")
+        self._waiting_seconds = self._histogram("query_waiting_seconds", "How long queries waited for an executor.")
+        self._planning_seconds = self._histogram("query_planning_seconds", "How long queries were planned.")
+        self._cpu_seconds = self._counter("query_cpu_seconds", "CPU time that queries took.")
+        self._rows = self._counter("rows_sent", "Rows of results that were sent.")
+        self._bytes = self._counter("bytes_sent", "Bytes of results that were sent.")
+        self._limits = self._counter("limits_reached", "Calls that ended at a limit, by limit.", "limit")
+        self._running = self._gauge("queries_running", "Queries that have an executor now.")
+        self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
+        self._executors = self._gauge("executors", "Executor processes, by state.", "state")
+        self._ended = self._counter("statements_ended", "Statements whose executor was ended, by cause.", "cause")
+        self._prepared = self._gauge("prepared_statements", "Prepared statements that are kept now.")
+        self._ingests = self._counter("ingest_calls", "Calls that brought rows, by outcome.", "outcome")
+        self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
+        self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
+        for limit in _LIMITS:
+            self._limits.labels(limit)
+        for cause in Cause:
+            self._ended.labels(cause.value)
+        for outcome in _INGEST_OUTCOMES:
+            self._ingests.labels(outcome)
+
+    def count_call(self, method: str, status: str) -> None:
+        """Count a call that ended."""
+        name = method.rpartition("/")[2]
+        self._calls.labels(name if name in _METHODS else _OTHER, status).inc()
+
+    def count_error(self, error: MicromegasError) -> None:
+        """Count an error that ended a call, if it is about a limit."""
+        if isinstance(error, ResourcesExhausted | DeadlineExceeded):
+            self._limits.labels(error.limit or _OTHER).inc()
+
+    def count_sent(self, size: int) -> None:
+        """Count bytes of a result that were sent just now."""
+        self._bytes.inc(size)
+
+    def count_query(
+        self, report: StatementReport, seconds: float, status: str, error: MicromegasError | None = None
+    ) -> None:
+        """Count a query that ended: `ok`, `error` with the error, or `incomplete` when the client left."""
+        self._queries.labels(status, "" if error is None else error.code).inc()
+        self._seconds.observe(seconds)
+        self._waiting_seconds.observe(report.waiting_seconds)
+        self._rows.inc(report.rows)
+        if report.planning_seconds is not None:
+            self._planning_seconds.observe(report.planning_seconds)
+        if report.cpu_seconds is not None:
+            self._cpu_seconds.inc(report.cpu_seconds)
+
+    def count_end(self, cause: Cause) -> None:
+        """Count a statement whose executor was ended."""
+        self._ended.labels(cause.value).inc()
+
+    def count_ingest(self, outcome: str, *, rows: int, size: int) -> None:
+        """Count a call that brought rows: `ok`, `error` or `incomplete`, with what was taken in durably."""
+        self._ingests.labels(outcome if outcome in _INGEST_OUTCOMES else _OTHER).inc()
+        self._ingest_rows.inc(rows)
+        self._ingest_bytes.inc(size)
+
+    def watch_pool(self, pool: Pool) -> None:
+        """Report how many statements and executors there are; the counts are read on other threads."""
+        self._running.set_function(lambda: pool.slots.running_count)
+        self._waiting.set_function(lambda: pool.slots.waiting_count)
+        self._executors.labels("idle").set_function(lambda: pool.idle_count)
+        self._executors.labels("busy").set_function(lambda: max(0, pool.executor_count - pool.idle_count))
+
+    def watch_prepared(self, count: Callable[[], int]) -> None:
+        """Report how many prepared statements are kept; the function is called from other threads."""
+        self._prepared.set_function(count)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"micromegas_server_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"micromegas_server_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"micromegas_server_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+
+
+class CallSpan:
+    """The span of one call, once it has begun; does nothing without one."""
+
+    def __init__(self, start: Callable[[], Any] | None = None) -> None:
+        self._start = start
+        self._span: Any = None
+
+    def begin(self) -> None:
+        """Begin the span once the caller is authenticated: nobody else makes spans."""
+        if self._start is not None and self._span is None:
+            self._span = self._start()
+
+    def note_end(self, status: str, code: str | None = None) -> None:
+        """Note the gRPC status that the call ends with, and the code of its error, if any."""
+        if self._span is None:
+            return
+        self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
+        if code is not None:
+            self._span.set_attribute("error.type", code)
+        if status in _SERVER_ERRORS:
+            from opentelemetry.trace import Status, StatusCode
+
+            self._span.set_status(Status(StatusCode.ERROR))
+
+
+class Tracing:
+    """Makes the spans of one server: one for each call, with one for each phase of a query in it.
+
+    Args:
+        provider: OpenTelemetry's provider of tracers; None makes no spans.
+    """
+
+    def __init__(self, provider: Any = None) -> None:
+        self._provider = provider
+        self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
+
+    @contextmanager
+    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
+        """Let the body begin one call's span, which continues the trace that its metadata names.
+
+        Source: W3C Trace Context, headers `traceparent` and `tracestate`.
+        """
+        service, _, name = method[1:].rpartition("/")
+        if self._tracer is None or service != FLIGHT_SERVICE:
+            yield CallSpan()
+            return
+        started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
+        with ExitStack() as stack:
+
+            def start() -> Any:
+                carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
+                return stack.enter_context(_span(self._tracer, name, query_id, carrier, started_at))
+
+            yield CallSpan(start)
+
+    def close(self) -> None:
+        """Send what is queued, for three seconds at most. May be called twice."""
+        if self._provider is not None:
+            provider, self._provider = self._provider, None
+            provider.force_flush(_FLUSH_MILLISECONDS)
+            provider.shutdown()
+
+
+@contextmanager
+def _span(tracer: Any, name: str, query_id: str, carrier: Mapping[str, Any], started_at: int) -> Iterator[Any]:
+    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    known = name if name.isalnum() and len(name) <= _MAX_NAME_CHARACTERS else "other"
+    with tracer.start_as_current_span(
+        f"{FLIGHT_SERVICE}/{known}",
+        context=TraceContextTextMapPropagator().extract(carrier),
+        kind=SpanKind.SERVER,
+        attributes={
+            "rpc.system": "grpc",
+            "rpc.service": FLIGHT_SERVICE,
+            "rpc.method": known,
+            "micromegas.query_id": query_id,
+        },
+        start_time=started_at,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        token = _tracer_of_call.set(tracer)
+        try:
+            yield span
+        finally:
+            _tracer_of_call.reset(token)
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Make the body a span within that of the call, if there is one."""
+    tracer = _tracer_of_call.get()
+    if tracer is None:
+        yield
+        return
+    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
+        yield
+
+
+def open_tracing(environ: Mapping[str, str]) -> Tracing:
+    """Return the tracing that OpenTelemetry's standard variables configure; none when they name no endpoint."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not any(map(environ.get, _ENDPOINTS)):
+        return Tracing()
+    if environ.get("OTEL_TRACES_EXPORTER", "otlp") not in {"", "otlp"}:
+        return Tracing()
+    protocol = next((found for name in _PROTOCOLS if (found := environ.get(name))), _PROTOCOL)
+    if protocol != _PROTOCOL:
+        _LOG.warning("Traces are off: they are sent by http/protobuf only.", extra={"protocol": protocol})
+        return Tracing()
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        _LOG.warning("Traces are off: OpenTelemetry is not installed; install micromegas_jupyter[otel].")
+        return Tracing()
+    named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    resource = Resource.create({} if named else {"service.name": "micromegas"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracing(provider)

@@ -1,0 +1,149 @@
+"""Headers are read before Arrow sees them, rows are measured as if nothing were shared, and views hide no trap."""
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.flightsql.decoding import (
+    HeaderKind,
+    IpcHeader,
+    clean_views,
+    is_view,
+    read_header,
+    row_sizes,
+    split_rows,
+    view_lengths,
+)
+
+_TEXTS = ["a", None, "long enough for a buffer"]
+
+
+def _headers(batch: pa.RecordBatch, *, compression: str | None = None) -> list[IpcHeader]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_batch(batch)
+    reader = pa.ipc.MessageReader.open_stream(sink.getvalue())
+    return [read_header(message.metadata.to_pybytes()) for message in reader]
+
+
+def test_a_header_says_what_a_message_holds_and_whether_it_is_compressed() -> None:
+    found = _headers(pa.record_batch({"word": pa.array(["a", "b"]).dictionary_encode()}))
+
+    compressed = _headers(pa.record_batch({"word": pa.array(["a", "b"]).dictionary_encode()}), compression="zstd")
+
+    assert [header.is_compressed for header in compressed] == [False, True, True]
+    assert found == [
+        IpcHeader(kind=HeaderKind.SCHEMA, body_length=0, is_compressed=False),
+        IpcHeader(kind=HeaderKind.DICTIONARY_BATCH, body_length=24, is_compressed=False, row_count=2),
+        IpcHeader(kind=HeaderKind.RECORD_BATCH, body_length=8, is_compressed=False, row_count=2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"\0" * 64,
+        b"\xff" * 64,
+        b"\x04\0\0\0" + b"\xff" * 60,
+        b"\x04\0\0\0" + b"\x64\0\0\0" + b"\0" * 56,
+    ],
+    ids=["nothing", "one byte", "zeros", "ones", "a table after its fields", "a table before the start"],
+)
+def test_noise_is_refused(data: bytes) -> None:
+    with pytest.raises(UsageError):
+        read_header(data)
+
+
+def test_a_cut_header_is_refused_wherever_it_is_cut() -> None:
+    whole = pa.ipc.read_message(pa.schema({"n": pa.int64()}).serialize()).metadata.to_pybytes()
+
+    for length in range(16):
+        with pytest.raises(UsageError):
+            read_header(whole[:length])
+
+
+@pytest.mark.parametrize(
+    ("column", "sizes"),
+    [
+        (pa.array([1, None]), [8, 8]),
+        (pa.array([True, None]), [1, 1]),
+        (pa.nulls(2), [1, 1]),
+        (pa.array(["abc", None]), [3, 1]),
+        (pa.array(["abc", "a text that is longer"], pa.string_view()), [3, 21]),
+        (pa.array(["abc", "d", None]).dictionary_encode(), [3, 1, 3]),
+        (pa.DictionaryArray.from_arrays(pa.array([None], pa.int8()), pa.array([], pa.utf8())), [1]),
+        (pa.array([[1, 2], None, []]), [16, 1, 1]),
+        (pa.array([["abc", "d"], None]), [4, 1]),
+        (pa.array([{"a": "abc", "b": 1}, None]), [11, 9]),
+        (pa.array([[("key", 1)], None], pa.map_(pa.utf8(), pa.int64())), [11, 1]),
+        (pa.array([[1, 2]], pa.list_(pa.int8(), 2)), [2]),
+        (pa.array([["abc", "d"], ["e", "f"]], pa.list_(pa.utf8(), 2)), [4, 2]),
+        (pa.array([b"ab"], pa.binary(2)), [2]),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_each_kind_is_measured(column: pa.Array, sizes: list[int]) -> None:
+    batch = pa.record_batch({"c": column})
+
+    assert row_sizes(batch).tolist() == sizes
+    assert row_sizes(batch.slice(1)).tolist() == sizes[1:]
+
+
+def test_rows_are_cut_by_their_size() -> None:
+    batch = pa.record_batch({"c": ["x" * 4, "x" * 4, "x" * 9, "x"]})
+
+    parts = list(split_rows(batch, max_bytes=10))
+
+    assert [(part.num_rows, size) for part, size in parts] == [(2, 8), (2, 10)]
+    assert pa.Table.from_batches([part for part, _ in parts]) == pa.Table.from_batches([batch])
+
+
+def test_a_row_that_is_larger_than_a_part_is_refused() -> None:
+    with pytest.raises(ResourcesExhausted):
+        list(split_rows(pa.record_batch({"c": ["x", "x" * 11]}), max_bytes=10))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{}], pa.struct([])),
+        pa.Array.from_buffers(pa.list_(pa.int8(), 0), 5, [None], children=[pa.array([], pa.int8())]),
+        pa.array([[1]], pa.list_view(pa.int8())),
+    ],
+    ids=["empty struct", "lists of nothing", "list view"],
+)
+def test_what_cannot_be_measured_is_refused(column: pa.Array) -> None:
+    with pytest.raises(UnsupportedRequest):
+        row_sizes(pa.record_batch({"c": column}))
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
+def test_values_stay(kind: pa.DataType) -> None:
+    array = pa.array(_TEXTS, pa.string_view()).cast(kind)
+
+    cleaned = clean_views(array)
+
+    cleaned.validate(full=True)
+    assert is_view(kind)
+    assert cleaned.equals(array)
+    assert clean_views(array.slice(1)).equals(array.slice(1))
+    assert view_lengths(array).tolist() == [1, 0, 24]
+
+
+def test_a_null_value_that_points_far_away_is_emptied() -> None:
+    validity, views, text = pa.array(_TEXTS, pa.string_view()).buffers()
+    trap = views.to_pybytes()[:16] + (2**31 - 1).to_bytes(4, "little") + b"\xff" * 12 + views.to_pybytes()[32:]
+    array = pa.Array.from_buffers(pa.string_view(), 3, [validity, pa.py_buffer(trap), text])
+
+    cleaned = clean_views(array)
+
+    assert view_lengths(array).tolist() == [1, 2**31 - 1, 24]
+    assert view_lengths(cleaned).tolist() == [1, 0, 24]
+    assert cleaned.cast(pa.string()).to_pylist() == _TEXTS
+
+
+def test_an_array_without_values_has_no_lengths() -> None:
+    assert view_lengths(pa.array([], pa.string_view())).tolist() == []
+    assert not is_view(pa.string())
