@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.client.credentials import claimed_end, read_claims
+from micromegas_jupyter.client.calls import claimed_end, read_claims
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginRequired
@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import LoginRequired
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import Identity, OidcAuthProvider
     from micromegas_jupyter.auth.hub_token import HubTokenProvider
-    from micromegas_jupyter.client.server_identity import ServerIdentity
+    from micromegas_jupyter.client.calls import ServerIdentity
 
 
 # The first that is there: an address says most to a person. `azp` and `client_id` name the application.

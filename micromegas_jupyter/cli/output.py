@@ -251,14 +251,14 @@ def _enough_room(output: TextIO) -> Iterator[None]:
 
 def contains(column: str, text: str | None) -> str:
     """Return the condition that a column contains `text`, whatever its case; empty without a text."""
-    from micromegas_jupyter.client.sql_text import quote_literal
+    from micromegas_jupyter.client.parameters import quote_literal
 
     return "" if text is None else f" AND {column} ILIKE {quote_literal(f'%{text}%')}"
 
 
 def matches(columns: Iterable[tuple[str, str | None]]) -> str:
     """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
-    from micromegas_jupyter.client.sql_text import quote_literal
+    from micromegas_jupyter.client.parameters import quote_literal
 
     wanted = [f"regexp_like({column}, {quote_literal(text)}, 'i')" for column, text in columns if text is not None]
     return " AND ".join(wanted) or "true"

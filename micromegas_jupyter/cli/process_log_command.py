@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries in the order of their time."""
-    from micromegas_jupyter.client.sql_text import quote_literal
+    from micromegas_jupyter.client.parameters import quote_literal
 
     check_count(arguments.first, "--first")
     check_count(arguments.last, "--last")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the values in the order of their time, or figures of each metric."""
-    from micromegas_jupyter.client.sql_text import quote_literal
+    from micromegas_jupyter.client.parameters import quote_literal
 
     check_count(arguments.limit, "--limit")
     chosen = (

@@ -21,10 +21,19 @@ from micromegas_jupyter.cli.identity_lines import (
     show_notice,
     through_text,
 )
-from micromegas_jupyter.client.address import ServerAddress, parse_address
-from micromegas_jupyter.client.credentials import CredentialSource, check_plaintext
-from micromegas_jupyter.client.headers import Header, Notices, build_tag_headers, find_attribution
-from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIdentity, parse_server_identity
+from micromegas_jupyter.client.calls import (
+    WHO_AM_I_ACTION,
+    CredentialSource,
+    Header,
+    Notices,
+    ServerAddress,
+    ServerIdentity,
+    build_tag_headers,
+    check_plaintext,
+    find_attribution,
+    parse_address,
+    parse_server_identity,
+)
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, UnsupportedRequest

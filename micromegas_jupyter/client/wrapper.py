@@ -13,13 +13,11 @@ from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
-from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.client.calls import Call, Credential, CredentialSource
+from micromegas_jupyter.client.flight_client import FlightSQLClient, QueryMethods, TimeArgument, format_time_range
 from micromegas_jupyter.client.parameters import Params
-from micromegas_jupyter.client.queries import QueryMethods, TimeArgument, format_time_range
 from micromegas_jupyter.client.query_reader import Attempts, QueryReader, check_timeout
-from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.client.transport import translate_failure
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import (

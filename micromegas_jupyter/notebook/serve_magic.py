@@ -133,7 +133,7 @@ class LocalServerProcess:
                 pipe.close()
 
     def _order(self, order: dict[str, object]) -> Served:
-        from micromegas_jupyter.client.threads import run_interruptibly
+        from micromegas_jupyter.core.threads import run_interruptibly
 
         line = run_interruptibly(lambda: self._exchange(json.dumps(order).encode() + b"\n"))
         try:

@@ -13,7 +13,7 @@ from micromegas_jupyter.cli.identity_lines import (
     signed_in_line,
     time_left,
 )
-from micromegas_jupyter.client.server_identity import ServerIdentity
+from micromegas_jupyter.client.calls import ServerIdentity
 from tests.fakes.scripted_provider import ScriptedProvider
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.address import parse_address
+from micromegas_jupyter.client.calls import parse_address
 from micromegas_jupyter.errors import UsageError
 
 

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from micromegas_jupyter.client.headers import find_attribution
+from micromegas_jupyter.client.calls import find_attribution
 from micromegas_jupyter.errors import UsageError
 
 

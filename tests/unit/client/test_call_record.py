@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from micromegas_jupyter.client.calls import CallRecord, CallRecorder
+from micromegas_jupyter.client.calls import CallRecord
+from micromegas_jupyter.client.transport import CallRecorder
 
 
 def test_query_id_and_details_are_kept() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.address import parse_address
-from micromegas_jupyter.client.credentials import Credential, CredentialSource, check_plaintext, check_provider
+from micromegas_jupyter.client.calls import Credential, CredentialSource, check_plaintext, check_provider, parse_address
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, TokenStoreError, UsageError
 

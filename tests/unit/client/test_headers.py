@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.headers import (
+from micromegas_jupyter.client.calls import (
     Attribution,
     build_header,
     build_option_headers,

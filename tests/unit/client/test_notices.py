@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.client.calls import CallRecord, CallRecorder
-from micromegas_jupyter.client.headers import Notices
+from micromegas_jupyter.client.calls import CallRecord, Notices
+from micromegas_jupyter.client.transport import CallRecorder
 
 if TYPE_CHECKING:
     import pytest

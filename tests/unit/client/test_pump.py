@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.query_reader import BatchPump, Mark
-from micromegas_jupyter.client.threads import start_thread
+from micromegas_jupyter.core.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

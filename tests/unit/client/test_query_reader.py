@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
+from micromegas_jupyter.client.calls import Call, Credential, CredentialSource
 from micromegas_jupyter.client.query_reader import Attempts, QueryReader
 from micromegas_jupyter.errors import (
     InvalidStatement,

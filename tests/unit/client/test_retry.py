@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.client.calls import CallRecord
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
+from micromegas_jupyter.client.calls import CallRecord, Credential, CredentialSource
+from micromegas_jupyter.client.parameters import is_read
 from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts
-from micromegas_jupyter.client.sql_text import is_read
 from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
 from tests.fakes.known_server import KnownServer
 from tests.fakes.pause import FakePause

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.client.server_identity import ServerIdentity, parse_server_identity
+from micromegas_jupyter.client.calls import ServerIdentity, parse_server_identity
 from micromegas_jupyter.errors import InternalError
 
 _ANSWER = {

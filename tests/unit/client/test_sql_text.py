@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.sql_text import find_placeholders, quote_identifier, quote_literal
+from micromegas_jupyter.client.parameters import find_placeholders, quote_identifier, quote_literal
 from micromegas_jupyter.errors import UsageError
 
 

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from micromegas_jupyter.client.calls import Call, CallRecord
-from micromegas_jupyter.client.credentials import Credential
-from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.client.calls import Call, CallRecord, Credential
+from micromegas_jupyter.client.transport import translate_failure
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import (
     DeadlineExceeded,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.queries import TelemetryQueries
+from micromegas_jupyter.client.flight_client import TelemetryQueries
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micromegas_jupyter.client.queries import format_time, format_time_range
+from micromegas_jupyter.client.flight_client import format_time, format_time_range
 from micromegas_jupyter.errors import UsageError
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

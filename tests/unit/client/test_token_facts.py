@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.client.credentials import describe_token
+from micromegas_jupyter.client.calls import describe_token
 from micromegas_jupyter.core.protocols import Secret
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

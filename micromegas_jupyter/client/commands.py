@@ -1,4 +1,4 @@
-"""Flight SQL on the wire: prepared statements, the list of tables, rows that are sent.
+"""Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are.
 
 Source: Flight SQL, "Commands": `CreatePreparedStatement` → `DoPut CommandPreparedStatementQuery` → `GetFlightInfo` →
 `DoGet` → `ClosePreparedStatement`; `CommandGetTables`: `GetFlightInfo` → `DoGet`.
@@ -13,8 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.calls import Call, CallRecord
-from micromegas_jupyter.client.headers import Header, build_header
+from micromegas_jupyter.client.calls import Call, CallRecord, Header, build_header
 from micromegas_jupyter.client.parameters import BoundStatement
 from micromegas_jupyter.client.query_reader import BatchStream
 from micromegas_jupyter.client.transport import FlightStream, Transport
