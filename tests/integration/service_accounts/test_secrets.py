@@ -14,9 +14,15 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.wiring import service_provider
 from tests.fakes.clock import FakeClock
-from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
-from tests.fakes.platform_stand_ins import APP_HEADER, REQUEST_TOKEN, AzureApp, GithubRunner, GoogleMetadataServer
-from tests.fakes.scripted_http import Reply
+from tests.fakes.loopback_http import Reply
+from tests.fakes.platform_stand_ins import (
+    APP_HEADER,
+    REQUEST_TOKEN,
+    AzureApp,
+    GithubRunner,
+    GoogleMetadataServer,
+    GoogleTokenEndpoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,7 @@ from micromegas_jupyter.auth.google_service_account import GoogleServiceAccountP
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import ConfigurationError
-from tests.fakes.exchange_stand_ins import KEY_ID, GoogleTokenEndpoint
-from tests.fakes.stand_in import EMAIL
+from tests.fakes.platform_stand_ins import EMAIL, KEY_ID, GoogleTokenEndpoint
 from tests.fakes.tracebacks import traceback_with_variables
 
 if TYPE_CHECKING:
