@@ -29,8 +29,6 @@ from micromegas_jupyter.client.calls import (
     ServerAddress,
     ServerIdentity,
     build_tag_headers,
-    check_plaintext,
-    find_attribution,
     parse_address,
     parse_server_identity,
 )
@@ -72,14 +70,13 @@ def ask_identity(
         extra_ca_bundle: A PEM file of authorities to trust besides the usual ones.
         environ: Stands in for the process environment.
     """
-    notices = Notices()
-    notices.tell_to(tell_notice)
+    notices = Notices(tell_notice)
     try:
         address = parse_address(uri)
         source = CredentialSource(provider)
-        check_plaintext(address, source, allow_plaintext=False)
-        tags = find_attribution(os.environ if environ is None else environ)
-        headers = (*build_tag_headers(tags), *source.fetch().headers)
+        source.check_plaintext(address)
+        tags = build_tag_headers(os.environ if environ is None else environ)
+        headers = (*tags, *source.fetch().headers)
         answer = _ask(address, headers, extra_ca_bundle=extra_ca_bundle, notices=notices)
         return None if answer is None else parse_server_identity(answer)
     except (MicromegasError, OSError):

@@ -17,34 +17,27 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import AuthProvider, Secret
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable, UsageError
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, MAX_DETAILS_BYTES, is_query_id, printable_text
+from micromegas_jupyter.flightsql.error_details import (
+    ERROR_DETAILS_KEY,
+    MAX_DETAILS_BYTES,
+    is_query_id,
+    printable_text,
+)
 
-_SCHEMES: Final = {
-    "grpc": "grpc",
-    "grpc+tcp": "grpc",
-    "http": "grpc",
-    "grpc+tls": "grpc+tls",
-    "https": "grpc+tls",
-}
+_SCHEMES: Final = {"grpc": "grpc", "grpc+tcp": "grpc", "http": "grpc", "grpc+tls": "grpc+tls", "https": "grpc+tls"}
 _TLS_PORT: Final = 443
 _EXAMPLE: Final = "Write it like grpc://localhost:50051 or grpc+tls://lake.example.com:50051."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAddress:
-    """A server's address.
-
-    Attributes:
-        location: The URI as the Flight library takes it.
-        name: Host and port, for messages.
-        is_encrypted: Whether the connection uses TLS.
-        is_loopback: Whether the host is this machine.
-    """
+    """A server's address: `location` as the Flight library takes it, `name` (host and port) for messages."""
 
     location: str
     name: str
@@ -59,33 +52,25 @@ def parse_address(uri: str) -> ServerAddress:
     """
     if not isinstance(uri, str):
         raise UsageError("The server's address is not text.", remedy=_EXAMPLE)
-    parts, port = _split(uri)
-    scheme = _SCHEMES.get(parts.scheme)
-    host = parts.hostname
+    try:
+        parts = urlsplit(uri.strip())
+        port = parts.port  # checked when it is read
+    except ValueError:
+        raise UsageError("The server's address is not a Flight SQL URI.", remedy=_EXAMPLE) from None
+    scheme, host = _SCHEMES.get(parts.scheme), parts.hostname
     if scheme is None or not host or not _is_plain(host):
         raise UsageError("The server's address is not a Flight SQL URI.", remedy=_EXAMPLE)
     if parts.username is not None or parts.password is not None:
-        raise UsageError("The server's address holds a user name.", remedy="Leave it out and pass an auth_provider.")
+        raise UsageError("The server's address contains a user name.", remedy="Remove it and pass an auth_provider.")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise UsageError("The server's address holds more than host and port.", remedy=_EXAMPLE)
+        raise UsageError("The server's address contains more than host and port.", remedy=_EXAMPLE)
     is_encrypted = scheme == "grpc+tls"
-    if port is None:
-        if not is_encrypted:
-            raise UsageError(f"The address of {host} names no port.", remedy=_EXAMPLE)
-        port = _TLS_PORT
-    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if port is None and not is_encrypted:
+        raise UsageError(f"The address of {host} has no port.", remedy=_EXAMPLE)
+    name = f"[{host}]:{port or _TLS_PORT}" if ":" in host else f"{host}:{port or _TLS_PORT}"
     return ServerAddress(
         location=f"{scheme}://{name}", name=name, is_encrypted=is_encrypted, is_loopback=_is_loopback(host)
     )
-
-
-def _split(uri: str) -> tuple[SplitResult, int | None]:
-    try:
-        parts = urlsplit(uri.strip())
-        port = parts.port  # read here because it is checked when it is read
-    except ValueError:
-        raise UsageError("The server's address is not a Flight SQL URI.", remedy=_EXAMPLE) from None
-    return parts, port
 
 
 def _is_plain(host: str) -> bool:
@@ -93,93 +78,25 @@ def _is_plain(host: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-# Printable ASCII of at most 64 characters (COMPAT: `x-client-agent`).
-_TAG: Final = re.compile(r"[\x20-\x7e]{1,64}")
-_AGENT_MARKS: Final = {"CLAUDECODE": "claude-code"}
-_SESSION_VARIABLES: Final = ("CLAUDE_CODE_SESSION_ID",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attribution:
-    """What a client says about itself with every call, as upstream's client does; for the server's audit only."""
-
-    agent: str
-    entrypoint: str
-    session: str
-
-
-def find_attribution(environ: Mapping[str, str], *, entrypoint: str | None = None) -> Attribution:
-    """Return the tags of this process."""
-    if entrypoint and _tag(entrypoint) is None:
-        raise UsageError("client_entrypoint cannot be sent.", remedy="Use at most 64 printable ASCII characters.")
-    marked = next((agent for variable, agent in _AGENT_MARKS.items() if environ.get(variable)), "none")
-    sessions = (_tag(environ.get(variable)) for variable in _SESSION_VARIABLES)
-    return Attribution(
-        agent=_tag(environ.get("MICROMEGAS_CLIENT_AGENT")) or marked,
-        entrypoint=entrypoint or _tag(environ.get("MICROMEGAS_CLIENT_ENTRYPOINT")) or _detect_entrypoint(),
-        session=next((session for session in sessions if session), None) or str(uuid.uuid4()),
-    )
-
-
-def _tag(text: str | None) -> str | None:
-    return text if isinstance(text, str) and _TAG.fullmatch(text) else None
-
-
-def _detect_entrypoint() -> str:
-    if "ipykernel" in sys.modules:
-        return "jupyter"
-    if sys.argv and sys.argv[0] == "-c":
-        return "script"
-    is_interactive = sys.flags.interactive or not hasattr(sys.modules.get("__main__"), "__file__")
-    return "repl" if is_interactive else "script"
 
 
 Header = tuple[bytes, bytes]
 """A key in lower case and a value of printable ASCII, as the Flight library takes them."""
 
 MAX_HEADER_VALUE_BYTES: Final = 16 * 1024
-
 # gRPC over HTTP/2, "Header-Name"; names that begin with grpc- are gRPC's own.
 _KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]{1,128}")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
-
-
-def build_tag_headers(tags: Attribution) -> tuple[Header, ...]:
-    """Return the metadata that says what kind of client calls."""
-    found = {
-        "x-client-type": "python",
-        "x-client-agent": tags.agent,
-        "x-client-entrypoint": tags.entrypoint,
-        "x-client-session": tags.session,
-    }
-    return tuple(build_header(key, value) for key, value in found.items() if value)
-
-
-def build_option_headers(
-    *, begin: str | None = None, end: str | None = None, limit: int | None = None, preserve_dictionary: bool = False
-) -> tuple[Header, ...]:
-    """Return the metadata of what a query asks for besides its SQL; `begin` and `end` are RFC 3339."""
-    if limit is not None and (type(limit) is not int or not 0 <= limit < 2**63):
-        raise UsageError("The limit is not a whole number of rows.", remedy="Give 0 or more, or leave it out.")
-    found = {
-        "query_range_begin": begin,
-        "query_range_end": end,
-        "limit": None if limit is None else str(limit),
-        "preserve_dictionary": "true" if preserve_dictionary else None,
-    }
-    return tuple(build_header(key, value) for key, value in found.items() if value is not None)
+# Printable ASCII of at most 64 characters (COMPAT: `x-client-agent`).
+_TAG: Final = re.compile(r"[\x20-\x7e]{1,64}")
 
 
 def build_header(key: str | bytes, value: str | bytes) -> Header:
-    """Return a checked header; the key becomes lower case. An error never holds the value."""
+    """Return a checked header; the key becomes lower case. An error never contains the value."""
     key_text, value_text = _as_text(key).lower(), _as_text(value)
     if _KEY.fullmatch(key_text) is None:
         raise UsageError("The name of a header cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
@@ -189,6 +106,14 @@ def build_header(key: str | bytes, value: str | bytes) -> Header:
             remedy="It must be printable ASCII without line breaks, of at most 16 kB.",
         )
     return key_text.encode("ascii"), value_text.encode("ascii")
+
+
+def _as_text(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")  # every byte becomes a character, so that the checks see it
+    if isinstance(value, str):
+        return value
+    raise UsageError("A header is neither text nor bytes.")
 
 
 def parse_static_headers(
@@ -202,50 +127,77 @@ def parse_static_headers(
     return tuple(build_header(key, value) for key, value in pairs)
 
 
-def _as_text(value: str | bytes) -> str:
-    if isinstance(value, bytes):
-        return value.decode("latin-1")  # every byte becomes a character, so that the checks judge it
-    if isinstance(value, str):
-        return value
-    raise UsageError("A header is neither text nor bytes.")
+def build_tag_headers(environ: Mapping[str, str], *, entrypoint: str | None = None) -> tuple[Header, ...]:
+    """Return what this process says about itself with every call, as upstream's client does; for the audit only."""
+    if entrypoint and not _tag(entrypoint):
+        raise UsageError("client_entrypoint cannot be sent.", remedy="Use at most 64 printable ASCII characters.")
+    tags = {
+        "x-client-type": "python",
+        "x-client-agent": _tag(environ.get("MICROMEGAS_CLIENT_AGENT"))
+        or ("claude-code" if environ.get("CLAUDECODE") else "none"),
+        "x-client-entrypoint": entrypoint or _tag(environ.get("MICROMEGAS_CLIENT_ENTRYPOINT")) or _detect_entrypoint(),
+        "x-client-session": _tag(environ.get("CLAUDE_CODE_SESSION_ID")) or str(uuid.uuid4()),
+    }
+    return tuple(build_header(key, value) for key, value in tags.items())
+
+
+def _tag(text: str | None) -> str:
+    return text if isinstance(text, str) and _TAG.fullmatch(text) else ""
+
+
+def _detect_entrypoint() -> str:
+    if "ipykernel" in sys.modules:
+        return "jupyter"
+    if sys.argv and sys.argv[0] == "-c":
+        return "script"
+    is_interactive = sys.flags.interactive or not hasattr(sys.modules.get("__main__"), "__file__")
+    return "repl" if is_interactive else "script"
+
+
+def build_option_headers(
+    *, begin: str | None = None, end: str | None = None, limit: int | None = None, preserve_dictionary: bool = False
+) -> tuple[Header, ...]:
+    """Return the metadata of what a query asks for besides its SQL; `begin` and `end` are RFC 3339."""
+    if limit is not None and (type(limit) is not int or not 0 <= limit < 2**63):
+        raise UsageError("The limit is not a whole number of rows.", remedy="Give 0 or more, or leave it out.")
+    options = {
+        "query_range_begin": begin,
+        "query_range_end": end,
+        "limit": None if limit is None else str(limit),
+        "preserve_dictionary": "true" if preserve_dictionary else None,
+    }
+    return tuple(build_header(key, value) for key, value in options.items() if value is not None)
 
 
 NOTICE_KEY: Final = "x-micromegas-notice"
-
-_MAX_CHARACTERS: Final = 256
-_MAX_TEXTS: Final = 4
+_MAX_NOTICE_CHARACTERS: Final = 256
+_MAX_NOTICES: Final = 4
 _LOG: Final = logging.getLogger("micromegas_jupyter.client")
 
 
 class Notices:
-    """The notices of one client. One lock guards which texts are known; it is free while one is told."""
+    """What a server says about the credential; each new text is reported once, as a warning in the log or by `on_new`.
 
-    def __init__(self) -> None:
+    One lock guards which texts are known; it is free while one is reported.
+    """
+
+    def __init__(self, on_new: Callable[[str], None] | None = None) -> None:
+        self.on_new = on_new or (lambda text: _LOG.warning("The server says: %s", text))
         self._lock = threading.Lock()
         self._known: set[str] = set()
-        self._tell: Callable[[str], None] = _log
-
-    def tell_to(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with each new text, on any thread, in place of a warning in the log."""
-        self._tell = tell
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        """Tell a notice that stands in a call's metadata, unless it is known; the sender is not trusted."""
+        """Report the notice in a call's metadata, unless it is known; the sender is not trusted."""
         texts = headers.get(NOTICE_KEY, ())
         if not texts or not isinstance(texts[0], str):
             return
-        text = " ".join(printable_text(texts[0][:_MAX_CHARACTERS]).split())
+        text = " ".join(printable_text(texts[0][:_MAX_NOTICE_CHARACTERS]).split())
         with self._lock:
-            if not text or text in self._known or len(self._known) >= _MAX_TEXTS:
+            if not text or text in self._known or len(self._known) >= _MAX_NOTICES:
                 return
             self._known.add(text)
-        # Whoever shows it decides nothing about the call.
-        with suppress(Exception):
-            self._tell(text)
-
-
-def _log(text: str) -> None:
-    _LOG.warning("The server says: %s", text)
+        with suppress(Exception):  # whoever shows it decides nothing about the call
+            self.on_new(text)
 
 
 _AUTHORIZATION: Final = b"authorization"
@@ -264,28 +216,27 @@ class Credential:
     token: Secret | None = None
 
     @property
-    def is_given(self) -> bool:
+    def has_authorization(self) -> bool:
         """Whether the call carries an `authorization` header."""
         return any(key == _AUTHORIZATION for key, _ in self.headers)
 
 
 class CredentialSource:
-    """Gives the credential of each call: a token of the provider, or static headers where there is no provider."""
+    """The credential of each call: a token of the provider, or static headers where there is no provider."""
 
     def __init__(self, provider: AuthProvider | None, static_headers: tuple[Header, ...] = ()) -> None:
+        if provider is not None and not isinstance(provider, AuthProvider):
+            raise UsageError(
+                "The auth_provider has no get_token method.", remedy="Pass a provider of micromegas_jupyter.auth."
+            )
         self._provider = provider
         self._static = Credential(headers=static_headers)
-
-    @property
-    def carries_secret(self) -> bool:
-        """Whether calls carry a credential, or a header whose name says that it may be one."""
-        return self._provider is not None or any(_SECRET_NAME.search(key) for key, _ in self._static.headers)
 
     def fetch(self) -> Credential:
         """Return the credential of the call that is about to be made."""
         if self._provider is None:
             return self._static
-        token = _check_token(_ask(self._provider.get_token))
+        token = _check_token(_call_provider(self._provider.get_token))
         return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token),), token=Secret(token))
 
     def renew(self, refused: Credential) -> Credential | None:
@@ -294,31 +245,23 @@ class CredentialSource:
         token = refused.token
         if token is None or invalidate is None:
             return None
-        _ask(lambda: invalidate(token.reveal()))
+        _call_provider(lambda: invalidate(token.reveal()))
         renewed = self.fetch()
         return None if renewed.token == token else renewed
 
-
-def check_plaintext(address: ServerAddress, source: CredentialSource, *, allow_plaintext: bool) -> None:
-    """Refuse to send credentials over plain text to another machine."""
-    if address.is_encrypted or address.is_loopback or not source.carries_secret or allow_plaintext:
-        return
-    raise UsageError(
-        f"The connection to {address.name} is not encrypted: anybody on the way could read the token.",
-        remedy="Use grpc+tls://, or pass allow_plaintext=True where the way is safe.",
-    )
-
-
-def check_provider(provider: object) -> AuthProvider | None:
-    """Return the provider when it can give tokens."""
-    if provider is None or isinstance(provider, AuthProvider):
-        return provider
-    raise UsageError("The auth_provider has no get_token method.", remedy="Pass a provider of micromegas_jupyter.auth.")
+    def check_plaintext(self, address: ServerAddress) -> None:
+        """Refuse to send a credential, or a header whose name says that it may be one, in plain text to a machine."""
+        has_secret = self._provider is not None or any(_SECRET_NAME.search(key) for key, _ in self._static.headers)
+        if has_secret and not (address.is_encrypted or address.is_loopback):
+            raise UsageError(
+                f"The connection to {address.name} is not encrypted: anyone on the network could read the token.",
+                remedy="Use grpc+tls://, or pass allow_plaintext=True on a network that you trust.",
+            )
 
 
-def _ask(question: Callable[[], _T]) -> _T:
+def _call_provider(work: Callable[[], _T]) -> _T:
     try:
-        return question()
+        return work()
     except MicromegasError:
         raise
     except OSError as error:  # what requests, sockets and files raise
@@ -328,35 +271,36 @@ def _ask(question: Callable[[], _T]) -> _T:
 
 
 def _check_token(token: object) -> str:
-    if isinstance(token, str) and 0 < len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
+    if isinstance(token, str) and len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
         return token
     raise UsageError(
-        "What the auth provider gave is not a bearer token.",
-        remedy="A token is printable ASCII without blanks, of at most 16 kB.",
+        "The auth provider returned something that is not a bearer token.",
+        remedy="A token is printable ASCII without spaces, of at most 16 kB.",
     )
 
 
 _MAX_FIELD_CHARACTERS: Final = 200
-_JWT_PARTS: Final = 3
+_JWT_SEGMENTS: Final = 3
 
 
 def read_claims(token: str) -> Mapping[str, object] | None:
-    """Return what a JWT says about itself, for the person who holds it: nothing is verified. None when it is none.
+    """Return what a JWT says about itself, for the person who has it: nothing is verified. None when it is no JWT.
 
-    The header is not looked at: a token of a kind that no server accepts is what a person wants to know about.
+    The header is not read: a token of a kind that no server accepts is what a person wants to know about.
     """
-    parts = token.split(".")
-    if len(parts) != _JWT_PARTS:
+    segments = token.split(".")
+    if len(segments) != _JWT_SEGMENTS:
         return None
     try:
-        claims = decode_strict_json(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)).decode("utf-8"))
+        payload = base64.urlsafe_b64decode(segments[1] + "=" * (-len(segments[1]) % 4))
+        claims = decode_strict_json(payload.decode("utf-8"))
     except (ValueError, JsonError):  # the first is what base64 and UTF-8 raise, too
         return None
     return claims if isinstance(claims, dict) else None
 
 
 def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
-    """Return when a token says that it ends (aware UTC); None when it does not say."""
+    """Return when a token says that it expires (aware UTC); None when it does not say."""
     from micromegas_jupyter.oidc.claims import expiry_of
     from micromegas_jupyter.oidc.jws import TokenProblem
 
@@ -366,28 +310,20 @@ def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
         return None
 
 
-def describe_token(token: Secret, *, now: datetime) -> str:
-    """Return sentences on a JWT's audience, issuer and end; empty when it is none."""
+def describe_token(token: Secret, *, now: datetime) -> tuple[str, bool]:
+    """Return sentences on a JWT's audience, issuer and expiry, empty when it is no JWT; and whether it has expired."""
     claims = read_claims(token.reveal()) or {}
-    audience, issuer, ends = claims.get("aud"), claims.get("iss"), claimed_end(claims)
+    audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claimed_end(claims)
     if isinstance(audience, list):
         audience = ", ".join(str(entry) for entry in audience)
     facts = []
     if isinstance(audience, str) and isinstance(issuer, str):
-        facts.append(f'The token is for audience "{_short(audience)}", from {_short(issuer)}.')
-    if ends is not None and ends <= now:
-        facts.append(f"It ended at {ends:%Y-%m-%d %H:%M} UTC.")
-    return " ".join(facts)
-
-
-def has_ended(token: Secret, *, now: datetime) -> bool:
-    """Whether a JWT says that it ended; False when it is none."""
-    ends = claimed_end(read_claims(token.reveal()))
-    return ends is not None and ends <= now
-
-
-def _short(text: str) -> str:
-    return printable_text(text)[:_MAX_FIELD_CHARACTERS]
+        audience, issuer = (printable_text(text)[:_MAX_FIELD_CHARACTERS] for text in (audience, issuer))
+        facts.append(f'The token is for audience "{audience}", from {issuer}.')
+    has_expired = expires_at is not None and expires_at <= now
+    if has_expired:
+        facts.append(f"It expired at {expires_at:%Y-%m-%d %H:%M} UTC.")
+    return " ".join(facts), has_expired
 
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
@@ -396,7 +332,7 @@ _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class CallRecord:
-    """Collects the metadata of one call; written by the thread that makes it, read by any.
+    """The metadata of one call's answer; written by the thread that makes it, read by any.
 
     Attributes:
         query_id: The server's id of the query.
@@ -412,7 +348,7 @@ class CallRecord:
         self.pushback_ms: int | None = None
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        """Keep what is known in a call's initial or trailing metadata; the sender is not trusted."""
+        """Store what is known in a call's initial or trailing metadata; the sender is not trusted."""
         query_ids = headers.get(QUERY_ID_KEY, ())
         if query_ids and is_query_id(query_ids[0]):
             self.query_id = str(query_ids[0])
@@ -430,17 +366,17 @@ class Call:
     Attributes:
         server: Host and port, for messages.
         is_encrypted: Whether the connection uses TLS.
-        shows_certificate: Whether a certificate is shown to a server that asks for one.
+        has_certificate: Whether the client has a certificate for a server that asks for one.
         credential: Who makes it.
-        headers: What it asks for besides its payload; without the credential.
+        headers: Its other headers.
         timeout_seconds: How long it may last, None for as long as it takes.
         started_at: When it is made (aware UTC).
-        record: What comes back beside the data.
+        record: The metadata of its answer.
     """
 
     server: str
     is_encrypted: bool = False
-    shows_certificate: bool = False
+    has_certificate: bool = False
     credential: Credential
     headers: tuple[Header, ...] = ()
     timeout_seconds: float | None = None
@@ -449,12 +385,12 @@ class Call:
 
 
 WHO_AM_I_ACTION: Final = "MicromegasWhoAmI"
-_MAX_ANSWER_BYTES: Final = 16 * 1024
+_MAX_IDENTITY_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerIdentity:
-    """The caller as the server sees them.
+    """The caller as the server identifies them.
 
     Attributes:
         subject: The issuer's own name of the caller, or the API key's name.
@@ -463,7 +399,7 @@ class ServerIdentity:
         issuer: Who vouches for the caller.
         auth_type: How the caller proved who they are: `oidc`, `api_key` or `none`.
         is_admin: Whether the server's administrator list names the caller.
-        expires_at: When the credential ends (aware), None when it does not.
+        expires_at: When the credential expires (aware), None when it does not.
         groups: The caller's groups, as many as fit into the answer.
         group_count: How many the server counts.
     """
@@ -480,60 +416,37 @@ class ServerIdentity:
 
 
 def parse_server_identity(data: bytes) -> ServerIdentity:
-    """Read the server's answer."""
+    """Read the server's answer to `MicromegasWhoAmI`."""
     try:
-        answer = _decode(data)
-        groups = _texts(answer.get("groups"))
+        answer = _expect(decode_strict_json(data[: _MAX_IDENTITY_BYTES + 1].decode("utf-8")), dict)
+        count, expires_at = answer.get("group_count"), answer.get("expires_at")
+        groups = [] if answer.get("groups") is None else _expect(answer["groups"], list)
         return ServerIdentity(
-            subject=_text(answer["subject"]),
-            issuer=_text(answer["issuer"]),
-            auth_type=_text(answer["auth_type"]),
+            subject=_line(answer["subject"]),
+            issuer=_line(answer["issuer"]),
+            auth_type=_line(answer["auth_type"]),
             is_admin=answer["is_admin"] is True,
-            name=_optional_text(answer.get("name")),
-            email=_optional_text(answer.get("email")),
-            expires_at=_time(answer.get("expires_at")),
-            groups=groups,
-            group_count=max(_count(answer.get("group_count")), len(groups)),
+            name=None if answer.get("name") is None else _line(answer["name"]),
+            email=None if answer.get("email") is None else _line(answer["email"]),
+            expires_at=None if expires_at is None else _aware(_line(expires_at)),
+            groups=tuple(_line(group) for group in groups),
+            group_count=max(count if type(count) is int else 0, len(groups)),
         )
     except (ValueError, TypeError, KeyError, JsonError) as error:
-        raise InternalError("The server's answer to who you are cannot be read.") from error
+        raise InternalError("The server's answer about your identity cannot be read.") from error
 
 
-def _decode(data: bytes) -> dict[str, object]:
-    if len(data) > _MAX_ANSWER_BYTES:
-        raise ValueError("too large")
-    answer = decode_strict_json(data.decode("utf-8"))
-    if not isinstance(answer, dict):
-        raise TypeError("not an object")
-    return answer
+def _expect(value: object, kind: type[_T]) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+    return value
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not text")
-    return " ".join(printable_text(value).split())  # one line, whatever a server says
+def _line(value: object) -> str:
+    return " ".join(printable_text(_expect(value, str)).split())  # one line, whatever a server says
 
 
-def _optional_text(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()  # a server that does not tell
-    if not isinstance(value, list):
-        raise TypeError("not a list")
-    return tuple(_text(entry) for entry in value)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _time(value: object) -> datetime | None:
-    text = _optional_text(value)
-    if text is None:
-        return None
+def _aware(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     if at.utcoffset() is None:
         raise ValueError("no offset")

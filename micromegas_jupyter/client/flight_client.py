@@ -24,9 +24,6 @@ from micromegas_jupyter.client.calls import (
     ServerIdentity,
     build_option_headers,
     build_tag_headers,
-    check_plaintext,
-    check_provider,
-    find_attribution,
     parse_address,
     parse_server_identity,
     parse_static_headers,
@@ -72,22 +69,14 @@ _RFC3339: Final = re.compile(
 _MICROSECOND_DIGITS: Final = 6
 _EPOCH: Final = "1970-01-01T00:00:00+00:00"
 _REMEDY: Final = (
-    "Give a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
+    "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
 )
 
 TimeArgument = datetime | str | None
 
 
 def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
-    """Return RFC 3339 text with an offset in upstream's format; nanoseconds are kept.
-
-    Args:
-        value: An aware `datetime` (or a subclass, such as `pandas.Timestamp`), RFC 3339 text, or None.
-        name: What the argument is called in a message.
-
-    Raises:
-        UsageError: There is no time zone, or it is not a time.
-    """
+    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included; `name` is for messages."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -109,18 +98,15 @@ def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
 def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
     """Return both ends of a time range, or neither.
 
-    A server applies a range only when it is told both ends, and would silently give all rows otherwise: a missing
-    begin becomes 1970, a missing end becomes `now`.
-
-    Raises:
-        UsageError: An end is not a time, or the range ends before it begins.
+    A server applies a range only when it has both ends, and would silently return all rows otherwise: a missing begin
+    becomes 1970, a missing end becomes `now`.
     """
     begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
     if begin_text is None and end_text is None:
         return None, None
     begin_text, end_text = begin_text or _EPOCH, end_text or now.isoformat()
     if _to_sort_key(begin_text) > _to_sort_key(end_text):
-        raise UsageError("begin is after end.", remedy="Exchange them; without an end, the range ends now.")
+        raise UsageError("begin is after end.", remedy="Swap them; without an end, the range ends now.")
     return begin_text, end_text
 
 
@@ -152,7 +138,7 @@ def _to_sort_key(text: str) -> tuple[datetime, str]:
 
 
 class QueryMethods(ABC):
-    """What every client offers that can start a statement."""
+    """The methods of every client that can start a statement."""
 
     @abstractmethod
     def open_query(
@@ -166,7 +152,7 @@ class QueryMethods(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -191,11 +177,10 @@ class QueryMethods(ABC):
             end: End of the time range; now when only `begin` is given.
             params: Values, which never become part of the SQL: a mapping for `:name` or `$name`, a list or tuple for
                 `?` in order, or for `$1`, `$2`, ….
-            dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep the rows as they came; without it
-                columns have NumPy's types.
+            dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep Arrow's values; without it columns
+                have NumPy's types.
 
         Raises:
-            UsageError: `dtype_backend` is something else.
             MicromegasError: The class says what went wrong; see `errors`.
         """
         check_dtype_backend(dtype_backend)
@@ -220,13 +205,13 @@ class QueryMethods(ABC):
         end: TimeArgument = None,
         params: Params = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Run a statement and yield its batches; nothing is sent before the first is asked for."""
+        """Run a statement and yield its batches; nothing is sent before the first is requested."""
         with self.open_query(sql, begin, end, params) as reader:
             yield from reader
 
 
 class TelemetryQueries(QueryMethods):
-    """Upstream's ready-made queries; every one raises what `query` raises."""
+    """Upstream's ready-made queries; they raise what `query` raises."""
 
     def find_process(self, process_id: str) -> "pd.DataFrame":
         """Return the row of a process; empty when there is none."""
@@ -240,7 +225,7 @@ class TelemetryQueries(QueryMethods):
         process_id: str | None = None,
         tag_filter: str | None = None,
     ) -> "pd.DataFrame":
-        """Return up to `limit` streams, perhaps only those of a process or with a tag (`log`, `metrics`, `trace`)."""
+        """Return up to `limit` streams, optionally of one process or with a tag (`log`, `metrics`, `trace`)."""
         conditions = []
         if process_id is not None:
             conditions.append(f"process_id = {quote_literal(process_id)}")
@@ -260,20 +245,20 @@ class TelemetryQueries(QueryMethods):
         return self.query(f"SELECT * FROM {view} LIMIT {_count(limit)}", begin, end)  # noqa: S608 - quoted
 
     def retire_partitions(self, view_set_name: str, view_instance_id: str, begin: datetime, end: datetime) -> None:
-        """Remove partitions of a view and print the server's messages as they come; for administrators."""
+        """Remove partitions of a view and print the server's messages as they arrive; for administrators."""
         texts = (view_set_name, view_instance_id, _time(begin), _time(end))
         self._print_messages(f"retire_partitions({', '.join(map(quote_literal, texts))})")
 
     def materialize_partitions(
         self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
     ) -> None:
-        """Make partitions of a view and print the server's messages as they come; for administrators."""
+        """Create partitions of a view and print the server's messages as they arrive; for administrators."""
         self._change_partitions("materialize_partitions", (view_set_name, begin, end), partition_delta_seconds)
 
     def regenerate_partitions(
         self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
     ) -> None:
-        """Make existing partitions anew and print the server's messages as they come; for administrators."""
+        """Rebuild partitions of a view and print the server's messages as they arrive; for administrators."""
         self._change_partitions("regenerate_partitions", (view_set_name, begin, end), partition_delta_seconds)
 
     def _change_partitions(self, function: str, target: tuple[str, datetime, datetime], delta_seconds: int) -> None:
@@ -316,18 +301,18 @@ class FlightSQLClient(TelemetryQueries):
         uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.
         headers: Deprecated: static headers of every call, for example an API key.
         preserve_dictionary: Keep dictionary-encoded columns as they are.
-        auth_provider: Gives the bearer token of each call: any object with `get_token() -> str`. With a method
+        auth_provider: Provides the bearer token of each call: any object with `get_token() -> str`. With a method
             `invalidate(token)` a refused token is renewed once and the call repeated, unless it writes or rows have
-            come already.
+            arrived already.
         client_entrypoint: How this program was started, for the server's audit.
         timeout_seconds: How long each call may last; without it, queries last as long as they take.
         ca_bundle: A PEM file of authorities in place of certifi's, for servers with private certificates.
         extra_ca_bundle: A PEM file of authorities to trust besides those.
-        client_certificate_file: A PEM file of the certificate that is shown to a server which asks for one, over TLS.
+        client_certificate_file: A PEM file of the certificate for a server that asks for one.
         client_key_file: A PEM file of its key.
         allow_plaintext: Whether credentials may go over `grpc://` to another machine.
-        environ: Stands in for the process environment.
-        clock: Dates and measures calls.
+        environ: Replaces the process environment.
+        clock: Dates and times calls.
 
     Raises:
         UsageError: An argument cannot be used, or a credential would be readable on the way.
@@ -351,7 +336,7 @@ class FlightSQLClient(TelemetryQueries):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if headers is not None and auth_provider is not None:
-            raise UsageError("Both headers and auth_provider are given.", remedy="Give auth_provider alone.")
+            raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass auth_provider alone.")
         if headers is not None:
             warnings.warn(
                 "headers is deprecated: it cannot renew a token. Use auth_provider, for an API key "
@@ -360,10 +345,10 @@ class FlightSQLClient(TelemetryQueries):
                 stacklevel=2,
             )
         self._address = parse_address(uri)
-        self._credentials = CredentialSource(check_provider(auth_provider), parse_static_headers(headers or ()))
-        check_plaintext(self._address, self._credentials, allow_plaintext=allow_plaintext)
-        attribution = find_attribution(os.environ if environ is None else environ, entrypoint=client_entrypoint)
-        self._tag_headers = build_tag_headers(attribution)
+        self._credentials = CredentialSource(auth_provider, parse_static_headers(headers or ()))
+        if not allow_plaintext:
+            self._credentials.check_plaintext(self._address)
+        self._tag_headers = build_tag_headers(os.environ if environ is None else environ, entrypoint=client_entrypoint)
         self._preserve_dictionary = bool(preserve_dictionary)
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._clock = clock
@@ -393,11 +378,8 @@ class FlightSQLClient(TelemetryQueries):
             begin: As for `query`.
             end: As for `query`.
             params: As for `query`.
-            limit: At most this many rows, on top of the statement's own LIMIT.
+            limit: At most this many rows, besides the statement's own LIMIT.
             timeout_seconds: How long the query may last, in place of the client's own limit.
-
-        Raises:
-            MicromegasError: The query could not be started.
         """
         sql = _check_statement(sql)
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
@@ -421,11 +403,7 @@ class FlightSQLClient(TelemetryQueries):
         return reader
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
-        """Ask the server for a statement's schemas without running it.
-
-        Raises:
-            MicromegasError: The server does not understand the statement, or cannot be asked.
-        """
+        """Ask the server for a statement's schemas without running it."""
         sql = _check_statement(sql)
         return self._run(lambda transport, call: prepare(transport, sql, call))
 
@@ -434,57 +412,42 @@ class FlightSQLClient(TelemetryQueries):
         return self.query_stream(statement.query)
 
     def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
-        """Ask the server for the tables that it shows this caller: the schema of each, by its name.
+        """Return the schema of each table that the server shows this caller, by its name.
 
-        A field's metadata holds its remarks under `ARROW:FLIGHT:SQL:REMARKS`, where the server has any; so does the
-        schema's for the table.
-
-        Args:
-            timeout_seconds: How long the answer may take, in place of the client's own limit.
-
-        Raises:
-            MicromegasError: The server does not say, or cannot be asked.
+        Where the server has remarks, the metadata of a field or schema holds them under `ARROW:FLIGHT:SQL:REMARKS`.
         """
         return self._run(fetch_tables, timeout_seconds=timeout_seconds)
 
     def whoami(self) -> ServerIdentity:
-        """Ask the server whom it takes the caller for.
-
-        Raises:
-            UnsupportedRequest: The server does not say.
-            MicromegasError: The call failed.
-        """
-
-        def ask(transport: Transport, call: Call) -> list[bytes]:
-            try:
-                return transport.do_action(WHO_AM_I_ACTION, b"", call)
-            except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
-                raise UnsupportedRequest(
-                    "The server cannot say who you are.", remedy="It works for queries all the same."
-                ) from error
-
-        results = self._run(ask)
+        """Ask the server who it says the caller is; raises `UnsupportedRequest` where it does not say."""
+        try:
+            results = self._run(lambda transport, call: transport.do_action(WHO_AM_I_ACTION, b"", call))
+        except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
+            if self._closed.is_set():
+                raise
+            raise UnsupportedRequest(
+                "The server cannot say who you are.", remedy="Queries work all the same."
+            ) from error
         if len(results) != 1:
-            raise InternalError("The server's answer to who you are cannot be read.")
+            raise InternalError("The server's answer about your identity cannot be read.")
         return parse_server_identity(results[0])
 
     def bulk_ingest(
         self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
     ) -> Any:
-        """Add a table's rows to one of the server's tables; for administrators, and API keys that are for it.
+        """Add a table's rows to one of the server's tables; for administrators, and API keys with the scope `ingest`.
 
         Args:
             table_name: The table.
             table: The rows.
-            mode: `append` to a table that is there, `create` one that is not, or `create_append`.
-            ingest_id: Names this call, so that it can be made again when its end is not known: this project's server
+            mode: `append` to an existing table, `create` a new one, or `create_append`.
+            ingest_id: Names this call, so that it can be repeated when its outcome is not known: this project's server
                 stores the rows of one id once.
 
         Returns:
             A message with `record_count`, or None when the server does not say.
 
         Raises:
-            UsageError: `table` is not an Arrow table, there is no such mode, or the id cannot be sent.
             MicromegasError: The server did not take the rows; none is stored, unless the connection broke.
         """
         if not isinstance(table, pa.Table):
@@ -501,13 +464,12 @@ class FlightSQLClient(TelemetryQueries):
     def tell_notices(self, tell: Callable[[str], None]) -> None:
         """Have `tell` called with each notice of the server about the credential, in place of a warning in the log.
 
-        Args:
-            tell: Given a short printable text, once for each; called on any thread.
+        It gets a short printable text, once for each, on any thread.
         """
-        self._transport.tell_notices(tell)
+        self._transport.notices.on_new = tell
 
     def close(self) -> None:
-        """Stop running queries and give up the connection; every later call raises `UsageError`."""
+        """Stop running queries and close the connection; every later call raises `UsageError`."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -523,7 +485,7 @@ class FlightSQLClient(TelemetryQueries):
         timeout_seconds: float | None = None,
         may_repeat: bool = True,
     ) -> T:
-        """Make a call that ends by its deadline, on a thread that Ctrl-C leaves. A write may not be repeated."""
+        """Make a call with a deadline, on a thread of its own because of Ctrl-C. A write may not be repeated."""
         self._check_open()
         timeout_seconds = timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
         attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
@@ -558,7 +520,7 @@ class FlightSQLClient(TelemetryQueries):
         return Call(
             server=self._address.name,
             is_encrypted=self._address.is_encrypted,
-            shows_certificate=self._transport.shows_certificate,
+            has_certificate=self._transport.has_certificate,
             credential=credential,
             headers=headers,
             timeout_seconds=attempts.remaining_seconds(),
@@ -572,7 +534,7 @@ def _check_statement(text: object) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError("The statement holds half a character.", remedy="Give text that UTF-8 can hold.") from None
+        raise UsageError("The statement contains half a character.", remedy="Use text that UTF-8 can encode.") from None
     return text
 
 

@@ -249,7 +249,7 @@ class SqlRunner:
 
     def describe(self, request: SqlRequest) -> object | None:
         """Ask for the columns that the request's statement would give, without running it; the rest as for `run`."""
-        from micromegas_jupyter.client.commands import places_as_given
+        from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
 
         with self._connected(request) as (_, connection, line):
@@ -260,7 +260,7 @@ class SqlRunner:
                 )
             line.clear()
             bound = bind_named(request.sql, request.params)
-            with places_as_given(bound):
+            with original_positions(bound):
                 schema = prepare(bound.sql).dataset_schema
         return self._given(schema_table(schema) if request.name is None else schema, request, connection)
 

@@ -41,7 +41,7 @@ def server() -> Iterator[FakeFlightServer]:
 @pytest.mark.parametrize(
     ("program", "limit"),
     [
-        pytest.param(CONNECT, 41, id="connect().query()"),  # goal 35
+        pytest.param(CONNECT, 42, id="connect().query()"),  # goal 35
         pytest.param(MAGIC, 80, id="%load_ext and %sql"),  # goal 70
     ],
 )

@@ -243,7 +243,7 @@ def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: 
         trusted = client.query(NUMBERS)
     with (
         FlightSQLClient(server.uri) as client,
-        pytest.raises(Exception, match="no authority that is trusted") as caught,
+        pytest.raises(Exception, match="not issued by an authority") as caught,
     ):
         client.query(NUMBERS)
     server.stop(grace_seconds=0)

@@ -8,8 +8,16 @@ import uuid
 
 import pytest
 
-from micromegas_jupyter.client.calls import find_attribution
+from micromegas_jupyter.client.calls import build_tag_headers
 from micromegas_jupyter.errors import UsageError
+
+
+def find_attribution(environ: dict[str, str], *, entrypoint: str | None = None) -> types.SimpleNamespace:
+    headers = dict(build_tag_headers(environ, entrypoint=entrypoint))
+    assert headers.pop(b"x-client-type") == b"python"
+    return types.SimpleNamespace(
+        **{key.decode().removeprefix("x-client-"): value.decode() for key, value in headers.items()}
+    )
 
 
 def test_a_plain_process_has_no_agent_and_a_session_of_its_own() -> None:

@@ -58,7 +58,7 @@ def test_what_is_neither_a_mapping_nor_a_sequence_is_refused_at_once(params: obj
     ("sql", "params", "said"),
     [
         ("SELECT :a", [1], "has a name, :a, and params has none"),
-        ("SELECT ?", [0] * (MAX_VALUES + 1), "binds more than"),
+        ("SELECT ?", [0] * (MAX_VALUES + 1), "cannot bind more than"),
         ("SELECT ?", [object()], "cannot be bound"),
         ("SELECT $a", {"a": object()}, "The value of :a cannot be bound"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.client.calls import Credential, CredentialSource, check_plaintext, check_provider, parse_address
+from micromegas_jupyter.client.calls import Credential, CredentialSource, parse_address
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, TokenStoreError, UsageError
 
@@ -37,7 +37,7 @@ def test_a_token_travels_as_bearer() -> None:
     credential = CredentialSource(_Provider("abc")).fetch()
 
     assert credential.headers == ((b"authorization", b"Bearer abc"),)
-    assert credential.is_given
+    assert credential.has_authorization
 
 
 def test_every_call_asks_again() -> None:
@@ -49,15 +49,16 @@ def test_every_call_asks_again() -> None:
 def test_without_provider_and_headers_there_is_no_credential() -> None:
     source = CredentialSource(None)
 
-    assert not source.carries_secret
     assert source.fetch() == Credential()
 
 
-def test_static_headers_are_a_credential_when_they_hold_one() -> None:
-    assert CredentialSource(None, ((b"authorization", b"Bearer k"),)).carries_secret
-    assert CredentialSource(None, ((b"x-api-key", b"k"),)).carries_secret
-    assert CredentialSource(None, ((b"cookie", b"k"),)).carries_secret
-    assert not CredentialSource(None, ((b"x-other", b"v"),)).carries_secret
+@pytest.mark.parametrize("key", [b"authorization", b"x-api-key", b"cookie"])
+def test_static_headers_are_a_credential_when_they_hold_one(key: bytes) -> None:
+    address = parse_address("grpc://lake.example.com:50051")
+
+    CredentialSource(None, ((b"x-other", b"v"),)).check_plaintext(address)
+    with pytest.raises(UsageError):
+        CredentialSource(None, ((key, b"k"),)).check_plaintext(address)
 
 
 def test_a_credential_does_not_show_in_a_repr() -> None:
@@ -132,21 +133,17 @@ def test_a_credential_goes_over_plain_text_only_where_that_is_allowed(uri: str) 
     address = parse_address(uri)
     source = CredentialSource(_Provider("abc"))
 
-    check_plaintext(address, source, allow_plaintext=True)
-    check_plaintext(address, CredentialSource(None), allow_plaintext=False)
+    CredentialSource(None).check_plaintext(address)
     with pytest.raises(UsageError):
-        check_plaintext(address, source, allow_plaintext=False)
+        source.check_plaintext(address)
 
 
 @pytest.mark.parametrize("uri", ["grpc://localhost:50051", "grpc+tls://lake.example.com:50051"])
 def test_this_machine_and_tls_need_no_permission(uri: str) -> None:
-    check_plaintext(parse_address(uri), CredentialSource(_Provider("abc")), allow_plaintext=False)
+    CredentialSource(_Provider("abc")).check_plaintext(parse_address(uri))
 
 
 def test_any_object_with_get_token_is_a_provider() -> None:
-    provider = _Provider()
-
-    assert check_provider(provider) is provider
-    assert check_provider(None) is None
+    CredentialSource(_Provider())
     with pytest.raises(UsageError):
-        check_provider("Bearer abc")
+        CredentialSource("Bearer abc")  # type: ignore[arg-type]

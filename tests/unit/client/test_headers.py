@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.client.calls import (
-    Attribution,
     build_header,
     build_option_headers,
     build_tag_headers,
@@ -13,7 +12,7 @@ from micromegas_jupyter.client.calls import (
 )
 from micromegas_jupyter.errors import UsageError
 
-_TAGS = Attribution(agent="none", entrypoint="script", session="s-1")
+_ENVIRON = {"MICROMEGAS_CLIENT_ENTRYPOINT": "script", "CLAUDE_CODE_SESSION_ID": "s-1"}
 
 
 def test_a_query_carries_its_range_its_limit_and_who_sends_it() -> None:
@@ -21,7 +20,7 @@ def test_a_query_carries_its_range_its_limit_and_who_sends_it() -> None:
         begin="2026-11-24T00:00:00+00:00", end="2026-11-25T00:00:00+00:00", limit=10, preserve_dictionary=True
     )
 
-    headers = (*build_tag_headers(_TAGS), *options)
+    headers = (*build_tag_headers(_ENVIRON), *options)
 
     assert dict(headers) == {
         b"x-client-type": b"python",

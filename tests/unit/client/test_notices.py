@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def _told(*texts: str | bytes) -> list[str]:
-    notices, told = Notices(), list[str]()
-    notices.tell_to(told.append)
+    told = list[str]()
+    notices = Notices(told.append)
     for text in texts:
         notices.note({"x-micromegas-notice": [text]})
     return told
@@ -52,19 +52,15 @@ def test_where_nobody_takes_it_it_is_a_warning_in_the_log(caplog: pytest.LogCapt
 
 
 def test_whoever_fails_to_show_it_does_not_end_the_call() -> None:
-    notices = Notices()
-
     def fail(_text: str) -> None:
         raise OSError("the terminal is gone")
 
-    notices.tell_to(fail)
-
-    notices.note({"x-micromegas-notice": ["This key ends soon."]})
+    Notices(fail).note({"x-micromegas-notice": ["This key ends soon."]})
 
 
 def test_every_call_of_a_client_is_listened_to() -> None:
     recorder, told = CallRecorder(), list[str]()
-    recorder.notices.tell_to(told.append)
+    recorder.notices.on_new = told.append
     with recorder.recording(CallRecord()):
         started = recorder.start_call(None)
 

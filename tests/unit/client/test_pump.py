@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.query_reader import BatchPump, Mark
+from micromegas_jupyter.client.query_reader import BatchPump, StreamEnd
 from micromegas_jupyter.core.threads import start_thread
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_events_come_in_order() -> None:
 
     events = [pump.take() for _ in range(4)]
 
-    assert events == [_BATCH.schema, _BATCH, _BATCH, Mark.ENDED]
+    assert events == [_BATCH.schema, _BATCH, _BATCH, StreamEnd.ENDED]
     assert stream.closed.wait(_WAIT)
     assert not stream.cancelled.is_set()
 
@@ -113,7 +113,7 @@ def test_stopping_cancels_the_stream_and_frees_a_reader_that_waits() -> None:
     pump.stop()
     pump.stop()
 
-    assert pump.take() == Mark.STOPPED
+    assert pump.take() == StreamEnd.STOPPED
     assert stream.cancelled.is_set()
     assert stream.closed.wait(_WAIT)
 
@@ -142,7 +142,7 @@ def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
     taken = pump.take()
     may_open.set()
 
-    assert taken == Mark.STOPPED
+    assert taken == StreamEnd.STOPPED
     assert stream.closed.wait(_WAIT)
     assert stream.cancelled.is_set()
     assert stream.read_count == 0

@@ -112,5 +112,5 @@ def test_a_name_is_quoted(name: str, quoted: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0", "\ud800", None, 3, ["a"]])
 def test_what_is_no_name_is_not_quoted(name: object) -> None:
-    with pytest.raises(UsageError, match="not the name of a table or column"):
+    with pytest.raises(UsageError):
         quote_identifier(name)

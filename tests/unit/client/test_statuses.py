@@ -165,7 +165,7 @@ def test_a_failure_of_the_library_itself_is_no_fault_of_the_statement() -> None:
     error = translate_failure(pa.ArrowInvalid("Invalid flatbuffers message."), _call())
 
     assert type(error) is InternalError
-    assert error.what == "The answer of lake.example.com:50051 cannot be used: Invalid flatbuffers message."
+    assert error.what == "The response of lake.example.com:50051 cannot be used: Invalid flatbuffers message."
 
 
 def test_upstreams_query_id_and_place_are_found_in_the_text() -> None:
@@ -198,7 +198,7 @@ def test_a_long_or_hostile_text_is_bounded_and_harmless() -> None:
         ("errors resolving nosuch.example:1: [field:hostname]", "does not answer"),
         (
             "failed to connect to all addresses; last error: UNKNOWN: Ssl handshake failed: CERTIFICATE_VERIFY_FAILED",
-            "is of no authority that is trusted here",
+            "was not issued by an authority that is trusted here",
         ),
         (
             (
@@ -206,7 +206,7 @@ def test_a_long_or_hostile_text_is_bounded_and_harmless() -> None:
                 "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed: "
                 "certificate has expired"
             ),
-            "has ended",
+            "has expired",
         ),
         (
             (
@@ -221,7 +221,7 @@ def test_a_long_or_hostile_text_is_bounded_and_harmless() -> None:
         ),
         (
             "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:1.2.3.4:1: Failed parsing HTTP/2",
-            "is no Flight SQL server",
+            "is not a Flight SQL server",
         ),
         ("failed to connect to all addresses; last error: timed out before receiving SETTINGS frame", "No secure"),
         ("Socket closed", "was lost"),

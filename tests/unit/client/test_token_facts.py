@@ -22,22 +22,23 @@ def _token(claims: object) -> Secret:
 def test_audience_issuer_and_end_are_told() -> None:
     token = _token({"aud": "other-app", "iss": "https://id.example", "exp": 1_795_521_600, "email": "a@b"})
 
-    text = describe_token(token, now=_NOW)
+    text, has_expired = describe_token(token, now=_NOW)
 
-    assert text == 'The token is for audience "other-app", from https://id.example. It ended at 2026-11-24 12:00 UTC.'
+    assert text == 'The token is for audience "other-app", from https://id.example. It expired at 2026-11-24 12:00 UTC.'
+    assert has_expired
 
 
 def test_a_token_that_is_still_valid_is_not_called_ended() -> None:
     token = _token({"aud": ["a", "b"], "iss": "https://id.example", "exp": 1_795_521_601})
 
-    assert describe_token(token, now=_NOW) == 'The token is for audience "a, b", from https://id.example.'
+    assert describe_token(token, now=_NOW) == ('The token is for audience "a, b", from https://id.example.', False)
 
 
 def test_a_token_of_a_kind_that_no_server_takes_is_described_too() -> None:
     head = base64.urlsafe_b64encode(b'{"typ": "application/x-internal+jwt"}').rstrip(b"=").decode()
     token = Secret(f"{head}.{_token({'aud': 'org', 'iss': 'https://id.example'}).reveal().split('.')[1]}.")
 
-    assert describe_token(token, now=_NOW) == 'The token is for audience "org", from https://id.example.'
+    assert describe_token(token, now=_NOW) == ('The token is for audience "org", from https://id.example.', False)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +56,13 @@ def test_a_token_of_a_kind_that_no_server_takes_is_described_too() -> None:
     ],
 )
 def test_anything_else_says_nothing(token: Secret) -> None:
-    assert describe_token(token, now=_NOW) == ""
+    assert describe_token(token, now=_NOW) == ("", False)
 
 
 def test_what_a_token_says_cannot_steer_a_terminal() -> None:
     token = _token({"aud": "a\x1b[31m", "iss": "x" * 9999})
 
-    text = describe_token(token, now=_NOW)
+    text, _ = describe_token(token, now=_NOW)
 
     assert "\x1b" not in text
     assert len(text) < 300
