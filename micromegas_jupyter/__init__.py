@@ -12,7 +12,7 @@ _LAZY = {
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
     "connect": "micromegas_jupyter.wiring",
     "load_ipython_extension": "micromegas_jupyter.notebook",
-    "quote_identifier": "micromegas_jupyter.client.sql_text",
+    "quote_identifier": "micromegas_jupyter.client.parameters",
     "unload_ipython_extension": "micromegas_jupyter.notebook",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import os
@@ -33,8 +34,42 @@ _real_connect_ex = socket.socket.connect_ex
 LONG_TEST_SECONDS = 3600
 EXAMPLES, LONG_EXAMPLES = 50, 500
 
+ROOT = Path(__file__).parents[1]
+# What `pytest --slow` runs and `pytest` leaves out, besides tests with the marker `slow`: needs a browser, npm,
+# JupyterHub, another client or a Debian package, or takes long.
+SLOW = (
+    "tests/integration/access",
+    "tests/integration/access_reload",
+    "tests/integration/auth/test_chaos.py",
+    "tests/integration/auth/test_real_keyring.py",
+    "tests/integration/binder",
+    "tests/integration/browser",
+    "tests/integration/clients",
+    "tests/integration/executors",
+    "tests/integration/hub",
+    "tests/integration/jupyter_apps",
+    "tests/integration/relay/test_behind_a_proxy.py",
+    "tests/integration/relay/test_browser.py",
+    "tests/integration/relay/test_gateway.py",
+    "tests/integration/relay/test_other_provider.py",
+    "tests/integration/take_over",
+    "tests/integration/test_connection_other_provider.py",
+    "tests/integration/test_flight_traces.py",
+    "tests/integration/test_login_flows_other_provider.py",
+    "tests/integration/test_login_other_provider.py",
+    "tests/integration/test_other_provider.py",
+    "tests/unit/hub/test_configuration_checks.py",
+    "tests/unit/hub/test_kernel_address.py",
+)
+# Run when they are named.
+BENCHMARKS = "tests/benchmarks"
+_SLOW_MARK = "pytest.mark.slow"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests in place of the fast ones")
+    # Set below: a process of pytest-xdist is given the options, but not where the paths came from.
+    parser.addoption("--selected-by-speed", action="store_true", dest="is_selected_by_speed", help=argparse.SUPPRESS)
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
     parser.addoption("--save-screenshots", action="store_true", help="put the pictures of docs/images there anew")
@@ -60,6 +95,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not hasattr(
+        config, "workerinput"
+    ):  # pytest-xdist hands options on to its processes, but not where paths came from
+        config.option.is_selected_by_speed = config.args_source is not config.ArgsSource.ARGS
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     count = process_count(config)
@@ -84,12 +123,33 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out folders and files of the other kind unread: what they import may not be installed."""
+    if not config.option.is_selected_by_speed:
+        return None
+    path, is_slow_run = collection_path.relative_to(ROOT).as_posix(), config.getoption("--slow")
+    if path == BENCHMARKS:
+        return True
+    if path.startswith(SLOW):
+        return not is_slow_run or None
+    has_none = collection_path.suffix == ".py" and _SLOW_MARK not in collection_path.read_text(encoding="utf-8")
+    return (is_slow_run and has_none) or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.is_selected_by_speed:
+        is_slow = bool(config.getoption("--slow"))
+        config.hook.pytest_deselected(items=[item for item in items if is_slow != _is_slow(item)])
+        items[:] = [item for item in items if is_slow == _is_slow(item)]
     changing = [item.nodeid for item in items if CHANGING_NAME.search(item.nodeid)]
     if changing:
         raise pytest.UsageError(f"give these tests ids that are the same in each run: {changing}")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: place_of(item.nodeid))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.nodeid.startswith(SLOW) or item.get_closest_marker("slow") is not None
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

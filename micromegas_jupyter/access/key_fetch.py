@@ -16,7 +16,7 @@ from micromegas_jupyter.access.named_files import ReadFile, mark_of_named_file, 
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.core.http import FormFields
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.keys import KeySet, parse_key_set

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from micromegas_jupyter.config.access import ApiKeySetting, parse_api_keys, render_api_keys
 from micromegas_jupyter.core import files as private_files
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 

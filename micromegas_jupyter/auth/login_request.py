@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
 

@@ -13,8 +13,7 @@ from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
 from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.config.decoding import check_issuer_url
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.secrets import secret_object
+from micromegas_jupyter.core.secrets import Secret, secret_object
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, output_room, print_rows
 from micromegas_jupyter.config.time_expressions import parse_range
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
 

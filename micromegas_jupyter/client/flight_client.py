@@ -1,44 +1,50 @@
 """`FlightSQLClient`: what a notebook, a program or the command line calls."""
 
 import os
+import re
+import sys
 import threading
 import warnings
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import pyarrow as pa
 
-from micromegas_jupyter.client import prepared
-from micromegas_jupyter.client.address import parse_address
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential, CredentialSource, check_plaintext, check_provider
-from micromegas_jupyter.client.headers import (
+from micromegas_jupyter.client.calls import (
+    WHO_AM_I_ACTION,
+    Call,
+    Credential,
+    CredentialSource,
     Header,
+    ServerIdentity,
     build_option_headers,
     build_tag_headers,
-    find_attribution,
+    parse_address,
+    parse_server_identity,
     parse_static_headers,
 )
-from micromegas_jupyter.client.parameters import Params, bind
-from micromegas_jupyter.client.prepared import (
+from micromegas_jupyter.client.commands import (
     CONTROL_TIMEOUT_SECONDS,
     PreparedStatement,
     build_ingest_command,
     build_ingest_headers,
     fetch_tables,
+    open_bound,
+    prepare,
     split_table,
 )
-from micromegas_jupyter.client.queries import TelemetryQueries, TimeArgument, format_time_range
+from micromegas_jupyter.client.frames import build_frame, check_dtype_backend
+from micromegas_jupyter.client.parameters import Params, bind, is_read, quote_literal
 from micromegas_jupyter.client.query_reader import Attempts, BatchStream, QueryReader, check_timeout
-from micromegas_jupyter.client.server_identity import WHO_AM_I_ACTION, ServerIdentity, parse_server_identity
-from micromegas_jupyter.client.sql_text import is_read
-from micromegas_jupyter.client.threads import run_interruptibly
 from micromegas_jupyter.client.transport import Transport, read_client_certificate
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.threads import run_interruptibly
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -49,6 +55,235 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message, statement_ticket
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
+_RFC3339: Final = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,9}))?"
+    r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+_MICROSECOND_DIGITS: Final = 6
+_EPOCH: Final = "1970-01-01T00:00:00+00:00"
+_REMEDY: Final = (
+    "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
+)
+
+TimeArgument = datetime | str | None
+
+
+def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
+    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included; `name` is for messages."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _format_text(value, name)
+    if not isinstance(value, datetime):
+        raise UsageError(f"{name} is not a time: {type(value).__name__}.", remedy=_REMEDY)
+    try:
+        offset = value.utcoffset()
+    except ValueError:  # pandas.NaT is a datetime that has none
+        offset = None
+    if offset is None:
+        raise UsageError(f"{name} has no time zone.", remedy=_REMEDY)
+    if offset.total_seconds() % 60:
+        # RFC 3339 offsets end at minutes; historic local times have seconds.
+        value = value.astimezone(UTC)
+    return value.isoformat()
+
+
+def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
+    """Return both ends of a time range, or neither.
+
+    A server applies a range only when it has both ends, and would silently return all rows otherwise: a missing begin
+    becomes 1970, a missing end becomes `now`.
+    """
+    begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
+    if begin_text is None and end_text is None:
+        return None, None
+    begin_text, end_text = begin_text or _EPOCH, end_text or now.isoformat()
+    if _to_sort_key(begin_text) > _to_sort_key(end_text):
+        raise UsageError("begin is after end.", remedy="Swap them; without an end, the range ends now.")
+    return begin_text, end_text
+
+
+def _format_text(text: str, name: str) -> str:
+    found = _RFC3339.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{name} is not RFC 3339 text with an offset.", remedy=_REMEDY)
+    fraction = found["fraction"] or ""
+    offset = "+00:00" if found["offset"] in {"Z", "z"} else found["offset"]
+    try:
+        base = datetime.fromisoformat(f"{found['date']}T{found['time']}{offset}")
+        if len(fraction) <= _MICROSECOND_DIGITS:
+            microsecond = int(fraction.ljust(_MICROSECOND_DIGITS, "0"))
+            return base.replace(microsecond=microsecond).isoformat()
+    except ValueError:
+        raise UsageError(f"{name} is not a time that exists.", remedy=_REMEDY) from None
+    return f"{base.replace(tzinfo=None).isoformat()}.{fraction}{offset}"
+
+
+def _to_sort_key(text: str) -> tuple[datetime, str]:
+    found = _RFC3339.fullmatch(text)
+    if found is None:  # a datetime before the year 1000 or an offset that RFC 3339 cannot say
+        raise UsageError("The time range cannot be sent.", remedy=_REMEDY)
+    at = datetime.fromisoformat(f"{found['date']}T{found['time']}{found['offset']}")
+    try:
+        return at.astimezone(UTC), (found["fraction"] or "").ljust(9, "0")
+    except OverflowError:
+        raise UsageError("The time range cannot be sent.", remedy=_REMEDY) from None
+
+
+class QueryMethods(ABC):
+    """The methods of every client that can start a statement."""
+
+    @abstractmethod
+    def open_query(
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+    ) -> QueryReader:
+        """Start a statement and return a reader of its batches."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def query(
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+        *,
+        dtype_backend: str | None = None,
+    ) -> "pd.DataFrame":
+        """Run a statement and return its rows as a DataFrame.
+
+        Args:
+            sql: The statement; `:name`, `$name`, `?` or `$1` stands for a value of `params`.
+            begin: Start of the time range (aware `datetime`, `pandas.Timestamp` or RFC 3339 text).
+            end: End of the time range; now when only `begin` is given.
+            params: Values, which never become part of the SQL: a mapping for `:name` or `$name`, a list or tuple for
+                `?` in order, or for `$1`, `$2`, ….
+            dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep Arrow's values; without it columns
+                have NumPy's types.
+
+        Raises:
+            MicromegasError: The class says what went wrong; see `errors`.
+        """
+        check_dtype_backend(dtype_backend)
+        with self.open_query(sql, begin, end, params) as reader:
+            return build_frame(reader.schema, reader, dtype_backend=dtype_backend)
+
+    def query_arrow(
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+    ) -> pa.Table:
+        """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`."""
+        with self.open_query(sql, begin, end, params) as reader:
+            return reader.read_all()
+
+    def query_stream(
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Run a statement and yield its batches; nothing is sent before the first is requested."""
+        with self.open_query(sql, begin, end, params) as reader:
+            yield from reader
+
+
+class TelemetryQueries(QueryMethods):
+    """Upstream's ready-made queries; they raise what `query` raises."""
+
+    def find_process(self, process_id: str) -> "pd.DataFrame":
+        """Return the row of a process; empty when there is none."""
+        return self.query(f"SELECT * FROM processes WHERE process_id = {quote_literal(process_id)}")  # noqa: S608 - quoted
+
+    def query_streams(
+        self,
+        begin: TimeArgument,
+        end: TimeArgument,
+        limit: int,
+        process_id: str | None = None,
+        tag_filter: str | None = None,
+    ) -> "pd.DataFrame":
+        """Return up to `limit` streams, optionally of one process or with a tag (`log`, `metrics`, `trace`)."""
+        conditions = []
+        if process_id is not None:
+            conditions.append(f"process_id = {quote_literal(process_id)}")
+        if tag_filter is not None:
+            conditions.append(f"array_position(tags, {quote_literal(tag_filter)}) IS NOT NULL")
+        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+        return self.query(f"SELECT * FROM streams {where}LIMIT {_count(limit)}", begin, end)  # noqa: S608 - quoted
+
+    def query_blocks(self, begin: TimeArgument, end: TimeArgument, limit: int, stream_id: str) -> "pd.DataFrame":
+        """Return up to `limit` blocks of a stream."""
+        where = f"stream_id = {quote_literal(stream_id)}"
+        return self.query(f"SELECT * FROM blocks WHERE {where} LIMIT {_count(limit)}", begin, end)  # noqa: S608 - quoted
+
+    def query_spans(self, begin: TimeArgument, end: TimeArgument, limit: int, stream_id: str) -> "pd.DataFrame":
+        """Return up to `limit` spans of a stream's thread."""
+        view = f"view_instance('thread_spans', {quote_literal(stream_id)})"
+        return self.query(f"SELECT * FROM {view} LIMIT {_count(limit)}", begin, end)  # noqa: S608 - quoted
+
+    def retire_partitions(self, view_set_name: str, view_instance_id: str, begin: datetime, end: datetime) -> None:
+        """Remove partitions of a view and print the server's messages as they arrive; for administrators."""
+        texts = (view_set_name, view_instance_id, _time(begin), _time(end))
+        self._print_messages(f"retire_partitions({', '.join(map(quote_literal, texts))})")
+
+    def materialize_partitions(
+        self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
+    ) -> None:
+        """Create partitions of a view and print the server's messages as they arrive; for administrators."""
+        self._change_partitions("materialize_partitions", (view_set_name, begin, end), partition_delta_seconds)
+
+    def regenerate_partitions(
+        self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
+    ) -> None:
+        """Rebuild partitions of a view and print the server's messages as they arrive; for administrators."""
+        self._change_partitions("regenerate_partitions", (view_set_name, begin, end), partition_delta_seconds)
+
+    def _change_partitions(self, function: str, target: tuple[str, datetime, datetime], delta_seconds: int) -> None:
+        view_set_name, begin, end = target
+        texts = ", ".join(map(quote_literal, (view_set_name, _time(begin), _time(end))))
+        self._print_messages(f"{function}({texts}, {_count(delta_seconds)})")
+
+    def _print_messages(self, source: str) -> None:
+        for batch in self.query_stream(f"SELECT time, msg FROM {source}"):  # noqa: S608 - quoted
+            for row in batch.to_pylist():
+                sys.stdout.write(f"{row['time']} {row['msg']}\n")
+
+
+def _count(number: int) -> int:
+    if type(number) is not int or number < 0:
+        raise UsageError("A count is not a whole number of 0 or more.")
+    return number
+
+
+def _time(value: datetime) -> str:
+    text = format_time(value)
+    if text is None:
+        raise UsageError("A partition's time is missing.")
+    return text
+
 
 _INGEST_TIMEOUT_SECONDS: Final = 600.0
 
@@ -66,18 +301,18 @@ class FlightSQLClient(TelemetryQueries):
         uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.
         headers: Deprecated: static headers of every call, for example an API key.
         preserve_dictionary: Keep dictionary-encoded columns as they are.
-        auth_provider: Gives the bearer token of each call: any object with `get_token() -> str`. With a method
+        auth_provider: Provides the bearer token of each call: any object with `get_token() -> str`. With a method
             `invalidate(token)` a refused token is renewed once and the call repeated, unless it writes or rows have
-            come already.
+            arrived already.
         client_entrypoint: How this program was started, for the server's audit.
         timeout_seconds: How long each call may last; without it, queries last as long as they take.
         ca_bundle: A PEM file of authorities in place of certifi's, for servers with private certificates.
         extra_ca_bundle: A PEM file of authorities to trust besides those.
-        client_certificate_file: A PEM file of the certificate that is shown to a server which asks for one, over TLS.
+        client_certificate_file: A PEM file of the certificate for a server that asks for one.
         client_key_file: A PEM file of its key.
         allow_plaintext: Whether credentials may go over `grpc://` to another machine.
-        environ: Stands in for the process environment.
-        clock: Dates and measures calls.
+        environ: Replaces the process environment.
+        clock: Dates and times calls.
 
     Raises:
         UsageError: An argument cannot be used, or a credential would be readable on the way.
@@ -101,7 +336,7 @@ class FlightSQLClient(TelemetryQueries):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if headers is not None and auth_provider is not None:
-            raise UsageError("Both headers and auth_provider are given.", remedy="Give auth_provider alone.")
+            raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass auth_provider alone.")
         if headers is not None:
             warnings.warn(
                 "headers is deprecated: it cannot renew a token. Use auth_provider, for an API key "
@@ -110,10 +345,10 @@ class FlightSQLClient(TelemetryQueries):
                 stacklevel=2,
             )
         self._address = parse_address(uri)
-        self._credentials = CredentialSource(check_provider(auth_provider), parse_static_headers(headers or ()))
-        check_plaintext(self._address, self._credentials, allow_plaintext=allow_plaintext)
-        attribution = find_attribution(os.environ if environ is None else environ, entrypoint=client_entrypoint)
-        self._tag_headers = build_tag_headers(attribution)
+        self._credentials = CredentialSource(auth_provider, parse_static_headers(headers or ()))
+        if not allow_plaintext:
+            self._credentials.check_plaintext(self._address)
+        self._tag_headers = build_tag_headers(os.environ if environ is None else environ, entrypoint=client_entrypoint)
         self._preserve_dictionary = bool(preserve_dictionary)
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._clock = clock
@@ -143,11 +378,8 @@ class FlightSQLClient(TelemetryQueries):
             begin: As for `query`.
             end: As for `query`.
             params: As for `query`.
-            limit: At most this many rows, on top of the statement's own LIMIT.
+            limit: At most this many rows, besides the statement's own LIMIT.
             timeout_seconds: How long the query may last, in place of the client's own limit.
-
-        Raises:
-            MicromegasError: The query could not be started.
         """
         sql = _check_statement(sql)
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
@@ -159,7 +391,7 @@ class FlightSQLClient(TelemetryQueries):
         def open_stream(call: Call) -> BatchStream:
             if bound is None:
                 return transport.do_get(statement_ticket(sql), call)
-            return prepared.open_bound(transport, bound, call)
+            return open_bound(transport, bound, call)
 
         self._check_open()
         attempts = self._attempts(
@@ -171,70 +403,51 @@ class FlightSQLClient(TelemetryQueries):
         return reader
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
-        """Ask the server for a statement's schemas without running it.
-
-        Raises:
-            MicromegasError: The server does not understand the statement, or cannot be asked.
-        """
+        """Ask the server for a statement's schemas without running it."""
         sql = _check_statement(sql)
-        return self._run(lambda transport, call: prepared.prepare(transport, sql, call))
+        return self._run(lambda transport, call: prepare(transport, sql, call))
 
     def prepared_statement_stream(self, statement: PreparedStatement) -> Iterator[pa.RecordBatch]:
         """Run a statement that `prepare_statement` returned and yield its batches."""
         return self.query_stream(statement.query)
 
     def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
-        """Ask the server for the tables that it shows this caller: the schema of each, by its name.
+        """Return the schema of each table that the server shows this caller, by its name.
 
-        A field's metadata holds its remarks under `ARROW:FLIGHT:SQL:REMARKS`, where the server has any; so does the
-        schema's for the table.
-
-        Args:
-            timeout_seconds: How long the answer may take, in place of the client's own limit.
-
-        Raises:
-            MicromegasError: The server does not say, or cannot be asked.
+        Where the server has remarks, the metadata of a field or schema holds them under `ARROW:FLIGHT:SQL:REMARKS`.
         """
         return self._run(fetch_tables, timeout_seconds=timeout_seconds)
 
     def whoami(self) -> ServerIdentity:
-        """Ask the server whom it takes the caller for.
-
-        Raises:
-            UnsupportedRequest: The server does not say.
-            MicromegasError: The call failed.
-        """
-
-        def ask(transport: Transport, call: Call) -> list[bytes]:
-            try:
-                return transport.do_action(WHO_AM_I_ACTION, b"", call)
-            except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
-                raise UnsupportedRequest(
-                    "The server cannot say who you are.", remedy="It works for queries all the same."
-                ) from error
-
-        results = self._run(ask)
+        """Ask the server who it says the caller is; raises `UnsupportedRequest` where it does not say."""
+        try:
+            results = self._run(lambda transport, call: transport.do_action(WHO_AM_I_ACTION, b"", call))
+        except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
+            if self._closed.is_set():
+                raise
+            raise UnsupportedRequest(
+                "The server cannot say who you are.", remedy="Queries work all the same."
+            ) from error
         if len(results) != 1:
-            raise InternalError("The server's answer to who you are cannot be read.")
+            raise InternalError("The server's answer about your identity cannot be read.")
         return parse_server_identity(results[0])
 
     def bulk_ingest(
         self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
     ) -> Any:
-        """Add a table's rows to one of the server's tables; for administrators, and API keys that are for it.
+        """Add a table's rows to one of the server's tables; for administrators, and API keys with the scope `ingest`.
 
         Args:
             table_name: The table.
             table: The rows.
-            mode: `append` to a table that is there, `create` one that is not, or `create_append`.
-            ingest_id: Names this call, so that it can be made again when its end is not known: this project's server
+            mode: `append` to an existing table, `create` a new one, or `create_append`.
+            ingest_id: Names this call, so that it can be repeated when its outcome is not known: this project's server
                 stores the rows of one id once.
 
         Returns:
             A message with `record_count`, or None when the server does not say.
 
         Raises:
-            UsageError: `table` is not an Arrow table, there is no such mode, or the id cannot be sent.
             MicromegasError: The server did not take the rows; none is stored, unless the connection broke.
         """
         if not isinstance(table, pa.Table):
@@ -251,13 +464,12 @@ class FlightSQLClient(TelemetryQueries):
     def tell_notices(self, tell: Callable[[str], None]) -> None:
         """Have `tell` called with each notice of the server about the credential, in place of a warning in the log.
 
-        Args:
-            tell: Given a short printable text, once for each; called on any thread.
+        It gets a short printable text, once for each, on any thread.
         """
-        self._transport.tell_notices(tell)
+        self._transport.notices.on_new = tell
 
     def close(self) -> None:
-        """Stop running queries and give up the connection; every later call raises `UsageError`."""
+        """Stop running queries and close the connection; every later call raises `UsageError`."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -273,7 +485,7 @@ class FlightSQLClient(TelemetryQueries):
         timeout_seconds: float | None = None,
         may_repeat: bool = True,
     ) -> T:
-        """Make a call that ends by its deadline, on a thread that Ctrl-C leaves. A write may not be repeated."""
+        """Make a call with a deadline, on a thread of its own because of Ctrl-C. A write may not be repeated."""
         self._check_open()
         timeout_seconds = timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
         attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
@@ -308,7 +520,7 @@ class FlightSQLClient(TelemetryQueries):
         return Call(
             server=self._address.name,
             is_encrypted=self._address.is_encrypted,
-            shows_certificate=self._transport.shows_certificate,
+            has_certificate=self._transport.has_certificate,
             credential=credential,
             headers=headers,
             timeout_seconds=attempts.remaining_seconds(),
@@ -322,7 +534,7 @@ def _check_statement(text: object) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError("The statement holds half a character.", remedy="Give text that UTF-8 can hold.") from None
+        raise UsageError("The statement contains half a character.", remedy="Use text that UTF-8 can encode.") from None
     return text
 
 

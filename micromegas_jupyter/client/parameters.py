@@ -1,7 +1,12 @@
-"""Values for `:name`, `$name` or `?` in a statement: they travel as typed Arrow columns, never inside the SQL."""
+"""Placeholders in a statement and their values, which travel as typed Arrow columns, never inside the SQL.
 
+Also whether a statement only reads, and how text is quoted. Strings, quoted identifiers, comments, dollar quotes and
+casts are skipped.
+"""
+
+import re
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -10,9 +15,124 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.sql_text import Placeholder, find_dollar_names, find_placeholders
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.framing import ParameterLimits
+
+# One alternative for each thing that a colon could stand in, then the placeholder itself. What does not end runs to
+# the end of the text: the server says what is wrong with it. Nested comments need counting and are handled apart.
+_TOKEN: Final = re.compile(
+    r"""
+      (?P<escape_string> (?<!\w) [eE] ' (?: [^'\\] | \\. | '' )*+ (?: ' | \Z ) )
+    | (?P<string> ' (?: [^'] | '' )*+ (?: ' | \Z ) )
+    | (?P<identifier> " (?: [^"] | "" )*+ (?: " | \Z ) | ` (?: [^`] | `` )*+ (?: ` | \Z ) )
+    | (?P<line_comment> -- [^\n]* )
+    | (?P<block_comment> /\* )
+    | (?P<dollar_quote> (?<! [\w$] ) \$ (?P<tag> (?: [^\W\d] \w* )? ) \$ .*? (?: \$ (?P=tag) \$ | \Z ) )
+    | (?P<dollar_name> (?<! [\w$] ) \$ (?P<own_name> [^\W\d] \w* ) )
+    | (?P<cast> :: )
+    | (?P<placeholder> (?<! [\w:)\]}'"`] ) : (?P<name> [^\W\d] \w* ) )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
+_WORD_BEFORE: Final = re.compile(r"(\w+|\S)\Z")
+_MAX_WORD_CHARACTERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placeholder:
+    """One `:name` in a statement: its position, and the word or sign before it, not counting comments."""
+
+    name: str
+    start: int
+    end: int
+    preceded_by: str
+
+
+def find_placeholders(sql: str) -> Iterator[Placeholder]:
+    """Yield every `:name` in order of appearance."""
+    position, code = 0, ""
+    while (found := _TOKEN.search(sql, position)) is not None:
+        code += sql[position : found.start()]
+        position = found.end()
+        match found.lastgroup:
+            case "placeholder":
+                before = _WORD_BEFORE.search(code.rstrip()[-_MAX_WORD_CHARACTERS:])
+                yield Placeholder(
+                    name=found["name"],
+                    start=found.start("placeholder"),
+                    end=found.end(),
+                    preceded_by=before[1].upper() if before else "",
+                )
+                code = "x"
+            case "block_comment":
+                position = _end_of_comment(sql, position)
+                code += " "
+            case "line_comment":
+                code += " "
+            case _:
+                code = "x"
+
+
+def find_dollar_names(sql: str) -> Iterator[str]:
+    """Yield the name of every `$name` in order of appearance; `$1` has none."""
+    position = 0
+    while (found := _TOKEN.search(sql, position)) is not None:
+        position = found.end()
+        if found.lastgroup == "block_comment":
+            position = _end_of_comment(sql, position)
+        elif found.lastgroup == "dollar_name":
+            yield found["own_name"]
+
+
+def quote_literal(text: object) -> str:
+    """Return `text` as an SQL string literal."""
+    if not isinstance(text, str) or "\0" in text:
+        raise UsageError("A value cannot be written into the statement.", remedy="Use text without NUL characters.")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote_identifier(name: object) -> str:
+    """Return a table's or column's name as quoted SQL: `user id` becomes `"user id"`.
+
+    For building statements from names that are not known beforehand. The name keeps its upper and lower case; quote
+    each part of a name with a schema. Values need no quoting: write `:name` and bind them.
+    """
+    if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= part <= "\udfff" for part in name):
+        raise UsageError("This is not a valid name of a table or column.", remedy="Use text without NUL characters.")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _end_of_comment(sql: str, position: int) -> int:
+    depth = 1
+    while depth and (edge := _COMMENT_EDGE.search(sql, position)) is not None:
+        depth += 1 if edge[0] == "/*" else -1
+        position = edge.end()
+    return position if depth == 0 else len(sql)
+
+
+_WRITES: Final = re.compile(
+    r"""
+      \b (?: insert \s+ (?:into|overwrite) | delete \s+ from | merge \s+ into | replace \s+ into ) \b
+    | \b update \s+ \S+ \s+ set \b
+    | (?: \A | [;)] ) \s* (?: create | drop | alter | truncate | copy | grant | revoke | call | set | update | insert
+                            | delete | replace | vacuum | refresh | execute | do | begin | start ) \b
+    | \b (?: retire_partition\w* | materialize_partitions | regenerate_partitions | deny_queries
+           | remove_query_denial\w* | delete_\w+ ) "? \s* \(
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# A string that holds the signs of a comment loses its repetition at most.
+_COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re.DOTALL)
+
+
+def is_read(sql: str) -> bool:
+    """Whether a statement only reads, judging by its text; when in doubt, it does not.
+
+    Upstream changes partitions through functions in a SELECT, so those count as writes too.
+    """
+    return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None
+
 
 # The data model's timestamps (COMPAT: TS). Text zones of the same meaning compare equal, but one is enough.
 _ZONE: Final = "+00:00"
@@ -23,21 +143,16 @@ _MAX_UINT64: Final = 2**64 - 1
 
 
 def to_scalar(value: object, *, name: str) -> pa.Scalar:
-    """Return `value` as a typed Arrow scalar.
+    """Return `value` as a typed Arrow scalar; `name` is for messages, which never contain the value.
 
-    Times become nanoseconds in UTC, or microseconds outside 1677 to 2262; durations likewise. A UUID becomes text,
-    as the data model has it. numpy scalars count as the Python values they stand for.
-
-    Args:
-        value: None, bool, int, float, str, bytes, Decimal, date, aware datetime, timedelta, `pandas.Timestamp`,
-            `pandas.Timedelta`, a numpy or Arrow scalar, or a UUID.
-        name: The parameter's name, for messages, which never hold the value.
+    Times become nanoseconds in UTC, or microseconds outside 1677 to 2262; durations likewise. A UUID becomes text, as
+    in the data model. Scalars of numpy and pandas count as the Python values they represent.
     """
     try:
         return _convert(_unwrap(value), name)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise UsageError(
-            f"The value of :{name} cannot be sent: no SQL type holds it.", remedy="Give a smaller or simpler value."
+            f"The value of :{name} cannot be sent: no SQL type fits it.", remedy="Use a smaller or simpler value."
         ) from error
 
 
@@ -91,7 +206,7 @@ def _unwrap(value: object) -> object:
 
 def _unwrap_numpy(value: Any) -> object:
     if value.dtype.kind != "m":
-        # A numpy time has no zone: as a naive datetime it is refused with the right words.
+        # A numpy time has no zone: a naive datetime is refused with the right message.
         return value.astype("datetime64[us]").item() if value.dtype.kind == "M" else value.item()
     import pandas as pd
 
@@ -110,7 +225,7 @@ def _integer(value: int) -> pa.Scalar:
 def _timestamp(value: datetime, name: str) -> pa.Scalar:
     if value.utcoffset() is None:
         raise UsageError(
-            f"The time :{name} has no time zone.", remedy="Give it one, for example datetime.now(timezone.utc)."
+            f"The time :{name} has no time zone.", remedy="Add one, for example datetime.now(timezone.utc)."
         )
     nanoseconds = _total_nanoseconds(value.astimezone(UTC) - _EPOCH)
     return _scaled(nanoseconds, pa.timestamp("ns", _ZONE), pa.timestamp("us", _ZONE))
@@ -133,44 +248,37 @@ MAX_VALUES: Final = ParameterLimits().max_columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
-    """A list's place in the statement that is sent, which is longer than its name in the one that was given.
-
-    Attributes:
-        line: Its line, from 1.
-        column: Where it begins there, from 1.
-        sent_characters: How long it is.
-        given_characters: How long `:name` is.
-    """
+    """Where a list begins in the statement that is sent (from 1), its length there, and that of its `:name`."""
 
     line: int
     column: int
     sent_characters: int
-    given_characters: int
+    original_characters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundStatement:
-    """A statement whose values stand apart.
+    """A statement and its values.
 
     Attributes:
         sql: The statement with `$name` where it had `:name`, and `$name_1, $name_2, …` for a list.
         row: One row with a column for each placeholder, named without the `$`.
-        expansions: The places of lists, in order.
+        expansions: Where the lists are, in order.
     """
 
     sql: str = field(repr=False)
     row: pa.RecordBatch = field(repr=False)
     expansions: tuple[Expansion, ...] = ()
 
-    def given_column(self, line: int, column: int) -> int:
-        """Return where in the statement that was given a column of `sql` is; the line is the same in both."""
+    def original_column(self, line: int, column: int) -> int:
+        """Return the column in the original statement of a column in `sql`; the line is the same in both."""
         shift = 0
         for expansion in self.expansions:
             if expansion.line != line or column < expansion.column:
                 continue
             if column < expansion.column + expansion.sent_characters:
                 return expansion.column - shift  # within the list: its name
-            shift += expansion.sent_characters - expansion.given_characters
+            shift += expansion.sent_characters - expansion.original_characters
         return column - shift
 
 
@@ -180,10 +288,10 @@ def parameter_names(sql: str) -> tuple[str, ...]:
 
 
 def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
-    """Bind a value to every `:name` of a statement; values without a placeholder are left aside.
+    """Bind a value to every `:name` of a statement; values without a placeholder are ignored.
 
     A list, tuple, set, one-dimensional array, pandas or polars Series or Arrow array stands for its elements, after
-    `IN` or between commas: `IN :names`, `IN (:names)`. What is missing in a Series is NULL.
+    `IN` or between commas: `IN :names`, `IN (:names)`. A missing value in a Series is NULL.
     """
     found = list(find_placeholders(sql))
     names = dict.fromkeys(placeholder.name for placeholder in found)
@@ -203,14 +311,13 @@ def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
 
 
 def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of a statement's placeholders as they are now, whatever becomes of the lists that hold them."""
+    """Return copies of the values of a statement's placeholders, so that later changes to lists do not matter."""
     bind_named(sql, values)
     frozen = {}
     for name in parameter_names(sql):
         value, elements = values[name], elements_of(values[name])
-        # A view shows whatever its buffer holds later.
-        kept = bytes(value) if isinstance(value, (bytearray, memoryview)) else value
-        frozen[name] = kept if elements is None else tuple(elements)
+        single = bytes(value) if isinstance(value, (bytearray, memoryview)) else value
+        frozen[name] = single if elements is None else tuple(elements)
     return frozen
 
 
@@ -226,7 +333,7 @@ def elements_of(value: object) -> Sequence[object] | None:
 def _column_elements(column: Any) -> list[object] | None:
     """Return the first values of a column of numpy, pandas or polars, one more than can be bound; None for others.
 
-    The libraries are not imported for a look at a value that may be of none of them.
+    This imports none of the libraries.
     """
     match type(column).__module__.partition(".")[0], getattr(column, "ndim", None):
         case "numpy", 1:
@@ -245,7 +352,7 @@ def _check_names(names: Collection[str], values: Mapping[str, object]) -> None:
     missing = [name for name in names if name not in values]
     if missing:
         listed = ", ".join(f":{name}" for name in missing)
-        raise UsageError(f"There is no value for {listed}.", remedy="Give each placeholder a value in params.")
+        raise UsageError(f"There is no value for {listed}.", remedy="Add a value for each placeholder to params.")
     for name in names:
         if not name.isascii():
             raise UsageError(f"The placeholder :{name} has a name outside ASCII.", remedy="Use letters, digits and _.")
@@ -255,7 +362,7 @@ def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
     count = sum(1 if listed is None else len(listed) for listed in elements.values())
     if count > MAX_VALUES:
         raise UsageError(
-            f"The statement binds more than {MAX_VALUES} values, which is not possible.",
+            f"A statement cannot bind more than {MAX_VALUES} values.",
             remedy="Use a shorter list, or select the values in the statement.",
         )
     for name, listed in elements.items():
@@ -267,7 +374,7 @@ def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
 
 
 def _name_columns(elements: Mapping[str, Sequence[object] | None]) -> dict[str, list[str]]:
-    """Return the column names of each placeholder; those of a list's elements never meet another placeholder's."""
+    """Return the column names of each placeholder; those of a list's elements differ from all placeholders."""
     columns: dict[str, list[str]] = {}
     taken = {name.lower() for name in elements}
     for name, listed in elements.items():
@@ -298,9 +405,11 @@ def _rewrite(
         line += before.count("\n")
         column = len(before) - before.rfind("\n") if "\n" in before else column + len(before)
         if is_list:
-            given_characters = placeholder.end - placeholder.start
+            original_characters = placeholder.end - placeholder.start
             expansions.append(
-                Expansion(line=line, column=column, sent_characters=len(listed), given_characters=given_characters)
+                Expansion(
+                    line=line, column=column, sent_characters=len(listed), original_characters=original_characters
+                )
             )
         parts += [before, listed]
         column += len(listed)
@@ -323,17 +432,11 @@ def _expand(placeholder: Placeholder, columns: Sequence[str], *, is_list: bool) 
 
 Params = Mapping[str, object] | Sequence[object] | None
 
-_WAYS: Final = "Give a mapping for :name or $name, a list or tuple for ? or $1."
+_SYNTAX: Final = "Use a mapping for :name or $name, a list or tuple for ? or $1."
 
 
 def bind(sql: str, params: Params) -> BoundStatement | None:
-    """Bind the values of `params`; None when there are none.
-
-    Args:
-        sql: The statement.
-        params: A mapping of names to values for `:name` and `$name`; values without a placeholder are left aside. Or a
-            list or tuple of values for `?` in order, or for `$1`, `$2`, …; how many there have to be, the server says.
-    """
+    """Bind the values of `params`, as `query` describes them; None when there are none."""
     if params is None:
         return None
     if isinstance(params, Mapping):
@@ -341,12 +444,12 @@ def bind(sql: str, params: Params) -> BoundStatement | None:
     elif isinstance(params, (list, tuple)):
         bound = _bind_in_order(sql, params)
     else:
-        raise UsageError(f"params is of type {type(params).__name__}.", remedy=_WAYS)
+        raise UsageError(f"params is of type {type(params).__name__}.", remedy=_SYNTAX)
     return bound if bound.row.num_columns else None
 
 
 def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, object]) -> BoundStatement:
-    """Add the values of `$name`, which is what the server itself calls them."""
+    """Add the values of `$name`, the server's own syntax."""
     names = [name for name in dict.fromkeys(find_dollar_names(sql)) if name in values]
     columns = dict(zip(bound.row.schema.names, bound.row.columns, strict=True))
     for name in names:
@@ -359,10 +462,10 @@ def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, obj
 
 def _bind_in_order(sql: str, values: Sequence[object]) -> BoundStatement:
     if names := parameter_names(sql):
-        raise UsageError(f"The statement has a name, :{names[0]}, and params has none.", remedy=_WAYS)
+        raise UsageError(f"The statement has a name, :{names[0]}, and params has none.", remedy=_SYNTAX)
     if len(values) > MAX_VALUES:
         raise UsageError(
-            f"The statement binds more than {MAX_VALUES} values, which is not possible.",
+            f"A statement cannot bind more than {MAX_VALUES} values.",
             remedy="Select the values in the statement.",
         )
     scalars = [to_scalar(value, name=str(number)) for number, value in enumerate(values, start=1)]

@@ -1,7 +1,7 @@
-"""The answer of one query as it arrives: batches that can be left, cancelled, measured, asked for again.
+"""The result of one query as it arrives: batches that can be cancelled and counted, and attempts that are repeated.
 
-The Flight library blocks for as long as the server says nothing, and a thread inside it never sees Ctrl-C, so calls are
-made on threads of their own.
+The Flight library blocks while the server is silent, and a thread inside it never sees Ctrl-C, so calls are made on
+threads of their own.
 """
 
 import enum
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.calls import Call, CallRecord
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
-from micromegas_jupyter.client.threads import WAIT_SLICE_SECONDS, start_thread
+from micromegas_jupyter.client.calls import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import Clock, jitter
+from micromegas_jupyter.core.threads import WAIT_SLICE_SECONDS, start_thread
 from micromegas_jupyter.errors import AuthenticationError, MicromegasError, QueryCancelled, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -44,19 +43,19 @@ class BatchStream(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what the stream holds on the server."""
+        """Release what the stream holds on the server."""
         ...
 
 
-class Mark(enum.Enum):
-    """What ends a stream of events without an error."""
+class StreamEnd(enum.Enum):
+    """How a stream of events ends without an error."""
 
     ENDED = enum.auto()
     STOPPED = enum.auto()
 
 
-Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | Mark
-"""The server has begun to answer, a batch is here, the call failed, or nothing follows."""
+Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | StreamEnd
+"""The server began to answer, a batch arrived, the call failed, or the stream ended."""
 
 
 class BatchPump:
@@ -76,11 +75,11 @@ class BatchPump:
             raise
 
     def take(self) -> Event:
-        """Return the next event; waits for it for as long as the call may last, and Ctrl-C ends the wait."""
+        """Return the next event; waits for as long as the call may last, and Ctrl-C ends the wait."""
         with self._changed:
             while not self._events:
                 if self._is_stopped:
-                    return Mark.STOPPED
+                    return StreamEnd.STOPPED
                 self._changed.wait(WAIT_SLICE_SECONDS)
             event, size = self._events.popleft()
             self._waiting_bytes -= size
@@ -88,7 +87,7 @@ class BatchPump:
             return event
 
     def stop(self) -> None:
-        """Cancel the call, also one whose server has not begun to answer; returns at once, from any thread."""
+        """Cancel the call, even before the server answers; returns at once, from any thread."""
         with self._changed:
             if self._is_stopped:
                 return
@@ -111,23 +110,23 @@ class BatchPump:
             self._put(error)
         finally:
             with self._changed:
-                self._stream = None  # nothing is left that `stop` could cancel
+                self._stream = None  # too late for `stop` to cancel
             stream.close()
 
     def _read(self, stream: BatchStream) -> None:
         if not self._adopt(stream):
-            # Stopped while the server had not begun to answer: only now is there something to cancel.
+            # Stopped before the server answered: only now is there something to cancel.
             stream.cancel()
             return
-        is_wanted = self._put(stream.schema)
-        while is_wanted:
-            is_wanted = self._read_next(stream)
+        is_running = self._put(stream.schema)
+        while is_running:
+            is_running = self._read_next(stream)
 
     def _read_next(self, stream: BatchStream) -> bool:
-        """Hand over the next batch, or the end; no batch is held here while the one after it is waited for."""
+        """Queue the next batch, or the end; no batch is held here while the next one is awaited."""
         batch = stream.read_batch()
         if batch is None:
-            self._put(Mark.ENDED)
+            self._put(StreamEnd.ENDED)
             return False
         return self._put(batch, pa.ipc.get_record_batch_size(batch))
 
@@ -137,7 +136,7 @@ class BatchPump:
             return self._stream is not None
 
     def _put(self, event: Event, size: int = 0) -> bool:
-        """Hand over an event of `size` bytes, when there is room; False when nobody wants it any more."""
+        """Queue an event of `size` bytes once the queue is not full; False when stopped."""
         with self._changed:
             while self._is_full() and not self._is_stopped:
                 self._changed.wait(WAIT_SLICE_SECONDS)
@@ -156,19 +155,19 @@ _MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
 RETRY_SECONDS: Final = 20.0
 """How long after the first failure a read is tried again, unless its own deadline is earlier."""
 
-# A wrong address should not take that long to be found out: a server that never answered this client gets less.
+# A wrong address should not take that long to discover: a server that never answered this client gets less.
 _FIRST_CONTACT_SECONDS: Final = 2.0
 _MAX_ATTEMPTS: Final = 12
 
 # Source: gRPC A6, "Exponential Backoff": the pause is drawn from 0.8 to 1.2 times the nominal one.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 4.0
-_LEAST_PART: Final = 0.8
-_DRAWN_PART: Final = 0.4
+_MIN_FACTOR: Final = 0.8
+_JITTER_FACTOR: Final = 0.4
 
 
 def check_timeout(timeout_seconds: float | None) -> float | None:
-    """Return a timeout that a deadline can be made of."""
+    """Return the timeout; it is a number between 0 and 30 days, or None."""
     if timeout_seconds is None:
         return None
     if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
@@ -181,14 +180,8 @@ def check_timeout(timeout_seconds: float | None) -> float | None:
 class Attempts:
     """The attempts of one call: whether there is another one, when, and with which credential.
 
-    Args:
-        credentials: Who calls.
-        clock: Measures.
-        may_repeat: Whether the call only reads. A write is made once.
-        timeout_seconds: How long all attempts together may last; None for as long as it takes.
-        server: What is called; None when nothing is known of it, and no call is repeated.
-        stopped: Ends the pauses, and with them the attempts.
-        jitter: Draws a number from 0 to 1.
+    Only a call that reads `may_repeat`, and only where `server` is known. `timeout_seconds` is for all attempts.
+    Setting `stopped` ends the pauses between them. `jitter` draws a number from 0 to 1.
     """
 
     def __init__(  # noqa: PLR0913 - the call, and what attempts are measured with
@@ -224,11 +217,7 @@ class Attempts:
         self._stopped.set()
 
     def first_credential(self) -> Credential:
-        """Return the credential of the first attempt.
-
-        Raises:
-            MicromegasError: The provider has none to give.
-        """
+        """Return the credential of the first attempt."""
         return self._credentials.fetch()
 
     def remaining_seconds(self) -> float | None:
@@ -241,13 +230,8 @@ class Attempts:
     def next_credential(self, error: BaseException, credential: Credential, record: CallRecord) -> Credential | None:
         """Wait until the next attempt is due and return its credential; None when there is none.
 
-        Args:
-            error: What the last attempt failed with. It learns how often the call was made, if that was its end.
-            credential: What that attempt was made with.
-            record: What the server said beside.
-
-        Raises:
-            MicromegasError: The provider has no credential to give any more.
+        `error`, `credential` and `record` are those of the last attempt. If that was the end, the error says how often
+        the call was made.
         """
         match error:
             case AuthenticationError() if self._may_renew:
@@ -271,7 +255,7 @@ class Attempts:
             if self._timeout_seconds is not None:
                 self._retry_until = min(self._retry_until, self._started_at + self._timeout_seconds)
         nominal_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), _MAX_PAUSE_SECONDS)
-        pause_seconds = nominal_seconds * (_LEAST_PART + _DRAWN_PART * self._jitter())
+        pause_seconds = nominal_seconds * (_MIN_FACTOR + _JITTER_FACTOR * self._jitter())
         if record.pushback_ms is not None:
             # Source: gRPC A6, "Pushback": a negative one asks for no further attempt.
             pause_seconds = max(pause_seconds, record.pushback_ms / 1000) if record.pushback_ms >= 0 else RETRY_SECONDS
@@ -291,18 +275,9 @@ _REMEDY: Final = "Run the query again."
 class QueryReader:
     """The batches of one query, as they arrive. Made by `FlightSQLClient.open_query`; belongs to one thread.
 
-    Ctrl-C, leaving the `with` block and `cancel` stop the query here at once and on the server as soon as it
-    listens. Until the first batch is here, a credential that the server refuses is renewed once, and a query that
-    only reads is started again when the server is unavailable.
-
-    Args:
-        attempts: How often the query is started, and by whom.
-        build_call: How the call looks then.
-        open_stream: How its answer begins.
-        clock: Measures.
-
-    Raises:
-        MicromegasError: The query could not be started.
+    Ctrl-C, leaving the `with` block and `cancel` stop the query here at once and on the server as soon as it reads the
+    request. Until the first batch arrives, a credential that the server refuses is renewed once, and a query that only
+    reads is started again when the server is unavailable.
     """
 
     def __init__(
@@ -345,7 +320,7 @@ class QueryReader:
 
     @property
     def bytes_received(self) -> int:
-        """How many bytes the batches took that have arrived, as Arrow sends them uncompressed."""
+        """The size of the batches that have arrived, as Arrow sends them uncompressed."""
         return self._bytes_received
 
     @property
@@ -377,27 +352,23 @@ class QueryReader:
                     return self._count(batch)
                 case pa.Schema() as schema:  # of another attempt
                     self._schema = schema
-                case Mark.ENDED:
+                case StreamEnd.ENDED:
                     self._end()
                     raise StopIteration
                 case _:
                     raise self._cancelled()
 
     def read_all(self) -> pa.Table:
-        """Return all batches that are still to come as one table.
-
-        Raises:
-            MicromegasError: The query failed.
-        """
+        """Return the remaining batches as one table."""
         return pa.Table.from_batches(list(self), self._schema)
 
     def cancel(self) -> None:
-        """Stop the query, here at once and on the server; a reader that has ended stays as it is. Any thread."""
+        """Stop the query, here at once and on the server; does nothing once it has ended. Callable from any thread."""
         self._attempts.stop()
         self._pump.stop()
 
     def close(self) -> None:
-        """Stop the query when it still runs, and let go of it; calling again does nothing."""
+        """Stop the query if it is still running, and release it; calling again does nothing."""
         self._is_closed = True
         if self._ended_at is None:
             self._end()
@@ -414,7 +385,7 @@ class QueryReader:
         self._credential = credential
         self._call = call = self._build_call(credential)
         self._pump = BatchPump(partial(self._open_stream, call))
-        # A reader that nobody closed is stopped when it is collected, and at the end of the process.
+        # A reader that is never closed is stopped when it is collected, and at the end of the process.
         self._finalizer = weakref.finalize(self, self._pump.stop)
         if self._attempts.is_stopped:  # meanwhile
             self._pump.stop()
@@ -427,7 +398,7 @@ class QueryReader:
                 raise self._cancelled()
 
     def _take(self) -> Event:
-        """Return the next event; a failure is raised, unless another attempt may end better."""
+        """Return the next event; a failure is raised, unless there is another attempt."""
         try:
             while isinstance(event := self._pump.take(), BaseException):
                 credential = None
@@ -436,7 +407,7 @@ class QueryReader:
                 if credential is not None:
                     self._begin(credential)
                 elif self._attempts.is_stopped:
-                    return Mark.STOPPED
+                    return StreamEnd.STOPPED
                 else:
                     raise event  # noqa: TRY301 - ended as for Ctrl-C
         except BaseException:

@@ -1,30 +1,321 @@
-"""The Flight library behind a small face: bytes and batches in and out, errors of this package, bounded connecting."""
+"""The Flight library behind a small interface: bytes and batches in and out, bounded connecting, translated errors.
+
+A failed call becomes one of this package's errors, with the class that the server raised where it says so: first the
+details in the trailer, then the code in the status text, then the library's exception type. The library's own context
+never reaches a person. Why no connection was made, or why it broke, is read from gRPC's own sentence: no server chose
+it, so it distinguishes a dead server from one that expects a different kind of connection.
+"""
 
 import os
+import re
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import certifi
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.address import ServerAddress
-from micromegas_jupyter.client.calls import Call, CallRecord, CallRecorder
-from micromegas_jupyter.client.statuses import translate_failure
-from micromegas_jupyter.core.protocols import HiddenBytes
-from micromegas_jupyter.errors import InternalError, ServerUnavailable, UsageError
+from micromegas_jupyter.client.calls import Call, CallRecord, Notices, ServerAddress, describe_token
+from micromegas_jupyter.core.secrets import HiddenBytes
+from micromegas_jupyter.errors import (
+    AuthenticationError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidStatement,
+    MicromegasError,
+    PermissionDenied,
+    QueryCancelled,
+    Rejected,
+    ResourcesExhausted,
+    ServerUnavailable,
+    Unavailable,
+    UnsupportedStatement,
+    UsageError,
+)
+from micromegas_jupyter.flightsql.error_details import decode_error, parse_status_text, printable_text
+
+_TRY_AGAIN: Final = "If it is only starting or stopping, try again."
+_HUNG_UP: Final = re.compile(r"Socket closed|Connection reset|Broken pipe|recvmsg|sendmsg", re.IGNORECASE)
+_UNREACHABLE: Final = re.compile(
+    rf"{_HUNG_UP.pattern}|failed to connect to all addresses|errors resolving|DNS resolution failed|Endpoint closing|"
+    r"keepalive watchdog timeout|Stream removed|GOAWAY|Transport closed|connection attempt timed out|"
+    r"Connection refused|handshake|empty address list",
+    re.IGNORECASE,
+)
+
+_TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame", re.IGNORECASE)
+
+# What gRPC says when a connection cannot be made, what happened, and the remedy. The library has two builds, over
+# OpenSSL and over BoringSSL.
+_CAUSES: Final = (
+    (
+        r"wrong.version.number|http.request",
+        "{server} does not speak TLS, but the URI asks for it.",
+        "Check host and port. If the server is meant to use plain text, write grpc:// instead of grpc+tls://.",
+    ),
+    (
+        r"certificate has expired|CERTIFICATE_EXPIRED",
+        "The certificate of {server} has expired.",
+        "Ask its administrator to renew it; check the clock of this machine.",
+    ),
+    (
+        r"certificate.verify.failed",
+        "The certificate of {server} was not issued by an authority that is trusted here.",
+        "Name the PEM file of its authority: MICROMEGAS_CA_BUNDLE, or ca_bundle in the profile.",
+    ),
+    (
+        r"is not in peer certificate|hostname verification",
+        "The certificate of {server} is for another name.",
+        "Use the name in the certificate as the host in the URI.",
+    ),
+    (
+        r"Failed parsing HTTP/2|selected ALPN",
+        "{server} is not a Flight SQL server.",
+        "Check the port: health and metrics over HTTP have a port of their own.",
+    ),
+)
+
+
+def _explain_unreachable(text: str, call: Call) -> ServerUnavailable:
+    if "failed to connect" not in text:
+        if "resol" in text:
+            return ServerUnavailable(f"{call.server} does not answer.")
+        return ServerUnavailable(f"The connection to {call.server} was lost.", remedy="Run the query again.")
+    for pattern, what, remedy in _CAUSES:
+        if re.search(pattern, text, re.IGNORECASE):
+            return _permanent(what.format(server=call.server), remedy)
+    if _HUNG_UP.search(text):
+        return _explain_hang_up(call)
+    if _TLS_TROUBLE.search(text):
+        return _permanent(
+            f"No secure connection to {call.server} could be made.",
+            "Check that the server uses TLS exactly when the URI says grpc+tls://, and that ca_bundle names the "
+            "authority of its certificate.",
+        )
+    return ServerUnavailable(f"{call.server} does not answer.")
+
+
+def _permanent(what: str, remedy: str) -> ServerUnavailable:
+    """Return an error that another attempt would meet again."""
+    error = ServerUnavailable(what, remedy=remedy)
+    error.retryable = False
+    return error
+
+
+def _explain_hang_up(call: Call) -> ServerUnavailable:
+    """Something listens there and closed the connection before gRPC began."""
+    if not call.is_encrypted:
+        return ServerUnavailable(
+            f"{call.server} closed the connection at once; it probably speaks TLS, which the URI does not ask for.",
+            remedy=f"Write grpc+tls:// instead of grpc://. {_TRY_AGAIN}",
+        )
+    if call.has_certificate:
+        return ServerUnavailable(
+            f"{call.server} ended the TLS handshake; it probably does not accept the client certificate.",
+            remedy="Use one that has not expired, of an authority that the server's --tls-client-ca names: "
+            f"MICROMEGAS_CLIENT_CERTIFICATE_FILE and MICROMEGAS_CLIENT_KEY_FILE. {_TRY_AGAIN}",
+        )
+    return ServerUnavailable(
+        f"{call.server} ended the TLS handshake; it probably requires a client certificate, and there is none.",
+        remedy=f"Set MICROMEGAS_CLIENT_CERTIFICATE_FILE and MICROMEGAS_CLIENT_KEY_FILE. {_TRY_AGAIN}",
+    )
+
+
+_MAX_TEXT_CHARACTERS: Final = 1000
+_MAX_RAW_CHARACTERS: Final = 64 * 1024
+# The library's words for a status: "Flight returned not found error, with message: …", "Flight cancelled call, …".
+_PREFIX: Final = re.compile(
+    r"\A(?:\w+: )?(?P<status>(?:Flight|gRPC) (?:returned [a-z -]{1,40} error|cancelled call|RPC failed)),?"
+    r" with message: "
+)
+# What the library, or a server built on it, appends to the server's own words.
+_SUFFIX: Final = re.compile(
+    r"[.:]? ?(?:gRPC client debug context: |Client context: |Traceback \(most recent call last\)|"
+    r"Detail: (?:Python exception|Internal|Unauthenticated|Unauthorized|Unavailable|TimedOut|Cancelled|Failed))"
+)
+_QUERY_ID: Final = re.compile(r"\s*\(query_id=([A-Za-z0-9._-]{1,64})\)")
+_POSITION: Final = re.compile(r"\bline:? (\d{1,9}),? column:? (\d{1,9})", re.IGNORECASE)
+
+_DOTS_OF_A_JWT: Final = 2
+_KEY_REMEDY: Final = (
+    "If it is an API key, check the file that api_key_file names or ask the server's administrator; else sign in again."
+)
+_AUDIENCE_REMEDY: Final = (
+    "If the server expects another audience, request a token with --audience NAME; its administrator knows the name. "
+    "Else sign in again."
+)
+
+
+class _Status(NamedTuple):
+    """The library's sentence taken apart: the server's own text, the library's for the status, and who spoke."""
+
+    text: str
+    status: str
+    is_from_server: bool
+
+
+def translate_failure(error: BaseException, call: Call) -> MicromegasError:
+    """Return what a person should learn about a failed call."""
+    if isinstance(error, MicromegasError):
+        return error
+    raw = str(error.args[0] if isinstance(error, KeyError) and error.args else error)[:_MAX_RAW_CHARACTERS]
+    status = _parse_status(raw)
+    sent = decode_error(call.record.error_details) if call.record.error_details is not None else None
+    sent = sent or parse_status_text(status.text)
+    if sent is not None:
+        sent.query_id = sent.query_id or call.record.query_id
+        return _explain_refusal(sent, call) if isinstance(sent, AuthenticationError) else sent
+    query_id, text = call.record.query_id, status.text
+    if found := _QUERY_ID.search(text):
+        query_id, text = found[1], text[: found.start()] + text[found.end() :]
+    text = printable_text(text)[:_MAX_TEXT_CHARACTERS].strip()
+    translated = _by_type(error, status._replace(text=text), call)
+    translated.query_id = query_id
+    return translated
+
+
+def _parse_status(raw: str) -> _Status:
+    prefix = _PREFIX.match(raw)
+    text = raw[prefix.end() :] if prefix else raw
+    suffix = _SUFFIX.search(text)
+    return _Status(
+        text=(text[: suffix.start()] if suffix else text).strip(),
+        status=prefix["status"] if prefix else "",
+        is_from_server=prefix is not None or suffix is not None,
+    )
+
+
+def _by_type(  # noqa: C901, PLR0911 - one line for each type
+    error: BaseException, status: _Status, call: Call
+) -> MicromegasError:
+    text = status.text
+    match error:
+        case flight.FlightUnauthenticatedError():
+            return _refusal(call)
+        case flight.FlightUnauthorizedError():
+            return PermissionDenied(text or "The server does not allow this.")
+        case flight.FlightUnavailableError() if _UNREACHABLE.search(text):
+            return _explain_unreachable(text, call)
+        case flight.FlightUnavailableError():
+            return Unavailable(f"{call.server} cannot answer now{f': {text}' if text else '.'}")
+        case flight.FlightTimedOutError():
+            limit = "" if call.timeout_seconds is None else f" within {call.timeout_seconds:g} s"
+            return DeadlineExceeded(f"{call.server} did not finish{limit}.")
+        case flight.FlightCancelledError() | pa.ArrowCancelled():
+            return QueryCancelled("The query was cancelled.")
+        case pa.ArrowNotImplementedError():
+            what = text or "The server does not offer this."
+            return UnsupportedStatement(what, remedy="This server cannot do it; write the query in another way.")
+        case flight.FlightError() if text:
+            return InternalError(text)
+        case pa.ArrowException() if status.is_from_server and "resource exhausted" in status.status:
+            return ResourcesExhausted(text or "The server refused the statement.")
+        case pa.ArrowException() if status.is_from_server:
+            position = _POSITION.search(text)
+            line, column = (int(position[1]), int(position[2])) if position else (None, None)
+            return InvalidStatement(text or "The server refused the statement.", line=line, column=column)
+        case _:
+            return InternalError(f"The response of {call.server} cannot be used: {text or type(error).__name__}")
+
+
+def _refusal(call: Call) -> MicromegasError:
+    if not call.credential.has_authorization:
+        return Rejected(
+            f"You are not signed in to {call.server}.",
+            reason="missing",
+            remedy="Run %micromegas_login, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account.",
+        )
+    return _explain_refusal(Rejected(f"{call.server} does not accept this credential."), call)
+
+
+def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
+    """Add what the token says about itself; the server's answer is generic on purpose."""
+    token = call.credential.token
+    if token is None:
+        return error
+    if token.reveal().count(".") != _DOTS_OF_A_JWT:
+        error.remedy = _KEY_REMEDY
+    facts, has_expired = describe_token(token, now=call.started_at)
+    if facts:
+        error.what = f"{error.what} {facts}"
+        if not has_expired:
+            error.remedy = _AUDIENCE_REMEDY
+    return error
+
+
+class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types
+    """Gives every call of a client the record that its thread has set; `notices` is what the server says in any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices = Notices()
+        self._local = threading.local()
+
+    @contextmanager
+    def recording(self, record: CallRecord) -> Iterator[None]:
+        """Have the calls that this thread starts inside write to `record`, for as long as they last."""
+        self._local.record = record
+        try:
+            yield
+        finally:
+            del self._local.record
+
+    def start_call(self, _info: Any) -> flight.ClientMiddleware:
+        """Return the middleware of a call; the library calls this on the thread that makes the call."""
+        return _Recording(getattr(self._local, "record", None) or CallRecord(), self.notices)
+
+
+class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships no types
+    def __init__(self, record: CallRecord, notices: Notices) -> None:
+        super().__init__()
+        self._record = record
+        self._notices = notices
+
+    def sending_headers(self) -> dict[str, str]:
+        return {}
+
+    def received_headers(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
+        # An exception would be lost in the library; neither raises one.
+        self._record.note(headers)
+        self._notices.note(headers)
+
+    def call_completed(self, _error: BaseException | None) -> None:
+        """Do nothing: the caller gets the error."""
+
 
 _MAX_CERTIFICATE_BYTES: Final = 1024 * 1024
+_MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
+_MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
+_MAX_RESULTS: Final = 64
+_MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
+
+_OPTIONS: Final = [
+    # Servers refuse more than one ping in five minutes (gRPC's default); a little less often finds a dead connection
+    # while a long query is silent.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.min_reconnect_backoff_ms", 10_000),
+    # Above gRPC's default of 8 kB, at which it drops answers at random.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # gRPC begins with 64 kB that a server may send unasked, in frames of 16 kB; rows come in far larger messages.
+    ("grpc.http2.lookahead_bytes", 4 * 1024 * 1024),
+    ("grpc.http2.max_frame_size", 4 * 1024 * 1024),
+]
+# gRPC lets channels with the same options share a connection and the pauses between attempts to make one, so an option
+# of our own keeps them apart.
+_CONNECTION_NUMBER: Final = "micromegas.connection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCertificate:
-    """A certificate with what leads to its authority, and its key, both in PEM."""
+    """A certificate with the chain to its authority, and its key, both in PEM."""
 
     chain: bytes = field(repr=False)
     key: HiddenBytes = field(repr=False)
@@ -33,74 +324,47 @@ class ClientCertificate:
 def read_client_certificate(
     certificate_file: str | Path | None, key_file: str | Path | None
 ) -> ClientCertificate | None:
-    """Read a certificate and its key; None when neither is given."""
+    """Read a certificate and its key; None when there is neither."""
     if certificate_file is None and key_file is None:
         return None
     if certificate_file is None or key_file is None:
         raise UsageError(
-            "Only one of client_certificate_file and client_key_file is given.", remedy="Give both, or neither."
+            "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
         )
     files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
     try:
         # Without a password OpenSSL would ask for one on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
-        chain, key = (_read(file) for file in files)
+        chain, key = (_read(file, _MAX_CERTIFICATE_BYTES) for file in files)
     except (OSError, ssl.SSLError):  # the second is what a damaged file gives
         raise UsageError(
-            "The client's certificate and its key cannot be read, or do not fit.",
+            "The client's certificate and its key cannot be read, or do not match.",
             remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
         ) from None
     return ClientCertificate(chain=chain, key=HiddenBytes(key))
 
 
-def _read(file: Path) -> bytes:
+def _read_roots(bundle: str | Path, *, name: str) -> bytes:
+    try:
+        pem = _read(Path(bundle).expanduser(), _MAX_CA_BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"The {name} cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
+        ) from error
+    if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise UsageError(f"The {name} contains no certificates.", remedy="Name a PEM file of certificates.")
+    return pem
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(_MAX_CERTIFICATE_BYTES)
-
-
-_MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
-_MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
-_MAX_RESULTS: Final = 64
-_MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
-
-# Servers answer more than one ping in five minutes with a refusal (gRPC's default); a little less often finds a dead
-# connection while a long query says nothing.
-_KEEPALIVE_MILLISECONDS: Final = 310_000
-_KEEPALIVE_TIMEOUT_MILLISECONDS: Final = 20_000
-_CONNECT_TIMEOUT_MILLISECONDS: Final = 10_000
-# Above gRPC's default of 8 kB, at which it drops answers at random.
-_MAX_METADATA_BYTES: Final = 64 * 1024
-
-# gRPC begins with 64 kB that a server may send unasked, in frames of 16 kB; rows come in messages far above that.
-_WINDOW_BYTES: Final = 4 * 1024 * 1024
-_MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
-
-# gRPC lets channels with the same options share a connection and the pauses between attempts to make one, so an option
-# of our own keeps them apart.
-_CONNECTION_NUMBER: Final = "micromegas.connection"
-
-_OPTIONS: Final = [
-    ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
-    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MILLISECONDS),
-    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
-    ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),
-]
-
-
-def _channel_options(address: ServerAddress) -> list[tuple[str, int]]:
-    # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
-    may_use_proxy = address.is_encrypted and not address.is_loopback
-    return [*_OPTIONS, ("grpc.enable_http_proxy", int(may_use_proxy))]
+        return opened.read(max_bytes)
 
 
 class FlightStream:
     """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one.
 
-    `close` calls `on_close`, which lets go of what the answer holds on the server.
+    `close` calls `on_close`, which releases what the answer holds on the server.
     """
 
     def __init__(self, reader: flight.FlightStreamReader, call: Call, on_close: Callable[[], None]) -> None:
@@ -126,27 +390,25 @@ class FlightStream:
                 return chunk.data
 
     def cancel(self) -> None:
-        """Tell the server to stop; safe at any time."""
+        """Have the server stop; safe at any time."""
         self._reader.cancel()
 
 
 class Transport:
     """A connection to one server, made at the first call and made again when it is lost.
 
-    Calls block the calling thread; they may be made from several threads. Whoever makes a transport closes it.
+    Calls block the calling thread; they may be made from several threads.
 
     Args:
         address: The server.
         ca_bundle: A PEM file of authorities in place of certifi's.
         extra_ca_bundle: A PEM file of authorities to trust besides those.
-        certificate: What is shown to a server that asks for a certificate.
+        certificate: For a server that asks for one.
 
     Attributes:
-        shows_certificate: Whether there is one to be shown.
+        has_certificate: Whether there is one for this server.
         has_answered: Whether the server has ever answered a call.
-
-    Raises:
-        UsageError: A file of authorities cannot be used.
+        notices: What it says about the credential.
     """
 
     def __init__(
@@ -157,59 +419,62 @@ class Transport:
         extra_ca_bundle: str | Path | None = None,
         certificate: ClientCertificate | None = None,
     ) -> None:
-        self._recorder = CallRecorder()
         # Without it, gRPC writes its own log of lost connections to standard error.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        roots = _read_all_roots(ca_bundle, extra_ca_bundle) if address.is_encrypted else None
-        shows = certificate if address.is_encrypted else None
-        self.shows_certificate = shows is not None
+        self._recorder = CallRecorder()
+        self.notices = self._recorder.notices
+        self.has_certificate = address.is_encrypted and certificate is not None
         self.has_answered = False
+        # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
+        may_use_proxy = address.is_encrypted and not address.is_loopback
+        tls: dict[str, bytes | None] = {}
+        if address.is_encrypted:
+            roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
+            if extra_ca_bundle is not None:
+                roots += b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
+            tls["tls_root_certs"] = roots
+            if certificate is not None:
+                tls.update(cert_chain=certificate.chain, private_key=certificate.key)
 
         def connect(number: int) -> flight.FlightClient:
-            return flight.connect(
-                address.location,
-                tls_root_certs=roots,
-                cert_chain=None if shows is None else shows.chain,
-                private_key=None if shows is None else shows.key,
-                middleware=[self._recorder],
-                generic_options=[*_channel_options(address), (_CONNECTION_NUMBER, number)],
-            )
+            options = [*_OPTIONS, ("grpc.enable_http_proxy", int(may_use_proxy)), (_CONNECTION_NUMBER, number)]
+            return flight.connect(address.location, middleware=[self._recorder], generic_options=options, **tls)
 
         self._connect = connect
         self._connection = (0, connect(0))
         self._lock = threading.Lock()
-        self._calls_under_way = 0
+        self._open_calls = 0
         self._is_closed = False
 
     def reconnect(self, failed: CallRecord) -> None:
-        """Make calls over another connection than that of a failed one from now on; those under way keep theirs."""
+        """Make calls over another connection than that of a failed one from now on; open calls keep theirs."""
         number, _ = self._connection
         if number == failed.connection:
             self._connection = (number + 1, self._connect(number + 1))
 
-    def tell_notices(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with what the server says about the credential, in place of a warning in the log."""
-        self._recorder.notices.tell_to(tell)
-
     def do_get(self, ticket: bytes, call: Call, *, on_close: Callable[[], None] = lambda: None) -> FlightStream:
         """Start reading what a ticket stands for; returns when the schema is here."""
-        with self._making(call) as client:
+        with self._calling(call) as client:
             return FlightStream(client.do_get(flight.Ticket(ticket), _options(call)), call, on_close)
 
     def do_action(self, action_type: str, body: bytes, call: Call) -> list[bytes]:
         """Run an action and return its results."""
-        with self._making(call) as client:
-            results = client.do_action(flight.Action(action_type, body), _options(call))
-            return _bounded(result.body.to_pybytes() for result in results)
+        with self._calling(call) as client:
+            results: list[bytes] = []
+            for result in client.do_action(flight.Action(action_type, body), _options(call)):
+                results.append(result.body.to_pybytes())
+                if len(results) > _MAX_RESULTS or sum(map(len, results)) > _MAX_RESULT_BYTES:
+                    raise InternalError("The server's answer is too large.")
+            return results
 
     def get_flight_info(self, command: bytes, call: Call) -> flight.FlightInfo:
         """Ask how to run a command."""
-        with self._making(call) as client:
+        with self._calling(call) as client:
             return client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
         """Send batches and return the metadata of the server's answer, None when there is none."""
-        with self._making(call) as client:
+        with self._calling(call) as client:
             descriptor = flight.FlightDescriptor.for_command(command)
             writer, reader = client.do_put(descriptor, schema, _options(call))
             with writer:
@@ -220,7 +485,7 @@ class Transport:
             return None if answer is None else answer.to_pybytes()
 
     def close(self) -> None:
-        """Give up the connection, once the calls that are being started have started."""
+        """Close the connection, once the calls that are being started have started."""
         with self._lock:
             self._is_closed = True
         self._close_when_unused()
@@ -228,16 +493,16 @@ class Transport:
     def _close_when_unused(self) -> None:
         # The Flight library crashes the process when a connection is closed while a call starts on another thread.
         with self._lock:
-            is_unused = self._is_closed and not self._calls_under_way
+            is_unused = self._is_closed and not self._open_calls
         if is_unused:
             self._connection[1].close()
 
     @contextmanager
-    def _making(self, call: Call) -> Iterator[flight.FlightClient]:
+    def _calling(self, call: Call) -> Iterator[flight.FlightClient]:
         with self._lock:
             if self._is_closed:
                 raise UsageError("The client is closed.", remedy="Make a new one.")
-            self._calls_under_way += 1
+            self._open_calls += 1
         call.record.connection, client = self._connection
         try:
             with self._recorder.recording(call.record):
@@ -252,36 +517,9 @@ class Transport:
             raise translated from error
         finally:
             with self._lock:
-                self._calls_under_way -= 1
+                self._open_calls -= 1
             self._close_when_unused()
 
 
 def _options(call: Call) -> flight.FlightCallOptions:
     return flight.FlightCallOptions(timeout=call.timeout_seconds, headers=[*call.credential.headers, *call.headers])
-
-
-def _bounded(results: Iterable[bytes]) -> list[bytes]:
-    kept: list[bytes] = []
-    for result in results:
-        kept.append(result)
-        if len(kept) > _MAX_RESULTS or sum(map(len, kept)) > _MAX_RESULT_BYTES:
-            raise InternalError("The server's answer is larger than it may be.")
-    return kept
-
-
-def _read_all_roots(ca_bundle: str | Path | None, extra_ca_bundle: str | Path | None) -> bytes:
-    roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
-    return roots if extra_ca_bundle is None else roots + b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
-
-
-def _read_roots(bundle: str | Path, *, name: str) -> bytes:
-    try:
-        with Path(bundle).expanduser().open("rb") as file:
-            pem = file.read(_MAX_CA_BUNDLE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(
-            f"The {name} cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
-        ) from error
-    if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise UsageError(f"The {name} holds no certificates.", remedy="Name a PEM file of certificates.")
-    return pem

@@ -1,7 +1,7 @@
-"""A client that an organisation's own module makes, behind the face of this package's client.
+"""A client that an organization's own module makes, behind the interface of this package's client.
 
-`MICROMEGAS_PYTHON_MODULE_WRAPPER` names the module. What its `connect()` does is its own matter: it may return this
-package's client, upstream's, or anything with `query_stream` or `query`.
+`MICROMEGAS_PYTHON_MODULE_WRAPPER` names the module. Its `connect()` may return this package's client, upstream's, or
+anything with `query_stream` or `query`.
 """
 
 import importlib
@@ -13,13 +13,11 @@ from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
-from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.client.calls import Call, Credential, CredentialSource
+from micromegas_jupyter.client.flight_client import FlightSQLClient, QueryMethods, TimeArgument, format_time_range
 from micromegas_jupyter.client.parameters import Params
-from micromegas_jupyter.client.queries import QueryMethods, TimeArgument, format_time_range
 from micromegas_jupyter.client.query_reader import Attempts, QueryReader, check_timeout
-from micromegas_jupyter.client.statuses import translate_failure
+from micromegas_jupyter.client.transport import translate_failure
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import (
@@ -31,8 +29,8 @@ from micromegas_jupyter.errors import (
 )
 
 DEPRECATION_NOTICE: Final = (
-    f"{WRAPPER_VARIABLE} is deprecated: the wrapper's own client is used and no other setting counts. Move what it "
-    "sets to config.json or variables, then unset it; the guide's page on migration says how."
+    f"{WRAPPER_VARIABLE} is deprecated: the wrapper's client is used and all other settings are ignored. Move what it "
+    "sets to config.json or variables, then unset it; see the guide's page on migration."
 )
 
 _MODULE_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -42,15 +40,7 @@ _MAX_NAME_CHARACTERS: Final = 200
 def wrapped_client(
     environ: Mapping[str, str] | None = None, *, clock: Clock = SYSTEM_CLOCK
 ) -> "FlightSQLClient | WrappedClient | None":
-    """Return the client that the configured wrapper module makes, with a `FutureWarning` that it is deprecated.
-
-    Args:
-        environ: Stands in for the process environment.
-        clock: Dates and measures calls.
-
-    Returns:
-        None when no wrapper is configured.
-    """
+    """Return the client of the configured wrapper module, with a `FutureWarning`; None when there is no wrapper."""
     name = (os.environ if environ is None else environ).get(WRAPPER_VARIABLE)
     if not name:
         return None
@@ -62,13 +52,13 @@ def wrapped_client(
     except Exception as error:
         raise _unusable(f"The wrapper module's connect() failed ({type(error).__name__}).") from error
     if not callable(getattr(made, "query_stream", None)) and not callable(getattr(made, "query", None)):
-        raise _unusable("What the wrapper module's connect() returned is no client: it has no query.")
+        raise _unusable("The wrapper module's connect() returned something that is not a client: it has no query.")
     warnings.warn(DEPRECATION_NOTICE, FutureWarning, stacklevel=3)
     return made if isinstance(made, FlightSQLClient) else WrappedClient(made, clock=clock)
 
 
 class WrappedClient(QueryMethods):
-    """Runs statements through another client; what is not offered here is asked of that client."""
+    """Runs statements through another client; other attributes are that client's."""
 
     def __init__(self, inner: Any, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._inner = inner
@@ -84,13 +74,10 @@ class WrappedClient(QueryMethods):
         limit: int | None = None,
         timeout_seconds: float | None = None,
     ) -> QueryReader:
-        """Start a statement and return a reader of its batches.
-
-        `limit` ends the reading here, since another client cannot be told.
-        """
+        """Start a statement and return a reader of its batches; `limit` ends the reading here."""
         if params:
             raise UsageError(
-                "The wrapper's client takes no parameters.",
+                "The wrapper's client does not support parameters.",
                 remedy="Write the values into the statement, or unset MICROMEGAS_PYTHON_MODULE_WRAPPER.",
             )
         check_timeout(timeout_seconds)
@@ -103,22 +90,20 @@ class WrappedClient(QueryMethods):
         return QueryReader(attempts, self._call, open_stream, clock=self._clock)
 
     def whoami(self) -> NoReturn:
-        """Say that another client cannot ask."""
-        raise UnsupportedRequest(
-            "The wrapper's client cannot ask who you are.", remedy="It works for queries all the same."
-        )
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot ask who you are.", remedy="Queries work all the same.")
 
     def list_tables(self, *, timeout_seconds: float | None = None) -> NoReturn:  # noqa: ARG002 - the client's signature
-        """Say that another client cannot list tables."""
+        """Raise `UnsupportedRequest`."""
         raise UnsupportedRequest(
-            "The wrapper's client cannot list tables.", remedy="Query information_schema.tables in place of it."
+            "The wrapper's client cannot list tables.", remedy="Query information_schema.tables instead."
         )
 
     def tell_notices(self, tell: Callable[[str], None]) -> None:
-        """Do nothing: another client's answers are its own."""
+        """Do nothing: another client has no notices."""
 
     def close(self) -> None:
-        """Close the other client, when it can be."""
+        """Close the other client, if it can be closed."""
         close = getattr(self._inner, "close", None)
         if callable(close):
             close()
@@ -133,7 +118,7 @@ class WrappedClient(QueryMethods):
 
 
 class _ForeignStream:
-    """The batches of another client's answer; its first batch is fetched at once, because it tells the schema."""
+    """The batches of another client's answer; the first is fetched at once, because it has the schema."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], call: Call, *, limit: int | None) -> None:
         self._batches = batches
@@ -173,7 +158,7 @@ class _ForeignStream:
         except Exception as error:
             # What another's code raises may hold anything.
             raise InternalError(
-                f"The wrapper's client failed ({type(error).__name__}).", remedy="Ask whoever maintains the wrapper."
+                f"The wrapper's client failed ({type(error).__name__}).", remedy="Ask the wrapper's maintainer."
             ) from error
 
 

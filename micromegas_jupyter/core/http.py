@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.secrets import SecretObject, secret_object
+from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable

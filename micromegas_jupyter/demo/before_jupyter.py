@@ -1,9 +1,9 @@
-"""Starts the demo beside a Jupyter server that somebody else runs, then becomes that server: `binder/start` runs it.
+"""Starts the demo, then becomes a Jupyter server that uses it; `binder/start` runs it.
 
     python -m micromegas_jupyter.demo.before_jupyter jupyter lab --ServerApp.base_url=/x/
 
-The demo is a child of its own, `--demo BASE_URL`: everything but JupyterLab. In one line on standard output it says
-which variables the server needs, and it ends when its standard input does, whose other end Jupyter holds.
+The demo, all of it but JupyterLab, is a child process (`--demo BASE_URL`). It prints one line with the variables that
+the server needs, and ends when its standard input closes, whose other end Jupyter holds.
 """
 
 from __future__ import annotations
@@ -35,15 +35,13 @@ _MEMORY_MIB = 256
 def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
     """Return the path below which a Jupyter server answers, with a slash at both ends.
 
-    Args:
-        command: The command that starts it; its options count first, the last of them as with Jupyter.
-        environ: Its variables; JupyterHub says it there.
+    The last option of its command wins, as with Jupyter, then JupyterHub's variable.
     """
     found = environ.get("JUPYTERHUB_SERVICE_PREFIX", "")
-    for place, word in enumerate(command):
-        name, equals, value = word.partition("=")
+    for position, argument in enumerate(command):
+        name, equals, value = argument.partition("=")
         if name in _BASE_URL_OPTIONS:
-            found = value if equals else "".join(command[place + 1 : place + 2])
+            found = value if equals else "".join(command[position + 1 : position + 2])
     base_url = f"/{found.strip('/')}/".replace("//", "/")
     return base_url if _BASE_URL.fullmatch(base_url) else "/"
 
@@ -60,7 +58,7 @@ def main() -> None:
     own = {name: value for name, value in environ.items() if not name.startswith("JUPYTERHUB_")}
     variables = _start_demo(find_base_url(command, environ), own)
     if not variables:
-        sys.stderr.write("✗ The demo did not start. What it said stands above; Jupyter goes on without.\n")
+        sys.stderr.write("✗ The demo did not start; its output is above. Starting Jupyter without it.\n")
     try:
         os.execvpe(command[0], command, environ | variables)  # noqa: S606 - the command is what this program was given
     except OSError:
@@ -78,12 +76,12 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
         command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
     _started.append(process)
-    patience = threading.Timer(_START_TIMEOUT_SECONDS, process.kill)
-    patience.start()
+    timer = threading.Timer(_START_TIMEOUT_SECONDS, process.kill)
+    timer.start()
     try:
         line = process.stdout.readline() if process.stdout is not None else b""
     finally:
-        patience.cancel()
+        timer.cancel()
     if not line.endswith(b"\n") or process.stdin is None:
         process.kill()
         process.wait()
@@ -114,7 +112,7 @@ def _run_demo(base_url: str) -> None:
 def _write_jupyter_files(folder: Path, issuer: str, job_environment: Mapping[str, str]) -> dict[str, str]:
     """Write what a Jupyter server and its kernels need to find the demo, and return the variables that lead there."""
     from micromegas_jupyter.demo.lab import write_job_kernel, write_page_config
-    from micromegas_jupyter.demo.provider.registrations import PAGES
+    from micromegas_jupyter.demo.provider.state import PAGES
 
     config, data = folder / "jupyter" / "config", folder / "jupyter" / "data"
     write_page_config(config)

@@ -1,7 +1,7 @@
-"""JupyterLab as a child of the demo: settings of its own, ends with its parent.
+"""JupyterLab as a child of the demo, with settings of its own.
 
-Run as a program it is the child itself: JupyterLab that also ends when its standard input closes, so that
-no server stays behind when the demo is killed.
+Run as a program this is the child itself: JupyterLab that also ends when its standard input closes, so that no server
+stays behind when the demo is killed.
 """
 
 import json
@@ -30,14 +30,9 @@ _POLL_SECONDS = 0.1
 
 
 class LabProcess:
-    """A JupyterLab; the notebooks lie in a copy that goes with the demo, one of them with a kernel of its own.
+    """A JupyterLab whose files, a copy of the notebooks among them, lie in `folder`.
 
-    Args:
-        folder: Where its files go.
-        environment: All of its variables, and those of its kernels.
-        job_environment: What is different in the kernel that is a job's.
-        open_browser: Whether it opens a window.
-        base_url: The path below which it answers.
+    `environment` holds all of its variables and its kernels'; `job_environment` is what the job's kernel has besides.
     """
 
     def __init__(
@@ -85,11 +80,7 @@ class LabProcess:
         )
 
     def wait_until_ready(self) -> str:
-        """Return the notebook's address once JupyterLab listens.
-
-        Raises:
-            ServerUnavailable: It did not start in a minute, or ended.
-        """
+        """Return the notebook's address once JupyterLab listens."""
         deadline = SYSTEM_CLOCK.monotonic() + _START_TIMEOUT_SECONDS
         pause = threading.Event()
         while SYSTEM_CLOCK.monotonic() < deadline and self._process.poll() is None:
@@ -118,11 +109,7 @@ class LabProcess:
 
 
 def copy_notebooks(target: Path) -> None:
-    """Copy the package's notebooks into `target`.
-
-    Raises:
-        FileNotFoundError: The installation holds no notebooks.
-    """
+    """Copy the package's notebooks into `target`."""
     packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
     source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
     target.mkdir(parents=True)
@@ -148,11 +135,7 @@ def run_in_job_kernel(notebook: Path) -> None:
 
 
 def write_page_config(config: Path) -> None:
-    """Have JupyterLab ask nobody about news on its first start: the demo reaches nothing outside this machine.
-
-    Args:
-        config: A folder of Jupyter's configuration that does not exist yet.
-    """
+    """Have JupyterLab not offer to fetch news: the demo reaches nothing outside this machine."""
     folder = config / "labconfig"
     folder.mkdir(parents=True)
     disabled = {"@jupyterlab/apputils-extension:announcements": True}

@@ -1,4 +1,4 @@
-"""The demo's parts on one machine: identity provider, server and recorder, in a folder of their own."""
+"""The whole demo on one machine: identity provider, server and recorder, in a temporary folder."""
 
 import json
 import os
@@ -26,16 +26,8 @@ _POLL_SECONDS = 0.2
 class DemoStack:
     """Provider and server, both on loopback, recording their own logs and load; a context manager.
 
-    Everything that it writes lies in one temporary folder, which goes when it stops, or when the next one starts if
-    it was killed.
-
-    Args:
-        host: A loopback address for the server.
-        port: The server's port, 0 for any free one.
-        spare_executors: How many idle executor processes are started ahead of demand.
-        memory_mib: Memory of all statements together, in MiB.
-        jupyter_base_url: The path of the Jupyter server below which browsers find the provider's pages; None when they
-            reach it themselves.
+    Everything that it writes lies in one temporary folder, which is removed when it stops, or when the next one starts
+    if it was killed. `jupyter_base_url` is the path of the Jupyter server that shows browsers the provider's pages.
     """
 
     def __init__(
@@ -125,11 +117,7 @@ class DemoStack:
 
 
 def wait_for_rows(client: "FlightSQLClient") -> None:
-    """Wait until the stack has recorded its first log lines and measurements.
-
-    Raises:
-        ServerUnavailable: There is nothing after half a minute.
-    """
+    """Wait until the stack has recorded its first log lines and measurements, half a minute at most."""
     deadline = SYSTEM_CLOCK.monotonic() + _FIRST_ROWS_TIMEOUT_SECONDS
     pause = threading.Event()
     sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"

@@ -18,7 +18,7 @@ from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import ClientSettings, Flow, WorkloadExchange
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.http import environment_ca_bundle
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.doctor.findings import Case, Finding, complaint, failed, ok, skipped
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 

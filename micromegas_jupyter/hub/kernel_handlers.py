@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tornado import web
 
 from micromegas_jupyter.auth.flows.messages import MAX_AUTHORIZATION_CHARACTERS, is_web_address
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.hub.caller_limits import client_address
 from micromegas_jupyter.hub.refreshing import HeldBearer, is_refused, is_stale, read_bearer
 from micromegas_jupyter.hub.refusals import (

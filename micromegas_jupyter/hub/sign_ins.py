@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from micromegas_jupyter.auth.flows.messages import RANDOM_BYTES, digest_of
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.core.protocols import Secret
+    from micromegas_jupyter.core.secrets import Secret
     from micromegas_jupyter.core.system import Clock, Randomness
 
 LIFE_SECONDS: Final = 600

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.client.address import parse_address
+from micromegas_jupyter.client.calls import parse_address
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.formatting import TextTable, errors_as_lines, host_text, printable

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from micromegas_jupyter.client.server_identity import ServerIdentity
+    from micromegas_jupyter.client.calls import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Login
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.client.server_identity import ServerIdentity
+    from micromegas_jupyter.client.calls import ServerIdentity
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.dependencies import Login

@@ -74,6 +74,6 @@ def load_libraries(*names: str) -> None:
     """Import modules that are not there yet on another thread; Ctrl-C leaves at once and lets it come to its end."""
     missing = [name for name in names if name not in sys.modules]
     if missing:
-        from micromegas_jupyter.client.threads import run_interruptibly
+        from micromegas_jupyter.core.threads import run_interruptibly
 
         run_interruptibly(lambda: [import_module(name) for name in missing])

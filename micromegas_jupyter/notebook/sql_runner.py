@@ -249,8 +249,8 @@ class SqlRunner:
 
     def describe(self, request: SqlRequest) -> object | None:
         """Ask for the columns that the request's statement would give, without running it; the rest as for `run`."""
+        from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
-        from micromegas_jupyter.client.prepared import places_as_given
 
         with self._connected(request) as (_, connection, line):
             prepare = getattr(connection.client, "prepare_statement", None)
@@ -260,7 +260,7 @@ class SqlRunner:
                 )
             line.clear()
             bound = bind_named(request.sql, request.params)
-            with places_as_given(bound):
+            with original_positions(bound):
                 schema = prepare(bound.sql).dataset_schema
         return self._given(schema_table(schema) if request.name is None else schema, request, connection)
 

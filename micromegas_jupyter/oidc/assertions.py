@@ -7,7 +7,7 @@ Sending the requests is left to others; a client's own key is `private_key`'s, a
 from collections.abc import Mapping
 from datetime import datetime
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.oidc.client_authentication import ASSERTION_TYPE
 from micromegas_jupyter.oidc.private_key import PrivateKey, sign_jwt
 from micromegas_jupyter.oidc.resource import resource_fields

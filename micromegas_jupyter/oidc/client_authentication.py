@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeAlias, assert_never
 from urllib.parse import quote_plus
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key, sign_jwt

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.claims import DEFAULT_ALGORITHMS, check_claims, expiry_of
 from micromegas_jupyter.oidc.groups import read_groups

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.key_text import Key, KeyProblem, read_key_text
 

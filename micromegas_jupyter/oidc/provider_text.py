@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import quote, quote_plus
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 
 MAX_SHOWN_CHARACTERS = 200
 

@@ -9,8 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.secrets import SecretObject, secret_object
+from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import (
     AuthenticationError,
     LoginFailed,

@@ -5,8 +5,7 @@ Where the first token comes from and sending the request is left to others.
 
 from datetime import datetime
 
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.secrets import secret_object
+from micromegas_jupyter.core.secrets import Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.resource import resource_fields
 from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer

@@ -13,7 +13,11 @@ from typing import Final
 
 from micromegas_jupyter.access.audit_lines import encode_line, utc_text
 from micromegas_jupyter.access.credential import token_name
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
+from micromegas_jupyter.core.protocols import (
+    AuthContext,
+    AuthType,
+)
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted

@@ -27,7 +27,12 @@ from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, waiting_f
 from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.access.reloading import ReloadingValidator
 from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, HiddenText, Secret, TokenValidator
+from micromegas_jupyter.core.protocols import (
+    AuthContext,
+    AuthType,
+    TokenValidator,
+)
+from micromegas_jupyter.core.secrets import HiddenText, Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.engine import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError

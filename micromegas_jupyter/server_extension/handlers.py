@@ -54,7 +54,7 @@ from micromegas_jupyter.auth.flows.pages import (
     notice_page,
     reload_page,
 )
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.server_extension.kernel_client import KernelClient, NoReply
 from micromegas_jupyter.server_extension.settings import (
     MicromegasRelay,

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROUNDS, LONG_ROUNDS = 2, 10
 PROCESS_SECONDS = 120
-DOCUMENTS = ("/.well-known/openid-configuration", "/jwks")
+DOCUMENTS = ("/.well-known/openid-configuration", "/keys")
 
 FLOOR = """
 import sys, grpc

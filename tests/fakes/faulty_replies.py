@@ -12,11 +12,11 @@ import json
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self, TypeAlias
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlencode
 
+from tests.fakes.loopback_http import LoopbackHandler, Reply, Seen
 from tests.fakes.mint import SigningKey, encode_json, mint_raw
-from tests.fakes.scripted_http import Reply, ScriptedHandler, Seen, flat_query
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
@@ -83,17 +83,11 @@ class FaultyProvider(ScriptedProvider):
         self.secrets: set[str] = set()
         super().__init__(**options)  # type: ignore[arg-type]
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        assert self._server is not None
-        self._server.RequestHandlerClass = FaultyHandler
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
         self.stopping.set()
-        super().__exit__(*error)
+        super().stop()
 
-    def issue(self, **options: str | None) -> dict[str, object]:
+    def issue(self, **options: Any) -> dict[str, object]:
         answer = super().issue(**options)
         self._note(answer, _SECRET_MEMBERS)
         return answer
@@ -121,25 +115,26 @@ class FaultyProvider(ScriptedProvider):
             self.secrets.update(str(members[name]) for name in names if members.get(name))
 
 
-class FaultyHandler(ScriptedHandler):
+class FaultyHandler(LoopbackHandler):
     """Answers one request, with the fault that lies at its path."""
 
     @property
     def provider(self) -> FaultyProvider:
-        assert isinstance(self.server.provider, FaultyProvider)
-        return self.server.provider
+        assert isinstance(self.server.answering, FaultyProvider)
+        return self.server.answering
 
-    def _answer(self, form: dict[str, str]) -> None:
-        parts = urlsplit(self.path)
-        fault = self.provider.faults.get(parts.path)
+    def _answer(self, body: bytes) -> None:
+        seen = self.seen(body)
+        fault = self.provider.faults.get(seen.path)
         if fault is None:
-            super()._answer(form)
+            super()._answer(body)
             return
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        seen = Seen(method=self.command, path=parts.path, query=flat_query(parts.query), form=form, headers=headers)
         self.close_connection = True
         with suppress(OSError):  # the client hung up, as it should
             fault(Wire(self, seen), self.provider.unspent(seen))
+
+
+FaultyProvider.handler = FaultyHandler
 
 
 def hang(wire: Wire, _reply: Reply) -> None:

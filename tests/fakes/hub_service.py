@@ -7,9 +7,9 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.fakes.loopback_http import LoopbackHttp, RawCall, RawReply
+from tests.fakes.loopback_http import LoopbackHttp, Reply, Seen
 from tests.fakes.mint import mint_raw
-from tests.fakes.stand_in import PLATFORM_KEY
+from tests.fakes.platform_stand_ins import PLATFORM_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,20 +69,18 @@ class FakeHubService(LoopbackHttp):
             "JUPYTERHUB_USER": "alice",
         }
 
-    def respond(self, call: RawCall) -> RawReply:
-        body = json.loads(call.body) if call.method == "POST" else None
-        known = HubCall(
-            method=call.method, path=call.target, authorization=call.headers.get("authorization"), body=body
-        )
-        self.calls.append(known)
+    def handle(self, seen: Seen) -> Reply:
+        body = json.loads(seen.body) if seen.method == "POST" else None
+        call = HubCall(method=seen.method, path=seen.path, authorization=seen.headers.get("authorization"), body=body)
+        self.calls.append(call)
         self.before_answer()
-        reply = self.reply(known)
-        is_text = isinstance(reply.body, str)
-        text = str(reply.body) if is_text else json.dumps(reply.body)
-        headers = {"Content-Type": "text/html" if is_text else "application/json"}
-        if reply.location is not None:
-            headers["Location"] = reply.location
-        return RawReply(status=reply.status, content=b"" if reply.status == 204 else text.encode(), headers=headers)
+        reply = self.reply(call)
+        headers = {} if reply.location is None else {"Location": reply.location}
+        if reply.status == 204:
+            return Reply(status=204, text="", headers=headers)
+        if isinstance(reply.body, str):
+            return Reply(status=reply.status, text=reply.body, headers={"Content-Type": "text/html", **headers})
+        return Reply(status=reply.status, body=reply.body, headers=headers)
 
     def refuse(self, status: int, code: str) -> None:
         """Answer every call with an error of the contract."""

@@ -1,95 +1,149 @@
-"""A plain HTTP server on loopback whose answers a stand-in gives."""
+"""HTTP on loopback: requests that came, answers, and a server that has somebody else answer."""
 
 from __future__ import annotations
 
-import threading
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from threading import Thread
+from typing import TYPE_CHECKING, Protocol, Self
+from urllib.parse import parse_qs, urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from micromegas_jupyter.core.system import Clock
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawCall:
-    """One request that came; the headers' names are in lower case, `target` holds the query too."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RawReply:
-    """One answer."""
+class Reply:
+    """One answer; `text` counts before `body`, which is sent as JSON."""
 
-    status: int
-    content: bytes
+    status: int = 200
+    body: object = None
+    text: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def content(self) -> bytes:
+        return (json.dumps(self.body) if self.text is None else self.text).encode()
 
-class LoopbackHttp:
-    """A context manager that serves at `base`; several requests may come at a time.
-
-    Args:
-        clock: Tells its time, in the Date header.
-    """
-
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.clock = clock
-        self._server = _Server(self)
-        self.base = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def respond(self, call: RawCall) -> RawReply:
-        """Answer one request."""
-        raise NotImplementedError
+    @property
+    def all_headers(self) -> dict[str, str]:
+        return {"Content-Type": "application/json", **self.headers}
 
 
-class _Server(ThreadingHTTPServer):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One request that came; the headers' names are in lower case, each name of query and form has its first value."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    form: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+def flat_query(query: str) -> dict[str, str]:
+    """Return the first value of each name of a query or form."""
+    return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
+
+
+class Answering(Protocol):
+    """Whoever answers the requests of a server."""
+
+    def now(self) -> datetime:
+        """Return its time, for the Date header."""
+
+    def handle(self, seen: Seen) -> Reply:
+        """Answer one request; several may come at a time."""
+
+
+class LoopbackServer(ThreadingHTTPServer):
+    """Serves on a free port from `start` to `stop`."""
+
     daemon_threads = True
+    request_queue_size = 64
 
-    def __init__(self, owner: LoopbackHttp) -> None:
-        self.owner = owner
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, answering: Answering, handler: type[LoopbackHandler] | None = None) -> None:
+        self.answering = answering
+        super().__init__(("127.0.0.1", 0), handler or LoopbackHandler)
+        self.base = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def start(self, *, poll_seconds: float = 0.02) -> None:
+        Thread(target=self.serve_forever, args=(poll_seconds,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep broken connections out of the test's output."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class LoopbackHandler(BaseHTTPRequestHandler):
+    """Has one request answered."""
+
+    server: LoopbackServer
+
     def do_GET(self) -> None:
         self._answer(b"")
 
     def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
 
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        assert isinstance(self.server, _Server)
-        return format_datetime(self.server.owner.clock.now(), usegmt=True)
+    def seen(self, body: bytes) -> Seen:
+        parts = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        form = flat_query(body.decode()) if headers.get("content-type", "").startswith(FORM_TYPE) else {}
+        query = flat_query(parts.query)
+        return Seen(method=self.command, path=parts.path, query=query, form=form, headers=headers, body=body)
 
     def _answer(self, body: bytes) -> None:
-        assert isinstance(self.server, _Server)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = self.server.owner.respond(RawCall(method=self.command, target=self.path, headers=headers, body=body))
+        reply = self.server.answering.handle(self.seen(body))
         with suppress(OSError):
             self.send_response(reply.status)
-            for name, value in {**reply.headers, "Content-Length": str(len(reply.content))}.items():
+            for name, value in {**reply.all_headers, "Content-Length": str(len(reply.content))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.content)
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return format_datetime(self.server.answering.now(), usegmt=True)
+
     def log_message(self, *_parts: object) -> None:
         """Write nothing."""
+
+
+class LoopbackHttp:
+    """A context manager that serves at `base`.
+
+    Args:
+        clock: Tells its time.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.clock = clock
+        self._server = LoopbackServer(self)
+        self.base = self._server.base
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.stop()
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def handle(self, seen: Seen) -> Reply:
+        raise NotImplementedError

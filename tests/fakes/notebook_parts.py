@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.prepared import PreparedStatement
+from micromegas_jupyter.client.commands import PreparedStatement
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,

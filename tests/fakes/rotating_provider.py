@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import flask
+
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
+from micromegas_jupyter.demo.provider.state import Client, OAuthError
+from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from micromegas_jupyter.core.system import Clock
 
 RECEIVER_HEADER = "x-program"
@@ -66,22 +71,18 @@ class RotatingProvider(ScriptedProvider):
             family = self._generation + 1
             self._live_families.add(family)
             answer = self._give(family)
-            return {**answer, "expires_at": int(self._clock.now().timestamp()) + self.lifetime_seconds}
+            return {**answer, "expires_at": int(self.clock.now().timestamp()) + self.lifetime_seconds}
 
-    def _token(self, seen: Seen) -> Reply:
-        if seen.form.get("grant_type") != "refresh_token":
-            return super()._token(seen)
-        if not self._is_authenticated(seen):
-            return Reply(status=401, body={"error": "invalid_client"})
-        text, sender = seen.form.get("refresh_token", ""), seen.headers.get(RECEIVER_HEADER, "")
-        token = self._tokens.get(text)
+    def refresh(self, _client: Client, form: Mapping[str, str]) -> dict[str, object]:
+        sender = flask.request.headers.get(RECEIVER_HEADER, "")
+        token = self._tokens.get(form.get("refresh_token", ""))
         if token is None or token.family not in self._live_families:
-            return Reply(status=400, body={"error": "invalid_grant"})
+            raise OAuthError("invalid_grant")
         if token.spent_by and not self._may_repeat(token):
             self._live_families.discard(token.family)
             self.revocations.append(Revocation(sender=sender, refreshes=tuple(token.spent_by)))
-            return Reply(status=400, body={"error": "invalid_grant"})
-        return Reply(body=self._exchange_refresh_token(token, sender))
+            raise OAuthError("invalid_grant")
+        return self._exchange_refresh_token(token, sender)
 
     def _may_repeat(self, token: _RefreshToken) -> bool:
         in_time = SYSTEM_CLOCK.monotonic() - token.spent_at < self._grace_seconds

@@ -1,26 +1,41 @@
-"""An OpenID provider on loopback that does as it is told.
+"""The demo's provider as tests script it: whoever comes is signed in, and what it answers can be changed.
 
-Left alone it is honest and strict: code with PKCE, rotation that revokes the family on reuse, real signatures. A
-test may have the next answer of a path replaced, change what ID tokens say, or stop it; every request is kept.
+Left alone it is honest and strict: code with PKCE, rotation that revokes the family on reuse, real signatures. A test
+may replace the next answer of a path, change what ID tokens say, or stop it; every request is kept.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import secrets
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote_plus, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
+
+import flask
 
 from micromegas_jupyter.core.http import Callee, HttpAnswer, RawAnswer, check_answer, read_answer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.demo.provider.state import (
+    AUTHORIZATION_CODE,
+    CLIENT_CREDENTIALS,
+    DEVICE_CODE,
+    PEOPLE,
+    REFRESH_TOKEN,
+    AuthorizationCode,
+    Client,
+    Grant,
+    OAuthError,
+    RefreshToken,
+    SignedIn,
+)
 from micromegas_jupyter.errors import ProviderUnavailable
+from tests.fakes.loopback_http import FORM_TYPE, LoopbackHandler, LoopbackServer, Reply, Seen, flat_query
 from tests.fakes.mint import SigningKey, ec_key, encode, encode_json, mint_raw
-from tests.fakes.scripted_device import ScriptedDeviceFlow
-from tests.fakes.scripted_http import Reply, ScriptedServer, Seen, flat_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,19 +43,53 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.system import Clock
 
+__all__ = ["DirectCalls", "Reply", "ScriptedProvider", "Seen"]
 
-class ScriptedProvider:
-    """A context manager that serves on a socket while entered; its lock covers all of its state.
+CODE_SECONDS = 60
+GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS, DEVICE_CODE)
+
+
+class ScriptedDevices:
+    """How the provider treats devices, and the person in that flow.
+
+    Attributes:
+        interval_seconds: The pace that it asks for.
+        lifetime_seconds: How long codes live.
+        answer_changes: Members to add or replace in its answers; None removes one.
+        pace: How many seconds passed between the requests for tokens that came.
+    """
+
+    def __init__(self, provider: ScriptedProvider) -> None:
+        self.interval_seconds: float = 5
+        self.lifetime_seconds: float = 600
+        self.answer_changes: dict[str, object] = {}
+        self.pace: list[float] = []
+        self._provider = provider
+
+    def decide(self, user_code: str | None, *, allow: bool = True) -> None:
+        """Be the person who typed the code."""
+        (device,) = (found for found in self._provider.state.devices.values() if found.user_code == user_code)
+        device.is_decided = True
+        device.grant = self._provider.grant(device.scope) if allow else None
+
+    def device_codes(self) -> list[str]:
+        """Return the codes that are alive."""
+        return list(self._provider.state.devices)
+
+
+class ScriptedProvider(DemoProvider):
+    """A context manager that serves on a socket while entered; before, it is reached through `DirectCalls` only.
 
     Attributes:
         id_token_changes: Claims to add or replace in ID tokens; None removes one.
         callback_changes: Parameters to add or replace in callbacks; None removes one.
         metadata_changes: Members to add or replace in the discovery document; None removes one.
+        refresh_changes: Members to add or replace in the answers to refresh tokens; None removes one.
         device: The device flow, and the person in it.
-        poll_seconds: How long it may take to notice that it is to stop.
     """
 
-    poll_seconds = 0.05
+    handler: type[LoopbackHandler] = LoopbackHandler
+    client_id: str
 
     def __init__(
         self,
@@ -51,9 +100,9 @@ class ScriptedProvider:
         issuer_path: str = "",
         lifetime_seconds: int = 3600,
     ) -> None:
+        super().__init__(token_lifetime_seconds=lifetime_seconds, clock=clock)
         self.client_id = client_id
         self.client_secret = client_secret
-        self.lifetime_seconds = lifetime_seconds
         self.id_token_changes: dict[str, object] = {}
         self.callback_changes: dict[str, str | None] = {}
         self.metadata_changes: dict[str, object] = {}
@@ -63,34 +112,54 @@ class ScriptedProvider:
         self.published_keys: tuple[SigningKey, ...] = (ec_key(),)
         self.requests: list[Seen] = []
         self.is_down = False
-        self.device = ScriptedDeviceFlow(clock)
-        self._clock = clock
+        self.device = ScriptedDevices(self)
+        self.base = "http://127.0.0.1:1"
+        # Tests go on for days.
+        self.state.codes, self.state.devices, self.state.refresh_tokens = {}, {}, {}  # type: ignore[assignment]
+        self._client = _ScriptedClient(self)
+        self._issuer_path = issuer_path
+        self._issuer: str | None = None
         self._lock = threading.RLock()
         self._replies: dict[str, list[Reply]] = {}
-        self._codes: dict[str, dict[str, str]] = {}
-        self._live_refresh_tokens: dict[str, str] = {}
-        self._spent_refresh_tokens: dict[str, str] = {}
-        # Until it serves, it is reached through `DirectCalls` only.
-        self.base = "http://127.0.0.1:1"
-        self.issuer = self.base + issuer_path
-        self._issuer_path = issuer_path
-        self._server: ScriptedServer | None = None
+
+    def start(self) -> None:
+        self._loopback = LoopbackServer(self, self.handler)
+        self.base = self._loopback.base
+        self._loopback.start(poll_seconds=self.poll_seconds)
+
+    def stop(self) -> None:
+        self._loopback.stop()
 
     def __enter__(self) -> Self:
-        self._server = ScriptedServer(self)
-        self.base = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.issuer = self.base + self._issuer_path
-        threading.Thread(target=self._server.serve_forever, args=(self.poll_seconds,), daemon=True).start()
+        self.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+    @property
+    def issuer(self) -> str:
+        return self.base + self._issuer_path if self._issuer is None else self._issuer
+
+    @issuer.setter
+    def issuer(self, issuer: str) -> None:
+        self._issuer = issuer
+
+    @property
+    def lifetime_seconds(self) -> int:
+        return self.token_lifetime_seconds
+
+    @lifetime_seconds.setter
+    def lifetime_seconds(self, seconds: int) -> None:
+        self.token_lifetime_seconds = seconds
+
+    @property
+    def clients(self) -> dict[str, Client]:  # type: ignore[override]
+        return {self.client_id: self._client}
 
     def now(self) -> datetime:
-        """Return the provider's time."""
-        return self._clock.now()
+        return self.clock.now()
+
+    def grant(self, scope: str = "") -> Grant:
+        person = SignedIn(person=PEOPLE["alice"], authenticated_at=self.clock.now())
+        return Grant(client=self._client, signed_in=person, scope=scope)
 
     def reply_once(self, path: str, reply: Reply) -> None:
         """Answer the next request for `path` with `reply`."""
@@ -106,14 +175,36 @@ class ScriptedProvider:
         """Return the refresh requests that came."""
         return [request for request in self.seen("/token") if request.form.get("grant_type") == "refresh_token"]
 
+    def handle(self, seen: Seen) -> Reply:
+        """Answer one request."""
+        with self._lock:
+            self.requests.append(seen)
+            if self.is_down:
+                return Reply(status=503, body={})
+            if self._replies.get(seen.path):
+                return self._replies[seen.path].pop(0)
+            headers = {name: value for name, value in seen.headers.items() if name not in _OF_THE_CONNECTION}
+            response = self.app.test_client().open(
+                seen.path,
+                method=seen.method,
+                base_url=self.base,
+                query_string=urlencode(seen.query),
+                data=urlencode(seen.form) if seen.method == "POST" else None,
+                content_type=FORM_TYPE,
+                headers=headers,
+            )
+        body, text = (response.get_json(), None) if response.is_json else (None, response.text)
+        return Reply(status=response.status_code, body=body, text=text, headers=_without_length(response.headers))
+
     def issue(
-        self, *, family: str | None = None, nonce: str | None = None, scope: str | None = None
+        self, *, grant: Grant | None = None, nonce: str | None = None, scope: str | None = None
     ) -> dict[str, object]:
         """Make a token answer as the token endpoint would."""
         with self._lock:
-            access_token = secrets.token_urlsafe(24)
-            refresh_token = secrets.token_urlsafe(24)
-            self._live_refresh_tokens[refresh_token] = family or secrets.token_hex(4)
+            access_token, refresh_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+            grant = grant or self.grant(scope or "")
+            self.state.access_tokens[access_token] = grant, grant.scope
+            self.state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
             answer: dict[str, object] = {
                 "access_token": access_token,
                 "token_type": "Bearer",
@@ -121,13 +212,11 @@ class ScriptedProvider:
                 "refresh_token": refresh_token,
                 "id_token": self.mint_id_token(access_token=access_token, nonce=nonce),
             }
-            if scope is not None:
-                answer["scope"] = scope
-            return answer
+            return answer if scope is None else {**answer, "scope": scope}
 
     def mint_id_token(self, *, access_token: str | None = None, nonce: str | None = None, **changes: object) -> str:
         """Make an ID token; a change to None removes a claim."""
-        now = int(self._clock.now().timestamp())
+        now = int(self.clock.now().timestamp())
         claims: dict[str, object] = {
             "iss": self.issuer,
             "aud": self.client_id,
@@ -140,41 +229,27 @@ class ScriptedProvider:
         }
         if access_token is not None:
             claims["at_hash"] = encode(hashlib.sha256(access_token.encode()).digest()[:16])
-        claims.update(self.id_token_changes)
-        claims.update(changes)
-        payload = json.dumps({name: value for name, value in claims.items() if value is not None}).encode()
+        payload = json.dumps(_without_none(claims | self.id_token_changes | changes)).encode()
         if self.unsigned:
             return f"{encode_json({'alg': 'none'})}.{encode(payload)}."
         return mint_raw(payload, key=self.signing_key)
 
     def stored_token(self, *, ends_in_seconds: float, lifetime_seconds: int = 3600) -> dict[str, object]:
         """Make the `token` of a token file whose tokens end in `ends_in_seconds`."""
-        ends_at = int(self._clock.now().timestamp() + ends_in_seconds)
-        answer = self.issue()
-        answer["id_token"] = self.mint_id_token(exp=ends_at, iat=ends_at - lifetime_seconds)
-        answer["expires_at"], answer["expires_in"] = ends_at, lifetime_seconds
-        return answer
+        ends_at = int(self.clock.now().timestamp() + ends_in_seconds)
+        times = {"expires_at": ends_at, "expires_in": lifetime_seconds}
+        return {**self.issue(), "id_token": self.mint_id_token(exp=ends_at, iat=ends_at - lifetime_seconds), **times}
 
-    def handle(self, seen: Seen) -> Reply:
-        """Answer one request."""
-        with self._lock:
-            self.requests.append(seen)
-            if self.is_down:
-                return Reply(status=503, body={})
-            if self._replies.get(seen.path):
-                return self._replies[seen.path].pop(0)
-            handlers = {
-                f"{self._issuer_path.removesuffix('/')}/.well-known/openid-configuration": self._discovery,
-                "/keys": self._keys,
-                "/authorize": self._authorize,
-                "/token": self._token,
-                "/revoke": self._revoke,
-                "/device_authorization": self._start_device,
-            }
-            handler = handlers.get(seen.path)
-            return Reply(status=404, body={"error": "not_found"}) if handler is None else handler(seen)
+    # What the demo's provider does otherwise.
 
-    def _discovery(self, _seen: Seen) -> Reply:
+    def register(self, app: flask.Flask) -> None:
+        super().register(app)
+        app.view_functions |= {"authorize": self._authorize, "revoke": lambda answer: self._revoke()}
+        if self._issuer_path:
+            path = f"{self._issuer_path.removesuffix('/')}/.well-known/openid-configuration"
+            app.add_url_rule(path, "scripted", self.metadata)
+
+    def metadata(self) -> dict[str, object]:
         document = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.base}/authorize",
@@ -184,87 +259,97 @@ class ScriptedProvider:
             "device_authorization_endpoint": f"{self.base}/device_authorization",
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
-            **self.metadata_changes,
         }
-        return Reply(body={name: value for name, value in document.items() if value is not None})
+        return _without_none(document | self.metadata_changes)
 
-    def _keys(self, _seen: Seen) -> Reply:
-        return Reply(body={"keys": [key.jwk() for key in self.published_keys]})
+    def public_keys(self) -> dict[str, object]:
+        return {"keys": [key.jwk() for key in self.published_keys]}
 
-    def _authorize(self, seen: Seen) -> Reply:
-        query = seen.query
+    def select_scope(self, client: Client, scope: str | None) -> str:
+        return scope or ""
+
+    def check_request(self, parameters: object) -> None:
+        """Take every audience and resource."""
+
+    def _authorize(self) -> flask.Response:
+        query = flask.request.args
         if query.get("code_challenge_method") != "S256" or query.get("client_id") != self.client_id:
-            return Reply(status=400, body={"error": "invalid_request"})
+            raise OAuthError("invalid_request")
         code = secrets.token_urlsafe(16)
-        self._codes[code] = dict(query)
-        callback: dict[str, str | None] = {"code": code, "state": query["state"], "iss": self.issuer}
-        callback.update(self.callback_changes)
-        sent = urlencode({name: value for name, value in callback.items() if value is not None})
-        return Reply(status=302, text="", headers={"Location": f"{query['redirect_uri']}?{sent}"})
+        self.state.codes[code] = AuthorizationCode(
+            grant=self.grant(query["scope"]),
+            redirect_uri=query["redirect_uri"],
+            code_challenge=query["code_challenge"],
+            nonce=query["nonce"],
+            expires_at=self.clock.now() + timedelta(seconds=CODE_SECONDS),
+        )
+        callback = {"code": code, "state": query["state"], "iss": self.issuer, **self.callback_changes}
+        location = f"{query['redirect_uri']}?{urlencode(_without_none(callback))}"
+        return flask.Response(status=302, headers={"Location": location})
 
-    def _token(self, seen: Seen) -> Reply:
-        if not self._is_authenticated(seen):
-            return Reply(status=401, body={"error": "invalid_client"})
-        match seen.form.get("grant_type"):
-            case "authorization_code":
-                return self._exchange(seen.form)
-            case "refresh_token":
-                return self._refresh(seen.form)
-            case "urn:ietf:params:oauth:grant-type:device_code":
-                error, scope = self.device.ask(seen.form.get("device_code", ""))
-                return Reply(status=400, body={"error": error}) if error else Reply(body=self.issue(scope=scope))
-            case "client_credentials" if self.client_secret is not None:
-                return Reply(
-                    body={
-                        "access_token": f"service-{secrets.token_hex(8)}",
-                        "token_type": "bearer",
-                        "expires_in": self.lifetime_seconds,
-                    }
-                )
-            case _:
-                return Reply(status=400, body={"error": "unsupported_grant_type"})
+    def issue_tokens(self, grant: Grant, *, scope: str, nonce: str | None = None) -> dict[str, object]:
+        return self.issue(grant=grant, nonce=nonce, scope=scope)
 
-    def _start_device(self, seen: Seen) -> Reply:
-        if not self._is_authenticated(seen):
-            return Reply(status=401, body={"error": "invalid_client"})
-        return Reply(body=self.device.start(base=self.base, scope=seen.form.get("scope", "")))
-
-    def _is_authenticated(self, seen: Seen) -> bool:
+    def issue_access_token(self, client: Client, grant: Grant | None, scope: str) -> dict[str, object]:
         if self.client_secret is None:
-            return seen.form.get("client_id") == self.client_id
-        scheme, _, credentials = seen.headers.get("authorization", "").partition(" ")
-        if scheme == "Basic":
-            name, _, password = base64.b64decode(credentials).decode().partition(":")
-            return (unquote_plus(name), unquote_plus(password)) == (self.client_id, self.client_secret)
-        return (seen.form.get("client_id"), seen.form.get("client_secret")) == (self.client_id, self.client_secret)
+            raise OAuthError("unsupported_grant_type")
+        token = f"service-{secrets.token_hex(8)}"
+        return {"access_token": token, "token_type": "bearer", "expires_in": self.lifetime_seconds}
 
-    def _exchange(self, form: Mapping[str, str]) -> Reply:
-        asked = self._codes.pop(form.get("code", ""), None)
-        if asked is None or asked["redirect_uri"] != form.get("redirect_uri"):
-            return Reply(status=400, body={"error": "invalid_grant"})
-        if encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest()) != asked["code_challenge"]:
-            return Reply(status=400, body={"error": "invalid_grant", "error_description": "wrong verifier"})
-        return Reply(body=self.issue(nonce=asked["nonce"], scope=asked["scope"]))
+    def refresh(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
+        answer = super().refresh(client, {"refresh_token": form.get("refresh_token", "")})
+        del answer["scope"]
+        return _without_none(answer | self.refresh_changes)
 
-    def _refresh(self, form: Mapping[str, str]) -> Reply:
-        token = form.get("refresh_token", "")
-        if token in self._spent_refresh_tokens:
-            family = self._spent_refresh_tokens[token]
-            self._live_refresh_tokens = {
-                live: owner for live, owner in self._live_refresh_tokens.items() if owner != family
-            }
-        family = self._live_refresh_tokens.pop(token, None)
-        if family is None:
-            return Reply(status=400, body={"error": "invalid_grant"})
-        self._spent_refresh_tokens[token] = family
-        answer = {**self.issue(family=family), **self.refresh_changes}
-        return Reply(body={name: value for name, value in answer.items() if value is not None})
+    def _revoke(self) -> flask.Response:
+        """Revoke whoever's token it is: a test signs in under several names."""
+        form = flask.request.form
+        if form.get("token_type_hint") == "access_token":
+            raise OAuthError("unsupported_token_type")
+        self.state.refresh_tokens.pop(form.get("token", ""), None)
+        return flask.Response("", mimetype="text/html")
 
-    def _revoke(self, seen: Seen) -> Reply:
-        if seen.form.get("token_type_hint") == "access_token":
-            return Reply(status=400, body={"error": "unsupported_token_type"})
-        self._live_refresh_tokens.pop(seen.form.get("token", ""), None)
-        return Reply(text="", headers={"Content-Type": "text/html"})
+    def answer_device_authorization(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
+        answer = super().answer_device_authorization(client, form)
+        device = self.state.devices[str(answer["device_code"])]
+        device.interval_seconds = self.device.interval_seconds
+        device.expires_at = self.clock.now() + timedelta(seconds=self.device.lifetime_seconds)
+        changes = {
+            "verification_uri": f"{self.base}/activate",
+            "verification_uri_complete": f"{self.base}/activate?user_code={device.user_code}",
+            "expires_in": self.device.lifetime_seconds,
+            "interval": self.device.interval_seconds,
+            **self.device.answer_changes,
+        }
+        return _without_none(answer | changes)
+
+    def answer_device(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
+        device = self.state.devices.get(form.get("device_code", ""))
+        if device is not None and device.last_polled_at is not None:
+            self.device.pace.append(self.clock.monotonic() - device.last_polled_at)
+        return super().answer_device(client, form)
+
+
+_OF_THE_CONNECTION = frozenset({"host", "content-length", "content-type", "connection"})
+
+
+class _ScriptedClient(Client):
+    """The one application, whose secret a test may change."""
+
+    def __init__(self, provider: ScriptedProvider) -> None:
+        super().__init__(client_id=provider.client_id, grant_types=GRANT_TYPES)
+        object.__setattr__(self, "provider", provider)
+
+    def is_secret(self, secret: str | None) -> bool:
+        return self.provider.client_secret in {None, secret}
+
+
+def _without_none(members: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _without_length(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name != "Content-Length"}
 
 
 class DirectCalls:

@@ -12,7 +12,7 @@ import grpc
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.server_identity import parse_server_identity
+from micromegas_jupyter.client.calls import parse_server_identity
 from micromegas_jupyter.errors import (
     InvalidStatement,
     PermissionDenied,

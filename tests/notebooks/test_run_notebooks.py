@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.stack import DemoStack
     from tests.notebooks.conftest import RunNotebook
 
-pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.timeout(600)]
 
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 
@@ -55,7 +55,9 @@ def test_every_notebook_is_run_here() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS) | on_a_hub
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "name", ["quickstart", *(pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS if name != "quickstart")]
+)
 def test_every_cell_of_a_notebook_works(name: str, stack: DemoStack, run_with_nbval: RunNotebook) -> None:
     path = NOTEBOOKS / f"{name}.ipynb"
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
@@ -66,6 +68,7 @@ def test_every_cell_of_a_notebook_works(name: str, stack: DemoStack, run_with_nb
     assert f"{len(cells)} passed" in run.stdout
 
 
+@pytest.mark.slow
 def test_every_cell_that_the_guide_shows_works(stack: DemoStack, tmp_path: Path, run_with_nbval: RunNotebook) -> None:
     cells = [block.text for block in blocks("notebook-guide.md") if block.language in {"", "python"}]
     sources = [text for text in cells if not text.startswith("✗")]
@@ -77,6 +80,7 @@ def test_every_cell_that_the_guide_shows_works(stack: DemoStack, tmp_path: Path,
     assert f"{len(sources)} passed" in run.stdout
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_fails_the_run_and_shows_what_it_said(tmp_path: Path, run_with_nbval: RunNotebook) -> None:
     path = _notebook(tmp_path / "made" / "failing.ipynb", "1 + 1", "assert 1 + 1 == 3, 'that does not hold'")
 
@@ -87,6 +91,7 @@ def test_a_cell_that_fails_fails_the_run_and_shows_what_it_said(tmp_path: Path, 
     assert "that does not hold" in run.stdout
 
 
+@pytest.mark.slow
 def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
     stack: DemoStack, tmp_path: Path, run_with_nbconvert: RunNotebook
 ) -> None:
@@ -110,6 +115,7 @@ def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
     assert str(stack.folder) not in saved
 
 
+@pytest.mark.slow
 def test_without_a_sign_in_the_quickstart_ends_at_once_with_the_remedy(
     stack: DemoStack, tmp_path: Path, run_with_nbconvert: RunNotebook
 ) -> None:

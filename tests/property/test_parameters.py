@@ -8,8 +8,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.client.parameters import bind_named, parameter_names
-from micromegas_jupyter.client.sql_text import find_placeholders, quote_identifier, quote_literal
+from micromegas_jupyter.client.parameters import (
+    bind_named,
+    find_placeholders,
+    parameter_names,
+    quote_identifier,
+    quote_literal,
+)
 from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket, statement_ticket
 
 _TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))

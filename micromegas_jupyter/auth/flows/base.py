@@ -9,7 +9,7 @@ from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Clock, Randomness
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.authorization import (

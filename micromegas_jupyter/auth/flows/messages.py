@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 
 REQUEST_TYPE = "micromegas_oauth_request"
 REPLY_TYPE = "micromegas_oauth_reply"

@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.tokens.refresh import FORCED_PAUSE_SECONDS, Freshne
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, TokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.files import FileMark
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import (
     LoginRequired,

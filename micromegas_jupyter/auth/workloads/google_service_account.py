@@ -19,7 +19,7 @@ from micromegas_jupyter.auth.tokens.service import (
 from micromegas_jupyter.config.decoding import check_fetch_url
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
 from micromegas_jupyter.oidc.assertions import build_assertion, build_jwt_bearer_request

@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.auth.workloads.platforms import WorkloadSource
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.oidc.assertions import build_client_assertion_request
 from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer

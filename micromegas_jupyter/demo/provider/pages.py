@@ -4,31 +4,30 @@ All links are relative, so that the pages also work below a prefix. The authoriz
 anew at every step: nothing about it is kept between steps.
 """
 
-from __future__ import annotations
-
 import hmac
 import logging
 import re
 import secrets
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 import flask
 from joserfc.errors import JoseError
+from werkzeug.wrappers import Response
 
-from micromegas_jupyter.demo.provider.endpoints import OAuthError, check_parameters
-from micromegas_jupyter.demo.provider.registrations import PASSWORD, PEOPLE, SCOPE_MEANINGS
-from micromegas_jupyter.demo.provider.state import CODE_LIFETIME_SECONDS, AuthorizationCode, Grant, SignedIn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from werkzeug.wrappers import Response
-
-    from micromegas_jupyter.demo.provider.registrations import Client
-    from micromegas_jupyter.demo.provider.state import ProviderState, Session
-    from micromegas_jupyter.demo.provider.tokens import TokenIssuer
+from micromegas_jupyter.demo.provider.state import (
+    CODE_LIFETIME_SECONDS,
+    PASSWORD,
+    PEOPLE,
+    SCOPE_MEANINGS,
+    AuthorizationCode,
+    Client,
+    Grant,
+    OAuthError,
+    Session,
+    SignedIn,
+)
+from micromegas_jupyter.demo.provider.tokens import TokenIssuer
 
 log = logging.getLogger("micromegas_jupyter.demo.provider")
 
@@ -42,22 +41,12 @@ _LOOPBACK_PAGE = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0
 
 
 class Pages:
-    """All pages; the browser's session is found once per request and its cookie set on the answer."""
+    """All pages; the browser's session is found once per request and its cookie set on the response."""
 
-    def __init__(
-        self,
-        *,
-        clients: Mapping[str, Client],
-        state: ProviderState,
-        tokens: TokenIssuer,
-        cookie_name: str,
-        cookie_path: str,
-    ) -> None:
-        self._clients = clients
-        self._state = state
-        self._tokens = tokens
-        self._cookie_name = cookie_name
-        self._cookie_path = cookie_path
+    def __init__(self, provider: TokenIssuer) -> None:
+        self._provider = provider
+        self._state = provider.state
+        self._clock = provider.clock
 
     def register(self, app: flask.Flask) -> None:
         """Add the routes and the cookie."""
@@ -70,18 +59,18 @@ class Pages:
 
     def home(self) -> Response:
         """Say what this is."""
-        return self._page("home.html", issuer=self._tokens.issuer, people=PEOPLE.values())
+        return self._page("home.html", issuer=self._provider.issuer, people=PEOPLE.values())
 
     def authorize(self) -> Response:
         """Answer a step of the authorization request in the query."""
         query = flask.request.args
-        client, redirect_uri = self._clients.get(query.get("client_id", "")), query.get("redirect_uri", "")
+        client, redirect_uri = self._provider.clients.get(query.get("client_id", "")), query.get("redirect_uri", "")
         is_repeated = any(len(query.getlist(name)) > 1 for name in ("client_id", "redirect_uri"))
         if client is None or is_repeated or not client.is_redirect_uri(redirect_uri):
             # RFC 9700 section 4.11: nobody is sent to an address that is not the application's.
             return self._error_page(
                 "Signing in cannot start",
-                "The application that sent you here is not registered, names a place to return to that is not "
+                "The application that sent you here is not registered, names a redirect URI that is not "
                 "registered for it, or sent a request that cannot be read.",
                 "Check the client id and the redirect URI in the application's settings. Nothing was sent back to it.",
             )
@@ -99,24 +88,24 @@ class Pages:
             return self._foreign_form_page()
         typed = flask.request.form.get("user_code", "")
         user_code = normalize_user_code(typed)
-        if self._state.find_waiting_device(user_code) is None:
+        if self._state.find_waiting_device(user_code, now=self._clock.now()) is None:
             return self._code_page(typed, wrong=True)
         return flask.Response(status=303, headers={"Location": f"device-confirm?user_code={quote(user_code)}"})
 
     def confirm_device(self) -> Response:
         """Sign in, then allow or deny the device whose code is in the query (RFC 8628 section 3.3)."""
         user_code = normalize_user_code(flask.request.args.get("user_code", ""))
-        device = self._state.find_waiting_device(user_code)
+        device = self._state.find_waiting_device(user_code, now=self._clock.now())
         if device is None:
             return self._code_page(user_code, wrong=True)
-        answer = self._ask(device.client, device.scope, user_code=user_code)
+        answer = self._request_consent(device.client, device.scope, user_code=user_code)
         if not isinstance(answer, Grant | None):
             return answer
         device.is_decided, device.grant = True, answer
         log.info("device answered", extra={"client_id": device.client.client_id, "is_allowed": answer is not None})
         if answer is None:
-            return self._done_page("The other device was refused", "It was told so and gets no access.")
-        return self._done_page("The other device is signed in", "It goes on by itself.")
+            return self._done_page("The other device was refused", "It gets no access.")
+        return self._done_page("The other device is signed in", "It continues by itself.")
 
     def logout(self) -> Response:
         """End the session at once for an application that shows the person's ID token, else ask first.
@@ -153,12 +142,12 @@ class Pages:
             # can call itself this application, so the person is asked each time.
             raise OAuthError("login_required" if self._needs_sign_in() else "consent_required")
         redirect = urlsplit(redirect_uri)
-        scope = client.select_scope(query.get("scope"))
-        grant = self._ask(client, scope, destination=f"{redirect.scheme}://{redirect.netloc}")
+        scope = self._provider.select_scope(client, query.get("scope"))
+        grant = self._request_consent(client, scope, destination=f"{redirect.scheme}://{redirect.netloc}")
         if not isinstance(grant, Grant | None):
             return grant
         if grant is None:
-            raise OAuthError("access_denied", "The person said no.")
+            raise OAuthError("access_denied", "The person denied access.")
         self._session().fresh_for = None
         code = secrets.token_urlsafe()
         self._state.codes[code] = AuthorizationCode(
@@ -166,14 +155,14 @@ class Pages:
             redirect_uri=redirect_uri,
             code_challenge=query["code_challenge"],
             nonce=query.get("nonce"),
-            expires_at=self._state.clock.now() + timedelta(seconds=CODE_LIFETIME_SECONDS),
+            expires_at=self._clock.now() + timedelta(seconds=CODE_LIFETIME_SECONDS),
         )
         return self._send_back(redirect_uri, code=code)
 
     def _check_request(self) -> set[str]:
         """Check the rest of an authorization request and return its prompts (OpenID Connect Core 1.0, 3.1.2.6)."""
         query = flask.request.args
-        check_parameters(query, audience=self._tokens.audience)
+        self._provider.check_request(query)
         if query.get("response_type") != "code":
             raise OAuthError("unsupported_response_type" if "response_type" in query else "invalid_request")
         for name in ("request", "request_uri"):
@@ -191,10 +180,10 @@ class Pages:
             raise OAuthError("invalid_request", "The answer is sent in the query, and max_age is a number of seconds.")
         return prompts
 
-    def _ask(
+    def _request_consent(
         self, client: Client, scope: str, *, destination: str | None = None, user_code: str | None = None
     ) -> Response | Grant | None:
-        """Have the person sign in and answer; return the next page, what they allowed, or None when they denied it."""
+        """Return the next page of sign-in and consent; in the end what the person allowed, None when they denied it."""
         session, form = self._session(), flask.request.form
         again = flask.Response(
             status=303, headers={"Location": f"{flask.request.path[1:]}?{flask.request.query_string.decode('latin-1')}"}
@@ -229,7 +218,7 @@ class Pages:
             return False
         if {"login", "select_account"} & set(query.get("prompt", "").split()):
             return True
-        age = self._state.clock.now() - session.signed_in.authenticated_at
+        age = self._clock.now() - session.signed_in.authenticated_at
         max_age = query.get("max_age", "")
         return _SECONDS.fullmatch(max_age) is not None and age.total_seconds() > int(max_age)
 
@@ -239,14 +228,14 @@ class Pages:
             log.info("sign-in refused")
             return False
         # A cookie known before the sign-in is worth nothing after it.
-        self._replace_session(SignedIn(person=person, authenticated_at=self._state.clock.now()))
+        self._replace_session(SignedIn(person=person, authenticated_at=self._clock.now()))
         log.info("signed in", extra={"subject": person.subject})
         return True
 
     def _session(self) -> Session:
         """Return this browser's session, a new one when it has none."""
         if "session" not in flask.g:
-            cookie = flask.request.cookies.get(self._cookie_name, "")
+            cookie = flask.request.cookies.get(self._provider.cookie[0], "")
             flask.g.session = self._state.sessions.get(cookie) or self._state.open_session()
         session: Session = flask.g.session
         return session
@@ -258,10 +247,9 @@ class Pages:
 
     def _set_cookie(self, response: Response) -> Response:
         session: Session | None = flask.g.get("session")
-        if session is not None and flask.request.cookies.get(self._cookie_name) != session.cookie:
-            response.set_cookie(
-                self._cookie_name, session.cookie, path=self._cookie_path, httponly=True, samesite="Lax"
-            )
+        name, path = self._provider.cookie
+        if session is not None and flask.request.cookies.get(name) != session.cookie:
+            response.set_cookie(name, session.cookie, path=path, httponly=True, samesite="Lax")
         return response
 
     def _is_own_form(self) -> bool:
@@ -271,14 +259,14 @@ class Pages:
 
     def _send_back(self, redirect_uri: str, **answer: str) -> Response:
         """Redirect to the application; errors, too, name the issuer (RFC 9207 section 2)."""
-        return _redirect(redirect_uri, **answer, state=flask.request.args.get("state"), iss=self._tokens.issuer)
+        return _redirect(redirect_uri, **answer, state=flask.request.args.get("state"), iss=self._provider.issuer)
 
     def _read_hint(self, token: str | None) -> tuple[str | None, str | None]:
         """Return subject and application of an ID token; its times do not matter (section 2)."""
-        claims = self._tokens.read_own(token) if token else {}
+        claims = self._provider.read_own_token(token) if token else {}
         subject, audience = claims.get("sub"), claims.get("aud")
         # An access token is signed by the same key, but no application is its audience.
-        return (str(subject), str(audience)) if audience in self._clients else (None, None)
+        return (str(subject), str(audience)) if audience in self._provider.clients else (None, None)
 
     def _page(self, template: str, *, status: int = 200, **values: object) -> Response:
         """Return a page; every template finds the browser's form token and who is signed in."""

@@ -1,34 +1,43 @@
-"""`DemoProvider`: the demo's identity provider as one thing that starts and stops."""
+"""`DemoProvider`: the endpoints for programs (metadata, keys, tokens, revocation, devices, userinfo), and their server.
 
-from __future__ import annotations
+Subclasses may change what the tokens, keys and the metadata say: the tests' provider does.
+"""
 
+import hashlib
 import logging
 import secrets
 import socket
 import threading
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import Self
+from urllib.parse import unquote_plus
 
 import flask
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.wrappers import Response
 
-from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.demo.provider.endpoints import Endpoints
 from micromegas_jupyter.demo.provider.pages import Pages
-from micromegas_jupyter.demo.provider.registrations import PAGES, build_clients
-from micromegas_jupyter.demo.provider.state import ProviderState
-from micromegas_jupyter.demo.provider.tokens import TokenIssuer
-
-if TYPE_CHECKING:
-    from flask.typing import ResponseReturnValue
-    from werkzeug.wrappers import Response
+from micromegas_jupyter.demo.provider.state import (
+    AUTHORIZATION_CODE,
+    CLIENT_CREDENTIALS,
+    DEVICE_CODE,
+    DEVICE_LIFETIME_SECONDS,
+    REFRESH_TOKEN,
+    SCOPE_MEANINGS,
+    Client,
+    DeviceAuthorization,
+    OAuthError,
+)
+from micromegas_jupyter.demo.provider.tokens import HOST, SIGNING_ALGORITHM, Json, TokenIssuer, encode_base64url
 
 log = logging.getLogger("micromegas_jupyter.demo.provider")
 
-_HOST = "127.0.0.1"
 _STOP_TIMEOUT_SECONDS = 5.0
-_POLL_SECONDS = 0.05
 _MAX_BODY_BYTES = 64 * 1024
 _HEADERS = {
     # No form-action: browsers apply it to the redirects that follow a form as well, and the answer of the consent
@@ -41,22 +50,42 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+# RFC 8628 section 6.1: letters without vowels, which are easy to tell apart and make no words.
+_USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+# RFC 8628 section 3.5: after slow_down the interval is 5 seconds longer, for good. A network delivers a request early
+# or late; only a clearly early one is an offense.
+_SLOW_DOWN_SECONDS = 5
+_INTERVAL_TOLERANCE = 0.9
+_MAX_LOGGED_CHARACTERS = 64
+# What a device hears while its person still types: nothing is wrong.
+_PENDING = frozenset({"authorization_pending", "slow_down"})
+
+Form = Mapping[str, str]
 
 
-class DemoProvider:
+class QuietHandler(WSGIRequestHandler):
+    """Answers one request per connection and writes nothing: its own log lines hold the query, and so codes."""
+
+    protocol_version = "HTTP/1.0"
+    timeout = 30
+
+    def log(self, _type: str, _message: str, *_args: object) -> None:
+        """Write nothing; the application logs each request without its query."""
+
+
+class DemoProvider(TokenIssuer):
     """An OpenID provider on loopback, everything in memory; a context manager.
 
     Args:
         token_lifetime_seconds: Life of ID and access tokens; short, so that the renewal is seen.
-        device_interval_seconds: How often a device may ask.
+        device_interval_seconds: How often a device may poll.
         jupyter_base_url: The path of the Jupyter server that shows the pages to browsers, with a slash at both ends;
             None when they reach them here. Its host is whatever the browser has in its address bar.
         clock: Tells the time.
     """
 
-    client_id = "micromegas-demo"
-    service_client_id = "micromegas-demo-service"
-    lake_audience = "micromegas-demo-lake"
+    poll_seconds = 0.05
+    request_handler: type[WSGIRequestHandler] = QuietHandler
 
     def __init__(
         self,
@@ -66,35 +95,33 @@ class DemoProvider:
         jupyter_base_url: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.service_secret = Secret(secrets.token_urlsafe())
-        self._port = 0
-        self._token_lifetime_seconds = token_lifetime_seconds
+        super().__init__(token_lifetime_seconds=token_lifetime_seconds, jupyter_base_url=jupyter_base_url, clock=clock)
+        self.refresh_count = 0
         self._device_interval_seconds = device_interval_seconds
-        self._jupyter_base_url = jupyter_base_url
-        self._state = ProviderState(clock=clock, token_lifetime_seconds=token_lifetime_seconds)
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
 
-    @property
-    def issuer(self) -> str:
-        """The issuer URL; known once started."""
-        return f"http://{_HOST}:{self._port}"
-
-    @property
-    def refreshes(self) -> int:
-        """How many refresh tokens were exchanged since the start."""
-        return self._state.refreshes
+    @cached_property
+    def app(self) -> flask.Flask:
+        """The application, which needs no socket."""
+        app = _SerialApp()
+        # Any other name is refused, so that no name on the internet can be pointed at this machine to read its pages.
+        app.config.update(TRUSTED_HOSTS=[HOST, "localhost"], MAX_CONTENT_LENGTH=_MAX_BODY_BYTES)
+        self.register(app)
+        app.after_request(_finish)
+        app.register_error_handler(OAuthError, _refuse)
+        app.register_error_handler(Exception, _fail)
+        return app
 
     def start(self) -> None:
         """Listen on any free port, then answer on a daemon thread. Returns once requests are taken."""
-        with socket.create_server((_HOST, 0)) as listener:
-            self._port = listener.getsockname()[1]
-            app = self._build_app()
+        with socket.create_server((HOST, 0), backlog=64) as listener:
+            self.port = listener.getsockname()[1]
             self._server = make_server(
-                _HOST, self._port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
+                HOST, self.port, self.app, threaded=True, request_handler=self.request_handler, fd=listener.fileno()
             )
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="demo-provider", daemon=True
+            target=self._server.serve_forever, args=(self.poll_seconds,), name="demo-provider", daemon=True
         )
         self._thread.start()
         log.info("provider started", extra={"issuer": self.issuer})
@@ -116,38 +143,181 @@ class DemoProvider:
     def __exit__(self, *_error: object) -> None:
         self.stop()
 
-    def _build_app(self) -> flask.Flask:
-        app = _SerialApp()
-        # Any other name is refused, so that no name on the internet can be pointed at this machine to read its pages.
-        app.config.update(TRUSTED_HOSTS=[_HOST, "localhost"], MAX_CONTENT_LENGTH=_MAX_BODY_BYTES)
-        clients = build_clients(
-            self.client_id, self.service_client_id, secret=self.service_secret, jupyter_base_url=self._jupyter_base_url
+    def register(self, app: flask.Flask) -> None:
+        """Add the routes."""
+        for name in ("openid-configuration", "oauth-authorization-server"):
+            app.add_url_rule(f"/.well-known/{name}", name, lambda: flask.jsonify(self.metadata()))
+        app.add_url_rule("/keys", "keys", lambda: flask.jsonify(self.public_keys()))
+        app.add_url_rule("/userinfo", "userinfo", self._answer_userinfo, methods=["GET", "POST"])
+        for name, answer in (
+            ("token", self.answer_token),
+            ("revoke", self.answer_revocation),
+            ("device_authorization", self.answer_device_authorization),
+        ):
+            app.add_url_rule(f"/{name}", name, self._answer, methods=["POST"], defaults={"answer": answer})
+        Pages(self).register(app)
+
+    def metadata(self) -> Json:
+        """Return the discovery document (OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2).
+
+        Below a Jupyter server, which sends browsers to the pages, endpoints that need their address are left out.
+        """
+        has_pages = self.jupyter_base_url is None
+        person_endpoints = {
+            "end_session_endpoint": f"{self.issuer}/logout",
+            "device_authorization_endpoint": f"{self.issuer}/device_authorization",
+        }
+        return {
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{self.issuer}/keys",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "revocation_endpoint": f"{self.issuer}/revoke",
+            **(person_endpoints if has_pages else {}),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": [
+                AUTHORIZATION_CODE,
+                REFRESH_TOKEN,
+                CLIENT_CREDENTIALS,
+                *([DEVICE_CODE] if has_pages else []),
+            ],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": [SIGNING_ALGORITHM],
+            "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+            "code_challenge_methods_supported": ["S256"],
+            "prompt_values_supported": ["none", "login", "consent", "select_account"],
+            "scopes_supported": list(SCOPE_MEANINGS),
+            "authorization_response_iss_parameter_supported": True,
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
+        }
+
+    def _answer_userinfo(self) -> Response:
+        """Return the claims of the person behind an access token (OpenID Connect Core 1.0 section 5.3)."""
+        authorization = flask.request.authorization
+        text = authorization.token if authorization is not None and authorization.type == "bearer" else None
+        grant, scope = self.state.access_tokens.get(text or "", (None, ""))
+        if grant is None or grant.is_revoked or "openid" not in scope.split():
+            return flask.Response(status=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+        person = grant.signed_in.person
+        return flask.jsonify({"sub": person.subject, **person.build_claims(scope)})
+
+    def _answer(self, answer: Callable[[Client, Form], Json]) -> Response:
+        request = flask.request
+        # RFC 6749 sections 3.2 and 2.3.1: credentials in a URL end up in logs.
+        if request.query_string or request.mimetype != "application/x-www-form-urlencoded":
+            raise OAuthError("invalid_request", "Parameters belong in the body of the request, which has to be a form.")
+        self.check_request(request.form)
+        client_id, secret = _read_basic() or (request.form.get("client_id", ""), request.form.get("client_secret"))
+        client = self.clients.get(client_id)
+        if client is None or not client.is_secret(secret):
+            raise OAuthError("invalid_client")
+        return flask.jsonify(answer(client, request.form))
+
+    def answer_token(self, client: Client, form: Form) -> Json:
+        """Answer the token endpoint."""
+        grants: dict[str, Callable[[Client, Form], Json]] = {
+            AUTHORIZATION_CODE: self._exchange_code,
+            REFRESH_TOKEN: self.refresh,
+            CLIENT_CREDENTIALS: lambda client, _form: self.issue_access_token(client, None, ""),
+            DEVICE_CODE: self.answer_device,
+        }
+        grant_type = _require(form, "grant_type")
+        if grant_type not in grants:
+            raise OAuthError("unsupported_grant_type")
+        _check_grant_type(client, grant_type)
+        return grants[grant_type](client, form)
+
+    def answer_revocation(self, client: Client, form: Form) -> Json:
+        """End the family of a refresh token (RFC 7009)."""
+        text = _require(form, "token")
+        if text in self.state.access_tokens:
+            raise OAuthError("unsupported_token_type", "A signed access token is good until it expires.")
+        token = self.state.refresh_tokens.get(text)
+        if token is not None:
+            if token.grant.client is not client:
+                raise OAuthError("invalid_grant", "The token was issued to another application.")
+            token.grant.is_revoked = True
+        return {}
+
+    def answer_device_authorization(self, client: Client, form: Form) -> Json:
+        """Give a device its pair of codes (RFC 8628 section 3.2)."""
+        _check_grant_type(client, DEVICE_CODE)
+        letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(8))
+        user_code, device_code = f"{letters[:4]}-{letters[4:]}", secrets.token_urlsafe()
+        self.state.devices[device_code] = DeviceAuthorization(
+            client=client,
+            scope=self.select_scope(client, form.get("scope")),
+            user_code=user_code,
+            expires_at=self.clock.now() + timedelta(seconds=DEVICE_LIFETIME_SECONDS),
+            interval_seconds=self._device_interval_seconds,
         )
-        tokens = TokenIssuer(
-            issuer=self.issuer,
-            audience=self.lake_audience,
-            lifetime_seconds=self._token_lifetime_seconds,
-            state=self._state,
-        )
-        Endpoints(
-            clients=clients,
-            state=self._state,
-            tokens=tokens,
-            device_interval_seconds=self._device_interval_seconds,
-            has_public_address=self._jupyter_base_url is None,
-        ).register(app)
-        Pages(
-            clients=clients,
-            state=self._state,
-            tokens=tokens,
-            # Cookies of one host reach all its ports, so the name holds the port.
-            cookie_name=f"micromegas_demo_{self._port}",
-            # Other servers of the same host, as on a Hub, do not get them.
-            cookie_path="/" if self._jupyter_base_url is None else f"{self._jupyter_base_url}{PAGES}/",
-        ).register(app)
-        app.after_request(_finish)
-        app.register_error_handler(Exception, _fail)
-        return app
+        return {
+            "device_code": device_code,
+            "user_code": user_code,
+            "verification_uri": f"{self.issuer}/device",
+            "verification_uri_complete": f"{self.issuer}/device?user_code={user_code}",
+            "expires_in": DEVICE_LIFETIME_SECONDS,
+            "interval": self._device_interval_seconds,
+        }
+
+    def _exchange_code(self, client: Client, form: Form) -> Json:
+        code = self.state.codes.get(_require(form, "code"))
+        verifier = _require(form, "code_verifier")
+        if code is None or code.grant.client is not client:
+            raise OAuthError("invalid_grant")
+        if code.is_used:
+            # RFC 6749 section 4.1.2: a second use ends everything issued from the first.
+            code.grant.is_revoked = True
+        is_used, code.is_used = code.is_used, True
+        challenge = encode_base64url(hashlib.sha256(verifier.encode("utf-8", "replace")).digest())
+        if (
+            is_used
+            or self.clock.now() >= code.expires_at
+            or form.get("redirect_uri") != code.redirect_uri
+            or challenge != code.code_challenge
+        ):
+            raise OAuthError("invalid_grant")
+        return self.issue_tokens(code.grant, scope=code.grant.scope, nonce=code.nonce)
+
+    def refresh(self, client: Client, form: Form) -> Json:
+        """Exchange a refresh token, which is good once."""
+        token = self.state.refresh_tokens.get(_require(form, "refresh_token"))
+        if token is None or token.grant.client is not client:
+            raise OAuthError("invalid_grant")
+        if token.is_used:
+            # RFC 9700 section 4.14.2: a second use ends the whole family.
+            token.grant.is_revoked = True
+        if token.grant.is_revoked:
+            raise OAuthError("invalid_grant")
+        scope = form.get("scope") or token.grant.scope
+        if not set(scope.split()) <= set(token.grant.scope.split()):
+            raise OAuthError("invalid_scope", "The person did not allow this.")
+        token.is_used = True
+        self.refresh_count += 1
+        return self.issue_tokens(token.grant, scope=scope)
+
+    def answer_device(self, client: Client, form: Form) -> Json:
+        """Answer a poll (RFC 8628 section 3.5); a code that was answered already is as good as an unknown one."""
+        device_code = _require(form, "device_code")
+        device = self.state.devices.get(device_code)
+        if device is None or device.client is not client:
+            raise OAuthError("invalid_grant")
+        if not device.is_decided:
+            if self.clock.now() >= device.expires_at:
+                raise OAuthError("expired_token")
+            now, last = self.clock.monotonic(), device.last_polled_at
+            device.last_polled_at = now
+            if last is not None and now - last < device.interval_seconds * _INTERVAL_TOLERANCE:
+                device.interval_seconds += _SLOW_DOWN_SECONDS
+                raise OAuthError("slow_down")
+            raise OAuthError("authorization_pending")
+        del self.state.devices[device_code]
+        if device.grant is None:
+            raise OAuthError("access_denied")
+        return self.issue_tokens(device.grant, scope=device.scope)
 
 
 class _SerialApp(flask.Flask):
@@ -164,33 +334,55 @@ class _SerialApp(flask.Flask):
             return super().dispatch_request()
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """Answers one request per connection and writes nothing: its own log lines hold the query, and so codes."""
+def _require(form: Form, name: str) -> str:
+    value = form.get(name)
+    if not value:
+        raise OAuthError("invalid_request", f"{name} is missing.")
+    return value
 
-    protocol_version = "HTTP/1.0"
-    timeout = 30
 
-    def log(self, _type: str, _message: str, *_args: object) -> None:
-        """Write nothing; the application logs each request without its query."""
+def _check_grant_type(client: Client, grant_type: str) -> None:
+    if grant_type not in client.grant_types:
+        raise OAuthError("unauthorized_client")
+
+
+def _read_basic() -> tuple[str, str] | None:
+    """Return name and secret of an Authorization header; its parts are form-encoded (RFC 6749 section 2.3.1)."""
+    if "Authorization" not in flask.request.headers:
+        return None
+    authorization = flask.request.authorization
+    if authorization is None or authorization.type != "basic":
+        return "", ""
+    return unquote_plus(authorization.username or ""), unquote_plus(authorization.password or "")
+
+
+def _refuse(error: OAuthError) -> Response:
+    """Answer with the error, and log which application was refused; it is a name that nobody checked."""
+    if error.code not in _PENDING:
+        name = (_read_basic() or (flask.request.form.get("client_id", ""), ""))[0][:_MAX_LOGGED_CHARACTERS]
+        extra = {"endpoint": flask.request.endpoint, "client_id": name, "error": error.code}
+        log.warning("request refused", extra=extra)
+    described = {"error_description": error.description} if error.description else {}
+    response = flask.jsonify({"error": error.code, **described})
+    response.status_code = 400
+    if error.code == "invalid_client":
+        response.status_code = 401
+        response.headers["WWW-Authenticate"] = 'Basic realm="micromegas-demo"'
+    return response
 
 
 def _finish(response: Response) -> Response:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    log.info(
-        "request answered",
-        extra={
-            "method": flask.request.method,
-            "endpoint": flask.request.endpoint or "none",
-            "status": response.status_code,
-        },
-    )
+    endpoint = flask.request.endpoint or "none"
+    extra = {"method": flask.request.method, "endpoint": endpoint, "status": response.status_code}
+    log.info("request answered", extra=extra)
     return response
 
 
 def _fail(error: Exception) -> HTTPException:
     if isinstance(error, HTTPException):
         return error
-    # The exception's own text may hold a code or a token, so only its kind and place are logged.
+    # The exception's own text may hold a code or a token, so only its kind and endpoint are logged.
     log.error("request failed", extra={"endpoint": flask.request.endpoint or "none", "error": type(error).__name__})
     return InternalServerError()

@@ -1,20 +1,18 @@
-"""A person without a browser: signs in over the demo provider's pages and follows the way back to the application.
+"""A person without a browser: signs in over the demo provider's pages and follows the redirects to the application.
 
 For `micromegas demo --check` and for tests.
 """
-
-from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Self
-from urllib.error import HTTPError
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
-from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import requests
 
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
-from micromegas_jupyter.demo.provider.registrations import PASSWORD
+from micromegas_jupyter.demo.provider.state import PASSWORD
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
 
 _MAX_STEPS = 20
@@ -39,40 +37,35 @@ def sign_in(
     Raises:
         LoginFailed: A page was not what it should be, or an address was not on this machine.
     """
-    # No proxy of the environment: all of it stays on this machine.
-    opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(), _NoRedirects())
     fields: dict[str, str] | None = None
-    has_answered = False
     answer_url: str | None = None
-    for _step in range(_MAX_STEPS):
-        # RFC 6749 sections 4.1.2 and 4.1.2.1.
-        if answer_url is None and {"code", "error"} & parse_qs(urlsplit(url).query).keys():
-            answer_url = url
-            if not visit_callback:
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy of the environment: all of it stays on this machine
+        for _step in range(_MAX_STEPS):
+            # RFC 6749 sections 4.1.2 and 4.1.2.1.
+            if answer_url is None and {"code", "error"} & parse_qs(urlsplit(url).query).keys():
+                answer_url = url
+                if not visit_callback:
+                    return answer_url
+            next_url, html = _fetch(session, url, fields)
+            if next_url is not None:
+                url, fields = next_url, None
+                continue
+            if answer_url is not None:
                 return answer_url
-        next_url, html = _fetch(opener, url, fields)
-        if next_url is not None:
-            url, fields = next_url, None
-            continue
-        if answer_url is not None:
-            return answer_url
-        filled = _fill_in(parse_forms(html, page_url=url), person=person, password=password, allow=allow)
-        if filled is None:
-            if has_answered:
-                return url
-            raise LoginFailed("The scripted sign-in met a page that it does not know.")
-        url, fields = filled
-        has_answered = "decision" in fields
+            filled = _fill_in(parse_forms(html, page_url=url), person=person, password=password, allow=allow)
+            if filled is None:
+                if fields is not None and "decision" in fields:
+                    return url
+                raise LoginFailed("The scripted sign-in met a page that it does not know.")
+            url, fields = filled
     raise LoginFailed("The scripted sign-in was sent around in circles.")
 
 
 class ScriptedPerson:
-    """Implements `seams.Browser`: each opened page is dealt with on a thread. A context manager that waits at exit.
+    """Implements `core.system.Browser`: signs in on a thread at each opened page. A context manager that waits at exit.
 
-    Args:
-        person: The short name of who signs in.
-        password: The password to type.
-        allow: Whether to allow what the application asks for.
+    Takes the arguments `person`, `password` and `allow` of `sign_in`.
     """
 
     def __init__(self, *, person: str = "alice", password: str = PASSWORD, allow: bool = True) -> None:
@@ -90,7 +83,7 @@ class ScriptedPerson:
         return True
 
     def wait(self) -> None:
-        """Wait until all opened pages are dealt with.
+        """Wait until the sign-in at each opened page is over.
 
         Raises:
             LoginFailed: One of them could not be.
@@ -120,13 +113,7 @@ class ScriptedPerson:
 
 @dataclass(slots=True, kw_only=True)
 class HtmlForm:
-    """One form of a page.
-
-    Attributes:
-        action: The absolute URL that it is sent to.
-        fields: Its fields with the values they come with.
-        buttons: The name and value of each button that has a name.
-    """
+    """One form of a page: the absolute URL it is sent to, its fields, and the name and value of each named button."""
 
     action: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -162,36 +149,27 @@ class _FormParser(HTMLParser):
                 self.forms[-1].fields[values["name"]] = values.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == "form":
-            self._is_inside = False
+        self._is_inside = self._is_inside and tag != "form"
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    def redirect_request(self, *_arguments: object) -> None:
-        """Leave it to the caller."""
-
-
-def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
-    """Return where the page leads on to, if it does, and its text."""
+def _fetch(session: requests.Session, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
+    """Return where the page redirects to, if it does, and its text."""
     if urlsplit(url).hostname not in LOOPBACK_HOSTS:
         raise LoginFailed("The scripted sign-in was sent away from this machine.")
+    method = "GET" if fields is None else "POST"
     try:
-        try:
-            response = opener.open(
-                url, None if fields is None else urlencode(fields).encode(), timeout=_ANSWER_TIMEOUT_SECONDS
-            )
-        except HTTPError as answer:
-            response = answer
-        with response:
-            status, location = response.status, response.headers["Location"]
-            text: bytes = response.read(_MAX_PAGE_BYTES + 1)
-    except OSError:
+        with session.request(
+            method, url, data=fields, timeout=_ANSWER_TIMEOUT_SECONDS, allow_redirects=False, stream=True
+        ) as response:
+            content = next(response.iter_content(_MAX_PAGE_BYTES + 1), b"")
+    except requests.RequestException:
         raise LoginFailed("A page of the scripted sign-in did not answer.") from None
-    if status >= _BAD_REQUEST:
-        raise LoginFailed(f"A page of the scripted sign-in answered with status {status}.")
-    if len(text) > _MAX_PAGE_BYTES:
+    if response.status_code >= _BAD_REQUEST:
+        raise LoginFailed(f"A page of the scripted sign-in answered with status {response.status_code}.")
+    if len(content) > _MAX_PAGE_BYTES:
         raise LoginFailed("A page of the scripted sign-in is too large.")
-    return (None if location is None else urljoin(url, location)), text.decode("utf-8", "replace")
+    location = response.headers.get("Location")
+    return (None if location is None else urljoin(url, location)), content.decode("utf-8", "replace")
 
 
 def _fill_in(forms: list[HtmlForm], *, person: str, password: str, allow: bool) -> tuple[str, dict[str, str]] | None:

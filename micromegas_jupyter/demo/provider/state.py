@@ -1,22 +1,33 @@
-"""What the provider remembers: codes, tokens, waiting devices and browser sessions.
+"""Who can sign in, which applications may ask, and what the provider remembers.
 
-The application answers one request at a time (`provider`), so nothing here needs a lock. Secret texts have 256 bits,
-twice what RFC 6749 section 10.10 asks for.
+The provider answers one request at a time, so nothing here needs a lock. Secret texts have 256 bits, twice what RFC
+6749 section 10.10 asks for.
 """
 
-from __future__ import annotations
-
+import hmac
+import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Clock
 
-    from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.demo.provider.registrations import Client, Person
+if TYPE_CHECKING:
+    from werkzeug.datastructures import MultiDict
+
+PASSWORD = "demo"  # noqa: S105 - stated on the sign-in page: the demo protects nothing
+
+# Below a Jupyter server's base URL, where its proxy shows the pages.
+PAGES = "micromegas-demo"
+
+AUTHORIZATION_CODE = "authorization_code"
+REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant, RFC 6749 section 6
+CLIENT_CREDENTIALS = "client_credentials"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 CODE_LIFETIME_SECONDS = 60
 DEVICE_LIFETIME_SECONDS = 600
@@ -24,10 +35,104 @@ _REFRESH_LIFETIME_SECONDS = 24 * 3600
 _SESSION_LIFETIME_SECONDS = 8 * 3600
 _MAX_ENTRIES = 10_000
 
+SCOPE_MEANINGS = {
+    "openid": "Know that it is you",
+    "profile": "See your name and your groups",
+    "email": "See your e-mail address",
+    "offline_access": "Keep you signed in, renewing by itself until you sign out",
+}
+
+# RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary, but for
+# the base URL of a Jupyter server, which is what the demo's reader chose.
+_LOOPBACK_CALLBACK = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:(?:/[\w~-]+)*/micromegas)?/callback"
+# RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
+_ORIGIN = r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who can sign in. Who is an administrator is the server's setting, not a claim made here."""
+
+    key: str
+    name: str
+    groups: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        """The `sub` claim; the same after every start."""
+        return f"demo-{self.key}"
+
+    @property
+    def initials(self) -> str:
+        """Two letters for the picture on the page."""
+        return "".join(part[0] for part in self.name.split())
+
+    @property
+    def email(self) -> str:
+        """An address that this provider vouches for."""
+        return f"{self.key}@example.com"
+
+    def build_claims(self, scope: str) -> dict[str, object]:
+        """Return the claims that the scopes open, without `sub` (OpenID Connect Core 1.0 section 5.4).
+
+        `groups` has no standard scope; it comes with `profile`.
+        """
+        claims: dict[str, object] = {}
+        if "profile" in scope.split():
+            first, _, last = self.name.partition(" ")
+            claims |= {"name": self.name, "given_name": first, "family_name": last}
+            claims |= {"preferred_username": self.key, "groups": list(self.groups)}
+        if "email" in scope.split():
+            claims |= {"email": self.email, "email_verified": True}
+        return claims
+
+
+PEOPLE = {
+    "alice": Person("alice", "Alice Martin", ("lake-admins", "analysts")),
+    "bob": Person("bob", "Bob Singh", ("analysts",)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A registered application; `redirect_uris` is a regular expression for the whole of a redirect URI."""
+
+    client_id: str
+    grant_types: tuple[str, ...]
+    secret: Secret | None = None
+    redirect_uris: str | None = None
+
+    def is_redirect_uri(self, redirect_uri: str) -> bool:
+        """Whether an answer may be sent there."""
+        return self.redirect_uris is not None and bool(re.fullmatch(self.redirect_uris, redirect_uri, re.ASCII))
+
+    def is_secret(self, secret: str | None) -> bool:
+        """Whether this is the client's secret, or None for a public client."""
+        if self.secret is None or secret is None:
+            return self.secret is None and secret is None
+        return hmac.compare_digest(secret.encode("utf-8", "replace"), self.secret.reveal().encode())
+
+
+def build_clients(
+    person_id: str, service_id: str, *, secret: Secret, jupyter_base_url: str | None
+) -> dict[str, Client]:
+    """Return the registered applications by their client id: people's, and the service account's.
+
+    A Jupyter server's callback below `jupyter_base_url` is a redirect URI too, at any host: the provider never learns
+    which.
+    """
+    redirect_uris = _LOOPBACK_CALLBACK
+    if jupyter_base_url is not None:
+        redirect_uris += f"|{_ORIGIN}{re.escape(jupyter_base_url)}micromegas/callback"
+    grant_types = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
+    person_client = Client(client_id=person_id, grant_types=grant_types, redirect_uris=redirect_uris)
+    service_client = Client(client_id=service_id, grant_types=(CLIENT_CREDENTIALS,), secret=secret)
+    return {person_id: person_client, service_id: service_client}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """A person together with the moment at which they gave their password (aware UTC)."""
+    """A person, and when they gave their password (aware UTC)."""
 
     person: Person
     authenticated_at: datetime
@@ -35,13 +140,9 @@ class SignedIn:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One browser.
+    """One browser: its cookie, the token that each of its forms has to bring back, and who is signed in.
 
-    Attributes:
-        cookie: What the browser holds.
-        form_token: What each form of this browser has to bring back.
-        signed_in: Who is signed in, None for nobody.
-        fresh_for: The query of the request for which the person has just given the password.
+    `fresh_for` is the query of the request for which the person has just given the password.
     """
 
     cookie: str = field(default_factory=secrets.token_urlsafe, repr=False)
@@ -80,27 +181,11 @@ class RefreshToken:
     is_used: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
-    """An access token as the userinfo endpoint needs to know it; without a grant it is a service account's."""
-
-    grant: Grant | None
-    scope: str
-
-
 @dataclass(slots=True, kw_only=True)
 class DeviceAuthorization:
-    """A device that waits for a person (RFC 8628).
+    """A device that waits for a person (RFC 8628); once `is_decided`, `grant` is what they allowed, None for nothing.
 
-    Attributes:
-        client: The application on the device.
-        scope: What it asks for.
-        user_code: What the person types.
-        expires_at: When the person's time is over (aware UTC).
-        interval_seconds: How long the device has to wait between two questions.
-        last_asked_at: Monotonic seconds of its last question.
-        is_decided: Whether the person has answered.
-        grant: What the person allowed; None when they said no.
+    `last_polled_at` is in monotonic seconds.
     """
 
     client: Client
@@ -108,25 +193,48 @@ class DeviceAuthorization:
     user_code: str
     expires_at: datetime
     interval_seconds: float
-    last_asked_at: float | None = None
+    last_polled_at: float | None = None
     is_decided: bool = False
     grant: Grant | None = None
+
+
+class OAuthError(Exception):
+    """A request that is refused with one of the codes that RFC 6749 and its companions define."""
+
+    def __init__(self, code: str, description: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.description = description
+
+
+def check_parameters(parameters: "MultiDict[str, str]", *, audience: str) -> None:
+    """Check that each parameter comes once (RFC 6749 section 3.2) and names no resource but the one there is.
+
+    `audience` is what access tokens are made for. A request may name it as `resource` (RFC 8707, which allows several)
+    or, as some providers have it, `audience`.
+    """
+    for name, values in parameters.lists():
+        if len(values) > 1 and name != "resource":
+            raise OAuthError("invalid_request", "A parameter appears more than once.")
+        if name in {"resource", "audience"} and set(values) != {audience}:
+            raise OAuthError("invalid_target", "No tokens are made for this resource here.")
 
 
 class ProviderState:
     """Everything that is remembered, by the secret text that names it, each for a limited time."""
 
-    def __init__(self, *, clock: Clock, token_lifetime_seconds: int) -> None:
+    def __init__(self, clock: Clock, *, token_lifetime_seconds: int) -> None:
         timer = clock.monotonic
         # Codes are remembered longer than they are good for, so that a second use is noticed and an expired one is
         # told from an unknown one.
         self.codes: TTLCache[str, AuthorizationCode] = TTLCache(_MAX_ENTRIES, 10 * CODE_LIFETIME_SECONDS, timer)
         self.devices: TTLCache[str, DeviceAuthorization] = TTLCache(_MAX_ENTRIES, 2 * DEVICE_LIFETIME_SECONDS, timer)
         self.refresh_tokens: TTLCache[str, RefreshToken] = TTLCache(_MAX_ENTRIES, _REFRESH_LIFETIME_SECONDS, timer)
-        self.access_tokens: TTLCache[str, AccessToken] = TTLCache(_MAX_ENTRIES, token_lifetime_seconds, timer)
+        # With their scopes; without a grant they are a service account's.
+        self.access_tokens: TTLCache[str, tuple[Grant | None, str]] = TTLCache(
+            _MAX_ENTRIES, token_lifetime_seconds, timer
+        )
         self.sessions: TTLCache[str, Session] = TTLCache(_MAX_ENTRIES, _SESSION_LIFETIME_SECONDS, timer)
-        self.clock = clock
-        self.refreshes = 0
 
     def open_session(self, signed_in: SignedIn | None = None, *, fresh_for: bytes | None = None) -> Session:
         """Return a new browser session."""
@@ -134,10 +242,7 @@ class ProviderState:
         self.sessions[session.cookie] = session
         return session
 
-    def find_waiting_device(self, user_code: str) -> DeviceAuthorization | None:
-        """Return the device that waits for this code to be typed, or None."""
-        now = self.clock.now()
-        for device in self.devices.values():
-            if device.user_code == user_code and not device.is_decided and now < device.expires_at:
-                return device
-        return None
+    def find_waiting_device(self, user_code: str, *, now: datetime) -> DeviceAuthorization | None:
+        """Return the device that waits for this code to be typed."""
+        waiting = (device for device in self.devices.values() if not device.is_decided and now < device.expires_at)
+        return next((device for device in waiting if device.user_code == user_code), None)

@@ -243,7 +243,7 @@ def test_more_results_than_any_action_gives_are_not_kept(
 ) -> None:
     fake_server.answers["DoAction:MicromegasWhoAmI"] = results(*[b"{}"] * 65)
 
-    with pytest.raises(InternalError, match="larger"):
+    with pytest.raises(InternalError):
         client.whoami()
 
 

@@ -122,7 +122,7 @@ def test_a_bound_query_follows_the_protocol_and_the_servers_new_handle(
 def test_an_answer_in_several_parts_is_not_half_read(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
     _binding(fake_server, b"", b"t1", b"t2")
 
-    with pytest.raises(UnsupportedRequest, match="several parts"):
+    with pytest.raises(UnsupportedRequest):
         client.query("SELECT :a", params={"a": 1})
 
 

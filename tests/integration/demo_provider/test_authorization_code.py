@@ -40,7 +40,7 @@ def test_alice_gets_an_id_token_made_for_this_application(
 
     assert response.headers["Cache-Control"] == "no-store"
     token = response.json()
-    keys = KeySet.import_key_set(client.get("/jwks").json())
+    keys = KeySet.import_key_set(client.get("/keys").json())
     claims = jwt.decode(token["id_token"], keys, algorithms=["RS256"]).claims
     assert token["expires_in"] == 600
     assert claims["at_hash"]
@@ -67,7 +67,7 @@ def test_alice_gets_an_id_token_made_for_this_application(
 def test_the_access_token_is_a_jwt_for_the_lake(client: RawClient, get_code: GetCode) -> None:
     token = client.exchange(get_code()).json()["access_token"]
 
-    keys = KeySet.import_key_set(client.get("/jwks").json())
+    keys = KeySet.import_key_set(client.get("/keys").json())
     decoded = jwt.decode(token, keys, algorithms=["RS256"])
     assert decoded.header["typ"] == "at+jwt"
     assert decoded.claims["aud"] == "micromegas-demo-lake"

@@ -38,7 +38,7 @@ def test_a_refresh_gives_new_tokens_of_the_same_person(
     assert after["exp"] == 1795522500
     assert after["auth_time"] == before["auth_time"]
     assert "nonce" not in after
-    assert provider.refreshes == 1
+    assert provider.refresh_count == 1
 
 
 def test_using_a_refresh_token_twice_ends_its_whole_family(client: RawClient, token: dict[str, str]) -> None:

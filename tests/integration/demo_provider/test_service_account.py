@@ -7,7 +7,7 @@ import logging
 import pytest
 import requests
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.demo.provider import DemoProvider
 from tests.fakes.raw_client import RawClient, claims_of, header_of
 

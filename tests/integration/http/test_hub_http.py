@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.core.http_exchange import proxy_for
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
 from tests.fakes.raw_server import RawServer

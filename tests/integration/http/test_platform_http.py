@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.core import http_exchange
 from micromegas_jupyter.core.http import MAX_PLATFORM_BYTES, MAX_RUNNING_CALLS, Platform, PlatformHttp
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.platform_stand_ins import AzureMachine
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers

@@ -154,10 +154,10 @@ def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(
             kernel.run("%sql SELECT 1")
             for _try in range(TRIES):
                 kernel.later_messages(0.5)
-                refreshes_before = provider.refreshes
+                refreshes_before = provider.refresh_count
 
                 idle = messages_until_renewed(kernel)
-                refreshes = provider.refreshes - refreshes_before
+                refreshes = provider.refresh_count - refreshes_before
                 left = [state["remaining_seconds"] for state in widget_states(idle)]
 
                 assert {message["msg_type"] for message in idle} <= {"comm_msg", "status"}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.demo.provider import DemoProvider
-from tests.integration.browser.conftest import chromium
 from tests.integration.relay.servers import jupyter_server, kernel_environment
 from tests.integration.relay.signing_in import SignIn
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.relay.servers import JupyterServer, ServerKernel
-
-__all__ = ["chromium"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.integration.browser.conftest import CHROMIUM_OPTIONS, STATE_TIMEOUT_MILLISECONDS
+from tests.integration.browser.conftest import CHROMIUM_OPTIONS, STATE_TIMEOUT_MILLISECONDS, chromium
 from tests.integration.relay.servers import TOKEN
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
     from tests.integration.relay.servers import JupyterServer, ServerKernel
+
+__all__ = ["chromium"]
 
 CODE = re.compile(r"[?&]code=")
 

@@ -11,12 +11,11 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
     parse_service_account_key,
 )
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.clock import FakeClock
-from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
-from tests.fakes.scripted_http import Reply
-from tests.fakes.stand_in import PLATFORM_KEY, verified_claims
+from tests.fakes.loopback_http import Reply
+from tests.fakes.platform_stand_ins import PLATFORM_KEY, GoogleTokenEndpoint, verified_claims
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,13 +13,19 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
 )
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.wiring import service_provider
 from tests.fakes.clock import FakeClock
-from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
-from tests.fakes.platform_stand_ins import APP_HEADER, REQUEST_TOKEN, AzureApp, GithubRunner, GoogleMetadataServer
-from tests.fakes.scripted_http import Reply
+from tests.fakes.loopback_http import Reply
+from tests.fakes.platform_stand_ins import (
+    APP_HEADER,
+    REQUEST_TOKEN,
+    AzureApp,
+    GithubRunner,
+    GoogleMetadataServer,
+    GoogleTokenEndpoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,22 +12,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
-from micromegas_jupyter.core.protocols import AuthProvider, Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.wiring import service_provider
-from tests.fakes.exchange_stand_ins import ExchangingProvider
+from tests.fakes.loopback_http import Reply
 from tests.fakes.platform_stand_ins import (
     IDENTITY_CLIENT_ID,
+    PLATFORM_KEY,
     AzureApp,
     AzureMachine,
+    ExchangingProvider,
     GithubRunner,
     GoogleMetadataServer,
+    StandIn,
+    verified_claims,
 )
-from tests.fakes.scripted_http import Reply
 from tests.fakes.silent_server import SilentServer
-from tests.fakes.stand_in import PLATFORM_KEY, StandIn, verified_claims
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.core.protocols import (
+        AuthProvider,
+    )
     from pathlib import Path
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.certificates import Authority
-from tests.fakes.exchange_stand_ins import GoogleTokenEndpoint
+from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

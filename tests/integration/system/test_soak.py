@@ -83,7 +83,7 @@ class Faults:
         _limit_files([process for process in self._server.processes()[1:] if process in before], None)
 
     def clock_jump(self, seconds: float) -> None:
-        clock = self._provider._clock
+        clock = self._provider.clock
         assert isinstance(clock, FakeClock)
         clock.advance(JUMP.total_seconds())
         threading.Event().wait(seconds)

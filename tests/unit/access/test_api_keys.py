@@ -14,7 +14,10 @@ from micromegas_jupyter.access.daily_turns import ONE_DAY_SECONDS, DailyTurns
 from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.access.rights import Rights
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
-from micromegas_jupyter.core.protocols import Secret, TableAccess
+from micromegas_jupyter.core.protocols import (
+    TableAccess,
+)
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 KEY = "mmk_8c1f0a6de2b94b7f"

@@ -12,7 +12,7 @@ from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, Rejected,
 from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, record_event
 from micromegas_jupyter.access.call_facts import CallFacts, checking_for
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.telemetry import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
 

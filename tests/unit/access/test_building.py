@@ -17,7 +17,10 @@ from micromegas_jupyter.config.access import (
     OidcServerSettings,
     RoleSetting,
 )
-from micromegas_jupyter.core.protocols import Secret, TableAccess
+from micromegas_jupyter.core.protocols import (
+    TableAccess,
+)
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, ec_key, mint

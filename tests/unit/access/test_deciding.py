@@ -14,9 +14,15 @@ from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Unde
 from micromegas_jupyter.access.key_waits import KeysOnTheWay
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.protocols import AuthContext, Secret
+from micromegas_jupyter.core.secrets import Secret
 from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.core.protocols import (
+        AuthContext,
+    )
 
 
 class Fixed(DecidingValidator):

@@ -11,7 +11,7 @@ from micromegas_jupyter.access.deciding import decide_safely
 from micromegas_jupyter.access.decision import Refused
 from micromegas_jupyter.access.explanation import STEP_REASONS, describe_outcome, explain_decision
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from tests.fakes.mint import ISSUER, NOW, forge, mint
 from tests.unit.access.conftest import SETTINGS
 from tests.unit.access.test_token_table import REFUSED

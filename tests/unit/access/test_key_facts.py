@@ -7,7 +7,7 @@ import pytest
 
 from micromegas_jupyter.access.key_facts import find_keys, key_digest, key_id, key_state
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
 
 FIRST = ApiKeySetting(name="report", sha256=bytes.fromhex("11" * 32))

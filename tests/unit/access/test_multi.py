@@ -18,7 +18,7 @@ from micromegas_jupyter.access import (
 from micromegas_jupyter.access.deciding import DecidingValidator
 from micromegas_jupyter.access.decision import Claimed, Decision, Refused
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from tests.fakes.mint import mint
 from tests.unit.access.form_cases import unsigned
 

@@ -11,7 +11,7 @@ from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.tokens.background import BackgroundRenewal
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.jws import parse_token

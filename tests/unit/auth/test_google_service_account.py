@@ -12,10 +12,12 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
     parse_service_account_key,
 )
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.protocols import AuthProvider, Secret
+from micromegas_jupyter.core.protocols import (
+    AuthProvider,
+)
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from tests.fakes.exchange_stand_ins import KEY_ID, GoogleTokenEndpoint
-from tests.fakes.stand_in import EMAIL
+from tests.fakes.platform_stand_ins import EMAIL, KEY_ID, GoogleTokenEndpoint
 from tests.fakes.tracebacks import traceback_with_variables
 
 if TYPE_CHECKING:

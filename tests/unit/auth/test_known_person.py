@@ -8,7 +8,7 @@ import pytest
 from micromegas_jupyter.auth.identity import Identity, identity_of_session
 from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.id_token import IdTokenClaims
 from micromegas_jupyter.oidc.token import TokenSet

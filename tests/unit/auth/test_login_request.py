@@ -8,7 +8,7 @@ from joserfc.jwk import RSAKey
 from micromegas_jupyter.auth.login_request import LoginRequest, client_proof, token_store
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 

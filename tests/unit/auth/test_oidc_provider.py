@@ -16,7 +16,7 @@ from joserfc.jwk import RSAKey
 from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.config.client import Bearer, Flow
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from tests.fakes.clock import FakeClock

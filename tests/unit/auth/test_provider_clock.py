@@ -11,7 +11,7 @@ from micromegas_jupyter.core.http import HttpAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from micromegas_jupyter.core.protocols import Secret
+    from micromegas_jupyter.core.secrets import Secret
     from tests.fakes.clock import FakeClock
 
 

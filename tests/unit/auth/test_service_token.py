@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.tokens.service import (
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.mint import NOW, mint
 from tests.fakes.tracebacks import traceback_with_variables

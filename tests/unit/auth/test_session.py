@@ -8,7 +8,7 @@ import pytest
 from micromegas_jupyter.auth.tokens.manager import Session, session_of
 from micromegas_jupyter.auth.tokens.refresh import Freshness, draw_delay_share, freshness_of
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.token import TokenSet

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import AuthProvider, StaticTokenAuthProvider
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:

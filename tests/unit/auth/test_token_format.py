@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.tokens.format import (
     parse_token,
     parse_token_file,
 )
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.token import TokenSet
 

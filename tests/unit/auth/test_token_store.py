@@ -12,7 +12,7 @@ import pytest
 from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.files import FileMark, read_private_file
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.token import TokenSet
 

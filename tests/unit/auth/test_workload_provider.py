@@ -8,7 +8,10 @@ import pytest
 
 from micromegas_jupyter.auth.tokens.service import ServiceToken
 from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, client_assertion_exchange, token_exchange
-from micromegas_jupyter.core.protocols import AuthProvider, Secret
+from micromegas_jupyter.core.protocols import (
+    AuthProvider,
+)
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:

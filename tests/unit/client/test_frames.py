@@ -1,17 +1,23 @@
-"""Arrow tables become the DataFrames that upstream's client gives."""
+"""Arrow tables become the DataFrames that upstream's client gives, large ones while they arrive."""
 
 from __future__ import annotations
 
+import decimal
+import itertools
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
-from micromegas_jupyter.client.frames import to_frame
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.client.frames import build_frame, compact, to_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def _table() -> pa.Table:
@@ -43,12 +49,6 @@ def test_types_and_values_are_those_of_upstream() -> None:
     frame = to_frame(_table())
 
     assert_frame_equal(frame, expected)
-
-
-def test_times_keep_their_zone() -> None:
-    frame = to_frame(_table())
-
-    assert str(frame["time"].dtype) == "datetime64[ns, UTC]"
 
 
 def test_a_frame_can_be_written_to() -> None:
@@ -85,6 +85,160 @@ def test_arrow_types_keep_the_rows_as_they_came() -> None:
     assert frame["structs"].tolist() == [{"k": None}, {"k": 1}, {"k": 1}]
 
 
-def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(UsageError):
-        to_frame(_table(), dtype_backend="numpy_nullable")
+ROWS = 70_000
+LARGE_BYTES = 5 * 1024 * 1024
+BATCH_SIZES = (0, 8192, 1, 30_000)
+NUMBERS = np.arange(ROWS)
+# Where the nulls stand decides when a column of whole numbers stops being one.
+NULLS = {
+    "never": None,
+    "first": NUMBERS < 3,
+    "last": NUMBERS > ROWS - 3,
+    "often": NUMBERS % 7 == 0,
+    "always": NUMBERS >= 0,
+}
+FEW = [f"name-{number % 5000}" for number in range(ROWS)]
+DIFFERENT = [f"a message of number {number}" for number in range(ROWS)]
+
+
+def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Cut a table into batches of many sizes, each in one piece of memory as the wire gives them."""
+    start = 0
+    for size in itertools.cycle(BATCH_SIZES):
+        if start >= table.num_rows:
+            return
+        part = table.slice(start, size or 1).combine_chunks().to_batches()[0]
+        yield part if size else part.slice(0, 0)
+        start += size
+
+
+def with_padding(columns: dict[str, pa.Array]) -> pa.Table:
+    """Return the columns and enough others to make the answer a large one."""
+    rows = len(next(iter(columns.values())))
+    padding = pa.array(NUMBERS[:rows])
+    return pa.table({**columns, **{f"padding {index}": padding for index in range(LARGE_BYTES // padding.nbytes)}})
+
+
+def of_upstream(table: pa.Table) -> pd.DataFrame:
+    return UpstreamClient("grpc://localhost:1")._prepare_table_for_pandas(table).to_pandas()
+
+
+def assert_as_upstream(columns: dict[str, pa.Array]) -> pd.DataFrame:
+    table = with_padding(columns)
+
+    frame = build_frame(table.schema, batches_of(table))
+
+    expected = of_upstream(pa.Table.from_batches(batches_of(table)))
+    assert_frame_equal(frame, expected)
+    assert frame.equals(expected)
+    return frame
+
+
+@pytest.mark.parametrize("nulls", NULLS)
+def test_numbers_and_truth_values_are_those_of_upstream(nulls: str) -> None:
+    kinds = ("int8", "int32", "int64", "uint16", "uint64", "float16", "float32", "float64", "bool")
+    columns = {kind: pa.array((NUMBERS % 100).astype(kind), mask=NULLS[nulls]) for kind in kinds}
+
+    assert_as_upstream({**columns, "large": pa.array(2**62 + NUMBERS, mask=NULLS[nulls])})
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_and_spans_are_those_of_upstream(unit: str) -> None:
+    values = pa.array(NUMBERS, mask=NULLS["often"])
+    zones = (None, "UTC", "+00:00", "Europe/Paris", "-03:30")
+    times = {f"time in {zone}": values.cast(pa.timestamp(unit, zone)) for zone in zones}
+
+    assert_as_upstream({**times, "span": values.cast(pa.duration(unit))})
+
+
+@pytest.mark.parametrize("texts", [FEW, DIFFERENT], ids=["few", "different"])
+@pytest.mark.parametrize("nulls", ["never", "often"])
+def test_texts_are_those_of_upstream(texts: list[str], nulls: str) -> None:
+    values = pa.array(np.array(texts, object), pa.string(), mask=NULLS[nulls])
+    kinds = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+
+    assert_as_upstream({str(kind): values.cast(kind) for kind in kinds} | {"nothing": pa.nulls(ROWS, pa.string())})
+
+
+def test_other_types_are_those_of_upstream() -> None:
+    rows = 20_000
+    assert_as_upstream(
+        {
+            "date": pa.array(NUMBERS[:rows].astype("int32"), mask=NULLS["often"][:rows]).cast(pa.date32()),
+            "time": pa.array(NUMBERS[:rows]).cast(pa.time64("us")),
+            "decimal": pa.array([decimal.Decimal(number) for number in range(rows)], pa.decimal128(20, 2)),
+            "nothing": pa.nulls(rows),
+            "view": pa.array(FEW[:rows]).cast(pa.string_view()),
+            "list": pa.array([[number, 2 if number < rows - 1 else None] for number in range(rows)]),
+            "struct": pa.array([{"k": number} if number % 3 else None for number in range(rows)]),
+            "uuid": pa.array([bytes(16)] * rows, pa.uuid()),
+        }
+    )
+
+
+def test_dictionaries_are_those_of_upstream() -> None:
+    rows = 20_000
+    index = pa.array((NUMBERS[:rows] % 2).astype("int32"), mask=NULLS["often"][:rows])
+    frame = assert_as_upstream(
+        {
+            "word": pa.array(FEW[:rows]).dictionary_encode(),
+            "number": pa.array(NUMBERS[:rows] % 10).dictionary_encode(),
+            "lists": pa.DictionaryArray.from_arrays(index, pa.array([[1], [1, 2]])),
+            "structs": pa.DictionaryArray.from_arrays(index, pa.array([{"k": 1}, {"k": None}])),
+        }
+    )
+
+    assert isinstance(frame["word"].dtype, pd.CategoricalDtype)
+
+
+def test_names_may_occur_twice() -> None:
+    text = pa.array(FEW)
+    table = pa.table([text, text, pa.array(NUMBERS), pa.array(NUMBERS), text], names=["a", "a", "b", "b", "c"])
+
+    frame = build_frame(table.schema, batches_of(table))
+
+    assert_frame_equal(frame, table.to_pandas())
+
+
+def test_equal_texts_of_all_batches_are_one_object() -> None:
+    frame = to_frame(with_padding({"text": pa.array(FEW)}))
+
+    assert len({id(text) for text in frame["text"]}) == 5000
+
+
+def test_texts_that_turn_out_to_repeat_become_one_object_again() -> None:
+    # All different at first, then the same ones over and over.
+    first = pa.array([f"text {number}" for number in range(150_000)])
+    text = pa.chunked_array([first] * 8)
+    table = pa.table({"text": text})
+
+    frame = to_frame(table)
+
+    assert frame["text"].tolist() == text.to_pylist()
+    assert len({id(value) for value in frame["text"]}) < 700_000
+
+
+def test_a_batch_is_let_go_before_the_next_comes() -> None:
+    before, held = pa.total_allocated_bytes(), []
+
+    def measured() -> Iterator[pa.RecordBatch]:
+        for start in range(0, 2_000_000, 50_000):
+            held.append(pa.total_allocated_bytes() - before)
+            numbers = pa.array(range(start, start + 50_000), pa.int64())
+            texts = pa.array([f"{number}" for number in range(50_000)])
+            yield pa.record_batch({"n": numbers, "text": texts})
+
+    frame = build_frame(pa.schema({"n": pa.int64(), "text": pa.string()}), measured())
+
+    assert len(frame) == 2_000_000
+    assert max(held) < 16 * 1024 * 1024
+
+
+def test_a_copy_of_an_array_holds_its_own_values_only() -> None:
+    whole = pa.array(FEW)
+    part = whole.slice(100, 10)
+
+    copied = compact(part)
+
+    assert copied.equals(part)
+    assert copied.get_total_buffer_size() < 2000

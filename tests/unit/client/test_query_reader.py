@@ -1,26 +1,24 @@
-"""The reader of one query: batches, figures, renewal, cancellation."""
+"""The reader of one query: batches, renewal, repeated attempts, cancellation."""
 
 from __future__ import annotations
 
 import gc
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.calls import Call
-from micromegas_jupyter.client.credentials import Credential, CredentialSource
-from micromegas_jupyter.client.query_reader import Attempts, QueryReader
+from micromegas_jupyter.client.calls import Call, CallRecord, Credential, CredentialSource
+from micromegas_jupyter.client.parameters import is_read
+from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, BatchPump, QueryReader, StreamEnd
+from micromegas_jupyter.core.threads import start_thread
 from micromegas_jupyter.errors import (
-    InvalidStatement,
-    LoginRequired,
     MicromegasError,
     QueryCancelled,
     Rejected,
     ServerUnavailable,
-    UsageError,
 )
 from tests.fakes.known_server import KnownServer
 from tests.fakes.pause import FakePause
@@ -30,7 +28,113 @@ if TYPE_CHECKING:
 
     from tests.fakes.clock import FakeClock
 
-_BATCH = pa.record_batch({"n": pa.array([1, 2], pa.int64())})
+
+_BATCH = pa.record_batch({"n": [1]})
+
+
+class ScriptedStream:
+    """Gives batches until it is cancelled; `limit` None means for ever."""
+
+    schema = _BATCH.schema
+
+    def __init__(
+        self, limit: int | None = 2, error: Exception | None = None, *, batch: pa.RecordBatch = _BATCH
+    ) -> None:
+        self._limit = limit
+        self._batch = batch
+        self._error = error
+        self.read_count = 0
+        self.cancelled = threading.Event()
+        self.closed = threading.Event()
+
+    def read_batch(self) -> pa.RecordBatch | None:
+        if self.cancelled.is_set():
+            raise RuntimeError("cancelled")
+        if self._limit is not None and self.read_count >= self._limit:
+            if self._error is not None:
+                raise self._error
+            return None
+        self.read_count += 1
+        return self._batch
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_slow_reader_holds_the_stream_back() -> None:
+    stream = ScriptedStream(limit=None)
+    pump = BatchPump(lambda: stream)
+
+    for _ in range(3):
+        pump.take()
+
+    assert stream.read_count <= 3 + 4
+    pump.stop()
+    assert stream.closed.wait(_WAIT)
+
+
+def test_large_batches_hold_the_stream_back_sooner() -> None:
+    stream = ScriptedStream(limit=None, batch=pa.record_batch({"n": pa.array(range(300_000), pa.int64())}))
+    pump = BatchPump(lambda: stream)
+
+    for _ in range(3):
+        pump.take()
+
+    assert stream.read_count <= 3 + 1
+    pump.stop()
+    assert stream.closed.wait(_WAIT)
+
+
+def test_stopping_after_the_end_cancels_nothing() -> None:
+    stream = ScriptedStream(limit=0)
+    pump = BatchPump(lambda: stream)
+    pump.take()
+    pump.take()
+    assert stream.closed.wait(_WAIT)
+
+    pump.stop()
+
+    assert not stream.cancelled.is_set()
+
+
+def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
+    stream, may_open = ScriptedStream(limit=None), threading.Event()
+
+    def open_late() -> ScriptedStream:
+        may_open.wait(_WAIT)
+        return stream
+
+    pump = BatchPump(open_late)
+    pump.stop()
+    taken = pump.take()
+    may_open.set()
+
+    assert taken == StreamEnd.STOPPED
+    assert stream.closed.wait(_WAIT)
+    assert stream.cancelled.is_set()
+    assert stream.read_count == 0
+
+
+def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = ScriptedStream(limit=None)
+
+    def start_and_be_interrupted(target: Callable[[], None], *, name: str) -> None:
+        start_thread(target, name=name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("micromegas_jupyter.client.query_reader.start_thread", start_and_be_interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        BatchPump(lambda: stream)
+
+    assert stream.cancelled.wait(_WAIT)
+    assert stream.closed.wait(_WAIT)
+
+
+_PAIR = pa.record_batch({"n": pa.array([1, 2], pa.int64())})
 _WAIT = 10
 
 
@@ -55,7 +159,7 @@ class _Stream:
     """Gives its answers one after another; an exception is raised, and an Event is waited for."""
 
     answers: list[object]
-    schema: pa.Schema = _BATCH.schema
+    schema: pa.Schema = _PAIR.schema
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def read_batch(self) -> pa.RecordBatch | None:
@@ -108,19 +212,19 @@ def read(clock: FakeClock, tokens: _Tokens, pause: FakePause) -> Callable[..., Q
 
 
 def test_batches_come_one_after_another_and_are_counted(read: Callable[..., QueryReader]) -> None:
-    with read(_Stream([_BATCH, _BATCH])) as reader:
+    with read(_Stream([_PAIR, _PAIR])) as reader:
         batches = list(reader)
 
-        assert batches == [_BATCH, _BATCH]
-        assert reader.schema == _BATCH.schema
+        assert batches == [_PAIR, _PAIR]
+        assert reader.schema == _PAIR.schema
         assert reader.rows == 4
-        assert reader.bytes_received == 2 * pa.ipc.get_record_batch_size(_BATCH)
+        assert reader.bytes_received == 2 * pa.ipc.get_record_batch_size(_PAIR)
         assert reader.query_id == "q-t0"
         assert list(reader) == []
 
 
 def test_time_runs_until_the_end(read: Callable[..., QueryReader], clock: FakeClock) -> None:
-    with read(_Stream([_BATCH])) as reader:
+    with read(_Stream([_PAIR])) as reader:
         clock.advance(2)
         next(reader)
         running = reader.elapsed_seconds
@@ -132,48 +236,18 @@ def test_time_runs_until_the_end(read: Callable[..., QueryReader], clock: FakeCl
         assert reader.elapsed_seconds == 3.0
 
 
-def test_all_batches_make_a_table_and_no_batches_keep_the_schema(read: Callable[..., QueryReader]) -> None:
-    table = read(_Stream([_BATCH])).read_all()
-    nothing = read(_Stream([])).read_all()
-
-    assert table.to_pydict() == {"n": [1, 2]}
-    assert nothing.schema == _BATCH.schema
-    assert nothing.num_rows == 0
-
-
-def test_a_refused_token_is_renewed_once_before_the_schema(read: Callable[..., QueryReader]) -> None:
-    reader = read(Rejected(), _Stream([_BATCH]))
-
-    assert list(reader) == [_BATCH]
-    assert reader.query_id == "q-t1"
-
-
 def test_a_refused_token_is_renewed_once_before_the_first_batch(read: Callable[..., QueryReader]) -> None:
-    reader = read(_Stream([Rejected()]), _Stream([_BATCH]))
+    reader = read(_Stream([Rejected()]), _Stream([_PAIR]))
 
-    assert list(reader) == [_BATCH]
-
-
-def test_a_token_is_not_renewed_twice(read: Callable[..., QueryReader], tokens: _Tokens) -> None:
-    with pytest.raises(Rejected):
-        read(Rejected(), Rejected(), _Stream([_BATCH]))
-
-    assert tokens.count == 1
+    assert list(reader) == [_PAIR]
 
 
 def test_a_token_is_not_renewed_after_a_batch(read: Callable[..., QueryReader], tokens: _Tokens) -> None:
-    reader = read(_Stream([_BATCH, Rejected()]), _Stream([_BATCH]))
+    reader = read(_Stream([_PAIR, Rejected()]), _Stream([_PAIR]))
     next(reader)
 
     with pytest.raises(Rejected):
         next(reader)
-
-    assert tokens.count == 0
-
-
-def test_another_failure_is_not_repeated(read: Callable[..., QueryReader], tokens: _Tokens) -> None:
-    with pytest.raises(InvalidStatement):
-        read(InvalidStatement("No."), _Stream([_BATCH]))
 
     assert tokens.count == 0
 
@@ -182,21 +256,9 @@ def test_another_failure_is_not_repeated(read: Callable[..., QueryReader], token
 def test_an_unavailable_server_is_asked_again_until_the_first_batch(
     read: Callable[..., QueryReader], failing: _Stream | Exception
 ) -> None:
-    reader = read(failing, ServerUnavailable("No."), _Stream([_BATCH]))
+    reader = read(failing, ServerUnavailable("No."), _Stream([_PAIR]))
 
-    assert list(reader) == [_BATCH]
-
-
-def test_an_unavailable_server_is_not_asked_again_after_a_batch(
-    read: Callable[..., QueryReader], pause: FakePause
-) -> None:
-    reader = read(_Stream([_BATCH, ServerUnavailable("No.")]), _Stream([_BATCH]))
-    next(reader)
-
-    with pytest.raises(ServerUnavailable):
-        next(reader)
-
-    assert pause.waited == []
+    assert list(reader) == [_PAIR]
 
 
 def test_cancelling_ends_the_pause_before_the_next_attempt(read: Callable[..., QueryReader], pause: FakePause) -> None:
@@ -209,51 +271,159 @@ def test_cancelling_ends_the_pause_before_the_next_attempt(read: Callable[..., Q
     assert len(pause.waited) == 1
 
 
-def test_without_a_token_nothing_is_opened(read: Callable[..., QueryReader], tokens: _Tokens) -> None:
-    tokens.failure = LoginRequired("Signed out.")
-
-    with pytest.raises(LoginRequired):
-        read()  # an attempt would find no stream
-
-
-def test_cancelling_ends_a_wait_and_tells_the_stream(read: Callable[..., QueryReader]) -> None:
-    stream = _Stream([_BATCH, threading.Event()])
-    reader = read(stream)
-    next(reader)
-
-    reader.cancel()
-
-    with pytest.raises(QueryCancelled):
-        next(reader)
-    with pytest.raises(QueryCancelled):
-        next(reader)
-    assert stream.cancelled.is_set()
-
-
-def test_leaving_early_tells_the_stream_and_ends_the_reader(read: Callable[..., QueryReader]) -> None:
-    stream = _Stream([_BATCH, threading.Event()])
-
-    with read(stream) as reader:
-        next(reader)
-
-    assert stream.cancelled.wait(_WAIT)
-    with pytest.raises(UsageError):
-        next(reader)
-
-
-def test_cancelling_after_the_end_changes_nothing(read: Callable[..., QueryReader]) -> None:
-    reader = read(_Stream([]))
-    list(reader)
-
-    reader.cancel()
-
-    assert list(reader) == []
-
-
 def test_a_reader_that_nobody_keeps_is_stopped(read: Callable[..., QueryReader]) -> None:
-    stream = _Stream([_BATCH, threading.Event()])
+    stream = _Stream([_PAIR, threading.Event()])
 
     next(read(stream))
     gc.collect()
 
     assert stream.cancelled.wait(_WAIT)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1",
+        "  -- a note\n SELECT count(*) FROM log_entries WHERE msg LIKE '%update%' AND level < 3;\n",
+        "WITH recent AS (SELECT * FROM log_entries) SELECT * FROM recent",
+        "EXPLAIN SELECT 1",
+        "SELECT delete_count, created, set_size, update_time FROM t",
+        "SELECT * FROM list_partitions()",
+        "",
+        "--",
+        "/* without an end",
+        "/* a */ SELECT 1 /* b */",
+    ],
+)
+def test_a_statement_that_reads_is_read(sql):
+    assert is_read(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES (1)",
+        "insert\n into t select 1",
+        "-- a note\n/* and one */ DELETE FROM t",
+        "UPDATE t SET a = 1",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+        "CREATE TABLE t AS SELECT 1",
+        "  drop table t",
+        "ALTER TABLE t ADD COLUMN a INT",
+        "TRUNCATE t",
+        "COPY t TO 'file'",
+        "SET a = 1",
+        "SELECT 1; DROP TABLE t",
+        "SELECT time, msg FROM retire_partitions('a', 'b', 'c', 'd')",
+        "SELECT * FROM \"retire_partitions\" ('a')",
+        "SELECT retire_partition_by_metadata('a', 'b', 'c', 'd')",
+        "SELECT * FROM Materialize_Partitions('v', 'a', 'b', 60)",
+        "SELECT * FROM regenerate_partitions('v', 'a', 'b', 60)",
+        "SELECT * FROM deny_queries('sql', 'reason')",
+        "SELECT retire_partitions/**/(1)",
+        "SELECT retire_partitions -- now\n (1)",
+        "INSERT/* a */INTO t SELECT 1",
+        "SELECT '--', retire_partitions(1)",
+        "EXECUTE p",
+        "DO $$ x $$",
+    ],
+)
+def test_a_statement_that_writes_may_not_be_repeated(sql):
+    assert not is_read(sql)
+
+
+@pytest.fixture
+def build(clock: FakeClock, pause: FakePause) -> Callable[..., Attempts]:
+    def build_attempts(**options: Any) -> Attempts:
+        given = {"may_repeat": True, "server": KnownServer(), "jitter": lambda: 0.5, **options}
+        return Attempts(CredentialSource(None), clock=clock, stopped=pause, **given)
+
+    return build_attempts
+
+
+def _fail_until_the_end(attempts: Attempts, *, pushback: str | None = None) -> ServerUnavailable:
+    """Let every attempt fail, and return the last error."""
+    while True:
+        error = ServerUnavailable("No.", remedy="Wait.")
+        record = CallRecord()
+        record.note({} if pushback is None else {"grpc-retry-pushback-ms": [pushback]})
+        if attempts.next_credential(error, Credential(), record) is None:
+            return error
+
+
+def test_pauses_grow_and_the_last_error_says_how_often_it_was_tried(build, pause: FakePause) -> None:
+    error = _fail_until_the_end(build())
+
+    assert pause.waited == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0, 4.0])
+    assert error.remedy == "Wait. Tried 10 times in 18 s."
+
+
+@pytest.mark.parametrize(("drawn", "first"), [(0.0, 0.08), (1.0, 0.12)])
+def test_pauses_are_drawn(build, pause: FakePause, drawn: float, first: float) -> None:
+    _fail_until_the_end(build(jitter=lambda: drawn))
+
+    assert pause.waited[0] == pytest.approx(first)
+    assert sum(pause.waited) < RETRY_SECONDS
+
+
+def test_every_attempt_is_made_over_another_connection(build, pause: FakePause) -> None:
+    server = KnownServer()
+
+    _fail_until_the_end(build(server=server))
+
+    assert server.connections == len(pause.waited) + 1
+
+
+def test_the_calls_own_deadline_ends_the_attempts(build, clock: FakeClock, pause: FakePause) -> None:
+    attempts = build(timeout_seconds=10.0)
+    clock.advance(8.0)
+
+    error = _fail_until_the_end(attempts)
+
+    assert sum(pause.waited) == pytest.approx(1.5)
+    assert error.remedy == "Wait. Tried 5 times in 10 s."
+
+
+def test_later_attempts_get_what_is_left_of_the_deadline(build, clock: FakeClock) -> None:
+    attempts = build(timeout_seconds=10.0)
+    assert attempts.remaining_seconds() == 10.0
+    clock.advance(4.0)
+
+    attempts.next_credential(ServerUnavailable("No."), Credential(), CallRecord())
+
+    assert attempts.remaining_seconds() == 5.9
+
+
+def test_a_server_that_never_answered_is_given_up_soon(build, pause: FakePause) -> None:
+    error = _fail_until_the_end(build(server=KnownServer(has_answered=False)))
+
+    assert sum(pause.waited) == pytest.approx(1.5)
+    assert error.remedy == "Wait. Tried 5 times in 2 s."
+
+
+def test_the_servers_own_pause_is_kept(build, pause: FakePause) -> None:
+    _fail_until_the_end(build(), pushback="6000")
+
+    assert pause.waited == [6.0, 6.0, 6.0]
+
+
+@pytest.mark.parametrize("pushback", ["-1", "20000", "soon", "", "1e3"])
+def test_a_pause_beyond_the_deadline_or_none_at_all_ends_the_attempts(build, pause: FakePause, pushback: str) -> None:
+    error = _fail_until_the_end(build(), pushback=pushback)
+
+    assert pause.waited == []
+    assert error.remedy == "Wait."
+
+
+@pytest.mark.parametrize("options", [{"may_repeat": False}, {"server": None}])
+def test_a_write_and_anothers_client_are_asked_once(build, pause: FakePause, options: dict[str, Any]) -> None:
+    assert build(**options).next_credential(ServerUnavailable("No."), Credential(), CallRecord()) is None
+    assert pause.waited == []
+
+
+def test_a_failure_that_lasts_is_not_tried_again(build, pause: FakePause) -> None:
+    error = ServerUnavailable("The certificate has ended.")
+    error.retryable = False
+
+    assert build().next_credential(error, Credential(), CallRecord()) is None
+    assert pause.waited == []

@@ -15,7 +15,7 @@ from micromegas_jupyter.config.access import (
     RoleSetting,
 )
 from micromegas_jupyter.config.access_config import AccessFiles, access_files, parse_access_settings
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from tests.unit.config.access_config_texts import (
     ADMINS,
     CONFIG,

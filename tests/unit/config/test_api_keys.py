@@ -13,7 +13,7 @@ from micromegas_jupyter.config.access import (
     read_api_keys,
     render_api_keys,
 )
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 DIGEST = hashlib.sha256(b"hunter2").digest()

@@ -25,7 +25,7 @@ from micromegas_jupyter.config.client import (
     parse_result_rows,
 )
 from micromegas_jupyter.config.client_config import is_profile_name, parse_client_settings
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring import load_client_settings
 from tests.fakes.verbose_traceback import verbose_traceback

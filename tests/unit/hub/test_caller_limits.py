@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.hub.caller_limits import (
     AUDIT_LOGGER,
     AUDIT_PAUSE_SECONDS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from micromegas_jupyter.core.http import HttpAnswer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.hub.provider import FAILURE_PAUSE_SECONDS, HubProvider
 from micromegas_jupyter.hub.refreshing import HeldBearer

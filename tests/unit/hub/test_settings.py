@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.settings import ExchangeSetting, read_service_settings
 

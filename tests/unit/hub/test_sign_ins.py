@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.hub.sign_ins import LIFE_SECONDS, MAX_OF_ONE_OWNER, MAX_SIGN_INS, SignIn, SignIns
 

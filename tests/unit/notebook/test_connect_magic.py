@@ -136,7 +136,7 @@ def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -
         ("grpc://", "not a Flight SQL URI"),
         ("ftp://lake.example.com:1", "not a Flight SQL URI"),
         ("lake.example.com:50051", "not a Flight SQL URI"),
-        ("grpc+tls://me:secret@lake.example.com", "holds a user name"),
+        ("grpc+tls://me:secret@lake.example.com", "contains a user name"),
         ("grpc://lake.example.com:50051", "is not encrypted: anybody on the way could read the token. Use grpc.tls://"),
         ("nobody", 'No connection is called "nobody". None has a name yet'),
         (f"{OTHER} --as 'not a name'", "is no name for a connection"),

@@ -10,7 +10,7 @@ from micromegas_jupyter.notebook.shell import load_libraries
 INTERRUPTED = """
 import signal, sys, threading, time
 from pathlib import Path
-from micromegas_jupyter.client import threads
+from micromegas_jupyter.core import threads
 from micromegas_jupyter.notebook.shell import load_libraries
 
 started = threading.Event()

@@ -5,7 +5,7 @@ import json
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.assertions import (
     build_assertion,

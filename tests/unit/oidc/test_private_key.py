@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.keys import parse_key_set

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.oidc.provider_text import clean_provider_text, describe_provider_error
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
 from micromegas_jupyter.oidc.token import (

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, UsageError
 from micromegas_jupyter.oidc.token_exchange import build_token_exchange_request, parse_token_exchange_answer
 from tests.fakes.mint import NOW

@@ -17,7 +17,12 @@ from micromegas_jupyter.access.multi import MultiValidator
 from micromegas_jupyter.access.oidc_validator import OidcValidator
 from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret, TokenValidator
+from micromegas_jupyter.core.protocols import (
+    AuthContext,
+    AuthType,
+    TokenValidator,
+)
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.server import authentication

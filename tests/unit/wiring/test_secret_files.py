@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring.credentials import find_exposure, read_secret_file, read_secret_line
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.wiring.token_stores import logout
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 

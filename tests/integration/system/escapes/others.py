@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cryptography.hazmat.primitives import serialization
 
-from tests.fakes.exchange_stand_ins import ExchangingProvider, GoogleTokenEndpoint
 from tests.fakes.mint import encode_number, rsa_key
-from tests.fakes.platform_stand_ins import AzureApp, AzureMachine, GithubRunner, GoogleMetadataServer
-from tests.fakes.stand_in import PLATFORM_KEY
+from tests.fakes.platform_stand_ins import (
+    PLATFORM_KEY,
+    AzureApp,
+    AzureMachine,
+    ExchangingProvider,
+    GithubRunner,
+    GoogleMetadataServer,
+    GoogleTokenEndpoint,
+)
 from tests.integration.system.escapes.library_program import MANNERS
 from tests.integration.system.escapes.secrets_in_play import Kind
 from tests.integration.system.escapes.watched_providers import EchoingProvider, watched

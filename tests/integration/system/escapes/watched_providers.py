@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     import flask
 
-    from tests.fakes.stand_in import StandIn
+    from tests.fakes.platform_stand_ins import StandIn
     from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
 
 
@@ -33,8 +34,9 @@ class WatchedDemoProvider(DemoProvider):
         self._secrets = secrets
         self._on_request = on_request
 
-    def _build_app(self) -> flask.Flask:
-        app = super()._build_app()
+    @cached_property
+    def app(self) -> flask.Flask:
+        app = super().app
         app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)  # type: ignore[method-assign]
         return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_person_is_shown_where_to_type_what(started: Started, idp: ScriptedP
     assert isinstance(started.login, DeviceFlow)
     assert prompt.flow is Flow.DEVICE
     assert prompt.user_code is not None
-    assert prompt.user_code.startswith("WDJB-")
+    assert re.fullmatch("[B-Z]{4}-[B-Z]{4}", prompt.user_code)
     assert prompt.verification_uri == f"{idp.base}/activate"
     assert prompt.verification_uri_complete == f"{idp.base}/activate?user_code={prompt.user_code}"
     assert prompt.start_url is None

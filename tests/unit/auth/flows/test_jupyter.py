@@ -31,7 +31,7 @@ from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, UsageError
 from tests.fakes.scripted_provider import ScriptedProvider

@@ -2,8 +2,8 @@
 
 import pytest
 
-from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.demo.provider.registrations import PEOPLE, Client, build_clients
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.demo.provider.state import PEOPLE, Client, build_clients
 
 
 def _build(jupyter_base_url: str | None = None) -> tuple[Client, Client]:
@@ -88,11 +88,6 @@ def test_nothing_else_of_another_host_is(uri: str) -> None:
 
 def test_the_service_account_has_no_redirect_uri() -> None:
     assert not SERVICE.is_redirect_uri("http://127.0.0.1:1/callback")
-
-
-def test_unknown_and_repeated_scopes_are_left_out() -> None:
-    assert PERSON.select_scope("email openid admin email") == "email openid"
-    assert PERSON.select_scope(None) == ""
 
 
 def test_only_the_service_account_has_a_secret() -> None:

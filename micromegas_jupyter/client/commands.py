@@ -1,4 +1,4 @@
-"""Flight SQL on the wire: prepared statements, the list of tables, rows that are sent.
+"""Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are.
 
 Source: Flight SQL, "Commands": `CreatePreparedStatement` → `DoPut CommandPreparedStatementQuery` → `GetFlightInfo` →
 `DoGet` → `ClosePreparedStatement`; `CommandGetTables`: `GetFlightInfo` → `DoGet`.
@@ -13,8 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.calls import Call, CallRecord
-from micromegas_jupyter.client.headers import Header, build_header
+from micromegas_jupyter.client.calls import Call, CallRecord, Header, build_header
 from micromegas_jupyter.client.parameters import BoundStatement
 from micromegas_jupyter.client.query_reader import BatchStream
 from micromegas_jupyter.client.transport import FlightStream, Transport
@@ -31,7 +30,7 @@ from micromegas_jupyter.flightsql.commands import pack_any, parse_action_body, p
 from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch
 
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
-"""How long a call may last that moves no rows."""
+"""How long a call without rows may last."""
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
@@ -39,13 +38,7 @@ _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedStatement:
-    """A statement that a server has understood.
-
-    Attributes:
-        query: The SQL.
-        dataset_schema: The schema of its result.
-        parameter_schema: A column for each placeholder; empty when the server does not tell.
-    """
+    """A statement that a server has planned: its SQL, the schema of its result, and a column for each placeholder."""
 
     query: str = field(repr=False)
     dataset_schema: pa.Schema
@@ -53,12 +46,12 @@ class PreparedStatement:
 
 
 def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> Call:
-    """Return a call with the same record that moves no rows and therefore ends soon."""
+    """Return a call with the same record and a short deadline, for one that carries no rows."""
     return replace(call, timeout_seconds=min(timeout_seconds, call.timeout_seconds or timeout_seconds))
 
 
 def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
-    """Let the server plan a statement, and forget it again."""
+    """Have the server plan a statement, and close it."""
     created = _create(transport, sql, call)
     _close(transport, created.prepared_statement_handle, call)
     try:
@@ -68,12 +61,12 @@ def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
             parameter_schema=_read_schema(created.parameter_schema),
         )
     except (pa.ArrowException, OSError) as error:
-        raise InternalError("The server described the statement in a way that cannot be read.") from error
+        raise InternalError("The server's description of the statement cannot be read.") from error
 
 
 def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> BatchStream:
     """Start a statement with its values; returns when the schema of the result is here."""
-    with places_as_given(statement):
+    with original_positions(statement):
         handle = _create(transport, statement.sql, call).prepared_statement_handle
         try:
             handle = _bind(transport, handle, statement.row, call)
@@ -91,7 +84,7 @@ def _create(transport: Transport, sql: str, call: Call) -> Any:
     with _unless_unsupported(call):
         results = transport.do_action("CreatePreparedStatement", pack_any(request), control_call(call))
     if not results:
-        raise UnsupportedRequest("The server prepares no statements.", remedy=_WITHOUT_VALUES)
+        raise UnsupportedRequest("The server does not prepare statements.", remedy=_WITHOUT_VALUES)
     try:
         return parse_action_body(messages.ActionCreatePreparedStatementResult, results[0])
     except UsageError as error:
@@ -111,15 +104,15 @@ def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) 
 
 
 def only_ticket(info: flight.FlightInfo) -> bytes:
-    """Return the ticket of an answer that comes in one part."""
+    """Return the ticket of an answer with one endpoint."""
     if len(info.endpoints) != 1:
-        raise UnsupportedRequest("The server answers in several parts, which this client does not join.")
+        raise UnsupportedRequest("The server answers with several endpoints, which this client does not join.")
     ticket: bytes = info.endpoints[0].ticket.ticket
     return ticket
 
 
 def _close(transport: Transport, handle: bytes, call: Call) -> None:
-    """Let the server forget a statement; it does so by itself when it cannot be told."""
+    """Close a statement; if this fails, the server closes it by itself later."""
     request = messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle)
     quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
     with suppress(MicromegasError):
@@ -127,13 +120,13 @@ def _close(transport: Transport, handle: bytes, call: Call) -> None:
 
 
 @contextmanager
-def places_as_given(statement: BoundStatement) -> Iterator[None]:
-    """Let an error point into the statement that was given, not into the one that was sent."""
+def original_positions(statement: BoundStatement) -> Iterator[None]:
+    """Have errors point into the original statement, not into the one that was sent."""
     try:
         yield
     except QueryError as error:
         if error.line is not None and error.column is not None:
-            error.column = statement.given_column(error.line, error.column)
+            error.column = statement.original_column(error.line, error.column)
         raise
 
 
@@ -146,7 +139,7 @@ def _unless_unsupported(call: Call) -> Iterator[None]:
         if isinstance(error, UnsupportedStatement) and call.record.error_details is not None:
             raise
         raise UnsupportedRequest(
-            "The server does not take values apart from the statement.", remedy=_WITHOUT_VALUES, query_id=error.query_id
+            "The server does not support parameters.", remedy=_WITHOUT_VALUES, query_id=error.query_id
         ) from error
 
 
@@ -181,7 +174,7 @@ def _rows(stream: FlightStream) -> Iterator[tuple[str, bytes]]:
         size_bytes += batch.nbytes
         if tables > _MAX_TABLES or size_bytes > _MAX_LIST_BYTES:
             stream.cancel()
-            raise InternalError("The server's list of tables is larger than it may be.")
+            raise InternalError("The server's list of tables is too large.")
         yield from zip(batch.column("table_name").to_pylist(), batch.column("table_schema").to_pylist(), strict=True)
 
 
@@ -196,7 +189,7 @@ _MODES: Final = {"append": None, "create": (1, 1), "create_append": (1, 2)}
 def build_ingest_command(table_name: str, mode: str) -> bytes:
     """Return the command that puts rows into a table."""
     if mode not in _MODES:
-        raise UsageError(f"There is no mode {mode!r} for rows.", remedy="Choose append, create or create_append.")
+        raise UsageError(f"mode {mode!r} is not valid.", remedy="Choose append, create or create_append.")
     command: Any = messages.CommandStatementIngest(table=table_name)
     options = _MODES[mode]
     if options is not None:  # without options every server appends
@@ -205,20 +198,20 @@ def build_ingest_command(table_name: str, mode: str) -> bytes:
 
 
 def build_ingest_headers(table: pa.Table, ingest_id: str | None) -> tuple[Header, ...]:
-    """Return the headers that tell how many rows will come, and the call's own name if it has one."""
+    """Return the headers with the number of rows, and the call's id if it has one."""
     rows = build_header(INGEST_ROWS_HEADER, str(table.num_rows))
     if ingest_id is None:
         return (rows,)
     is_plain = ingest_id.isascii() and ingest_id.isprintable() and " " not in ingest_id
     if not is_plain or not 1 <= len(ingest_id) <= _MAX_ID_LENGTH:
         raise UsageError(
-            f"ingest_id is not 1 to {_MAX_ID_LENGTH} printable characters without blanks.",
-            remedy="Give str(uuid.uuid4()), for instance.",
+            f"ingest_id is not 1 to {_MAX_ID_LENGTH} printable characters without spaces.",
+            remedy="Use str(uuid.uuid4()), for instance.",
         )
     return (rows, build_header(INGEST_ID_HEADER, ingest_id))
 
 
 def split_table(table: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Yield the rows in batches that every server takes."""
+    """Yield the rows in batches that every server accepts."""
     for batch in table.to_batches():
         yield from split_batch(batch, max_bytes=DEFAULT_MESSAGE_BYTES)

@@ -1,0 +1,61 @@
+"""How many modules of the package a query needs; each is a file that somebody has to open who follows it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes.flight_server import FakeFlightServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOADED = "import sys; print(*sorted(name for name in sys.modules if name.startswith('micromegas_jupyter')))"
+CONNECT = f"""
+import micromegas_jupyter
+assert micromegas_jupyter.connect().query("SELECT 1")["n"].tolist() == [1, 2, 3]
+{_LOADED}
+"""
+MAGIC = f"""
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.history_manager.enabled = False
+shell.run_line_magic("load_ext", "micromegas_jupyter")
+shell.run_line_magic("sql", "rows << SELECT 1")
+assert shell.user_ns["rows"]["n"].tolist() == [1, 2, 3]
+{_LOADED}
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[FakeFlightServer]:
+    running = FakeFlightServer()
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize(
+    ("program", "limit"),
+    [
+        pytest.param(CONNECT, 42, id="connect().query()"),  # goal 35
+        pytest.param(MAGIC, 80, id="%load_ext and %sql"),  # goal 70
+    ],
+)
+def test_a_query_loads_few_modules(
+    server: FakeFlightServer, program: str, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {**os.environ, "MICROMEGAS_ANALYTICS_URI": server.uri}
+
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=environ, capture_output=True, text=True, check=True
+    )
+
+    names = run.stdout.split("\n")[-2].split()
+    with capsys.disabled():
+        print(f"\n{len(names)} modules, at most {limit}", file=sys.stderr)
+    assert "micromegas_jupyter" in names
+    assert len(names) <= limit, "\n".join(names)
