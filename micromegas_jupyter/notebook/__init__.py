@@ -15,8 +15,8 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
-    from micromegas_jupyter.notebook.dependencies import real_parts
     from micromegas_jupyter.notebook.extension import register
+    from micromegas_jupyter.notebook.login.dependencies import real_parts
 
     register(ip, real_parts())
 

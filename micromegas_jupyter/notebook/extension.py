@@ -6,24 +6,25 @@ import atexit
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.arguments import help_as_line_magic
-from micromegas_jupyter.notebook.connect_magic import ConnectMagic
-from micromegas_jupyter.notebook.connection_settings import NamedConnections
-from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
-from micromegas_jupyter.notebook.identity_display import IdentityDisplay
-from micromegas_jupyter.notebook.identity_magics import IdentityMagics
-from micromegas_jupyter.notebook.query_history import QueryHistory
-from micromegas_jupyter.notebook.serve_magic import ServeMagic
-from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
-from micromegas_jupyter.notebook.sql_completer import SqlCompleter
-from micromegas_jupyter.notebook.sql_magic import SQL_MAGIC_NAME, QueriesMagic, SqlMagic
-from micromegas_jupyter.notebook.sql_runner import SqlRunner
-from micromegas_jupyter.notebook.tables_magic import TablesMagic
+from micromegas_jupyter.notebook.completion.matcher import SqlCompleter
+from micromegas_jupyter.notebook.completion.schema import SchemaCache
+from micromegas_jupyter.notebook.login.connection_settings import NamedConnections
+from micromegas_jupyter.notebook.login.display import IdentityDisplay
+from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+from micromegas_jupyter.notebook.magics.connect import ConnectMagic
+from micromegas_jupyter.notebook.magics.doctor import DoctorMagic
+from micromegas_jupyter.notebook.magics.identity import IdentityMagics
+from micromegas_jupyter.notebook.magics.queries import QueryHistory
+from micromegas_jupyter.notebook.magics.serve import ServeMagic
+from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, QueriesMagic, SqlMagic
+from micromegas_jupyter.notebook.magics.sql_runner import SqlRunner
+from micromegas_jupyter.notebook.magics.tables import TablesMagic
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.core.magic import Magics
 
-    from micromegas_jupyter.notebook.dependencies import Parts
+    from micromegas_jupyter.notebook.login.dependencies import Parts
 
 _SHORT_NAME = "sql"
 _HOLDER = "_micromegas_extension"
@@ -39,8 +40,15 @@ class _Extension:
         connections = CellConnections(shell, self.session, named)
         runner = SqlRunner(shell, self.session, connections, history)
         self.sql = SqlMagic(shell, runner)
-        tables = TablesMagic(shell, self.session, connections)
-        self.completer = SqlCompleter(shell, connections, self.session.schemas, (self.sql, tables))
+        self.schemas = SchemaCache(self.session.connections, clock=parts.clock, may_open=lambda: not parts.is_wrapped())
+        tables = TablesMagic(shell, self.session, connections, self.schemas)
+        self.completer = SqlCompleter(
+            shell,
+            connections,
+            self.schemas,
+            sql_magic=self.sql.micromegas_sql,
+            tables_magic=tables.micromegas_tables,
+        )
         self.serve = ServeMagic(shell, self.session, named)
         self.magics: tuple[Magics, ...] = (
             self.sql,
@@ -54,6 +62,7 @@ class _Extension:
 
     def close(self) -> None:
         self.completer.leave()
+        self.schemas.close()
         self.session.close()
         self.display.close()
         self.serve.close()

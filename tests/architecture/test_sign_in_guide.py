@@ -21,8 +21,8 @@ from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, NO_PRESET
 from micromegas_jupyter.core.http.platform_http import DEFAULT_TIMEOUT_SECONDS
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS
-from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
-from micromegas_jupyter.notebook.identity_magics import IdentityMagics
+from micromegas_jupyter.notebook.magics.doctor import DoctorMagic
+from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from tests.architecture.guide_text import (
     ROOT,
     Block,

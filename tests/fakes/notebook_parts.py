@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish, Parts
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish, Parts
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
 from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll

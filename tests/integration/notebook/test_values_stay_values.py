@@ -10,8 +10,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter import quote_identifier
-from micromegas_jupyter.notebook.dependencies import real_parts
 from micromegas_jupyter.notebook.extension import register, unregister
+from micromegas_jupyter.notebook.login.dependencies import real_parts
 from tests.integration.notebook.hostile_values import BYTES, TEXTS
 from tests.integration.notebook.interrupting import served
 

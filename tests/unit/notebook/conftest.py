@@ -9,7 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession
 from tests.fakes.notebook_parts import FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS
 
 WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)

@@ -5,7 +5,7 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginTimedOut
-from micromegas_jupyter.notebook.identity_magics import WaitEnded, ask_until
+from micromegas_jupyter.notebook.magics.identity import WaitEnded, ask_until
 from tests.fakes.notebook_parts import FakeLogin
 
 DEADLINE_SECONDS = 60

@@ -4,7 +4,7 @@ import decimal
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.cell_texts import MAX_CELL_CHARACTERS, column_texts, is_numeric, type_text
+from micromegas_jupyter.notebook.values import MAX_CELL_CHARACTERS, column_texts, is_numeric, type_text
 
 
 def texts(array: pa.Array) -> list[str | None]:

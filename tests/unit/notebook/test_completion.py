@@ -1,7 +1,7 @@
 import pytest
 
-from micromegas_jupyter.notebook.completion import MAX_CANDIDATES, MAX_CHARACTERS, Candidates, complete_sql
-from micromegas_jupyter.notebook.server_schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.completion.sql import MAX_CANDIDATES, MAX_CHARACTERS, Candidates, complete_sql
 
 
 def table(name: str, *columns: str) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, UsageError
-from micromegas_jupyter.notebook.connection_settings import MAX_NAMES
+from micromegas_jupyter.notebook.login.connection_settings import MAX_NAMES
 from tests.fakes.notebook_parts import SETTINGS
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.connections import Connection, Connections, Notices
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, Notices
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
 

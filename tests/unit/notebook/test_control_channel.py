@@ -7,7 +7,13 @@ import pytest
 from micromegas_jupyter.auth.flow_choice import may_go_on
 from micromegas_jupyter.auth.redirect_desk import RedirectDesk
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.control_channel import base_address, hides_requests, kernel_id_of, listen, make_desk
+from micromegas_jupyter.notebook.login.control_channel import (
+    base_address,
+    hides_requests,
+    kernel_id_of,
+    listen,
+    make_desk,
+)
 from micromegas_jupyter.redirect.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, reply_content
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"

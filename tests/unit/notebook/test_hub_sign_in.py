@@ -9,16 +9,16 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.dependencies import FlowToUse, real_parts
-from micromegas_jupyter.notebook.identity_display import IdentityButtons
-from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus, offered_actions, waiting_state
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, real_parts
+from micromegas_jupyter.notebook.login.display import IdentityButtons
+from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus, offered_actions, waiting_state
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
@@ -124,7 +124,7 @@ def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.stored.failure = error = refused()
-    monkeypatch.setattr("micromegas_jupyter.notebook.identity_magics.is_attended", lambda _shell: False)
+    monkeypatch.setattr("micromegas_jupyter.notebook.magics.identity.is_attended", lambda _shell: False)
 
     done = shell.run_cell("%micromegas_login")
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.identity_state import (
+from micromegas_jupyter.notebook.login.state import (
     IdentityAction,
     IdentityState,
     IdentityStatus,

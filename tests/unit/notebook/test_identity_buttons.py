@@ -6,10 +6,10 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, ServerUnavailable
-from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
-from micromegas_jupyter.notebook.identity_display import TOO_LATE, IdentityButtons
-from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
 from tests.unit.notebook.session_cases import shown

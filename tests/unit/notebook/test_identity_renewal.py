@@ -3,9 +3,9 @@
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
-from micromegas_jupyter.notebook.identity_display import renew_now
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.display import renew_now
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeServiceProvider
 from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
-from micromegas_jupyter.notebook.identity_widget import IdentityWidget
+from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
+from micromegas_jupyter.notebook.login.widget import IdentityWidget
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
 

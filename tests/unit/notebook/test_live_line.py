@@ -4,8 +4,8 @@ from threading import Event
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook import progress
-from micromegas_jupyter.notebook.progress import DisplayLine, LineTicker, TerminalLine
+from micromegas_jupyter.notebook.results import progress
+from micromegas_jupyter.notebook.results.progress import DisplayLine, LineTicker, TerminalLine
 
 
 class Terminal(io.StringIO):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.plot import plot_bundle
-from micromegas_jupyter.notebook.result import static_text
+from micromegas_jupyter.notebook.charts.plot import plot_bundle
+from micromegas_jupyter.notebook.results.table import static_text
 
 TABLE = pa.table(
     {

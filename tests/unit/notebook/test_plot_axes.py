@@ -1,7 +1,7 @@
 import pytest
 
-from micromegas_jupyter.notebook.plot import time_marks, value_marks, value_range
-from micromegas_jupyter.notebook.plot_series import plot_zone
+from micromegas_jupyter.notebook.charts.plot import time_marks, value_marks, value_range
+from micromegas_jupyter.notebook.charts.series import plot_zone
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

@@ -1,6 +1,6 @@
 import numpy as np
 
-from micromegas_jupyter.notebook.plot_series import MAX_POINTS, thinned
+from micromegas_jupyter.notebook.charts.series import MAX_POINTS, thinned
 
 
 def test_a_line_of_few_points_keeps_them_all() -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.plot_series import time_series
+from micromegas_jupyter.notebook.charts.series import time_series
 
 T0 = 1_700_000_000
 TIMES = pa.array([T0, T0 + 1, T0 + 2], pa.timestamp("s", "UTC"))

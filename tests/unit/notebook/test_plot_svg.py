@@ -4,8 +4,8 @@ from xml.etree import ElementTree as ET
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.plot import COLOURS, plot_svg
-from micromegas_jupyter.notebook.plot_series import time_series
+from micromegas_jupyter.notebook.charts.plot import COLOURS, plot_svg
+from micromegas_jupyter.notebook.charts.series import time_series
 
 SVG = "{http://www.w3.org/2000/svg}"
 

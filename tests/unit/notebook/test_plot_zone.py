@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.notebook.plot_series import plot_zone
+from micromegas_jupyter.notebook.charts.series import plot_zone
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from micromegas_jupyter.notebook.result import QueryResult, preview_html, preview_text
+from micromegas_jupyter.notebook.results.table import QueryResult, preview_html, preview_text
 
 TABLE = pa.table(
     {

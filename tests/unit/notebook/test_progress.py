@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.notebook.connections import Connection
-from micromegas_jupyter.notebook.progress import Ending, Progress
+from micromegas_jupyter.notebook.login.connections import Connection
+from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_parts import ROWS, FakeReader, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider

@@ -9,8 +9,8 @@ import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable
-from micromegas_jupyter.notebook.progress import Ending, Progress
-from micromegas_jupyter.notebook.query_history import MAX_QUERIES, QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.magics.queries import MAX_QUERIES, QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:

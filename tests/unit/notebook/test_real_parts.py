@@ -10,7 +10,13 @@ from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.errors import LoginRequired, UsageError
-from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider, TokenRenewal, flow_reason, real_parts
+from micromegas_jupyter.notebook.login.dependencies import (
+    FlowWish,
+    PersonalProvider,
+    TokenRenewal,
+    flow_reason,
+    real_parts,
+)
 from tests.fakes.notebook_parts import SETTINGS
 
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.dependencies import TokenRenewal
+from micromegas_jupyter.notebook.login.dependencies import TokenRenewal
 from tests.fakes.clock import FakeClock
 
 THREAD = "micromegas-background-renewal"

@@ -2,7 +2,7 @@ import json
 
 import pyarrow as pa
 
-from micromegas_jupyter.notebook.result import MAX_DATA_BYTES, result_data
+from micromegas_jupyter.notebook.results.table import MAX_DATA_BYTES, result_data
 
 TABLE = pa.table(
     {

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.result import QueryResult, preview_html, result_bundle, result_html, static_text
+from micromegas_jupyter.notebook.results.table import QueryResult, preview_html, result_bundle, result_html, static_text
 
 TABLE = pa.table({"n": range(1_500)})
 

@@ -4,7 +4,7 @@ import decimal
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.result import column_order
+from micromegas_jupyter.notebook.results.table import column_order
 
 
 def order(array: pa.Array) -> list[int | None] | None:

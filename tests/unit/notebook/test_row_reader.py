@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.progress import Ending, Progress
-from micromegas_jupyter.notebook.rows import RowReader, StartedQuery
+from micromegas_jupyter.notebook.results.progress import Ending, Progress
+from micromegas_jupyter.notebook.results.rows import RowReader, StartedQuery
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_parts import ROWS, FakeReader
 

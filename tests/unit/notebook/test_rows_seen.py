@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.result import result_bundle
-from micromegas_jupyter.notebook.rows import RowsSeen
+from micromegas_jupyter.notebook.results.rows import RowsSeen
+from micromegas_jupyter.notebook.results.table import result_bundle
 
 TABLE = pa.table(
     {

@@ -4,14 +4,13 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.notebook import server_schema
-from micromegas_jupyter.notebook.server_schema import (
+from micromegas_jupyter.notebook.completion.schema import (
     FRESH_SECONDS,
     RETRY_SECONDS,
     SchemaCache,
     ServerSchema,
 )
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
 
@@ -26,8 +25,11 @@ def session(session: NotebookSession, world: FakeWorld) -> Iterator[NotebookSess
 
 
 @pytest.fixture
-def cache(session: NotebookSession) -> SchemaCache:
-    return session.schemas
+def cache(session: NotebookSession) -> Iterator[SchemaCache]:
+    may_open = session.parts.is_wrapped
+    cache = SchemaCache(session.connections, clock=session.parts.clock, may_open=lambda: not may_open())
+    yield cache
+    cache.close()
 
 
 def wait_for(cache: SchemaCache) -> None:
@@ -161,17 +163,19 @@ def test_an_error_that_nobody_foresaw_is_silent_too(cache: SchemaCache, monkeypa
     def fail(_client: object) -> ServerSchema:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(server_schema, "fetch_schema", fail)
+    monkeypatch.setattr("micromegas_jupyter.notebook.completion.schema.fetch_schema", fail)
 
     assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
 
 
-def test_a_wrappers_client_is_not_made_behind_the_persons_back(session: NotebookSession, world: FakeWorld) -> None:
+def test_a_wrappers_client_is_not_made_behind_the_persons_back(
+    cache: SchemaCache, session: NotebookSession, world: FakeWorld
+) -> None:
     world.has_wrapper = True
 
-    assert session.schemas.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
+    assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
     session.connection(SETTINGS)
-    assert session.schemas.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is not None
+    assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is not None
 
 
 def test_the_number_of_servers_is_bounded(cache: SchemaCache, session: NotebookSession) -> None:

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable, UnsupportedRequest
-from micromegas_jupyter.notebook.server_schema import Column, Table, fetch_schema
+from micromegas_jupyter.notebook.completion.schema import Column, Table, fetch_schema
 from tests.fakes.notebook_parts import FakeClient, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
 

@@ -17,9 +17,9 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.connection_settings import SettingsChoice
-from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.connection_settings import SettingsChoice
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown

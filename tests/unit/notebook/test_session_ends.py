@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeServiceProvider
 from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown

@@ -6,8 +6,8 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRequired
-from micromegas_jupyter.notebook.identity_state import IdentityStatus, SignInOffer
-from micromegas_jupyter.notebook.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityStatus, SignInOffer
 from tests.fakes.notebook_parts import SETTINGS, START_URL, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.unit.notebook.session_cases import shown

@@ -5,7 +5,7 @@ import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.notebook.connection_settings import SettingsChoice
+from micromegas_jupyter.notebook.login.connection_settings import SettingsChoice
 from tests.fakes.notebook_parts import SETTINGS
 
 NO_OPTIONS: dict[str, str | None] = {"issuer": None, "client_id": None, "scope": None, "audience": None}

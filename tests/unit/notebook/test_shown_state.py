@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from micromegas_jupyter.notebook.identity_state import IdentityState, IdentityStatus
-from micromegas_jupyter.notebook.waiting_sign_in import ShownState
+from micromegas_jupyter.notebook.login.pending import ShownState
+from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS
 
 SIGNED_OUT = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com")

@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UsageError,
 )
-from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish
 from micromegas_jupyter.redirect.terminal_qr import terminal_qr
 from tests.fakes.notebook_parts import (
     FITTING_ADDRESS,

@@ -7,10 +7,9 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import TokenStoreError
-from micromegas_jupyter.notebook import waiting_sign_in
-from micromegas_jupyter.notebook.identity_state import IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
-from micromegas_jupyter.notebook.waiting_sign_in import stored_meanwhile, watch_for_sign_in
+from micromegas_jupyter.notebook.login.pending import stored_meanwhile, watch_for_sign_in
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityStatus
 from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.unit.notebook.session_cases import shown
@@ -29,7 +28,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     def watch(login, take):
         watch_for_sign_in(login, take, pause_seconds=0.01)
 
-    monkeypatch.setattr(waiting_sign_in, "watch_for_sign_in", watch)
+    monkeypatch.setattr("micromegas_jupyter.notebook.login.pending.watch_for_sign_in", watch)
 
 
 def test_it_looks_until_there_is_something(login: FakeLogin) -> None:
@@ -121,7 +120,9 @@ def test_where_somebody_is_signed_in_already_the_new_sign_in_is_waited_for(
     world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[object] = []
-    monkeypatch.setattr(waiting_sign_in, "watch_for_sign_in", lambda login, _take: watched.append(login))
+    monkeypatch.setattr(
+        "micromegas_jupyter.notebook.login.pending.watch_for_sign_in", lambda login, _take: watched.append(login)
+    )
 
     session.sign_in.begin(SETTINGS, Flow.BROWSER)
 

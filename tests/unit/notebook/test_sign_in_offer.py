@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.identity_state import SignInOffer, offer_line, offer_of, waiting_address, waiting_line
+from micromegas_jupyter.notebook.login.state import SignInOffer, offer_line, offer_of, waiting_address, waiting_line
 from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI, FakeLogin
 
 SOON = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)

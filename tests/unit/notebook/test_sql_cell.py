@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.notebook.sql_line import OptionName, OptionValue, Place, Statement, find_place
+from micromegas_jupyter.notebook.completion.sql_line import OptionName, OptionValue, Place, Statement, find_place
 
 
 def place(marked: str, *, cells: tuple[str, ...] = ("sql", "micromegas_sql")) -> Place | None:

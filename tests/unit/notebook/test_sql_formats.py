@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
-from micromegas_jupyter.notebook import rows
-from micromegas_jupyter.notebook.rows import RowReader
+from micromegas_jupyter.notebook.results import rows
+from micromegas_jupyter.notebook.results.rows import RowReader
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

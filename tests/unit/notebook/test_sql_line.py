@@ -1,7 +1,7 @@
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.sql_line import SqlLine, split_sql_line
+from micromegas_jupyter.notebook.completion.sql_line import SqlLine, split_sql_line
 
 
 def split(line: str, cell: str | None = None) -> SqlLine:

@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.notebook.completion import Relation, Relations, find_relations, scan
+from micromegas_jupyter.notebook.completion.sql import Relation, Relations, find_relations, scan
 
 COLUMNS = {"logs": ("time", "msg"), "values": ("time", "value")}
 

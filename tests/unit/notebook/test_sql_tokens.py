@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.notebook.completion import Kind, scan
+from micromegas_jupyter.notebook.completion.sql import Kind, scan
 
 
 def kinds(sql: str) -> list[tuple[Kind, str]]:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.notebook.server_schema import Column, Table
-from micromegas_jupyter.notebook.table_listing import MAX_OPEN_QUESTIONS, FactsDesk, TableFacts, fetch_facts
+from micromegas_jupyter.notebook.completion.schema import Column, Table
+from micromegas_jupyter.notebook.magics.table_listing import MAX_OPEN_QUESTIONS, FactsDesk, TableFacts, fetch_facts
 from tests.fakes.notebook_parts import FakeClient, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
 

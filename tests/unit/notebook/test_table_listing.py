@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from micromegas_jupyter.notebook.server_schema import Column, ServerSchema, Table
-from micromegas_jupyter.notebook.table_listing import (
+from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.magics.table_listing import (
     MAX_TABLES,
     build_listing,
     listing_html,

@@ -63,7 +63,7 @@ def test_a_table_that_cannot_be_counted_says_why(
 def test_completion_knows_the_tables_from_then_on(shell: InteractiveShell, world: FakeWorld) -> None:
     shell.run_line_magic("micromegas_tables", "")
 
-    assert list(shell._micromegas_extension.session.schemas.known(SETTINGS).tables) == ["log_entries", "measures"]
+    assert list(shell._micromegas_extension.schemas.known(SETTINGS).tables) == ["log_entries", "measures"]
     assert world.tables.asked_count == 1
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.notebook import tables_widget
-from micromegas_jupyter.notebook.server_schema import Column, ServerSchema, Table
-from micromegas_jupyter.notebook.table_listing import MAX_TABLES, TableListing, build_listing, search_listing
-from micromegas_jupyter.notebook.tables_widget import TablesWidget
+from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.magics import tables_widget
+from micromegas_jupyter.notebook.magics.table_listing import MAX_TABLES, TableListing, build_listing, search_listing
+from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
 
 LOGS = Table(name="log_entries", columns=(Column(name="msg", type_text="string"),), remarks="What programs logged.")
 SCHEMA = ServerSchema(tables={"log_entries": LOGS, "odd\nname": Table(name="odd\nname")})
@@ -91,6 +91,6 @@ def test_where_widgets_do_not_run_there_are_text_and_html_of_what_was_asked_for(
 
 
 def test_the_browser_half_writes_text_and_never_markup() -> None:
-    source = (Path(tables_widget.__file__).parent / "static" / "tables.js").read_text(encoding="utf-8")
+    source = (Path(tables_widget.__file__).parents[1] / "static" / "tables.js").read_text(encoding="utf-8")
 
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))

@@ -19,6 +19,7 @@ from micromegas_jupyter.notebook.arguments import (
     parse_options,
     parse_words,
 )
+from micromegas_jupyter.notebook.completion.sql_line import check_no_template, split_sql_line
 from micromegas_jupyter.notebook.formatting import (
     TextTable,
     count_text,
@@ -29,8 +30,9 @@ from micromegas_jupyter.notebook.formatting import (
     seconds_text,
     short_query_id,
 )
-from micromegas_jupyter.notebook.query_history import PastQuery, QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.rows import RowFormat
+from micromegas_jupyter.notebook.magics.queries import PastQuery, QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.magics.sql_runner import SqlRunner, StatementText
+from micromegas_jupyter.notebook.results.rows import RowFormat
 from micromegas_jupyter.notebook.shell import (
     argument,
     line_cell_magic,
@@ -39,8 +41,6 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     with_arguments,
 )
-from micromegas_jupyter.notebook.sql_line import check_no_template, split_sql_line
-from micromegas_jupyter.notebook.sql_runner import SqlRunner, StatementText
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _MAX_LISTED = 20
 _MAX_SQL_CHARACTERS = 80

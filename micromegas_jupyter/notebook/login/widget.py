@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from micromegas_jupyter.notebook.identity_state import (
+from micromegas_jupyter.notebook.login.state import (
     MAX_SHOWN_GROUPS,
     QR_LABEL,
     IdentityAction,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.system import Clock
 
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parents[1] / "static"
 QUIET_MODULES = 4
 """The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
 # A longer address makes a code that a telephone cannot read off a screen at this size.

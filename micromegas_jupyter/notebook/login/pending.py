@@ -12,8 +12,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.dependencies import Parts, PersonalProvider
-from micromegas_jupyter.notebook.identity_state import (
+from micromegas_jupyter.notebook.login.dependencies import Parts, PersonalProvider
+from micromegas_jupyter.notebook.login.state import (
     IdentityState,
     failed_login_state,
     signed_out_state,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.config.client import ClientSettings, Flow
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.connections import Connections
-    from micromegas_jupyter.notebook.dependencies import Login
+    from micromegas_jupyter.notebook.login.connections import Connections
+    from micromegas_jupyter.notebook.login.dependencies import Login
 
 
 # After the person came back: discovery, token, keys and the token file's lock, each with a deadline of its own.

@@ -11,13 +11,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.rows import RowFormat
+from micromegas_jupyter.notebook.results.rows import RowFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.notebook.progress import Ending, Progress
+    from micromegas_jupyter.notebook.results.progress import Ending, Progress
 
 MAX_QUERIES = 200
 _MAX_BYTES = 16 * 1024 * 1024

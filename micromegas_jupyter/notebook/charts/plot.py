@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from micromegas_jupyter.notebook.charts.series import MAX_POINTS, Line, PlotZone, TimeSeries, thinned, time_series
 from micromegas_jupyter.notebook.formatting import count_text, cut
-from micromegas_jupyter.notebook.plot_series import MAX_POINTS, Line, PlotZone, TimeSeries, thinned, time_series
-from micromegas_jupyter.notebook.result import static_text
+from micromegas_jupyter.notebook.results.table import static_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

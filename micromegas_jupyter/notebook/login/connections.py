@@ -10,8 +10,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
-from micromegas_jupyter.notebook.dependencies import Parts, PersonalProvider, TokenRenewal
 from micromegas_jupyter.notebook.formatting import host_text, place_text
+from micromegas_jupyter.notebook.login.dependencies import Parts, PersonalProvider, TokenRenewal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.dependencies import Client
+    from micromegas_jupyter.notebook.login.dependencies import Client
 
 _MAX_CONNECTIONS = 8
 _MAX_NOTICES = 8

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from micromegas_jupyter.notebook.table_listing import TableListing, listing_html, listing_text, listing_traits
+from micromegas_jupyter.notebook.magics.table_listing import TableListing, listing_html, listing_text, listing_traits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.notebook.server_schema import Table
+    from micromegas_jupyter.notebook.completion.schema import Table
 
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parents[1] / "static"
 
 
 class TablesWidget(anywidget.AnyWidget):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.connection_settings import NamedConnections, SettingsChoice
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _IN_USE = "●"
 _API_KEY = "API key"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.completion import name_in_sql
+from micromegas_jupyter.notebook.completion.sql import name_in_sql
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name, terminal_width
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.notebook.dependencies import Client
-    from micromegas_jupyter.notebook.server_schema import Column, ServerSchema, Table
+    from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+    from micromegas_jupyter.notebook.login.dependencies import Client
 
 FACTS_SECONDS: Final = 20.0
 """How long a server may take to count."""

@@ -15,19 +15,17 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.arguments import flags, option_values, options_with_value
-from micromegas_jupyter.notebook.completion import Candidate, Candidates, complete_sql
-from micromegas_jupyter.notebook.server_schema import SchemaCache, ServerSchema
+from micromegas_jupyter.notebook.completion.schema import SchemaCache, ServerSchema
+from micromegas_jupyter.notebook.completion.sql import Candidate, Candidates, complete_sql
+from micromegas_jupyter.notebook.completion.sql_line import OptionName, OptionValue, Place, Statement, find_place
 from micromegas_jupyter.notebook.shell import completion_matcher
-from micromegas_jupyter.notebook.sql_line import OptionName, OptionValue, Place, Statement, find_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.session import CellConnections
-    from micromegas_jupyter.notebook.sql_magic import SqlMagic
-    from micromegas_jupyter.notebook.tables_magic import TablesMagic
+    from micromegas_jupyter.notebook.login.session import CellConnections
 
 FIRST_ANSWER_SECONDS: Final = 0.25
 """How long the first completion of a notebook waits for a server that is near; the others wait for nothing."""
@@ -57,8 +55,8 @@ class SqlCompleter:
         shell: Whose completer it joins; its variables are what `:name` may stand for.
         connections: Which server a cell names.
         schemas: What the servers offer.
-        magics: The magic whose cells and lines hold SQL, and the one whose lines hold the name of a table, under each
-            name that they are registered with.
+        sql_magic: The magic whose cells and lines hold SQL, under each name that it is registered with.
+        tables_magic: The magic whose lines hold the name of a table.
     """
 
     def __init__(
@@ -66,12 +64,15 @@ class SqlCompleter:
         shell: InteractiveShell,
         connections: CellConnections,
         schemas: SchemaCache,
-        magics: tuple[SqlMagic, TablesMagic],
+        *,
+        sql_magic: Callable[..., object],
+        tables_magic: Callable[..., object],
     ) -> None:
         self._shell = shell
         self._connections = connections
         self._schemas = schemas
-        self._sql, self._tables = magics
+        self._sql_magic = sql_magic
+        self._tables_magic = tables_magic
 
         # The decorator sets attributes, which a bound method does not take.
         @completion_matcher(identifier="micromegas.sql", priority=200, api_version=2)
@@ -104,12 +105,11 @@ class SqlCompleter:
         }
 
     def _complete(self, text: str, cursor: int) -> Candidates | None:
-        run_sql, show_tables = self._sql.micromegas_sql, self._tables.micromegas_tables
-        place = self._find_place(text, cursor, run_sql)
-        if place is not None:
-            return self._candidates(place, run_sql, in_statement=self._in_sql)
-        place = self._find_place(text, cursor, show_tables)
-        return None if place is None else self._candidates(place, show_tables, in_statement=self._in_pattern)
+        for magic, in_statement in ((self._sql_magic, self._in_sql), (self._tables_magic, self._in_pattern)):
+            place = self._find_place(text, cursor, magic)
+            if place is not None:
+                return self._candidates(place, magic, in_statement=in_statement)
+        return None
 
     def _find_place(self, text: str, cursor: int, magic: Callable[..., object]) -> Place | None:
         return find_place(

@@ -13,7 +13,7 @@ from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expan
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 
 @magics_class

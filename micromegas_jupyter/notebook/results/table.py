@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
-from micromegas_jupyter.notebook.cell_texts import column_texts, decoded, is_numeric, type_text
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
+from micromegas_jupyter.notebook.values import column_texts, decoded, is_numeric, type_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ _MAX_PLAIN_CELL_CHARACTERS = 60
 MAX_DATA_BYTES = 256 * 1024
 _ROWS_AT_A_TIME = 100
 _PLACE_BYTES = 6  # a value's place in the order, and a comma
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parents[1] / "static"
 _MIN_ROWS = 2  # nothing to sort, filter or turn the page of below
 
 

@@ -230,7 +230,7 @@ class _LoginStarter:
         return wiring.begin_login(settings, flow=flow, announce=_announce, desk=desk)
 
     def _open_desk(self) -> RedirectDesk | None:
-        from micromegas_jupyter.notebook.control_channel import listen, make_desk
+        from micromegas_jupyter.notebook.login.control_channel import listen, make_desk
 
         kernel = _running_kernel()
         with self._lock:

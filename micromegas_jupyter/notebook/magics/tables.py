@@ -9,8 +9,17 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.arguments import answers_help, check_exclusive, parse_words
+from micromegas_jupyter.notebook.completion.schema import SchemaCache, ServerSchema, fetch_schema
 from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, printable
-from micromegas_jupyter.notebook.server_schema import ServerSchema, fetch_schema
+from micromegas_jupyter.notebook.magics.table_listing import (
+    FactsDesk,
+    TableListing,
+    build_listing,
+    fetch_facts,
+    listing_html,
+    listing_text,
+    search_listing,
+)
 from micromegas_jupyter.notebook.shell import (
     argument,
     display,
@@ -20,23 +29,14 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     with_arguments,
 )
-from micromegas_jupyter.notebook.table_listing import (
-    FactsDesk,
-    TableListing,
-    build_listing,
-    fetch_facts,
-    listing_html,
-    listing_text,
-    search_listing,
-)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.connections import Connection
-    from micromegas_jupyter.notebook.dependencies import Client
-    from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.login.connections import Connection
+    from micromegas_jupyter.notebook.login.dependencies import Client
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
 MAX_COUNTED: Final = 20
 """How many tables one cell counts."""
@@ -46,11 +46,18 @@ MAX_COUNTED: Final = 20
 class TablesMagic(Magics):
     """The magic that shows tables."""
 
-    def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        session: NotebookSession,
+        connections: CellConnections,
+        schemas: SchemaCache,
+    ) -> None:
         super().__init__(shell)
         self._shell = shell
         self._session = session
         self._connections = connections
+        self._schemas = schemas
 
     @answers_help
     @no_var_expand
@@ -86,11 +93,11 @@ class TablesMagic(Magics):
             line.clear()
             schema = fetch_schema(connected.client)
         self._session.note_success(settings, connected.provider)
-        self._session.schemas.note(settings, connected, schema)
+        self._schemas.note(settings, connected, schema)
         return settings, connected, schema
 
     def _show_widget(self, connection: Connection, listing: TableListing, shown: TableListing, *, search: str) -> None:
-        from micromegas_jupyter.notebook.tables_widget import TablesWidget
+        from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
 
         desk = FactsDesk(connection.client)
         display(TablesWidget(listing, search=search, shown=shown, ask=desk.ask))

@@ -21,9 +21,9 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.connection_settings import VARIABLE_OF_OPTION
-from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
 from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, host_text, place_text, show_as_lines
+from micromegas_jupyter.notebook.login.connection_settings import VARIABLE_OF_OPTION
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish
 from micromegas_jupyter.notebook.shell import (
     argument,
     clear_output,
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.dependencies import Login
-    from micromegas_jupyter.notebook.identity_display import IdentityDisplay
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.dependencies import Login
+    from micromegas_jupyter.notebook.login.display import IdentityDisplay
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _AUTOMATIC = "auto"
 _FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))

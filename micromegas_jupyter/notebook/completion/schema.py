@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.notebook.connections import Connection, Connections
-    from micromegas_jupyter.notebook.dependencies import Client
+    from micromegas_jupyter.notebook.login.connections import Connection, Connections
+    from micromegas_jupyter.notebook.login.dependencies import Client
 
 FETCH_SECONDS: Final = 10.0
 """How long each of the calls may take."""
@@ -98,7 +98,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
     except UnsupportedRequest:
         return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
-    from micromegas_jupyter.notebook.cell_texts import type_text
+    from micromegas_jupyter.notebook.values import type_text
 
     return {
         name: Table(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, assert_never
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.formatting import cut, error_lines, printable, rows_text, show_as_lines
-from micromegas_jupyter.notebook.progress import REWRITE_SECONDS, Ending, LiveLine, Progress
+from micromegas_jupyter.notebook.results.progress import REWRITE_SECONDS, Ending, LiveLine, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

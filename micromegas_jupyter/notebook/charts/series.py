@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.cell_texts import decoded, type_text
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable
+from micromegas_jupyter.notebook.values import decoded, type_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

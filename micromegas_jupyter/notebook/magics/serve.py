@@ -24,15 +24,15 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Variables
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, shown_name
+from micromegas_jupyter.notebook.login.connection_settings import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _CHILD = "micromegas_jupyter.wiring.local_server"
 # Settings of the client half, and what a Hub gives this server alone: a child could hand its token on.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, cast
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, ServerUnavailable
-from micromegas_jupyter.notebook.dependencies import PersonalProvider
 from micromegas_jupyter.notebook.formatting import (
     cut,
     host_text,
@@ -24,6 +23,7 @@ from micromegas_jupyter.notebook.formatting import (
     provider_text,
     shown_name,
 )
+from micromegas_jupyter.notebook.login.dependencies import PersonalProvider
 from micromegas_jupyter.redirect.routing import START_PATH
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.server_identity import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.dependencies import Login
+    from micromegas_jupyter.notebook.login.dependencies import Login
 
 
 CODE_WARNING = "Only type it if you started this."

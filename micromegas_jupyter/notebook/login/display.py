@@ -15,9 +15,9 @@ from micromegas_jupyter.auth.flow_choice import may_go_on
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
-from micromegas_jupyter.notebook.dependencies import FlowWish, PersonalProvider
 from micromegas_jupyter.notebook.formatting import error_lines
-from micromegas_jupyter.notebook.identity_state import (
+from micromegas_jupyter.notebook.login.dependencies import FlowWish, PersonalProvider
+from micromegas_jupyter.notebook.login.state import (
     IdentityAction,
     IdentityState,
     IdentityStatus,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.identity_widget import IdentityWidget
-    from micromegas_jupyter.notebook.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.widget import IdentityWidget
 
 TOO_LATE = "Not done: things have changed meanwhile."
 _log = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ class IdentityDisplay:
             print("\n".join([QR_CAPTION, *picture]))  # noqa: T201 - a terminal
 
     def _show_widget(self, state: IdentityState) -> None:
-        from micromegas_jupyter.notebook.identity_widget import IdentityWidget
+        from micromegas_jupyter.notebook.login.widget import IdentityWidget
 
         if self._widget is None:
             self._widget = IdentityWidget(clock=self._session.parts.clock, on_press=self._buttons.press)

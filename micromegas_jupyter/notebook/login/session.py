@@ -9,11 +9,12 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, QueryCancelled, UnsupportedRequest
-from micromegas_jupyter.notebook.connection_settings import NamedConnections, SettingsChoice
-from micromegas_jupyter.notebook.connections import Connection, Connections
-from micromegas_jupyter.notebook.dependencies import Parts, PersonalProvider
 from micromegas_jupyter.notebook.formatting import moment_text, printable, provider_text, seconds_text, show_as_lines
-from micromegas_jupyter.notebook.identity_state import (
+from micromegas_jupyter.notebook.login.connection_settings import NamedConnections, SettingsChoice
+from micromegas_jupyter.notebook.login.connections import Connection, Connections
+from micromegas_jupyter.notebook.login.dependencies import Parts, PersonalProvider
+from micromegas_jupyter.notebook.login.pending import ShownState, WaitingSignIn
+from micromegas_jupyter.notebook.login.state import (
     IdentityState,
     after_answer,
     after_failure,
@@ -26,10 +27,8 @@ from micromegas_jupyter.notebook.identity_state import (
     waiting_line,
     wrapped_state,
 )
-from micromegas_jupyter.notebook.progress import DisplayLine, LiveLine, TerminalLine
-from micromegas_jupyter.notebook.server_schema import SchemaCache
+from micromegas_jupyter.notebook.results.progress import DisplayLine, LiveLine, TerminalLine
 from micromegas_jupyter.notebook.shell import has_kernel
-from micromegas_jupyter.notebook.waiting_sign_in import ShownState, WaitingSignIn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.server_identity import ServerIdentity
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.dependencies import Login
+    from micromegas_jupyter.notebook.login.dependencies import Login
 
 
 _LEFT = (
@@ -59,7 +58,6 @@ class NotebookSession:
         self.shown = ShownState()
         self.choice = SettingsChoice()
         self.connections = Connections(parts, self._note_renewal)
-        self.schemas = SchemaCache(self.connections, clock=parts.clock, may_open=lambda: not parts.is_wrapped())
         self.sign_in = WaitingSignIn(
             parts,
             shown=self.shown,
@@ -198,7 +196,6 @@ class NotebookSession:
     def close(self) -> None:
         """End a sign-in that goes on and close all clients."""
         self.sign_in.cancel()
-        self.schemas.close()
         self.connections.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:

@@ -11,8 +11,8 @@ from micromegas_jupyter.config.moments import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable, cut, error_lines, printable, show_as_lines, text_html
-from micromegas_jupyter.notebook.progress import Ending, LineTicker, LiveLine, Progress
-from micromegas_jupyter.notebook.rows import (
+from micromegas_jupyter.notebook.results.progress import Ending, LineTicker, LiveLine, Progress
+from micromegas_jupyter.notebook.results.rows import (
     RowFormat,
     RowReader,
     RowsSeen,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.connections import Connection
-    from micromegas_jupyter.notebook.query_history import QueryHistory, SqlRequest
-    from micromegas_jupyter.notebook.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.login.connections import Connection
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.magics.queries import QueryHistory, SqlRequest
 
 T = TypeVar("T")
 _MAX_COLUMNS = 500
@@ -145,7 +145,7 @@ class StatementText:
 
 def schema_table(schema: pa.Schema) -> TextTable:
     """Return the columns that a statement would give: names, types, and whether a value may be missing."""
-    from micromegas_jupyter.notebook.cell_texts import type_text
+    from micromegas_jupyter.notebook.values import type_text
 
     shown = list(schema)[:_MAX_COLUMNS]
     hidden = len(schema) - len(shown)
@@ -309,7 +309,7 @@ class SqlRunner:
         self, answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int, progress: Progress, line: LiveLine
     ) -> object:
         """Return the rows in the format that was asked for, and show the first of those that a variable takes."""
-        from micromegas_jupyter.notebook.result import QueryResult, result_bundle
+        from micromegas_jupyter.notebook.results.table import QueryResult, result_bundle
 
         done = f"{progress.done_line()}{request.target}"
         value: object
@@ -331,7 +331,7 @@ class _Plot:
     """A plot, or the reason why there is none, which must not keep the rows from the person."""
 
     def __init__(self, table: pa.Table) -> None:
-        from micromegas_jupyter.notebook.plot import plot_bundle
+        from micromegas_jupyter.notebook.charts.plot import plot_bundle
 
         self._lines: list[str] = []
         try:
@@ -358,7 +358,7 @@ def _collector(
 
     def collect_frame(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> _Frame:
         from micromegas_jupyter.client.frames import build_frame, to_frame
-        from micromegas_jupyter.notebook.result import MAX_PREVIEW_ROWS
+        from micromegas_jupyter.notebook.results.table import MAX_PREVIEW_ROWS
 
         if request.plot:
             table = collect_table(schema, batches)

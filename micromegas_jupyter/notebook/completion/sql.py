@@ -15,7 +15,7 @@ from micromegas_jupyter.notebook.formatting import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from micromegas_jupyter.notebook.server_schema import ServerSchema
+    from micromegas_jupyter.notebook.completion.schema import ServerSchema
 
 # What does not end runs to the end of the text. Quotes are possessive (`*+`): one that is open is never a shorter one.
 _TOKEN: Final = re.compile(
