@@ -17,7 +17,7 @@ import requests
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.hub.caller_limits import BURST_UNKNOWN
+from micromegas_jupyter.hub.limits import BURST_UNKNOWN
 from tests.integration.hub.running import until
 
 if TYPE_CHECKING:

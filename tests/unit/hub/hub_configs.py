@@ -24,13 +24,13 @@ def hub_config(**sections: dict[str, Any]) -> Config:
     return config
 
 
-def configured(config: Config, **wishes: Any) -> dict[str, Any]:
-    configure(config, issuer=ISSUER, **wishes)
+def configured(config: Config, **arguments: Any) -> dict[str, Any]:
+    configure(config, issuer=ISSUER, **arguments)
     found: dict[str, Any] = next(entry for entry in config.JupyterHub.services if entry["name"] == "micromegas")
     return found
 
 
-def refusal(config: Config, **wishes: Any) -> ConfigurationError:
+def refusal(config: Config, **arguments: Any) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
-        configure(config, issuer=wishes.pop("issuer", ISSUER), **wishes)
+        configure(config, issuer=arguments.pop("issuer", ISSUER), **arguments)
     return caught.value

@@ -10,7 +10,8 @@ import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.hub.caller_limits import (
+from micromegas_jupyter.hub.hub_api import TokenOwner
+from micromegas_jupyter.hub.limits import (
     AUDIT_LOGGER,
     AUDIT_PAUSE_SECONDS,
     BURST_ALL_UNKNOWN,
@@ -22,8 +23,7 @@ from micromegas_jupyter.hub.caller_limits import (
     HubAudit,
     client_address,
 )
-from micromegas_jupyter.hub.hub_api import TokenOwner
-from micromegas_jupyter.hub.refusals import Refused, hub_unavailable
+from micromegas_jupyter.hub.refusals import Refused, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -54,14 +54,14 @@ class Asker:
         text = token.reveal()
         self.asked.append(text)
         if self.is_down:
-            raise hub_unavailable()
+            raise refuse("hub_unavailable")
         return TokenOwner(kind="user", name=text, scopes=frozenset()) if text in self.known else None
 
     def call(self, token: str | None, address: str = HERE) -> str:
         """Return whose the token is, or why it is nobody's."""
         secret = None if token is None else Secret(token)
         try:
-            return without_waiting(self._limits.owner_of(secret, address=address, ask=self._ask_hub)).name
+            return without_waiting(self._limits.fetch_owner(secret, address=address, fetch=self._ask_hub)).name
         except Refused as refused:
             self.refused = refused
             return refused.error
@@ -172,7 +172,7 @@ def test_what_is_remembered_is_bounded(clock: FakeClock) -> None:
     asker = Asker(clock, *map(str, range(MAX_TRACKED + 2)))
 
     for number in range(MAX_TRACKED + 2):
-        without_waiting(asker._limits.owner_of(Secret(str(number)), address=HERE, ask=asker._ask_hub))
+        without_waiting(asker._limits.fetch_owner(Secret(str(number)), address=HERE, fetch=asker._ask_hub))
 
     assert len(asker._limits._known) == MAX_TRACKED
 

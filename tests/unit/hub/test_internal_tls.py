@@ -14,7 +14,7 @@ from tornado.netutil import bind_sockets
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.refusals import Refused
-from micromegas_jupyter.hub.service import build_parts
+from micromegas_jupyter.hub.service import build_service
 from micromegas_jupyter.hub.settings import InternalTls, read_internal_tls, read_service_settings
 from tests.fakes.certificates import Authority, Pair
 from tests.unit.hub.test_settings import ENVIRON
@@ -50,13 +50,13 @@ def asked(hub_pair: Pair, client_authority: Authority, environ: dict[str, str]) 
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)
         url = f"https://127.0.0.1:{sockets[0].getsockname()[1]}/hub/api"
-        parts = build_parts(read_service_settings({**ENVIRON, **environ, "JUPYTERHUB_API_URL": url}))
+        service = build_service(read_service_settings({**ENVIRON, **environ, "JUPYTERHUB_API_URL": url}))
         try:
-            return await parts.hub.owner_of(Secret("t"))
+            return await service.hub.fetch_owner(Secret("t"))
         finally:
             server.stop()
             await server.close_all_connections()
-            parts.provider.close()
+            service.provider.close()
 
     return asyncio.run(run())
 

@@ -7,7 +7,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.configuring import kernel_address
+from micromegas_jupyter.hub.configuration import kernel_address
 
 SERVICE_URL = "http://127.0.0.1:8190"
 

@@ -10,7 +10,7 @@ from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.hub.provider import FAILURE_PAUSE_SECONDS, HubProvider
-from micromegas_jupyter.hub.refreshing import HeldBearer
+from micromegas_jupyter.hub.refresh import StoredBearer
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.unit.hub.test_settings import ENVIRON
@@ -66,14 +66,14 @@ def issued(token: str, **more: object) -> HttpAnswer:
 
 def exchanges(
     provider: Provider, clock: FakeClock, *owners: str, environ: Mapping[str, str] = ASKS_FOR_LAKE, pause: float = 0
-) -> list[HeldBearer]:
-    held = HeldBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
+) -> list[StoredBearer]:
+    held = StoredBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
     hub = HubProvider(read_service_settings({**ENVIRON, **environ}), clock=clock, http=provider)
 
-    async def run() -> list[HeldBearer]:
+    async def run() -> list[StoredBearer]:
         found = []
         for owner in owners:
-            found.append(await hub.exchanged(owner, held))
+            found.append(await hub.exchange(owner, held))
             clock.advance(pause)
         return found
 
@@ -132,7 +132,7 @@ def test_a_name_at_the_hub_that_has_become_another_persons_gets_no_token_of_the_
     async def run() -> list[str]:
         return [
             (
-                await hub.exchanged("alice", HeldBearer(token=Secret("t"), expires_at=ends_at, subject=subject))
+                await hub.exchange("alice", StoredBearer(token=Secret("t"), expires_at=ends_at, subject=subject))
             ).token.reveal()
             for subject in ("1", "2", "2")
         ]
@@ -164,12 +164,12 @@ def test_an_exchange_that_failed_is_not_tried_again_for_that_person_at_once(
     clock: FakeClock, answer: HttpAnswer | Exception
 ) -> None:
     provider = Provider(answer, issued("for bob"), issued("for alice"))
-    held = HeldBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
+    held = StoredBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
     hub = HubProvider(read_service_settings({**ENVIRON, **ASKS_FOR_LAKE}), clock=clock, http=provider)
 
     async def given(owner: str) -> str:
         try:
-            return (await hub.exchanged(owner, held)).token.reveal()
+            return (await hub.exchange(owner, held)).token.reveal()
         except Refused as refused:
             return refused.error
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.hub.refreshing import (
+from micromegas_jupyter.hub.refresh import (
     FAILURE_PAUSE_SECONDS,
     MAX_PAUSES,
-    REFUSED_MARK,
-    STALE_MARK,
-    SignInRefresher,
+    REFUSED_KEY,
+    STALE_KEY,
+    AuthStateRefresher,
 )
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, NOW, mint
@@ -91,7 +91,7 @@ def renewed(**members: Any) -> dict[str, Any]:
 
 
 def refresh(authenticator: Authenticator, user: User, *, times: int = 1) -> list[Any]:
-    hook = SignInRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=FakeClock(NOW))
+    hook = AuthStateRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=FakeClock(NOW))
 
     async def run() -> list[Any]:
         return list(await asyncio.gather(*(hook(authenticator, user, user.state) for _each in range(times))))
@@ -120,7 +120,7 @@ def test_a_token_below_the_margin_is_renewed_and_all_new_tokens_are_kept() -> No
         "refresh_token": "new refresh",
         "scope": ["openid", "lake"],
         "token_response": answer,
-        STALE_MARK: False,
+        STALE_KEY: False,
     }
 
 
@@ -153,9 +153,9 @@ def test_a_renewal_without_a_new_token_is_marked_and_not_tried_at_each_call(
     assert refresh(authenticator, user, times=20) == [True] * 20
     assert authenticator.sent == ["old refresh"]
     assert user.state is not None
-    assert user.state[STALE_MARK] is True
+    assert user.state[STALE_KEY] is True
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
-        "The sign-in of alice was renewed without a new id_token."
+        "The sign-in of alice was refreshed without a new id_token."
     ]
 
 
@@ -169,17 +169,17 @@ def test_a_new_token_that_lasts_no_longer_is_not_said_to_be_missing_and_not_trie
     assert refresh(authenticator, user, times=20) == [True] * 20
     assert authenticator.sent == ["old refresh"]
     assert user.state is not None
-    assert (user.state["id_token"], user.state[STALE_MARK]) == (new, False)
+    assert (user.state["id_token"], user.state[STALE_KEY]) == (new, False)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_the_mark_goes_when_a_newer_token_comes() -> None:
-    user = User(kept(1, **{STALE_MARK: True}))
+    user = User(kept(1, **{STALE_KEY: True}))
 
     refresh(Authenticator(renewed()), user)
 
     assert user.state is not None
-    assert user.state[STALE_MARK] is False
+    assert user.state[STALE_KEY] is False
 
 
 @pytest.mark.parametrize("audience", [["lake", AUDIENCE], [AUDIENCE]])
@@ -213,7 +213,7 @@ def test_a_refusal_ends_the_sign_in_and_the_refresh_token_is_not_sent_again() ->
     assert refresh(authenticator, user) == [False]
     assert authenticator.sent == ["old refresh"]
     assert user.state is not None
-    assert (user.state["refresh_token"], user.state[REFUSED_MARK]) == (None, True)
+    assert (user.state["refresh_token"], user.state[REFUSED_KEY]) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_who_asks_while_the_provider_does_not_answer_waits_for_one_try_only() ->
 
 def test_after_a_pause_it_is_tried_again() -> None:
     user, authenticator, clock = User(kept(1)), Authenticator(TimeoutError(), renewed()), FakeClock(NOW)
-    hook = SignInRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=clock)
+    hook = AuthStateRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=clock)
 
     async def run() -> None:
         for _each in range(2):
@@ -280,7 +280,7 @@ def test_after_a_pause_it_is_tried_again() -> None:
 
 
 def test_no_more_people_are_remembered_than_the_limit() -> None:
-    hook = SignInRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=FakeClock(NOW))
+    hook = AuthStateRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=FakeClock(NOW))
 
     async def run() -> None:
         for number in range(MAX_PAUSES + 5):

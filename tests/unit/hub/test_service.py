@@ -13,11 +13,12 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from micromegas_jupyter.hub.caller_limits import AUDIT_LOGGER, BURST_CALLS, BURST_UNKNOWN
+from micromegas_jupyter.hub.application import build_application
 from micromegas_jupyter.hub.hub_api import HubApi, TokenOwner
-from micromegas_jupyter.hub.refreshing import REFUSED_MARK, STALE_MARK
-from micromegas_jupyter.hub.refusals import hub_unavailable
-from micromegas_jupyter.hub.service import build_application, build_parts
+from micromegas_jupyter.hub.limits import AUDIT_LOGGER, BURST_CALLS, BURST_UNKNOWN
+from micromegas_jupyter.hub.refresh import REFUSED_KEY, STALE_KEY
+from micromegas_jupyter.hub.refusals import refuse
+from micromegas_jupyter.hub.service import build_service
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint
@@ -39,12 +40,12 @@ class Hub:
         self.state = state
         self.is_down = is_down
 
-    async def owner_of(self, _token: object) -> TokenOwner | None:
+    async def fetch_owner(self, _token: object) -> TokenOwner | None:
         if self.is_down:
-            raise hub_unavailable()
+            raise refuse("hub_unavailable")
         return ALICE
 
-    async def auth_state(self, name: str) -> dict[str, Any] | None:
+    async def fetch_auth_state(self, name: str) -> dict[str, Any] | None:
         assert name == "alice"
         return self.state
 
@@ -70,8 +71,8 @@ def ask(
     """Run the service for as long as it takes to ask it for the paths, one after the other."""
 
     async def run() -> list[HTTPResponse]:
-        parts = build_parts(read_service_settings(environ), clock=FakeClock(NOW))
-        server = HTTPServer(build_application(replace(parts, hub=hub)))
+        service = build_service(read_service_settings(environ), clock=FakeClock(NOW))
+        server = HTTPServer(build_application(replace(service, hub=hub)))
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)
         base = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{PREFIX}"
@@ -86,7 +87,7 @@ def ask(
             http.close()
             server.stop()
             await server.close_all_connections()
-            parts.provider.close()
+            service.provider.close()
 
     return asyncio.run(run())
 
@@ -122,7 +123,7 @@ class SlowHub(Hub):
 
     asked = 0
 
-    async def owner_of(self, _token: object) -> TokenOwner | None:
+    async def fetch_owner(self, _token: object) -> TokenOwner | None:
         self.asked += 1
         if self.asked > 1:
             self.state = state_of(300)
@@ -146,9 +147,9 @@ def test_a_token_that_ended_while_the_hub_had_much_to_do_is_asked_for_once_more(
         (Hub(state_of(300) | {"id_token": "opaque"}), 409, "no_auth_state"),
         (Hub(state_of(300) | {"id_token": mint(without=["exp"])}), 409, "no_auth_state"),
         (Hub(state_of(-1)), 503, "provider_unavailable"),
-        (Hub(state_of(-1, **{REFUSED_MARK: True})), 409, "sign_in_again"),
+        (Hub(state_of(-1, **{REFUSED_KEY: True})), 409, "sign_in_again"),
         (Hub(state_of(-1, refresh_token=None)), 409, "sign_in_again"),
-        (Hub(state_of(-1, **{STALE_MARK: True})), 409, "not_renewed"),
+        (Hub(state_of(-1, **{STALE_KEY: True})), 409, "not_renewed"),
     ],
     ids=[
         "Hub down",
@@ -218,7 +219,7 @@ def test_who_asks_too_often_is_told_when_to_come_back() -> None:
 class ForgetfulHub(Hub):
     """Knows no token."""
 
-    async def owner_of(self, _token: object) -> TokenOwner | None:
+    async def fetch_owner(self, _token: object) -> TokenOwner | None:
         return None
 
 

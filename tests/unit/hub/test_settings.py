@@ -5,7 +5,7 @@ import pytest
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.settings import ExchangeSetting, read_service_settings
+from micromegas_jupyter.hub.settings import ExchangeSettings, read_service_settings
 
 ENVIRON = {
     "JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api",
@@ -63,7 +63,7 @@ def test_an_exchange_is_what_any_of_its_variables_asks_for() -> None:
         {**ENVIRON, "MICROMEGAS_HUB_EXCHANGE_AUDIENCE": "lake", "MICROMEGAS_HUB_CLIENT_SECRET": "s3cret"}
     )
 
-    assert settings.exchange == ExchangeSetting(audience="lake")
+    assert settings.exchange == ExchangeSettings(audience="lake")
     assert settings.client_secret == Secret("s3cret")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
-from micromegas_jupyter.hub.sign_ins import LIFE_SECONDS, MAX_OF_ONE_OWNER, MAX_SIGN_INS, SignIn, SignIns
+from micromegas_jupyter.hub.sign_ins import LIFETIME_SECONDS, MAX_PER_OWNER, MAX_SIGN_INS, SignIn, SignIns
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
@@ -41,7 +41,7 @@ def test_its_address_and_its_name_are_not_shown(sign_ins: SignIns) -> None:
 def test_it_is_forgotten_after_ten_minutes(sign_ins: SignIns, clock: FakeClock) -> None:
     sign_in = begin(sign_ins)
 
-    clock.advance(LIFE_SECONDS)
+    clock.advance(LIFETIME_SECONDS)
 
     assert (sign_ins.by_name(sign_in.name), sign_ins.by_state("state"), len(sign_ins)) == (None, None, 0)
 
@@ -57,12 +57,12 @@ def test_who_begins_too_many_loses_the_oldest_and_nobody_else_does(sign_ins: Sig
     theirs = begin(sign_ins, "bobs", owner="bob")
     first = begin(sign_ins, "first")
 
-    for number in range(MAX_OF_ONE_OWNER):
+    for number in range(MAX_PER_OWNER):
         begin(sign_ins, f"state {number}")
 
     assert sign_ins.by_name(first.name) is None
     assert sign_ins.by_name(theirs.name) is theirs
-    assert len(sign_ins) == MAX_OF_ONE_OWNER + 1
+    assert len(sign_ins) == MAX_PER_OWNER + 1
 
 
 def test_there_are_never_more_than_the_limit(sign_ins: SignIns) -> None:

@@ -1,7 +1,4 @@
-"""How often the Hub is asked whose a token is: in moderation, whoever sends what; and the audit log, which says so.
-
-What a token may do is `rights`' to say. All tables are bounded; of what is forgotten, the Hub is asked as of new.
-"""
+"""Limits on how often the Hub is asked who bears a token, whoever calls, and the audit log."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.hub.refusals import Refused, invalid_token, slow_down, too_many_unknown_tokens
+from micromegas_jupyter.hub.refusals import Refused, refuse, slow_down, too_many_unknown_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,23 +29,20 @@ AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _AUDIT.setLevel(logging.INFO)
 
+# Calls of one person.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
-"""Of one person."""
-
+# Tokens that the Hub does not recognize: from one address, and from all.
 UNKNOWN_PER_SECOND: Final = 2.0
 BURST_UNKNOWN: Final = 100
-"""Tokens from one address that the Hub does not know."""
-
 ALL_UNKNOWN_PER_SECOND: Final = 20.0
 BURST_ALL_UNKNOWN: Final = 500
-"""The same from everywhere."""
 
 UNKNOWN_SECONDS: Final = 10.0
-"""How long the Hub is not asked again about a token that it did not know."""
+"""How long the Hub is not asked again about a token that it did not recognize."""
 
 AUDIT_PAUSE_SECONDS: Final = 10.0
-"""How often it is said that calls were turned away."""
+"""The pause between two audit lines about calls that were turned away."""
 
 MAX_TRACKED: Final = 10_000
 
@@ -57,9 +51,9 @@ _FORWARDED: Final = "X-Forwarded-For"
 
 
 def client_address(request: HTTPServerRequest) -> str:
-    """Return where a call comes from: who connected, or whom a proxy on this machine names.
+    """Return where a call comes from: the peer, or the address that a proxy on this machine names.
 
-    A proxy adds its own caller at the end of the header; what stands before that, anybody can write.
+    A proxy adds its own caller at the end of the header; anybody can write what stands before that.
     """
     peer = str(request.remote_ip)
     forwarded = ",".join(request.headers.get_list(_FORWARDED)).rpartition(",")[2].strip()
@@ -70,42 +64,39 @@ def client_address(request: HTTPServerRequest) -> str:
 
 
 class CallerLimits:
-    """Asks the Hub whose tokens are, for one event loop.
+    """Asks the Hub who bears a token, within limits; for one event loop.
 
-    A token that the Hub has known before is asked about as often as its person may call, so nobody who works is kept
-    out by a flood of others, whatever address the flood comes from.
+    A token that the Hub has recognized before counts against its person's limit alone, so a flood of unknown tokens
+    locks out nobody who is working, whatever address it comes from.
     """
 
     def __init__(self, *, audit: HubAudit, clock: Clock) -> None:
         self._audit = audit
         self._clock = clock
-        self._of_people: TokenBuckets[str] = TokenBuckets(
+        self._people: TokenBuckets[str] = TokenBuckets(
             per_second=CALLS_PER_SECOND, burst=BURST_CALLS, max_tracked=MAX_TRACKED, clock=clock
         )
-        self._of_all: TokenBuckets[str] = TokenBuckets(
+        self._all_unknown: TokenBuckets[str] = TokenBuckets(
             per_second=ALL_UNKNOWN_PER_SECOND, burst=BURST_ALL_UNKNOWN, max_tracked=1, clock=clock
         )
-        numbers = RateLimits(
+        limits = RateLimits(
             refusals_per_second=UNKNOWN_PER_SECOND, burst_refusals=BURST_UNKNOWN, max_tracked=MAX_TRACKED
         )
-        self._of_addresses = CallLimits(numbers, clock=clock)
+        self._addresses = CallLimits(limits, clock=clock)
         self._known: LRUCache[bytes, str] = LRUCache(MAX_TRACKED)
         self._unknown: TTLCache[bytes, bool] = TTLCache(MAX_TRACKED, UNKNOWN_SECONDS, timer=clock.monotonic)
         self._turned_away = 0
         self._next_line_at = 0.0
 
-    async def owner_of(
-        self, token: Secret | None, *, address: str, ask: Callable[[Secret], Awaitable[TokenOwner | None]]
+    async def fetch_owner(
+        self, token: Secret | None, *, address: str, fetch: Callable[[Secret], Awaitable[TokenOwner | None]]
     ) -> TokenOwner:
-        """Return who bears a token, as the Hub says now.
+        """Return who bears a token, according to the Hub right now; raises `Refused`.
 
         Args:
-            token: The token; None when the call came with none that could be one.
+            token: The token; None when the call came without one.
             address: Where the call comes from.
-            ask: Asks the Hub.
-
-        Raises:
-            Refused: There is no such token, it or others from there come too often, or the Hub does not answer.
+            fetch: Asks the Hub.
         """
         digest = b"" if token is None else hashlib.sha256(token.reveal().encode()).digest()
         name = self._known.get(digest)
@@ -114,41 +105,41 @@ class CallerLimits:
         else:
             self._take_unknown(address)
         if token is None or digest in self._unknown:
-            raise invalid_token()
+            raise refuse("invalid_token")
         try:
-            owner = await ask(token)
+            owner = await fetch(token)
         except Refused:
-            self._give_back(address, is_new=name is None)
+            self._return_unknown(address, is_new=name is None)
             raise
         if owner is None:
             self._known.pop(digest, None)
             self._unknown[digest] = True
-            raise invalid_token()
+            raise refuse("invalid_token")
         if name is None:
-            self._give_back(address, is_new=True)
+            self._return_unknown(address, is_new=True)
             self._take_call(owner.name)
         self._known[digest] = owner.name
         return owner
 
     def _take_call(self, name: str) -> None:
-        wait_seconds = self._of_people.take(name)
+        wait_seconds = self._people.take(name)
         if wait_seconds:
             raise slow_down(math.ceil(wait_seconds))
 
     def _take_unknown(self, address: str) -> None:
-        # Counted before the Hub is asked: of many that arrive together none is known to be refused yet.
+        # Counted before the Hub answers: many may arrive together.
         try:
-            self._of_addresses.count_refusal(address)
+            self._addresses.count_refusal(address)
         except ResourcesExhausted as exhausted:
             raise self._turn_away(address, exhausted.retry_after_seconds or 1.0) from None
-        wait_seconds = self._of_all.take(_ALL)
+        wait_seconds = self._all_unknown.take(_ALL)
         if wait_seconds:
             raise self._turn_away(address, wait_seconds)
 
-    def _give_back(self, address: str, *, is_new: bool) -> None:
+    def _return_unknown(self, address: str, *, is_new: bool) -> None:
         if is_new:
-            self._of_addresses.forgive_refusal(address)
-            self._of_all.give_back(_ALL)
+            self._addresses.forgive_refusal(address)
+            self._all_unknown.give_back(_ALL)
 
     def _turn_away(self, address: str, wait_seconds: float) -> Refused:
         self._turned_away += 1
