@@ -1,4 +1,4 @@
-"""What a server offers to write statements with: asked for in two calls, and kept so that completion never waits."""
+"""A server's tables and functions: fetched in two calls, and cached so that completion does not wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.dependencies import Client
 
 FETCH_SECONDS: Final = 10.0
-"""How long each of the calls may take."""
+"""The deadline of each call."""
 
 _MAX_COLUMNS: Final = 50_000
 _MAX_FUNCTIONS: Final = 5_000
@@ -31,24 +31,17 @@ _COLUMNS_SQL: Final = (
 )
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
 FRESH_SECONDS: Final = 300.0
-"""How long an answer is used without asking again in the background."""
+"""How long an answer is used before it is fetched again in the background."""
 
 RETRY_SECONDS: Final = 15.0
-"""How long a server is left alone that could not be asked."""
+"""The pause after a failed call."""
 
 _MAX_SERVERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column.
-
-    Attributes:
-        name: Its name as it is, without quotes.
-        type_text: Its type in words.
-        is_nullable: Whether it may hold nulls.
-        remarks: What the server says about it; mostly nothing.
-    """
+    """One column: its name without quotes, its type as text, and the server's remarks, mostly empty."""
 
     name: str
     type_text: str
@@ -67,30 +60,20 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSchema:
-    """What a server offers.
-
-    Attributes:
-        tables: The tables that this caller may see, by their names as they are, without quotes.
-        functions: The names of its functions; empty when it does not tell.
-    """
+    """A server's tables that this caller may see, by name without quotes, and its functions; empty if not known."""
 
     tables: Mapping[str, Table] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
 
     def columns_of(self, table: str) -> tuple[str, ...]:
-        """Return the names of a table's columns; none for a table that is not known."""
+        """Return the names of a table's columns; empty for an unknown table."""
         found = self.tables.get(table)
         return () if found is None else tuple(column.name for column in found.columns)
 
 
 def fetch_schema(client: Client) -> ServerSchema:
-    """Ask a server what it offers.
-
-    Raises:
-        MicromegasError: It cannot be asked for its tables; a server that does not tell its functions is fine.
-    """
-    tables = _fetch_tables(client)
-    return ServerSchema(tables=MappingProxyType(tables), functions=_fetch_functions(client))
+    """Fetch a server's tables and functions; raises `MicromegasError` when it does not list its tables."""
+    return ServerSchema(tables=MappingProxyType(_fetch_tables(client)), functions=_fetch_functions(client))
 
 
 def _fetch_tables(client: Client) -> dict[str, Table]:
@@ -114,12 +97,12 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
             ),
             remarks=_remarks(schema.metadata),
         )
-        for name, schema in sorted(schemas.items(), key=_place)
+        for name, schema in sorted(schemas.items(), key=_order)
     }
 
 
-def _place(table: tuple[str, object]) -> tuple[bool, str]:
-    # What begins with an underscore is behind the scenes.
+def _order(table: tuple[str, object]) -> tuple[bool, str]:
+    # A leading underscore marks internal tables.
     return table[0].startswith("_"), table[0]
 
 
@@ -156,23 +139,23 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 
 
 class _Entry(NamedTuple):
-    """What a server answered last over a connection, never when `schema` is None; and when it was asked last."""
+    """A server's last answer over a connection, None when there was none, and the time of the last call."""
 
     connection: Connection | None
     schema: ServerSchema | None
-    asked_at: float
+    fetched_at: float
 
 
 class SchemaCache:
-    """What each server offers, by the settings of its connection. Safe to use from several threads.
+    """The schema of each server, by the settings of its connection. Safe to use from several threads.
 
-    An answer goes with its connection: after another sign-in the tables may be others. Errors are silent; a query
-    says them better.
+    An answer belongs to its connection: after another sign-in the tables may differ. Errors are silent; a query
+    explains them better.
 
     Args:
-        connections: The notebook's connections; opened here when there is none yet.
-        clock: Measures how old an answer is.
-        may_open: Whether a connection may be opened on a thread of its own.
+        connections: The notebook's connections; one is opened when there is none yet.
+        clock: Measures the age of an answer.
+        may_open: Whether a connection may be opened on another thread.
     """
 
     def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:
@@ -181,36 +164,36 @@ class SchemaCache:
         self._may_open = may_open
         self._lock = threading.Lock()
         self._entries: LRUCache[ClientSettings, _Entry] = LRUCache(_MAX_SERVERS)
-        self._asking: dict[ClientSettings, threading.Event] = {}
+        self._fetching: dict[ClientSettings, threading.Event] = {}
         self._is_closed = False
 
     def known(self, settings: ClientSettings) -> ServerSchema | None:
-        """Return what is known about a server by now; asks nobody and waits for nothing."""
+        """Return what is cached of a server; without any network."""
         with self._lock:
             entry = self._current_entry(settings)
         return None if entry is None else entry.schema
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
-        """Return what is known about a server, and have it asked in the background when that is nothing, or old.
+        """Return what is cached of a server, and fetch it in the background when that is nothing, or old.
 
         Args:
             settings: Which server, and as whom.
-            wait_seconds: How long to wait for the first answer; only the call that has the server asked waits.
+            wait_seconds: How long to wait for the first answer; only the call that starts the fetch waits.
         """
         with self._lock:
             entry = self._current_entry(settings)
-            answered = self._begin(settings) if self._is_due(entry) and self._can_ask(settings) else None
+            answered = self._begin(settings) if self._is_due(entry) and self._can_fetch(settings) else None
         if answered is not None and (entry is None or entry.schema is None) and wait_seconds > 0:
             answered.wait(wait_seconds)
         return self.known(settings)
 
     def note(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
-        """Take what a server has just answered over a connection."""
+        """Cache a server's answer over a connection."""
         with self._lock:
-            self._keep(settings, connection, schema)
+            self._store(settings, connection, schema)
 
     def close(self) -> None:
-        """Forget everything and ask nobody any more."""
+        """Forget everything and fetch nothing any more."""
         with self._lock:
             self._is_closed = True
             self._entries.clear()
@@ -222,32 +205,32 @@ class SchemaCache:
     def _is_due(self, entry: _Entry | None) -> bool:
         if entry is None:
             return True
-        age_seconds = self._clock.monotonic() - entry.asked_at
+        age_seconds = self._clock.monotonic() - entry.fetched_at
         return age_seconds > (RETRY_SECONDS if entry.schema is None else FRESH_SECONDS)
 
-    def _can_ask(self, settings: ClientSettings) -> bool:
-        if self._is_closed or settings in self._asking or len(self._asking) >= _MAX_SERVERS:
+    def _can_fetch(self, settings: ClientSettings) -> bool:
+        if self._is_closed or settings in self._fetching or len(self._fetching) >= _MAX_SERVERS:
             return False
         return self._connections.current(settings) is not None or self._may_open()
 
     def _begin(self, settings: ClientSettings) -> threading.Event:
-        answered = self._asking[settings] = threading.Event()
-        threading.Thread(target=self._ask, args=(settings,), name="micromegas-schema", daemon=True).start()
+        answered = self._fetching[settings] = threading.Event()
+        threading.Thread(target=self._fetch, args=(settings,), name="micromegas-schema", daemon=True).start()
         return answered
 
-    def _ask(self, settings: ClientSettings) -> None:
+    def _fetch(self, settings: ClientSettings) -> None:
         connection, schema = None, None
         try:
             connection = self._connections.get(settings)
             schema = fetch_schema(connection.client)
-        except Exception:  # noqa: BLE001 - whatever it is, typing is not the moment for a traceback
+        except Exception:  # noqa: BLE001 - nobody wants a traceback while typing
             connection = self._connections.current(settings)
         finally:
             with self._lock:
-                self._keep(settings, connection, schema)
-                self._asking.pop(settings).set()
+                self._store(settings, connection, schema)
+                self._fetching.pop(settings).set()
 
-    def _keep(self, settings: ClientSettings, connection: Connection | None, schema: ServerSchema | None) -> None:
+    def _store(self, settings: ClientSettings, connection: Connection | None, schema: ServerSchema | None) -> None:
         before = self._entries.get(settings)
         if schema is None and before is not None and before.connection is connection:
             schema = before.schema  # better than nothing

@@ -1,6 +1,6 @@
-"""Takes the line of `%sql` and `%%sql` apart: to run it, and to find what a cursor in it is about to write.
+"""Parses the line of `%sql` and `%%sql`: to run it, and to complete at a cursor in it.
 
-argparse alone cannot do it: the quotes of SQL would be its quotes, and `NAME <<` is not an option.
+argparse alone cannot: it would read the quotes of SQL as its own, and `NAME <<` is not an option.
 """
 
 from __future__ import annotations
@@ -8,38 +8,39 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
-from micromegas_jupyter.notebook.arguments import HELP_OPTION
 from micromegas_jupyter.notebook.formatting import cut, printable
+from micromegas_jupyter.notebook.shell import HELP_OPTION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-_MAX_OPTION_CHARACTERS = 60
-_TEMPLATE = "{{"
-_NAME = re.compile(r"\s*([^\W\d]\w*)\s*<<(?:\s+|$)")
-_OPTION = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+|$)")
-_VALUE = re.compile(r"\"([^\"]*)\"(?:\s+|$)|'([^']*)'(?:\s+|$)|(\S+)(?:\s+|$)")
-_OPTION_BEFORE_CURSOR: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+)")
-_VALUE_BEFORE_CURSOR: Final = re.compile(r"(?:\"[^\"]*\"|'[^']*'|[^\s\"']\S*)\s+")
+_MAX_OPTION_CHARACTERS: Final = 60
+_TEMPLATE: Final = "{{"
+_NAME: Final = re.compile(r"\s*([^\W\d]\w*)\s*<<(?:\s+|$)")
+_OPTION: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+|$)")
+_VALUE: Final = re.compile(r"\"([^\"]*)\"(?:\s+|$)|'([^']*)'(?:\s+|$)|(\S+)(?:\s+|$)")
+# Before a cursor, a word is finished only when a space follows it.
+_FINISHED_OPTION: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+)")
+_FINISHED_VALUE: Final = re.compile(r"\"([^\"]*)\"\s+|'([^']*)'\s+|([^\s\"']\S*)\s+")
 _OPTION_BEGUN: Final = re.compile(r"--?[\w-]*")
-_LINE_MAGIC: Final = r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[ \t]"
-_CELL_MAGIC: Final = r"\s*%%(?P<name>\w+)(?=[ \t\n])"
+_LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[ \t]")
+_CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlLine:
-    """What stood on the magic's line, and the statement.
+    """A parsed line with the statement.
 
     Attributes:
         name: The variable that takes the rows (`NAME <<`); None when the rows are the cell's value.
         arguments: The options, for argparse.
         sql: The statement: the rest of the line, then the cell's body.
-        wants_help: Whether `--help` stood among the options; the rest was not looked at then.
+        wants_help: Whether `--help` is among the options; the rest is not parsed then.
     """
 
     name: str | None
@@ -48,36 +49,59 @@ class SqlLine:
     wants_help: bool = False
 
 
+@dataclass(slots=True, kw_only=True)
+class _Options:
+    """What stands before the statement; `unfinished` is an option that `rest` has no value for."""
+
+    rest: str
+    name: str | None = None
+    options: list[tuple[str, str | None]] = field(default_factory=list)
+    unfinished: str | None = None
+
+
+def _parse_options(text: str, options_with_value: Collection[str], *, before_cursor: bool) -> _Options:
+    option_pattern, value_pattern = (_FINISHED_OPTION, _FINISHED_VALUE) if before_cursor else (_OPTION, _VALUE)
+    parsed = _Options(rest=text.lstrip())
+    while True:
+        if parsed.name is None and (found := _NAME.match(parsed.rest)):
+            # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
+            parsed.name = unicodedata.normalize("NFKC", found[1])
+        elif found := option_pattern.match(parsed.rest):
+            option, value = found[1], None
+            if option in options_with_value:
+                parsed.rest = parsed.rest[found.end() :]
+                found = value_pattern.match(parsed.rest)
+                if found is None:
+                    parsed.unfinished = option
+                    return parsed
+                value = next(group for group in found.groups() if group is not None)
+            parsed.options.append((option, value))
+        else:
+            return parsed
+        parsed.rest = parsed.rest[found.end() :]
+
+
 def split_sql_line(line: str, cell: str | None, *, options_with_value: Sequence[str], flags: Sequence[str]) -> SqlLine:
-    """Take the magic's line apart.
+    """Parse the magic's line.
 
     Args:
         line: The text after the magic's name.
         cell: The body of a cell magic, None for a line magic.
-        options_with_value: Options such as `--begin` that take the next word.
-        flags: Options such as `--traceback` that stand alone.
+        options_with_value: Options such as `--begin` that take a value.
+        flags: Options such as `--traceback` that take none.
     """
-    name: str | None = None
-    arguments: list[str] = []
-    rest = line.lstrip()
-    while True:
-        if name is None and (found := _NAME.match(rest)):
-            # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
-            name = unicodedata.normalize("NFKC", found[1])
-            rest = rest[found.end() :]
-        elif found := _OPTION.match(rest):
-            option = found[1]
-            if option == HELP_OPTION:
-                return SqlLine(name=name, arguments=(), sql="", wants_help=True)
-            rest = rest[found.end() :]
-            arguments.append(option)
-            if option in options_with_value:
-                value, rest = _take_value(option, rest)
-                arguments.append(value)
-            elif option not in flags:
-                raise _unknown(option, (*options_with_value, *flags))
-        else:
-            break
+    parsed = _parse_options(line, options_with_value, before_cursor=False)
+    name, known = parsed.name, (*options_with_value, *flags)
+    for option, _ in parsed.options:
+        if option == HELP_OPTION:
+            return SqlLine(name=name, arguments=(), sql="", wants_help=True)
+        if option not in known:
+            shown, nearest = cut(printable(option), _MAX_OPTION_CHARACTERS), get_close_matches(option, known, n=1)
+            remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
+            raise UsageError(f"{shown} is not an option.", remedy=remedy)
+    if parsed.unfinished is not None:
+        option = parsed.unfinished
+        raise UsageError(f"{option} needs a value.", remedy=f"Write it after the option: {option} VALUE.")
     if name is not None and keyword.iskeyword(name):
         raise UsageError(f'"{name}" is a Python keyword, not a name for a variable.', remedy="Choose another name.")
     if name is not None and not name.isidentifier():
@@ -85,37 +109,25 @@ def split_sql_line(line: str, cell: str | None, *, options_with_value: Sequence[
             f'"{cut(printable(name), _MAX_OPTION_CHARACTERS)}" is not a name for a variable.',
             remedy="Use letters, digits and _.",
         )
+    rest = parsed.rest
     sql = rest if cell is None else f"{rest}\n{cell}" if rest.strip() else cell
     if not sql.strip():
         raise UsageError("No SQL was given.", remedy="Write the statement after %sql, or below %%sql.")
+    arguments = [word for option in parsed.options for word in option if word is not None]
     return SqlLine(name=name, arguments=tuple(arguments), sql=sql)
 
 
 def check_no_template(sql: str) -> None:
     """Refuse `{{…}}`: a value that became part of the SQL could change what it means."""
-    place = sql.find(_TEMPLATE)
-    if place >= 0:
+    position = sql.find(_TEMPLATE)
+    if position >= 0:
         raise InvalidStatement(
             "{{…}} is not filled in here.",
-            line=sql.count("\n", 0, place) + 1,
-            column=place - (sql.rfind("\n", 0, place) + 1) + 1,
+            line=sql.count("\n", 0, position) + 1,
+            column=position - (sql.rfind("\n", 0, position) + 1) + 1,
             remedy="Write :name for a value; for the name of a table or column build the statement in Python with "
             "quote_identifier(); bind text that holds two braces.",
         )
-
-
-def _unknown(option: str, known: Sequence[str]) -> UsageError:
-    shown = cut(printable(option), _MAX_OPTION_CHARACTERS)
-    nearest = get_close_matches(option, known, n=1)
-    remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
-    return UsageError(f"{shown} is not an option.", remedy=remedy)
-
-
-def _take_value(option: str, rest: str) -> tuple[str, str]:
-    found = _VALUE.match(rest)
-    if found is None:
-        raise UsageError(f"{option} needs a value.", remedy=f"Write it after the option: {option} VALUE.")
-    return next(group for group in found.groups() if group is not None), rest[found.end() :]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +147,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionName:
-    """The cursor is where an option of the magic may stand; `typed` is its beginning."""
+    """The cursor is at an option of the magic; `typed` is its beginning."""
 
     typed: str
 
@@ -148,69 +160,56 @@ class OptionValue:
     typed: str
 
 
-Place = Statement | OptionName | OptionValue
+CursorPosition = Statement | OptionName | OptionValue
 
 
-def find_place(
+def find_position(
     text: str,
     cursor: int,
     *,
     cell_magics: Collection[str],
     line_magics: Collection[str],
     options_with_value: Collection[str],
-) -> Place | None:
-    """Return what the cursor is about to write; None when it is not in one of the magics.
+) -> CursorPosition | None:
+    """Return what the cursor is in; None when it is not in one of the magics.
 
     Args:
         text: The whole cell.
         cursor: The offset of the cursor in it.
         cell_magics: Names of the magics whose cells hold SQL.
         line_magics: Names of the magics whose lines do.
-        options_with_value: Their options that take the next word.
+        options_with_value: Their options that take a value.
     """
-    found = re.match(_CELL_MAGIC, text)
+    found = _CELL_MAGIC.match(text)
     if found and found["name"] in cell_magics:
         return None if cursor <= found.end() else _in_cell(text, cursor, found.end(), options_with_value)
     start = text.rfind("\n", 0, cursor) + 1
-    found = re.compile(_LINE_MAGIC).match(text, start, cursor)
+    found = _LINE_MAGIC.match(text, start, cursor)
     if found is None or found["name"] not in line_magics:
         return None
     end = text.find("\n", cursor)
     after = text[cursor : len(text) if end < 0 else end]
-    return _after_options(text[found.end() : cursor], after, options_with_value)
+    return _on_line(text[found.end() : cursor], after, options_with_value)
 
 
-def _in_cell(text: str, cursor: int, start: int, options_with_value: Collection[str]) -> Place:
+def _in_cell(text: str, cursor: int, start: int, options_with_value: Collection[str]) -> CursorPosition:
     end = text.find("\n", start)
     if end < 0 or cursor <= end:
-        place = _after_options(text[start:cursor], text[cursor:], options_with_value)
-        is_empty = isinstance(place, Statement) and not place.before
-        return OptionName(typed="") if is_empty else place
+        position = _on_line(text[start:cursor], text[cursor:], options_with_value)
+        is_empty = isinstance(position, Statement) and not position.before
+        return OptionName(typed="") if is_empty else position
     # A statement may begin behind the options.
-    first = _after_options(text[start:end] + " ", "", options_with_value)
+    first = _on_line(text[start:end] + " ", "", options_with_value)
     begun = first.before.rstrip() + "\n" if isinstance(first, Statement) and first.before.strip() else ""
     options = first.options if isinstance(first, Statement) else {}
     return Statement(before=begun + text[end + 1 : cursor], after=text[cursor:], options=options)
 
 
-def _after_options(typed: str, after: str, options_with_value: Collection[str]) -> Place:
-    rest = typed.lstrip()
-    is_named = False
-    options: dict[str, str] = {}
-    while True:
-        if not is_named and (found := _NAME.match(rest)):
-            is_named = True
-            rest = rest[found.end() :]
-        elif found := _OPTION_BEFORE_CURSOR.match(rest):
-            rest = rest[found.end() :]
-            if found[1] in options_with_value:
-                value = _VALUE_BEFORE_CURSOR.match(rest)
-                if value is None:
-                    return OptionValue(option=found[1], typed=rest)
-                options[found[1]] = value[0].strip().strip("\"'")
-                rest = rest[value.end() :]
-        else:
-            break
-    if _OPTION_BEGUN.fullmatch(rest):
-        return OptionName(typed=rest)
-    return Statement(before=rest, after=after, options=options)
+def _on_line(typed: str, after: str, options_with_value: Collection[str]) -> CursorPosition:
+    parsed = _parse_options(typed, options_with_value, before_cursor=True)
+    if parsed.unfinished is not None:
+        return OptionValue(option=parsed.unfinished, typed=parsed.rest)
+    if _OPTION_BEGUN.fullmatch(parsed.rest):
+        return OptionName(typed=parsed.rest)
+    options = {option: value for option, value in parsed.options if value is not None}
+    return Statement(before=parsed.rest, after=after, options=options)

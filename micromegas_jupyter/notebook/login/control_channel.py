@@ -1,7 +1,4 @@
-"""Takes a Jupyter server's requests about sign-ins on the kernel's control channel, also while a cell runs.
-
-What is asked and answered is `auth.redirect_desk`'s.
-"""
+"""Handles a Jupyter server's requests about sign-ins on the kernel's control channel, also while a cell runs."""
 
 from __future__ import annotations
 
@@ -26,10 +23,10 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
 def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None:
-    """Return a desk for this kernel; None where no server speaks to it.
+    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests.
 
     Raises:
-        LoginFailed: A server does, and the kernel takes no messages of extensions.
+        LoginFailed: A server does, but the kernel does not accept messages of extensions.
     """
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
     from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE
@@ -40,16 +37,17 @@ def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None
     kernel_id = kernel_id_of(kernel, environ)
     if kernel_id is None or not isinstance(getattr(kernel, "control_handlers", None), dict):
         raise LoginFailed(
-            "This kernel takes no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
+            "This kernel accepts no messages from the Jupyter server.",
+            remedy="Run %micromegas_login --flow device.",
         )
     return RedirectDesk(kernel_id=kernel_id, base_address=base)
 
 
 def listen(kernel: Any, desk: RedirectDesk) -> None:
-    """Have the desk answer the requests that come to an IPython kernel from now on, in place of an earlier desk."""
+    """Let `desk` answer the requests to an IPython kernel from now on, in place of an earlier one."""
 
     def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
-        # On the kernel's control thread, so nothing waits. The kernel keeps the message as the last of its channel.
+        # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
         content, parent["content"] = parent.get("content"), {}
         kernel.session.send(stream, REPLY_TYPE, desk.reply_to(content), parent, ident)
 
@@ -71,14 +69,14 @@ def _is_request(argument: Mapping[str, object] | object) -> bool:
 
 
 def base_address(value: str) -> str | None:
-    """Return what a server's pages lie below: a path when it does not know its own address; None if neither."""
+    """Return the base of a server's pages: a path when it does not know its own address; None if neither."""
     if _LOCAL_BASE.fullmatch(value) and not value.startswith("//"):
         return value
     return public_base(value)
 
 
 def kernel_id_of(kernel: object, environ: Mapping[str, str]) -> str | None:
-    """Return the id by which a Jupyter server knows this kernel; None when it cannot be told."""
+    """Return the id by which a Jupyter server knows this kernel; None when it is not known."""
     # Jupyter's servers and gateways name the connection file after it.
     connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
     found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)

@@ -1,7 +1,4 @@
-"""The dependencies of the magics, as protocols and one bundle, and the real ones, each loaded when it is first used.
-
-A test, or a front end with another way to sign in, passes a different one.
-"""
+"""What the magics need from the rest of the package, in one bundle; the default ones load when they are first used."""
 
 from __future__ import annotations
 
@@ -35,21 +32,21 @@ if TYPE_CHECKING:
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | GivenSignIn[HubTokenProvider]
 
-# One fruitless attempt may only mean that another program is renewing just now.
-_FRUITLESS_ATTEMPTS = 2
-_OTHER_MACHINE = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
+# One attempt without a new token may only mean that another program is refreshing it.
+_MAX_VAIN_ATTEMPTS = 2
+_REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
 
 
 @runtime_checkable
 class PersonalProvider(AuthProvider, Protocol):
-    """A provider that a person signed in for; service accounts and key files do not know of one."""
+    """A provider that a person signed in for; service accounts and key files are not known to it."""
 
     def identity(self) -> Identity:
         """Return who is signed in."""
         ...
 
     def renew(self) -> None:
-        """Renew the token now; where nobody can renew it, nothing happens.
+        """Renew the token now, where that is possible.
 
         Raises:
             LoginRequired: The sign-in is gone, or the provider has ended it.
@@ -63,9 +60,9 @@ class FlowToUse:
     """How a person signs in here.
 
     Attributes:
-        flow: The way.
-        reason: Why not in another way, for the person; empty when that is not worth a line.
-        fallbacks: What to go on with, announced, when that turns out not to work.
+        flow: The flow.
+        reason: Why not another one, for the person; empty when that is not worth a line.
+        fallbacks: What to try, announced, when it turns out not to work.
     """
 
     flow: Flow
@@ -74,61 +71,56 @@ class FlowToUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowWish:
-    """What a magic's `--flow` asked for.
-
-    Attributes:
-        flow: The way that was named; None when none was.
-        is_automatic: Whether it asked to leave it to the surroundings.
-    """
+class FlowPreference:
+    """The value of `--flow`: a flow, or `auto`; neither when the option was not given."""
 
     flow: Flow | None = None
     is_automatic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Dependencies:
     """What the magics need from the rest of the package.
 
     Attributes:
-        load_settings: Settings of a profile, None for the configured one, with variables that stand in for those of
-            the environment.
-        stored_provider: What the settings give without a person; raises `LoginRequired`.
-        choose_flow: How a person signs in from this shell; raises when nobody can, or not in the way asked for.
-        remember_flow: Keeps a flow for later sign-ins of the settings' profile; None forgets it.
+        load_settings: Settings of a profile, None for the configured one, with variables that replace the
+            environment's.
+        stored_provider: The provider that needs no person; raises `LoginRequired`.
+        choose_flow: How a person signs in from this shell; raises when nobody can, or not by the preferred flow.
+        remember_flow: Stores a flow for later sign-ins of the settings' profile; None forgets it.
         begin_login: Starts a sign-in and returns at once.
-        logout: Ends all sign-ins of the settings' profile, at the provider's page too when asked; the text of the
-            answer is the line to show.
-        renewal: Keeps a provider's token fresh and tells of each attempt, with the error when it failed; None for
-            providers that need no such thing.
-        open_client: A client of the server that the settings name.
-        ask: Asks the person for a line; a notebook does not show the answer.
+        logout: Ends all sign-ins of the settings' profile, on request at the provider's page too; the text of what it
+            returns is the line to show.
+        renewal: Keeps a provider's token fresh and reports each change and failure; None for providers that need none.
+        open_client: A client of the server in the settings.
+        prompt: Asks the person for a line; a notebook does not show the answer.
         is_wrapped: Whether a wrapper module makes the client, which then signs in by itself.
-        clock: Tells the time.
+        clock: The clock.
         browser: Opens the sign-in page when there is no notebook to show a link in.
     """
 
     load_settings: Callable[[str | None, Mapping[str, str]], ClientSettings]
     stored_provider: Callable[[ClientSettings], AuthProvider | None]
-    choose_flow: Callable[[ClientSettings, object, FlowWish], FlowToUse]
+    choose_flow: Callable[[ClientSettings, object, FlowPreference], FlowToUse]
     remember_flow: Callable[[ClientSettings, Flow | None], None]
     begin_login: Callable[[ClientSettings, Flow], Login]
     logout: Callable[[ClientSettings, bool], object]
     renewal: Callable[[AuthProvider, Callable[[MicromegasError | None], None]], TokenRenewal | None]
     open_client: Callable[[ClientSettings, AuthProvider | None], Client]
-    ask: Callable[[str], str]
+    prompt: Callable[[str], str]
     is_wrapped: Callable[[], bool] = lambda: False
     clock: Clock = SYSTEM_CLOCK
     browser: Browser = SYSTEM_BROWSER
 
 
 class TokenRenewal:
-    """Keeps a provider's token fresh beside the cells, and tells of every change of it, not of failures alone.
+    """Keeps a provider's token fresh in the background.
 
     Args:
         provider: Whose token is kept fresh.
-        clock: Tells the time.
-        on_change: Told None for another token, whoever renewed it, and an error when that fails; on a thread.
+        clock: The clock.
+        on_change: Called with None for every new token, whoever renewed it, and with an error when that fails; on a
+            thread.
     """
 
     def __init__(
@@ -136,10 +128,10 @@ class TokenRenewal:
     ) -> None:
         self._provider = provider
         self._clock = clock
-        self._tell = on_change
+        self._on_change = on_change
         self._known_due_at = provider.renewal_due_at()
-        self._fruitless_attempts = 0
-        # It asks this object in place of the provider, and knows it weakly.
+        self._vain_attempts = 0
+        # It calls this object in place of the provider, and knows it weakly.
         self._background = BackgroundRenewal(self, clock=clock, on_change=on_change)
 
     def start(self) -> None:
@@ -147,7 +139,7 @@ class TokenRenewal:
         self._background.start()
 
     def stop(self) -> None:
-        """End, after a renewal that is on its way; returns at once."""
+        """End, after a renewal that is under way; returns at once."""
         self._background.stop()
 
     def get_token(self) -> str:
@@ -155,25 +147,25 @@ class TokenRenewal:
         token = self._provider.get_token()
         due_at = self._provider.renewal_due_at()
         if due_at is None or due_at > self._clock.now():
-            self._fruitless_attempts = 0
+            self._vain_attempts = 0
             return token
-        self._fruitless_attempts += 1
-        if self._fruitless_attempts >= _FRUITLESS_ATTEMPTS:
-            self._tell(ProviderUnavailable("the identity provider gave no new token."))
+        self._vain_attempts += 1
+        if self._vain_attempts >= _MAX_VAIN_ATTEMPTS:
+            self._on_change(ProviderUnavailable("the identity provider gave no new token."))
         return token
 
     def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` renews; None when there is nothing to renew."""
+        """Return when `get_token` will renew; None when there is nothing to renew."""
         due_at = self._provider.renewal_due_at()
         if due_at != self._known_due_at:
             self._known_due_at = due_at
-            self._tell(None)
+            self._on_change(None)
         return due_at
 
 
-def real_parts() -> Parts:
-    """Return the parts for a notebook or an IPython terminal."""
-    return Parts(
+def default_dependencies() -> Dependencies:
+    """Return the dependencies for a notebook or an IPython terminal."""
+    return Dependencies(
         load_settings=lambda profile, variables: wiring.load_client_settings(profile=profile, options=variables),
         stored_provider=lambda settings: wiring.stored_provider(settings),  # noqa: PLW0108 - loads when it is called
         choose_flow=_choose_flow,
@@ -182,10 +174,54 @@ def real_parts() -> Parts:
         logout=_logout,
         renewal=_renewal,
         open_client=_ClientOpener().open,
-        ask=_ask,
+        prompt=_prompt,
         is_wrapped=lambda: wiring.is_wrapped(),  # noqa: PLW0108 - as above
         browser=GraphicalBrowser(),
     )
+
+
+def _choose_flow(settings: ClientSettings, shell: object, preference: FlowPreference) -> FlowToUse:
+    facts = gather_facts(shell=shell)
+    choice = wiring.choose_flow(settings, facts=facts, wanted=preference.flow, is_automatic=preference.is_automatic)
+    flow = wiring.require_flow(settings, choice)
+    return FlowToUse(flow=flow, reason=flow_reason(choice, has_kernel=facts.has_kernel), fallbacks=choice.fallbacks)
+
+
+def flow_reason(choice: FlowChoice, *, has_kernel: bool) -> str:
+    """Return why a person signs in by this flow; empty for one they named, and where nobody would wonder."""
+    if choice.origin == ARGUMENT:
+        return ""
+    if choice.skipped:
+        return " ".join(f"Not by {skipped.flow.value}: {skipped.reason}." for skipped in choice.skipped)
+    if choice.flow is Flow.REDIRECT:
+        return ""
+    if choice.flow is Flow.BROWSER:
+        return _REMOTE_KERNEL_HINT if has_kernel else ""
+    return choice.reason
+
+
+class _LoginStarter:
+    """Starts sign-ins; those by redirect share one object for the kernel, which `_lock` keeps from being made twice."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._redirects: RedirectDesk | None = None
+
+    def begin(self, settings: ClientSettings, flow: Flow) -> Login:
+        redirects = self._open_redirects() if flow is Flow.REDIRECT else None
+        return wiring.begin_login(settings, flow=flow, announce=print, desk=redirects)
+
+    def _open_redirects(self) -> RedirectDesk | None:
+        from IPython.core.getipython import get_ipython
+
+        from micromegas_jupyter.notebook.login.control_channel import listen, make_desk
+
+        kernel = getattr(get_ipython(), "kernel", None)
+        with self._lock:
+            self._redirects = self._redirects or make_desk(kernel, process_variables())
+            if self._redirects is not None:
+                listen(kernel, self._redirects)
+            return self._redirects
 
 
 class _NoBrowser:
@@ -195,77 +231,25 @@ class _NoBrowser:
         return False
 
 
-def _choose_flow(settings: ClientSettings, shell: object, wish: FlowWish) -> FlowToUse:
-    facts = gather_facts(shell=shell)
-    choice = wiring.choose_flow(settings, facts=facts, wanted=wish.flow, is_automatic=wish.is_automatic)
-    flow = wiring.require_flow(settings, choice)
-    return FlowToUse(flow=flow, reason=flow_reason(choice, has_kernel=facts.has_kernel), fallbacks=choice.fallbacks)
-
-
-def flow_reason(choice: FlowChoice, *, has_kernel: bool) -> str:
-    """Return why a person signs in in this way; empty for what they asked for, and for what everybody expects."""
-    if choice.origin == ARGUMENT:
-        return ""
-    if choice.skipped:
-        return " ".join(f"Not by {skipped.flow.value}: {skipped.reason}." for skipped in choice.skipped)
-    if choice.flow is Flow.REDIRECT:
-        return ""
-    if choice.flow is Flow.BROWSER:
-        return _OTHER_MACHINE if has_kernel else ""
-    return choice.reason
-
-
-class _LoginStarter:
-    """Starts sign-ins; those by redirect share the kernel's one desk.
-
-    `_lock` keeps a cell and a widget's button, which come on two threads, from making two of them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._desk: RedirectDesk | None = None
-
-    def begin(self, settings: ClientSettings, flow: Flow) -> Login:
-        desk = self._open_desk() if flow is Flow.REDIRECT else None
-        return wiring.begin_login(settings, flow=flow, announce=_announce, desk=desk)
-
-    def _open_desk(self) -> RedirectDesk | None:
-        from micromegas_jupyter.notebook.login.control_channel import listen, make_desk
-
-        kernel = _running_kernel()
-        with self._lock:
-            self._desk = self._desk or make_desk(kernel, process_variables())
-            if self._desk is not None:
-                listen(kernel, self._desk)
-            return self._desk
-
-
-def _running_kernel() -> object:
-    from IPython.core.getipython import get_ipython
-
-    return getattr(get_ipython(), "kernel", None)
-
-
-def _logout(settings: ClientSettings, end_session: bool) -> object:  # noqa: FBT001 - `Parts.logout`'s shape
+def _logout(settings: ClientSettings, end_session: bool) -> object:  # noqa: FBT001 - the shape of `Dependencies.logout`
     # A browser that opens where the kernel runs need not be the person's; the report then has the address.
-    browser = _NoBrowser() if _in_kernel() else GraphicalBrowser()
+    browser = _NoBrowser() if gather_facts().has_kernel else GraphicalBrowser()
     return wiring.logout(settings, end_session=end_session, browser=browser)
 
 
 def _renewal(provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]) -> TokenRenewal | None:
-    # Service accounts renew when they are asked: nobody looks at how long their token is good. So does JupyterHub's
-    # sign-in: what is told to the widget beside the cells counts as a person's activity, which keeps a server from
-    # being culled.
+    # Service accounts renew when a token is needed: nobody watches how long it lasts. So does JupyterHub's sign-in:
+    # messages to the widget outside of cells count as a person's activity, which keeps a server from being culled.
     if getattr(provider, "through", "") or not callable(getattr(provider, "renewal_due_at", None)):
         return None
     return TokenRenewal(cast("RenewableProvider", provider), clock=SYSTEM_CLOCK, on_change=on_change)
 
 
 class _ClientOpener:
-    """Opens clients; that a wrapper is deprecated is said once, in words and without a place in the code."""
+    """Opens clients; the deprecation of wrappers is printed once, without a position in the code."""
 
     def __init__(self) -> None:
-        self._has_said_so = False
+        self._has_warned = False
 
     def open(self, settings: ClientSettings, provider: AuthProvider | None) -> FlightSQLClient | WrappedClient:
         from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
@@ -278,27 +262,19 @@ class _ClientOpener:
         for warning in caught:
             if str(warning.message) != DEPRECATION_NOTICE:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-            elif not self._has_said_so:
-                self._has_said_so = True
+            elif not self._has_warned:
+                self._has_warned = True
                 print(f"note: {DEPRECATION_NOTICE}")  # noqa: T201 - to the person
         return client
 
 
-def _ask(prompt: str) -> str:
+def _prompt(question: str) -> str:
     import getpass
 
     # A kernel puts its front end's password input in place of `getpass`.
-    if not _in_kernel() and sys.stdin.isatty():
-        from prompt_toolkit import prompt as ask_hidden
+    if not gather_facts().has_kernel and sys.stdin.isatty():
+        from prompt_toolkit import prompt as prompt_hidden
 
         # A terminal that is read by lines takes no more than 1,024 to 4,096 characters; this one is not.
-        return ask_hidden(prompt, is_password=True)
-    return getpass.getpass(prompt)
-
-
-def _in_kernel() -> bool:
-    return gather_facts().has_kernel
-
-
-def _announce(sentence: str) -> None:
-    print(sentence)  # noqa: T201 - to the person
+        return prompt_hidden(question, is_password=True)
+    return getpass.getpass(question)

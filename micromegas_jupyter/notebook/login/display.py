@@ -1,4 +1,4 @@
-"""Shows who is signed in (a widget where a person looks, text elsewhere), and does what its buttons ask for."""
+"""Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from dataclasses import replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.auth.flow_choice import may_go_on
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.formatting import error_lines
-from micromegas_jupyter.notebook.login.dependencies import FlowWish, PersonalProvider
+from micromegas_jupyter.notebook.login.dependencies import FlowPreference
 from micromegas_jupyter.notebook.login.state import (
     IdentityAction,
     IdentityState,
@@ -38,65 +37,65 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.session import NotebookSession
     from micromegas_jupyter.notebook.login.widget import IdentityWidget
 
-TOO_LATE = "Not done: things have changed meanwhile."
+TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
 _MAX_HANDLES = 64
 
 
 class IdentityButtons:
-    """Does one thing at a time, on a thread of its own: a widget's message must not keep the kernel.
+    """Handles one button at a time, on a thread: a widget's message must not block the kernel.
 
-    `_lock` guards `_is_working` and is free while something is done.
+    `_lock` guards `_is_busy` and is free during the work.
     """
 
     def __init__(self, session: NotebookSession) -> None:
         self._session = session
         self._lock = Lock()
-        self._is_working = False
+        self._is_busy = False
 
-    def press(self, action: IdentityAction, board: IdentityWidget) -> None:
-        """Begin to do what the button says, and return at once; a button that came too late is answered, too.
+    def press(self, action: IdentityAction, widget: IdentityWidget) -> None:
+        """Begin a button's action, and return at once; the person is notified when the button came too late.
 
         A page may have sent it while the kernel was busy with what made it pointless, and two pages may send one each.
         """
         shown = self._session.shown.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._begin():
-            board.tell(TOO_LATE)
+            widget.tell(TOO_LATE)
             return
-        board.begin_action(action)
+        widget.begin_action(action)
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context = contextvars.copy_context()
         Thread(
-            target=context.run, args=(self._work, action, shown[0], board), name=f"micromegas-{action}", daemon=True
+            target=context.run, args=(self._run, action, shown[0], widget), name=f"micromegas-{action}", daemon=True
         ).start()
 
     def _begin(self) -> bool:
         with self._lock:
-            was_working, self._is_working = self._is_working, True
-        return not was_working
+            was_busy, self._is_busy = self._is_busy, True
+        return not was_busy
 
-    def _work(self, action: IdentityAction, settings: ClientSettings, board: IdentityWidget) -> None:
+    def _run(self, action: IdentityAction, settings: ClientSettings, widget: IdentityWidget) -> None:
         error = news = ""
         try:
             news = self._do(action, settings)
         except MicromegasError as failure:
             error = error_lines(failure)[0]
-        except Exception as failure:  # noqa: BLE001 - whatever happens, the buttons are there again
+        except Exception as failure:  # noqa: BLE001 - whatever happens, the buttons work again
             _log.error("A button of the identity widget failed.", extra={"kind": type(failure).__name__})
             error = error_lines(InternalError("That did not work."))[0]
         finally:
             with self._lock:
-                self._is_working = False
-            board.end_action(error=error)
+                self._is_busy = False
+            widget.end_action(error=error)
             if news:
-                board.tell(news)
+                widget.tell(news)
 
     def _do(self, action: IdentityAction, settings: ClientSettings) -> str:
         match action:
             case IdentityAction.SIGN_IN:
                 self._sign_in(settings)
             case IdentityAction.SHOW_CODE:
-                self._begin_login(settings, FlowWish(flow=Flow.DEVICE))
+                self._begin_login(settings, FlowPreference(flow=Flow.DEVICE))
             case IdentityAction.CANCEL:
                 self._session.sign_in.cancel()
             case IdentityAction.SIGN_OUT:
@@ -106,11 +105,13 @@ class IdentityButtons:
                     lambda state: replace(state, detail=report) if state.status is IdentityStatus.SIGNED_OUT else state,
                 )
             case IdentityAction.REFRESH:
-                return self._refresh(settings)
+                is_new = self._session.renew(settings)
+                self._session.fetch_identity(settings)
+                return "Token renewed, and the server checked." if is_new else "Server checked."
         return ""
 
     def _sign_in(self, settings: ClientSettings) -> None:
-        self._session.come_back(settings)
+        self._session.connections.allow_sign_in(settings.profile)
         if not has_token(self._session.state):
             try:
                 self._session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
@@ -118,40 +119,23 @@ class IdentityButtons:
                 if not isinstance(error, LoginRequired) and error.giver is None:
                     raise
             else:
-                self._session.ask_server(settings)
+                self._session.fetch_identity(settings)
                 return
-        self._begin_login(settings, FlowWish())
+        self._begin_login(settings, FlowPreference())
 
-    def _begin_login(self, settings: ClientSettings, wish: FlowWish) -> None:
-        chosen = self._session.parts.choose_flow(settings, _CLICKED_SHELL, wish)
-        if chosen.flow is Flow.PASTE:
+    def _begin_login(self, settings: ClientSettings, preference: FlowPreference) -> None:
+        choice = self._session.dependencies.choose_flow(settings, _CLICKED_SHELL, preference)
+        if choice.flow is Flow.PASTE:
             raise UsageError(
-                "The way to sign in here asks for an address, which a button cannot do.",
+                "The sign-in flow here asks for an address, which a button cannot do.",
                 remedy="Run %micromegas_login in a cell.",
             )
-        flows = [chosen.flow, *(flow for flow in chosen.fallbacks if flow is not Flow.PASTE)]
-        reason = chosen.reason
-        while True:
-            flow = flows.pop(0)
-            try:
-                self._session.sign_in.begin(
-                    settings, flow, reason=reason, stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB
-                )
-            except MicromegasError as error:
-                if not flows or not may_go_on(error):
-                    raise
-                reason = f"Not by {flow.value}: {error.what}"
-            else:
-                return
-
-    def _refresh(self, settings: ClientSettings) -> str:
-        was_renewed = renew_now(self._session, settings)
-        self._session.ask_server(settings)
-        return "Token renewed, and the server asked again." if was_renewed else "The server was asked again."
+        fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
+        self._session.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
 
 
 class _ClickedKernel:
-    """A kernel in whose front end a person has just pressed a button, so somebody is there to sign in."""
+    """A kernel in whose front end a person has just clicked, so somebody is there to sign in."""
 
     def get_parent(self, _channel: str) -> Mapping[str, object]:
         """Return what a request of such a front end says."""
@@ -159,7 +143,7 @@ class _ClickedKernel:
 
 
 class _ClickedShell:
-    """Stands for the shell where it is asked who is there; the request of a widget's message does not say."""
+    """A stand-in for the shell in the choice of a flow: a widget's message does not say that a person is there."""
 
     kernel = _ClickedKernel()
 
@@ -167,48 +151,8 @@ class _ClickedShell:
 _CLICKED_SHELL = _ClickedShell()
 
 
-def renew_now(session: NotebookSession, settings: ClientSettings) -> bool:
-    """Renew the token of whoever is signed in; returns whether that brought another one.
-
-    A token that is still valid serves on when it cannot be renewed. API keys and service accounts have nothing that a
-    person would renew.
-
-    Raises:
-        LoginRequired: The sign-in is gone, or the provider has ended it; the token may be valid for a while.
-        ProviderUnavailable: The provider does not answer.
-    """
-    try:
-        provider = session.connection(settings).provider
-    except LoginRequired as error:
-        session.note_failure(settings, error)
-        raise
-    if not isinstance(provider, PersonalProvider):
-        return False
-    try:
-        before = provider.get_token()
-        provider.renew()
-        is_new = provider.get_token() != before
-    except MicromegasError as error:
-        _show_failure(session, settings, provider, error)
-        raise
-    session.note_success(settings, provider)
-    return is_new
-
-
-def _show_failure(
-    session: NotebookSession, settings: ClientSettings, provider: PersonalProvider, error: MicromegasError
-) -> None:
-    try:
-        provider.get_token()
-    except MicromegasError as worse:
-        session.note_failure(settings, worse)
-    else:
-        if isinstance(error, LoginRequired):
-            session.note_success(settings, provider)  # who is signed in is known, and that nothing renews it any more
-
-
 class IdentityDisplay:
-    """Shows the session's state; all cells of a notebook show one widget, so none of them goes stale."""
+    """Shows the session's state; all cells of a notebook show one widget, so none of them is outdated."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         self._shell = shell
@@ -220,8 +164,7 @@ class IdentityDisplay:
 
     def show(self, state: IdentityState) -> None:
         """Show the state in this cell."""
-        now = self._session.parts.clock.now()
-        lines = identity_lines(state, now=now)
+        lines = identity_lines(state, now=self._session.dependencies.clock.now())
         if not has_kernel(self._shell):
             self._print(state, lines)
         elif not is_attended(self._shell):
@@ -237,8 +180,9 @@ class IdentityDisplay:
             return
         state = self._session.state
         if state is not None:
-            # Nobody renews it any more, and a sign-in that went on is over.
-            lines = identity_lines(replace(state, renews=False, offer=None), now=self._session.parts.clock.now())
+            # Nobody renews it any more, and a sign-in under way is over.
+            now = self._session.dependencies.clock.now()
+            lines = identity_lines(replace(state, renews=False, offer=None), now=now)
             for handle in self._handles:
                 handle.update(_text_bundle(lines), raw=True)
         widget.close()
@@ -257,7 +201,7 @@ class IdentityDisplay:
         from micromegas_jupyter.notebook.login.widget import IdentityWidget
 
         if self._widget is None:
-            self._widget = IdentityWidget(clock=self._session.parts.clock, on_press=self._buttons.press)
+            self._widget = IdentityWidget(clock=self._session.dependencies.clock, on_press=self._buttons.press)
             self._session.shown.subscribe(self._follow)
         self._widget.apply(state)
         handle = new_display_handle()
@@ -271,7 +215,7 @@ class IdentityDisplay:
             return
         self._widget.apply(state)
         if state.status is not IdentityStatus.WAITING:
-            # The text that is saved beside the widget must not go on offering a sign-in that is over.
+            # The text that is saved beside the widget must not offer a sign-in that is over.
             offers, self._offers = self._offers, []
             for handle in offers:
                 handle.update(self._widget)

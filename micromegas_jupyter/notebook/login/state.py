@@ -1,7 +1,6 @@
-"""What is shown about a sign-in: its states, how they follow from each other, and their sentences as text and HTML.
+"""The state of a sign-in that is shown: its values, its transitions, and its sentences as text and HTML.
 
-No token is ever here. What a sign-in asks of the person is here only while it waits: an authorization address holds the
-sign-in's state.
+No token is ever in it. The address to open is in it only while the sign-in waits: it holds the OAuth state.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUn
 from micromegas_jupyter.notebook.formatting import (
     cut,
     host_text,
-    moment_text,
-    place_text,
     printable,
     provider_text,
     shown_name,
+    time_text,
+    where_text,
 )
 from micromegas_jupyter.notebook.login.dependencies import PersonalProvider
 from micromegas_jupyter.redirect.routing import START_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from micromegas_jupyter.client.server_identity import ServerIdentity
@@ -43,7 +42,7 @@ _WEB_SCHEMES = ("http://", "https://")
 MAX_SHOWN_GROUPS = 32
 QR_LABEL = "QR code of the page to open, with the code filled in"
 _WRAPPED = (
-    "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a sign-in here "
+    "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in here "
     "would change nothing."
 )
 _MAX_DETAIL_CHARACTERS = 300
@@ -52,12 +51,12 @@ _ATTEMPT_ENDED = "Run %micromegas_login to try again."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInOffer:
-    """What a running sign-in asks of the person.
+    """What the person has to do while a sign-in waits.
 
     Attributes:
-        flow: The way to sign in.
-        address: The page to open, as a path where it is the Jupyter server's own; empty when it is neither.
-        user_code: What to type there; empty unless the flow has a code.
+        flow: The flow.
+        address: The page to open, as a path where it is the Jupyter server's own; empty when there is none.
+        user_code: The code to enter there; empty unless the flow has one.
         scan_address: An address that already holds the code, for another device's camera; never opened here.
     """
 
@@ -68,7 +67,7 @@ class SignInOffer:
 
 
 def offer_of(login: Login) -> SignInOffer:
-    """Return what a sign-in asks of the person."""
+    """Return what the person has to do for a sign-in."""
     if login.flow is Flow.DEVICE:
         return SignInOffer(
             flow=Flow.DEVICE,
@@ -82,13 +81,7 @@ def offer_of(login: Login) -> SignInOffer:
 
 
 def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
-    """Return in one line what to do.
-
-    Args:
-        offer: What is asked.
-        issuer: The identity provider's name.
-        until: Until when, as ` until 12:10 UTC`; empty when that is not known.
-    """
+    """Return in one line what to do; `until` is ` until 12:10 UTC`, or empty when that is not known."""
     if offer.flow is Flow.DEVICE:
         return (
             f"Sign in at {issuer}: go to {offer.address} and type {offer.user_code}{until}. {CODE_WARNING} "
@@ -103,7 +96,7 @@ def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
 def waiting_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
     """Return in one line what a cell waits for.
 
-    Where the page was loaded again while the kernel is busy, this line is all that is left of the sign-in.
+    After a page reload while the kernel is busy, this line is all that is left of the sign-in.
     """
     address = waiting_address(offer)
     if offer.flow is Flow.DEVICE:
@@ -113,12 +106,12 @@ def waiting_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
 
 
 def waiting_address(offer: SignInOffer) -> str:
-    """Return the address that a waiting cell shows; empty where it would hold the sign-in's state."""
+    """Return the address that a waiting cell shows; empty where it would hold the OAuth state."""
     return "" if offer.flow is Flow.PASTE else offer.address
 
 
 def _server_address(address: str | None) -> str:
-    # A path below the page that shows it: the kernel need not know under which address a browser reaches its server.
+    # A path: the kernel need not know the address under which a browser reaches its server.
     if address is not None and _START_PATH.fullmatch(address):
         return address
     return _web_address(address)
@@ -126,13 +119,11 @@ def _server_address(address: str | None) -> str:
 
 def _web_address(address: str | None) -> str:
     # Only such an address becomes a link.
-    if address is None or not address.startswith(_WEB_SCHEMES):
-        return ""
-    return printable(address)
+    return "" if address is None or not address.startswith(_WEB_SCHEMES) else printable(address)
 
 
 class IdentityStatus(enum.StrEnum):
-    """Where a sign-in stands."""
+    """The stage of a sign-in."""
 
     NOT_CONFIGURED = "not_configured"
     WRAPPED = "wrapped"
@@ -146,25 +137,25 @@ class IdentityStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityState:
-    """What is shown about a sign-in.
+    """The state of a sign-in that is shown.
 
     Attributes:
-        status: Where it stands.
+        status: The stage of the sign-in.
         server: Host and port of the Flight SQL server.
         issuer: Host and port of the identity provider; empty when there is none.
-        name: Who is signed in, as people call them; empty when the tokens do not say.
+        name: The person's display name; empty when the tokens do not have one.
         email: Their address, when known and different from the name.
         subject: The issuer's name of them; empty when nobody is known.
-        groups: Their groups: by the server's answer, before it by the token.
-        group_count: How many they are in, when that is more than are named.
+        groups: Their groups: from the server's answer, before it from the token.
+        group_count: How many groups they are in, when that is more than are listed.
         is_personal: Whether a person signed in, who can also sign out.
         through: What signed them in, when they did not do it here: `JupyterHub`.
         is_admin: Whether the server said that they are an administrator.
-        server_line: What the server answered, in one line.
-        ends_at: When the token, or the offer to sign in, ends (aware UTC).
+        server_line: The server's answer, in one line.
+        ends_at: When the token, or the time to sign in, ends (aware UTC).
         renews: Whether the token renews by itself.
-        renews_at: From when on it does (aware UTC); None when that is not known.
-        offer: What the sign-in asks of the person; only while waiting.
+        renews_at: When it will (aware UTC); None when that is not known.
+        offer: What the person has to do; only while waiting.
         detail: What happened, when the status alone does not say it.
     """
 
@@ -187,31 +178,30 @@ class IdentityState:
     detail: str = ""
 
     def remaining_seconds(self, now: datetime) -> float | None:
-        """Return how long the token, or the offer to sign in, is still good; None when it does not end."""
+        """Return how long the token, or the time to sign in, lasts; None when it does not end."""
         return _seconds_until(self.ends_at, now)
 
     def seconds_until_renewal(self, now: datetime) -> float | None:
-        """Return how long it is until the token renews; None when it does not, or that is not known."""
+        """Return the time until the token renews; None when it does not, or that is not known."""
         return _seconds_until(self.renews_at, now) if self.renews else None
 
 
 def identity_lines(state: IdentityState, *, now: datetime) -> list[str]:
-    """Return the state in words, one sentence a line."""
+    """Return the state as text, one sentence per line."""
     server_line = f"{state.server}: {state.server_line}" if state.server_line else ""
     lines = (_main_line(state, now), state.detail, server_line, _rights_line(state))
     return [line for line in lines if line]
 
 
 def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
-    """Return the lines as a paragraph, with a link that opens a page of its own.
+    """Return the lines as a paragraph, with a link that opens a new page.
 
-    There is no QR code, which only the widget draws: a page that was loaded again saves this text as it stood, whatever
-    became of the sign-in.
+    Only the widget draws a QR code: after a reload a page saves this text as it was, whatever became of the sign-in.
     """
     parts = ["<br>".join(html.escape(line) for line in lines)]
     if offer is not None and offer.address:
-        words = "Sign in" if not offer.user_code else "Open the page"
-        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{words}</a>'
+        label = "Sign in" if not offer.user_code else "Open the page"
+        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
         parts.append(link)
     return f"<p>{'<br>'.join(parts)}</p>"
 
@@ -219,7 +209,7 @@ def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> 
 def _main_line(state: IdentityState, now: datetime) -> str:
     match state.status:
         case IdentityStatus.NOT_CONFIGURED:
-            return f"No sign-in is configured: {state.server} is used without one."
+            return f"No sign-in is configured; {state.server} is used without one."
         case IdentityStatus.WRAPPED:
             return _WRAPPED
         case IdentityStatus.WAITING:
@@ -227,14 +217,14 @@ def _main_line(state: IdentityState, now: datetime) -> str:
         case IdentityStatus.SIGNED_IN | IdentityStatus.RENEWAL_FAILED | IdentityStatus.OFFLINE:
             return _signed_in_line(state, now)
         case IdentityStatus.EXPIRED:
-            return f"The sign-in{place_text(state.issuer, state.server)} has ended. Run %micromegas_login."
+            return f"The sign-in{where_text(state.issuer, state.server)} has ended. Run %micromegas_login."
         case IdentityStatus.SIGNED_OUT:
-            return f"Not signed in{place_text(state.issuer, state.server)}."
+            return f"Not signed in{where_text(state.issuer, state.server)}."
 
 
 def _rights_line(state: IdentityState) -> str:
     if not state.server_line:
-        return ""  # what somebody may do is the server's to say
+        return ""  # only the server knows somebody's rights
     names = list(state.groups[:MAX_SHOWN_GROUPS])
     left = state.group_count - len(names)
     groups = ", ".join([*names, f"and {left} more"] if left > 0 else names)
@@ -243,7 +233,7 @@ def _rights_line(state: IdentityState) -> str:
 
 
 def _waiting_line(state: IdentityState, now: datetime) -> str:
-    until = "" if state.ends_at is None else f" until {moment_text(state.ends_at, now=now)}"
+    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
     if state.offer is None:
         return f"Waiting for you to sign in at {state.issuer}{until}."
     return offer_line(state.offer, issuer=state.issuer, until=until)
@@ -253,7 +243,7 @@ def _signed_in_line(state: IdentityState, now: datetime) -> str:
     name = f" as {state.name}" if state.name else ""
     address = f" ({state.email})" if state.email else ""
     issuer = f" at {state.issuer}" if state.issuer else ""
-    until = "" if state.ends_at is None else f" until {moment_text(state.ends_at, now=now)}"
+    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
     through = f" through {state.through}" if state.through else ""
     renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
     return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
@@ -267,54 +257,38 @@ _HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED,
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
-    """Return the state of a provider that was just found or made.
-
-    Raises:
-        LoginRequired: The sign-in is gone, or its tokens do not say whose it is.
-        TokenStoreError: The stored sign-in cannot be read.
-    """
-    server = host_text(settings.uri)
+    """Return the state of a provider that has just given a token."""
+    server, issuer = host_text(settings.uri), host_text(settings.issuer or "")
     if provider is None:
         return IdentityState(status=IdentityStatus.NOT_CONFIGURED, server=server)
-    issuer = "" if settings.issuer is None else host_text(settings.issuer)
-    if isinstance(provider, PersonalProvider):
+    signed_in = IdentityState(status=IdentityStatus.SIGNED_IN, server=server)
+    if not isinstance(provider, PersonalProvider):
+        if settings.api_key_file is not None or settings.client_id is None:
+            return replace(signed_in, name="the holder of an API key")
+        return replace(signed_in, issuer=issuer, name=f"service account {shown_name(settings.client_id)}")
+    try:
         identity = provider.identity()
-        through = getattr(provider, "through", "")
-        name = shown_name(identity.name or identity.email or identity.subject)
-        email = None if identity.email is None else shown_name(identity.email)
-        return IdentityState(
-            status=IdentityStatus.SIGNED_IN,
-            server=server,
-            issuer=host_text(identity.issuer),
-            name=name,
-            email=None if email == name else email,
-            subject=shown_name(identity.subject),
-            groups=tuple(map(shown_name, identity.groups)),
-            group_count=len(identity.groups),
-            is_personal=True,
-            through=through,
-            ends_at=identity.expires_at,
-            renews=identity.renews,
-            # What signs them in renews when it is asked for a token, so there is no moment of that.
-            renews_at=None if through else _renews_at(provider),
-        )
-    if settings.api_key_file is not None or settings.client_id is None:
-        return IdentityState(status=IdentityStatus.SIGNED_IN, server=server, name="the holder of an API key")
-    return IdentityState(
-        status=IdentityStatus.SIGNED_IN,
-        server=server,
-        issuer=issuer,
-        name=f"service account {shown_name(settings.client_id or '')}",
-    )
-
-
-def unnamed_state(settings: ClientSettings) -> IdentityState:
-    """Return the state of somebody who is signed in with tokens that do not say who it is."""
-    return IdentityState(
-        status=IdentityStatus.SIGNED_IN,
-        server=host_text(settings.uri),
-        issuer=host_text(settings.issuer or ""),
+    except LoginRequired:  # its tokens do not name the person
+        return replace(signed_in, issuer=issuer, is_personal=True)
+    through = getattr(provider, "through", "")
+    name = shown_name(identity.name or identity.email or identity.subject)
+    email = None if identity.email is None else shown_name(identity.email)
+    renewal_due_at = getattr(provider, "renewal_due_at", None)
+    # A provider like JupyterHub's renews when it is asked for a token, so there is no time for that.
+    can_tell = not through and callable(renewal_due_at)
+    return replace(
+        signed_in,
+        issuer=host_text(identity.issuer),
+        name=name,
+        email=None if email == name else email,
+        subject=shown_name(identity.subject),
+        groups=tuple(map(shown_name, identity.groups)),
+        group_count=len(identity.groups),
         is_personal=True,
+        through=through,
+        ends_at=identity.expires_at,
+        renews=identity.renews,
+        renews_at=cast("Callable[[], datetime | None]", renewal_due_at)() if can_tell else None,
     )
 
 
@@ -324,7 +298,7 @@ def wrapped_state(settings: ClientSettings) -> IdentityState:
 
 
 def waiting_state(settings: ClientSettings, login: Login, *, reason: str = "") -> IdentityState:
-    """Return the state while a person is expected to sign in; `reason` says why in this way, when that is news."""
+    """Return the state while a person is expected to sign in; `reason` says why by this flow, if that is news."""
     return IdentityState(
         status=IdentityStatus.WAITING,
         server=host_text(settings.uri),
@@ -336,26 +310,20 @@ def waiting_state(settings: ClientSettings, login: Login, *, reason: str = "") -
 
 
 def started_state(state: IdentityState, redirect_uri: str) -> IdentityState:
-    """Return the state once a browser was sent to the provider; `redirect_uri` is what it is to come back to."""
+    """Return the state once a browser was sent to the provider, which has to know the `redirect_uri`."""
     if state.status is not IdentityStatus.WAITING:
         return state
     return replace(
         state,
         detail=shown_detail(
-            f"The browser comes back to {redirect_uri}. If {state.issuer} says that it does not know that address, "
-            "have it registered there, or run %micromegas_login --flow device."
+            f"The browser will return to {redirect_uri}. If {state.issuer} rejects that address, have it registered "
+            "there, or run %micromegas_login --flow device."
         ),
     )
 
 
 def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
-    """Return the state when nobody is signed in.
-
-    Args:
-        settings: Where.
-        detail: Why, when there is a reason to say so.
-        through: What would sign them in again by itself.
-    """
+    """Return the state when nobody is signed in; `through` would sign them in again without a click."""
     return IdentityState(
         status=IdentityStatus.SIGNED_OUT,
         server=host_text(settings.uri),
@@ -371,12 +339,12 @@ def failed_login_state(settings: ClientSettings, error: MicromegasError) -> Iden
 
 
 def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: float) -> IdentityState:
-    """Return a signed-in state with what the server answered to "who am I"; None when it does not offer that."""
+    """Return a signed-in state with the server's answer to "who am I"; None when it does not offer that."""
     milliseconds = f"{seconds * 1000:.0f} ms"
     if answer is None:
         if state.status is IdentityStatus.WRAPPED:
-            return state  # another client cannot ask, and nothing was sent
-        return replace(state, server_line=f"connected, does not say as whom, {milliseconds}")
+            return state  # that client cannot ask, and nothing was sent
+        return replace(state, server_line=f"connected; the server does not say as whom, {milliseconds}")
     who = shown_name(answer.email or answer.name or answer.subject)
     return replace(
         state,
@@ -388,7 +356,7 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
 
 
 def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
-    """Return the state after a call that failed; errors that say nothing of the sign-in leave it."""
+    """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
     if state.status not in _HAS_TOKEN:
         return state
     match error:
@@ -416,14 +384,14 @@ def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState
 
 
 def has_token(state: IdentityState | None) -> bool:
-    """Whether there was a token that worked when the state was last looked at."""
+    """Whether there was a token that worked when the state was last updated."""
     return state is not None and state.status in _HAS_TOKEN
 
 
 def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
     """Return the state after a call that worked: `fresh` of the provider, with what the server had said before.
 
-    What it had said of somebody else says nothing: a person may have signed in elsewhere meanwhile.
+    That does not count for another person: somebody may have signed in elsewhere meanwhile.
     """
     if state.subject and state.subject != fresh.subject:
         return fresh
@@ -437,13 +405,8 @@ def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
 
 
 def shown_detail(text: str) -> str:
-    """Return what happened as it is shown: foreign control characters written out, and cut when it is long."""
+    """Return a detail fit to be shown: control characters written out, and cut when it is long."""
     return cut(printable(text), _MAX_DETAIL_CHARACTERS)
-
-
-def _renews_at(provider: PersonalProvider) -> datetime | None:
-    renewal_due_at = getattr(provider, "renewal_due_at", None)
-    return cast("datetime | None", renewal_due_at()) if callable(renewal_due_at) else None
 
 
 class IdentityAction(enum.StrEnum):
@@ -457,33 +420,26 @@ class IdentityAction(enum.StrEnum):
 
 
 def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
-    """Return what the widget offers in this state, in the order of its buttons."""
+    """Return the widget's buttons in this state, in their order."""
     match state.status:
         case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
             return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
         case IdentityStatus.WAITING:
-            return _while_waiting(state)
-        case IdentityStatus.SIGNED_IN | IdentityStatus.RENEWAL_FAILED | IdentityStatus.OFFLINE:
-            if not state.is_personal or state.through:
-                return (IdentityAction.REFRESH,)
-            if state.renews or state.ends_at is None:
-                return (IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
-            return (IdentityAction.SIGN_IN, IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
+            flow = None if state.offer is None else state.offer.flow
+            if flow is Flow.PASTE:
+                return ()  # the cell below asks for the address and ends it
+            return (
+                (IdentityAction.CANCEL,) if flow is Flow.DEVICE else (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
+            )
         case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
             return (IdentityAction.REFRESH,)
+    if not state.is_personal or state.through:
+        return (IdentityAction.REFRESH,)
+    is_renewed = state.renews or state.ends_at is None
+    return (*(() if is_renewed else (IdentityAction.SIGN_IN,)), IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
 
 
 def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
-    """Return what may be asked for in this state: a page that has counted down to the end offers a new sign-in."""
-    anew = (IdentityAction.SIGN_IN,) if state.is_personal or state.status is IdentityStatus.WAITING else ()
-    return frozenset((*offered_actions(state), *anew))
-
-
-def _while_waiting(state: IdentityState) -> tuple[IdentityAction, ...]:
-    match None if state.offer is None else state.offer.flow:
-        case Flow.PASTE:
-            return ()  # the cell below asks for the address, and is what ends it
-        case Flow.DEVICE:
-            return (IdentityAction.CANCEL,)
-        case _:
-            return (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
+    """Return the actions that are accepted in this state: a page whose countdown has ended offers a new sign-in."""
+    is_renewable = state.is_personal or state.status is IdentityStatus.WAITING
+    return frozenset((*offered_actions(state), *((IdentityAction.SIGN_IN,) if is_renewable else ())))

@@ -1,4 +1,4 @@
-"""`%micromegas_login`, `%micromegas_whoami` and `%micromegas_logout`; what they act on is the session."""
+"""`%micromegas_login`, `%micromegas_whoami`, `%micromegas_logout` and `%micromegas_doctor`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.auth.flow_choice import login_remedy, may_go_on
-from micromegas_jupyter.auth.surroundings import Surroundings
+from micromegas_jupyter.auth.flow_choice import login_remedy
+from micromegas_jupyter.auth.surroundings import Surroundings, gather_facts
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
@@ -20,10 +20,9 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.arguments import answers_help, parse_words
-from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, host_text, place_text, show_as_lines
-from micromegas_jupyter.notebook.login.connection_settings import VARIABLE_OF_OPTION
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, show_as_lines, sign_in_text
+from micromegas_jupyter.notebook.login.connections import VARIABLE_OF_OPTION
+from micromegas_jupyter.notebook.login.dependencies import FlowPreference
 from micromegas_jupyter.notebook.shell import (
     argument,
     clear_output,
@@ -32,6 +31,8 @@ from micromegas_jupyter.notebook.shell import (
     is_attended,
     line_magic,
     no_var_expand,
+    parse_line,
+    shows_help,
     with_arguments,
 )
 
@@ -48,7 +49,6 @@ _AUTOMATIC = "auto"
 _FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))
 PROMPT = "Paste the address here (it is not shown): "
 _MAX_TRIES = 5
-_NO_BROWSER = "No browser opened here."
 
 
 @magics_class
@@ -61,16 +61,16 @@ class IdentityMagics(Magics):
         self._session = session
         self._display = display
 
-    @answers_help
+    @shows_help
     @no_var_expand
     @with_arguments()
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
     @argument("--flow", choices=_FLOWS, help="how to sign in; remembered for the profile, auto forgets it")
     @argument("--issuer", metavar="URL", help="the identity provider, in place of the configured one")
     @argument("--client-id", metavar="ID", help="the application's id there")
-    @argument("--scope", metavar="SCOPES", help="what is asked for, separated by blanks, in quotes")
-    @argument("--audience", metavar="NAME", help="for whom the token is, at providers that ask")
-    @argument("--service-account", action="store_true", help="the configured service account, not a person")
+    @argument("--scope", metavar="SCOPES", help="the scopes to request, separated by spaces, in quotes")
+    @argument("--audience", metavar="NAME", help="the token's audience, at providers that need it")
+    @argument("--service-account", action="store_true", help="sign in as the configured service account")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_magic
     def micromegas_login(self, line: str) -> None:
@@ -80,58 +80,62 @@ class IdentityMagics(Magics):
         Where an address must be pasted, it asks for it.
         """
         with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_words(self.micromegas_login, line)
+            arguments = parse_line(self.micromegas_login, line)
             if arguments.service_account and arguments.flow is not None:
                 raise UsageError(
-                    "--flow is how a person signs in, and --service-account is none.", remedy="Give one of them."
+                    "--flow is for people, so it cannot be combined with --service-account.",
+                    remedy="Leave one of them out.",
                 )
-            choice = self._session.choice.with_options(
+            session = self._session
+            choice = session.choice.with_options(
                 profile=arguments.profile,
                 options={name: getattr(arguments, name) for name in VARIABLE_OF_OPTION},
-                # Who names a way to sign in is a person.
+                # Whoever names a flow is a person.
                 as_service_account=True if arguments.service_account else None if arguments.flow is None else False,
             )
-            settings = choice.read(self._session.parts.load_settings)
+            settings = choice.read(session.dependencies.load_settings)
             if arguments.service_account:
-                self._session.parts.stored_provider(settings)  # or later cells would meet what is missing
-            self._session.choice = choice
-            self._session.come_back(settings)
-            wish = _wish(arguments.flow)
+                session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
+            session.choice = choice
+            session.connections.allow_sign_in(settings.profile)
+            is_automatic = arguments.flow == _AUTOMATIC
+            flow = None if arguments.flow is None or is_automatic else Flow(arguments.flow)
+            preference = FlowPreference(flow=flow, is_automatic=is_automatic)
             try:
-                state = self._session.signed_in(settings)
+                state = session.signed_in(settings)
             except MicromegasError as error:
                 if not isinstance(error, LoginRequired) and error.giver is None:
                     raise
-                self._sign_in(settings, wish, reason=error)
+                self._sign_in(settings, preference, reason=error)
                 return
-            if wish.flow is not None and (wish.flow is Flow.HUB) is not bool(state.through):
-                self._sign_in(settings, wish)
+            if flow is not None and (flow is Flow.HUB) is not bool(state.through):
+                self._sign_in(settings, preference)
                 return
-            self._session.sign_in.leave(settings)
+            session.sign_in.leave(settings)
             self._display.show(state)
             if has_kernel(self._shell) and is_attended(self._shell):
-                self._session.ask_server_later(settings)
+                session.fetch_identity_later(settings)
 
-    @answers_help
+    @shows_help
     @no_var_expand
     @with_arguments()
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_magic
     def micromegas_whoami(self, line: str) -> None:
-        """Show who is signed in, until when, and whom the server takes you for."""
+        """Show who is signed in, until when, and who the server says you are."""
         with errors_as_lines(traceback="--traceback" in line.split()):
-            parse_words(self.micromegas_whoami, line)
+            parse_line(self.micromegas_whoami, line)
             settings = self._session.settings()
             state = self._session.signed_in(settings)
             try:
-                state = self._session.ask_server(settings)
+                state = self._session.fetch_identity(settings)
             finally:
                 self._display.show(self._session.state or state)
                 notice = self._session.notice(settings)
                 if notice is not None:
                     print(f"⚠ {notice}")  # noqa: T201 - the magic's output
 
-    @answers_help
+    @shows_help
     @no_var_expand
     @with_arguments()
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
@@ -141,25 +145,54 @@ class IdentityMagics(Magics):
     def micromegas_logout(self, line: str) -> None:
         """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
         with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_words(self.micromegas_logout, line)
+            arguments = parse_line(self.micromegas_logout, line)
             settings = self._session.settings(arguments.profile)
             print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
 
-    def _sign_in(self, settings: ClientSettings, wish: FlowWish, *, reason: MicromegasError | None = None) -> None:
-        """Sign a person in; where nothing but a link or a code is to be shown, the sign-in goes on by itself.
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
+    @argument("--json", action="store_true", help="print one JSON object, for programs")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_doctor(self, line: str) -> None:
+        """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_line(self.micromegas_doctor, line)
+            from micromegas_jupyter import doctor
+
+            findings = doctor.examine(
+                load_settings=lambda: self._session.settings(arguments.profile), facts=gather_facts(shell=self._shell)
+            )
+            lines = [doctor.findings_as_json(findings)] if arguments.json else doctor.findings_as_lines(findings)
+            print("\n".join(lines))  # noqa: T201 - the magic's output
+
+    def _sign_in(
+        self, settings: ClientSettings, preference: FlowPreference, *, reason: MicromegasError | None = None
+    ) -> None:
+        """Sign a person in; where only a link or a code has to be shown, the sign-in continues by itself.
 
         Args:
             settings: At which provider, and as which application.
-            wish: Which way was asked for.
-            reason: Why a person is needed; None when they want to sign in in another way than they are.
+            preference: The value of `--flow`.
+            reason: Why a person is needed; None when they are signed in, but want to sign in by another flow.
         """
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:
-                raise reason  # it says what to do about what signs people in here by itself
-            raise _nobody_here(settings) from reason
-        chosen = self._session.parts.choose_flow(settings, self._shell, wish)
+                raise reason  # it says what to do about the Hub or platform that signs people in here
+            raise LoginRequired(
+                f"Not signed in{sign_in_text(settings)}, and nobody is here to sign in.",
+                remedy=login_remedy(Surroundings.UNATTENDED, profile=settings.profile),
+            ) from reason
+        choice = self._session.dependencies.choose_flow(settings, self._shell, preference)
         try:
-            login = self._begin(settings, chosen, wish)
+            login = self._session.sign_in.begin(
+                settings,
+                choice,
+                on_begun=self._show_begun,
+                on_signed_in=lambda: self._remember(settings, preference),
+            )
             if login.flow is Flow.PASTE:
                 self._take_pasted(login)
             elif has_kernel(self._shell):
@@ -177,39 +210,21 @@ class IdentityMagics(Magics):
             return
         self._display.show(self._session.signed_in(settings))
 
-    def _begin(self, settings: ClientSettings, chosen: FlowToUse, wish: FlowWish) -> Login:
-        flows = [chosen.flow, *chosen.fallbacks]
-        reason = chosen.reason
-        while True:
-            flow = flows.pop(0)
-            try:
-                login = self._session.sign_in.begin(
-                    settings,
-                    flow,
-                    reason=reason,
-                    on_signed_in=lambda: self._remember(settings, wish),
-                    stands_in=chosen.flow is Flow.HUB and flow is not Flow.HUB,
-                )
-            except MicromegasError as error:
-                if not flows or not may_go_on(error):
-                    raise
-                reason = f"Not by {flow.value}: {error.what}"
-                continue
-            state = self._session.state
-            if state is not None:
-                self._display.show(state)
-            if has_kernel(self._shell) or flow is not Flow.BROWSER:
-                return login
-            if self._session.parts.browser.open(login.start_url or "") or not flows:
-                return login
-            reason = _NO_BROWSER
+    def _show_begun(self, login: Login) -> bool:
+        """Show a sign-in; whether the person can use it."""
+        state = self._session.state
+        if state is not None:
+            self._display.show(state)
+        if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
+            return True
+        return self._session.dependencies.browser.open(login.start_url or "")
 
     def _take_pasted(self, login: Login) -> None:
-        """Ask until an address fits; why none did in the end is the sign-in's own result."""
+        """Ask until an address fits; the sign-in's own result says why none did."""
         for _ in range(_MAX_TRIES):
             try:
-                login.submit(ask_until(login, lambda: self._session.parts.ask(PROMPT)))
-            except WaitEnded:
+                login.submit(prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT)))
+            except LoginEnded:
                 return
             except (UsageError, ProviderMisbehaved) as error:
                 if login.done:
@@ -220,76 +235,55 @@ class IdentityMagics(Magics):
         self._session.sign_in.cancel()
         raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
-    def _remember(self, settings: ClientSettings, wish: FlowWish) -> None:
-        if wish.flow is None and not wish.is_automatic:
-            return
-        # Whoever is signed in does not care that the next sign-in may ask for the flow again.
-        with suppress(MicromegasError):
-            self._session.parts.remember_flow(settings, wish.flow)
+    def _remember(self, settings: ClientSettings, preference: FlowPreference) -> None:
+        if preference.flow is not None or preference.is_automatic:
+            # The person is signed in; that the next sign-in may need the option again does not matter.
+            with suppress(MicromegasError):
+                self._session.dependencies.remember_flow(settings, preference.flow)
 
 
-def _wish(named: str | None) -> FlowWish:
-    if named == _AUTOMATIC:
-        return FlowWish(is_automatic=True)
-    return FlowWish(flow=None if named is None else Flow(named))
-
-
-def _nobody_here(settings: ClientSettings) -> LoginRequired:
-    where = place_text(host_text(settings.issuer or ""), host_text(settings.uri))
-    return LoginRequired(
-        f"Not signed in{where}, and nobody is here to sign in.",
-        remedy=login_remedy(Surroundings.UNATTENDED, profile=settings.profile),
-    )
-
-
-class WaitEnded(Exception):
+class LoginEnded(Exception):
     """The sign-in ended before the person had answered."""
 
 
-class _Question:
-    """One question; its lock decides which came first, the answer or the sign-in's end."""
+def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
+    """Return the person's answer to a prompt that ends with the sign-in.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_open = True
-        self.was_interrupted = False
+    Args:
+        login: The sign-in.
+        prompt: Asks; runs on this thread. Only the main thread can be interrupted.
 
-    def answered(self) -> None:
-        with self._lock:
-            self._is_open = False
+    Raises:
+        LoginEnded: The sign-in ended first.
+        KeyboardInterrupt: The person interrupted.
+    """
+    # The lock decides which came first, the answer or the sign-in's end.
+    lock, is_open, was_interrupted = threading.Lock(), True, False
 
-    def interrupt(self) -> None:
-        with self._lock:
-            if self._is_open:
-                self._is_open = False
-                self.was_interrupted = True
+    def interrupt() -> None:
+        nonlocal is_open, was_interrupted
+        with lock:
+            if is_open:
+                is_open, was_interrupted = False, True
                 # A kernel's input request looks for it a hundred times a second; a prompt's event loop is woken.
                 _thread.interrupt_main()
 
+    def close() -> None:
+        nonlocal is_open
+        with lock:
+            is_open = False
 
-def ask_until(login: Login, ask: Callable[[], str]) -> str:
-    """Return what the person answers.
-
-    Args:
-        login: What waits for the answer.
-        ask: Asks; runs on this thread. Only the main thread can be interrupted.
-
-    Raises:
-        WaitEnded: The sign-in ended first.
-        KeyboardInterrupt: The person interrupted.
-    """
-    question = _Question()
     if threading.current_thread() is threading.main_thread():
-        login.on_done(lambda *_: question.interrupt())
+        login.on_done(lambda *_: interrupt())
     try:
-        text = ask()
-        question.answered()
+        text = prompt()
+        close()
     except KeyboardInterrupt:
-        if question.was_interrupted:
-            raise WaitEnded from None
+        if was_interrupted:
+            raise LoginEnded from None
         raise
     finally:
-        question.answered()
+        close()
     if login.done:
-        raise WaitEnded
+        raise LoginEnded
     return text

@@ -23,10 +23,16 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Variables
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
-from micromegas_jupyter.notebook.arguments import answers_help, parse_words
 from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, shown_name
-from micromegas_jupyter.notebook.login.connection_settings import NamedConnections, SettingsChoice
-from micromegas_jupyter.notebook.shell import argument, line_magic, no_var_expand, with_arguments
+from micromegas_jupyter.notebook.login.connections import NamedConnections, SettingsChoice
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    line_magic,
+    no_var_expand,
+    parse_line,
+    shows_help,
+    with_arguments,
+)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -177,12 +183,12 @@ class ServeMagic(Magics):
         self._settings: ClientSettings | None = None
         self._choice_before = session.choice
 
-    @answers_help
+    @shows_help
     @no_var_expand
     @with_arguments()
     @argument("folder", metavar="FOLDER", nargs="?", help="a folder of Parquet files; without it the current one")
     @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
-    @argument("--stop", action="store_true", help="end the server; later cells use what they used before it")
+    @argument("--stop", action="store_true", help="stop the server; later cells use what they used before")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_magic
     def micromegas_serve(self, line: str) -> None:
@@ -192,16 +198,16 @@ class ServeMagic(Magics):
         replaces it.
         """
         with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_words(self.micromegas_serve, line)
+            arguments = parse_line(self.micromegas_serve, line)
             if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
-                raise UsageError("FOLDER, --lake and --stop exclude each other.", remedy="Give one of them.")
+                raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
             if arguments.stop:
                 print(self._stop())  # noqa: T201 - the magic's output
                 return
-            if self._session.parts.is_wrapped():
+            if self._session.dependencies.is_wrapped():
                 raise UsageError(
-                    "A wrapper module makes the client, whatever is served here.",
-                    remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and start the kernel again.",
+                    "A wrapper module makes the client, so no other server can be used.",
+                    remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
                 )
             lines = self._serve(arguments.lake or arguments.folder or ".", is_lake=bool(arguments.lake))
             print("\n".join(lines))  # noqa: T201 - the magic's output
@@ -226,16 +232,16 @@ class ServeMagic(Magics):
 
         settings = ClientSettings(uri=started.served.uri)
         choice = SettingsChoice(settings=settings)
-        self._session.connections.lend(settings, StaticTokenAuthProvider(started.key))
+        self._session.connections.add_local(settings, StaticTokenAuthProvider(started.key))
         self._named.put(LOCAL, choice, settings)
         self._choice_before, self._session.choice = self._session.choice, choice
         self._settings = settings
 
     def _stop(self) -> str:
         if self._server is None:
-            return "No local server runs."
+            return "No local server is running."
         self._leave()
-        return f"The local server has ended. Later cells use {host_text(self._session.settings().uri)}."
+        return f"The local server was stopped. Later cells use {host_text(self._session.settings().uri)}."
 
     def _leave(self) -> None:
         """Go back to what cells used before the server, and end it."""
@@ -243,7 +249,7 @@ class ServeMagic(Magics):
             if self._session.choice.settings == self._settings:
                 self._session.choice = self._choice_before
             self._named.forget(LOCAL)
-            self._session.connections.take_back(self._settings)
+            self._session.connections.remove_local(self._settings)
             self._settings = None
         self.close()
 

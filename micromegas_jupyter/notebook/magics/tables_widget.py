@@ -1,7 +1,6 @@
 """The schema explorer's kernel half: a listing becomes traits, and text and HTML for where widgets do not run.
 
-The browser half (`static/tables.js`) searches and draws. It asks for one thing only: what a table holds, when a person
-opens it.
+The browser half (`static/tables.js`) searches and draws. It sends one message only: a table that a person opens.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ class TablesWidget(anywidget.AnyWidget):
 
     Args:
         listing: All tables.
-        search: What the person looks for at first.
-        shown: What is left where no widget runs: the tables that match.
-        ask: Has a table's facts asked for, and tells its name and a line about it.
+        search: The initial search.
+        shown: The tables that match it, for where no widget runs.
+        count: Has a table's rows counted, and calls back with its name and a line about them.
     """
 
     _esm = _STATIC / "tables.js"
@@ -49,12 +48,12 @@ class TablesWidget(anywidget.AnyWidget):
         *,
         search: str,
         shown: TableListing,
-        ask: Callable[[Table, Callable[[str, str], None]], None],
+        count: Callable[[Table, Callable[[str, str], None]], None],
     ) -> None:
         self._shown = shown
-        self._ask = ask
+        self._count = count
         self._facts_lock = Lock()
-        # By what the browser shows, which is cut and printable.
+        # By the names in the browser, which are cut and printable.
         names = [str(traits["name"]) for traits in listing_traits(listing)]
         self._tables = dict(zip(names, listing.tables, strict=True))
         self._shown_names = {table.name: name for name, table in zip(names, listing.tables, strict=True)}
@@ -67,7 +66,7 @@ class TablesWidget(anywidget.AnyWidget):
         )
         self.on_msg(self._take_message)
 
-    def tell(self, table: str, line: str) -> None:
+    def notify(self, table: str, line: str) -> None:
         """Show a line about a table (by its own name) from now on; any thread."""
         with self._facts_lock:
             self.facts = {**self.facts, self._shown_names[table]: line}
@@ -76,7 +75,7 @@ class TablesWidget(anywidget.AnyWidget):
         name = content.get("open") if isinstance(content, dict) else None
         table = self._tables.get(name) if isinstance(name, str) else None
         if table is not None:
-            self._ask(table, self.tell)
+            self._count(table, self.notify)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         shown = super()._repr_mimebundle_(**options)

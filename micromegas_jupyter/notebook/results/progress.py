@@ -1,4 +1,4 @@
-"""How far a query is, and the line in a cell that says so, rewritten in place."""
+"""The progress of a query, and the line in a cell that shows it, updated in place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self, TextIO
 
-from micromegas_jupyter.notebook.formatting import bytes_text, left_text, rows_text, seconds_text, short_query_id
+from micromegas_jupyter.notebook.formatting import bytes_text, remaining_text, rows_text, seconds_text, short_query_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.shell import Handle
 
 REWRITE_SECONDS = 0.25
-"""The pause between two rewrites: at most four a second."""
+"""The pause between two updates of a line."""
 
 _JOIN_SECONDS = 2.0
 _ERASE_LINE = "\r\x1b[2K"
@@ -37,7 +37,7 @@ class Ending(StrEnum):
 
 
 class Progress:
-    """How far one query is; written by the thread that reads it, read by the line's."""
+    """The progress of one query; written by the thread that reads its rows, read by the line's."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,7 +53,7 @@ class Progress:
 
     @property
     def rows(self) -> int:
-        """How many rows have arrived."""
+        """The number of rows that have arrived."""
         return 0 if self._reader is None else self._reader.rows
 
     @property
@@ -62,7 +62,7 @@ class Progress:
         return self._clock.monotonic() - self._started
 
     def note_opened(self, reader: QueryReader, *, token_ends_at: datetime | None) -> None:
-        """The server has begun to answer, and the token that the query began with ends then."""
+        """The server has begun to answer; the query's token expires at this time."""
         self._reader = reader
         self._token_ends_at = token_ends_at
 
@@ -72,25 +72,25 @@ class Progress:
             self._first_seconds = self.seconds
 
     def opened_line(self) -> str:
-        """Say that rows come when they are asked for."""
+        """Return the line of a reader whose rows come on demand."""
         return _joined("▸ rows come as you iterate", self._query())
 
     def running_line(self) -> str:
-        """Say how far it is, and how to end it."""
+        """Return the line of a running query, with how to cancel it."""
         return _joined(self.reading_line(), self._token(), "interrupt to cancel")
 
     def reading_line(self) -> str:
-        """Say how far it is."""
+        """Return the line of a reader that is being read."""
         return _joined(f"⏳ {seconds_text(self.seconds)}", self._received(), self._query())
 
     def done_line(self) -> str:
-        """Say that all rows are here."""
+        """Return the line of a query whose rows are all here."""
         first = "" if self._first_seconds is None else f" (first after {seconds_text(self._first_seconds)})"
         done = f"✓ {rows_text(self.rows)} in {seconds_text(self.seconds)}{first}"
         return _joined(done, bytes_text(0 if self._reader is None else self._reader.bytes_received), self._query())
 
     def ended_line(self, ending: Ending) -> str:
-        """Say how it ended, when that is not with the last row."""
+        """Return the line of a query that ended before the last row."""
         received = "" if self._reader is None else f", {rows_text(self.rows)} received"
         if self._reader is None and ending is Ending.CANCELLED:
             received = ", before the first row"
@@ -110,7 +110,7 @@ class Progress:
     def _token(self) -> str:
         if self._token_ends_at is None:
             return ""
-        return f"token {left_text((self._token_ends_at - self._clock.now()).total_seconds())}"
+        return f"token {remaining_text((self._token_ends_at - self._clock.now()).total_seconds())}"
 
 
 def _joined(*parts: str) -> str:
@@ -121,7 +121,7 @@ class DisplayLine:
     """The line as a display of the cell, updated through its display id."""
 
     outlives_cell = True
-    """Whether it can still be rewritten when its cell has ended; else it can only be finished once more."""
+    """Whether it can still be updated after its cell has ended; else it can only be finished once more."""
 
     def __init__(self) -> None:
         self._handle: Handle | None = None
@@ -132,7 +132,7 @@ class DisplayLine:
         return self._handle is not None
 
     def rewrite(self, text: str, *, address: str = "") -> None:
-        """Show `text` in place of what the line says now; `address`, which stands in it, becomes a link."""
+        """Replace the line by `text`; `address`, which is part of it, becomes a link."""
         from micromegas_jupyter.notebook.shell import new_display_handle
 
         bundle = {"text/plain": text, "text/html": _line_html(text, address)}
@@ -145,17 +145,13 @@ class DisplayLine:
     finish = rewrite
 
     def clear(self) -> None:
-        """Take away what has been shown; what follows says it."""
+        """Remove the line."""
         if self._handle is not None:
             self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
 
 
 class TerminalLine:
-    """The line on a terminal; where the output is a file or a pipe, only the last text is written.
-
-    Args:
-        stream: Where to write; it stays the caller's.
-    """
+    """The line on a terminal; into a file or a pipe only the last text is written. The caller owns the stream."""
 
     outlives_cell = False
 
@@ -169,38 +165,32 @@ class TerminalLine:
         return self._is_shown
 
     def rewrite(self, text: str, *, address: str = "") -> None:  # noqa: ARG002 - a terminal finds it in the text
-        """Show `text` in place of what the line says now."""
+        """Replace the line by `text`."""
         if self._stream.isatty():
             self._is_shown = True
             self._stream.write(_ERASE_LINE + text)
             self._stream.flush()
 
     def finish(self, text: str) -> None:
-        """Show `text` as the line that stays."""
+        """Show `text` as the final line."""
         erase = _ERASE_LINE if self._stream.isatty() else ""
         self._is_shown = True
         self._stream.write(f"{erase}{text}\n")
         self._stream.flush()
 
     def clear(self) -> None:
-        """Take away what has been shown; what follows says it."""
+        """Remove the line."""
         if self._is_shown:
             self._stream.write(_ERASE_LINE)
             self._stream.flush()
 
 
 LiveLine = DisplayLine | TerminalLine
-"""A line in a cell that can be rewritten."""
+"""A line in a cell that can be updated."""
 
 
 class LineTicker:
-    """Rewrites a line at regular times while the `with` block runs, from a thread of its own.
-
-    Args:
-        line: The line; nothing else writes to it meanwhile.
-        describe: Gives the text; called on the thread.
-        pause_seconds: The pause before each rewrite.
-    """
+    """Updates a line regularly while the `with` block runs, on a thread that calls `describe` for the text."""
 
     def __init__(self, line: LiveLine, describe: Callable[[], str], *, pause_seconds: float = REWRITE_SECONDS) -> None:
         self._line = line

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.integration
 LOAD = "%load_ext micromegas_jupyter"
 WAIT_UNTIL_ASKED = """
 extension = get_ipython()._micromegas_extension
-answered = extension.schemas._asking.get(extension.session.settings())
+answered = extension.schemas._fetching.get(extension.session.settings())
 if answered is not None: answered.wait(60)
 """
 WAS_ASKED = """
 schemas = get_ipython()._micromegas_extension.schemas
-bool(schemas._asking or schemas._entries)
+bool(schemas._fetching or schemas._entries)
 """
 
 

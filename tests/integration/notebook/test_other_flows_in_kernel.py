@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.notebook_parts import (
+from tests.fakes.notebook_world import (
     FITTING_ADDRESS,
     SCAN_URI,
     SECRET_CHALLENGE,
@@ -120,11 +120,11 @@ def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
         "from micromegas_jupyter.errors import LoginTimedOut\n"
         "def expire():\n"
         "    world.logins[0].fail(LoginTimedOut('Nobody signed in within 300 seconds.'))\n"
-        "asked = world._ask\n"
+        "asked = world._prompt\n"
         "def ask(prompt):\n"
         "    threading.Timer(0.3, expire).start()\n"
         "    return asked(prompt)\n"
-        "object.__setattr__(get_ipython()._micromegas_extension.session.parts, 'ask', ask)"
+        "object.__setattr__(get_ipython()._micromegas_extension.session.dependencies, 'prompt', ask)"
     )
 
     cell = kernel.run("%micromegas_login --flow paste")
@@ -164,7 +164,7 @@ def test_a_kernel_that_is_shut_down_leaves_nothing_in_the_notebook(kernel: Atten
 
 def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKernel, tmp_path: Path) -> None:
     may_fail = tmp_path / "may-fail"
-    kernel.run("world.stored = __import__('tests.fakes.notebook_parts').fakes.notebook_parts.FakePersonalProvider()")
+    kernel.run("world.stored = __import__('tests.fakes.notebook_world').fakes.notebook_world.FakePersonalProvider()")
     kernel.run("%micromegas_login")
     kernel.wait_until(lambda: "connected as" in str(widget_states(kernel.all_messages)))
     kernel.later_messages(0.5)
@@ -194,7 +194,7 @@ def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKe
 
 
 def test_unloading_stops_the_renewal(kernel: AttendedKernel) -> None:
-    kernel.run("world.stored = __import__('tests.fakes.notebook_parts').fakes.notebook_parts.FakePersonalProvider()")
+    kernel.run("world.stored = __import__('tests.fakes.notebook_world').fakes.notebook_world.FakePersonalProvider()")
     kernel.run("%sql SELECT 1")
 
     running = kernel.run("assert world.renewals[0].is_running")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityStatus
-from tests.fakes.notebook_parts import SETTINGS
+from tests.fakes.notebook_world import SETTINGS
 
 WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)
 

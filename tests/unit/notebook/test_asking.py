@@ -5,8 +5,8 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginTimedOut
-from micromegas_jupyter.notebook.magics.identity import WaitEnded, ask_until
-from tests.fakes.notebook_parts import FakeLogin
+from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
+from tests.fakes.notebook_world import FakeLogin
 
 DEADLINE_SECONDS = 60
 
@@ -24,21 +24,21 @@ def wait_to_be_interrupted() -> str:
 
 
 def test_an_answer_is_returned(login: FakeLogin) -> None:
-    assert ask_until(login, lambda: "an answer") == "an answer"
+    assert prompt_until_done(login, lambda: "an answer") == "an answer"
 
 
 def test_a_sign_in_that_ends_ends_the_question(login: FakeLogin) -> None:
     ending = threading.Timer(0.05, lambda: login.fail(LoginTimedOut("Nobody signed in.")))
     ending.start()
 
-    with pytest.raises(WaitEnded):
-        ask_until(login, wait_to_be_interrupted)
+    with pytest.raises(LoginEnded):
+        prompt_until_done(login, wait_to_be_interrupted)
 
     ending.join(DEADLINE_SECONDS)
 
 
 def test_a_sign_in_that_ends_after_the_answer_interrupts_nobody(login: FakeLogin) -> None:
-    ask_until(login, lambda: "an answer")
+    prompt_until_done(login, lambda: "an answer")
 
     login.succeed()
 
@@ -50,7 +50,7 @@ def test_a_person_who_interrupts_is_no_end_of_the_sign_in(login: FakeLogin) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask_until(login, interrupted)
+        prompt_until_done(login, interrupted)
 
 
 def test_off_the_main_thread_nobody_is_interrupted_and_a_late_answer_is_not_used(login: FakeLogin) -> None:
@@ -62,8 +62,8 @@ def test_off_the_main_thread_nobody_is_interrupted_and_a_late_answer_is_not_used
 
     def ask() -> None:
         try:
-            outcomes.append(ask_until(login, answer_late))
-        except WaitEnded:
+            outcomes.append(prompt_until_done(login, answer_late))
+        except LoginEnded:
             outcomes.append("ended")
 
     asking = threading.Thread(target=ask)

@@ -7,8 +7,8 @@ from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, Notices
-from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 Told = list[tuple[ClientSettings, AuthProvider, MicromegasError | None]]
 
@@ -20,7 +20,7 @@ def told() -> Told:
 
 @pytest.fixture
 def connections(world: FakeWorld, told: Told) -> Connections:
-    return Connections(world.parts(), lambda *change: told.append(change))
+    return Connections(world.dependencies(), lambda *change: told.append(change))
 
 
 def test_a_stored_sign_in_that_a_cell_uses_is_kept_fresh(world: FakeWorld, connections: Connections) -> None:
@@ -118,7 +118,7 @@ def test_nobody_signed_in_is_said_with_the_provider_the_server_and_the_remedy_th
 
 
 def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(world: FakeWorld) -> None:
-    parts = world.parts()
+    parts = world.dependencies()
     others: list[Connection] = []
 
     def overtaken(settings: ClientSettings) -> AuthProvider | None:
@@ -145,8 +145,8 @@ def test_at_most_eight_connections_are_kept(world: FakeWorld, connections: Conne
 
 def test_a_notice_is_taken_once_and_the_newest_stays() -> None:
     notices = Notices()
-    notices.note("first")
-    notices.note("second")
+    notices.add("first")
+    notices.add("second")
 
     assert notices.take_new() == ["first", "second"]
     assert notices.take_new() == []
@@ -155,7 +155,7 @@ def test_a_notice_is_taken_once_and_the_newest_stays() -> None:
 
 def test_whoever_reads_the_newest_notice_has_taken_it() -> None:
     notices = Notices()
-    notices.note("first")
+    notices.add("first")
 
     assert notices.newest() == "first"
     assert notices.take_new() == []

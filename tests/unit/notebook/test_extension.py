@@ -5,7 +5,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_parts import FakeWorld
+from tests.fakes.notebook_world import FakeWorld
 
 NAMES = [
     "micromegas_connect",
@@ -53,9 +53,9 @@ def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
 
     bare_shell.register_magic_function(other, "line_cell", "sql")
 
-    register(bare_shell, world.parts())
+    register(bare_shell, world.dependencies())
 
-    assert capsys.readouterr().out == "%%sql belongs to another extension; use %%micromegas_sql for this one.\n"
+    assert capsys.readouterr().out == "Another extension provides %%sql; use %%micromegas_sql for this one.\n"
     assert bare_shell.run_cell_magic("sql", "", "SELECT 1") == "other"
     assert len(bare_shell.run_cell_magic("micromegas_sql", "", "SELECT 1")) == 3
     unregister(bare_shell)
@@ -76,7 +76,7 @@ def test_unloading_takes_everything_away(shell: InteractiveShell, world: FakeWor
 def test_loading_again_starts_afresh(shell: InteractiveShell, world: FakeWorld) -> None:
     shell.run_line_magic("sql", "SELECT 1")
 
-    register(shell, world.parts())
+    register(shell, world.dependencies())
 
     assert world.clients[0].is_closed
     assert own_magics(shell) == NAMES

@@ -1,8 +1,8 @@
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook.arguments import help_as_line_magic
 from micromegas_jupyter.notebook.extension import unregister
+from micromegas_jupyter.notebook.shell import help_as_line_magic
 
 
 @pytest.mark.parametrize(

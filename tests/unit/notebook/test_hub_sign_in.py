@@ -9,11 +9,11 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse, real_parts
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, default_dependencies
 from micromegas_jupyter.notebook.login.display import IdentityButtons
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus, offered_actions, waiting_state
-from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
+from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -25,8 +25,8 @@ LINE = (
     "renews by itself.\n"
 )
 LEFT = (
-    "This notebook has forgotten the token that JupyterHub gave it. Your sign-in there goes on until you log out of "
-    "the Hub; %micromegas_login takes it up again here."
+    "This notebook has forgotten the token that JupyterHub gave it. You stay signed in there until you log out of the "
+    "Hub; %micromegas_login signs you in here again."
 )
 
 
@@ -69,7 +69,7 @@ def test_nothing_has_to_be_clicked(
 
 
 def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
-    assert real_parts().renewal(world.stored, lambda _error: None) is None
+    assert default_dependencies().renewal(world.stored, lambda _error: None) is None
 
 
 def test_the_widget_says_when_the_token_ends_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
@@ -231,7 +231,7 @@ def test_a_login_after_a_sign_in_at_the_hub_ends_the_other_way(shell: Interactiv
 
 def test_another_way_that_the_person_chose_is_waited_for(shell: InteractiveShell, world: FakeWorld) -> None:
     session: NotebookSession = shell._micromegas_extension.session
-    login = session.sign_in.begin(SETTINGS, Flow.DEVICE)
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.DEVICE))
     waits = []
 
     def end(waiting: FakeLogin) -> None:
@@ -262,11 +262,11 @@ def test_it_is_said_which_server_gets_the_hubs_tokens_where_no_provider_is_confi
     plain = shell.run_cell("%micromegas_connect grpc://other.example.com:443")
 
     assert capsys.readouterr().out.startswith(
-        "Later cells use other.example.com:443. ⚠ Tokens of JupyterHub go to other.example.com:443, as you said; "
-        "the settings have them for lake.example.com:50051.\n"
+        "Later cells use other.example.com:443. ⚠ Tokens of JupyterHub go to other.example.com:443 at your "
+        "request; the settings send them to lake.example.com:50051.\n"
     )
     assert isinstance(plain.error_in_exec, UsageError)
-    assert "anybody on the way could read the token" in plain.error_in_exec.what
+    assert "anybody on the network could read the token" in plain.error_in_exec.what
     assert world.given.token_count == 0
     shell.run_cell("%micromegas_connect")
-    assert "other.example.com:443           JupyterHub" in capsys.readouterr().out
+    assert "other.example.com:443             JupyterHub" in capsys.readouterr().out

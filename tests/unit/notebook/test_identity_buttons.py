@@ -6,12 +6,12 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, ServerUnavailable
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
-from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
+from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
 from tests.unit.notebook.session_cases import shown
 
 WAIT_SECONDS = 60
@@ -63,7 +63,7 @@ def test_refresh_renews_the_token_and_asks_the_server_again(
 
     assert board.told.wait(WAIT_SECONDS)
     assert (board.began, board.errors) == ([IdentityAction.REFRESH], [""])
-    assert board.news == ["Token renewed, and the server asked again."]
+    assert board.news == ["Token renewed, and the server checked."]
     assert world.stored.renewal_count == 1
     assert session.state is not None
     assert session.state.server_line == "connected as alice@example.com, 14 ms"
@@ -114,7 +114,7 @@ def test_sign_in_begins_a_sign_in_as_a_cell_would(
 
     press(buttons, IdentityAction.SIGN_IN, board)
 
-    assert world.wishes == [FlowWish()]
+    assert world.preferences == [FlowPreference()]
     assert session.state is not None
     assert (session.state.status, session.state.detail) == (IdentityStatus.WAITING, "Because.")
 
@@ -146,7 +146,7 @@ def test_where_an_address_must_be_pasted_the_cell_is_named(
 def test_a_code_takes_the_place_of_a_link_and_cancel_ends_it(
     world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
 ) -> None:
-    session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     press(buttons, IdentityAction.SHOW_CODE, board)
     offer = session.state and session.state.offer

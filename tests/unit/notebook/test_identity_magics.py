@@ -11,8 +11,8 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from tests.fakes.notebook_parts import SETTINGS, START_URL, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider, FakeServiceProvider
+from tests.fakes.notebook_world import SETTINGS, START_URL, FakeLogin, FakeWorld
 
 SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
 
@@ -79,13 +79,13 @@ def test_a_profile_that_does_not_exist_is_not_kept(
         raise ConfigurationError("config.json has no profile 'prod'.", key="profiles")
 
     extension = shell._micromegas_extension
-    working = extension.session.parts
-    extension.session.parts = replace(working, load_settings=missing)
+    working = extension.session.dependencies
+    extension.session.dependencies = replace(working, load_settings=missing)
 
     with pytest.raises(ConfigurationError):
         shell.run_line_magic("micromegas_login", "--profile prod")
 
-    extension.session.parts = working
+    extension.session.dependencies = working
     shell.run_line_magic("micromegas_login", "")
     assert world.profiles == [None]
 
@@ -121,7 +121,7 @@ def test_without_a_configured_sign_in_that_is_said(
 
     shell.run_line_magic("micromegas_login", "")
 
-    assert capsys.readouterr().out == "No sign-in is configured: lake.example.com:50051 is used without one.\n"
+    assert capsys.readouterr().out == "No sign-in is configured; lake.example.com:50051 is used without one.\n"
 
 
 @pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami"])
@@ -134,7 +134,7 @@ def test_with_a_wrapper_that_is_said_in_one_line(
     shell.run_line_magic(magic, "")
 
     assert capsys.readouterr().out == (
-        "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a sign-in "
+        "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in "
         "here would change nothing.\n"
     )
 
@@ -223,4 +223,4 @@ def test_a_service_account_has_no_way_to_sign_in(shell: InteractiveShell, capsys
     done = shell.run_cell("%micromegas_login --service-account --flow device")
 
     assert isinstance(done.error_in_exec, UsageError)
-    assert "--service-account is none" in capsys.readouterr().out
+    assert "cannot be combined with --service-account" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from micromegas_jupyter.notebook.login.state import (
     identity_lines,
     lines_as_html,
 )
-from tests.fakes.notebook_parts import SCAN_URI, USER_CODE, VERIFICATION_URI
+from tests.fakes.notebook_world import SCAN_URI, USER_CODE, VERIFICATION_URI
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ALICE = IdentityState(
@@ -64,13 +64,13 @@ def test_who_is_signed_in_where_and_until_when_is_one_sentence() -> None:
         (
             {"status": IdentityStatus.WRAPPED, "issuer": ""},
             (
-                "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a "
-                "sign-in here would change nothing."
+                "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; "
+                "signing in here would change nothing."
             ),
         ),
         (
             {"status": IdentityStatus.NOT_CONFIGURED},
-            "No sign-in is configured: lake.example.com is used without one.",
+            "No sign-in is configured; lake.example.com is used without one.",
         ),
         (
             {"status": IdentityStatus.WAITING, "offer": SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:4/x")},

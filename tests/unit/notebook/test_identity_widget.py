@@ -8,7 +8,7 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 from micromegas_jupyter.notebook.login.widget import IdentityWidget
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
+from tests.fakes.notebook_world import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
 
 WAITING = IdentityState(
     status=IdentityStatus.WAITING,

@@ -9,8 +9,8 @@ import pytest
 from micromegas_jupyter.notebook.login.connections import Connection
 from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_parts import ROWS, FakeReader, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
+from tests.fakes.notebook_world import ROWS, FakeReader, FakeWorld
 
 
 def opened(clock: FakeClock, *, left: timedelta | None = None) -> Progress:
@@ -31,7 +31,7 @@ def test_the_running_line_tells_rows_bytes_query_and_the_time_left_on_the_token(
 
 
 def test_a_token_that_has_ended_while_the_query_goes_on_is_said_to_have() -> None:
-    assert "· token ended ·" in opened(FakeClock(), left=timedelta(seconds=1)).running_line()
+    assert "· token expired ·" in opened(FakeClock(), left=timedelta(seconds=1)).running_line()
 
 
 def test_nothing_is_said_of_a_token_that_is_not_known_to_end() -> None:
@@ -55,7 +55,7 @@ def test_each_early_end_has_its_line(ending: Ending, line: str) -> None:
 
 
 def test_a_persons_token_has_an_end_and_a_service_account_s_is_not_told() -> None:
-    client = FakeWorld().parts().open_client(None, None)
+    client = FakeWorld().dependencies().open_client(None, None)
 
     assert Connection(provider=FakePersonalProvider(), client=client).token_ends_at() is not None
     assert Connection(provider=FakeServiceProvider(), client=client).token_ends_at() is None

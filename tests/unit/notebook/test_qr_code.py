@@ -3,7 +3,7 @@ import re
 import pytest
 
 from micromegas_jupyter.notebook.login.widget import QUIET_MODULES, build_qr_code
-from tests.fakes.notebook_parts import SCAN_URI
+from tests.fakes.notebook_world import SCAN_URI
 
 MODULES = re.compile(r"M(\d+) (\d+)h(\d+)v1h-(\d+)z")
 

@@ -11,13 +11,13 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.errors import LoginRequired, UsageError
 from micromegas_jupyter.notebook.login.dependencies import (
-    FlowWish,
+    FlowPreference,
     PersonalProvider,
     TokenRenewal,
+    default_dependencies,
     flow_reason,
-    real_parts,
 )
-from tests.fakes.notebook_parts import SETTINGS
+from tests.fakes.notebook_world import SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -30,20 +30,20 @@ def test_variables_stand_in_for_those_of_the_environment(monkeypatch: pytest.Mon
     monkeypatch.setenv("MICROMEGAS_OIDC_ISSUER", "https://id.example.com")
     monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", "lake-notebooks")
 
-    settings = real_parts().load_settings(None, {"MICROMEGAS_OIDC_ISSUER": "https://other.example.com"})
+    settings = default_dependencies().load_settings(None, {"MICROMEGAS_OIDC_ISSUER": "https://other.example.com"})
 
     assert (settings.issuer, settings.client_id) == ("https://other.example.com", "lake-notebooks")
 
 
 def test_nobody_signed_in_is_told_what_to_do() -> None:
     with pytest.raises(LoginRequired):
-        real_parts().stored_provider(SETTINGS)
+        default_dependencies().stored_provider(SETTINGS)
 
 
 def test_a_wrapper_signs_in_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WRAPPER_VARIABLE, "corporate_wrapper")
 
-    assert real_parts().stored_provider(SETTINGS) is None
+    assert default_dependencies().stored_provider(SETTINGS) is None
 
 
 def test_that_a_wrapper_is_deprecated_is_said_once_in_a_plain_line(
@@ -59,7 +59,7 @@ def test_that_a_wrapper_is_deprecated_is_said_once_in_a_plain_line(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(WRAPPER_VARIABLE, "wrapper_for_notebooks")
-    parts = real_parts()
+    parts = default_dependencies()
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -73,18 +73,18 @@ def test_that_a_wrapper_is_deprecated_is_said_once_in_a_plain_line(
 
 def test_a_terminal_that_nobody_sees_signs_nobody_in() -> None:
     with pytest.raises(LoginRequired):
-        real_parts().choose_flow(SETTINGS, None, FlowWish())
+        default_dependencies().choose_flow(SETTINGS, None, FlowPreference())
 
 
 def test_a_way_that_nothing_here_can_do_is_refused_with_its_reason() -> None:
     with pytest.raises(UsageError, match="hub was chosen by argument"):
-        real_parts().choose_flow(SETTINGS, None, FlowWish(flow=Flow.HUB))
+        default_dependencies().choose_flow(SETTINGS, None, FlowPreference(flow=Flow.HUB))
 
 
 def test_a_way_is_remembered_and_forgotten(config_folder: Path) -> None:
     from micromegas_jupyter.wiring import remembered_flow
 
-    parts = real_parts()
+    parts = default_dependencies()
 
     parts.remember_flow(SETTINGS, Flow.PASTE)
     remembered = remembered_flow(SETTINGS)
@@ -96,13 +96,13 @@ def test_a_way_is_remembered_and_forgotten(config_folder: Path) -> None:
 
 
 def test_logging_out_where_nobody_was_signed_in_says_so() -> None:
-    report = real_parts().logout(SETTINGS, False)
+    report = default_dependencies().logout(SETTINGS, False)
 
     assert str(report) == "Nobody was signed in to id.example.com."
 
 
 def test_a_key_is_not_renewed() -> None:
-    assert real_parts().renewal(StaticTokenAuthProvider("key"), lambda _: None) is None
+    assert default_dependencies().renewal(StaticTokenAuthProvider("key"), lambda _: None) is None
 
 
 def test_a_persons_sign_in_is_renewed() -> None:
@@ -110,14 +110,14 @@ def test_a_persons_sign_in_is_renewed() -> None:
 
     provider = OidcAuthProvider("https://id.example.com", "lake-notebooks")
 
-    renewal: TokenRenewal | None = real_parts().renewal(provider, lambda _: None)
+    renewal: TokenRenewal | None = default_dependencies().renewal(provider, lambda _: None)
 
     assert renewal is not None
     assert isinstance(provider, PersonalProvider)
 
 
 def test_a_client_knows_its_server() -> None:
-    with real_parts().open_client(ClientSettings(uri="grpc://127.0.0.1:1"), None) as client:
+    with default_dependencies().open_client(ClientSettings(uri="grpc://127.0.0.1:1"), None) as client:
         assert callable(client.open_query)
 
 

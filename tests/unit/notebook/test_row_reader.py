@@ -14,7 +14,7 @@ from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, UsageErr
 from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from micromegas_jupyter.notebook.results.rows import RowReader, StartedQuery
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_parts import ROWS, FakeReader
+from tests.fakes.notebook_world import ROWS, FakeReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from micromegas_jupyter.notebook.completion.schema import (
     ServerSchema,
 )
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 WAIT_SECONDS = 60.0
 
@@ -26,8 +26,8 @@ def session(session: NotebookSession, world: FakeWorld) -> Iterator[NotebookSess
 
 @pytest.fixture
 def cache(session: NotebookSession) -> Iterator[SchemaCache]:
-    may_open = session.parts.is_wrapped
-    cache = SchemaCache(session.connections, clock=session.parts.clock, may_open=lambda: not may_open())
+    may_open = session.dependencies.is_wrapped
+    cache = SchemaCache(session.connections, clock=session.dependencies.clock, may_open=lambda: not may_open())
     yield cache
     cache.close()
 
@@ -35,7 +35,7 @@ def cache(session: NotebookSession) -> Iterator[SchemaCache]:
 def wait_for(cache: SchemaCache) -> None:
     """Wait until the server has answered, if it is being asked."""
     with cache._lock:
-        answered = cache._asking.get(SETTINGS)
+        answered = cache._fetching.get(SETTINGS)
     assert answered is None or answered.wait(WAIT_SECONDS)
 
 

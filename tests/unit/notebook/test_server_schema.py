@@ -3,8 +3,8 @@ import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable, UnsupportedRequest
 from micromegas_jupyter.notebook.completion.schema import Column, Table, fetch_schema
-from tests.fakes.notebook_parts import FakeClient, FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import FakeClient, FakeWorld
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.login.connection_settings import SettingsChoice
+from micromegas_jupyter.notebook.login.connections import SettingsChoice
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
-from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown
 
 
@@ -69,7 +70,7 @@ def test_what_is_shown_follows_from_a_call_that_failed(
 
 def test_a_failure_makes_nobody_signed_in_who_was_not(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     session.note_failure(SETTINGS, ServerUnavailable("No answer."))
     session.signed_in(WITHOUT_SIGN_IN)
     session.note_failure(WITHOUT_SIGN_IN, ServerUnavailable("No answer."))
@@ -94,7 +95,7 @@ def test_a_query_that_worked_does_not_fail_for_a_sign_in_that_cannot_be_read(
 def test_a_call_that_works_again_clears_the_trouble_and_keeps_what_the_server_said(
     world: FakeWorld, session: NotebookSession
 ) -> None:
-    session.ask_server(SETTINGS)
+    session.fetch_identity(SETTINGS)
     session.note_failure(SETTINGS, ProviderUnavailable("No answer."))
 
     session.note_success(SETTINGS, world.stored)
@@ -119,10 +120,10 @@ def test_a_server_that_cannot_say_whom_it_sees_is_connected_all_the_same(
 ) -> None:
     world.whoami_failure = UnsupportedRequest("The server cannot say who you are.")
 
-    state = session.ask_server(SETTINGS)
+    state = session.fetch_identity(SETTINGS)
 
     assert state.status is IdentityStatus.SIGNED_IN
-    assert state.server_line == "connected, does not say as whom, 14 ms"
+    assert state.server_line == "connected; the server does not say as whom, 14 ms"
 
 
 def test_a_service_account_and_an_api_key_are_named_as_what_they_are(
@@ -170,7 +171,7 @@ def test_a_wrappers_client_is_said_to_be_used(world: FakeWorld, session: Noteboo
     world.has_wrapper = True
     world.whoami_failure = UnsupportedRequest("The wrapper's client cannot ask who you are.")
 
-    signed_in, asked = session.signed_in(WITHOUT_SIGN_IN), session.ask_server(WITHOUT_SIGN_IN)
+    signed_in, asked = session.signed_in(WITHOUT_SIGN_IN), session.fetch_identity(WITHOUT_SIGN_IN)
 
     assert signed_in.status is asked.status is IdentityStatus.WRAPPED
     assert asked.server_line == ""
@@ -180,7 +181,7 @@ def test_a_wrappers_client_is_said_to_be_used(world: FakeWorld, session: Noteboo
 def test_a_wrappers_client_that_can_ask_tells_whom_the_server_sees(world: FakeWorld, session: NotebookSession) -> None:
     world.has_wrapper = True
 
-    state = session.ask_server(WITHOUT_SIGN_IN)
+    state = session.fetch_identity(WITHOUT_SIGN_IN)
 
     assert (state.status, state.server_line) == (IdentityStatus.WRAPPED, "connected as alice@example.com, 14 ms")
 
@@ -198,14 +199,14 @@ def test_other_errors_of_the_token_store_pass(world: FakeWorld) -> None:
     def broken(_settings):
         raise TokenStoreError("The token file belongs to somebody else.")
 
-    session = NotebookSession(replace(world.parts(), stored_provider=broken))
+    session = NotebookSession(replace(world.dependencies(), stored_provider=broken))
 
     with pytest.raises(TokenStoreError):
         session.connection(SETTINGS)
 
 
 def test_a_renewal_is_shown_without_a_cell(world: FakeWorld, session: NotebookSession) -> None:
-    session.ask_server(SETTINGS)
+    session.fetch_identity(SETTINGS)
     provider = world.stored
     provider._identity = replace(provider._identity, expires_at=datetime(2026, 11, 24, 16, 42, tzinfo=UTC))
 
@@ -245,7 +246,7 @@ def test_a_renewal_that_works_again_clears_the_trouble(world: FakeWorld, session
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
-@pytest.mark.parametrize("ask", [NotebookSession.signed_in, NotebookSession.ask_server])
+@pytest.mark.parametrize("ask", [NotebookSession.signed_in, NotebookSession.fetch_identity])
 def test_whoever_the_tokens_do_not_name_is_signed_in_all_the_same(
     session: NotebookSession,
     monkeypatch: pytest.MonkeyPatch,

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityStatus
-from tests.fakes.notebook_parts import SETTINGS, FakeWorld
 from tests.fakes.notebook_people import FakeServiceProvider
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown
 
 
@@ -23,7 +24,7 @@ def test_logout_ends_the_sign_in_and_the_connection(world: FakeWorld, session: N
 
 def test_logout_ends_a_sign_in_that_goes_on(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     line = session.logout(SETTINGS)
 
@@ -41,7 +42,7 @@ def test_logout_says_when_there_is_no_sign_in_to_end(world: FakeWorld, session: 
 
 def test_closing_ends_a_sign_in_and_all_clients(world: FakeWorld, session: NotebookSession) -> None:
     session.connection(SETTINGS)
-    login = session.sign_in.begin(replace(SETTINGS, profile="other"), Flow.BROWSER)
+    login = session.sign_in.begin(replace(SETTINGS, profile="other"), FlowToUse(flow=Flow.BROWSER))
 
     session.close()
 

@@ -5,8 +5,8 @@ import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.notebook.login.connection_settings import SettingsChoice
-from tests.fakes.notebook_parts import SETTINGS
+from micromegas_jupyter.notebook.login.connections import SettingsChoice
+from tests.fakes.notebook_world import SETTINGS
 
 NO_OPTIONS: dict[str, str | None] = {"issuer": None, "client_id": None, "scope": None, "audience": None}
 
@@ -101,9 +101,8 @@ def test_settings_that_cannot_be_read_are_an_error() -> None:
 
 
 def test_a_choice_that_was_named_gives_its_settings_and_still_says_who_signs_in() -> None:
-    named = SettingsChoice(uri="grpc+tls://lake.example.com:1").pinned(
-        ClientSettings(uri="grpc+tls://lake.example.com:1")
-    )
+    uri = "grpc+tls://lake.example.com:1"
+    named = SettingsChoice(uri=uri, settings=ClientSettings(uri=uri))
 
     def load(*_: object) -> ClientSettings:
         raise AssertionError("nothing is read afresh")

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from micromegas_jupyter.notebook.login.pending import ShownState
 from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
-from tests.fakes.notebook_parts import SETTINGS
+from tests.fakes.notebook_world import SETTINGS
 
 SIGNED_OUT = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com")
 SIGNED_IN = replace(SIGNED_OUT, status=IdentityStatus.SIGNED_IN)

@@ -17,9 +17,10 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UsageError,
 )
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish
+from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
 from micromegas_jupyter.redirect.terminal_qr import terminal_qr
-from tests.fakes.notebook_parts import (
+from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import (
     FITTING_ADDRESS,
     PASTE_URL,
     SCAN_URI,
@@ -31,7 +32,6 @@ from tests.fakes.notebook_parts import (
     FakeLogin,
     FakeWorld,
 )
-from tests.fakes.notebook_people import FakePersonalProvider
 
 
 @pytest.fixture
@@ -224,22 +224,22 @@ def test_whoever_does_not_want_to_paste_ends_the_sign_in(
 @pytest.mark.parametrize(
     ("option", "wish"),
     [
-        ("", FlowWish()),
-        ("--flow auto", FlowWish(is_automatic=True)),
-        ("--flow device", FlowWish(flow=Flow.DEVICE)),
-        ("--flow paste", FlowWish(flow=Flow.PASTE)),
-        ("--flow browser", FlowWish(flow=Flow.BROWSER)),
+        ("", FlowPreference()),
+        ("--flow auto", FlowPreference(is_automatic=True)),
+        ("--flow device", FlowPreference(flow=Flow.DEVICE)),
+        ("--flow paste", FlowPreference(flow=Flow.PASTE)),
+        ("--flow browser", FlowPreference(flow=Flow.BROWSER)),
     ],
 )
 def test_the_way_that_is_asked_for_is_passed_on(
-    shell: InteractiveShell, world: FakeWorld, option: str, wish: FlowWish
+    shell: InteractiveShell, world: FakeWorld, option: str, wish: FlowPreference
 ) -> None:
     world.flow_failure = UsageError("The identity provider has no device sign-in.")
 
     with pytest.raises(UsageError, match="no device sign-in"):
         shell.run_line_magic("micromegas_login", option)
 
-    assert world.wishes == [wish]
+    assert world.preferences == [wish]
     assert world.logins == []
 
 
@@ -299,7 +299,7 @@ def test_a_run_that_nobody_watches_fails_at_once_whatever_way_is_named(
         "Not signed in at id.example.com (for lake.example.com:50051), and nobody is here to sign in."
     )
     assert raised.value.remedy == UNATTENDED_REMEDY
-    assert (world.wishes, world.logins, world.prompts) == ([], [], [])
+    assert (world.preferences, world.logins, world.prompts) == ([], [], [])
 
 
 def test_options_choose_the_provider_for_later_cells_too(

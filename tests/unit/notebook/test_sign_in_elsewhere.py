@@ -7,11 +7,12 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import TokenStoreError
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.pending import stored_meanwhile, watch_for_sign_in
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityStatus
-from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
+from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
 from tests.unit.notebook.session_cases import shown
 
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
@@ -68,11 +69,11 @@ def test_it_does_not_look_once_the_sign_in_has_ended(login: FakeLogin) -> None:
 def test_only_a_person_with_a_good_token_counts(world: FakeWorld, stored: object) -> None:
     world.stored = stored
 
-    assert stored_meanwhile(world.parts(), SETTINGS) is None
+    assert stored_meanwhile(world.dependencies(), SETTINGS) is None
 
 
 def test_a_stored_sign_in_that_cannot_be_read_does_not_count(world: FakeWorld) -> None:
-    parts = world.parts()
+    parts = world.dependencies()
 
     def unreadable(_settings):
         raise TokenStoreError("The file is damaged.")
@@ -85,7 +86,7 @@ def test_a_stored_sign_in_that_cannot_be_read_does_not_count(world: FakeWorld) -
 @pytest.mark.usefixtures("quick_looks")
 def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
 
     connection = session.connection(SETTINGS, on_wait=lambda _: setattr(world, "stored", elsewhere))
@@ -99,7 +100,7 @@ def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld
 @pytest.mark.usefixtures("quick_looks")
 def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
-    login = session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
 
     def sign_in_elsewhere() -> None:
@@ -121,9 +122,9 @@ def test_where_somebody_is_signed_in_already_the_new_sign_in_is_waited_for(
 ) -> None:
     watched: list[object] = []
     monkeypatch.setattr(
-        "micromegas_jupyter.notebook.login.pending.watch_for_sign_in", lambda login, _take: watched.append(login)
+        "micromegas_jupyter.notebook.login.pending.watch_for_sign_in", lambda login, _adopt: watched.append(login)
     )
 
-    session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     assert watched == []

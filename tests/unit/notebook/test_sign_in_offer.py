@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.notebook.login.state import SignInOffer, offer_line, offer_of, waiting_address, waiting_line
-from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI, FakeLogin
+from tests.fakes.notebook_world import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI, FakeLogin
 
 SOON = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
 
@@ -102,7 +102,11 @@ def test_what_a_provider_gives_is_written_out() -> None:
     ("flow", "line", "address"),
     [
         (Flow.BROWSER, f"waiting for you to sign in at id.example.com: open {START_URL} (until 12:10 UTC)", START_URL),
-        (Flow.DEVICE, f"waiting for you to type {USER_CODE} at {VERIFICATION_URI} (until 12:10 UTC)", VERIFICATION_URI),
+        (
+            Flow.DEVICE,
+            f"waiting for you to type {USER_CODE} at {VERIFICATION_URI} (until 12:10 UTC)",
+            VERIFICATION_URI,
+        ),
         (Flow.PASTE, "waiting for you to sign in at id.example.com (until 12:10 UTC)", ""),
     ],
 )

@@ -1,12 +1,18 @@
 import pytest
 
-from micromegas_jupyter.notebook.completion.sql_line import OptionName, OptionValue, Place, Statement, find_place
+from micromegas_jupyter.notebook.completion.sql_line import (
+    CursorPosition,
+    OptionName,
+    OptionValue,
+    Statement,
+    find_position,
+)
 
 
-def place(marked: str, *, cells: tuple[str, ...] = ("sql", "micromegas_sql")) -> Place | None:
+def place(marked: str, *, cells: tuple[str, ...] = ("sql", "micromegas_sql")) -> CursorPosition | None:
     """Return the place of the `|` in a cell."""
     before, after = marked.split("|")
-    return find_place(
+    return find_position(
         before + after,
         len(before),
         cell_magics=cells,
@@ -55,7 +61,7 @@ def test_the_options_before_the_statement_are_told() -> None:
         ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
     ],
 )
-def test_a_cursor_on_the_magics_line_sees_its_options(cell: str, expected: Place) -> None:
+def test_a_cursor_on_the_magics_line_sees_its_options(cell: str, expected: CursorPosition) -> None:
     assert place(cell) == expected
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from tests.fakes.notebook_parts import FakeWorld
+    from tests.fakes.notebook_world import FakeWorld
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def shell(
 ) -> Iterator[InteractiveShell]:
     # The first completion waits for the answer, which a loaded machine may take its time for.
     monkeypatch.setattr("micromegas_jupyter.notebook.completion.matcher.FIRST_ANSWER_SECONDS", 60.0)
-    register(bare_shell, world.parts())
+    register(bare_shell, world.dependencies())
     yield bare_shell
     world.tables.may_answer.set()
     unregister(bare_shell)

@@ -17,7 +17,7 @@ from micromegas_jupyter.notebook.results.rows import RowReader
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from tests.fakes.notebook_parts import FakeWorld
+    from tests.fakes.notebook_world import FakeWorld
 
 
 @pytest.mark.parametrize(

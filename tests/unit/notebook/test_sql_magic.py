@@ -14,7 +14,7 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UsageError,
 )
-from tests.fakes.notebook_parts import FakeLogin, FakeWorld
+from tests.fakes.notebook_world import FakeLogin, FakeWorld
 
 
 def test_a_cell_without_a_name_gives_its_rows_as_its_value(shell: InteractiveShell) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.notebook.completion.schema import Column, Table
-from micromegas_jupyter.notebook.magics.table_listing import MAX_OPEN_QUESTIONS, FactsDesk, TableFacts, fetch_facts
-from tests.fakes.notebook_parts import FakeClient, FakeWorld
+from micromegas_jupyter.notebook.magics.table_listing import MAX_OPEN_COUNTS, TableCounter, count_rows
 from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import FakeClient, FakeWorld
 
 WAIT_SECONDS = 60.0
 FIRST = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -38,34 +38,33 @@ def answer(rows: int, first: datetime | None = None, last: datetime | None = Non
 def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client: FakeClient, world: FakeWorld) -> None:
     world.script = answer(1_842_113, FIRST, LAST)
 
-    facts = fetch_facts(client, LOGS)
+    line = count_rows(client, LOGS)
 
-    assert facts == TableFacts(rows=1_842_113, time_column="time", first=FIRST, last=LAST)
-    assert facts.line == "1,842,113 rows · time from 2026-11-24 12:00:00 to 2026-11-24 13:30:00 UTC"
+    assert line == "1,842,113 rows · time from 2026-11-24 12:00:00 to 2026-11-24 13:30:00 UTC"
     assert [asked["sql"] for asked in world.asked] == ["SELECT count(*) AS n, min(time), max(time) FROM log_entries"]
 
 
 def test_an_empty_table_has_no_range(client: FakeClient, world: FakeWorld) -> None:
     world.script = answer(0)
 
-    assert fetch_facts(client, LOGS).line == "0 rows"
+    assert count_rows(client, LOGS) == "0 rows"
 
 
 def test_times_beyond_what_python_has_leave_the_count(client: FakeClient, world: FakeWorld) -> None:
     times = pa.array([2**60], pa.timestamp("us", "UTC"))
     world.script = pa.table([pa.array([7]), times, times], names=["n", "first", "last"]).to_batches()
 
-    assert fetch_facts(client, LOGS).line == "7 rows"
+    assert count_rows(client, LOGS) == "7 rows"
 
 
 def test_a_table_without_times_is_only_counted_and_odd_names_are_quoted(client: FakeClient, world: FakeWorld) -> None:
     world.script = pa.table({"n": [1]}).to_batches()
 
-    assert fetch_facts(client, table('Odd "name"', Time="int64")).line == "1 row"
+    assert count_rows(client, table('Odd "name"', Time="int64")) == "1 row"
     assert world.asked[0]["sql"] == 'SELECT count(*) AS n FROM "Odd ""name"""'
 
 
-def test_the_desk_tells_the_answer_or_why_there_is_none(client: FakeClient, world: FakeWorld) -> None:
+def test_the_counter_tells_the_answer_or_why_there_is_none(client: FakeClient, world: FakeWorld) -> None:
     told: dict[str, str] = {}
     done = Event()
 
@@ -73,13 +72,13 @@ def test_the_desk_tells_the_answer_or_why_there_is_none(client: FakeClient, worl
         told[name] = line
         done.set()
 
-    desk = FactsDesk(client)
+    counter = TableCounter(client)
     world.script = answer(3)
-    desk.ask(LOGS, tell)
+    counter.count(LOGS, tell)
     assert done.wait(WAIT_SECONDS)
     done.clear()
     world.open_failure = ServerUnavailable("lake.example.com does not answer.", remedy="")
-    desk.ask(table("other"), tell)
+    counter.count(table("other"), tell)
     assert done.wait(WAIT_SECONDS)
 
     assert told == {"log_entries": "3 rows", "other": "Not counted: lake.example.com does not answer."}
@@ -93,17 +92,17 @@ def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client:
 
     def tell(name: str, line: str) -> None:
         told.append((name, line))
-        if len(told) == MAX_OPEN_QUESTIONS + 1:
+        if len(told) == MAX_OPEN_COUNTS + 1:
             all_told.set()
 
-    desk = FactsDesk(client)
-    for number in range(MAX_OPEN_QUESTIONS):
-        desk.ask(table(f"table_{number}"), tell)
-        desk.ask(table(f"table_{number}"), tell)
-    desk.ask(table("one_too_many"), tell)
+    counter = TableCounter(client)
+    for number in range(MAX_OPEN_COUNTS):
+        counter.count(table(f"table_{number}"), tell)
+        counter.count(table(f"table_{number}"), tell)
+    counter.count(table("one_too_many"), tell)
     refused = list(told)
     may_answer.set()
     assert all_told.wait(WAIT_SECONDS)
 
     assert refused == [("one_too_many", "Other tables are being counted. Close this one and open it again.")]
-    assert len(world.asked) == MAX_OPEN_QUESTIONS
+    assert len(world.asked) == MAX_OPEN_COUNTS

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import LoginRequired, ServerUnavailable, UsageError
-from tests.fakes.notebook_parts import SETTINGS, FakeLogin
+from tests.fakes.notebook_world import SETTINGS, FakeLogin
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from tests.fakes.notebook_parts import FakeWorld
+    from tests.fakes.notebook_world import FakeWorld
 
 
 def test_a_terminal_shows_all_tables_with_their_columns(
@@ -110,7 +110,7 @@ def test_nobody_signed_in_for_a_named_connection_says_how_to(shell: InteractiveS
 
 
 def test_a_connection_and_a_profile_do_not_go_together(shell: InteractiveShell) -> None:
-    with pytest.raises(UsageError, match="--connection and --profile do not go together"):
+    with pytest.raises(UsageError, match="--connection and --profile cannot be combined"):
         shell.run_line_magic("micromegas_tables", "--connection a --profile b")
 
 

@@ -28,7 +28,7 @@ def listing() -> TableListing:
 def widget(listing: TableListing, asked: list[Table]) -> TablesWidget:
     shown = replace(build_listing(SCHEMA, server="lake.example.com", pattern="log"), facts={"log_entries": "2 rows"})
     return TablesWidget(
-        replace(listing, facts=shown.facts), search="log", shown=shown, ask=lambda table, _tell: asked.append(table)
+        replace(listing, facts=shown.facts), search="log", shown=shown, count=lambda table, _tell: asked.append(table)
     )
 
 
@@ -48,7 +48,7 @@ def test_what_is_known_of_a_table_behind_the_limit_is_shown_with_it() -> None:
     last = f"t{MAX_TABLES}"
     shown = replace(build_listing(schema, server="lake.example.com", pattern=last), facts={last: "2 rows"})
 
-    widget = TablesWidget(search_listing(schema, shown), search=last, shown=shown, ask=lambda _table, _tell: None)
+    widget = TablesWidget(search_listing(schema, shown), search=last, shown=shown, count=lambda _table, _tell: None)
 
     state = widget.get_state()
     assert [table["name"] for table in state["tables"]][:2] == [last, "t0"]
@@ -62,14 +62,14 @@ def test_tables_whose_names_are_cut_to_the_same_keep_the_widget_working() -> Non
         build_listing(schema, server="lake.example.com", pattern=""), facts=dict.fromkeys(schema.tables, "2 rows")
     )
 
-    widget = TablesWidget(search_listing(schema, shown), search="", shown=shown, ask=lambda _table, _tell: None)
+    widget = TablesWidget(search_listing(schema, shown), search="", shown=shown, count=lambda _table, _tell: None)
 
     assert list(widget.get_state()["facts"].values()) == ["2 rows"]
 
 
 def test_opening_a_table_asks_for_it_and_the_answer_is_shown(widget: TablesWidget, asked: list[Table]) -> None:
     widget._handle_custom_msg({"open": "odd\\nname"}, [])
-    widget.tell("odd\nname", "3 rows")
+    widget.notify("odd\nname", "3 rows")
 
     assert [table.name for table in asked] == ["odd\nname"]
     assert widget.get_state()["facts"] == {"log_entries": "2 rows", "odd\\nname": "3 rows"}

@@ -6,13 +6,13 @@ from micromegas_jupyter.notebook.formatting import (
     bytes_text,
     cut,
     host_text,
-    left_text,
-    moment_text,
-    place_text,
     printable,
+    remaining_text,
     rows_text,
     seconds_text,
     short_query_id,
+    time_text,
+    where_text,
 )
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -20,10 +20,10 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1.0, "ended"), (0.9, "ended"), (59.9, "59 s"), (60.0, "1 min"), (7199.0, "119 min"), (7200.0, "2 h")],
+    [(-1.0, "expired"), (0.9, "expired"), (59.9, "59 s"), (60.0, "1 min"), (7199.0, "119 min"), (7200.0, "2 h")],
 )
 def test_what_still_holds_is_told_in_its_largest_unit_and_never_too_long(seconds: float, text: str) -> None:
-    assert left_text(seconds) == text
+    assert remaining_text(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_one_row_is_not_rows() -> None:
 
 
 def test_a_moment_has_its_date_only_when_it_is_far() -> None:
-    assert moment_text(NOW + timedelta(hours=3), now=NOW) == "15:00 UTC"
-    assert moment_text(NOW + timedelta(days=3), now=NOW) == "2026-11-27 12:00 UTC"
+    assert time_text(NOW + timedelta(hours=3), now=NOW) == "15:00 UTC"
+    assert time_text(NOW + timedelta(days=3), now=NOW) == "2026-11-27 12:00 UTC"
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_long_text_ends_with_an_ellipsis() -> None:
 
 
 def test_a_place_names_the_provider_before_the_server() -> None:
-    assert place_text("id.example.com", "lake.example.com:50051") == " at id.example.com (for lake.example.com:50051)"
-    assert place_text("", "lake.example.com:50051") == " (for lake.example.com:50051)"
+    assert where_text("id.example.com", "lake.example.com:50051") == " at id.example.com (for lake.example.com:50051)"
+    assert where_text("", "lake.example.com:50051") == " (for lake.example.com:50051)"
 
 
 def test_a_query_is_known_by_the_first_characters_of_its_id() -> None:

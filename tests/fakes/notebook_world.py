@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse, FlowWish, Parts
+from micromegas_jupyter.notebook.login.dependencies import Dependencies, FlowPreference, FlowToUse
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
 from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
@@ -224,7 +224,7 @@ class FakeWorld:
     notices: tuple[str, ...] = ()
     flow: FlowToUse = field(default_factory=lambda: FlowToUse(flow=Flow.BROWSER))
     flow_failure: MicromegasError | None = None
-    wishes: list[FlowWish] = field(default_factory=list)
+    preferences: list[FlowPreference] = field(default_factory=list)
     remembered: list[Flow | None] = field(default_factory=list)
     remember_failure: MicromegasError | None = None
     logins: list[FakeLogin] = field(default_factory=list)
@@ -240,8 +240,8 @@ class FakeWorld:
     opened_pages: list[str] = field(default_factory=list)
     on_page_opened: Callable[[FakeLogin], None] = lambda _: None
 
-    def parts(self) -> Parts:
-        return Parts(
+    def dependencies(self) -> Dependencies:
+        return Dependencies(
             load_settings=self._load_settings,
             stored_provider=self._stored_provider,
             choose_flow=self._choose_flow,
@@ -250,7 +250,7 @@ class FakeWorld:
             logout=self._logout,
             renewal=self._renewal,
             open_client=self._open_client,
-            ask=self._ask,
+            prompt=self._prompt,
             is_wrapped=lambda: self.has_wrapper,
             clock=self.clock,
             browser=self,
@@ -275,11 +275,11 @@ class FakeWorld:
             profile=profile,
         )
 
-    def _choose_flow(self, _settings: ClientSettings, _shell: object, wish: FlowWish) -> FlowToUse:
-        self.wishes.append(wish)
+    def _choose_flow(self, _settings: ClientSettings, _shell: object, preference: FlowPreference) -> FlowToUse:
+        self.preferences.append(preference)
         if self.flow_failure is not None:
             raise self.flow_failure
-        return self.flow if wish.flow is None else FlowToUse(flow=wish.flow)
+        return self.flow if preference.flow is None else FlowToUse(flow=preference.flow)
 
     def _remember_flow(self, _settings: ClientSettings, flow: Flow | None) -> None:
         if self.remember_failure is not None:
@@ -297,7 +297,7 @@ class FakeWorld:
         self.renewals.append(FakeRenewal(provider, on_change))
         return self.renewals[-1]
 
-    def _ask(self, prompt: str) -> str:
+    def _prompt(self, prompt: str) -> str:
         self.prompts.append(prompt)
         if not self.answers:
             return getpass.getpass(prompt)
