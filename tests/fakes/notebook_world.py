@@ -29,9 +29,13 @@ from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.state import IdentityStatus
+
 SETTINGS = ClientSettings(
     uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"
 )
+WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)
 START_URL = "http://127.0.0.1:41234/start"
 SIGN_IN_REMEDY = "Run %micromegas_login, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
 USER_CODE = "WDJB-MJHT"
@@ -327,3 +331,8 @@ class FakeWorld:
         client = FakeClient(self, provider)
         self.clients.append(client)
         return client
+
+
+def shown(session: NotebookSession) -> IdentityStatus | None:
+    """Return the status that a session shows."""
+    return None if session.state is None else session.state.status

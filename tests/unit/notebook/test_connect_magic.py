@@ -1,21 +1,14 @@
-"""`%micromegas_connect`, and what `--connection` makes of the names."""
-
-from __future__ import annotations
+"""`%micromegas_connect`, and the names for `--connection`."""
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import LoginRequired, UsageError
 from micromegas_jupyter.notebook.login.connections import MAX_NAMES
-from tests.fakes.notebook_world import SETTINGS
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from tests.fakes.notebook_world import FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 OTHER = "grpc+tls://other.example.com:443"
 
@@ -59,14 +52,6 @@ def test_a_profile_brings_its_own_server(
     assert servers(world) == ["grpc+tls://prod.example.com:50051"]
 
 
-def test_a_server_without_a_sign_in_is_asked_without_a_token(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("%micromegas_connect --profile free")
-
-    assert "No sign-in is configured; calls have no token." in capsys.readouterr().out
-
-
 def test_a_name_serves_one_statement_and_changes_nothing_else(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,12 +87,6 @@ def test_a_name_can_be_used_from_now_on_and_given_anew(
 
     assert servers(world) == [OTHER]
     assert capsys.readouterr().out.startswith("--connection lake now means prod.example.com:50051")
-
-
-def test_what_is_in_use_can_be_named(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_cell("%micromegas_connect --as here")
-
-    assert capsys.readouterr().out.startswith("--connection here means lake.example.com:50051. Tokens of")
 
 
 def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -> None:

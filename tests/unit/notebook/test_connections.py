@@ -1,16 +1,24 @@
-from collections.abc import Callable
+"""The open connections of a notebook, their renewals, and the choice of settings."""
+
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.login.connections import Connection, Connections, Notices
-from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, Notices, SettingsChoice
+from micromegas_jupyter.notebook.login.dependencies import TokenRenewal
+from tests.fakes.clock import FakeClock
+from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 Told = list[tuple[ClientSettings, AuthProvider, MicromegasError | None]]
+NO_OPTIONS: dict[str, str | None] = {"issuer": None, "client_id": None, "scope": None, "audience": None}
+THREAD = "micromegas-background-renewal"
 
 
 @pytest.fixture
@@ -30,15 +38,6 @@ def test_a_stored_sign_in_that_a_cell_uses_is_kept_fresh(world: FakeWorld, conne
     (renewal,) = world.renewals
     assert renewal.provider is world.stored
     assert (renewal.start_count, renewal.stop_count) == (1, 0)
-
-
-def test_a_service_account_needs_no_renewal(world: FakeWorld, connections: Connections) -> None:
-    world.stored = FakeServiceProvider()
-
-    connection = connections.get(SETTINGS)
-    connections.close()
-
-    assert connection.renewal is None
 
 
 def test_a_provider_that_takes_the_place_of_another_takes_over_its_renewal(
@@ -91,32 +90,6 @@ def test_a_sign_in_that_ends_after_the_close_is_not_kept_fresh(world: FakeWorld,
     assert world.clients[0].is_closed
 
 
-def test_what_a_renewal_does_is_told_with_whom_it_is_about(
-    world: FakeWorld, connections: Connections, told: Told
-) -> None:
-    connections.get(SETTINGS)
-    error = ProviderUnavailable("No answer.")
-
-    world.renewals[0].on_change(error)
-    world.renewals[0].on_change(None)
-
-    assert told == [(SETTINGS, world.stored, error), (SETTINGS, world.stored, None)]
-
-
-def test_nobody_signed_in_is_said_with_the_provider_the_server_and_the_remedy_that_fits_here(
-    world: FakeWorld, connections: Connections
-) -> None:
-    world.stored = None
-
-    with pytest.raises(LoginRequired) as required:
-        connections.get(SETTINGS)
-
-    assert str(required.value) == (
-        "Not signed in at id.example.com (for lake.example.com:50051). "
-        "Run %micromegas_login, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
-    )
-
-
 def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(world: FakeWorld) -> None:
     parts = world.dependencies()
     others: list[Connection] = []
@@ -153,10 +126,170 @@ def test_a_notice_is_taken_once_and_the_newest_stays() -> None:
     assert notices.newest() == "second"
 
 
-def test_whoever_reads_the_newest_notice_has_taken_it() -> None:
-    notices = Notices()
-    notices.add("first")
+class Profiles:
+    """Reads settings as the real ones are read: variables win over a profile's values."""
 
-    assert notices.newest() == "first"
-    assert notices.take_new() == []
-    assert Notices().newest() is None
+    def __init__(self, **profiles: ClientSettings) -> None:
+        self.asked: list[tuple[str | None, dict[str, str]]] = []
+        self._profiles = profiles
+
+    def load(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
+        self.asked.append((profile, dict(variables)))
+        settings = self._profiles[profile or "configured"]
+        return replace(settings, issuer=variables.get("MICROMEGAS_OIDC_ISSUER", settings.issuer))
+
+
+def test_a_service_account_is_kept_with_profile_and_options_until_a_person_is_asked_for() -> None:
+    choice = SettingsChoice(profile="prod", variables={"MICROMEGAS_OIDC_AUDIENCE": "lake"})
+
+    service = choice.with_options(profile=None, options=NO_OPTIONS, as_service_account=True)
+    person = service.with_options(profile=None, options=NO_OPTIONS, as_service_account=False)
+
+    assert service == replace(choice, as_service_account=True)
+    assert service.with_options(profile=None, options=NO_OPTIONS) is service
+    assert person == choice
+
+
+def test_a_statement_for_another_profile_uses_that_one_alone() -> None:
+    profiles = Profiles(prod=SETTINGS, dev=SETTINGS)
+    choice = SettingsChoice(profile="prod", variables={"MICROMEGAS_OIDC_AUDIENCE": "lake"})
+
+    choice.read(profiles.load, profile="dev")
+    choice.read(profiles.load, profile="prod")
+
+    assert profiles.asked == [("dev", {}), ("prod", {"MICROMEGAS_OIDC_AUDIENCE": "lake"})]
+
+
+def test_a_choice_that_was_named_gives_its_settings_and_still_says_who_signs_in() -> None:
+    uri = "grpc+tls://lake.example.com:1"
+    named = SettingsChoice(uri=uri, settings=ClientSettings(uri=uri))
+
+    def load(*_: object) -> ClientSettings:
+        raise AssertionError("nothing is read afresh")
+
+    as_account = named.with_options(profile=None, options={}, as_service_account=True)
+
+    assert named.read(load).as_service_account is False
+    assert as_account.read(load).as_service_account is True
+    assert as_account.read(load).uri == "grpc+tls://lake.example.com:1"
+
+
+def test_another_server_keeps_the_options_and_a_profile_drops_both() -> None:
+    chosen = SettingsChoice(profile="a", variables={"MICROMEGAS_OIDC_AUDIENCE": "x"}, as_service_account=True)
+
+    elsewhere = chosen.with_server("grpc+tls://b:1", profile=None)
+
+    assert elsewhere == SettingsChoice(
+        profile="a", variables={"MICROMEGAS_OIDC_AUDIENCE": "x"}, as_service_account=True, uri="grpc+tls://b:1"
+    )
+    assert elsewhere.with_server(None, profile="b") == SettingsChoice(profile="b")
+
+
+class RenewableProvider:
+    """Renews, or does not, as the test says."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.renews = True
+        self.failure: MicromegasError | None = None
+        self.due_at: datetime | None = clock.now() + timedelta(seconds=60)
+
+    def get_token(self) -> str:
+        if self.failure is not None:
+            raise self.failure
+        if self.renews and self.due_at is not None and self.due_at <= self.clock.now():
+            self.due_at = self.clock.now() + timedelta(seconds=60)
+        return "token"
+
+    def renewal_due_at(self) -> datetime | None:
+        return self.due_at
+
+
+@pytest.fixture
+def provider(clock: FakeClock) -> RenewableProvider:
+    return RenewableProvider(clock)
+
+
+@pytest.fixture
+def changes() -> list[MicromegasError | None]:
+    return []
+
+
+@pytest.fixture
+def watched(provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]) -> TokenRenewal:
+    return TokenRenewal(provider, clock=clock, on_change=changes.append)
+
+
+def look(watched: TokenRenewal) -> None:
+    """Do what a background renewal does when it is time."""
+    watched.get_token()
+    watched.renewal_due_at()
+
+
+def test_a_renewal_is_told_once(watched: TokenRenewal, clock: FakeClock, changes: list[MicromegasError | None]) -> None:
+    clock.advance(60)
+
+    look(watched)
+    watched.renewal_due_at()
+
+    assert changes == [None]
+
+
+def test_a_renewal_by_another_program_is_told(
+    watched: TokenRenewal, provider: RenewableProvider, changes: list[MicromegasError | None], clock: FakeClock
+) -> None:
+    provider.due_at = clock.now() + timedelta(seconds=90)
+
+    watched.renewal_due_at()
+
+    assert changes == [None]
+
+
+def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(
+    watched: TokenRenewal, provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]
+) -> None:
+    provider.renews = False
+    clock.advance(60)
+
+    look(watched)
+    after_one = list(changes)
+    look(watched)
+    look(watched)
+
+    assert after_one == []
+    assert [type(error) for error in changes] == [ProviderUnavailable, ProviderUnavailable]
+
+
+def test_a_renewal_that_works_again_is_told(
+    watched: TokenRenewal, provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]
+) -> None:
+    provider.renews = False
+    clock.advance(60)
+    look(watched)
+    look(watched)
+    provider.renews = True
+
+    look(watched)
+
+    assert changes[1:] == [None]
+
+
+def test_a_renewal_runs_from_start_to_stop(
+    provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]
+) -> None:
+    ended = threading.Event()
+    provider.failure = LoginRequired("The sign-in has ended.")
+    provider.due_at = None
+    renewal = TokenRenewal(provider, clock=clock, on_change=lambda error: (changes.append(error), ended.set()))
+    of_others = set(threading.enumerate())
+
+    renewal.start()
+
+    own = [each for each in threading.enumerate() if each not in of_others and each.name == THREAD]
+    assert ended.wait(30)
+    renewal.stop()
+    renewal.stop()
+    assert [type(error) for error in changes] == [LoginRequired]
+    for thread in own:
+        thread.join(60)
+    assert [thread.is_alive() for thread in own] == [False]

@@ -1,3 +1,5 @@
+"""Requests about sign-ins on a kernel's control channel."""
+
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -109,13 +111,6 @@ def test_a_gateway_on_another_machine_says_it_by_a_variable() -> None:
 @pytest.mark.parametrize("connection_file", [None, "connection.json", "kernel-a.b.json", "kernel-.json"])
 def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> None:
     assert kernel_id_of(kernel_with(connection_file), {"KERNEL_ID": "a/b"}) is None
-
-
-def test_the_desk_of_a_kernel_has_its_id() -> None:
-    desk = make_desk(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: "/x/"})
-
-    assert desk is not None
-    assert desk.kernel_id == KERNEL_ID
 
 
 @pytest.mark.parametrize(

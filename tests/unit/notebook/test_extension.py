@@ -1,10 +1,15 @@
+"""The extension in a shell: its magics, their help, and what loading it loads."""
+
 import subprocess
 import sys
+import threading
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from micromegas_jupyter.notebook import shell
 from micromegas_jupyter.notebook.extension import register, unregister
+from micromegas_jupyter.notebook.shell import help_as_line_magic, load_libraries
 from tests.fakes.notebook_world import FakeWorld
 
 NAMES = [
@@ -19,6 +24,31 @@ NAMES = [
     "micromegas_whoami",
     "sql",
 ]
+INTERRUPTED = """
+import signal, sys, threading, time
+from pathlib import Path
+from micromegas_jupyter.client import threads
+from micromegas_jupyter.notebook.shell import load_libraries
+
+started = threading.Event()
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "whole.part_b":  # the first part has been loaded, the whole has not
+            signal.raise_signal(signal.SIGINT)
+            started.set()
+
+sys.meta_path.insert(0, Interrupting())
+sys.path.insert(0, sys.argv[1])
+try:
+    load_libraries("whole")
+except KeyboardInterrupt:
+    print("interrupted")
+assert started.wait(30)
+load_libraries("whole")
+import whole
+print(whole.part_a.VALUE, whole.part_b.VALUE)
+"""
 
 
 def own_magics(shell: InteractiveShell) -> list[str]:
@@ -82,7 +112,7 @@ def test_loading_again_starts_afresh(shell: InteractiveShell, world: FakeWorld) 
     assert own_magics(shell) == NAMES
 
 
-def test_load_ext_registers_the_real_parts_and_loads_no_heavy_library() -> None:
+def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
     program = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance();"
         "ip.run_line_magic('load_ext', 'micromegas_jupyter'); assert ip.find_cell_magic('sql');"
@@ -94,3 +124,48 @@ def test_load_ext_registers_the_real_parts_and_loads_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("cell", "becomes"),
+    [
+        ("%%sql --help", "%sql --help\n"),
+        ("%%sql rows << --help\n", "%sql rows << --help\n"),
+        ("%%micromegas_sql --limit 1 --help\n\n", "%micromegas_sql --limit 1 --help\n"),
+        ("%%sql --help\nSELECT 1\n", None),
+        ("%%sql --helpful\n", None),
+        ("%%sqlite --help\n", None),
+        ("x = '%%sql --help'\n", None),
+    ],
+)
+def test_only_a_cell_that_asks_for_help_alone_becomes_a_line(cell: str, becomes: str | None) -> None:
+    assert "".join(help_as_line_magic(cell.splitlines(keepends=True))) == (becomes or cell)
+
+
+def test_it_leaves_with_the_extension(shell: InteractiveShell) -> None:
+    unregister(shell)
+
+    assert help_as_line_magic not in shell.input_transformers_cleanup
+
+
+def test_a_library_is_loaded_on_another_thread(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(shell, "import_module", lambda name: loaded.append((name, threading.current_thread())))
+
+    load_libraries("sys", "a_library_that_is_not_there")
+
+    assert [name for name, _ in loaded] == ["a_library_that_is_not_there"]
+    assert loaded[0][1] is not threading.current_thread()
+
+
+def test_an_interrupt_within_a_first_import_leaves_a_library_that_works(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "__init__.py").write_text("import whole.part_a\nimport whole.part_b\n")
+    for part in ("part_a", "part_b"):
+        (tmp_path / "whole" / f"{part}.py").write_text(f"VALUE = {part!r}\n")
+
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (run.stdout.split("\n"), run.stderr) == (["interrupted", "part_a part_b", ""], "")

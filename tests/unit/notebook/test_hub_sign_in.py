@@ -1,24 +1,18 @@
 """A notebook whose person JupyterHub signs in: no click, the way back, the way around it, and the way out."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderUnavailable, UsageError
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.dependencies import FlowToUse, default_dependencies
 from micromegas_jupyter.notebook.login.display import IdentityButtons
+from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus, offered_actions, waiting_state
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
@@ -106,17 +100,6 @@ def test_why_is_shown_beside_the_code(session: NotebookSession, world: FakeWorld
     assert session.state is not None
     assert session.state.status is IdentityStatus.WAITING
     assert session.state.detail == "Not by hub: JupyterHub keeps no sign-in of yours."
-    session.sign_in.cancel()
-
-
-def test_a_button_goes_on_when_the_kernel_takes_no_messages(session: NotebookSession, world: FakeWorld) -> None:
-    world.flow = FlowToUse(flow=Flow.REDIRECT, fallbacks=(Flow.DEVICE,))
-    world.stored = None
-    world.begin_failures[Flow.REDIRECT] = LoginFailed("This kernel takes no messages from the Jupyter server.")
-
-    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
-
-    assert [login.flow for login in world.logins] == [Flow.DEVICE]
     session.sign_in.cancel()
 
 
@@ -250,23 +233,3 @@ def test_where_only_the_hub_knows_the_provider_the_wait_says_so() -> None:
     state = waiting_state(replace(SETTINGS, issuer=None, client_id=None), login)
 
     assert state.issuer == "JupyterHub's identity provider"
-
-
-def test_it_is_said_which_server_gets_the_hubs_tokens_where_no_provider_is_configured(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.settings = replace(SETTINGS, issuer=None, client_id=None)
-    world.given = world.stored
-
-    shell.run_cell("%micromegas_connect grpc+tls://other.example.com:443")
-    plain = shell.run_cell("%micromegas_connect grpc://other.example.com:443")
-
-    assert capsys.readouterr().out.startswith(
-        "Later cells use other.example.com:443. ⚠ Tokens of JupyterHub go to other.example.com:443 at your "
-        "request; the settings send them to lake.example.com:50051.\n"
-    )
-    assert isinstance(plain.error_in_exec, UsageError)
-    assert "anybody on the network could read the token" in plain.error_in_exec.what
-    assert world.given.token_count == 0
-    shell.run_cell("%micromegas_connect")
-    assert "other.example.com:443             JupyterHub" in capsys.readouterr().out

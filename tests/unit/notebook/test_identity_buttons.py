@@ -1,18 +1,17 @@
-"""Tests of the identity widget's buttons."""
+"""The identity widget's buttons."""
 
 from threading import Event, current_thread
 
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, ServerUnavailable
+from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
 from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
-from tests.unit.notebook.session_cases import shown
+from tests.fakes.notebook_world import SETTINGS, FakeWorld, shown
 
 WAIT_SECONDS = 60
 
@@ -79,18 +78,6 @@ def test_a_refresh_that_fails_is_one_line_and_the_sign_in_is_what_it_was(
 
     assert board.errors == ["✗ id.example.com did not answer. Try later. · AVAIL002"]
     assert shown(session) is IdentityStatus.SIGNED_IN
-
-
-def test_a_server_that_is_down_is_found_by_a_refresh(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.", remedy="Try later.")
-
-    press(buttons, IdentityAction.REFRESH, board)
-
-    assert board.errors == ["✗ lake.example.com does not answer. Try later. · AVAIL003"]
-    assert shown(session) is IdentityStatus.OFFLINE
 
 
 def test_sign_out_ends_the_sign_in_and_says_what_was_ended(
@@ -211,17 +198,3 @@ def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(
     assert board.errors[0].startswith("✗ That did not work.")
     assert board.errors[1] == ""
     assert SECRET_TOKEN not in caplog.text + str(board.errors)
-
-
-def test_a_sign_in_that_has_just_ended_begins_anew_from_its_page(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-    world.stored.failure = LoginRequired("The session has ended.")
-    session.note_failure(SETTINGS, world.stored.failure)
-
-    press(buttons, IdentityAction.SIGN_IN, board)
-
-    login: FakeLogin = world.logins[0]
-    login.succeed()
-    assert shown(session) is IdentityStatus.SIGNED_IN

@@ -1,3 +1,5 @@
+"""`%micromegas_login`, `%micromegas_whoami` and `%micromegas_logout` in a shell; kernels are tested in kernels."""
+
 from dataclasses import replace
 
 import pytest
@@ -5,7 +7,6 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import (
     ConfigurationError,
-    LoginTimedOut,
     QueryCancelled,
     ServerUnavailable,
     UnsupportedRequest,
@@ -50,19 +51,6 @@ def test_an_interrupt_in_a_terminal_ends_the_sign_in(
 
     assert isinstance(done.error_in_exec, QueryCancelled)
     assert capsys.readouterr().out.endswith("\n✗ The sign-in was cancelled.\n")
-
-
-def test_a_sign_in_that_nobody_finishes_is_one_line(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.stored = None
-    world.on_page_opened = lambda login: login.fail(LoginTimedOut("Nobody signed in within 600 seconds."))
-
-    shell.run_cell("%micromegas_login")
-
-    assert capsys.readouterr().out.endswith(
-        "\n✗ Nobody signed in within 600 seconds. Start the sign-in again. · AUTH003\n"
-    )
 
 
 def test_a_profile_is_used_by_later_cells_too(shell: InteractiveShell, world: FakeWorld) -> None:
@@ -114,16 +102,6 @@ def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
     )
 
 
-def test_without_a_configured_sign_in_that_is_said(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.settings = replace(SETTINGS, issuer=None, client_id=None)
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert capsys.readouterr().out == "No sign-in is configured; lake.example.com:50051 is used without one.\n"
-
-
 @pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami"])
 def test_with_a_wrapper_that_is_said_in_one_line(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], magic: str
@@ -162,17 +140,6 @@ def test_whoami_shows_what_the_server_says_about_the_credential(
     shell.run_line_magic("sql", "SELECT 1")
 
     assert capsys.readouterr().out.count("⚠ This credential ends in 3 days.\n") == 2
-
-
-def test_whoami_shows_the_notice_also_when_the_server_refuses(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.notices = ("This credential ended yesterday.",)
-    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.")
-
-    shell.run_cell("%micromegas_whoami")
-
-    assert "⚠ This credential ended yesterday.\n✗ lake" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami", "micromegas_logout"])

@@ -1,16 +1,27 @@
-"""The lines that say how far a query is."""
+"""The progress of a query, the line that shows it, and the reader that later cells read."""
 
-from __future__ import annotations
-
+import gc
+import io
+from collections.abc import Callable
 from datetime import timedelta
+from threading import Event
+from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
+from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.login.connections import Connection
-from micromegas_jupyter.notebook.results.progress import Ending, Progress
+from micromegas_jupyter.notebook.results.progress import DisplayLine, Ending, LineTicker, Progress, TerminalLine
+from micromegas_jupyter.notebook.results.rows import RowReader, StartedQuery
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
 from tests.fakes.notebook_world import ROWS, FakeReader, FakeWorld
+
+BATCHES = ROWS.to_batches(max_chunksize=2)
+WAIT_SECONDS = 60
 
 
 def opened(clock: FakeClock, *, left: timedelta | None = None) -> Progress:
@@ -34,14 +45,6 @@ def test_a_token_that_has_ended_while_the_query_goes_on_is_said_to_have() -> Non
     assert "· token expired ·" in opened(FakeClock(), left=timedelta(seconds=1)).running_line()
 
 
-def test_nothing_is_said_of_a_token_that_is_not_known_to_end() -> None:
-    assert "token" not in opened(FakeClock()).running_line()
-
-
-def test_before_the_server_answers_there_is_only_time_to_tell() -> None:
-    assert Progress(FakeClock()).running_line() == "⏳ 0.00 s · interrupt to cancel"
-
-
 @pytest.mark.parametrize(
     ("ending", "line"),
     [
@@ -59,3 +62,282 @@ def test_a_persons_token_has_an_end_and_a_service_account_s_is_not_told() -> Non
 
     assert Connection(provider=FakePersonalProvider(), client=client).token_ends_at() is not None
     assert Connection(provider=FakeServiceProvider(), client=client).token_ends_at() is None
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Published:
+    """Stands where IPython's display publisher stands."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[str, str], bool]] = []
+
+    def publish(self, data, metadata=None, *, update=False, **_):
+        self.calls.append((data, update))
+
+
+@pytest.fixture
+def published(bare_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Published:
+    stand_in = Published()
+    monkeypatch.setattr(InteractiveShell, "_instance", bare_shell)
+    monkeypatch.setattr(bare_shell, "display_pub", stand_in, raising=False)
+    return stand_in
+
+
+class Recorded:
+    is_shown = False
+    outlives_cell = False
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.rewritten_twice = Event()
+
+    def rewrite(self, text: str, *, address: str = "") -> None:
+        self.texts.append(text)
+        if len(self.texts) == 2:
+            self.rewritten_twice.set()
+
+    def finish(self, text: str) -> None:
+        raise AssertionError("the ticker finishes no line")
+
+    clear = None
+
+
+def test_a_terminal_line_is_erased_before_it_is_written_again() -> None:
+    terminal = Terminal()
+    line = TerminalLine(terminal)
+
+    line.rewrite("one")
+    line.finish("two")
+
+    assert terminal.getvalue() == "\r\x1b[2Kone\r\x1b[2Ktwo\n"
+    assert line.is_shown
+
+
+def test_a_file_gets_only_the_line_that_stays() -> None:
+    file = io.StringIO()
+    line = TerminalLine(file)
+
+    line.rewrite("one")
+    line.clear()
+    line.finish("two")
+
+    assert file.getvalue() == "two\n"
+
+
+def test_a_display_is_made_once_and_then_updated_as_text_and_escaped_html(published: Published) -> None:
+    line = DisplayLine()
+
+    line.clear()
+    line.rewrite("<1>")
+    line.finish("<2>")
+    line.clear()
+
+    (first, first_updates), (second, second_updates), (third, _) = published.calls
+    assert (first["text/plain"], first_updates) == ("<1>", False)
+    assert (second["text/plain"], second_updates) == ("<2>", True)
+    assert "&lt;2&gt;" in second["text/html"]
+    assert third == {"text/plain": "", "text/html": ""}
+
+
+def test_an_address_in_the_line_can_be_followed(published: Published) -> None:
+    DisplayLine().rewrite("<1> open http://127.0.0.1:4/x?a=1&b=2 now", address="http://127.0.0.1:4/x?a=1&b=2")
+
+    ((bundle, _),) = published.calls
+    assert bundle["text/plain"] == "<1> open http://127.0.0.1:4/x?a=1&b=2 now"
+    assert (
+        '&lt;1&gt; open <a href="http://127.0.0.1:4/x?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'
+        "http://127.0.0.1:4/x?a=1&amp;b=2</a> now" in bundle["text/html"]
+    )
+
+
+def test_a_ticker_rewrites_until_its_block_ends() -> None:
+    line = Recorded()
+
+    with LineTicker(line, lambda: "working", pause_seconds=0.001):
+        assert line.rewritten_twice.wait(30)
+    count = len(line.texts)
+
+    assert set(line.texts) == {"working"}
+    assert len(line.texts) == count
+
+
+class Line:
+    """Notes what it is told."""
+
+    is_shown = True
+
+    def __init__(self, *, outlives_cell: bool = True) -> None:
+        self.outlives_cell = outlives_cell
+        self.rewritten: list[str] = []
+        self.finished: list[str] = []
+
+    def rewrite(self, text: str, *, address: str = "") -> None:
+        self.rewritten.append(text)
+
+    def finish(self, text: str) -> None:
+        self.finished.append(text)
+
+    def clear(self) -> None:
+        raise AssertionError("a reader's line stays")
+
+
+class Started:
+    """A reader over scripted parts, with what follows it."""
+
+    def __init__(self, *script: Any, seconds_per_batch: float = 0.5, outlives_cell: bool = True) -> None:
+        clock = FakeClock()
+        self.line = Line(outlives_cell=outlives_cell)
+        self.ends: list[tuple[Ending, object]] = []
+        self.ended = Event()
+        self.source = FakeReader(list(script or BATCHES), clock, seconds_per_batch, "7f3a91c2d4e5")
+        progress = Progress(clock)
+        progress.note_opened(self.source, token_ends_at=None)
+        self.rows = RowReader(
+            StartedQuery(
+                reader=self.source, progress=progress, line=self.line, target=" → rows (reader)", sql="SELECT n",
+                on_end=self._note,
+            )
+        )  # fmt: skip
+
+    def _note(self, ending: Ending, error: object) -> None:
+        self.ends.append((ending, error))
+        self.ended.set()
+
+
+def test_batches_come_one_after_another_and_the_line_follows_them() -> None:
+    started = Started()
+
+    batches = list(started.rows)
+
+    assert batches == BATCHES
+    assert started.line.rewritten == [
+        "⏳ 0.5 s · 2 rows · 1.0 MB · query 7f3a91c2 → rows (reader)",
+        "⏳ 1.0 s · 3 rows · 2.0 MB · query 7f3a91c2 → rows (reader)",
+    ]
+    assert started.line.finished == [
+        "▸ rows come as you iterate · query 7f3a91c2 → rows (reader)",
+        "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → rows (reader)",
+    ]
+    assert started.ends == [(Ending.DONE, None)]
+
+
+def test_the_line_is_rewritten_at_most_four_times_a_second_and_never_on_a_terminal() -> None:
+    fast = Started(*BATCHES, *BATCHES, seconds_per_batch=0.1)
+    terminal = Started(outlives_cell=False)
+
+    list(fast.rows)
+    list(terminal.rows)
+
+    assert len(fast.line.rewritten) == 1
+    assert terminal.line.rewritten == []
+    assert len(terminal.line.finished) == 2
+
+
+@pytest.mark.parametrize(
+    ("take", "kind"),
+    [
+        (lambda rows: rows.read_all(), pa.Table),
+        (lambda rows: pa.table(rows.read_pandas()), pa.Table),
+        (lambda rows: pa.RecordBatchReader.from_stream(rows).read_all(), pa.Table),
+        (lambda rows: pl.DataFrame(rows).to_arrow(), pa.Table),
+    ],
+    ids=["read_all", "read_pandas", "arrow stream", "polars"],
+)
+def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Table], kind: type) -> None:
+    started = Started()
+
+    table = take(started.rows)
+
+    assert isinstance(table, kind)
+    assert table.column("msg").to_pylist() == ["a", "<b>", "c"]
+    assert started.ends == [(Ending.DONE, None)]
+
+
+def test_leaving_the_block_stops_the_query_and_says_so() -> None:
+    started = Started()
+
+    with started.rows as rows:
+        next(rows)
+
+    assert started.source.is_closed
+    assert started.line.finished[-1] == (
+        "■ stopped after 0.5 s, 2 rows received, stopped on the server · query 7f3a91c2 → rows (reader)"
+    )
+    assert started.ends == [(Ending.STOPPED, None)]
+    with pytest.raises(UsageError, match="reader is closed"):
+        next(rows)
+
+
+def test_a_reader_that_has_ended_stays_as_it_is_when_it_is_closed() -> None:
+    started = Started()
+
+    list(started.rows)
+    started.rows.close()
+
+    assert started.ends == [(Ending.DONE, None)]
+
+
+def test_the_end_of_the_last_reference_stops_the_query() -> None:
+    started = Started()
+    next(started.rows)
+
+    del started.rows
+    gc.collect()
+
+    assert started.source.is_closed
+    assert started.ended.wait(WAIT_SECONDS)
+    assert started.ends == [(Ending.STOPPED, None)]
+    assert started.line.finished[-1].startswith("■ stopped after 0.5 s, 2 rows received")
+
+
+def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_end() -> None:
+    started = Started(BATCHES[0], KeyboardInterrupt())
+    next(started.rows)
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        next(started.rows)
+
+    ended = "✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2"
+    assert interrupt.value._render_traceback_() == [ended]
+    assert started.line.finished[-1] == f"{ended} → rows (reader)"
+    with pytest.raises(QueryCancelled):
+        next(started.rows)
+    assert started.ends == [(Ending.CANCELLED, None)]
+    assert started.source.is_closed
+
+
+def test_a_failure_is_a_line_with_its_place_in_the_statement_and_is_raised_again() -> None:
+    error = InvalidStatement("No.", line=1, column=8, remedy="")
+    started = Started(BATCHES[0], error)
+
+    with pytest.raises(InvalidStatement):
+        list(started.rows)
+
+    assert error._render_traceback_()[1:3] == ["    SELECT n", "           ^ line 1, column 8"]
+    assert started.line.finished[-1] == "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)"
+    with pytest.raises(InvalidStatement):
+        next(started.rows)
+    assert started.ends == [(Ending.FAILED, error)]
+
+
+def test_a_failed_reader_can_be_collected() -> None:
+    started = Started(InvalidStatement("No."))
+    with pytest.raises(InvalidStatement):
+        next(started.rows)
+    finalizer = started.rows._finalizer
+
+    assert not finalizer.alive
+
+
+def test_it_can_be_cancelled_from_elsewhere() -> None:
+    started = Started()
+
+    started.rows.cancel()
+
+    with pytest.raises(QueryCancelled):
+        next(started.rows)
+    assert started.source.is_cancelled

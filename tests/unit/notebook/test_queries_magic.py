@@ -1,22 +1,16 @@
-"""`%micromegas_queries`: what was asked, and asking it again."""
-
-from __future__ import annotations
+"""`%micromegas_queries`: earlier queries, and running them again."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable
 from micromegas_jupyter.notebook.magics.queries import MAX_QUERIES, QueryHistory, SqlRequest
 from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from tests.fakes.notebook_world import FakeWorld
+from tests.fakes.notebook_world import FakeWorld
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -47,10 +41,6 @@ def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: 
     ]
     assert repr(table).splitlines()[-1].endswith("done            3   1.0 s  7f3a91c2  SELECT 4")
     assert running[2] == "running"
-
-
-def test_a_list_of_nothing_says_so(shell: InteractiveShell) -> None:
-    assert repr(shell.run_line_magic("micromegas_queries", "")) == "No query has run in this notebook yet."
 
 
 def test_the_newest_are_listed_and_all_of_them_on_request(shell: InteractiveShell) -> None:
@@ -104,26 +94,6 @@ def test_a_query_is_run_again_with_its_options_and_the_values_of_then(
     assert world.asked[1]["begin"] > world.asked[0]["begin"]
     assert shell.user_ns["rows"].num_rows == 3
     assert [row[0] for row in listed(shell)] == ["1", "2"]
-
-
-def test_the_rows_of_a_query_that_is_run_again_are_the_value_of_the_cell(shell: InteractiveShell) -> None:
-    shell.run_cell("a = %sql SELECT 1")
-
-    shell.run_cell("b = %micromegas_queries --rerun 1")
-
-    assert len(shell.user_ns["b"]) == 3
-
-
-def test_an_error_of_a_query_that_is_run_again_has_its_place(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("a = %sql SELECT tagret")
-    capsys.readouterr()
-    world.open_failure = InvalidStatement("No.", line=1, column=8, remedy="")
-
-    shell.run_cell("%micromegas_queries --rerun 1")
-
-    assert "           ^ line 1, column 8\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,33 @@
-"""Tests of `notebook.session`: the connection that cells share, and what is shown of calls and renewals."""
+"""A notebook's session: its connections, the sign-in under way, and the state that is shown."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePath
+from threading import Event, Thread
 
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     InvalidStatement,
+    LoginFailed,
     LoginRequired,
     MicromegasError,
     ProviderUnavailable,
     ServerUnavailable,
-    TokenStoreError,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.login.connections import SettingsChoice
 from micromegas_jupyter.notebook.login.dependencies import FlowToUse
+from micromegas_jupyter.notebook.login.pending import stored_meanwhile, watch_for_sign_in
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
+from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus, SignInOffer
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import SETTINGS, FakeWorld
-from tests.unit.notebook.session_cases import WITHOUT_SIGN_IN, shown
+from tests.fakes.notebook_world import SETTINGS, START_URL, WITHOUT_SIGN_IN, FakeLogin, FakeWorld, shown
+
+DEVICE = FlowToUse(flow=Flow.DEVICE)
+LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
+DEADLINE_SECONDS = 60
 
 
 def test_one_connection_serves_all_cells_of_the_same_settings(world: FakeWorld, session: NotebookSession) -> None:
@@ -68,30 +72,6 @@ def test_what_is_shown_follows_from_a_call_that_failed(
     assert shown(session) is status
 
 
-def test_a_failure_makes_nobody_signed_in_who_was_not(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = None
-    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
-    session.note_failure(SETTINGS, ServerUnavailable("No answer."))
-    session.signed_in(WITHOUT_SIGN_IN)
-    session.note_failure(WITHOUT_SIGN_IN, ServerUnavailable("No answer."))
-
-    assert shown(session) is IdentityStatus.NOT_CONFIGURED
-
-
-def test_a_query_that_worked_does_not_fail_for_a_sign_in_that_cannot_be_read(
-    world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreadable(_self):
-        raise LoginRequired("The sign-in has no ID token.")
-
-    session.signed_in(SETTINGS)
-    monkeypatch.setattr(FakePersonalProvider, "identity", unreadable)
-
-    session.note_success(SETTINGS, world.stored)
-
-    assert shown(session) is IdentityStatus.SIGNED_IN
-
-
 def test_a_call_that_works_again_clears_the_trouble_and_keeps_what_the_server_said(
     world: FakeWorld, session: NotebookSession
 ) -> None:
@@ -103,16 +83,6 @@ def test_a_call_that_works_again_clears_the_trouble_and_keeps_what_the_server_sa
     assert session.state is not None
     assert (session.state.status, session.state.detail) == (IdentityStatus.SIGNED_IN, "")
     assert (session.state.is_admin, session.state.server_line) == (True, "connected as alice@example.com, 14 ms")
-
-
-def test_calls_with_other_settings_change_nothing_that_is_shown(session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-    other = replace(SETTINGS, profile="other")
-
-    session.note_failure(other, ServerUnavailable("No answer."))
-    session.note_success(other, None)
-
-    assert shown(session) is IdentityStatus.SIGNED_IN
 
 
 def test_a_server_that_cannot_say_whom_it_sees_is_connected_all_the_same(
@@ -136,35 +106,12 @@ def test_a_service_account_and_an_api_key_are_named_as_what_they_are(
     assert session.signed_in(key_settings).name == "the holder of an API key"
 
 
-def test_an_address_that_stands_for_the_name_is_not_said_twice(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = FakePersonalProvider(FakeIdentity(name=None, email="eve@example.com"))
-
-    state = session.signed_in(SETTINGS)
-
-    assert (state.name, state.email) == ("eve@example.com", None)
-
-
 def test_a_foreign_name_is_written_out_and_cut(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = FakePersonalProvider(FakeIdentity(name="\x1b[2J" + "e" * 500))
 
     name = session.signed_in(SETTINGS).name
 
     assert name == "\\x1b[2J" + "e" * 112 + "…"
-
-
-def test_whoever_the_tokens_do_not_name_sees_that_a_call_works_again(
-    world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unnamed(_self):
-        raise LoginRequired("The tokens do not say who is signed in.")
-
-    monkeypatch.setattr(FakePersonalProvider, "identity", unnamed)
-    session.signed_in(SETTINGS)
-    session.note_failure(SETTINGS, ProviderUnavailable("No answer."))
-
-    session.note_success(SETTINGS, world.stored)
-
-    assert shown(session) is IdentityStatus.SIGNED_IN
 
 
 def test_a_wrappers_client_is_said_to_be_used(world: FakeWorld, session: NotebookSession) -> None:
@@ -176,33 +123,6 @@ def test_a_wrappers_client_is_said_to_be_used(world: FakeWorld, session: Noteboo
     assert signed_in.status is asked.status is IdentityStatus.WRAPPED
     assert asked.server_line == ""
     assert session.logout(WITHOUT_SIGN_IN) == "There is no sign-in to end: the wrapper's client is used."
-
-
-def test_a_wrappers_client_that_can_ask_tells_whom_the_server_sees(world: FakeWorld, session: NotebookSession) -> None:
-    world.has_wrapper = True
-
-    state = session.fetch_identity(WITHOUT_SIGN_IN)
-
-    assert (state.status, state.server_line) == (IdentityStatus.WRAPPED, "connected as alice@example.com, 14 ms")
-
-
-def test_a_chosen_profile_serves_later_cells(world: FakeWorld, session: NotebookSession) -> None:
-    session.choice = SettingsChoice(profile="prod")
-
-    session.settings()
-    session.settings("dev")
-
-    assert world.profiles == ["prod", "dev"]
-
-
-def test_other_errors_of_the_token_store_pass(world: FakeWorld) -> None:
-    def broken(_settings):
-        raise TokenStoreError("The token file belongs to somebody else.")
-
-    session = NotebookSession(replace(world.dependencies(), stored_provider=broken))
-
-    with pytest.raises(TokenStoreError):
-        session.connection(SETTINGS)
 
 
 def test_a_renewal_is_shown_without_a_cell(world: FakeWorld, session: NotebookSession) -> None:
@@ -237,15 +157,6 @@ def test_a_renewal_that_fails_is_shown_and_cuts_no_query_off(
     assert world.renewals[0].is_running
 
 
-def test_a_renewal_that_works_again_clears_the_trouble(world: FakeWorld, session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-    world.renewals[0].on_change(LoginRequired("The session has ended."))
-
-    world.renewals[0].on_change(None)
-
-    assert shown(session) is IdentityStatus.SIGNED_IN
-
-
 @pytest.mark.parametrize("ask", [NotebookSession.signed_in, NotebookSession.fetch_identity])
 def test_whoever_the_tokens_do_not_name_is_signed_in_all_the_same(
     session: NotebookSession,
@@ -261,3 +172,306 @@ def test_whoever_the_tokens_do_not_name_is_signed_in_all_the_same(
 
     assert (state.status, state.name) == (IdentityStatus.SIGNED_IN, "")
     assert session.connection(SETTINGS) is session.connection(SETTINGS)
+
+
+def test_a_running_sign_in_is_waited_for_and_its_provider_used(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = None
+    provider = FakePersonalProvider()
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    connection = session.connection(SETTINGS, on_wait=lambda _: login.succeed(provider))
+
+    assert connection.provider is provider
+    assert len(world.clients) == 1
+
+
+def test_a_sign_in_that_ends_by_itself_is_shown_and_kept(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = None
+    waiting = []
+    session.shown.subscribe(waiting.append)
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    login.succeed()
+    assert world.was_asked_whoami.wait(30)
+
+    assert [state.status for state in waiting[:2]] == [IdentityStatus.WAITING, IdentityStatus.SIGNED_IN]
+    assert (waiting[0].offer, waiting[1].offer) == (SignInOffer(flow=Flow.BROWSER, address=START_URL), None)
+    assert session.connection(SETTINGS).provider is not None
+
+
+def test_the_address_that_the_provider_has_to_know_is_said_once_a_browser_was_sent_there(
+    world: FakeWorld, session: NotebookSession
+) -> None:
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.REDIRECT))
+
+    login.start("https://lab.example.com/micromegas/callback")
+
+    assert session.state is not None
+    assert session.state.status is IdentityStatus.WAITING
+    assert session.state.detail == (
+        "The browser will return to https://lab.example.com/micromegas/callback. If id.example.com rejects that "
+        "address, have it registered there, or run %micromegas_login --flow device."
+    )
+
+
+def test_a_sign_in_for_other_settings_is_not_waited_for(world: FakeWorld, session: NotebookSession) -> None:
+    login = session.sign_in.begin(replace(SETTINGS, profile="other"), FlowToUse(flow=Flow.BROWSER))
+
+    session.connection(SETTINGS)
+
+    assert not login.waited_for.is_set()
+
+
+def test_a_second_sign_in_takes_the_place_of_the_first(world: FakeWorld, session: NotebookSession) -> None:
+    first = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    second = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    assert first.is_cancelled
+    assert not second.is_cancelled
+    assert shown(session) is IdentityStatus.WAITING
+
+
+def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
+    world: FakeWorld, session: NotebookSession
+) -> None:
+    world.stored = None
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    with pytest.raises(LoginFailed):
+        session.connection(SETTINGS, on_wait=lambda _: login.fail(LoginFailed("You said no.")))
+
+    assert shown(session) is IdentityStatus.SIGNED_OUT
+    assert session.state is not None
+    assert session.state.detail == "You said no. Run %micromegas_login to try again."
+    with pytest.raises(LoginRequired):
+        session.connection(SETTINGS)
+
+
+def test_a_sign_in_that_has_ended_already_still_tells_its_failure(session: NotebookSession) -> None:
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    login.fail(LoginFailed("You said no."))
+
+    with pytest.raises(LoginFailed, match="You said no"):
+        session.sign_in.finish(login)
+
+
+def test_what_follows_a_sign_in_follows_one_that_ended_well_and_only_once(session: NotebookSession) -> None:
+    followed: list[str] = []
+    failing = session.sign_in.begin(
+        SETTINGS, FlowToUse(flow=Flow.DEVICE), on_signed_in=lambda: followed.append("failed")
+    )
+    failing.fail(LoginFailed("You said no."))
+    working = session.sign_in.begin(
+        SETTINGS, FlowToUse(flow=Flow.DEVICE), on_signed_in=lambda: followed.append("worked")
+    )
+
+    working.succeed()
+    session.sign_in.finish(working)
+
+    assert followed == ["worked"]
+
+
+def test_logout_ends_the_sign_in_and_the_connection(world: FakeWorld, session: NotebookSession) -> None:
+    session.connection(SETTINGS)
+
+    line = session.logout(SETTINGS)
+
+    assert line == "Signed out."
+    assert world.logouts == [(SETTINGS, False)]
+    assert world.clients[0].is_closed
+    assert shown(session) is IdentityStatus.SIGNED_OUT
+
+
+def test_logout_ends_a_sign_in_that_goes_on(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = None
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    line = session.logout(SETTINGS)
+
+    assert line == "Nobody was signed in to id.example.com."
+    assert login.is_cancelled
+    assert shown(session) is IdentityStatus.SIGNED_OUT
+
+
+def test_logout_says_when_there_is_no_sign_in_to_end(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = FakeServiceProvider()
+
+    assert session.logout(SETTINGS) == "There is no sign-in to end: a key or service account is used."
+    assert session.logout(WITHOUT_SIGN_IN) == "There is no sign-in to end: none is configured."
+
+
+def test_closing_ends_a_sign_in_and_all_clients(world: FakeWorld, session: NotebookSession) -> None:
+    session.connection(SETTINGS)
+    login = session.sign_in.begin(replace(SETTINGS, profile="other"), FlowToUse(flow=Flow.BROWSER))
+
+    session.close()
+
+    assert login.is_cancelled
+    assert world.clients[0].is_closed
+
+
+def test_a_renewal_that_ends_after_the_logout_shows_nothing(world: FakeWorld, session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+    session.logout(SETTINGS)
+
+    world.renewals[0].on_change(None)
+
+    assert shown(session) is IdentityStatus.SIGNED_OUT
+    assert not world.renewals[0].is_running
+
+
+@pytest.fixture
+def login(world: FakeWorld) -> FakeLogin:
+    return FakeLogin(expires_at=world.clock.now())
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(login, take):
+        watch_for_sign_in(login, take, pause_seconds=0.01)
+
+    monkeypatch.setattr("micromegas_jupyter.notebook.login.pending.watch_for_sign_in", watch)
+
+
+def test_it_looks_until_there_is_something(login: FakeLogin) -> None:
+    looks: list[int] = []
+    found = Event()
+
+    def take() -> bool:
+        looks.append(len(looks))
+        if len(looks) == 3:
+            found.set()
+        return found.is_set()
+
+    watch_for_sign_in(login, take, pause_seconds=0.01)
+
+    assert found.wait(DEADLINE_SECONDS)
+    assert looks == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        FakeServiceProvider(),
+        FakePersonalProvider(FakeIdentity(expires_at=LONG_AGO)),
+    ],
+    ids=["nobody", "a service account", "ended"],
+)
+def test_only_a_person_with_a_good_token_counts(world: FakeWorld, stored: object) -> None:
+    world.stored = stored
+
+    assert stored_meanwhile(world.dependencies(), SETTINGS) is None
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = None
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    elsewhere = FakePersonalProvider()
+
+    connection = session.connection(SETTINGS, on_wait=lambda _: setattr(world, "stored", elsewhere))
+
+    assert connection.provider is elsewhere
+    assert login.is_cancelled
+    assert world.was_asked_whoami.wait(DEADLINE_SECONDS)
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, session: NotebookSession) -> None:
+    world.stored = None
+    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    elsewhere = FakePersonalProvider()
+
+    def sign_in_elsewhere() -> None:
+        if login.waited_for.wait(DEADLINE_SECONDS):
+            world.stored = elsewhere
+
+    other_program = Thread(target=sign_in_elsewhere)
+    other_program.start()
+
+    session.sign_in.finish(login)
+    session.sign_in.finish(login)
+
+    other_program.join(DEADLINE_SECONDS)
+    assert session.connection(SETTINGS).provider is elsewhere
+
+
+def test_where_somebody_is_signed_in_already_the_new_sign_in_is_waited_for(
+    world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[object] = []
+    monkeypatch.setattr(
+        "micromegas_jupyter.notebook.login.pending.watch_for_sign_in", lambda login, _adopt: watched.append(login)
+    )
+
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    assert watched == []
+
+
+def test_a_renewed_token_is_another_one(world: FakeWorld, session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+
+    assert session.renew(SETTINGS)
+
+    assert world.stored.renewal_count == 1
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_a_token_that_serves_on_leaves_what_is_shown(world: FakeWorld, session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+    world.stored.renewal_failure = ProviderUnavailable("id.example.com did not answer.")
+
+    with pytest.raises(ProviderUnavailable):
+        session.renew(SETTINGS)
+
+    assert shown(session) is IdentityStatus.SIGNED_IN
+    assert not world.clients[0].is_closed
+
+
+def test_a_sign_in_that_the_provider_has_ended_lasts_as_long_as_its_token(
+    world: FakeWorld, session: NotebookSession
+) -> None:
+    session.signed_in(SETTINGS)
+    world.stored.renewal_failure = LoginRequired("The provider ended the session.")
+
+    with pytest.raises(LoginRequired):
+        session.renew(SETTINGS)
+
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_a_sign_in_whose_token_has_ended_too_is_over(world: FakeWorld, session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+    world.stored.failure = LoginRequired("The provider ended the session.")
+
+    with pytest.raises(LoginRequired):
+        session.renew(SETTINGS)
+
+    assert shown(session) is IdentityStatus.EXPIRED
+    assert world.clients[0].is_closed
+
+
+def test_a_person_who_has_signed_out_elsewhere_is_shown_as_such(world: FakeWorld, session: NotebookSession) -> None:
+    session.signed_in(SETTINGS)
+    session.close()
+    world.stored = None
+    fresh = NotebookSession(world.dependencies())
+    assert session.state is not None
+    fresh.shown.show(SETTINGS, session.state)
+
+    with pytest.raises(LoginRequired):
+        fresh.renew(SETTINGS)
+
+    assert shown(fresh) is IdentityStatus.EXPIRED
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, WITHOUT_SIGN_IN])
+def test_there_is_nothing_to_renew_without_a_person(world: FakeWorld, session: NotebookSession, settings) -> None:
+    world.stored = FakeServiceProvider()
+    session.signed_in(settings)
+
+    assert not session.renew(settings)

@@ -1,5 +1,7 @@
 """Signing in from an IPython terminal; a kernel's side of it is tested in kernels."""
 
+import threading
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,
     LoginRequired,
+    LoginTimedOut,
     MicromegasError,
     ProviderMisbehaved,
     QueryCancelled,
@@ -18,6 +21,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
 from micromegas_jupyter.redirect.terminal_qr import terminal_qr
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import (
@@ -26,12 +30,13 @@ from tests.fakes.notebook_world import (
     SCAN_URI,
     SECRET_CHALLENGE,
     SECRET_STATE,
-    START_URL,
     USER_CODE,
     VERIFICATION_URI,
     FakeLogin,
     FakeWorld,
 )
+
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -136,18 +141,6 @@ def test_the_last_way_that_cannot_begin_says_why(shell: InteractiveShell, world:
 
     with pytest.raises(ProviderMisbehaved, match="no such page"):
         shell.run_line_magic("micromegas_login", "")
-
-
-def test_without_a_browser_and_another_way_the_address_is_still_good(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.has_browser = False
-    succeed_when_waited_for(world, monkeypatch)
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert world.opened_pages == [START_URL]
-    assert len(world.logins) == 1
 
 
 def test_a_pasted_address_signs_in(
@@ -261,14 +254,6 @@ def test_the_way_that_worked_is_remembered(
     assert world.remembered == remembered
 
 
-def test_the_way_that_failed_is_not_remembered(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.answers = [KeyboardInterrupt()]
-
-    shell.run_cell("%micromegas_login --flow paste")
-
-    assert world.remembered == []
-
-
 def test_a_memory_that_cannot_be_written_fails_no_sign_in(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,11 +263,6 @@ def test_a_memory_that_cannot_be_written_fails_no_sign_in(
     shell.run_line_magic("micromegas_login", "--flow device")
 
     assert "Signed in as Alice Martin" in capsys.readouterr().out
-
-
-def test_an_unknown_way_is_refused(shell: InteractiveShell) -> None:
-    with pytest.raises(UsageError, match="invalid choice: 'smoke'"):
-        shell.run_line_magic("micromegas_login", "--flow smoke")
 
 
 @pytest.mark.parametrize("flow", ["auto", "browser", "device", "paste"])
@@ -330,3 +310,61 @@ def test_nothing_of_a_pasted_sign_in_stays_behind(shell: InteractiveShell, world
     kept = repr(shell._micromegas_extension.session.state) + repr(shell._micromegas_extension.session)
     assert SECRET_STATE not in kept
     assert SECRET_CHALLENGE not in kept
+
+
+@pytest.fixture
+def pasted_login() -> FakeLogin:
+    return FakeLogin(expires_at=datetime(2026, 11, 24, 12, 10, tzinfo=UTC), flow=Flow.PASTE)
+
+
+def wait_to_be_interrupted() -> str:
+    # Short waits, as a kernel's input request: an interrupt of the main thread ends none that is under way.
+    for _ in range(DEADLINE_SECONDS * 100):
+        threading.Event().wait(0.01)
+    return "nobody interrupted"
+
+
+def test_a_sign_in_that_ends_ends_the_question(pasted_login: FakeLogin) -> None:
+    ending = threading.Timer(0.05, lambda: pasted_login.fail(LoginTimedOut("Nobody signed in.")))
+    ending.start()
+
+    with pytest.raises(LoginEnded):
+        prompt_until_done(pasted_login, wait_to_be_interrupted)
+
+    ending.join(DEADLINE_SECONDS)
+
+
+def test_a_sign_in_that_ends_after_the_answer_interrupts_nobody(pasted_login: FakeLogin) -> None:
+    prompt_until_done(pasted_login, lambda: "an answer")
+
+    pasted_login.succeed()
+
+    threading.Event().wait(0.01)  # where an interrupt would be raised
+
+
+def test_a_person_who_interrupts_is_no_end_of_the_sign_in(pasted_login: FakeLogin) -> None:
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prompt_until_done(pasted_login, interrupted)
+
+
+def test_off_the_main_thread_nobody_is_interrupted_and_a_late_answer_is_not_used(pasted_login: FakeLogin) -> None:
+    outcomes: list[str] = []
+
+    def answer_late() -> str:
+        pasted_login.fail(LoginTimedOut("Nobody signed in."))
+        return "an answer"
+
+    def ask() -> None:
+        try:
+            outcomes.append(prompt_until_done(pasted_login, answer_late))
+        except LoginEnded:
+            outcomes.append("ended")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join(DEADLINE_SECONDS)
+
+    assert outcomes == ["ended"]

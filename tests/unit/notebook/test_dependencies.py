@@ -1,3 +1,5 @@
+"""The default dependencies of the magics."""
+
 import warnings
 from pathlib import Path
 
@@ -7,9 +9,9 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, FlowChoice, choose_flow
 from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
-from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
-from micromegas_jupyter.errors import LoginRequired, UsageError
+from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.notebook.login.dependencies import (
     FlowPreference,
     PersonalProvider,
@@ -76,11 +78,6 @@ def test_a_terminal_that_nobody_sees_signs_nobody_in() -> None:
         default_dependencies().choose_flow(SETTINGS, None, FlowPreference())
 
 
-def test_a_way_that_nothing_here_can_do_is_refused_with_its_reason() -> None:
-    with pytest.raises(UsageError, match="hub was chosen by argument"):
-        default_dependencies().choose_flow(SETTINGS, None, FlowPreference(flow=Flow.HUB))
-
-
 def test_a_way_is_remembered_and_forgotten(config_folder: Path) -> None:
     from micromegas_jupyter.wiring import remembered_flow
 
@@ -93,12 +90,6 @@ def test_a_way_is_remembered_and_forgotten(config_folder: Path) -> None:
     assert remembered is Flow.PASTE
     assert remembered_flow(SETTINGS) is None
     assert config_folder.exists()
-
-
-def test_logging_out_where_nobody_was_signed_in_says_so() -> None:
-    report = default_dependencies().logout(SETTINGS, False)
-
-    assert str(report) == "Nobody was signed in to id.example.com."
 
 
 def test_a_key_is_not_renewed() -> None:
@@ -114,11 +105,6 @@ def test_a_persons_sign_in_is_renewed() -> None:
 
     assert renewal is not None
     assert isinstance(provider, PersonalProvider)
-
-
-def test_a_client_knows_its_server() -> None:
-    with default_dependencies().open_client(ClientSettings(uri="grpc://127.0.0.1:1"), None) as client:
-        assert callable(client.open_query)
 
 
 def chosen(surroundings: Surroundings, *, can_device: bool = True, **wanted: object) -> FlowChoice:

@@ -1,20 +1,77 @@
+"""A server's schema: how it is fetched, and the cache of it."""
+
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.errors import ServerUnavailable
+from micromegas_jupyter.errors import ServerUnavailable, UnsupportedRequest
 from micromegas_jupyter.notebook.completion.schema import (
     FRESH_SECONDS,
     RETRY_SECONDS,
+    Column,
     SchemaCache,
     ServerSchema,
+    Table,
+    fetch_schema,
 )
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
 
 WAIT_SECONDS = 60.0
+
+
+@pytest.fixture
+def client(world: FakeWorld) -> FakeClient:
+    world.script = pa.table({"routine_name": ["abs", "date_bin"]}).to_batches()
+    return FakeClient(world, FakePersonalProvider())
+
+
+def test_tables_come_with_types_and_remarks_and_functions_by_name(client: FakeClient) -> None:
+    schema = fetch_schema(client)
+
+    assert list(schema.tables) == ["log_entries", "measures"]
+    assert schema.tables["log_entries"] == Table(
+        name="log_entries",
+        columns=(
+            Column(name="time", type_text="timestamp[ns, UTC]", is_nullable=False),
+            Column(name="level", type_text="int32", remarks="How severe."),
+            Column(name="msg", type_text="string"),
+        ),
+        remarks="What programs logged.",
+    )
+    assert schema.columns_of("measures") == ("time", "value")
+    assert schema.columns_of("unknown") == ()
+    assert schema.functions == ("abs", "date_bin")
+
+
+def test_a_server_that_lists_no_tables_is_asked_for_its_columns(client: FakeClient, world: FakeWorld) -> None:
+    world.tables.failure = UnsupportedRequest("No.")
+    rows = {
+        "table_name": ["t", "t"],
+        "column_name": ["a", "b"],
+        "data_type": ["Utf8", "Int64\x1b"],
+        "is_nullable": ["YES", "NO"],
+    }
+    world.script = pa.table(rows).to_batches()
+
+    schema = fetch_schema(client)
+
+    assert schema.tables["t"].columns == (
+        Column(name="a", type_text="Utf8"),
+        Column(name="b", type_text="Int64\\x1b", is_nullable=False),
+    )
+    assert schema.functions == ()
+
+
+def test_a_server_that_tells_no_functions_is_fine(client: FakeClient, world: FakeWorld) -> None:
+    world.open_failure = ServerUnavailable("No.")
+
+    schema = fetch_schema(client)
+
+    assert (len(schema.tables), schema.functions) == (2, ())
 
 
 @pytest.fixture
@@ -62,10 +119,6 @@ def test_a_first_look_answers_at_once_and_a_later_one_knows_the_tables(cache: Sc
     assert list(cache.look_up(SETTINGS).tables) == ["log_entries", "measures"]
 
 
-def test_a_server_that_is_near_answers_the_first_look_already(cache: SchemaCache) -> None:
-    assert list(cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS).tables) == ["log_entries", "measures"]
-
-
 def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(
     cache: SchemaCache, world: FakeWorld
 ) -> None:
@@ -95,15 +148,6 @@ def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_backgro
 
     assert list(fresh.tables) == list(old.tables) == ["log_entries", "measures"]
     assert list(cache.known(SETTINGS).tables) == []
-    assert world.tables.asked_count == 2
-
-
-def test_what_is_known_outlives_an_outage(world: FakeWorld, ask: Callable[[], ServerSchema | None]) -> None:
-    ask()
-    world.tables.failure = ServerUnavailable("No.")
-    world.clock.advance(FRESH_SECONDS + 10)
-
-    assert ask() is not None
     assert world.tables.asked_count == 2
 
 
@@ -157,15 +201,6 @@ def test_an_answer_to_a_sign_in_that_has_ended_is_not_used(
     wait_for(cache)
 
     assert cache.known(SETTINGS) is None
-
-
-def test_an_error_that_nobody_foresaw_is_silent_too(cache: SchemaCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_client: object) -> ServerSchema:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("micromegas_jupyter.notebook.completion.schema.fetch_schema", fail)
-
-    assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
 
 
 def test_a_wrappers_client_is_not_made_behind_the_persons_back(
