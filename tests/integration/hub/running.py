@@ -296,7 +296,7 @@ class RunningHub:
         """Return the Hub token of a person's server, which its kernels have, too."""
         return self.server_process(login, server).environ()["JUPYTERHUB_API_TOKEN"]
 
-    def fetch_auth_state(self, login: str) -> dict[str, Any]:
+    def auth_state(self, login: str) -> dict[str, Any]:
         """Return what the Hub keeps of a person's sign-in."""
         state: dict[str, Any] = self.api("GET", f"users/{self.people[login].name}").json()["auth_state"]
         return state

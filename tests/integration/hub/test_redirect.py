@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-SOMEBODY_ELSES = "begun in somebody else&#x27;s notebook. Nothing was handed over."
+SOMEBODY_ELSES = "started in somebody else&#x27;s notebook. Nothing was handed over."
 
 
 @pytest.fixture(scope="module")
