@@ -6,7 +6,6 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
 from micromegas_jupyter.notebook.completion.sql import (
     MAX_CANDIDATES,
@@ -99,11 +98,6 @@ def test_aliases_functions_keywords_and_expressions_are_offered() -> None:
     assert "SELECT" in texts("|")
 
 
-def test_columns_of_all_tables_are_offered_before_the_tables_are_written() -> None:
-    assert texts("SELECT va|", "column") == ["value"]
-    assert texts("SELECT |", "column") == []
-
-
 @pytest.mark.parametrize("sql", ["SELECT x::ti|", "SELECT cast(x AS ti|", "SELECT try_cast(x AS ti|"])
 def test_types_are_offered_where_a_type_must_stand(sql: str) -> None:
     assert texts(sql) == ["time", "timestamp", "tinyint"]
@@ -176,10 +170,6 @@ def test_a_colon_after_a_value_is_no_placeholder(sql: str) -> None:
     assert Kind.PLACEHOLDER not in {token.kind for token in scan(sql)}
 
 
-def test_a_name_is_what_datafusion_reads() -> None:
-    assert [token.name for token in scan('Time "Time" "a""b" \'s\' 1')] == ["time", "Time", 'a"b', "", ""]
-
-
 def relations(sql: str) -> Relations:
     return find_relations(scan(sql), lambda name: COLUMNS.get(name, ()))
 
@@ -221,12 +211,6 @@ def test_the_columns_of_a_query_in_the_statement_are_told_as_far_as_they_have_na
 ) -> None:
     assert relations(f"SELECT 1 FROM ({query}) q").tables[0] == Relation(name="", alias="q", outputs=outputs)
     assert relations(f"WITH q AS ({query}) SELECT 1 FROM q").expressions == {"q": outputs}
-
-
-def test_expressions_may_name_their_columns_and_build_on_each_other() -> None:
-    found = relations("WITH RECURSIVE a (x, y) AS (SELECT 1, 2), b AS (SELECT * FROM a) SELECT 1 FROM b")
-
-    assert found.expressions == {"a": ("x", "y"), "b": ("x", "y")}
 
 
 @pytest.mark.parametrize(
@@ -285,15 +269,6 @@ def production(shell: InteractiveShell, world: FakeWorld) -> str:
     return uri
 
 
-def test_the_connection_that_the_cell_names_says_which_server(
-    shell: InteractiveShell, world: FakeWorld, production: str
-) -> None:
-    tables = offered(shell, "%%sql --connection production\nSELECT * FROM log|")
-
-    assert tables == [("log_entries", "table")]
-    assert [settings.uri for settings in world.opened_for] == [production]
-
-
 @pytest.mark.parametrize("magic", ["%sql", "%%sql", "%micromegas_tables"])
 def test_the_names_of_connections_are_offered_behind_the_option(
     shell: InteractiveShell, production: str, magic: str
@@ -324,15 +299,3 @@ def test_other_cells_are_completed_as_before(shell: InteractiveShell) -> None:
     found = offered(shell, "level_of|")
 
     assert [text for text, _ in found] == ["level_of_detail"]
-
-
-def test_settings_that_cannot_be_read_are_silent(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise ConfigurationError("No.", key="K", remedy="")
-
-    shell._micromegas_extension.session.settings = fail
-
-    assert ("SELECT", "keyword") in offered(shell, "%%sql\nSEL|")
-    assert capsys.readouterr() == ("", "")

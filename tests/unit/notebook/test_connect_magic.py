@@ -40,18 +40,6 @@ def test_later_cells_use_the_server_that_was_named_and_it_is_said_who_gets_the_t
     assert world.opened_for[0].issuer == SETTINGS.issuer
 
 
-def test_a_profile_brings_its_own_server(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("%micromegas_connect --profile prod")
-    shell.run_cell("rows = %sql SELECT 1")
-
-    assert capsys.readouterr().out.startswith(
-        "Later cells use prod.example.com:50051 (profile prod). Tokens of id.example.com go there.\n"
-    )
-    assert servers(world) == ["grpc+tls://prod.example.com:50051"]
-
-
 def test_a_name_serves_one_statement_and_changes_nothing_else(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,19 +62,6 @@ def test_a_name_keeps_the_settings_that_it_was_given(shell: InteractiveShell, wo
     shell.run_cell("%micromegas_login")
 
     assert set(servers(world)) == {"grpc+tls://prod.example.com:50051"}
-
-
-def test_a_name_can_be_used_from_now_on_and_given_anew(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell(f"%micromegas_connect {OTHER} --as lake")
-    shell.run_cell("%micromegas_connect lake")
-    shell.run_cell("rows = %sql SELECT 1")
-    capsys.readouterr()
-    shell.run_cell("%micromegas_connect --profile prod --as lake")
-
-    assert servers(world) == [OTHER]
-    assert capsys.readouterr().out.startswith("--connection lake now means prod.example.com:50051")
 
 
 def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -> None:
@@ -135,23 +110,11 @@ def test_what_cannot_be_connected_to_is_refused_at_once(
     assert servers(world) == [SETTINGS.uri]
 
 
-def test_plain_text_to_another_machine_is_fine_without_a_token(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell("%micromegas_connect --profile free")
-    shell.run_cell("rows = %sql SELECT 1")
-
-    assert servers(world) == ["grpc://free.example.com:50051"]
-
-
 def test_a_misspelt_connection_names_the_nearest(shell: InteractiveShell) -> None:
     shell.run_cell(f"%micromegas_connect {OTHER} --as production")
 
     with pytest.raises(UsageError, match=r'Did you mean "production"\?'):
         shell.run_line_magic("sql", "--connection productoin SELECT 1")
-
-
-def test_a_connection_and_a_profile_do_not_go_together(shell: InteractiveShell) -> None:
-    with pytest.raises(UsageError, match="--connection and --profile cannot be combined"):
-        shell.run_line_magic("sql", "--connection a --profile b SELECT 1")
 
 
 def test_nobody_signed_in_for_a_named_connection_says_how_to(shell: InteractiveShell, world: FakeWorld) -> None:

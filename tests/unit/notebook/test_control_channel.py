@@ -99,10 +99,6 @@ def test_anything_else_is_not(value: str) -> None:
     assert base_address(value) is None
 
 
-def test_the_connection_files_name_says_the_kernels_id() -> None:
-    assert kernel_id_of(kernel_with(f"/run/kernel-{KERNEL_ID}.json"), {}) == KERNEL_ID
-
-
 def test_a_gateway_on_another_machine_says_it_by_a_variable() -> None:
     assert kernel_id_of(kernel_with("connection.json"), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
     assert kernel_id_of(SimpleNamespace(), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID

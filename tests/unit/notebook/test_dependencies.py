@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.auth.flow_choice import ARGUMENT, REMEMBERED, FlowChoice, choose_flow
-from micromegas_jupyter.auth.surroundings import Surroundings
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
@@ -17,7 +15,6 @@ from micromegas_jupyter.notebook.login.dependencies import (
     PersonalProvider,
     TokenRenewal,
     default_dependencies,
-    flow_reason,
 )
 from tests.fakes.notebook_world import SETTINGS
 
@@ -35,11 +32,6 @@ def test_variables_stand_in_for_those_of_the_environment(monkeypatch: pytest.Mon
     settings = default_dependencies().load_settings(None, {"MICROMEGAS_OIDC_ISSUER": "https://other.example.com"})
 
     assert (settings.issuer, settings.client_id) == ("https://other.example.com", "lake-notebooks")
-
-
-def test_nobody_signed_in_is_told_what_to_do() -> None:
-    with pytest.raises(LoginRequired):
-        default_dependencies().stored_provider(SETTINGS)
 
 
 def test_a_wrapper_signs_in_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,36 +97,3 @@ def test_a_persons_sign_in_is_renewed() -> None:
 
     assert renewal is not None
     assert isinstance(provider, PersonalProvider)
-
-
-def chosen(surroundings: Surroundings, *, can_device: bool = True, **wanted: object) -> FlowChoice:
-    return choose_flow(surroundings, can_device=can_device, **wanted)
-
-
-@pytest.mark.parametrize(
-    ("choice", "has_kernel", "reason"),
-    [
-        (
-            chosen(Surroundings.JUPYTER),
-            True,
-            "Is the kernel on another machine than your browser? Run %micromegas_login --flow device.",
-        ),
-        (chosen(Surroundings.TERMINAL), False, ""),
-        (chosen(Surroundings.COLAB), True, "The kernel runs at Google, where no browser of yours can reach it."),
-        (
-            chosen(Surroundings.COLAB, can_device=False),
-            True,
-            "Not by device: the identity provider has no device sign-in.",
-        ),
-        (chosen(Surroundings.JUPYTER, wanted=Flow.DEVICE, origin=ARGUMENT), True, ""),
-        (
-            chosen(Surroundings.JUPYTER, wanted=Flow.DEVICE, origin=REMEMBERED),
-            True,
-            "It was chosen by an earlier sign-in of this profile.",
-        ),
-    ],
-)
-def test_why_one_signs_in_in_this_way_is_said_when_it_is_news(
-    choice: FlowChoice, has_kernel: bool, reason: str
-) -> None:
-    assert flow_reason(choice, has_kernel=has_kernel) == reason

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-import threading
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook import shell
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.shell import help_as_line_magic, load_libraries
+from micromegas_jupyter.notebook.shell import help_as_line_magic
 from tests.fakes.notebook_world import FakeWorld
 
 NAMES = [
@@ -103,15 +101,6 @@ def test_unloading_takes_everything_away(shell: InteractiveShell, world: FakeWor
     assert world.clients[0].is_closed
 
 
-def test_loading_again_starts_afresh(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_line_magic("sql", "SELECT 1")
-
-    register(shell, world.dependencies())
-
-    assert world.clients[0].is_closed
-    assert own_magics(shell) == NAMES
-
-
 def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
     program = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance();"
@@ -140,22 +129,6 @@ def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
 )
 def test_only_a_cell_that_asks_for_help_alone_becomes_a_line(cell: str, becomes: str | None) -> None:
     assert "".join(help_as_line_magic(cell.splitlines(keepends=True))) == (becomes or cell)
-
-
-def test_it_leaves_with_the_extension(shell: InteractiveShell) -> None:
-    unregister(shell)
-
-    assert help_as_line_magic not in shell.input_transformers_cleanup
-
-
-def test_a_library_is_loaded_on_another_thread(monkeypatch):
-    loaded = []
-    monkeypatch.setattr(shell, "import_module", lambda name: loaded.append((name, threading.current_thread())))
-
-    load_libraries("sys", "a_library_that_is_not_there")
-
-    assert [name for name, _ in loaded] == ["a_library_that_is_not_there"]
-    assert loaded[0][1] is not threading.current_thread()
 
 
 def test_an_interrupt_within_a_first_import_leaves_a_library_that_works(tmp_path):

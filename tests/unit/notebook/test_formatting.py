@@ -1,33 +1,18 @@
 """Numbers, times, text from elsewhere, and errors as a cell shows them."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
-from micromegas_jupyter.errors import InvalidStatement, LoginRequired, MicromegasError, QueryCancelled, Unavailable
+from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, Unavailable
 from micromegas_jupyter.notebook.formatting import (
     bytes_text,
-    cut,
     error_lines,
     errors_as_lines,
     host_text,
     lines_html,
     printable,
-    remaining_text,
-    seconds_text,
-    time_text,
 )
 
-NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 SQL = "SELECT time, tagret, msg FROM log_entries"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1.0, "expired"), (0.9, "expired"), (59.9, "59 s"), (60.0, "1 min"), (7199.0, "119 min"), (7200.0, "2 h")],
-)
-def test_what_still_holds_is_told_in_its_largest_unit_and_never_too_long(seconds: float, text: str) -> None:
-    assert remaining_text(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -39,22 +24,6 @@ def test_what_still_holds_is_told_in_its_largest_unit_and_never_too_long(seconds
 )  # fmt: skip
 def test_sizes_are_written_in_decimal_units(size: int, text: str) -> None:
     assert bytes_text(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-1.0, "0.00 s"), (0.02, "0.02 s"), (0.1, "0.1 s"), (4.06, "4.1 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"),
-        (125.0, "2 min 05 s"),
-    ],
-)  # fmt: skip
-def test_durations_are_written_with_few_digits(seconds: float, text: str) -> None:
-    assert seconds_text(seconds) == text
-
-
-def test_a_moment_has_its_date_only_when_it_is_far() -> None:
-    assert time_text(NOW + timedelta(hours=3), now=NOW) == "15:00 UTC"
-    assert time_text(NOW + timedelta(days=3), now=NOW) == "2026-11-27 12:00 UTC"
 
 
 @pytest.mark.parametrize(
@@ -77,16 +46,6 @@ def test_control_and_direction_characters_are_written_out() -> None:
 
 def test_letters_of_all_scripts_stay() -> None:
     assert printable("Zoë 山田 علی\u200cرضا 👩\u200d🔬") == "Zoë 山田 علی\u200cرضا 👩\u200d🔬"
-
-
-def test_a_long_text_ends_with_an_ellipsis() -> None:
-    assert (cut("abcdef", 6), cut("abcdefg", 6)) == ("abcdef", "abcde…")
-
-
-def test_an_error_without_a_place_is_one_line_with_its_remedy_and_code() -> None:
-    error = LoginRequired("You are not signed in to lake.example.com.", remedy="Run %micromegas_login.")
-
-    assert error_lines(error) == ["✗ You are not signed in to lake.example.com. Run %micromegas_login. · AUTH001"]
 
 
 def test_a_sql_error_points_at_the_place() -> None:
@@ -132,20 +91,6 @@ def test_the_html_form_holds_no_markup_of_the_error() -> None:
 
     assert html.count("<") == 2
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html
-
-
-def test_the_innermost_statement_wins() -> None:
-    with pytest.raises(MicromegasError) as raised, errors_as_lines(), errors_as_lines(sql=SQL):
-        raise InvalidStatement("No.", line=1, column=1, remedy="")
-
-    assert len(raised.value._render_traceback_()) == 4
-
-
-def test_with_traceback_an_error_is_left_alone() -> None:
-    with pytest.raises(MicromegasError) as raised, errors_as_lines(traceback=True):
-        raise Unavailable("No.")
-
-    assert not hasattr(raised.value, "_render_traceback_")
 
 
 def test_an_interrupt_is_one_line_without_a_traceback() -> None:

@@ -6,11 +6,11 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
-from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
+from tests.fakes.notebook_people import SECRET_TOKEN
 from tests.fakes.notebook_world import SETTINGS, FakeWorld, shown
 
 WAIT_SECONDS = 60
@@ -53,21 +53,6 @@ def press(buttons: IdentityButtons, action: IdentityAction, board: FakeBoard) ->
     assert board.ended.wait(WAIT_SECONDS)
 
 
-def test_refresh_renews_the_token_and_asks_the_server_again(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-
-    press(buttons, IdentityAction.REFRESH, board)
-
-    assert board.told.wait(WAIT_SECONDS)
-    assert (board.began, board.errors) == ([IdentityAction.REFRESH], [""])
-    assert board.news == ["Token renewed, and the server checked."]
-    assert world.stored.renewal_count == 1
-    assert session.state is not None
-    assert session.state.server_line == "connected as alice@example.com, 14 ms"
-
-
 def test_a_refresh_that_fails_is_one_line_and_the_sign_in_is_what_it_was(
     world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
 ) -> None:
@@ -77,44 +62,6 @@ def test_a_refresh_that_fails_is_one_line_and_the_sign_in_is_what_it_was(
     press(buttons, IdentityAction.REFRESH, board)
 
     assert board.errors == ["✗ id.example.com did not answer. Try later. · AVAIL002"]
-    assert shown(session) is IdentityStatus.SIGNED_IN
-
-
-def test_sign_out_ends_the_sign_in_and_says_what_was_ended(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-
-    press(buttons, IdentityAction.SIGN_OUT, board)
-
-    assert world.logouts == [(SETTINGS, False)]
-    assert session.state is not None
-    assert (session.state.status, session.state.detail) == (IdentityStatus.SIGNED_OUT, "Signed out.")
-
-
-def test_sign_in_begins_a_sign_in_as_a_cell_would(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    world.stored = None
-    world.flow = FlowToUse(flow=Flow.BROWSER, reason="Because.")
-    session.logout(SETTINGS)
-
-    press(buttons, IdentityAction.SIGN_IN, board)
-
-    assert world.preferences == [FlowPreference()]
-    assert session.state is not None
-    assert (session.state.status, session.state.detail) == (IdentityStatus.WAITING, "Because.")
-
-
-def test_whoever_has_signed_in_elsewhere_need_not_do_it_again(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.logout(SETTINGS)
-    world.stored = FakePersonalProvider()
-
-    press(buttons, IdentityAction.SIGN_IN, board)
-
-    assert world.logins == []
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 

@@ -1,7 +1,7 @@
 """The state of a sign-in: its sentences, its offers, its buttons, and who is told of it."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -21,7 +21,7 @@ from micromegas_jupyter.notebook.login.state import (
     waiting_address,
     waiting_line,
 )
-from tests.fakes.notebook_world import PASTE_URL, SCAN_URI, SETTINGS, START_URL, USER_CODE, VERIFICATION_URI, FakeLogin
+from tests.fakes.notebook_world import SCAN_URI, SETTINGS, START_URL, USER_CODE, VERIFICATION_URI, FakeLogin
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ALICE = IdentityState(
@@ -38,73 +38,6 @@ ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = IdentityAction
 SIGNED_OUT = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com")
 SIGNED_IN = replace(SIGNED_OUT, status=IdentityStatus.SIGNED_IN)
-OTHER = replace(SETTINGS, profile="other")
-
-
-def first_line(**changes: object) -> str:
-    return identity_lines(replace(ALICE, **changes), now=NOW)[0]
-
-
-def test_who_is_signed_in_where_and_until_when_is_one_sentence() -> None:
-    assert first_line() == (
-        "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself."
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"renews": False}, "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC."),
-        (
-            {"name": "the holder of an API key", "email": None, "issuer": "", "ends_at": None, "renews": False},
-            "Signed in as the holder of an API key.",
-        ),
-        (
-            {"through": "JupyterHub"},
-            (
-                "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
-                "renews by itself."
-            ),
-        ),
-        ({"status": IdentityStatus.SIGNED_OUT}, "Not signed in at id.example.com (for lake.example.com)."),
-        (
-            {"status": IdentityStatus.EXPIRED},
-            "The sign-in at id.example.com (for lake.example.com) has ended. Run %micromegas_login.",
-        ),
-        (
-            {"status": IdentityStatus.RENEWAL_FAILED},
-            "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.",
-        ),
-        ({"status": IdentityStatus.SIGNED_OUT, "issuer": ""}, "Not signed in (for lake.example.com)."),
-        ({"name": "", "email": None, "ends_at": None, "renews": False}, "Signed in at id.example.com."),
-        (
-            {"status": IdentityStatus.WRAPPED, "issuer": ""},
-            (
-                "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; "
-                "signing in here would change nothing."
-            ),
-        ),
-        (
-            {"status": IdentityStatus.NOT_CONFIGURED},
-            "No sign-in is configured; lake.example.com is used without one.",
-        ),
-        (
-            {"status": IdentityStatus.WAITING, "offer": SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:4/x")},
-            "Sign in at id.example.com: open http://127.0.0.1:4/x until 15:42 UTC. This notebook continues by itself.",
-        ),
-    ],
-)
-def test_each_state_has_its_sentence(changes: dict[str, object], line: str) -> None:
-    assert first_line(**changes) == line
-
-
-def test_what_happened_and_what_the_server_says_have_lines_of_their_own() -> None:
-    state = replace(ALICE, detail="The provider did not answer.", server_line="connected as alice, 14 ms")
-
-    assert identity_lines(state, now=NOW)[1:] == [
-        "The provider did not answer.",
-        "lake.example.com: connected as alice, 14 ms",
-    ]
 
 
 def test_what_somebody_may_do_is_said_once_the_server_has_answered() -> None:
@@ -117,24 +50,6 @@ def test_what_somebody_may_do_is_said_once_the_server_has_answered() -> None:
     rights = identity_lines(answered, now=NOW)[2]
     assert rights.startswith("admin · groups: group0, group1, ")
     assert rights.endswith(", group31, and 218 more")
-
-
-def test_the_time_until_the_renewal_is_known_where_there_is_one() -> None:
-    renewed = replace(ALICE, renews_at=NOW + timedelta(minutes=5))
-
-    assert renewed.seconds_until_renewal(NOW) == 300.0
-    assert renewed.seconds_until_renewal(NOW + timedelta(hours=1)) == 0.0
-    assert replace(renewed, renews=False).seconds_until_renewal(NOW) is None
-    assert ALICE.seconds_until_renewal(NOW) is None
-
-
-def test_html_has_a_link_that_opens_a_page_of_its_own() -> None:
-    html = lines_as_html(["<one>", "two"], offer=SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:4/x?a=1&b=2"))
-
-    assert html == (
-        '<p>&lt;one&gt;<br>two<br><a href="http://127.0.0.1:4/x?a=1&amp;b=2" target="_blank" '
-        'rel="noopener noreferrer">Sign in</a></p>'
-    )
 
 
 def test_html_of_a_code_has_no_picture_and_no_link_that_holds_the_code() -> None:
@@ -175,35 +90,6 @@ def test_no_other_path_is_offered(address: str) -> None:
     offer = offer_of(FakeLogin(expires_at=SOON, flow=Flow.REDIRECT, start_url=address))
 
     assert offer.address == ""
-
-
-@pytest.mark.parametrize(
-    ("flow", "line"),
-    [
-        (
-            Flow.BROWSER,
-            f"Sign in at id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself.",
-        ),
-        (
-            Flow.DEVICE,
-            (
-                f"Sign in at id.example.com: go to {VERIFICATION_URI} and type {USER_CODE} until 12:10 UTC. "
-                "Only type it if you started this. This notebook continues by itself."
-            ),
-        ),
-        (
-            Flow.PASTE,
-            (
-                f"Sign in at id.example.com: open {PASTE_URL} until 12:10 UTC. When the browser ends at an address "
-                "that does not load, copy that address and paste it below."
-            ),
-        ),
-    ],
-)
-def test_each_way_of_signing_in_says_what_to_do(flow: Flow, line: str) -> None:
-    offer = offer_of(login(flow))
-
-    assert offer_line(offer, issuer="id.example.com", until=" until 12:10 UTC") == line
 
 
 def test_an_address_that_holds_the_code_is_for_scanning_only() -> None:
@@ -295,13 +181,6 @@ def test_each_state_offers_what_a_person_can_do_then(shown: IdentityState, offer
     assert accepted_actions(shown) >= set(offered)
 
 
-@pytest.mark.parametrize(
-    "shown", [waiting_for(Flow.BROWSER), state(IdentityStatus.SIGNED_IN, is_personal=True, ends_at=ENDS_AT)]
-)
-def test_a_page_that_has_counted_down_to_the_end_may_ask_for_a_new_sign_in(shown: IdentityState) -> None:
-    assert SIGN_IN in accepted_actions(shown)
-
-
 def test_nobody_signs_out_who_is_not_signed_in() -> None:
     assert SIGN_OUT not in accepted_actions(state(IdentityStatus.SIGNED_OUT))
     assert SIGN_OUT not in accepted_actions(state(IdentityStatus.SIGNED_IN))
@@ -319,18 +198,6 @@ def test_every_listener_is_told_what_is_shown() -> None:
 
     assert first == second == [SIGNED_OUT, SIGNED_IN]
     assert shown.state == SIGNED_IN
-
-
-def test_a_change_of_other_settings_is_not_shown() -> None:
-    shown = ShownState()
-    told: list[IdentityState] = []
-    shown.subscribe(told.append)
-    shown.change(SETTINGS, lambda _: SIGNED_IN)
-    shown.show(SETTINGS, SIGNED_OUT)
-
-    shown.change(OTHER, lambda _: SIGNED_IN)
-
-    assert told == [SIGNED_OUT]
 
 
 def test_a_change_that_changes_nothing_is_not_told() -> None:

@@ -49,44 +49,6 @@ def widget(clock: FakeClock) -> IdentityWidget:
     return IdentityWidget(clock=clock)
 
 
-def test_the_traits_are_what_is_shown_and_nothing_else(widget: IdentityWidget) -> None:
-    widget.apply(SIGNED_IN)
-
-    own = {
-        name: value
-        for name, value in widget.get_state().items()
-        if not name.startswith("_") and name not in {"layout", "tooltip", "tabbable"}
-    }
-    assert own == {
-        "status": "signed_in",
-        "name": "Alice Martin",
-        "email": "alice@example.com",
-        "issuer": "id.example.com",
-        "server": "lake.example.com",
-        "server_line": "connected as alice@example.com, 14 ms",
-        "detail": "",
-        "flow": "",
-        "start_url": "",
-        "user_code": "",
-        "qr_label": "",
-        "qr_path": "",
-        "qr_side": 0,
-        "is_admin": True,
-        "subject": "user-1",
-        "groups": ["analysts", "lake-admins"],
-        "group_count": 2,
-        "through": "",
-        "actions": ["refresh", "sign_out"],
-        "working": "",
-        "error": "",
-        "renews": True,
-        "remaining_seconds": 3600.0,
-        "renews_in_seconds": 3300.0,
-        "since_seconds": None,
-        "as_of": "2026-11-24T12:00:00+00:00",
-    }
-
-
 @pytest.mark.parametrize(
     ("waiting", "asked"), [(WAITING, START_URL), (CODE, USER_CODE), (PASTE, PASTE_URL)], ids=["link", "code", "paste"]
 )
@@ -138,18 +100,6 @@ def test_a_button_is_passed_on_and_what_is_none_is_not(clock: FakeClock) -> None
         widget._handle_custom_msg(content, [])
 
     assert pressed == [IdentityAction.SIGN_OUT]
-
-
-def test_where_widgets_do_not_run_there_is_text_and_html(widget: IdentityWidget) -> None:
-    widget.apply(WAITING)
-
-    bundle, _ = widget._repr_mimebundle_()
-
-    assert bundle["text/plain"] == (
-        f"Sign in at id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself."
-    )
-    assert f'<a href="{START_URL}" target="_blank" rel="noopener noreferrer">Sign in</a>' in bundle["text/html"]
-    assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
 def test_what_a_page_saves_beside_a_code_has_no_picture(widget: IdentityWidget) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.plot import COLOURS, plot_bundle, plot_svg, time_marks, value_marks, value_range
+from micromegas_jupyter.notebook.charts.plot import COLOURS, plot_bundle, plot_svg, time_marks, value_marks
 from micromegas_jupyter.notebook.charts.series import MAX_POINTS, plot_zone, thinned, time_series
 
 LOADS = pa.table(
@@ -59,14 +59,6 @@ def test_the_same_stands_there_in_figures() -> None:
     assert '<td style="text-align:left">&lt;b&gt;</td>' in plot_bundle(LOADS)["text/html"]
 
 
-def test_the_note_says_when_not_every_point_is_drawn() -> None:
-    rows = 5_000
-    large = pa.table({"time": pa.array(range(rows), pa.timestamp("s")), "n": range(rows)})
-
-    assert ">4 points<" in plot_bundle(LOADS)["text/html"]
-    assert ">5,000 points; of each line at most 2,000 are drawn" in plot_bundle(large)["text/html"]
-
-
 def test_many_long_lines_still_make_a_bounded_output() -> None:
     rows = 120_000
     columns = {f"n{index}": pa.array([(row * 7919) % 1009 for row in range(rows)]) for index in range(12)}
@@ -74,24 +66,6 @@ def test_many_long_lines_still_make_a_bounded_output() -> None:
     html = plot_bundle(pa.table({"time": pa.array(range(rows), pa.timestamp("s"))} | columns))["text/html"]
 
     assert len(html.encode()) < 200_000
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "covered"),
-    [
-        (0.0, 100.0, (0.0, 105.0)),
-        (10.0, 100.0, (0.0, 105.0)),
-        (90.0, 100.0, (89.5, 100.5)),
-        (-100.0, 100.0, (-110.0, 110.0)),
-        (50.0, 50.0, (45.0, 55.0)),
-        (0.0, 0.0, (-1.0, 1.0)),
-        (5e-324, 1e-300, (-1.0, 1.0)),
-    ],
-)
-def test_a_value_axis_covers_the_values_and_zero_when_that_is_near(
-    low: float, high: float, covered: tuple[float, float]
-) -> None:
-    assert value_range(low, high) == pytest.approx(covered)
 
 
 @pytest.mark.parametrize(
@@ -182,21 +156,6 @@ def lines(table: pa.Table) -> dict[str, list[float]]:
     return {line.name: list(line.values) for line in time_series(table).lines}
 
 
-def test_each_column_of_numbers_is_a_line_over_the_first_column_of_times() -> None:
-    later = pa.array([0, 0, 0], pa.timestamp("s"))
-    series = time_series(pa.table({"at": TIMES, "seen": later, "n": [1, 2, 3], "x": [0.5, 1.5, 2.5]}))
-
-    assert (series.time_name, series.zone.label, series.value_name) == ("at", "UTC", "value")
-    assert [(line.name, list(line.values)) for line in series.lines] == [("n", [1, 2, 3]), ("x", [0.5, 1.5, 2.5])]
-    assert list(series.lines[0].times) == [(T0 + second) * 1_000_000 for second in range(3)]
-
-
-def test_a_text_column_makes_a_line_of_each_of_its_values() -> None:
-    host = pa.array(["a", None, "a"]).dictionary_encode()
-
-    assert lines(pa.table({"time": TIMES, "host": host, "n": [1, 2, 3]})) == {"a": [1, 3], "null": [2]}
-
-
 def test_text_columns_that_vary_name_the_lines_together_and_others_do_not() -> None:
     table = pa.table(
         {
@@ -219,13 +178,6 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not() -> N
     }
 
 
-def test_durations_are_seconds() -> None:
-    series = time_series(pa.table({"time": TIMES, "took": pa.array([1, 1_500, None], pa.duration("ms"))}))
-
-    assert series.value_name == "took (s)"
-    assert list(series.lines[0].values) == [0.001, 1.5]
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -236,12 +188,6 @@ def test_durations_are_seconds() -> None:
 )
 def test_numbers_of_every_kind_are_drawn(values: pa.Array) -> None:
     assert lines(pa.table({"time": TIMES, "n": values})) == {"n": [1.5, 2.5]}
-
-
-def test_rows_are_put_in_the_order_of_their_times() -> None:
-    times = pa.array([T0 + 2, T0, None, T0 + 1], pa.timestamp("s"))
-
-    assert lines(pa.table({"time": times, "n": [3, 1, 9, 2]})) == {"n": [1, 2, 3]}
 
 
 def test_what_is_no_number_ends_a_stretch() -> None:
@@ -297,19 +243,6 @@ def table(rows: int, values: list[float | None], **columns: list[str]) -> pa.Tab
 
 def paths(svg: ET.Element, colour: str = COLOURS[0]) -> list[str]:
     return [path.attrib["d"] for path in svg.iter(f"{SVG}path") if colour in path.attrib["style"]]
-
-
-def test_it_says_what_it_shows_to_those_who_cannot_see_it() -> None:
-    svg = drawn(table(2, [1, 2]))
-
-    assert (svg.attrib["role"], svg.attrib["aria-label"]) == ("img", "A <title>")
-    assert [svg.findtext(f"{SVG}title"), svg.findtext(f"{SVG}desc")] == ["A <title>", "What & where"]
-
-
-def test_the_axes_name_what_they_measure_and_the_zone() -> None:
-    texts = [text.text for text in drawn(table(5, [0, 25, 50, 75, 100], unit=["ms"] * 5)).iter(f"{SVG}text")]
-
-    assert {"value (ms)", "time (UTC)", "0", "100", "00:00:00", "1970-01-01"} <= set(texts)
 
 
 def test_a_name_with_characters_that_xml_forbids_is_drawn_all_the_same() -> None:

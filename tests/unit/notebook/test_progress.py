@@ -3,7 +3,6 @@
 import gc
 import io
 from collections.abc import Callable
-from datetime import timedelta
 from threading import Event
 from typing import Any
 
@@ -13,55 +12,13 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.login.connections import Connection
-from micromegas_jupyter.notebook.results.progress import DisplayLine, Ending, LineTicker, Progress, TerminalLine
+from micromegas_jupyter.notebook.results.progress import DisplayLine, Ending, Progress, TerminalLine
 from micromegas_jupyter.notebook.results.rows import RowReader, StartedQuery
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import ROWS, FakeReader, FakeWorld
+from tests.fakes.notebook_world import ROWS, FakeReader
 
 BATCHES = ROWS.to_batches(max_chunksize=2)
 WAIT_SECONDS = 60
-
-
-def opened(clock: FakeClock, *, left: timedelta | None = None) -> Progress:
-    progress = Progress(clock)
-    reader = FakeReader(ROWS.to_batches(), clock, 3.25, "7f3a91c2d4e5")
-    progress.note_opened(reader, token_ends_at=None if left is None else clock.now() + left)
-    next(reader)
-    progress.note_batch()
-    return progress
-
-
-def test_the_running_line_tells_rows_bytes_query_and_the_time_left_on_the_token() -> None:
-    progress = opened(FakeClock(), left=timedelta(minutes=58, seconds=59))
-
-    assert progress.running_line() == (
-        "⏳ 3.2 s · 3 rows · 1.0 MB · query 7f3a91c2 · token 58 min · interrupt to cancel"
-    )
-
-
-def test_a_token_that_has_ended_while_the_query_goes_on_is_said_to_have() -> None:
-    assert "· token expired ·" in opened(FakeClock(), left=timedelta(seconds=1)).running_line()
-
-
-@pytest.mark.parametrize(
-    ("ending", "line"),
-    [
-        (Ending.CANCELLED, "✗ cancelled after 3.2 s, 3 rows received, stopped on the server · query 7f3a91c2"),
-        (Ending.STOPPED, "■ stopped after 3.2 s, 3 rows received, stopped on the server · query 7f3a91c2"),
-        (Ending.FAILED, "✗ failed after 3.2 s, 3 rows received · query 7f3a91c2"),
-    ],
-)
-def test_each_early_end_has_its_line(ending: Ending, line: str) -> None:
-    assert opened(FakeClock()).ended_line(ending) == line
-
-
-def test_a_persons_token_has_an_end_and_a_service_account_s_is_not_told() -> None:
-    client = FakeWorld().dependencies().open_client(None, None)
-
-    assert Connection(provider=FakePersonalProvider(), client=client).token_ends_at() is not None
-    assert Connection(provider=FakeServiceProvider(), client=client).token_ends_at() is None
 
 
 class Terminal(io.StringIO):
@@ -85,25 +42,6 @@ def published(bare_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(InteractiveShell, "_instance", bare_shell)
     monkeypatch.setattr(bare_shell, "display_pub", stand_in, raising=False)
     return stand_in
-
-
-class Recorded:
-    is_shown = False
-    outlives_cell = False
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.rewritten_twice = Event()
-
-    def rewrite(self, text: str, *, address: str = "") -> None:
-        self.texts.append(text)
-        if len(self.texts) == 2:
-            self.rewritten_twice.set()
-
-    def finish(self, text: str) -> None:
-        raise AssertionError("the ticker finishes no line")
-
-    clear = None
 
 
 def test_a_terminal_line_is_erased_before_it_is_written_again() -> None:
@@ -152,17 +90,6 @@ def test_an_address_in_the_line_can_be_followed(published: Published) -> None:
         '&lt;1&gt; open <a href="http://127.0.0.1:4/x?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'
         "http://127.0.0.1:4/x?a=1&amp;b=2</a> now" in bundle["text/html"]
     )
-
-
-def test_a_ticker_rewrites_until_its_block_ends() -> None:
-    line = Recorded()
-
-    with LineTicker(line, lambda: "working", pause_seconds=0.001):
-        assert line.rewritten_twice.wait(30)
-    count = len(line.texts)
-
-    assert set(line.texts) == {"working"}
-    assert len(line.texts) == count
 
 
 class Line:
@@ -225,18 +152,6 @@ def test_batches_come_one_after_another_and_the_line_follows_them() -> None:
     assert started.ends == [(Ending.DONE, None)]
 
 
-def test_the_line_is_rewritten_at_most_four_times_a_second_and_never_on_a_terminal() -> None:
-    fast = Started(*BATCHES, *BATCHES, seconds_per_batch=0.1)
-    terminal = Started(outlives_cell=False)
-
-    list(fast.rows)
-    list(terminal.rows)
-
-    assert len(fast.line.rewritten) == 1
-    assert terminal.line.rewritten == []
-    assert len(terminal.line.finished) == 2
-
-
 @pytest.mark.parametrize(
     ("take", "kind"),
     [
@@ -270,15 +185,6 @@ def test_leaving_the_block_stops_the_query_and_says_so() -> None:
     assert started.ends == [(Ending.STOPPED, None)]
     with pytest.raises(UsageError, match="reader is closed"):
         next(rows)
-
-
-def test_a_reader_that_has_ended_stays_as_it_is_when_it_is_closed() -> None:
-    started = Started()
-
-    list(started.rows)
-    started.rows.close()
-
-    assert started.ends == [(Ending.DONE, None)]
 
 
 def test_the_end_of_the_last_reference_stops_the_query() -> None:
@@ -331,13 +237,3 @@ def test_a_failed_reader_can_be_collected() -> None:
     finalizer = started.rows._finalizer
 
     assert not finalizer.alive
-
-
-def test_it_can_be_cancelled_from_elsewhere() -> None:
-    started = Started()
-
-    started.rows.cancel()
-
-    with pytest.raises(QueryCancelled):
-        next(started.rows)
-    assert started.source.is_cancelled

@@ -6,7 +6,6 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
-from micromegas_jupyter.notebook.formatting import TextTable
 from micromegas_jupyter.notebook.magics.queries import MAX_QUERIES, QueryHistory, SqlRequest
 from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from tests.fakes.clock import FakeClock
@@ -41,17 +40,6 @@ def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: 
     ]
     assert repr(table).splitlines()[-1].endswith("done            3   1.0 s  7f3a91c2  SELECT 4")
     assert running[2] == "running"
-
-
-def test_the_newest_are_listed_and_all_of_them_on_request(shell: InteractiveShell) -> None:
-    for _ in range(21):
-        shell.run_line_magic("sql", "SELECT 1")
-
-    table = shell.run_line_magic("micromegas_queries", "")
-
-    assert [row[0] for row in table.rows][::19] == ["2", "21"]
-    assert table.note == "newest 20 of 21; --all lists them all"
-    assert len(listed(shell, "--all")) == 21
 
 
 def test_a_statement_is_shown_escaped(shell: InteractiveShell) -> None:
@@ -110,15 +98,6 @@ def test_what_cannot_be_done_is_said(shell: InteractiveShell, line: str, what: s
         shell.run_line_magic("micromegas_queries", line)
 
 
-def test_short_texts_of_a_table_do_not_wrap_and_long_ones_do() -> None:
-    table = TextTable(head=("time", "SQL"), rows=[("0.05 s", "SELECT " + "a, " * 20)], right=frozenset({"time"}))
-
-    page = table._repr_html_()
-
-    assert '<td style="text-align:right;white-space:pre">0.05 s</td>' in page
-    assert '<td style="text-align:left;white-space:pre-wrap">SELECT a, ' in page
-
-
 def test_only_the_newest_queries_are_kept() -> None:
     history = QueryHistory()
     for _ in range(MAX_QUERIES + 1):
@@ -137,10 +116,3 @@ def test_large_values_push_older_queries_out() -> None:
         history.begin(SqlRequest(sql="SELECT :a", params={"a": ("x" * 4_000_000, b"y" * 4_000_000)}), at=NOW)
 
     assert [query.number for query in history.all()] == [2, 3]
-
-
-def test_one_query_that_is_larger_than_all_is_kept() -> None:
-    history = QueryHistory()
-    history.begin(SqlRequest(sql="x" * 20_000_000), at=NOW)
-
-    assert len(history.all()) == 1

@@ -66,14 +66,6 @@ def test_a_server_that_lists_no_tables_is_asked_for_its_columns(client: FakeClie
     assert schema.functions == ()
 
 
-def test_a_server_that_tells_no_functions_is_fine(client: FakeClient, world: FakeWorld) -> None:
-    world.open_failure = ServerUnavailable("No.")
-
-    schema = fetch_schema(client)
-
-    assert (len(schema.tables), schema.functions) == (2, ())
-
-
 @pytest.fixture
 def session(session: NotebookSession, world: FakeWorld) -> Iterator[NotebookSession]:
     yield session
@@ -106,17 +98,6 @@ def ask(cache: SchemaCache) -> Callable[[], ServerSchema | None]:
         return cache.known(SETTINGS)
 
     return ask_and_wait
-
-
-def test_a_first_look_answers_at_once_and_a_later_one_knows_the_tables(cache: SchemaCache, world: FakeWorld) -> None:
-    world.tables.may_answer.clear()
-
-    first = cache.look_up(SETTINGS)
-    world.tables.may_answer.set()
-    wait_for(cache)
-
-    assert first is None
-    assert list(cache.look_up(SETTINGS).tables) == ["log_entries", "measures"]
 
 
 def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(
@@ -165,18 +146,6 @@ def test_a_server_that_could_not_be_asked_is_left_alone_for_a_while(
     assert ask() is not None
 
 
-def test_nobody_signed_in_is_silent_and_a_sign_in_brings_the_tables(
-    session: NotebookSession, world: FakeWorld, ask: Callable[[], ServerSchema | None]
-) -> None:
-    world.stored = None
-    before = ask()
-
-    session.connections.put(SETTINGS, FakePersonalProvider())
-
-    assert before is None
-    assert list(ask().tables) == ["log_entries", "measures"]
-
-
 def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(
     session: NotebookSession, world: FakeWorld, cache: SchemaCache, ask: Callable[[], ServerSchema | None]
 ) -> None:
@@ -219,10 +188,3 @@ def test_the_number_of_servers_is_bounded(cache: SchemaCache, session: NotebookS
         assert cache.look_up(settings, wait_seconds=WAIT_SECONDS) is not None
 
     assert sum(cache.known(settings) is not None for settings in asked) <= 8
-
-
-def test_a_closed_cache_asks_nobody(cache: SchemaCache, world: FakeWorld) -> None:
-    cache.close()
-
-    assert cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) is None
-    assert world.tables.asked_count == 0

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import PurePath
-from threading import Event, Thread
+from threading import Thread
 
 import pytest
 
@@ -21,36 +20,13 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.pending import stored_meanwhile, watch_for_sign_in
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus, SignInOffer
+from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import SETTINGS, START_URL, WITHOUT_SIGN_IN, FakeLogin, FakeWorld, shown
+from tests.fakes.notebook_world import SETTINGS, WITHOUT_SIGN_IN, FakeWorld, shown
 
 DEVICE = FlowToUse(flow=Flow.DEVICE)
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
 DEADLINE_SECONDS = 60
-
-
-def test_one_connection_serves_all_cells_of_the_same_settings(world: FakeWorld, session: NotebookSession) -> None:
-    first, second = session.connection(SETTINGS), session.connection(SETTINGS)
-
-    assert first is second
-    assert len(world.clients) == 1
-
-
-def test_without_a_configured_sign_in_the_client_has_no_provider(world: FakeWorld, session: NotebookSession) -> None:
-    assert session.connection(WITHOUT_SIGN_IN).provider is None
-    assert session.signed_in(WITHOUT_SIGN_IN).status is IdentityStatus.NOT_CONFIGURED
-
-
-def test_being_signed_in_means_having_a_token_that_is_good(world: FakeWorld, session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-    world.stored.failure = LoginRequired("The provider ended the session.")
-
-    with pytest.raises(LoginRequired):
-        session.signed_in(SETTINGS)
-
-    assert shown(session) is IdentityStatus.EXPIRED
-    assert world.clients[0].is_closed
 
 
 @pytest.mark.parametrize(
@@ -85,27 +61,6 @@ def test_a_call_that_works_again_clears_the_trouble_and_keeps_what_the_server_sa
     assert (session.state.is_admin, session.state.server_line) == (True, "connected as alice@example.com, 14 ms")
 
 
-def test_a_server_that_cannot_say_whom_it_sees_is_connected_all_the_same(
-    world: FakeWorld, session: NotebookSession
-) -> None:
-    world.whoami_failure = UnsupportedRequest("The server cannot say who you are.")
-
-    state = session.fetch_identity(SETTINGS)
-
-    assert state.status is IdentityStatus.SIGNED_IN
-    assert state.server_line == "connected; the server does not say as whom, 14 ms"
-
-
-def test_a_service_account_and_an_api_key_are_named_as_what_they_are(
-    world: FakeWorld, session: NotebookSession
-) -> None:
-    world.stored = FakeServiceProvider()
-    key_settings = replace(WITHOUT_SIGN_IN, api_key_file=PurePath("key"))
-
-    assert session.signed_in(SETTINGS).name == "service account lake-notebooks"
-    assert session.signed_in(key_settings).name == "the holder of an API key"
-
-
 def test_a_foreign_name_is_written_out_and_cut(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = FakePersonalProvider(FakeIdentity(name="\x1b[2J" + "e" * 500))
 
@@ -137,26 +92,6 @@ def test_a_renewal_is_shown_without_a_cell(world: FakeWorld, session: NotebookSe
     assert session.state.server_line == "connected as alice@example.com, 14 ms"
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "detail"),
-    [
-        (ProviderUnavailable("No answer."), IdentityStatus.RENEWAL_FAILED, "Could not renew: No answer."),
-        (LoginRequired("The session has ended."), IdentityStatus.EXPIRED, "The session has ended."),
-    ],
-)
-def test_a_renewal_that_fails_is_shown_and_cuts_no_query_off(
-    world: FakeWorld, session: NotebookSession, error: MicromegasError, status: IdentityStatus, detail: str
-) -> None:
-    session.signed_in(SETTINGS)
-
-    world.renewals[0].on_change(error)
-
-    assert session.state is not None
-    assert (session.state.status, session.state.detail) == (status, detail)
-    assert not world.clients[0].is_closed
-    assert world.renewals[0].is_running
-
-
 @pytest.mark.parametrize("ask", [NotebookSession.signed_in, NotebookSession.fetch_identity])
 def test_whoever_the_tokens_do_not_name_is_signed_in_all_the_same(
     session: NotebookSession,
@@ -183,35 +118,6 @@ def test_a_running_sign_in_is_waited_for_and_its_provider_used(world: FakeWorld,
 
     assert connection.provider is provider
     assert len(world.clients) == 1
-
-
-def test_a_sign_in_that_ends_by_itself_is_shown_and_kept(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = None
-    waiting = []
-    session.shown.subscribe(waiting.append)
-    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
-
-    login.succeed()
-    assert world.was_asked_whoami.wait(30)
-
-    assert [state.status for state in waiting[:2]] == [IdentityStatus.WAITING, IdentityStatus.SIGNED_IN]
-    assert (waiting[0].offer, waiting[1].offer) == (SignInOffer(flow=Flow.BROWSER, address=START_URL), None)
-    assert session.connection(SETTINGS).provider is not None
-
-
-def test_the_address_that_the_provider_has_to_know_is_said_once_a_browser_was_sent_there(
-    world: FakeWorld, session: NotebookSession
-) -> None:
-    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.REDIRECT))
-
-    login.start("https://lab.example.com/micromegas/callback")
-
-    assert session.state is not None
-    assert session.state.status is IdentityStatus.WAITING
-    assert session.state.detail == (
-        "The browser will return to https://lab.example.com/micromegas/callback. If id.example.com rejects that "
-        "address, have it registered there, or run %micromegas_login --flow device."
-    )
 
 
 def test_a_sign_in_for_other_settings_is_not_waited_for(world: FakeWorld, session: NotebookSession) -> None:
@@ -248,14 +154,6 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
         session.connection(SETTINGS)
 
 
-def test_a_sign_in_that_has_ended_already_still_tells_its_failure(session: NotebookSession) -> None:
-    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
-    login.fail(LoginFailed("You said no."))
-
-    with pytest.raises(LoginFailed, match="You said no"):
-        session.sign_in.finish(login)
-
-
 def test_what_follows_a_sign_in_follows_one_that_ended_well_and_only_once(session: NotebookSession) -> None:
     followed: list[str] = []
     failing = session.sign_in.begin(
@@ -272,17 +170,6 @@ def test_what_follows_a_sign_in_follows_one_that_ended_well_and_only_once(sessio
     assert followed == ["worked"]
 
 
-def test_logout_ends_the_sign_in_and_the_connection(world: FakeWorld, session: NotebookSession) -> None:
-    session.connection(SETTINGS)
-
-    line = session.logout(SETTINGS)
-
-    assert line == "Signed out."
-    assert world.logouts == [(SETTINGS, False)]
-    assert world.clients[0].is_closed
-    assert shown(session) is IdentityStatus.SIGNED_OUT
-
-
 def test_logout_ends_a_sign_in_that_goes_on(world: FakeWorld, session: NotebookSession) -> None:
     world.stored = None
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
@@ -292,13 +179,6 @@ def test_logout_ends_a_sign_in_that_goes_on(world: FakeWorld, session: NotebookS
     assert line == "Nobody was signed in to id.example.com."
     assert login.is_cancelled
     assert shown(session) is IdentityStatus.SIGNED_OUT
-
-
-def test_logout_says_when_there_is_no_sign_in_to_end(world: FakeWorld, session: NotebookSession) -> None:
-    world.stored = FakeServiceProvider()
-
-    assert session.logout(SETTINGS) == "There is no sign-in to end: a key or service account is used."
-    assert session.logout(WITHOUT_SIGN_IN) == "There is no sign-in to end: none is configured."
 
 
 def test_closing_ends_a_sign_in_and_all_clients(world: FakeWorld, session: NotebookSession) -> None:
@@ -322,32 +202,11 @@ def test_a_renewal_that_ends_after_the_logout_shows_nothing(world: FakeWorld, se
 
 
 @pytest.fixture
-def login(world: FakeWorld) -> FakeLogin:
-    return FakeLogin(expires_at=world.clock.now())
-
-
-@pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     def watch(login, take):
         watch_for_sign_in(login, take, pause_seconds=0.01)
 
     monkeypatch.setattr("micromegas_jupyter.notebook.login.pending.watch_for_sign_in", watch)
-
-
-def test_it_looks_until_there_is_something(login: FakeLogin) -> None:
-    looks: list[int] = []
-    found = Event()
-
-    def take() -> bool:
-        looks.append(len(looks))
-        if len(looks) == 3:
-            found.set()
-        return found.is_set()
-
-    watch_for_sign_in(login, take, pause_seconds=0.01)
-
-    assert found.wait(DEADLINE_SECONDS)
-    assert looks == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -399,39 +258,6 @@ def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, ses
     assert session.connection(SETTINGS).provider is elsewhere
 
 
-def test_where_somebody_is_signed_in_already_the_new_sign_in_is_waited_for(
-    world: FakeWorld, session: NotebookSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched: list[object] = []
-    monkeypatch.setattr(
-        "micromegas_jupyter.notebook.login.pending.watch_for_sign_in", lambda login, _adopt: watched.append(login)
-    )
-
-    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
-
-    assert watched == []
-
-
-def test_a_renewed_token_is_another_one(world: FakeWorld, session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-
-    assert session.renew(SETTINGS)
-
-    assert world.stored.renewal_count == 1
-    assert shown(session) is IdentityStatus.SIGNED_IN
-
-
-def test_a_token_that_serves_on_leaves_what_is_shown(world: FakeWorld, session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-    world.stored.renewal_failure = ProviderUnavailable("id.example.com did not answer.")
-
-    with pytest.raises(ProviderUnavailable):
-        session.renew(SETTINGS)
-
-    assert shown(session) is IdentityStatus.SIGNED_IN
-    assert not world.clients[0].is_closed
-
-
 def test_a_sign_in_that_the_provider_has_ended_lasts_as_long_as_its_token(
     world: FakeWorld, session: NotebookSession
 ) -> None:
@@ -453,25 +279,3 @@ def test_a_sign_in_whose_token_has_ended_too_is_over(world: FakeWorld, session: 
 
     assert shown(session) is IdentityStatus.EXPIRED
     assert world.clients[0].is_closed
-
-
-def test_a_person_who_has_signed_out_elsewhere_is_shown_as_such(world: FakeWorld, session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-    session.close()
-    world.stored = None
-    fresh = NotebookSession(world.dependencies())
-    assert session.state is not None
-    fresh.shown.show(SETTINGS, session.state)
-
-    with pytest.raises(LoginRequired):
-        fresh.renew(SETTINGS)
-
-    assert shown(fresh) is IdentityStatus.EXPIRED
-
-
-@pytest.mark.parametrize("settings", [SETTINGS, WITHOUT_SIGN_IN])
-def test_there_is_nothing_to_renew_without_a_person(world: FakeWorld, session: NotebookSession, settings) -> None:
-    world.stored = FakeServiceProvider()
-    session.signed_in(settings)
-
-    assert not session.renew(settings)

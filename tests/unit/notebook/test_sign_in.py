@@ -11,13 +11,11 @@ from micromegas_jupyter.auth.flow_choice import UNATTENDED_REMEDY
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
-    LoginRefused,
     LoginRequired,
     LoginTimedOut,
     MicromegasError,
     ProviderMisbehaved,
     QueryCancelled,
-    Unavailable,
     UsageError,
 )
 from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
@@ -95,20 +93,6 @@ def test_a_terminal_draws_the_code_that_a_camera_reads(
     assert SCAN_URI not in shown
 
 
-def test_a_terminal_that_shows_no_colours_gets_no_picture(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.flow = FlowToUse(flow=Flow.DEVICE)
-    succeed_when_waited_for(world, monkeypatch)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert "with the code filled in" not in capsys.readouterr().out
-
-
 def test_without_a_browser_the_next_way_is_announced(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,13 +120,6 @@ def test_a_way_that_cannot_begin_gives_way_to_the_next_with_a_word(
     assert [login.flow for login in world.logins] == [Flow.DEVICE]
 
 
-def test_the_last_way_that_cannot_begin_says_why(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.begin_failures[Flow.BROWSER] = ProviderMisbehaved("It has no such page.")
-
-    with pytest.raises(ProviderMisbehaved, match="no such page"):
-        shell.run_line_magic("micromegas_login", "")
-
-
 def test_a_pasted_address_signs_in(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,22 +136,6 @@ def test_a_pasted_address_signs_in(
     assert FITTING_ADDRESS not in shown
 
 
-def test_a_wrong_address_is_said_and_asked_for_again(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.flow = FlowToUse(flow=Flow.PASTE)
-    world.answers = ["http://127.0.0.1:1/other?code=wrong", FITTING_ADDRESS]
-
-    shell.run_line_magic("micromegas_login", "")
-
-    shown = capsys.readouterr().out
-    assert (
-        "✗ The pasted text is not the address that this sign-in ended at. Try again. · USE001\n"
-        "Signed in as Alice Martin" in shown
-    )
-    assert "code=wrong" not in shown
-
-
 def test_five_wrong_addresses_end_the_sign_in(shell: InteractiveShell, world: FakeWorld) -> None:
     world.flow = FlowToUse(flow=Flow.PASTE)
     world.answers = ["wrong"] * 6
@@ -184,20 +145,6 @@ def test_five_wrong_addresses_end_the_sign_in(shell: InteractiveShell, world: Fa
 
     assert world.logins[0].is_cancelled
     assert world.answers == ["wrong"]
-
-
-def test_a_sign_in_that_was_refused_meanwhile_says_why(shell: InteractiveShell, world: FakeWorld) -> None:
-    def refuse() -> str:
-        world.logins[0].fail(LoginRefused("You said no."))
-        return FITTING_ADDRESS
-
-    world.flow = FlowToUse(flow=Flow.PASTE)
-    world.answers = [refuse]
-
-    with pytest.raises(LoginRefused, match="You said no"):
-        shell.run_line_magic("micromegas_login", "")
-
-    assert world.logins[0].submitted == []
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), EOFError()], ids=["interrupt", "end of input"])
@@ -254,17 +201,6 @@ def test_the_way_that_worked_is_remembered(
     assert world.remembered == remembered
 
 
-def test_a_memory_that_cannot_be_written_fails_no_sign_in(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.remember_failure = Unavailable("Another program is writing the choices.")
-    succeed_when_waited_for(world, monkeypatch)
-
-    shell.run_line_magic("micromegas_login", "--flow device")
-
-    assert "Signed in as Alice Martin" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("flow", ["auto", "browser", "device", "paste"])
 def test_a_run_that_nobody_watches_fails_at_once_whatever_way_is_named(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, flow: str
@@ -280,25 +216,6 @@ def test_a_run_that_nobody_watches_fails_at_once_whatever_way_is_named(
     )
     assert raised.value.remedy == UNATTENDED_REMEDY
     assert (world.preferences, world.logins, world.prompts) == ([], [], [])
-
-
-def test_options_choose_the_provider_for_later_cells_too(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    succeed_when_waited_for(world, monkeypatch)
-
-    shell.run_line_magic(
-        "micromegas_login",
-        "--issuer https://other.example.com --client-id app --scope 'openid email' --audience lake",
-    )
-
-    settings = shell._micromegas_extension.session.settings()
-    assert (settings.issuer, settings.client_id, settings.scope, settings.audience) == (
-        "https://other.example.com",
-        "app",
-        "openid email",
-        "lake",
-    )
 
 
 def test_nothing_of_a_pasted_sign_in_stays_behind(shell: InteractiveShell, world: FakeWorld) -> None:
@@ -332,22 +249,6 @@ def test_a_sign_in_that_ends_ends_the_question(pasted_login: FakeLogin) -> None:
         prompt_until_done(pasted_login, wait_to_be_interrupted)
 
     ending.join(DEADLINE_SECONDS)
-
-
-def test_a_sign_in_that_ends_after_the_answer_interrupts_nobody(pasted_login: FakeLogin) -> None:
-    prompt_until_done(pasted_login, lambda: "an answer")
-
-    pasted_login.succeed()
-
-    threading.Event().wait(0.01)  # where an interrupt would be raised
-
-
-def test_a_person_who_interrupts_is_no_end_of_the_sign_in(pasted_login: FakeLogin) -> None:
-    def interrupted() -> str:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prompt_until_done(pasted_login, interrupted)
 
 
 def test_off_the_main_thread_nobody_is_interrupted_and_a_late_answer_is_not_used(pasted_login: FakeLogin) -> None:

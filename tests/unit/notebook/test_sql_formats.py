@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import ServerUnavailable, UsageError
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results import rows
-from micromegas_jupyter.notebook.results.rows import RowReader, RowsSeen
+from micromegas_jupyter.notebook.results.rows import RowsSeen
 from micromegas_jupyter.notebook.results.table import result_bundle
 from tests.fakes.notebook_world import FakeWorld
 
@@ -45,29 +45,12 @@ def test_a_variable_takes_the_rows_in_the_format(
     assert f" → errors ({shown})\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("pandas", pd.DataFrame), ("arrow", pa.Table), ("polars", pl.DataFrame), ("reader", RowReader)],
-)
-def test_with_a_format_the_value_of_the_cell_is_of_that_type(shell: InteractiveShell, name: str, kind: type) -> None:
-    shell.run_cell(f"rows = %sql --format {name} SELECT n, msg FROM t")
-
-    assert type(shell.user_ns["rows"]) is kind
-
-
 def test_columns_can_be_of_arrows_types(shell: InteractiveShell) -> None:
     shell.run_cell("%sql rows << --dtype pyarrow SELECT n, msg FROM t")
 
     frame = shell.user_ns["rows"]
     assert frame.dtypes.tolist() == [pd.ArrowDtype(pa.int64()), pd.ArrowDtype(pa.string())]
     assert frame["msg"].tolist() == ["a", "<b>", "c"]
-
-
-def test_arrows_types_are_for_pandas_only(shell: InteractiveShell, world: FakeWorld) -> None:
-    with pytest.raises(UsageError, match="--dtype is for pandas DataFrames"):
-        shell.run_line_magic("sql", "--format arrow --dtype pyarrow SELECT 1")
-
-    assert world.asked == []
 
 
 def test_a_reader_fetches_nothing_before_it_is_asked(
@@ -84,22 +67,6 @@ def test_a_reader_fetches_nothing_before_it_is_asked(
     assert capsys.readouterr().out == (
         "▸ rows come as you iterate · query 7f3a91c2 → rows (reader)\n"
         "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → rows (reader)\n"
-    )
-
-
-def test_a_failure_while_a_later_cell_reads_is_shown_as_its_lines(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.script = [world.script[0], ServerUnavailable("lake.example.com does not answer.", remedy="")]
-    shell.run_cell("%sql rows << --format reader SELECT n FROM t")
-    capsys.readouterr()
-
-    done = shell.run_cell("for batch in rows: pass")
-
-    assert isinstance(done.error_in_exec, ServerUnavailable)
-    assert capsys.readouterr().out == (
-        "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)\n"
-        "✗ lake.example.com does not answer. · AVAIL003\n"
     )
 
 

@@ -7,7 +7,6 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import (
-    ConfigurationError,
     InvalidStatement,
     LoginRequired,
     QueryCancelled,
@@ -15,18 +14,11 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from tests.fakes import notebook_world
-from tests.fakes.notebook_world import ROWS, FakeWorld
+from tests.fakes.notebook_world import FakeWorld
 
 PLAN = pa.record_batch(
     {"plan_type": ["logical_plan", "physical_plan"], "plan": ["Projection: a\n  TableScan: t", "ProjectionExec\n"]}
 )
-
-
-def test_a_cell_without_a_name_gives_its_rows_as_its_value(shell: InteractiveShell) -> None:
-    done = shell.run_cell("%%sql\nSELECT n, msg FROM t")
-
-    assert list(done.result.to_pandas()["msg"]) == ["a", "<b>", "c"]
-    assert shell.user_ns["_"] is done.result
 
 
 def test_the_variable_says_how_many_rows_can_be_worked_with(
@@ -37,17 +29,6 @@ def test_the_variable_says_how_many_rows_can_be_worked_with(
     done = shell.run_cell("%sql SELECT n, msg FROM t")
 
     assert '{"rows":2,"total":3,' in done.result._repr_html_()
-
-
-def test_a_number_of_rows_that_is_none_is_refused_before_anything_is_sent(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICROMEGAS_RESULT_ROWS", "many")
-
-    with pytest.raises(ConfigurationError, match="MICROMEGAS_RESULT_ROWS"):
-        shell.run_line_magic("sql", "SELECT 1")
-
-    assert world.asked == []
 
 
 def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
@@ -61,16 +42,6 @@ def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
 
     assert first.splitlines()[1:] == ["⚠ This key ends soon."]
     assert "⚠" not in capsys.readouterr().out
-
-
-def test_a_server_without_query_ids_and_a_result_without_rows_are_fine(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.query_id, world.script = None, []
-
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert capsys.readouterr().out == "✓ 0 rows in 0.00 s · 0 B\n"
 
 
 def test_the_line_form_can_be_assigned_and_keeps_its_quotes(shell: InteractiveShell, world: FakeWorld) -> None:
@@ -156,20 +127,6 @@ def test_an_error_is_shown_as_its_lines_and_keeps_its_class(
     )
 
 
-def test_nobody_signed_in_is_one_line(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.stored = None
-
-    done = shell.run_cell("%sql SELECT 1")
-
-    assert isinstance(done.error_in_exec, LoginRequired)
-    assert capsys.readouterr().out == (
-        "✗ Not signed in at id.example.com (for lake.example.com:50051). Run %micromegas_login, "
-        "or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account. · AUTH001\n"
-    )
-
-
 def test_an_interrupt_cancels_the_query_and_the_next_one_works(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,16 +145,6 @@ def test_an_interrupt_cancels_the_query_and_the_next_one_works(
     assert len(world.clients) == 1
 
 
-def test_an_interrupt_before_the_first_row_says_so(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.open_failure = KeyboardInterrupt()
-
-    shell.run_cell("%sql SELECT 1")
-
-    assert capsys.readouterr().out == "✗ cancelled after 0.00 s, before the first row\n"
-
-
 def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: InteractiveShell, world: FakeWorld) -> None:
     world.stored.failure = LoginRequired("The provider ended the session.")
     failed = shell.run_cell("%sql SELECT 1")
@@ -208,22 +155,6 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: Interacti
     assert isinstance(failed.error_in_exec, LoginRequired)
     assert done.success
     assert len(world.clients) == 2
-
-
-def test_a_plot_is_shown_between_the_line_and_the_rows(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    times = pa.array([1_700_000_000, 1_700_000_060], pa.timestamp("s", "UTC"))
-    world.script = [pa.record_batch({"time": times, "load": [1.5, 2.5]})]
-
-    shell.run_cell("%%sql loads << --plot\nSELECT time, load FROM t")
-
-    shown = capsys.readouterr().out
-    assert len(shell.user_ns["loads"]) == 2
-    order = [
-        shown.index(text) for text in ("✓ 2 rows", "load over time. From 2023-11-14 22:13:20", "timestamp[s, UTC]")
-    ]
-    assert order == sorted(order)
 
 
 def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(
@@ -261,16 +192,6 @@ def test_the_plan_is_shown_readably_and_nothing_is_run(
     assert shell.run_line_magic("micromegas_queries", "").rows == []
 
 
-def test_an_error_in_a_statement_that_is_explained_is_at_its_place_there(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.open_failure = InvalidStatement("No column.", line=2, column=8, remedy="")
-
-    shell.run_cell("%%sql --explain\nSELECT tagret FROM t")
-
-    assert "    SELECT tagret FROM t\n           ^ line 1, column 8\n" in capsys.readouterr().out
-
-
 def test_a_dry_run_shows_the_columns_and_runs_nothing(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,12 +218,6 @@ def test_an_error_behind_a_list_in_a_dry_run_is_at_its_place_in_the_cell(
     shell.run_cell("%%sql --dry-run\nSELECT n FROM t WHERE n IN :ids AND tagret = 1")
 
     assert "AND tagret = 1\n" + " " * 40 + "^ line 1, column 37\n" in capsys.readouterr().out
-
-
-def test_a_variable_takes_the_schema_of_a_dry_run(shell: InteractiveShell) -> None:
-    shell.run_cell("%sql schema << --dry-run SELECT n, msg FROM t")
-
-    assert shell.user_ns["schema"] == ROWS.schema
 
 
 def test_a_wrapper_s_client_that_cannot_look_ahead_says_so(

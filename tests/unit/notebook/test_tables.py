@@ -70,12 +70,6 @@ def test_a_terminal_shows_all_tables_with_their_columns(
     )
 
 
-def test_a_pattern_leaves_what_matches(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_line_magic("micromegas_tables", "VALUE")
-
-    assert capsys.readouterr().out == "1 of 2 tables of lake.example.com:50051\n\nmeasures\n  value  double\n"
-
-
 def test_counting_is_asked_for_by_option(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,13 +79,6 @@ def test_counting_is_asked_for_by_option(
     shell.run_line_magic("micromegas_tables", "measures --count")
 
     assert "measures · 7 rows\n" in capsys.readouterr().out
-
-
-def test_completion_knows_the_tables_from_then_on(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_line_magic("micromegas_tables", "")
-
-    assert list(shell._micromegas_extension.schemas.known(SETTINGS).tables) == ["log_entries", "measures"]
-    assert world.tables.asked_count == 1
 
 
 def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_kind(
@@ -106,18 +93,6 @@ def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_
     assert isinstance(silent.error_in_exec, ServerUnavailable)
     assert isinstance(signed_out.error_in_exec, LoginRequired)
     assert "Traceback" not in capsys.readouterr().out
-
-
-def test_a_named_connection_says_whose_tables(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("%micromegas_connect grpc+tls://prod.example.com:50051 --as production")
-    capsys.readouterr()
-
-    shell.run_line_magic("micromegas_tables", "measures --connection production")
-
-    assert capsys.readouterr().out.startswith("1 of 2 tables of prod.example.com:50051\n")
-    assert [settings.uri for settings in world.opened_for] == ["grpc+tls://prod.example.com:50051"]
 
 
 @pytest.fixture
@@ -141,15 +116,6 @@ def widget(widget_listing: TableListing, asked: list[Table]) -> TablesWidget:
         shown=shown,
         count=lambda table, _tell: asked.append(table),
     )
-
-
-def test_the_traits_are_the_tables_what_is_looked_for_and_what_is_known(widget: TablesWidget) -> None:
-    state = widget.get_state()
-
-    assert [table["name"] for table in state["tables"]] == ["log_entries", "odd\\nname"]
-    assert state["tables"][0]["columns"] == [["msg", "string", ""]]
-    assert (state["search"], state["server"]) == ("log", "lake.example.com")
-    assert state["facts"] == {"log_entries": "2 rows"}
 
 
 def test_what_is_known_of_a_table_behind_the_limit_is_shown_with_it() -> None:
@@ -193,14 +159,6 @@ def test_a_message_that_names_no_table_is_left_alone(widget: TablesWidget, asked
     assert asked == []
 
 
-def test_where_widgets_do_not_run_there_are_text_and_html_of_what_was_asked_for(widget: TablesWidget) -> None:
-    bundle, _ = widget._repr_mimebundle_()
-
-    assert "log_entries · 2 rows · What programs logged." in bundle["text/plain"]
-    assert "odd" not in bundle["text/plain"] + bundle["text/html"]
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-
-
 def test_the_browser_half_writes_text_and_never_markup() -> None:
     source = (Path(tables_widget.__file__).parents[1] / "static" / "tables.js").read_text(encoding="utf-8")
 
@@ -226,14 +184,6 @@ def test_a_pattern_finds_tables_by_their_names_and_else_by_their_columns(
     pattern: str, found: dict[str, list[str]]
 ) -> None:
     assert {table.name: [column.name for column in table.columns] for table in listing(pattern).tables} == found
-
-
-def test_the_html_opens_without_a_script_and_a_single_table_is_open() -> None:
-    shown = listing_html(listing())
-
-    assert shown.count("<details><summary>") == 2
-    assert "<p>2 tables of lake.example.com:50051</p>" in shown
-    assert listing_html(listing("log")).count("<details open><summary>") == 1
 
 
 def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
@@ -292,26 +242,6 @@ def test_a_table_without_times_is_only_counted_and_odd_names_are_quoted(client: 
 
     assert count_rows(client, table('Odd "name"', Time="int64")) == "1 row"
     assert world.asked[0]["sql"] == 'SELECT count(*) AS n FROM "Odd ""name"""'
-
-
-def test_the_counter_tells_the_answer_or_why_there_is_none(client: FakeClient, world: FakeWorld) -> None:
-    told: dict[str, str] = {}
-    done = Event()
-
-    def tell(name: str, line: str) -> None:
-        told[name] = line
-        done.set()
-
-    counter = TableCounter(client)
-    world.script = answer(3)
-    counter.count(LOGS, tell)
-    assert done.wait(WAIT_SECONDS)
-    done.clear()
-    world.open_failure = ServerUnavailable("lake.example.com does not answer.", remedy="")
-    counter.count(table("other"), tell)
-    assert done.wait(WAIT_SECONDS)
-
-    assert told == {"log_entries": "3 rows", "other": "Not counted: lake.example.com does not answer."}
 
 
 def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client: FakeClient, world: FakeWorld) -> None:
