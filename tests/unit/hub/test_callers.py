@@ -20,7 +20,6 @@ from micromegas_jupyter.hub.limits import (
     BURST_ALL_UNKNOWN,
     BURST_CALLS,
     BURST_UNKNOWN,
-    MAX_TRACKED,
     UNKNOWN_SECONDS,
     CallerLimits,
     HubAudit,
@@ -94,10 +93,6 @@ def test_a_service_gets_nothing() -> None:
         check_caller(owner("access:servers", kind="service", name="culler"))
 
     assert caught.value.error == "not_a_user"
-
-
-def test_the_service_is_content_with_exactly_its_own_rights() -> None:
-    check_service_rights(owner(*SERVICE_SCOPES, kind="service", name="micromegas"))
 
 
 @pytest.mark.parametrize("lacking", SERVICE_SCOPES)
@@ -191,12 +186,6 @@ def test_whoever_was_let_in_before_is_let_in_during_a_flood_from_the_same_addres
     assert asker.call("bob", "198.51.100.7") == "bob"
 
 
-def test_calls_that_are_let_in_use_nothing_of_their_addresses_share_up(clock: FakeClock) -> None:
-    people = [f"person {number}" for number in range(BURST_UNKNOWN * 2)]
-
-    assert list(map(Asker(clock, *people).call, people)) == people
-
-
 def test_the_hub_is_not_asked_twice_about_a_token_that_it_does_not_know_but_is_after_a_while(clock: FakeClock) -> None:
     asker = Asker(clock)
     assert [asker.call("late") for _each in range(3)] == ["invalid_token"] * 3
@@ -255,15 +244,6 @@ def test_calls_without_a_token_count_and_the_audit_log_is_told_seldom(
     assert asker.asked == []
 
 
-def test_what_is_remembered_is_bounded(clock: FakeClock) -> None:
-    asker = Asker(clock, *map(str, range(MAX_TRACKED + 2)))
-
-    for number in range(MAX_TRACKED + 2):
-        without_waiting(asker._limits.fetch_owner(Secret(str(number)), address=HERE, fetch=asker._ask_hub))
-
-    assert len(asker._limits._known) == MAX_TRACKED
-
-
 @pytest.mark.parametrize(
     ("peer", "forwarded", "address"),
     [
@@ -294,13 +274,6 @@ def sign_ins(clock: FakeClock) -> SignIns:
 
 def begin(sign_ins: SignIns, state: str = "state", *, owner: str = "alice") -> SignIn:
     return sign_ins.begin(owner, state=state, authorization_url=Secret("https://id.example.com/auth"))
-
-
-def test_a_sign_in_is_found_by_its_name_and_by_its_state(sign_ins: SignIns) -> None:
-    sign_in = begin(sign_ins)
-
-    assert sign_ins.by_name(sign_in.name) is sign_ins.by_state("state") is sign_in
-    assert (sign_ins.by_name("other"), sign_ins.by_state("other")) == (None, None)
 
 
 def test_it_is_forgotten_after_ten_minutes(sign_ins: SignIns, clock: FakeClock) -> None:
@@ -347,16 +320,6 @@ def test_an_answer_is_given_once(sign_ins: SignIns) -> None:
 
     assert sorted(map(str, asyncio.run(run()))) == ["None", "None", "Secret(***)"]
     assert len(sign_ins) == 0
-
-
-def test_who_waits_in_vain_is_told_and_may_ask_again(sign_ins: SignIns) -> None:
-    async def run() -> tuple[Secret | None, int, Secret | None]:
-        sign_in = begin(sign_ins)
-        first = await sign_ins.take_answer(sign_in, timeout_seconds=0)
-        sign_ins.hand_over(sign_in, ANSWER)
-        return first, sign_in.waiting, await sign_ins.take_answer(sign_in, timeout_seconds=60)
-
-    assert asyncio.run(run()) == (None, 0, ANSWER)
 
 
 def authorization_url(base: str = ENDPOINT, **changes: str | None) -> str:

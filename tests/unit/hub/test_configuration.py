@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 from jupyterhub.app import JupyterHub
-from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
+from jupyterhub.spawner import SimpleLocalProcessSpawner
 from oauthenticator.generic import GenericOAuthenticator
 from traitlets.config import Config
 
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub import configure
 from micromegas_jupyter.hub.configuration import kernel_address
-from micromegas_jupyter.hub.refresh import AuthStateRefresher
 
 ISSUER = "https://id.example.com"
 SECRET = "the secret of the application"
@@ -102,25 +101,6 @@ def test_where_each_server_has_a_host_name_of_its_own_kernels_call_the_service_i
     assert url == "http://127.0.0.1:8191/jupyter/services/micromegas/"
 
 
-def test_kernels_are_told_in_the_section_of_the_spawner_that_hides_the_common_one() -> None:
-    config = hub_config(KubeSpawner={"environment": {"TEAM": "blue"}})
-
-    configured(config)
-
-    assert config.KubeSpawner.environment["KERNEL_MICROMEGAS_HUB"] == "http://127.0.0.1:8000/services/micromegas/"
-    assert config.Spawner.environment["KERNEL_MICROMEGAS_HUB"] == "http://127.0.0.1:8000/services/micromegas/"
-
-
-def test_the_hub_renews_before_the_margin_is_reached() -> None:
-    config = hub_config(GenericOAuthenticator={"auth_refresh_age": 900})
-
-    configured(config, margin_seconds=60)
-
-    assert isinstance(config.OAuthenticator.refresh_user_hook, AuthStateRefresher)
-    assert (config.Authenticator.auth_refresh_age, config.GenericOAuthenticator.auth_refresh_age) == (5, 5)
-    assert config.Authenticator.enable_auth_state is True
-
-
 def test_the_secret_goes_to_the_service_only_for_an_exchange() -> None:
     plain = configured(hub_config())
     exchanging = configured(hub_config(), exchange_audience="lake")
@@ -138,12 +118,6 @@ def test_what_becomes_of_servers_after_a_sign_out_is_said_until_it_is_chosen(
 
     said = [record.getMessage() for record in caplog.records if record.name == "micromegas_jupyter.hub"]
     assert ["shutdown_on_logout" in message for message in said] == ([True] if chosen is None else [])
-
-
-def test_it_is_called_once() -> None:
-    config = hub_config(JupyterHub={"services": [{"name": "micromegas"}]})
-
-    assert refusal(config).key == "JupyterHub.services"
 
 
 @pytest.mark.parametrize(
@@ -174,13 +148,6 @@ def test_an_authenticator_without_an_application_is_refused() -> None:
     assert refusal(config).key == "OAuthenticator.client_id"
 
 
-@pytest.mark.parametrize("resource", ["https://lake.example.com", "api://lake", "urn:example:lake"])
-def test_a_resource_may_be_any_absolute_address(resource: str) -> None:
-    service = configured(hub_config(), exchange_resource=resource)
-
-    assert service["environment"]["MICROMEGAS_HUB_EXCHANGE_RESOURCE"] == resource
-
-
 def test_a_redirect_of_the_whole_hub_needs_its_address() -> None:
     refused = refusal(hub_config(), redirect_client_id="notebooks")
 
@@ -188,13 +155,6 @@ def test_a_redirect_of_the_whole_hub_needs_its_address() -> None:
     for known in ({"public_url": "https://hub.example.com"}, {"subdomain_host": "https://hub.example.com"}):
         service = configured(hub_config(JupyterHub=known), redirect_client_id="notebooks")
         assert service["environment"]["MICROMEGAS_HUB_REDIRECT_CLIENT_ID"] == "notebooks"
-
-
-@pytest.mark.parametrize("name", ["load_roles", "services"])
-def test_a_list_that_is_none_is_refused(name: str) -> None:
-    refused = refusal(hub_config(JupyterHub={name: "text"}))
-
-    assert refused.key == f"JupyterHub.{name}"
 
 
 class OurSpawner(SimpleLocalProcessSpawner):
@@ -240,11 +200,6 @@ def test_a_spawner_that_shares_one_system_user_is_refused_unless_that_is_said(sp
     assert refused.key == "JupyterHub.spawner_class"
     assert "every person could take every other's tokens" in refused.what
     assert configured(config, allow_shared_system_user=True)
-
-
-@pytest.mark.parametrize("spawner", [LocalProcessSpawner, "localprocess", "kubespawner.KubeSpawner", "docker"])
-def test_spawners_that_keep_people_apart_are_taken(spawner: object) -> None:
-    assert configured(hub_config(JupyterHub={"spawner_class": spawner}))
 
 
 @pytest.mark.parametrize("scope", ["admin:auth_state", "admin:auth_state!user", "admin:users", "admin:users!group=a"])
@@ -298,25 +253,9 @@ def test_servers_that_could_use_the_servers_of_their_visitors_are_refused(scope:
     assert "get the visitor's token" in refused.what
 
 
-def test_servers_may_let_visitors_in_and_tell_who_they_are() -> None:
-    scopes = ["access:servers!server", "read:users:name!user", "shares!server"]
-
-    assert configured(hub_config(Spawner={"oauth_client_allowed_scopes": scopes}))
-
-
 @pytest.mark.parametrize("role", [{"name": "admin", "users": ["root"]}, {"name": "x", "services": ["x"]}])
 def test_rights_of_administrators_and_of_other_services_are_their_own_affair(role: dict[str, Any]) -> None:
     assert configured(hub_config(JupyterHub={"load_roles": [{**role, "scopes": ["admin:users"]}]}))
-
-
-@pytest.mark.parametrize("role", ["user", {"name": "user", "scopes": "self"}, {"name": "user", "scopes": None}])
-def test_what_is_no_role_is_refused(role: object) -> None:
-    assert refusal(hub_config(JupyterHub={"load_roles": [role]})).key == "JupyterHub.load_roles"
-
-
-@pytest.mark.parametrize(("name", "value"), [("environment", ["TEAM"]), ("server_token_scopes", "inherit")])
-def test_settings_of_servers_that_cannot_be_are_refused(name: str, value: object) -> None:
-    assert refusal(hub_config(KubeSpawner={name: value})).key == f"KubeSpawner.{name}"
 
 
 def address(**section: Any) -> str:

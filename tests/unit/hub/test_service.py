@@ -15,11 +15,10 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.application import build_application
-from micromegas_jupyter.hub.hub_api import HubApi, TokenOwner
+from micromegas_jupyter.hub.hub_api import TokenOwner
 from micromegas_jupyter.hub.limits import AUDIT_LOGGER
 from micromegas_jupyter.hub.refresh import REFUSED_KEY, STALE_KEY
 from micromegas_jupyter.hub.refusals import Refused, refuse
@@ -42,16 +41,6 @@ KERNEL = {"Authorization": "Bearer hub-token-of-alice"}
 ALICE = TokenOwner(kind="user", name="alice", scopes=frozenset({"access:servers!server=alice/"}))
 SECRETS = ("the refresh token", "hub-token-of-alice")
 KEY, CERTIFICATE, AUTHORITY = "JUPYTERHUB_SSL_KEYFILE", "JUPYTERHUB_SSL_CERTFILE", "JUPYTERHUB_SSL_CLIENT_CA"
-
-
-def test_the_environment_becomes_settings() -> None:
-    settings = read_service_settings(ENVIRON)
-
-    assert (settings.host, settings.port, settings.prefix) == ("127.0.0.1", 8190, "/services/micromegas/")
-    assert (settings.issuer, settings.client_id, settings.bearer) == ("https://id.example.com", "hub", Bearer.ID_TOKEN)
-    assert settings.api_token == Secret("token-of-the-service")
-    assert (settings.client_secret, settings.exchange, settings.redirect_client_id) == (None, None, None)
-    assert "token-of-the-service" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -249,15 +238,6 @@ def test_a_refusal_says_what_happened_and_what_to_do(
     assert last_audit_line(caplog)["reason"] == error
 
 
-def test_a_hub_that_is_not_there_is_unavailable() -> None:
-    settings = read_service_settings(ENVIRON)
-    hub = HubApi("http://127.0.0.1:1/hub/api", settings.api_token)
-
-    (answer,) = ask(hub, "token")
-
-    assert (answer.code, json.loads(answer.body)["error"]) == (503, "hub_unavailable")
-
-
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", "Basic YTpi", "token hub-token", "Bearer " + "x" * 2000, "Bearer h\u00fcb"],
@@ -287,12 +267,6 @@ def test_without_an_application_or_a_public_address_there_is_no_redirect(path: s
 
     assert (answer.code, json.loads(answer.body)["error"]) == (409, "no_redirect")
     assert "device code" in json.loads(answer.body)["remedy"]
-
-
-def test_health_needs_no_login() -> None:
-    (answer,) = ask(Hub(is_down=True), "health", method="GET", headers={})
-
-    assert (answer.code, json.loads(answer.body)) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.hub import provider as exchange
 from micromegas_jupyter.hub.provider import HubProvider
 from micromegas_jupyter.hub.refresh import (
-    FAILURE_PAUSE_SECONDS,
     REFUSED_KEY,
     STALE_KEY,
     AuthStateRefresher,
@@ -24,7 +23,7 @@ from micromegas_jupyter.hub.refresh import (
 from micromegas_jupyter.hub.refusals import Refused
 from micromegas_jupyter.hub.settings import read_service_settings
 from tests.fakes.clock import FakeClock
-from tests.fakes.mint import AUDIENCE, NOW, mint
+from tests.fakes.mint import NOW, mint
 from tests.unit.hub.test_service import ENVIRON
 
 MARGIN = 60.0
@@ -116,13 +115,6 @@ def refusing(error: str, *, status: int = 400) -> ProviderSaid:
     return ProviderSaid(status, json.dumps({"error": error}).encode())
 
 
-def test_a_token_with_time_left_is_left_alone() -> None:
-    authenticator = Authenticator()
-
-    assert refresh(authenticator, User(kept(MARGIN + 1))) == [True]
-    assert authenticator.sent == []
-
-
 def test_a_token_below_the_margin_is_renewed_and_all_new_tokens_are_kept() -> None:
     user, answer = User(kept(MARGIN - 1)), renewed(scope="openid lake")
 
@@ -142,17 +134,6 @@ def test_many_who_ask_at_once_use_the_refresh_token_once() -> None:
 
     assert refresh(authenticator, User(kept(1)), times=50) == [True] * 50
     assert authenticator.sent == ["old refresh"]
-
-
-def test_an_answer_without_new_refresh_and_id_tokens_keeps_the_old_ones() -> None:
-    user = User(kept(1))
-    old_id_token = user.state["id_token"]  # type: ignore[index]  # it is one
-
-    refresh(Authenticator({"access_token": "new access"}), user)
-
-    assert user.state is not None
-    assert (user.state["refresh_token"], user.state["id_token"]) == ("old refresh", old_id_token)
-    assert user.state["token_response"]["refresh_token"] == "old refresh"
 
 
 @pytest.mark.parametrize("brought", [(), ("id_token",)], ids=["none", "the old one"])
@@ -186,28 +167,11 @@ def test_a_new_token_that_lasts_no_longer_is_not_said_to_be_missing_and_not_trie
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-@pytest.mark.parametrize("audience", [["lake", AUDIENCE], [AUDIENCE]])
-def test_a_renewal_may_add_an_audience(audience: list[str]) -> None:
-    user, answer = User(kept(1)), renewed(id_token=mint(expires_in=900, audience=audience))
-
-    assert refresh(Authenticator(answer), user) == [True]
-    assert user.state is not None
-    assert user.state["id_token"] == answer["id_token"]
-
-
 def test_a_renewal_may_take_no_audience_away() -> None:
     issued_at = int(NOW.timestamp()) - 600
     state = kept(1, id_token=mint(expires_in=1, iat=issued_at, audience=["hub", "lake"]))
 
     assert refresh(Authenticator(renewed(id_token=mint(audience=["lake"]))), User(state)) == [False]
-
-
-def test_half_of_a_short_life_is_margin_enough() -> None:
-    authenticator = Authenticator()
-    state = kept(0, id_token=mint(expires_in=10, iat=int(NOW.timestamp()) - 2))
-
-    assert refresh(authenticator, User(state)) == [True]
-    assert authenticator.sent == []
 
 
 def test_a_refusal_ends_the_sign_in_and_the_refresh_token_is_not_sent_again() -> None:
@@ -261,22 +225,6 @@ def test_who_asks_while_the_provider_does_not_answer_waits_for_one_try_only() ->
 
     assert refresh(authenticator, user, times=20) == [True] * 20
     assert authenticator.sent == ["old refresh"]
-
-
-def test_after_a_pause_it_is_tried_again() -> None:
-    user, authenticator, clock = User(kept(1)), Authenticator(TimeoutError(), renewed()), FakeClock(NOW)
-    hook = AuthStateRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=clock)
-
-    async def run() -> None:
-        for _each in range(2):
-            await hook(authenticator, user, None)
-            clock.advance(FAILURE_PAUSE_SECONDS)
-
-    asyncio.run(run())
-
-    assert authenticator.sent == ["old refresh", "old refresh"]
-    assert user.state is not None
-    assert user.state["refresh_token"] == "new refresh"
 
 
 def test_groups_follow_the_provider_where_the_hub_manages_them() -> None:
@@ -389,14 +337,6 @@ def test_a_name_at_the_hub_that_has_become_another_persons_gets_no_token_of_the_
     hub.close()
 
     assert found == ["for the first", "for the second", "for the second"]
-
-
-def test_a_token_that_is_about_to_end_is_exchanged_anew(clock: FakeClock) -> None:
-    provider = Provider(issued("first"), issued("second"))
-
-    found = exchanges(provider, clock, "alice", "alice", "alice", pause=300)
-
-    assert [held.token.reveal() for held in found] == ["first", "first", "second"]
 
 
 def test_a_token_that_has_not_ended_serves_on_while_the_provider_is_away(clock: FakeClock) -> None:
