@@ -81,9 +81,3 @@ def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts() -> N
     assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in run.outputs(6)[0].data["text/plain"]
     assert "widget-view" not in run.saved
     check_nothing_technical_or_secret(run)
-
-
-def test_with_traceback_the_traceback_is_saved() -> None:
-    run = run_unattended(LOAD, SQL_ERROR, "%%sql --traceback\nSELECT tagret FROM log_entries")
-
-    assert any("_shown_progress" in line for line in run.outputs(2)[0].traceback)
