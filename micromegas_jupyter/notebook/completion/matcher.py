@@ -143,5 +143,5 @@ class SqlCompleter:
 
 
 def _beginning_with(typed: str, texts: Iterable[str], *, kind: str) -> Candidates:
-    found = tuple(Candidate(text=text, kind=kind) for text in texts if text.startswith(typed))
-    return Candidates(typed=typed, found=found)
+    found = tuple(Candidate(text, kind) for text in texts if text.startswith(typed))
+    return Candidates(typed, found)

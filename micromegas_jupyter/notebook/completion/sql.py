@@ -1,6 +1,6 @@
-"""What may be written at a cursor in SQL: the candidates, in the order in which they are offered.
+"""Completion of SQL: the candidates at a cursor, in the order in which they are offered.
 
-The tokenizer takes any text and never fails; names in several scopes all count. Nothing here waits or asks.
+The tokenizer accepts any text and never fails; names in several scopes all count. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.completion.schema import ServerSchema
 
-# What does not end runs to the end of the text. Quotes are possessive (`*+`): one that is open is never a shorter one.
+# What has no end runs to the end of the text. Quotes are possessive (`*+`): an open one is never a shorter one.
 _TOKEN: Final = re.compile(
     r"""
       (?P<blank> \s+ | --[^\n]*\n | /\*.*?\*/ )
@@ -35,7 +35,9 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_KEYWORDS: Final = (
+_PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_FIRST_WORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
+_KEYWORDS_TEXT: Final = (
     "SELECT FROM WHERE GROUP ORDER BY HAVING LIMIT OFFSET AS DISTINCT AND OR NOT IN IS NULL LIKE ILIKE BETWEEN "
     "CASE WHEN THEN ELSE END CAST TRY_CAST INTERVAL TIMESTAMP JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON "
     "USING UNION ALL EXCEPT INTERSECT WITH RECURSIVE VALUES EXISTS ANY SOME ASC DESC NULLS FIRST LAST OVER "
@@ -43,47 +45,38 @@ _KEYWORDS: Final = (
     "LATERAL ARRAY TRUE FALSE EXPLAIN ANALYZE VERBOSE DESCRIBE SHOW TABLES COLUMNS FUNCTIONS SIMILAR TO ESCAPE "
     "GROUPING SETS CUBE ROLLUP SEMI ANTI"
 )
-KEYWORDS: Final = tuple(_KEYWORDS.split())
-FIRST_WORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
-"""What a statement begins with."""
-
-_AFTER_TABLE: Final = (
+_AFTER_TABLE_TEXT: Final = (
     "WHERE GROUP ORDER HAVING LIMIT OFFSET JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON USING UNION EXCEPT "
     "INTERSECT AS QUALIFY WINDOW SEMI ANTI"
 )
-AFTER_TABLE: Final = tuple(_AFTER_TABLE.split())
-"""What may follow a table; none of these is an alias."""
-
-_TYPES: Final = (
+_TYPES_TEXT: Final = (
     "BIGINT BOOLEAN BYTEA CHAR DATE DECIMAL DOUBLE FLOAT INT INTEGER INTERVAL REAL SMALLINT STRING TIME TIMESTAMP "
     "TINYINT VARCHAR"
 )
-TYPES: Final = tuple(_TYPES.split())
-_PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
-_RESERVED: Final = (
+_RESERVED_TEXT: Final = (
     "all and any array as asc between by case cast cross desc describe distinct else end except exists false from "
     "full group having in inner intersect interval is join lateral left like limit natural not null offset on or "
     "order outer over partition qualify right select similar some then to true union unnest using values when "
     "where window with"
 )
-RESERVED: Final = frozenset(_RESERVED.split())
-"""Words (in lower case) that begin or end something wherever they stand: no name without quotes."""
-
-_NO_ALIAS: Final = RESERVED | {word.lower() for word in AFTER_TABLE}
+_KEYWORDS: Final = tuple(_KEYWORDS_TEXT.split())
+_AFTER_TABLE: Final = tuple(_AFTER_TABLE_TEXT.split())
+_TYPES: Final = tuple(_TYPES_TEXT.split())
+_RESERVED: Final = frozenset(_RESERVED_TEXT.split())  # begin or end something everywhere: never a name without quotes
+_NO_ALIAS: Final = _RESERVED | {word.lower() for word in _AFTER_TABLE}
 _BEFORE_RELATION: Final = ("from", "join")
 _BEFORE_EXPRESSION: Final = ("with", "recursive")
+_BEFORE_TABLE: Final = ("from", "join", "describe", "table")
+_CLAUSES: Final = (_RESERVED - {"as"}) | {"table"}
+_CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")
 _MAX_DEPTH: Final = 8
 MAX_CANDIDATES: Final = 1000
 MAX_CHARACTERS: Final = 50_000
-"""How long a statement may be that is looked at while somebody types."""
-
-_BEFORE_TABLE: Final = ("from", "join", "describe", "table")
-_CLAUSES: Final = (RESERVED - {"as"}) | {"table"}
-_CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")
+"""The longest statement that is completed."""
 
 
 class Kind(enum.StrEnum):
-    """What a token is; an `OPEN_` one has no end, so that a cursor behind it is inside."""
+    """The kind of a token; an `OPEN_` one has no end, so that a cursor behind it is inside."""
 
     WORD = "word"
     QUOTED = "quoted"
@@ -97,6 +90,9 @@ class Kind(enum.StrEnum):
     SIGN = "sign"
 
 
+_INSIDE: Final = frozenset({Kind.OPEN_STRING, Kind.OPEN_COMMENT, Kind.NUMBER})
+
+
 class Token(NamedTuple):
     """One token: its kind, and its text as written."""
 
@@ -105,7 +101,7 @@ class Token(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that it stands for as DataFusion reads it; empty for what is no name."""
+        """The name as DataFusion reads it; empty for what is not a name."""
         if self.kind is Kind.WORD:
             return self.text.lower()
         return self.text[1:-1].replace('""', '"') if self.kind is Kind.QUOTED else ""
@@ -115,35 +111,22 @@ class Token(NamedTuple):
         return self.kind is Kind.WORD and self.text.lower() in words
 
 
-_KINDS: Final = {kind.value: kind for kind in Kind}
-
-
 def scan(sql: str) -> list[Token]:
     """Return the tokens of `sql`, without blanks and comments that have an end."""
-    tokens = []
-    for match in _TOKEN.finditer(sql):
-        group = "string" if match.lastgroup == "tag" else match.lastgroup or "blank"
-        if group != "blank":
-            tokens.append(Token(_KINDS[group], match[0]))
-    return tokens
+    groups = (("string" if match.lastgroup == "tag" else match.lastgroup, match[0]) for match in _TOKEN.finditer(sql))
+    return [Token(Kind(group), text) for group, text in groups if group is not None and group != "blank"]
 
 
 def name_in_sql(name: str) -> str:
-    """Return a name as it must be written, in quotes when DataFusion would read it as another one without them."""
-    if _PLAIN_NAME.fullmatch(name) and name not in RESERVED:
+    """Return a name as it must be written, in quotes when DataFusion would read another one without them."""
+    if _PLAIN_NAME.fullmatch(name) and name not in _RESERVED:
         return name
     return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """A table in a statement.
-
-    Attributes:
-        name: Its name as it is, without quotes; empty for a sub-query.
-        alias: What the statement calls it; empty when it has no other name.
-        outputs: The columns of a sub-query, as far as they can be told.
-    """
+    """A table in a statement: its name, empty for a sub-query, its alias, and the known columns of a sub-query."""
 
     name: str
     alias: str = ""
@@ -152,30 +135,33 @@ class Relation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relations:
-    """All tables in a statement, and its common table expressions with their columns as far as they can be told."""
+    """All tables in a statement, and its common table expressions with their known columns."""
 
     tables: tuple[Relation, ...]
     expressions: Mapping[str, tuple[str, ...]]
 
 
 def find_relations(tokens: Sequence[Token], columns_of: Callable[[str], Sequence[str]]) -> Relations:
-    """Return the tables of a statement.
-
-    Args:
-        tokens: The statement.
-        columns_of: Gives the columns of a table of the server, for what `*` stands for.
-    """
-    return _Finder(tokens, columns_of).find()
+    """Return the tables of a statement; `columns_of` gives the columns of a table of the server, for `*`."""
+    return _RelationFinder(tokens, columns_of).find()
 
 
-class _Finder:
-    """Looks at one statement; what it is given are indices of its tokens, `stop` the first that does not count."""
+class _RelationFinder:
+    """Finds the tables in one statement; arguments are indices of its tokens, `stop` the first that does not count."""
 
     def __init__(self, tokens: Sequence[Token], columns_of: Callable[[str], Sequence[str]]) -> None:
         self._tokens = tokens
         self._columns_of = columns_of
-        self._closing = _closing_brackets(tokens)
         self._expressions: dict[str, tuple[str, ...]] = {}
+        # Where each opening bracket closes, else the number of tokens.
+        self._closing: dict[int, int] = {}
+        opened: list[int] = []
+        for index, token in enumerate(tokens):
+            if token.text == "(":
+                opened.append(index)
+                self._closing[index] = len(tokens)
+            elif token.text == ")" and opened:
+                self._closing[opened.pop()] = index
 
     def find(self) -> Relations:
         for index, token in enumerate(self._tokens[:-1]):
@@ -200,7 +186,7 @@ class _Finder:
             self._expressions[name] = names or self._outputs(index + 2, stop, depth=1)
 
     def _list_at(self, index: int, stop: int, *, depth: int) -> list[Relation]:
-        """Return the tables between commas that a FROM or JOIN is followed by."""
+        """Return the tables between commas behind a FROM or JOIN."""
         found: list[Relation] = []
         while index < stop:
             outputs: tuple[str, ...] = ()
@@ -208,7 +194,7 @@ class _Finder:
             if self._text(index) == "(":
                 outputs = self._outputs(index + 1, self._closing[index], depth=depth + 1)
                 index = self._closing[index] + 1
-            elif self._tokens[index].name and not self._is_word(index, RESERVED):
+            elif self._tokens[index].name and not self._is_word(index, _RESERVED):
                 name, index = self._name_at(index)
             else:
                 break
@@ -224,39 +210,34 @@ class _Finder:
         return found
 
     def _name_at(self, index: int) -> tuple[str, int]:
-        """Return the last part of a dotted name, and what comes after it and the arguments of a table function."""
+        """Return the last part of a dotted name, and the index behind it and the arguments of a table function."""
         while self._text(index + 1) == "." and index + 2 < len(self._tokens) and self._tokens[index + 2].name:
             index += 2
         after = index + 1
         return self._tokens[index].name, self._closing[after] + 1 if self._text(after) == "(" else after
 
     def _outputs(self, start: int, stop: int, *, depth: int) -> tuple[str, ...]:
-        """Return the columns that a SELECT gives, as far as they have names."""
+        """Return the columns of a SELECT that have names."""
         if depth > _MAX_DEPTH or start >= stop or not self._is_word(start, ("select",)):
             return ()
-        items, end = self._select_items(start + 1, stop)
-        names: list[str] = []
-        for item in items:
-            if item[-1].text == "*" and (len(item) == 1 or item[-2].text == "."):
-                for relation in self._list_at(end + 1, stop, depth=depth):
-                    names += relation.outputs or self._columns(relation.name)
-            elif item[-1].name:
-                names.append(item[-1].name)
-        return tuple(dict.fromkeys(names))
-
-    def _select_items(self, start: int, stop: int) -> tuple[list[list[Token]], int]:
-        """Return what a SELECT selects, and where its FROM stands, else `stop`."""
         items: list[list[Token]] = [[]]
-        index = start
-        while index < stop and not self._is_word(index, ("from",)):
+        index = start + 1
+        while index < stop and not self._is_word(index, _BEFORE_RELATION[:1]):
             token = self._tokens[index]
             if token.text == ",":
                 items.append([])
             elif not token.is_word(("distinct",)):
                 items[-1].append(token)
-            # What stands in brackets has no part in it.
+            # What stands in brackets does not count.
             index = self._closing[index] if token.text == "(" else index + 1
-        return [item for item in items if item], index
+        names: list[str] = []
+        for item in filter(None, items):
+            if item[-1].text == "*" and (len(item) == 1 or item[-2].text == "."):
+                for relation in self._list_at(index + 1, stop, depth=depth):
+                    names += relation.outputs or self._columns(relation.name)
+            elif item[-1].name:
+                names.append(item[-1].name)
+        return tuple(dict.fromkeys(names))
 
     def _columns(self, name: str) -> Sequence[str]:
         return self._expressions[name] if name in self._expressions else self._columns_of(name)
@@ -268,38 +249,15 @@ class _Finder:
         return index < len(self._tokens) and self._tokens[index].is_word(words)
 
 
-def _closing_brackets(tokens: Sequence[Token]) -> dict[int, int]:
-    """Return for each opening bracket where it closes, else the number of tokens."""
-    closing: dict[int, int] = {}
-    opened: list[int] = []
-    for index, token in enumerate(tokens):
-        if token.text == "(":
-            opened.append(index)
-            closing[index] = len(tokens)
-        elif token.text == ")" and opened:
-            closing[opened.pop()] = index
-    return closing
-
-
-_INSIDE: Final = frozenset({Kind.OPEN_STRING, Kind.OPEN_COMMENT, Kind.NUMBER})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """What may be written.
-
-    Attributes:
-        text: The text.
-        kind: What it is: `column`, `alias`, `table`, `function`, `keyword`, `type` or `variable`.
-    """
+class Candidate(NamedTuple):
+    """One candidate: its text, and `column`, `alias`, `table`, `function`, `keyword`, `type`, `variable` or so."""
 
     text: str
     kind: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """What may stand in place of `typed`, the beginning that is there."""
+class Candidates(NamedTuple):
+    """The candidates in place of `typed`, the beginning that is there."""
 
     typed: str
     found: tuple[Candidate, ...] = ()
@@ -308,32 +266,31 @@ class Candidates:
 def complete_sql(
     before: str, after: str, schema: ServerSchema, *, variables: Callable[[], Iterable[str]]
 ) -> Candidates:
-    """Return what may be written between `before` and `after`.
+    """Return the candidates between `before` and `after`.
 
     Args:
         before: The statement up to the cursor.
         after: The rest of it.
-        schema: What the server offers, as far as that is known.
-        variables: Gives the names that `:name` may stand for.
+        schema: The server's schema, as far as it is known.
+        variables: The names for `:name`.
     """
     if len(before) + len(after) > MAX_CHARACTERS:
-        return Candidates(typed="")
+        return Candidates("")
     tokens = scan(before)
     last = tokens[-1] if tokens and before.endswith(tokens[-1].text) else None
     if last is not None and last.kind in _INSIDE:
-        return Candidates(typed="")
+        return Candidates("")
     if last is not None and last.kind is Kind.PLACEHOLDER:
-        return _fitting(last.text[1:], (Candidate(text=name, kind="variable") for name in variables()))
+        return _fitting(last.text[1:], (Candidate(name, "variable") for name in variables()))
     typed = ""
     if last is not None and last.kind in {Kind.WORD, Kind.OPEN_QUOTED}:
         typed = last.text
         tokens.pop()
     # An editor may have written the closing quote already.
     is_closed = typed.startswith('"') and after.startswith('"')
-    rest = after[1:] if is_closed else after
-    offered = _Statement(tokens, scan(rest), schema).candidates(typed)
+    offered = _Statement(tokens, scan(after[1:] if is_closed else after), schema).candidates(typed)
     if is_closed:
-        offered = (Candidate(text=each.text[:-1], kind=each.kind) for each in offered if each.text.startswith('"'))
+        offered = (Candidate(each.text[:-1], each.kind) for each in offered if each.text.startswith('"'))
     return _fitting(typed, offered)
 
 
@@ -341,16 +298,15 @@ def _fitting(typed: str, offered: Iterable[Candidate]) -> Candidates:
     beginning = typed.lower()
     found: dict[str, Candidate] = {}
     for candidate in offered:
-        text = candidate.text.lower()
-        if text.startswith((beginning, '"' + beginning)):
+        if candidate.text.lower().startswith((beginning, '"' + beginning)):
             found.setdefault(candidate.text, candidate)
             if len(found) == MAX_CANDIDATES:
                 break
-    return Candidates(typed=typed, found=tuple(found.values()))
+    return Candidates(typed, tuple(found.values()))
 
 
 class _Statement:
-    """A statement with a cursor in it, and what its names stand for."""
+    """A statement with a cursor in it."""
 
     def __init__(self, before: list[Token], after: list[Token], schema: ServerSchema) -> None:
         self._before = before
@@ -359,24 +315,37 @@ class _Statement:
         self._tables_by_name: dict[str, list[Relation]] = {}
         for relation in dict.fromkeys(self._relations.tables):
             self._tables_by_name.setdefault(relation.alias or relation.name, []).append(relation)
+        # The tokens in the cursor's brackets, the nearest first, and the word before these brackets.
+        self._level: list[Token] = []
+        self._call: Token | None = None
+        depth = 0
+        for index in reversed(range(len(before))):
+            text = before[index].text
+            if text == ")":
+                depth += 1
+            elif text == "(" and depth == 0:
+                self._call = before[index - 1] if index else None
+                break
+            elif text == "(":
+                depth -= 1
+            elif depth == 0:
+                self._level.append(before[index])
 
     def candidates(self, typed: str) -> Iterator[Candidate]:
         if not self._before:
-            return _keywords(FIRST_WORDS, typed)
+            return _keywords(_FIRST_WORDS, typed)
         last = self._before[-1]
         if last.text == ".":
             return self._columns_of(self._before[-2].name if len(self._before) > 1 else "")
-        if last.kind is Kind.CAST or (last.is_word(("as",)) and self._is_in_cast()):
-            return _keywords(TYPES, typed, kind="type")
-        if last.is_word(("as",)):
-            return iter(())  # a new name
-        return self._in_clause(last, typed)
-
-    def _in_clause(self, last: Token, typed: str) -> Iterator[Candidate]:
-        if self._is_table_expected(last):
-            return self._tables()
-        if self._is_table_done():
-            return _keywords(AFTER_TABLE, typed)
+        if last.kind is Kind.CAST or last.is_word(("as",)):
+            is_type = last.kind is Kind.CAST or self._is_in_call("cast", "try_cast")
+            return _keywords(_TYPES, typed, kind="type") if is_type else iter(())  # a new name
+        clause = next((token.name for token in self._level if token.is_word(_CLAUSES)), "")
+        if clause in _BEFORE_TABLE and not self._is_in_call(*_CALLS_WITH_FROM):
+            if last.is_word(_BEFORE_TABLE) or last.text == ",":
+                return self._tables()
+            if last.name or last.text == ")":  # a table's name, or its alias
+                return _keywords(_AFTER_TABLE, typed)
         return self._expression(typed)
 
     def _expression(self, typed: str) -> Iterator[Candidate]:
@@ -386,8 +355,8 @@ class _Statement:
         if not self._tables_by_name and typed:
             for name in self._schema.tables:
                 yield from _names(self._schema.columns_of(name), "column")
-        yield from (Candidate(text=name, kind="function") for name in self._schema.functions if name.isidentifier())
-        yield from _keywords(KEYWORDS, typed)
+        yield from (Candidate(name, "function") for name in self._schema.functions if name.isidentifier())
+        yield from _keywords(_KEYWORDS, typed)
         yield from self._tables()
 
     def _tables(self) -> Iterator[Candidate]:
@@ -397,54 +366,17 @@ class _Statement:
     def _columns_of(self, qualifier: str) -> Iterator[Candidate]:
         for relation in self._tables_by_name.get(qualifier, ()):
             yield from _names(relation.outputs, "column")
-            yield from _names(self._relations.expressions.get(relation.name, ()), "column")
-            if relation.name not in self._relations.expressions:
-                yield from _names(self._schema.columns_of(relation.name), "column")
-
-    def _is_table_expected(self, last: Token) -> bool:
-        return (last.is_word(_BEFORE_TABLE) or last.text == ",") and self._is_in_table_list()
-
-    def _is_table_done(self) -> bool:
-        """Whether a table's name, or its alias, has just been written."""
-        last = self._before[-1]
-        return (bool(last.name) or last.text == ")") and self._is_in_table_list()
-
-    def _is_in_table_list(self) -> bool:
-        return self._clause() in _BEFORE_TABLE and not self._is_in_call(*_CALLS_WITH_FROM)
-
-    def _is_in_cast(self) -> bool:
-        return self._is_in_call("cast", "try_cast")
+            known = self._relations.expressions.get(relation.name)
+            yield from _names(self._schema.columns_of(relation.name) if known is None else known, "column")
 
     def _is_in_call(self, *functions: str) -> bool:
-        _, opening = self._level()
-        return opening > 0 and self._before[opening - 1].is_word(functions)
-
-    def _clause(self) -> str:
-        """Return the nearest word to the left that begins a clause, within the cursor's brackets; else nothing."""
-        same_level, _ = self._level()
-        return next((token.name for token in same_level if token.is_word(_CLAUSES)), "")
-
-    def _level(self) -> tuple[list[Token], int]:
-        """Return the tokens in the cursor's brackets, the nearest first, and where their bracket opens, else -1."""
-        found: list[Token] = []
-        depth = 0
-        for index in reversed(range(len(self._before))):
-            token = self._before[index]
-            if token.text == ")":
-                depth += 1
-            elif token.text == "(" and depth == 0:
-                return found, index
-            elif token.text == "(":
-                depth -= 1
-            elif depth == 0:
-                found.append(token)
-        return found, -1
+        return self._call is not None and self._call.is_word(functions)
 
 
 def _names(names: Iterable[str], kind: str) -> Iterator[Candidate]:
-    # A name that would steer a terminal or a line's direction is nothing to write.
-    return (Candidate(text=name_in_sql(name), kind=kind) for name in names if name and printable(name) == name)
+    # A name that would steer a terminal or a line's direction is not offered.
+    return (Candidate(name_in_sql(name), kind) for name in names if name and printable(name) == name)
 
 
 def _keywords(words: Sequence[str], typed: str, *, kind: str = "keyword") -> Iterator[Candidate]:
-    return (Candidate(text=word.lower() if typed.islower() else word, kind=kind) for word in words)
+    return (Candidate(word.lower() if typed.islower() else word, kind) for word in words)

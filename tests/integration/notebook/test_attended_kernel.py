@@ -18,11 +18,6 @@ def finish():
     world.logins[0].succeed()
 thread = threading.Thread(target=finish); thread.start()
 """
-BLOCK_AFTER_THE_FIRST_ROWS = """
-import threading
-rows = world.script
-world.script = [rows[0], lambda: threading.Event().wait(60)]
-"""
 
 
 @pytest.fixture
