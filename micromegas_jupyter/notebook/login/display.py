@@ -27,7 +27,6 @@ from micromegas_jupyter.notebook.login.state import (
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
-from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,6 +190,8 @@ class IdentityDisplay:
         print("\n".join(lines))  # noqa: T201 - a terminal
         if state.offer is None or not sys.stdout.isatty():
             return
+        from micromegas_jupyter.redirect.terminal_qr import QR_CAPTION, shows_qr, terminal_qr
+
         if not shows_qr(process_variables(), encoding=sys.stdout.encoding):
             return
         picture = terminal_qr(state.offer.scan_address, columns=shutil.get_terminal_size().columns)
