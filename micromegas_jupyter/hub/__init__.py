@@ -4,6 +4,6 @@
 starts. The kernel's half is `auth`'s.
 """
 
-from micromegas_jupyter.hub.configuring import configure
+from micromegas_jupyter.hub.configuration import configure
 
 __all__ = ["configure"]

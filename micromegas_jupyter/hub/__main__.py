@@ -2,7 +2,7 @@
 
 import sys
 
-from micromegas_jupyter.hub.service import main
+from micromegas_jupyter.hub.application import main
 
 if __name__ == "__main__":
     sys.exit(main())

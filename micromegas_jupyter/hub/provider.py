@@ -1,6 +1,6 @@
-"""The identity provider as the service sees it: where its pages are, and the exchange of a person's token.
+"""The service's calls to the identity provider: discovery, and the exchange of a person's token.
 
-Both block, so they run on threads; the number of threads is bounded, and so is what is kept of exchanges.
+They block, so they run on a bounded number of threads.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.hub.refreshing import HeldBearer
-from micromegas_jupyter.hub.refusals import Refused, exchange_refused, provider_unavailable
+from micromegas_jupyter.hub.refresh import StoredBearer
+from micromegas_jupyter.hub.refusals import Refused, refuse
 from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
 from micromegas_jupyter.oidc.token import build_token_error
 from micromegas_jupyter.oidc.token_exchange import (
@@ -33,14 +33,14 @@ from micromegas_jupyter.oidc.token_exchange import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.hub.settings import ExchangeSetting, ServiceSettings
+    from micromegas_jupyter.hub.settings import ExchangeSettings, ServiceSettings
     from micromegas_jupyter.oidc.discovery import ProviderMetadata
 
 MAX_THREADS: Final = 8
-MAX_KEPT: Final = 10_000
+MAX_CACHED: Final = 10_000
 MARGIN_SECONDS: Final = 30.0
 FAILURE_PAUSE_SECONDS: Final = 5.0
-"""How long an exchange that failed is not tried again for that person, so that no failure becomes many requests."""
+"""The pause after a failed exchange of a person, so that no failure becomes many requests."""
 
 _SHARE_OF_LIFETIME: Final = 0.5
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
@@ -58,90 +58,89 @@ class HubProvider:
         self._http = http or ProviderHttp()
         self._documents = ProviderDocuments(settings.issuer, http=self._http, clock=clock)
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="provider")
-        self._kept: LRUCache[str, HeldBearer] = LRUCache(MAX_KEPT)
-        self._failures: TTLCache[str, Refused] = TTLCache(MAX_KEPT, FAILURE_PAUSE_SECONDS, timer=clock.monotonic)
+        self._cached: LRUCache[str, StoredBearer] = LRUCache(MAX_CACHED)
+        self._failures: TTLCache[str, Refused] = TTLCache(MAX_CACHED, FAILURE_PAUSE_SECONDS, timer=clock.monotonic)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def authorization_endpoint(self) -> str | None:
-        """Return where people sign in; None when the provider has no such page."""
+        """Return the address of the sign-in page; None when the provider has none."""
         try:
             metadata = await self._on_thread(self._documents.metadata)
         except MicromegasError:
-            raise provider_unavailable() from None
+            raise refuse("provider_unavailable") from None
         return metadata.authorization_endpoint
 
-    async def exchanged(self, owner: str, held: HeldBearer) -> HeldBearer:
-        """Return the token that a person's token is exchanged for, one exchange for each expiry; as it is without one.
+    async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
+        """Exchange a person's token (RFC 8693), once for each expiry; without a setting, return it unchanged.
 
-        Source: RFC 8693.
-
-        Raises:
-            Refused: The provider gives none, or does not answer properly.
+        Raises `Refused` when the provider gives none.
         """
         setting = self._settings.exchange
         if setting is None:
-            return held
+            return stored
         lock = self._locks.setdefault(owner, asyncio.Lock())
         async with lock:
-            kept = self._kept.get(owner)
+            cached = self._cached.get(owner)
             # A name at the Hub may be given to another person.
-            if kept is not None and kept.subject != held.subject:
-                kept = None
-            if kept is not None and self._has_time_left(kept):
-                return kept
+            if cached is not None and cached.subject != stored.subject:
+                cached = None
+            if cached is not None and self._has_time_left(cached):
+                return cached
             try:
-                fresh = await self._exchange_unless_failed(owner, setting, held)
+                fresh = await self._exchange_unless_paused(owner, setting, stored)
             except Refused as refused:
-                # One that has not ended serves on in an outage.
-                if kept is None or refused.retry_after_seconds is None or kept.expires_at <= self._clock.now():
+                # A token that has not expired is used on during an outage.
+                if cached is None or refused.retry_after_seconds is None or cached.expires_at <= self._clock.now():
                     raise
-                return kept
-            self._kept[owner] = fresh
+                return cached
+            self._cached[owner] = fresh
             return fresh
 
-    async def _exchange_unless_failed(self, owner: str, setting: ExchangeSetting, held: HeldBearer) -> HeldBearer:
-        with suppress(KeyError):  # `get` would look twice, and it may end in between
+    async def _exchange_unless_paused(
+        self, owner: str, setting: ExchangeSettings, stored: StoredBearer
+    ) -> StoredBearer:
+        with suppress(KeyError):  # `get` would look twice, and it may expire in between
             raise self._failures[owner].with_traceback(None)
         try:
-            return await self._on_thread(lambda: self._exchange(setting, held))
+            return await self._on_thread(lambda: self._exchange(setting, stored))
         except Refused as error:
             _LOG.warning("The token of %s could not be exchanged: %s", owner, error.message)
             self._failures[owner] = error
             raise
 
     def close(self) -> None:
-        """Wait for no call any more."""
+        """Stop waiting for calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _has_time_left(self, held: HeldBearer) -> bool:
-        left = held.expires_at.timestamp() - self._clock.now().timestamp()
-        lifetime = held.lifetime_seconds
+    def _has_time_left(self, stored: StoredBearer) -> bool:
+        left = stored.expires_at.timestamp() - self._clock.now().timestamp()
+        lifetime = stored.lifetime_seconds
         return left > (MARGIN_SECONDS if lifetime is None else min(MARGIN_SECONDS, lifetime * _SHARE_OF_LIFETIME))
 
-    def _exchange(self, setting: ExchangeSetting, held: HeldBearer) -> HeldBearer:
+    def _exchange(self, setting: ExchangeSettings, stored: StoredBearer) -> StoredBearer:
         try:
             metadata = self._documents.metadata()
-            answer = self._post(metadata, setting, held)
+            answer = self._post(metadata, setting, stored)
         except MicromegasError:
-            raise provider_unavailable() from None
+            raise refuse("provider_unavailable") from None
         if not answer.is_success:
-            secrets = [secret for secret in (held.token, self._settings.client_secret) if secret is not None]
+            secrets = [secret for secret in (stored.token, self._settings.client_secret) if secret is not None]
             error = build_token_error(answer.body, is_refresh=False, secrets=secrets)
-            raise provider_unavailable() if error.retryable else exchange_refused(error.what)
+            raise refuse("provider_unavailable") if error.retryable else refuse("exchange_refused", what=error.what)
         now = self._clock.now()
         try:
             issued = parse_token_exchange_answer(answer.body, now=now, asked_scope=setting.scope)
         except MicromegasError as error:
-            raise exchange_refused(error.what) from None
-        expires_at = issued.expires_at or held.expires_at
-        return HeldBearer(
+            raise refuse("exchange_refused", what=error.what) from None
+        expires_at = issued.expires_at or stored.expires_at
+        return StoredBearer(
             token=issued.access_token,
             expires_at=expires_at,
-            subject=held.subject,
+            subject=stored.subject,
             lifetime_seconds=(expires_at - now).total_seconds(),
         )
 
-    def _post(self, metadata: ProviderMetadata, setting: ExchangeSetting, held: HeldBearer) -> HttpAnswer:
+    def _post(self, metadata: ProviderMetadata, setting: ExchangeSettings, stored: StoredBearer) -> HttpAnswer:
         secret = self._settings.client_secret
         endpoint = metadata.require_token_endpoint()
         proof = build_client_authentication(
@@ -153,7 +152,7 @@ class HubProvider:
             randomness=SYSTEM_RANDOMNESS,
         )
         fields = build_token_exchange_request(
-            held.token,
+            stored.token,
             audience=setting.audience,
             resource=setting.resource,
             scope=setting.scope,

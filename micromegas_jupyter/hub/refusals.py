@@ -1,15 +1,89 @@
-"""What the service answers when it gives nothing: one class, and one function for each reason.
-
-Turning a refusal into JSON is the handlers' job, telling the audit log is theirs, too.
-"""
+"""Refusals of the service: one class, and one table of what each code says."""
 
 from dataclasses import dataclass
 from typing import Final
 
-_ADMIN_HINT: Final = "Tell whoever runs this JupyterHub (docs/jupyterhub.md)."
+_ADMIN_HINT: Final = "Tell the administrator of this JupyterHub (docs/jupyterhub.md)."
 _SIGN_IN_HINT: Final = "Open the Hub's home page in the browser, sign out there and sign in again."
-DANGEROUS_SCOPES: Final = ("admin:auth_state", "admin:users")
-"""Scopes by which whoever has them reads people's refresh tokens at the Hub; the second includes the first."""
+_VERSION_HINT: Final = "Use the same version of micromegas_jupyter in the kernel and at the Hub."
+
+_REFUSALS: Final = {
+    "invalid_token": (
+        401,
+        "JupyterHub no longer recognizes the token of this server.",
+        "The server was stopped or replaced. Start it again from the Hub's home page.",
+    ),
+    "not_a_user": (
+        403,
+        "This JupyterHub token belongs to a service, not to a person.",
+        "Call from a person's own server.",
+    ),
+    "not_their_server": (
+        403,
+        "This JupyterHub token was given to a program other than the person's own server.",
+        "Call from a kernel or a terminal of the person's own server.",
+    ),
+    "dangerous_role": (
+        403,
+        (
+            "The Hub gives this server the scope {scope}, which lets any code in it read refresh tokens. The service "
+            "gives no token to such a server."
+        ),
+        "Remove {scope} from the roles of users and servers. " + _ADMIN_HINT,
+    ),
+    "no_auth_state": (
+        409,
+        "JupyterHub has no {bearer} of yours with an expiry time.",
+        (
+            f"{_SIGN_IN_HINT} If that does not help, the Hub's sign-in requests too little: its scope needs openid, "
+            "and auth state has to be enabled."
+        ),
+    ),
+    "sign_in_again": (
+        409,
+        "Your sign-in at JupyterHub has ended at the identity provider.",
+        f"{_SIGN_IN_HINT} Kernels continue where they are.",
+    ),
+    "not_renewed": (
+        409,
+        "The identity provider renews your sign-in without a new {bearer}, and the last one has expired.",
+        f"{_SIGN_IN_HINT} The Hub can give kernels the other kind of token (bearer). {_ADMIN_HINT}",
+    ),
+    "slow_down": (
+        429,
+        "This server requests tokens too often.",
+        "Wait {seconds} seconds; one token serves all calls until it expires.",
+    ),
+    "hub_unavailable": (
+        503,
+        "JupyterHub does not answer its sign-in service.",
+        "Try again in a moment.",
+    ),
+    "provider_unavailable": (
+        503,
+        "The identity provider does not answer, and the token that JupyterHub stores has expired.",
+        "Your sign-in is not at fault. Try again in a moment.",
+    ),
+    "exchange_refused": (
+        409,
+        "{what}",
+        "The identity provider has to let the Hub's application exchange tokens (RFC 8693). " + _ADMIN_HINT,
+    ),
+    "no_redirect": (
+        409,
+        "This JupyterHub offers no sign-in by redirect for kernels.",
+        "Sign in by device code. The Hub needs redirect_client_id and public_url for it. " + _ADMIN_HINT,
+    ),
+    "unknown_sign_in": (404, "This sign-in is no longer waiting.", "Start the sign-in again."),
+    "invalid_sign_in": (
+        400,
+        "The address for the browser is {what}.",
+        "Get the service's redirect address and application again, and sign in with the Hub's own issuer.",
+    ),
+    "invalid_request": (400, "{what}", _VERSION_HINT),
+    "internal_error": (500, "The service could not answer.", _VERSION_HINT),
+}
+_RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -18,11 +92,11 @@ class Refused(Exception):
 
     Attributes:
         status: The HTTP status.
-        error: A fixed word for programs and the audit log.
+        error: The code, for programs and the audit log.
         message: One sentence: what happened.
         remedy: What to do next.
         retry_after_seconds: When the same call may work, where waiting helps.
-        has_audit_line: Whether the audit log is told of each one.
+        is_audited: Whether each one gets a line in the audit log.
     """
 
     status: int
@@ -30,168 +104,38 @@ class Refused(Exception):
     message: str
     remedy: str
     retry_after_seconds: int | None = None
-    has_audit_line: bool = True
+    is_audited: bool = True
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}"
 
 
-def invalid_token() -> Refused:
-    """No Hub token came with the call, or one that the Hub does not know any more."""
+def refuse(error: str, **facts: object) -> Refused:
+    """Return the refusal with this code; its sentences name the facts."""
+    status, message, remedy = _REFUSALS[error]
     return Refused(
-        status=401,
-        error="invalid_token",
-        message="JupyterHub does not know the token of this server any more.",
-        remedy="The server was stopped or replaced. Start it again at the Hub's home page.",
-    )
-
-
-def not_a_user() -> Refused:
-    """The Hub token is a service's."""
-    return Refused(
-        status=403,
-        error="not_a_user",
-        message="This JupyterHub token belongs to a service, not to a person.",
-        remedy="Call from a person's own server.",
-    )
-
-
-def not_their_server() -> Refused:
-    """The Hub token is a person's, but was given to a program that may not use the person's own server."""
-    return Refused(
-        status=403,
-        error="not_their_server",
-        message="This JupyterHub token was given to another program than the person's own server.",
-        remedy="Call from a kernel or a terminal of the person's own server.",
-    )
-
-
-def dangerous_role(scope: str) -> Refused:
-    """The Hub token could read people's refresh tokens by itself."""
-    return Refused(
-        status=403,
-        error="dangerous_role",
-        message=(
-            f"The Hub gives this server the scope {scope}, with which any code in it could read refresh tokens. "
-            "The service gives no token to such a server."
-        ),
-        remedy=f"Take {scope} out of the roles of users and servers. {_ADMIN_HINT}",
-    )
-
-
-def no_auth_state(bearer: str) -> Refused:
-    """The Hub keeps no token of that person that could be sent to a server."""
-    return Refused(
-        status=409,
-        error="no_auth_state",
-        message=f"JupyterHub keeps no {bearer} of yours that says when it ends.",
-        remedy=(
-            f"{_SIGN_IN_HINT} If that does not help, the Hub's sign-in asks for too little: its scope needs openid, "
-            "and auth state has to be enabled."
-        ),
-    )
-
-
-def sign_in_again() -> Refused:
-    """The sign-in at the Hub has ended at the identity provider."""
-    return Refused(
-        status=409,
-        error="sign_in_again",
-        message="Your sign-in at JupyterHub has ended at the identity provider.",
-        remedy=f"{_SIGN_IN_HINT} Kernels go on where they are.",
-    )
-
-
-def not_renewed(bearer: str) -> Refused:
-    """The provider renews the sign-in and brings no new token of the kind that kernels get."""
-    return Refused(
-        status=409,
-        error="not_renewed",
-        message=f"The identity provider renews your sign-in without a new {bearer}, and the last one has ended.",
-        remedy=f"{_SIGN_IN_HINT} The Hub can give kernels tokens of the other kind (bearer). {_ADMIN_HINT}",
+        status=status,
+        error=error,
+        message=message.format(**facts),
+        remedy=remedy.format(**facts),
+        retry_after_seconds=_RETRY_AFTER_SECONDS.get(error),
     )
 
 
 def slow_down(seconds: int) -> Refused:
-    """The caller asks too often."""
-    return Refused(
-        status=429,
-        error="slow_down",
-        message="This server asks for tokens too often.",
-        remedy=f"Wait {seconds} seconds; one token serves all calls until it ends.",
-        retry_after_seconds=seconds,
-    )
+    """Return the refusal of a person who calls too often."""
+    refused = refuse("slow_down", seconds=seconds)
+    refused.retry_after_seconds = seconds
+    return refused
 
 
 def too_many_unknown_tokens(seconds: int) -> Refused:
-    """Too many tokens came that the Hub does not know; there may be very many of these calls."""
+    """Return the refusal of a flood of unknown tokens, which must not flood the audit log too."""
     return Refused(
         status=429,
         error="slow_down",
-        message="Too many calls came here with tokens that JupyterHub does not know.",
+        message="Too many calls came from here with tokens that JupyterHub does not recognize.",
         remedy=f"Wait {seconds} seconds. A server that was just started is let in then.",
         retry_after_seconds=seconds,
-        has_audit_line=False,
-    )
-
-
-def hub_unavailable() -> Refused:
-    """The Hub does not answer the service."""
-    return Refused(
-        status=503,
-        error="hub_unavailable",
-        message="JupyterHub does not answer its sign-in service.",
-        remedy="Try again in a moment.",
-        retry_after_seconds=2,
-    )
-
-
-def provider_unavailable() -> Refused:
-    """The identity provider does not answer, and what the Hub keeps has ended."""
-    return Refused(
-        status=503,
-        error="provider_unavailable",
-        message="The identity provider does not answer, and the token that JupyterHub keeps has ended.",
-        remedy="Your sign-in is not at fault. Try again in a moment.",
-        retry_after_seconds=5,
-    )
-
-
-def exchange_refused(what: str) -> Refused:
-    """The provider does not exchange the person's token."""
-    return Refused(
-        status=409,
-        error="exchange_refused",
-        message=what,
-        remedy=f"The identity provider has to let the Hub's application exchange tokens (RFC 8693). {_ADMIN_HINT}",
-    )
-
-
-def no_redirect() -> Refused:
-    """The administrator has set no application or no public address for sign-ins by redirect."""
-    return Refused(
-        status=409,
-        error="no_redirect",
-        message="This JupyterHub offers no sign-in by redirect for kernels.",
-        remedy=f"Sign in by device code. The Hub needs redirect_client_id and public_url for it. {_ADMIN_HINT}",
-    )
-
-
-def unknown_sign_in() -> Refused:
-    """There is no such sign-in, none any more, or it is somebody else's; which of them is not said."""
-    return Refused(
-        status=404,
-        error="unknown_sign_in",
-        message="This sign-in is not waiting any more.",
-        remedy="Start the sign-in again.",
-    )
-
-
-def bad_request(message: str) -> Refused:
-    """The call cannot be understood."""
-    return Refused(
-        status=400,
-        error="invalid_request",
-        message=message,
-        remedy="Use the same version of micromegas_jupyter in the kernel and at the Hub.",
+        is_audited=False,
     )

@@ -1,9 +1,9 @@
-"""The service's settings: the environment that `configure` and the Hub gave it, read once."""
+"""The service's settings: the environment that `configure` and the Hub set, read once."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
 CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"
 AUTHORITY_FILE: Final = "JUPYTERHUB_SSL_CLIENT_CA"
-_NAMES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
-_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
 ISSUER: Final = "MICROMEGAS_HUB_ISSUER"
 CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
 CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
@@ -34,20 +32,17 @@ REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
 EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
 EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
 EXCHANGE_SCOPE: Final = "MICROMEGAS_HUB_EXCHANGE_SCOPE"
-_FROM_THE_HUB: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
+_TLS_FILES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
+_TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
+_HUB_REMEDY: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
+_CONFIGURE_REMEDY: Final = "Call micromegas_jupyter.hub.configure in jupyterhub_config.py, which sets it."
 _LOOPBACK: Final = "127.0.0.1"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternalTls:
-    """Files in PEM.
-
-    Attributes:
-        key_file: This program's private key.
-        certificate_file: Its certificate, which the Hub asks for.
-        authority_file: Whose certificates are trusted besides the usual ones.
-    """
+    """PEM files for calls to the Hub: this program's key and certificate, and the authority that is trusted besides."""
 
     key_file: str
     certificate_file: str
@@ -61,31 +56,25 @@ class InternalTls:
             context.load_cert_chain(self.certificate_file, self.key_file)
         except (OSError, ValueError):
             raise ConfigurationError(
-                "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_REMEDY
+                "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
             ) from None
         return context
 
 
 def read_internal_tls(environ: Mapping[str, str]) -> InternalTls | None:
     """Return what the environment names; None where the Hub's programs speak plain http."""
-    key, certificate, authority = (environ.get(name, "") for name in _NAMES)
+    key, certificate, authority = (environ.get(name, "") for name in _TLS_FILES)
     if not (key or certificate or authority):
         return None
-    missing = next((name for name in _NAMES if not environ.get(name)), None)
+    missing = next((name for name in _TLS_FILES if not environ.get(name)), None)
     if missing is not None:
-        raise ConfigurationError(f"{missing} is not set, and others of its kind are.", key=missing, remedy=_REMEDY)
+        raise ConfigurationError(f"{missing} is not set, but related variables are.", key=missing, remedy=_TLS_REMEDY)
     return InternalTls(key_file=key, certificate_file=certificate, authority_file=authority)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeSetting:
-    """What a person's token is exchanged for (RFC 8693); at least one of them is set.
-
-    Attributes:
-        audience: The name, at the provider, of what the new token is for.
-        resource: The same as an address.
-        scope: What the new token may do.
-    """
+class ExchangeSettings:
+    """The target of a token exchange (RFC 8693): `audience`, `resource` and `scope`, at least one of them set."""
 
     audience: str | None = None
     resource: str | None = None
@@ -94,19 +83,19 @@ class ExchangeSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """All that the service is told.
+    """All settings of the service.
 
     Attributes:
         api_url: The Hub's API, without a slash at its end.
         api_token: The service's own Hub token.
         prefix: The path of the service's addresses; begins and ends with a slash.
-        host: The address that it listens at.
-        port: The port that it listens at.
+        host: The address that it listens on.
+        port: The port that it listens on.
         issuer: The identity provider at which people sign in to the Hub.
         client_id: The Hub's application there.
         client_secret: That application's secret; only for an exchange.
         bearer: Which token kernels get.
-        public_url: An address at the host that browsers reach the service at; None when nothing says it.
+        public_url: An address at the service's host for browsers; None when it is not known.
         redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
         exchange: What tokens are exchanged for; None for the tokens themselves.
         internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
@@ -123,12 +112,12 @@ class ServiceSettings:
     bearer: Bearer = Bearer.ID_TOKEN
     public_url: str | None = None
     redirect_client_id: str | None = None
-    exchange: ExchangeSetting | None = field(default=None)
+    exchange: ExchangeSettings | None = None
     internal_tls: InternalTls | None = None
 
     @property
     def public_prefix(self) -> str:
-        """What the addresses of the service begin with in browsers; the path alone where nothing says more."""
+        """The beginning of the service's addresses in browsers; the path alone where nothing more is known."""
         if self.public_url is None:
             return self.prefix
         parts = urlsplit(self.public_url)
@@ -142,51 +131,45 @@ class ServiceSettings:
 
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """Return the settings that the environment holds."""
-    issuer = _required(environ, ISSUER)
+    issuer = _require(environ, ISSUER, _CONFIGURE_REMEDY)
     check_issuer_url(issuer, key=ISSUER)
-    host, port = listening_address(_required(environ, "JUPYTERHUB_SERVICE_URL", remedy=_FROM_THE_HUB))
+    host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
     secret = environ.get(CLIENT_SECRET)
+    audience, resource, scope = (
+        environ.get(name) or None for name in (EXCHANGE_AUDIENCE, EXCHANGE_RESOURCE, EXCHANGE_SCOPE)
+    )
+    check_resource(resource)
+    try:
+        bearer = Bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value)
+    except ValueError:
+        raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
+    has_exchange = bool(audience or resource or scope)
     return ServiceSettings(
-        api_url=_required(environ, "JUPYTERHUB_API_URL", remedy=_FROM_THE_HUB).rstrip("/"),
-        api_token=Secret(_required(environ, "JUPYTERHUB_API_TOKEN", remedy=_FROM_THE_HUB)),
-        prefix=_required(environ, "JUPYTERHUB_SERVICE_PREFIX", remedy=_FROM_THE_HUB),
+        api_url=_require(environ, "JUPYTERHUB_API_URL", _HUB_REMEDY).rstrip("/"),
+        api_token=Secret(_require(environ, "JUPYTERHUB_API_TOKEN", _HUB_REMEDY)),
+        prefix=_require(environ, "JUPYTERHUB_SERVICE_PREFIX", _HUB_REMEDY),
         host=host,
         port=port,
         issuer=issuer,
-        client_id=_required(environ, CLIENT_ID),
+        client_id=_require(environ, CLIENT_ID, _CONFIGURE_REMEDY),
         client_secret=Secret(secret) if secret else None,
-        bearer=_bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value),
+        bearer=bearer,
         public_url=environ.get(PUBLIC_URL) or public_base(environ.get(HUB_PUBLIC_URL, "")),
         redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
-        exchange=_exchange(environ),
+        exchange=ExchangeSettings(audience=audience, resource=resource, scope=scope) if has_exchange else None,
         internal_tls=read_internal_tls(environ),
     )
 
 
-def _required(environ: Mapping[str, str], key: str, *, remedy: str | None = None) -> str:
+def _require(environ: Mapping[str, str], key: str, remedy: str) -> str:
     value = environ.get(key)
     if not value:
-        raise ConfigurationError(
-            f"{key} is not set.",
-            key=key,
-            remedy=remedy or "Call micromegas_jupyter.hub.configure in jupyterhub_config.py, which sets it.",
-        )
+        raise ConfigurationError(f"{key} is not set.", key=key, remedy=remedy)
     return value
 
 
-def _bearer(text: str) -> Bearer:
-    try:
-        return Bearer(text)
-    except ValueError:
-        raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
-
-
-def listening_address(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple[str, int]:
-    """Return host and port at which a service with this address listens.
-
-    Raises:
-        ConfigurationError: It is not of the form `http://host:port`.
-    """
+def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple[str, int]:
+    """Return host and port on which a service with this address, `http://host:port`, listens."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -202,11 +185,7 @@ def listening_address(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
 
 
 def check_resource(resource: str | None, *, key: str = EXCHANGE_RESOURCE) -> None:
-    """Check what a token is exchanged for; None and an empty text are nothing.
-
-    Raises:
-        ConfigurationError: It is no absolute address, or has a fragment (RFC 8707, section 2).
-    """
+    """Check that the target of an exchange, if there is one, is an absolute URI without a fragment (RFC 8707)."""
     if not resource:
         return
     try:
@@ -215,16 +194,7 @@ def check_resource(resource: str | None, *, key: str = EXCHANGE_RESOURCE) -> Non
         parts = None
     if parts is None or not parts.scheme or not (parts.netloc or parts.path) or "#" in resource:
         raise ConfigurationError(
-            f"{key} is no absolute address without a fragment.",
+            f"{key} is not an absolute address without a fragment.",
             key=key,
             remedy="Give the resource as the identity provider knows it, such as https://lake.example.com.",
         )
-
-
-def _exchange(environ: Mapping[str, str]) -> ExchangeSetting | None:
-    audience, resource = environ.get(EXCHANGE_AUDIENCE), environ.get(EXCHANGE_RESOURCE)
-    scope = environ.get(EXCHANGE_SCOPE)
-    check_resource(resource)
-    if not (audience or resource or scope):
-        return None
-    return ExchangeSetting(audience=audience or None, resource=resource or None, scope=scope or None)

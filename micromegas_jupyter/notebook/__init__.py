@@ -1,7 +1,4 @@
-"""The notebook's face: magics, the identity widget, results and errors as a person sees them.
-
-Signing in, settings and the wire are made elsewhere; `wiring` joins them. Nothing heavy loads before it is used.
-"""
+"""The IPython extension: magics, the identity widget, results and completion. Nothing heavy loads before it is used."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
-    from micromegas_jupyter.notebook.dependencies import real_parts
     from micromegas_jupyter.notebook.extension import register
+    from micromegas_jupyter.notebook.login.dependencies import default_dependencies
 
-    register(ip, real_parts())
+    register(ip, default_dependencies())
 
 
 def unload_ipython_extension(ip: InteractiveShell) -> None:
-    """Take the magics away and release what they hold; IPython calls this for `%unload_ext`."""
+    """Remove the magics and close their resources; IPython calls this for `%unload_ext`."""
     from micromegas_jupyter.notebook.extension import unregister
 
     unregister(ip)

@@ -1,4 +1,4 @@
-"""How figures, foreign text, tables and errors look in a cell; decides nothing about what is shown."""
+"""Formatting for cells: numbers, times, text from elsewhere, tables and errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryErro
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from micromegas_jupyter.config.client import ClientSettings
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 _BYTE_STEP = 1000
@@ -64,35 +66,34 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def left_text(seconds: float) -> str:
-    """Return how long something still holds, in its largest unit, rounded down: `3 h`, `58 min`, `42 s`; or `ended`."""
-    left = int(seconds)
-    if left <= 0:
-        return "ended"
-    if left < _MINUTE_SECONDS:
-        return f"{left} s"
-    minutes = left // _MINUTE_SECONDS
+def remaining_text(seconds: float) -> str:
+    """Return a remaining time in its largest unit, rounded down: `3 h`, `58 min`, `42 s`; or `expired`."""
+    remaining = int(seconds)
+    if remaining <= 0:
+        return "expired"
+    if remaining < _MINUTE_SECONDS:
+        return f"{remaining} s"
+    minutes = remaining // _MINUTE_SECONDS
     return f"{minutes} min" if minutes < _TWO_HOURS_MINUTES else f"{minutes // 60} h"
 
 
-def moment_text(moment: datetime, *, now: datetime) -> str:
+def time_text(time: datetime, *, now: datetime) -> str:
     """Return a time in UTC, with its date when it is more than a day away: `15:42 UTC`."""
-    form = "%H:%M UTC" if abs(moment - now) < timedelta(hours=24) else "%Y-%m-%d %H:%M UTC"
-    return moment.strftime(form)
+    return time.strftime("%H:%M UTC" if abs(time - now) < timedelta(hours=24) else "%Y-%m-%d %H:%M UTC")
 
 
 def host_text(url: str) -> str:
-    """Return a URL's host and port, which is what a person knows it by, without what could steer an eye."""
+    """Return a URL's host and port, by which people know it, with control characters written out."""
     return printable(urls.host_text(url))
 
 
 def provider_text(issuer: str | None) -> str:
-    """Return where somebody is to sign in: the host of the issuer; without one only the Hub knows which."""
+    """Return the host of the issuer where people sign in; without one only the Hub knows it."""
     return host_text(issuer) if issuer else "JupyterHub's identity provider"
 
 
-def place_text(issuer: str, server: str) -> str:
-    """Return where somebody is, or is not, signed in, and for what: ` at id.example.com (for lake.example.com:50051)`.
+def where_text(issuer: str, server: str) -> str:
+    """Return where somebody is signed in, and for what: ` at id.example.com (for lake.example.com:50051)`.
 
     Args:
         issuer: Host and port of the identity provider; empty when there is none.
@@ -101,13 +102,18 @@ def place_text(issuer: str, server: str) -> str:
     return (f" at {issuer}" if issuer else "") + f" (for {server})"
 
 
+def sign_in_text(settings: ClientSettings) -> str:
+    """Return where the settings sign somebody in, as `where_text` does."""
+    return where_text(host_text(settings.issuer or ""), host_text(settings.uri))
+
+
 def short_query_id(query_id: str) -> str:
-    """Return the part of a query's id that a line shows."""
+    """Return the beginning of a query's id, for a line."""
     return printable(query_id[:_SHORT_ID_CHARACTERS])
 
 
 def printable(text: str) -> str:
-    r"""Return foreign text with control and direction characters written out (`\x1b`).
+    r"""Return text from elsewhere with control and direction characters written out (`\x1b`).
 
     A log message or a server's sentence could otherwise move a terminal's cursor or reorder a line.
     """
@@ -120,12 +126,12 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, max_characters: int) -> str:
-    """Return at most `max_characters` of the text, the last of them an ellipsis when something is left out."""
+    """Return at most `max_characters` of the text, ending in an ellipsis when something is left out."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
 def shown_name(text: str) -> str:
-    """Return a foreign name as it is fit to be shown."""
+    """Return a name from elsewhere, fit to be shown."""
     return cut(printable(text), _MAX_NAME_CHARACTERS)
 
 
@@ -139,14 +145,11 @@ def terminal_width(text: str) -> int:
 
 @contextmanager
 def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Iterator[None]:
-    """Let the package's errors through so that IPython shows their lines instead of a traceback.
+    """Have IPython show the package's errors as lines instead of a traceback; an interrupt becomes `QueryCancelled`.
 
     Args:
         sql: The statement that `line` and `column` of a `QueryError` point into.
-        traceback: Leave the errors as they are.
-
-    Raises:
-        QueryCancelled: The kernel was interrupted.
+        traceback: Leave the errors unchanged.
     """
     try:
         yield
@@ -163,14 +166,14 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
 
 
 def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
-    """Give the error the methods that IPython asks for: text in place of a traceback, and escaped HTML."""
+    """Give the error the methods that IPython calls: text in place of a traceback, and escaped HTML."""
     shown = list(lines)
     vars(error)["_render_traceback_"] = lambda: shown
     vars(error)["_repr_html_"] = lambda: lines_html(shown)
 
 
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
-    """Return the error's lines; one line when there is neither a place in the SQL nor a query to name."""
+    """Return the error's lines; one line when there is neither a position in the SQL nor a query to name."""
     sentence = "✗ " + cut(printable(f"{error.what} {error.remedy}".strip()), _MAX_SENTENCE_CHARACTERS)
     excerpt = _excerpt(error, sql)
     if not excerpt and error.query_id is None:
@@ -180,12 +183,12 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
 
 
 def lines_html(lines: Sequence[str]) -> str:
-    """Return the lines as HTML in which nothing of them is markup."""
+    """Return the lines as escaped HTML."""
     return text_html("\n".join(lines), style="color:var(--jp-error-color0,inherit)")
 
 
 def text_html(text: str, *, style: str = "") -> str:
-    """Return text as HTML that keeps its lines, in which nothing of it is markup."""
+    """Return text as escaped HTML that keeps its lines."""
     return f'<pre style="white-space:pre-wrap;{style}">{html.escape(text)}</pre>'
 
 
@@ -206,6 +209,22 @@ def _excerpt(error: MicromegasError, sql: str | None) -> list[str]:
     return [_INDENT + left + right, _INDENT + caret]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class PlainText:
+    """Text of several lines; what could steer a terminal or a page is written out when it is shown."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return "\n".join(printable(line) for line in self.text.split("\n"))
+
+    def _repr_html_(self) -> str:
+        return text_html(repr(self))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTable:
     """A table of printable text, which IPython shows as the value of a cell.
@@ -213,8 +232,8 @@ class TextTable:
     Attributes:
         head: The names of the columns.
         rows: The lines, each as long as the head.
-        note: A sentence below the table; empty when there is none to say.
-        right: The columns that stand at the right, by name.
+        note: A sentence below the table; empty for none.
+        right: The names of right-aligned columns.
     """
 
     head: Sequence[str]
@@ -223,13 +242,13 @@ class TextTable:
     right: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
+        from tabulate import tabulate
+
         lines = []
         if self.rows:
-            widths = [
-                max(terminal_width(text) for text in column) for column in zip(self.head, *self.rows, strict=True)
-            ]
-            rule = ["-" * width for width in widths]
-            lines = [self._line(texts, widths) for texts in (self.head, rule, *self.rows)]
+            sides = ["right" if name in self.right else "left" for name in self.head]
+            table = tabulate(self.rows, self.head, tablefmt="simple", disable_numparse=True, colalign=sides)
+            lines = [line.rstrip() for line in table.split("\n")]
         return "\n".join([*lines, self.note] if self.note else lines)
 
     def _repr_html_(self) -> str:
@@ -250,10 +269,3 @@ class TextTable:
         side = "right" if name in self.right else "left"
         white_space = "pre" if len(text) <= _MAX_UNBROKEN_CHARACTERS else "pre-wrap"
         return f' style="text-align:{side};white-space:{white_space}"'
-
-    def _line(self, texts: Sequence[str], widths: Sequence[int]) -> str:
-        cells = []
-        for name, text, width in zip(self.head, texts, widths, strict=True):
-            padding = " " * (width - terminal_width(text))
-            cells.append(padding + text if name in self.right else text + padding)
-        return "  ".join(cells).rstrip()

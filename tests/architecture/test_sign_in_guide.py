@@ -21,8 +21,7 @@ from micromegas_jupyter.config.client_presets import CLIENT_PRESETS, NO_PRESET
 from micromegas_jupyter.core.http import PLATFORM_TIMEOUT_SECONDS
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS
-from micromegas_jupyter.notebook.doctor_magic import DoctorMagic
-from micromegas_jupyter.notebook.identity_magics import IdentityMagics
+from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from tests.architecture.guide_text import (
     ROOT,
     Block,
@@ -229,14 +228,14 @@ class TestExamples:
         assert [pair for pair in named if pair[1] not in commands.choices[pair[0]]._option_string_actions] == []
 
     def test_every_option_that_the_text_names_is_one_of_its_magic(self):
-        magics = {**vars(IdentityMagics), **vars(DoctorMagic)}
+        magics = {**vars(IdentityMagics), **vars(IdentityMagics)}
         named = re.findall(r"`%(micromegas_\w+)[^`]*?(--[a-z-]+)", everything())
 
         assert named
         assert [pair for pair in named if pair[1] not in magics[pair[0]].parser._option_string_actions] == []
 
     def test_every_magic_that_the_text_names_is_one(self):
-        magics = {**vars(IdentityMagics), **vars(DoctorMagic)}
+        magics = {**vars(IdentityMagics), **vars(IdentityMagics)}
 
         assert sorted(set(re.findall(r"%(micromegas_\w+)", everything())) - set(magics)) == []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_parts import FakeWorld
 from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import FakeWorld
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def load_ipython_extension(shell: InteractiveShell) -> None:
     world = FakeWorld(stored=FakePersonalProvider())
     shell.user_ns["world"] = world
-    register(shell, world.parts())
+    register(shell, world.dependencies())
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:

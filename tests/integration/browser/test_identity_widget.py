@@ -89,7 +89,7 @@ def test_a_person_signs_in_renews_and_signs_out_with_the_keyboard_alone(open_not
     page.keyboard.press("Tab")
     expect(widget.get_by_role("button", name="Refresh")).to_be_focused()
     page.keyboard.press("Enter")
-    widget.get_by_text("Token renewed, and the server asked again.").wait_for()
+    widget.get_by_text("Token renewed, and the server checked.").wait_for()
     after = _tokens(tmp_path)
     assert after["id_token"] != before["id_token"]
     assert after["refresh_token"] != before["refresh_token"]

@@ -89,15 +89,6 @@ def tokens_of(hub: RunningHub, login: str) -> list[str]:
     return [str(state[name]) for name in ("access_token", "refresh_token", "id_token") if state.get(name)]
 
 
-def test_the_widget_says_who_signed_in(signed_in: RunningHub, of_alice: HubKernel) -> None:
-    cell = of_alice.run("%micromegas_login")
-
-    assert cell.reply["status"] == "ok"
-    host = signed_in.provider.issuer.removeprefix("http://").partition("/")[0]
-    assert shown(cell).startswith("Signed in through JupyterHub as ")
-    assert re.search(rf" at {re.escape(host)} until \d\d:\d\d UTC, renews by itself\.$", shown(cell))
-
-
 def test_a_terminal_of_the_server_is_signed_in(of_alice: HubKernel) -> None:
     code, output, error = in_terminal(of_alice, "query", "SELECT current_user() AS me", "--format", "csv")
     assert (code, output.split(), error) == ("0", ["me", "alice"], "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.hub.refreshing import FAILURE_PAUSE_SECONDS
+from micromegas_jupyter.hub.refresh import FAILURE_PAUSE_SECONDS
 from tests.integration.hub.running import until
 from tests.integration.hub.test_tokens import post_token
 from tests.integration.hub.test_with_time import asked_by
@@ -55,7 +55,8 @@ def test_kernels_go_on_until_their_token_ends_then_say_what_to_do_and_work_again
             refused = list(pool.map(lambda _each: post_token(signed_in, token), range(CALLERS)))
         hang_ups = provider.counts()["hangUps"] - hung_up
         lasted = SYSTEM_CLOCK.monotonic() - began
-        renewals = signed_in.log[logged:].count(f"The sign-in of {signed_in.people['alice'].name} could not be renewed")
+        failed = f"The sign-in of {signed_in.people['alice'].name} could not be refreshed"
+        renewals = signed_in.log[logged:].count(failed)
         assert told.reply["ename"] == "ProviderUnavailable"
         said = "".join(told.reply["traceback"])
         assert "JupyterHub cannot reach the identity provider." in said

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-SOMEBODY_ELSES = "begun in somebody else&#x27;s notebook. Nothing was handed over."
+SOMEBODY_ELSES = "started in somebody else&#x27;s notebook. Nothing was handed over."
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_a_browser_that_the_service_does_not_know_hands_nothing_over(
 
     page = signed_in.browser().visit(sign_in.request.url, person="alice")
 
-    assert (page.status_code, "not signed in to the Hub any more" in page.text) == (403, True)
+    assert (page.status_code, "no longer signed in to the Hub" in page.text) == (403, True)
     assert sign_in.answer().status_code == 204
 
 

@@ -14,10 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.hub.caller_limits import BURST_UNKNOWN
+from micromegas_jupyter.hub.limits import BURST_UNKNOWN
 from tests.integration.hub.running import until
 
 if TYPE_CHECKING:
@@ -66,24 +64,6 @@ def test_who_has_no_token_of_the_hub_gets_nothing(signed_in: RunningHub, token: 
     answer = post_token(signed_in, token)
 
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
-
-
-def test_a_service_gets_nothing(signed_in: RunningHub) -> None:
-    answer = post_token(signed_in, signed_in.witness_token)
-
-    assert (answer.status_code, answer.json()["error"]) == (403, "not_a_user")
-
-
-@pytest.mark.parametrize("login", ["alice", "bob"])
-def test_the_flight_sql_server_takes_the_token_for_the_right_person(
-    signed_in: RunningHub, flight_uri: str, login: str
-) -> None:
-    token = post_token(signed_in, signed_in.server_token(login)).json()["access_token"]
-
-    with FlightSQLClient(flight_uri, auth_provider=StaticTokenAuthProvider(token)) as client:
-        row = client.query_arrow("SELECT current_user AS who").to_pylist()
-
-    assert row == [{"who": login}]
 
 
 def test_a_token_is_given_in_a_moment(signed_in: RunningHub, capsys: pytest.CaptureFixture[str]) -> None:

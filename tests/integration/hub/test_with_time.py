@@ -41,7 +41,7 @@ def test_a_named_server_gets_its_persons_token_and_loses_it_when_it_is_culled(si
 
     assert claims_of(running.json()["access_token"])["sub"] == "alice"
     assert (stopped.status_code, stopped.json()["error"]) == (401, "invalid_token")
-    assert stopped.json()["remedy"] == "The server was stopped or replaced. Start it again at the Hub's home page."
+    assert stopped.json()["remedy"] == "The server was stopped or replaced. Start it again from the Hub's home page."
 
 
 def test_after_a_hub_sign_out_running_servers_go_on_and_the_service_asks_the_browser_to_sign_in(
@@ -69,19 +69,6 @@ def test_a_sign_in_that_ended_at_the_provider_is_told_and_a_new_one_mends_it(sig
     assert (refused.status_code, refused.json()["error"]) == (409, "sign_in_again")
     assert "sign in again" in refused.json()["remedy"]
     assert claims_of(mended.json()["access_token"])["sub"] == "bob"
-
-
-def test_a_token_that_could_read_refresh_tokens_gets_nothing_and_is_told_why(signed_in: RunningHub) -> None:
-    name = signed_in.people["bob"].name
-    signed_in.api("PATCH", f"users/{name}", json={"admin": True}).raise_for_status()
-    try:
-        made = signed_in.api("POST", f"users/{name}/tokens", json={"note": "all rights"})
-        answer = post_token(signed_in, made.json()["token"])
-    finally:
-        signed_in.api("PATCH", f"users/{name}", json={"admin": False}).raise_for_status()
-
-    assert (answer.status_code, answer.json()["error"]) == (403, "dangerous_role")
-    assert "admin:auth_state" in answer.json()["message"]
 
 
 def test_a_token_of_the_person_that_was_given_to_another_program_gets_nothing(signed_in: RunningHub) -> None:

@@ -1,13 +1,12 @@
 """A notebook with a person in front of it, in a real kernel."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.fakes.notebook_parts import START_URL
 from tests.fakes.notebook_people import SECRET_TOKEN
+from tests.fakes.notebook_world import START_URL
 from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration
@@ -18,11 +17,6 @@ def finish():
     assert world.logins[0].waited_for.wait(30)
     world.logins[0].succeed()
 thread = threading.Thread(target=finish); thread.start()
-"""
-BLOCK_AFTER_THE_FIRST_ROWS = """
-import threading
-rows = world.script
-world.script = [rows[0], lambda: threading.Event().wait(60)]
 """
 
 
@@ -82,31 +76,6 @@ def test_an_idle_widget_causes_no_messages(kernel: AttendedKernel) -> None:
     assert kernel.later_messages(2.0) == []
 
 
-def test_an_interrupt_ends_the_query_at_once_and_the_kernel_goes_on(kernel: AttendedKernel) -> None:
-    kernel.run(BLOCK_AFTER_THE_FIRST_ROWS)
-    interrupted: list[float] = []
-
-    def interrupt_when_running(message: dict[str, Any]) -> None:
-        if message["msg_type"] == "display_data" and not interrupted:
-            interrupted.append(time.monotonic())
-            kernel.interrupt()
-
-    query = kernel.run("%sql SELECT 1", while_running=interrupt_when_running)
-    took_seconds = time.monotonic() - interrupted[0]
-    kernel.run("world.script = rows")
-    again = kernel.run("%sql SELECT 1")
-
-    (error,) = query.of("error")
-    assert error["ename"] == "QueryCancelled"
-    assert error["traceback"] == ["✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2"]
-    assert query.of("display_data")[0]["data"]["text/plain"].endswith(
-        "· query 7f3a91c2 · token 3 h · interrupt to cancel"
-    )
-    assert query.of("update_display_data")[-1]["data"]["text/plain"] == ""
-    assert took_seconds < 30
-    assert again.reply["status"] == "ok"
-
-
 def test_an_interrupt_ends_the_wait_and_leaves_the_sign_in_open(kernel: AttendedKernel) -> None:
     kernel.run("world.stored = None")
     kernel.run("%micromegas_login")
@@ -122,17 +91,6 @@ def test_an_interrupt_ends_the_wait_and_leaves_the_sign_in_open(kernel: Attended
     assert query.of("error")[0]["traceback"] == ["✗ stopped waiting for the sign-in after 0.00 s; it stays open"]
     assert still_open.reply["status"] == "ok"
     assert again.reply["status"] == "ok"
-
-
-def test_logout_turns_every_widget_to_signed_out(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login")
-    kernel.run("assert world.was_asked_whoami.wait(30)")
-
-    cell = kernel.run("%micromegas_logout")
-
-    assert cell.printed == "Signed out.\n"
-    assert kernel.run("assert not world.renewals[0].is_running").reply["status"] == "ok"
-    assert widget_states(cell.messages)[-1]["status"] == "signed_out"
 
 
 def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: AttendedKernel) -> None:

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.integration
 
 LOAD = "%load_ext micromegas_jupyter"
 WAIT_UNTIL_ASKED = """
-session = get_ipython()._micromegas_extension.session
-answered = session.schemas._asking.get(session.settings())
+extension = get_ipython()._micromegas_extension
+answered = extension.schemas._fetching.get(extension.session.settings())
 if answered is not None: answered.wait(60)
 """
 WAS_ASKED = """
-schemas = get_ipython()._micromegas_extension.session.schemas
-bool(schemas._asking or schemas._entries)
+schemas = get_ipython()._micromegas_extension.schemas
+bool(schemas._fetching or schemas._entries)
 """
 
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, rows
-from tests.fakes.silent_server import SilentServer
 from tests.fakes.slow_relay import SlowRelay
 from tests.integration.notebook.interrupting import (
     RUNNING,
@@ -93,17 +92,6 @@ def test_a_host_that_cannot_be_reached(kernel: AttendedKernel, server: tuple[str
     check_next_query(kernel, server)
 
 
-def test_a_server_that_takes_the_connection_and_never_answers(
-    kernel: AttendedKernel, server: tuple[str, AuditLines]
-) -> None:
-    with SilentServer() as silent:
-        ask(kernel, f"grpc://127.0.0.1:{silent.port}")
-        found = interrupt(kernel, "%sql SELECT 1", when=WAITING)
-
-    check_stopped(found, name="a server without a word")
-    check_next_query(kernel, server)
-
-
 @pytest.mark.parametrize("magic", ["%sql SELECT 1", "%micromegas_whoami"])
 def test_a_server_that_takes_the_call_and_never_answers(
     kernel: AttendedKernel, server: tuple[str, AuditLines], fake_server: FakeFlightServer, magic: str
@@ -163,15 +151,4 @@ def test_one_huge_batch_on_a_slow_network(kernel: AttendedKernel, server: tuple[
         check_stopped(found, name="one huge batch on a slow network")
         assert ", 0 rows received, stopped on the server" in found.line
         assert server[1].of(sql)["status"] == "incomplete"
-    check_next_query(kernel, server)
-
-
-def test_rows_on_a_slow_network(kernel: AttendedKernel, server: tuple[str, AuditLines]) -> None:
-    with SlowRelay(port_of(server[0]), bytes_per_second=1_000_000) as relay:
-        ask(kernel, relay.uri)
-
-        found = interrupt(kernel, f"%sql {ENDLESS}", when=RUNNING)
-
-        check_stopped(found, name="rows on a slow network")
-        assert server[1].of(ENDLESS)["status"] == "incomplete"
     check_next_query(kernel, server)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.notebook_parts import (
+from tests.fakes.notebook_world import (
     FITTING_ADDRESS,
     SCAN_URI,
     SECRET_CHALLENGE,
@@ -104,27 +104,17 @@ def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel: AttendedKernel
     check_nothing_is_left(kernel)
 
 
-def test_an_interrupt_of_the_question_leaves_nothing_in_the_notebook(kernel: AttendedKernel) -> None:
-    def interrupt(_request: dict[str, Any]) -> None:
-        kernel.interrupt()
-
-    cell = kernel.run("%micromegas_login --flow paste", answer=interrupt)
-
-    assert cell.of("error")[0]["traceback"] == ["✗ The sign-in was cancelled."]
-    check_nothing_is_left(kernel)
-
-
 def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
     kernel.run(
         "import threading\n"
         "from micromegas_jupyter.errors import LoginTimedOut\n"
         "def expire():\n"
         "    world.logins[0].fail(LoginTimedOut('Nobody signed in within 300 seconds.'))\n"
-        "asked = world._ask\n"
+        "asked = world._prompt\n"
         "def ask(prompt):\n"
         "    threading.Timer(0.3, expire).start()\n"
         "    return asked(prompt)\n"
-        "object.__setattr__(get_ipython()._micromegas_extension.session.parts, 'ask', ask)"
+        "object.__setattr__(get_ipython()._micromegas_extension.session.dependencies, 'prompt', ask)"
     )
 
     cell = kernel.run("%micromegas_login --flow paste")
@@ -144,16 +134,6 @@ def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(kernel: AttendedKer
     check_nothing_is_left(kernel)
 
 
-def test_a_second_sign_in_takes_the_first_one_out_of_the_notebook(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login --flow device")
-
-    kernel.run("%micromegas_login --flow browser")
-
-    kernel.wait_until(lambda: USER_CODE not in kernel.saved())
-    kernel.later_messages(0.5)
-    assert USER_CODE not in kernel.saved()
-
-
 def test_a_kernel_that_is_shut_down_leaves_nothing_in_the_notebook(kernel: AttendedKernel) -> None:
     kernel.run("%micromegas_login --flow device")
 
@@ -164,7 +144,7 @@ def test_a_kernel_that_is_shut_down_leaves_nothing_in_the_notebook(kernel: Atten
 
 def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKernel, tmp_path: Path) -> None:
     may_fail = tmp_path / "may-fail"
-    kernel.run("world.stored = __import__('tests.fakes.notebook_parts').fakes.notebook_parts.FakePersonalProvider()")
+    kernel.run("world.stored = __import__('tests.fakes.notebook_world').fakes.notebook_world.FakePersonalProvider()")
     kernel.run("%micromegas_login")
     kernel.wait_until(lambda: "connected as" in str(widget_states(kernel.all_messages)))
     kernel.later_messages(0.5)
@@ -191,21 +171,3 @@ def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKe
         ("renewal_failed", "Could not renew: No answer.")
     ]
     assert {message["msg_type"] for message in later} <= {"comm_msg", "status"}
-
-
-def test_unloading_stops_the_renewal(kernel: AttendedKernel) -> None:
-    kernel.run("world.stored = __import__('tests.fakes.notebook_parts').fakes.notebook_parts.FakePersonalProvider()")
-    kernel.run("%sql SELECT 1")
-
-    running = kernel.run("assert world.renewals[0].is_running")
-    kernel.run("%unload_ext tests.fakes.notebook_extension")
-    stopped = kernel.run("assert not world.renewals[0].is_running")
-
-    assert (running.reply["status"], stopped.reply["status"]) == ("ok", "ok")
-
-
-def test_what_else_a_cell_shows_is_not_cleared_by_its_sign_in(kernel: AttendedKernel) -> None:
-    cell = kernel.run("print('mine')\n%micromegas_login --flow paste", answer=lambda _: FITTING_ADDRESS)
-
-    assert cell.reply["status"] == "ok"
-    assert cell.of("clear_output") == []

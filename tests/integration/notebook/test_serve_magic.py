@@ -93,14 +93,14 @@ def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Pa
     assert "⚠ broken.parquet is left out: it cannot be read as a Parquet file." in first
     assert counts == ["3", "1"]
     assert named == ""
-    assert chosen.endswith("It takes calls of this notebook only.\n")
+    assert chosen.endswith("It accepts calls from this notebook only.\n")
     assert failed == ["✗ There is no such folder. Name a folder of Parquet files. · USE001"]
     assert all(line.startswith("✗ sales is a Delta table (there is a _delta_log)") for line in refused[:2])
     assert refused[2].startswith("✗ s3:// is not supported")
     assert (still, replaced) == ("3", "1")
     assert is_gone(port_in(first))
     assert is_gone(port_in(second))
-    assert stopped.startswith("The local server has ended. Later cells use ")
+    assert stopped.startswith("The local server was stopped. Later cells use ")
 
 
 def test_a_lake_is_served(kernel: AttendedKernel, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(
 def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name() -> None:
     run = run_unattended("%load_ext sql", LOAD, "%%micromegas_sql\nSELECT 1 AS one", "%sql --help")
 
-    assert run.outputs(1)[-1].text == "%%sql belongs to another extension; use %%micromegas_sql for this one.\n"
+    assert run.outputs(1)[-1].text == "Another extension provides %%sql; use %%micromegas_sql for this one.\n"
     assert "one" in shown_text(run, 2)
     assert "jupysql" in str(run.outputs(3))
 
@@ -193,7 +193,7 @@ def test_the_extension_can_be_unloaded() -> None:
         ("%%sql --dry-run\nSELECT 1,\n  tagret FROM log_entries", ["      tagret FROM", "      ^ line 2, column 3"]),
         ("%%sql\nSELECT '{{x}}'", ["    SELECT '{{x}}'", "            ^ line 1, column 9"]),
         ("%sql --formt arrow SELECT 1", ["Did you mean --format?"]),
-        ("%sql --connection nobody SELECT 1", ['No connection is called "nobody"']),
+        ("%sql --connection nobody SELECT 1", ['There is no connection named "nobody"']),
     ],
 )  # fmt: skip
 def test_errors_are_lines_with_their_place_and_no_traceback(source: str, lines: list[str]) -> None:

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
-from tests.fakes.notebook_parts import START_URL
 from tests.fakes.notebook_people import SECRET_TOKEN
+from tests.fakes.notebook_world import START_URL
 from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, run_unattended
 
 pytestmark = pytest.mark.integration
@@ -81,9 +81,3 @@ def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts() -> N
     assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in run.outputs(6)[0].data["text/plain"]
     assert "widget-view" not in run.saved
     check_nothing_technical_or_secret(run)
-
-
-def test_with_traceback_the_traceback_is_saved() -> None:
-    run = run_unattended(LOAD, SQL_ERROR, "%%sql --traceback\nSELECT tagret FROM log_entries")
-
-    assert any("run_query" in line for line in run.outputs(2)[0].traceback)

@@ -195,13 +195,6 @@ def test_a_wrong_statement_is_answered_with_its_lines(kernel: AttendedKernel, sq
     assert re.fullmatch(r"SQL00[12] · docs/errors\.md#sql00[12]", QUERY.sub("", last))
 
 
-def test_what_begins_after_options_is_placed_by_the_statement(kernel: AttendedKernel) -> None:
-    lines = shown(kernel, "%sql rows << --limit 5 SELECT tagret FROM log_entries")
-
-    assert lines[0] == "✗ There is no column named tagret. Did you mean target?"
-    assert lines[1].index("tagret") == lines[2].index("^")
-
-
 def test_a_place_after_a_list_is_one_in_the_statement_as_it_was_written(kernel: AttendedKernel) -> None:
     kernel.run("levels = [1, 2, 3]")
 

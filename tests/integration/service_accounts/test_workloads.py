@@ -30,10 +30,11 @@ from tests.fakes.platform_stand_ins import (
 from tests.fakes.silent_server import SilentServer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from micromegas_jupyter.core.protocols import (
         AuthProvider,
     )
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 

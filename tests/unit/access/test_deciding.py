@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +18,6 @@ from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.secrets import Secret
 from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import (

@@ -1,11 +1,49 @@
-from __future__ import annotations
+"""Who may call the service, how often, and the sign-ins that callers have begun."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine
+from urllib.parse import urlencode
 
 import pytest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.hub_api import TokenOwner
-from micromegas_jupyter.hub.refusals import Refused
-from micromegas_jupyter.hub.rights import SERVICE_SCOPES, check_caller, check_own_rights
+from micromegas_jupyter.hub.hub_api import SERVICE_SCOPES, TokenOwner, check_caller, check_service_rights
+from micromegas_jupyter.hub.kernel_handlers import check_authorization_url
+from micromegas_jupyter.hub.limits import (
+    AUDIT_LOGGER,
+    AUDIT_PAUSE_SECONDS,
+    BURST_ALL_UNKNOWN,
+    BURST_CALLS,
+    BURST_UNKNOWN,
+    UNKNOWN_SECONDS,
+    CallerLimits,
+    HubAudit,
+    client_address,
+)
+from micromegas_jupyter.hub.refusals import Refused, refuse
+from micromegas_jupyter.hub.sign_ins import LIFETIME_SECONDS, MAX_PER_OWNER, MAX_SIGN_INS, SignIn, SignIns
+from tests.fakes.clock import FakeClock
+
+HERE = "192.0.2.1"
+ANSWER = Secret("code=c&state=s")
+ENDPOINT = "https://id.example.com/auth"
+CALLBACK = "https://hub.example.com/services/micromegas/callback"
+STATE = "s" * 43
+PARAMETERS = {
+    "response_type": "code",
+    "client_id": "notebooks",
+    "redirect_uri": CALLBACK,
+    "state": STATE,
+    "nonce": "n",
+    "scope": "openid",
+    "code_challenge": "c" * 43,
+    "code_challenge_method": "S256",
+}
 
 
 def owner(*scopes: str, kind: str = "user", name: str = "alice") -> TokenOwner:
@@ -43,7 +81,7 @@ def test_a_token_that_was_given_to_another_program_gets_nothing(scopes: tuple[st
     "scope", ["admin:auth_state!user=alice", "admin:auth_state", "admin:users", "admin:users!user=a"]
 )
 def test_a_token_that_can_read_refresh_tokens_gets_nothing_and_is_told_why(scope: str) -> None:
-    with pytest.raises(Refused, match="could read refresh tokens") as caught:
+    with pytest.raises(Refused, match="read refresh tokens") as caught:
         check_caller(owner("access:servers!server=alice/", scope))
 
     assert caught.value.error == "dangerous_role"
@@ -57,25 +95,291 @@ def test_a_service_gets_nothing() -> None:
     assert caught.value.error == "not_a_user"
 
 
-def test_the_service_is_content_with_exactly_its_own_rights() -> None:
-    check_own_rights(owner(*SERVICE_SCOPES, kind="service", name="micromegas"))
-
-
 @pytest.mark.parametrize("lacking", SERVICE_SCOPES)
 def test_the_service_does_not_start_with_too_few_rights(lacking: str) -> None:
     with pytest.raises(ConfigurationError, match=f"lacks {lacking}"):
-        check_own_rights(owner(*(set(SERVICE_SCOPES) - {lacking}), kind="service"))
+        check_service_rights(owner(*(set(SERVICE_SCOPES) - {lacking}), kind="service"))
 
 
 @pytest.mark.parametrize("more", ["admin:users", "tokens", "servers", "read:users:activity", "access:servers"])
 def test_the_service_does_not_start_with_more_rights_than_it_needs(more: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"more at the Hub than it needs: {more}"):
-        check_own_rights(owner(*SERVICE_SCOPES, more, kind="service"))
+    with pytest.raises(ConfigurationError, match=f"more rights at the Hub than it needs: {more}"):
+        check_service_rights(owner(*SERVICE_SCOPES, more, kind="service"))
 
 
 @pytest.mark.parametrize("found", [None, owner(*SERVICE_SCOPES)])
 def test_the_service_does_not_start_as_anything_else(found: TokenOwner | None) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_own_rights(found)
+        check_service_rights(found)
 
     assert caught.value.key == "JUPYTERHUB_API_TOKEN"
+
+
+def without_waiting(call: Coroutine[None, None, TokenOwner]) -> TokenOwner:
+    """Return what a coroutine gives that waits for nothing."""
+    with pytest.raises(StopIteration) as ended:
+        call.send(None)
+    owner: TokenOwner = ended.value.value
+    return owner
+
+
+class Asker:
+    """Callers of a service whose Hub knows some tokens, each of the person of the same name."""
+
+    def __init__(self, clock: FakeClock, *known: str) -> None:
+        self.known = set(known)
+        self.asked: list[str] = []
+        self.is_down = False
+        self._limits = CallerLimits(audit=HubAudit(clock=clock), clock=clock)
+
+    async def _ask_hub(self, token: Secret) -> TokenOwner | None:
+        text = token.reveal()
+        self.asked.append(text)
+        if self.is_down:
+            raise refuse("hub_unavailable")
+        return TokenOwner(kind="user", name=text, scopes=frozenset()) if text in self.known else None
+
+    def call(self, token: str | None, address: str = HERE) -> str:
+        """Return whose the token is, or why it is nobody's."""
+        secret = None if token is None else Secret(token)
+        try:
+            return without_waiting(self._limits.fetch_owner(secret, address=address, fetch=self._ask_hub)).name
+        except Refused as refused:
+            self.refused = refused
+            return refused.error
+
+    def flood(self, count: int, *, addresses: int = 1) -> list[str]:
+        """Call with tokens that nobody knows."""
+        return [self.call(f"random {number}", f"198.51.100.{number % addresses}") for number in range(count)]
+
+
+def test_a_flood_of_random_tokens_from_one_address_does_not_reach_the_hub_and_is_told_when_to_come_back(
+    clock: FakeClock,
+) -> None:
+    asker = Asker(clock)
+
+    answers = asker.flood(BURST_UNKNOWN + 50)
+
+    assert answers == ["invalid_token"] * BURST_UNKNOWN + ["slow_down"] * 50
+    assert len(asker.asked) == BURST_UNKNOWN
+    assert (asker.refused.status, asker.refused.retry_after_seconds) == (429, 1)
+    clock.advance(1)
+    assert asker.flood(1) == ["invalid_token"]
+
+
+def test_a_flood_from_many_addresses_is_bounded_too(clock: FakeClock) -> None:
+    asker = Asker(clock)
+
+    asker.flood(BURST_ALL_UNKNOWN + 100, addresses=200)
+
+    assert len(asker.asked) == BURST_ALL_UNKNOWN
+
+
+def test_whoever_was_let_in_before_is_let_in_during_a_flood_from_the_same_address(clock: FakeClock) -> None:
+    asker = Asker(clock, "alice", "bob")
+    asker.call("alice", "198.51.100.0")
+
+    asker.flood(BURST_UNKNOWN + 1)
+
+    assert asker.call("alice", "198.51.100.0") == "alice"
+    assert asker.call("bob", "198.51.100.0") == "slow_down"
+    assert asker.call("bob", "198.51.100.7") == "bob"
+
+
+def test_the_hub_is_not_asked_twice_about_a_token_that_it_does_not_know_but_is_after_a_while(clock: FakeClock) -> None:
+    asker = Asker(clock)
+    assert [asker.call("late") for _each in range(3)] == ["invalid_token"] * 3
+    assert asker.asked == ["late"]
+
+    asker.known.add("late")
+    clock.advance(UNKNOWN_SECONDS)
+
+    assert asker.call("late") == "late"
+
+
+def test_a_token_that_the_hub_has_withdrawn_is_worth_nothing_at_once(clock: FakeClock) -> None:
+    asker = Asker(clock, "alice")
+    asker.call("alice")
+
+    asker.known.clear()
+
+    assert [asker.call("alice") for _each in range(3)] == ["invalid_token"] * 3
+    assert asker.asked == ["alice"] * 2
+
+
+def test_a_person_who_calls_too_often_does_not_reach_the_hub(clock: FakeClock) -> None:
+    asker = Asker(clock, "alice")
+
+    answers = [asker.call("alice") for _each in range(BURST_CALLS + 10)]
+
+    assert set(answers[: BURST_CALLS - 1]) == {"alice"}
+    assert answers[-1] == "slow_down"
+    assert len(asker.asked) <= BURST_CALLS
+
+
+def test_a_hub_that_does_not_answer_is_no_callers_fault(clock: FakeClock) -> None:
+    asker = Asker(clock, "alice")
+    asker.is_down = True
+    assert {asker.call(f"token {number}") for number in range(BURST_UNKNOWN * 2)} == {"hub_unavailable"}
+
+    asker.is_down = False
+
+    assert asker.call("alice") == "alice"
+
+
+def test_calls_without_a_token_count_and_the_audit_log_is_told_seldom(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    asker = Asker(clock)
+    with caplog.at_level(logging.INFO, logger=AUDIT_LOGGER):
+        for _each in range(BURST_UNKNOWN + 5):
+            asker.call(None)
+        clock.advance(AUDIT_PAUSE_SECONDS)
+        for _each in range(BURST_UNKNOWN + 5):
+            asker.call(None)
+
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == AUDIT_LOGGER]
+    assert [(line["event"], line["client_ip"]) for line in lines] == [("calls_turned_away", HERE)] * 2
+    assert [line["calls"] for line in lines] == [1, 5]
+    assert asker.asked == []
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("127.0.0.1", ["192.0.2.9"], "192.0.2.9"),
+        ("127.0.0.1", ["203.0.113.5, 192.0.2.9"], "192.0.2.9"),
+        ("127.0.0.1", ["203.0.113.5", "192.0.2.9"], "192.0.2.9"),
+        ("::1", ["2001:db8::9"], "2001:db8::9"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["192.0.2.9, who knows"], "127.0.0.1"),
+        ("10.0.0.3", ["192.0.2.9"], "10.0.0.3"),
+    ],
+    ids=["proxy", "forged before", "two headers", "IPv6", "direct", "no address", "another machine"],
+)
+def test_only_what_a_proxy_on_this_machine_saw_counts(peer: str, forwarded: list[str], address: str) -> None:
+    headers = HTTPHeaders({"Host": "hub"})
+    for value in forwarded:
+        headers.add("X-Forwarded-For", value)
+    request = HTTPServerRequest(start_line=RequestStartLine("POST", "/", "HTTP/1.1"), headers=headers)
+    request.remote_ip = peer
+
+    assert client_address(request) == address
+
+
+@pytest.fixture
+def sign_ins(clock: FakeClock) -> SignIns:
+    return SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS)
+
+
+def begin(sign_ins: SignIns, state: str = "state", *, owner: str = "alice") -> SignIn:
+    return sign_ins.begin(owner, state=state, authorization_url=Secret("https://id.example.com/auth"))
+
+
+def test_it_is_forgotten_after_ten_minutes(sign_ins: SignIns, clock: FakeClock) -> None:
+    sign_in = begin(sign_ins)
+
+    clock.advance(LIFETIME_SECONDS)
+
+    assert (sign_ins.by_name(sign_in.name), sign_ins.by_state("state"), len(sign_ins)) == (None, None, 0)
+
+
+def test_a_state_is_begun_once(sign_ins: SignIns) -> None:
+    begin(sign_ins)
+
+    with pytest.raises(ValueError, match="state"):
+        begin(sign_ins, owner="bob")
+
+
+def test_who_begins_too_many_loses_the_oldest_and_nobody_else_does(sign_ins: SignIns) -> None:
+    theirs = begin(sign_ins, "bobs", owner="bob")
+    first = begin(sign_ins, "first")
+
+    for number in range(MAX_PER_OWNER):
+        begin(sign_ins, f"state {number}")
+
+    assert sign_ins.by_name(first.name) is None
+    assert sign_ins.by_name(theirs.name) is theirs
+    assert len(sign_ins) == MAX_PER_OWNER + 1
+
+
+def test_there_are_never_more_than_the_limit(sign_ins: SignIns) -> None:
+    for number in range(MAX_SIGN_INS + 5):
+        begin(sign_ins, f"state {number}", owner=f"person {number}")
+
+    assert len(sign_ins) == MAX_SIGN_INS
+
+
+def test_an_answer_is_given_once(sign_ins: SignIns) -> None:
+    async def run() -> list[Secret | None]:
+        sign_in = begin(sign_ins)
+        waiting = [asyncio.create_task(sign_ins.take_answer(sign_in, timeout_seconds=60)) for _each in range(3)]
+        await asyncio.sleep(0)
+        sign_ins.hand_over(sign_in, ANSWER)
+        return list(await asyncio.gather(*waiting))
+
+    assert sorted(map(str, asyncio.run(run()))) == ["None", "None", "Secret(***)"]
+    assert len(sign_ins) == 0
+
+
+def authorization_url(base: str = ENDPOINT, **changes: str | None) -> str:
+    parameters = {name: value for name, value in {**PARAMETERS, **changes}.items() if value is not None}
+    return f"{base}?{urlencode(parameters)}"
+
+
+def checked(url: object, *, endpoint: str = ENDPOINT) -> str:
+    return check_authorization_url(url, endpoint=endpoint, redirect_uri=CALLBACK, client_id="notebooks")
+
+
+def test_the_hubs_own_sign_in_is_let_through_and_its_state_returned() -> None:
+    assert checked(authorization_url()) == STATE
+
+
+def test_a_provider_whose_endpoint_has_parameters_of_its_own_keeps_them() -> None:
+    endpoint = f"{ENDPOINT}?p=sign-in"
+
+    assert checked(authorization_url(p="sign-in"), endpoint=endpoint) == STATE
+    with pytest.raises(Refused):
+        checked(authorization_url(), endpoint=endpoint)
+    with pytest.raises(Refused):
+        checked(authorization_url(p="other"), endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        7,
+        "",
+        "javascript:alert(1)",
+        authorization_url("https://evil.example/auth"),
+        authorization_url("https://id.example.com/auth/../evil"),
+        authorization_url("https://id.example.com@evil.example/auth"),
+        authorization_url("http://id.example.com/auth"),
+        authorization_url() + "#fragment",
+        authorization_url() + "&state=" + STATE,
+        authorization_url() + "&redirect_uri=https://evil.example/",
+        authorization_url() + "&a=1" * 60,
+        authorization_url(padding="x" * 20_000),
+        authorization_url(redirect_uri="https://hub.example.com/user/bob/micromegas/callback"),
+        authorization_url(redirect_uri=CALLBACK + "/"),
+        authorization_url(client_id="other"),
+        authorization_url(response_type="code token"),
+        authorization_url(response_mode="fragment"),
+        authorization_url(request="ey"),
+        authorization_url(request_uri="https://evil.example/"),
+        authorization_url(code_challenge_method="plain"),
+        authorization_url(code_challenge_method=None),
+        authorization_url(code_challenge="short"),
+        authorization_url(state="s" * 42),
+        authorization_url(state="s" * 42 + " "),
+        authorization_url(state=None),
+    ],
+    ids=range(26),
+)
+def test_everything_else_is_refused(url: object) -> None:
+    with pytest.raises(Refused) as caught:
+        checked(url)
+
+    assert (caught.value.status, caught.value.error) == (400, "invalid_sign_in")
+    assert "evil" not in str(caught.value)

@@ -1,35 +1,97 @@
-"""The service's addresses over real sockets, with a Hub that does what a real one does seldom."""
-
-from __future__ import annotations
+"""The service over real sockets, with a Hub that does what a real one does seldom; its settings and limits."""
 
 import asyncio
 import json
 import logging
+import ssl
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from micromegas_jupyter.hub.caller_limits import AUDIT_LOGGER, BURST_CALLS, BURST_UNKNOWN
-from micromegas_jupyter.hub.hub_api import HubApi, TokenOwner
-from micromegas_jupyter.hub.refreshing import REFUSED_MARK, STALE_MARK
-from micromegas_jupyter.hub.refusals import hub_unavailable
-from micromegas_jupyter.hub.service import build_application, build_parts
-from micromegas_jupyter.hub.settings import read_service_settings
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.hub.application import build_application
+from micromegas_jupyter.hub.hub_api import TokenOwner
+from micromegas_jupyter.hub.limits import AUDIT_LOGGER
+from micromegas_jupyter.hub.refresh import REFUSED_KEY, STALE_KEY
+from micromegas_jupyter.hub.refusals import Refused, refuse
+from micromegas_jupyter.hub.service import build_service
+from micromegas_jupyter.hub.settings import InternalTls, read_internal_tls, read_service_settings
+from tests.fakes.certificates import Authority, Pair
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint
-from tests.unit.hub.test_settings import ENVIRON
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+ENVIRON = {
+    "JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api",
+    "JUPYTERHUB_API_TOKEN": "token-of-the-service",
+    "JUPYTERHUB_SERVICE_PREFIX": "/services/micromegas/",
+    "JUPYTERHUB_SERVICE_URL": "http://127.0.0.1:8190",
+    "MICROMEGAS_HUB_ISSUER": "https://id.example.com",
+    "MICROMEGAS_HUB_CLIENT_ID": "hub",
+}
 PREFIX = "/services/micromegas/"
 KERNEL = {"Authorization": "Bearer hub-token-of-alice"}
 ALICE = TokenOwner(kind="user", name="alice", scopes=frozenset({"access:servers!server=alice/"}))
 SECRETS = ("the refresh token", "hub-token-of-alice")
+KEY, CERTIFICATE, AUTHORITY = "JUPYTERHUB_SSL_KEYFILE", "JUPYTERHUB_SSL_CERTFILE", "JUPYTERHUB_SSL_CLIENT_CA"
+
+
+@pytest.mark.parametrize(
+    ("environ", "redirect_uri"),
+    [
+        ({}, None),
+        (
+            {"MICROMEGAS_HUB_PUBLIC_URL": "https://hub.example.com/"},
+            "https://hub.example.com/services/micromegas/callback",
+        ),
+        (
+            {"JUPYTERHUB_PUBLIC_URL": "https://micromegas.hub.example.com/services/micromegas/"},
+            "https://micromegas.hub.example.com/services/micromegas/callback",
+        ),
+        (
+            {"MICROMEGAS_HUB_PUBLIC_URL": "https://a.example.com/", "JUPYTERHUB_PUBLIC_URL": "https://b.example.com/"},
+            "https://a.example.com/services/micromegas/callback",
+        ),
+        ({"JUPYTERHUB_PUBLIC_URL": "no address"}, None),
+    ],
+)
+def test_the_redirect_address_is_at_the_host_that_browsers_know(
+    environ: dict[str, str], redirect_uri: str | None
+) -> None:
+    assert read_service_settings({**ENVIRON, **environ}).redirect_uri == redirect_uri
+
+
+@pytest.mark.parametrize("key", ENVIRON)
+def test_what_is_missing_is_named(key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_service_settings({name: value for name, value in ENVIRON.items() if name != key})
+
+    assert caught.value.key == key
+    assert "jupyterhub_config.py" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MICROMEGAS_HUB_ISSUER", "http://id.example.com"),
+        ("MICROMEGAS_HUB_BEARER", "refresh_token"),
+        ("JUPYTERHUB_SERVICE_URL", "https://127.0.0.1:8190"),
+        ("JUPYTERHUB_SERVICE_URL", "http://127.0.0.1"),
+        ("JUPYTERHUB_SERVICE_URL", "http://127.0.0.1:no"),
+    ],
+)
+def test_what_cannot_be_read_is_named(key: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_service_settings({**ENVIRON, key: value})
+
+    assert caught.value.key == key
 
 
 class Hub:
@@ -39,12 +101,12 @@ class Hub:
         self.state = state
         self.is_down = is_down
 
-    async def owner_of(self, _token: object) -> TokenOwner | None:
+    async def fetch_owner(self, _token: object) -> TokenOwner | None:
         if self.is_down:
-            raise hub_unavailable()
+            raise refuse("hub_unavailable")
         return ALICE
 
-    async def auth_state(self, name: str) -> dict[str, Any] | None:
+    async def fetch_auth_state(self, name: str) -> dict[str, Any] | None:
         assert name == "alice"
         return self.state
 
@@ -70,8 +132,8 @@ def ask(
     """Run the service for as long as it takes to ask it for the paths, one after the other."""
 
     async def run() -> list[HTTPResponse]:
-        parts = build_parts(read_service_settings(environ), clock=FakeClock(NOW))
-        server = HTTPServer(build_application(replace(parts, hub=hub)))
+        service = build_service(read_service_settings(environ), clock=FakeClock(NOW))
+        server = HTTPServer(build_application(replace(service, hub=hub)))
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)
         base = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{PREFIX}"
@@ -86,7 +148,7 @@ def ask(
             http.close()
             server.stop()
             await server.close_all_connections()
-            parts.provider.close()
+            service.provider.close()
 
     return asyncio.run(run())
 
@@ -122,7 +184,7 @@ class SlowHub(Hub):
 
     asked = 0
 
-    async def owner_of(self, _token: object) -> TokenOwner | None:
+    async def fetch_owner(self, _token: object) -> TokenOwner | None:
         self.asked += 1
         if self.asked > 1:
             self.state = state_of(300)
@@ -146,9 +208,9 @@ def test_a_token_that_ended_while_the_hub_had_much_to_do_is_asked_for_once_more(
         (Hub(state_of(300) | {"id_token": "opaque"}), 409, "no_auth_state"),
         (Hub(state_of(300) | {"id_token": mint(without=["exp"])}), 409, "no_auth_state"),
         (Hub(state_of(-1)), 503, "provider_unavailable"),
-        (Hub(state_of(-1, **{REFUSED_MARK: True})), 409, "sign_in_again"),
+        (Hub(state_of(-1, **{REFUSED_KEY: True})), 409, "sign_in_again"),
         (Hub(state_of(-1, refresh_token=None)), 409, "sign_in_again"),
-        (Hub(state_of(-1, **{STALE_MARK: True})), 409, "not_renewed"),
+        (Hub(state_of(-1, **{STALE_KEY: True})), 409, "not_renewed"),
     ],
     ids=[
         "Hub down",
@@ -176,15 +238,6 @@ def test_a_refusal_says_what_happened_and_what_to_do(
     assert last_audit_line(caplog)["reason"] == error
 
 
-def test_a_hub_that_is_not_there_is_unavailable() -> None:
-    settings = read_service_settings(ENVIRON)
-    hub = HubApi("http://127.0.0.1:1/hub/api", settings.api_token)
-
-    (answer,) = ask(hub, "token")
-
-    assert (answer.code, json.loads(answer.body)["error"]) == (503, "hub_unavailable")
-
-
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", "Basic YTpi", "token hub-token", "Bearer " + "x" * 2000, "Bearer h\u00fcb"],
@@ -206,32 +259,6 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     assert (answer.code, json.loads(answer.body)["error"]) == (400, "invalid_request")
 
 
-def test_who_asks_too_often_is_told_when_to_come_back() -> None:
-    answers = ask(Hub(state_of(300)), *["token"] * (BURST_CALLS + 1))
-
-    codes = [answer.code for answer in answers]
-    assert codes[: BURST_CALLS - 1] == [200] * (BURST_CALLS - 1)
-    assert codes[-1] == 429
-    assert (json.loads(answers[-1].body)["error"], answers[-1].headers["Retry-After"]) == ("slow_down", "1")
-
-
-class ForgetfulHub(Hub):
-    """Knows no token."""
-
-    async def owner_of(self, _token: object) -> TokenOwner | None:
-        return None
-
-
-def test_a_flood_without_a_token_of_the_hub_is_turned_away_by_the_address_that_the_proxy_names() -> None:
-    flood = {"Authorization": "Bearer nobody's", "X-Forwarded-For": "203.0.113.5, 192.0.2.9"}
-
-    answers = ask(ForgetfulHub(), *["token"] * (BURST_UNKNOWN + 1), headers=flood)
-
-    assert {answer.code for answer in answers[:BURST_UNKNOWN]} == {401}
-    assert (answers[-1].code, json.loads(answers[-1].body)["error"]) == (429, "slow_down")
-    assert answers[-1].headers["Retry-After"] == "1"
-
-
 @pytest.mark.parametrize("path", ["redirect", "sign-ins"])
 def test_without_an_application_or_a_public_address_there_is_no_redirect(path: str) -> None:
     method = "GET" if path == "redirect" else "POST"
@@ -242,12 +269,6 @@ def test_without_an_application_or_a_public_address_there_is_no_redirect(path: s
     assert "device code" in json.loads(answer.body)["remedy"]
 
 
-def test_health_needs_no_login() -> None:
-    (answer,) = ask(Hub(is_down=True), "health", method="GET", headers={})
-
-    assert (answer.code, json.loads(answer.body)) == (200, {"status": "ok"})
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "token", 405), ("PUT", "token", 405), ("GET", "nothing", 404), ("GET", "../hub/api", 404)],
@@ -256,3 +277,78 @@ def test_other_addresses_and_methods_are_answered_in_the_same_form(method: str, 
     (answer,) = ask(Hub(), path, method=method)
 
     assert (answer.code, json.loads(answer.body)["error"]) == (status, "invalid_request")
+
+
+class UserHandler(web.RequestHandler):
+    """The Hub's answer about a token."""
+
+    def get(self) -> None:
+        self.finish({"kind": "user", "name": "alice", "scopes": []})
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def asked(hub_pair: Pair, client_authority: Authority, environ: dict[str, str]) -> TokenOwner | None:
+    """Run a Hub that takes only callers with a certificate of the authority, and ask it with a service's settings."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(client_authority.ca_file))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(hub_pair.certificate_file, hub_pair.key_file)
+
+    async def run() -> TokenOwner | None:
+        server = HTTPServer(web.Application([("/hub/api/user", UserHandler)]), ssl_options=context)
+        sockets = bind_sockets(0, "127.0.0.1")
+        server.add_sockets(sockets)
+        url = f"https://127.0.0.1:{sockets[0].getsockname()[1]}/hub/api"
+        service = build_service(read_service_settings({**ENVIRON, **environ, "JUPYTERHUB_API_URL": url}))
+        try:
+            return await service.hub.fetch_owner(Secret("t"))
+        finally:
+            server.stop()
+            await server.close_all_connections()
+            service.provider.close()
+
+    return asyncio.run(run())
+
+
+def variables(pair: Pair, authority: Authority) -> dict[str, str]:
+    return {KEY: str(pair.key_file), CERTIFICATE: str(pair.certificate_file), AUTHORITY: str(authority.ca_file)}
+
+
+def test_a_hub_that_asks_for_a_certificate_is_called_with_the_one_that_it_gave(authority: Authority) -> None:
+    owner = asked(authority.issue("hub"), authority, variables(authority.issue("service"), authority))
+
+    assert owner is not None
+    assert owner.name == "alice"
+
+
+def test_without_its_certificate_or_at_a_stranger_the_hub_counts_as_unavailable(
+    authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    own = variables(authority.issue("service"), authority)
+
+    for hub_pair, environ in ((authority.issue("hub"), {}), (stranger.issue("imposter"), own)):
+        with pytest.raises(Refused) as caught:
+            asked(hub_pair, authority, environ)
+        assert caught.value.error == "hub_unavailable"
+
+
+@pytest.mark.parametrize("missing", [KEY, CERTIFICATE, AUTHORITY])
+def test_a_part_that_is_missing_is_named(missing: str) -> None:
+    environ = {name: "/etc/hub.pem" for name in (KEY, CERTIFICATE, AUTHORITY) if name != missing}
+
+    with pytest.raises(ConfigurationError) as caught:
+        read_internal_tls(environ)
+
+    assert caught.value.key == missing
+
+
+def test_files_that_cannot_be_used_are_said_without_their_places(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none.pem")
+    with pytest.raises(ConfigurationError) as caught:
+        InternalTls(key_file=nowhere, certificate_file=nowhere, authority_file=nowhere).context()
+
+    assert str(tmp_path) not in str(caught.value)

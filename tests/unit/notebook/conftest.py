@@ -9,9 +9,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.session import NotebookSession
-from tests.fakes.notebook_parts import FakeWorld
+from micromegas_jupyter.notebook.login.session import NotebookSession
 from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import FakeWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def world() -> FakeWorld:
 @pytest.fixture
 def shell(bare_shell: InteractiveShell, world: FakeWorld) -> Iterator[InteractiveShell]:
     """The shell with the extension."""
-    register(bare_shell, world.parts())
+    register(bare_shell, world.dependencies())
     yield bare_shell
     unregister(bare_shell)
 
@@ -47,4 +47,4 @@ def shell(bare_shell: InteractiveShell, world: FakeWorld) -> Iterator[Interactiv
 @pytest.fixture
 def session(world: FakeWorld) -> NotebookSession:
     """A session in that world."""
-    return NotebookSession(world.parts())
+    return NotebookSession(world.dependencies())

@@ -1,17 +1,40 @@
+"""Completion of SQL: tokens, tables, candidates, and the matcher in a shell."""
+
+from collections.abc import Iterator
+
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook.completion import MAX_CANDIDATES, MAX_CHARACTERS, Candidates, complete_sql
-from micromegas_jupyter.notebook.server_schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.completion.sql import (
+    MAX_CANDIDATES,
+    MAX_CHARACTERS,
+    Candidates,
+    Kind,
+    Relation,
+    Relations,
+    complete_sql,
+    find_relations,
+    scan,
+)
+from micromegas_jupyter.notebook.extension import register, unregister
+from tests.fakes.notebook_world import FakeWorld
+
+COLUMNS = {"logs": ("time", "msg"), "values": ("time", "value")}
 
 
-def table(name: str, *columns: str) -> Table:
+def make_table(name: str, *columns: str) -> Table:
     return Table(name=name, columns=tuple(Column(name=column, type_text="int64") for column in columns))
 
 
 SCHEMA = ServerSchema(
     tables={
         found.name: found
-        for found in (table("log_entries", "time", "level", "Upper Case", "order"), table("measures", "time", "value"))
+        for found in (
+            make_table("log_entries", "time", "level", "Upper Case", "order"),
+            make_table("measures", "time", "value"),
+        )
     },
     functions=("date_bin", "count", "->"),
 )
@@ -75,11 +98,6 @@ def test_aliases_functions_keywords_and_expressions_are_offered() -> None:
     assert "SELECT" in texts("|")
 
 
-def test_columns_of_all_tables_are_offered_before_the_tables_are_written() -> None:
-    assert texts("SELECT va|", "column") == ["value"]
-    assert texts("SELECT |", "column") == []
-
-
 @pytest.mark.parametrize("sql", ["SELECT x::ti|", "SELECT cast(x AS ti|", "SELECT try_cast(x AS ti|"])
 def test_types_are_offered_where_a_type_must_stand(sql: str) -> None:
     assert texts(sql) == ["time", "timestamp", "tinyint"]
@@ -109,17 +127,175 @@ def test_a_quote_that_the_editor_has_closed_is_not_closed_again() -> None:
 
 
 def test_a_name_that_could_steer_a_line_is_not_offered() -> None:
-    schema = ServerSchema(tables={"t": table("t", "a\u202eb", "a\nb", "", "ab")})
+    schema = ServerSchema(tables={"t": make_table("t", "a\u202eb", "a\nb", "", "ab")})
 
     assert [found.text for found in complete("SELECT a| FROM t", schema).found if found.kind == "column"] == ["ab"]
 
 
-def test_nothing_known_about_the_server_leaves_keywords() -> None:
-    assert {found.kind for found in complete("SELECT | FROM t", ServerSchema()).found} == {"keyword"}
-
-
 def test_what_is_offered_and_looked_at_is_bounded() -> None:
-    many = ServerSchema(tables={"t": table("t", *(f"column_{number}" for number in range(5 * MAX_CANDIDATES)))})
+    many = ServerSchema(tables={"t": make_table("t", *(f"column_{number}" for number in range(5 * MAX_CANDIDATES)))})
 
     assert len(complete("SELECT | FROM t", many).found) == MAX_CANDIDATES
     assert complete("SELECT |" + " " * MAX_CHARACTERS).found == ()
+
+
+def kinds(sql: str) -> list[tuple[Kind, str]]:
+    return [(token.kind, token.text) for token in scan(sql)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("'it''s'", Kind.STRING),
+        (r"e'it\'s'", Kind.STRING),
+        ("$$it's$$", Kind.STRING),
+        ("$q$it's $$ $q$", Kind.STRING),
+        ('"a ""b"', Kind.QUOTED),
+        ("12.5e3", Kind.NUMBER),
+        (":name", Kind.PLACEHOLDER),
+        (":", Kind.PLACEHOLDER),
+        ("'it''s", Kind.OPEN_STRING),
+        ("$$it's", Kind.OPEN_STRING),
+        ('"a ""b', Kind.OPEN_QUOTED),
+        ("-- a 'quote", Kind.OPEN_COMMENT),
+        ("/* a 'quote", Kind.OPEN_COMMENT),
+    ],
+)
+def test_a_construct_is_one_token_with_or_without_its_end(sql: str, kind: Kind) -> None:
+    assert kinds(sql) == [(kind, sql)]
+
+
+@pytest.mark.parametrize("sql", ["x::int", "m[1:2]", "f(x):int"])
+def test_a_colon_after_a_value_is_no_placeholder(sql: str) -> None:
+    assert Kind.PLACEHOLDER not in {token.kind for token in scan(sql)}
+
+
+def relations(sql: str) -> Relations:
+    return find_relations(scan(sql), lambda name: COLUMNS.get(name, ()))
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT * FROM logs", [("logs", "")]),
+        ("SELECT * FROM logs l, other AS o WHERE x", [("logs", "l"), ("other", "o")]),
+        ("SELECT * FROM a JOIN b ON a.x = b.x LEFT JOIN c USING (x)", [("a", ""), ("b", ""), ("c", "")]),
+        ('SELECT * FROM db."Big" "B" GROUP BY 1', [("Big", "B")]),
+        ("SELECT * FROM view_instance('logs', 'x') v LIMIT 1", [("view_instance", "v")]),
+        ("SELECT (SELECT max(x) FROM b WHERE b.y = a.y) FROM a", [("b", ""), ("a", "")]),
+        ("FROM", []),
+        ("SELECT * FROM WHERE", []),
+        ("SELECT * FROM logs,", [("logs", "")]),
+        ("SELECT * FROM (", [("", "")]),
+    ],
+)
+def test_tables_and_their_aliases_are_found_however_far_the_statement_is(
+    sql: str, expected: list[tuple[str, str]]
+) -> None:
+    assert [(relation.name, relation.alias) for relation in relations(sql).tables] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "outputs"),
+    [
+        ("SELECT time, l.msg, count(*) AS n, 1 one, upper(msg) FROM logs l", ("time", "msg", "n", "one")),
+        ("SELECT * FROM logs", ("time", "msg")),
+        ("SELECT DISTINCT l.*, v.value FROM logs l", ("time", "msg", "value")),
+        ("SELECT * FROM (SELECT value AS v FROM values)", ("v",)),
+        ("VALUES (1)", ()),
+        ("", ()),
+    ],
+)
+def test_the_columns_of_a_query_in_the_statement_are_told_as_far_as_they_have_names(
+    query: str, outputs: tuple[str, ...]
+) -> None:
+    assert relations(f"SELECT 1 FROM ({query}) q").tables[0] == Relation(name="", alias="q", outputs=outputs)
+    assert relations(f"WITH q AS ({query}) SELECT 1 FROM q").expressions == {"q": outputs}
+
+
+@pytest.mark.parametrize(
+    "part", ["(SELECT * FROM ", "WITH a AS (SELECT * FROM ", "FROM a, b JOIN c ON (", "(((", ")))"]
+)
+def test_deep_nesting_ends(part: str) -> None:
+    assert isinstance(relations("SELECT * FROM " + part * 400), Relations)
+
+
+@pytest.fixture
+def shell(
+    bare_shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InteractiveShell]:
+    # The first completion waits for the answer, which a loaded machine may take its time for.
+    monkeypatch.setattr("micromegas_jupyter.notebook.completion.matcher.FIRST_ANSWER_SECONDS", 60.0)
+    register(bare_shell, world.dependencies())
+    yield bare_shell
+    world.tables.may_answer.set()
+    unregister(bare_shell)
+
+
+def offered(shell: InteractiveShell, marked: str) -> list[tuple[str, str]]:
+    """Return what IPython offers at the `|` in a cell: the text and its type."""
+    before, after = marked.split("|")
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(before + after, len(before)))
+    return [(completion.text, completion.type) for completion in found]
+
+
+def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell: InteractiveShell) -> None:
+    shell.user_ns["log_frame"] = 1
+
+    assert offered(shell, "%%sql\nSELECT * FROM log|") == [("log_entries", "table")]
+    assert offered(shell, "%%micromegas_sql\nSELECT l.le| FROM log_entries l") == [("level", "column")]
+    assert offered(shell, "rows = %sql SELECT va| FROM measures")[0] == ("value", "column")
+
+
+def test_variables_that_can_be_bound_are_offered_behind_a_colon(shell: InteractiveShell) -> None:
+    shell.user_ns.update(max_level=3, max_frame=object(), _max_hidden=1, max_names=["a"], max_of=max)
+
+    assert offered(shell, "%%sql\nSELECT :max|") == [("max_level", "variable"), ("max_names", "variable")]
+
+
+def test_options_of_the_magic_are_offered_on_its_line(shell: InteractiveShell) -> None:
+    assert ("--begin", "option") in offered(shell, "%%sql --|\nSELECT 1")
+    assert offered(shell, "%%sql --prof|\n") == [("--profile", "option")]
+    assert offered(shell, "%sql --trace|") == [("--traceback", "option")]
+
+
+@pytest.fixture
+def production(shell: InteractiveShell, world: FakeWorld) -> str:
+    """Give two servers names; returns the address of the one that is called `production`."""
+    uri = "grpc+tls://prod.example.com:50051"
+    shell.run_cell(f"%micromegas_connect {uri} --as production")
+    shell.run_cell("%micromegas_connect grpc+tls://other.example.com:50051 --as other")
+    return uri
+
+
+@pytest.mark.parametrize("magic", ["%sql", "%%sql", "%micromegas_tables"])
+def test_the_names_of_connections_are_offered_behind_the_option(
+    shell: InteractiveShell, production: str, magic: str
+) -> None:
+    assert offered(shell, f"{magic} --connection pr|") == [("production", "value")]
+    assert offered(shell, f"{magic} --connection |") == [("production", "value"), ("other", "value")]
+
+
+def test_a_name_that_stands_for_nothing_is_silent(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ("SELECT", "keyword") in offered(shell, "%%sql --connection nobody\nSEL|")
+    assert world.opened_for == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_magic_that_shows_tables_completes_them_and_its_options(
+    shell: InteractiveShell, world: FakeWorld, production: str
+) -> None:
+    assert offered(shell, "%micromegas_tables --connection production log|") == [("log_entries", "table")]
+    assert offered(shell, "%micromegas_tables --cou|") == [("--count", "option")]
+    assert [settings.uri for settings in world.opened_for] == [production]
+
+
+def test_other_cells_are_completed_as_before(shell: InteractiveShell) -> None:
+    shell.user_ns["level_of_detail"] = 1
+
+    found = offered(shell, "level_of|")
+
+    assert [text for text, _ in found] == ["level_of_detail"]

@@ -1,21 +1,14 @@
-"""`%micromegas_connect`, and what `--connection` makes of the names."""
-
-from __future__ import annotations
+"""`%micromegas_connect`, and the names for `--connection`."""
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import LoginRequired, UsageError
-from micromegas_jupyter.notebook.connection_settings import MAX_NAMES
-from tests.fakes.notebook_parts import SETTINGS
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from tests.fakes.notebook_parts import FakeWorld
+from micromegas_jupyter.notebook.login.connections import MAX_NAMES
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 OTHER = "grpc+tls://other.example.com:443"
 
@@ -40,31 +33,11 @@ def test_later_cells_use_the_server_that_was_named_and_it_is_said_who_gets_the_t
     shell.run_cell("rows = %sql SELECT 1")
 
     assert said == (
-        "Later cells use other.example.com:443. ⚠ Tokens of id.example.com go to other.example.com:443, as you said; "
-        "the settings have them for lake.example.com:50051.\n"
+        "Later cells use other.example.com:443. ⚠ Tokens of id.example.com go to other.example.com:443 at your "
+        "request; the settings send them to lake.example.com:50051.\n"
     )
     assert servers(world) == [OTHER]
     assert world.opened_for[0].issuer == SETTINGS.issuer
-
-
-def test_a_profile_brings_its_own_server(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("%micromegas_connect --profile prod")
-    shell.run_cell("rows = %sql SELECT 1")
-
-    assert capsys.readouterr().out.startswith(
-        "Later cells use prod.example.com:50051 (profile prod). Tokens of id.example.com go there.\n"
-    )
-    assert servers(world) == ["grpc+tls://prod.example.com:50051"]
-
-
-def test_a_server_without_a_sign_in_is_asked_without_a_token(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("%micromegas_connect --profile free")
-
-    assert "No sign-in is configured: it is asked without a token." in capsys.readouterr().out
 
 
 def test_a_name_serves_one_statement_and_changes_nothing_else(
@@ -91,25 +64,6 @@ def test_a_name_keeps_the_settings_that_it_was_given(shell: InteractiveShell, wo
     assert set(servers(world)) == {"grpc+tls://prod.example.com:50051"}
 
 
-def test_a_name_can_be_used_from_now_on_and_given_anew(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell(f"%micromegas_connect {OTHER} --as lake")
-    shell.run_cell("%micromegas_connect lake")
-    shell.run_cell("rows = %sql SELECT 1")
-    capsys.readouterr()
-    shell.run_cell("%micromegas_connect --profile prod --as lake")
-
-    assert servers(world) == [OTHER]
-    assert capsys.readouterr().out.startswith("--connection lake now means prod.example.com:50051")
-
-
-def test_what_is_in_use_can_be_named(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_cell("%micromegas_connect --as here")
-
-    assert capsys.readouterr().out.startswith("--connection here means lake.example.com:50051. Tokens of")
-
-
 def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -> None:
     empty = shell.run_line_magic("micromegas_connect", "")
     shell.run_cell("%micromegas_connect --profile prod --as production")
@@ -119,13 +73,11 @@ def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -
     used = shell.run_line_magic("micromegas_connect", "")
 
     assert [row[1:3] for row in empty.rows] == [("", "lake.example.com:50051")]
-    assert repr(named).splitlines() == [
-        "   name        server                  profile  sign-in",
-        "-  ----------  ----------------------  -------  --------------",
-        "●              lake.example.com:50051           id.example.com",
-        "   production  prod.example.com:50051  prod     id.example.com",
-        "   other       other.example.com:443            id.example.com",
-        "● in use",
+    assert [line.split() for line in repr(named).splitlines()[2:]] == [
+        ["●", "lake.example.com:50051", "id.example.com"],
+        ["production", "prod.example.com:50051", "prod", "id.example.com"],
+        ["other", "other.example.com:443", "id.example.com"],
+        ["●", "in", "use"],
     ]
     assert [row[:2] for row in used.rows] == [("", "production"), ("●", "other")]
 
@@ -136,10 +88,13 @@ def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -
         ("grpc://", "not a Flight SQL URI"),
         ("ftp://lake.example.com:1", "not a Flight SQL URI"),
         ("lake.example.com:50051", "not a Flight SQL URI"),
-        ("grpc+tls://me:secret@lake.example.com", "contains a user name"),
-        ("grpc://lake.example.com:50051", "is not encrypted: anybody on the way could read the token. Use grpc.tls://"),
-        ("nobody", 'No connection is called "nobody". None has a name yet'),
-        (f"{OTHER} --as 'not a name'", "is no name for a connection"),
+        ("grpc+tls://me:secret@lake.example.com", "holds a user name"),
+        (
+            "grpc://lake.example.com:50051",
+            "is not encrypted: anybody on the network could read the token. Use grpc.tls://",
+        ),
+        ("nobody", 'There is no connection named "nobody". %micromegas_connect URI'),
+        (f"{OTHER} --as 'not a name'", "is not a valid connection name"),
         (f"{OTHER} --az here", "Did you mean --as?"),
         ("one two", "two"),
     ],
@@ -155,23 +110,11 @@ def test_what_cannot_be_connected_to_is_refused_at_once(
     assert servers(world) == [SETTINGS.uri]
 
 
-def test_plain_text_to_another_machine_is_fine_without_a_token(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell("%micromegas_connect --profile free")
-    shell.run_cell("rows = %sql SELECT 1")
-
-    assert servers(world) == ["grpc://free.example.com:50051"]
-
-
 def test_a_misspelt_connection_names_the_nearest(shell: InteractiveShell) -> None:
     shell.run_cell(f"%micromegas_connect {OTHER} --as production")
 
     with pytest.raises(UsageError, match=r'Did you mean "production"\?'):
         shell.run_line_magic("sql", "--connection productoin SELECT 1")
-
-
-def test_a_connection_and_a_profile_do_not_go_together(shell: InteractiveShell) -> None:
-    with pytest.raises(UsageError, match="--connection and --profile do not go together"):
-        shell.run_line_magic("sql", "--connection a --profile b SELECT 1")
 
 
 def test_nobody_signed_in_for_a_named_connection_says_how_to(shell: InteractiveShell, world: FakeWorld) -> None:

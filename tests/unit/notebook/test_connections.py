@@ -1,16 +1,23 @@
+"""The open connections of a notebook, their renewals, and the choice of settings."""
+
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.connections import Connection, Connections, Notices
-from tests.fakes.notebook_parts import SETTINGS, FakeWorld
-from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
+from micromegas_jupyter.notebook.login.connections import Connection, Connections
+from micromegas_jupyter.notebook.login.dependencies import TokenRenewal
+from tests.fakes.clock import FakeClock
+from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 Told = list[tuple[ClientSettings, AuthProvider, MicromegasError | None]]
+THREAD = "micromegas-background-renewal"
 
 
 @pytest.fixture
@@ -20,25 +27,7 @@ def told() -> Told:
 
 @pytest.fixture
 def connections(world: FakeWorld, told: Told) -> Connections:
-    return Connections(world.parts(), lambda *change: told.append(change))
-
-
-def test_a_stored_sign_in_that_a_cell_uses_is_kept_fresh(world: FakeWorld, connections: Connections) -> None:
-    connections.get(SETTINGS)
-    connections.get(SETTINGS)
-
-    (renewal,) = world.renewals
-    assert renewal.provider is world.stored
-    assert (renewal.start_count, renewal.stop_count) == (1, 0)
-
-
-def test_a_service_account_needs_no_renewal(world: FakeWorld, connections: Connections) -> None:
-    world.stored = FakeServiceProvider()
-
-    connection = connections.get(SETTINGS)
-    connections.close()
-
-    assert connection.renewal is None
+    return Connections(world.dependencies(), lambda *change: told.append(change))
 
 
 def test_a_provider_that_takes_the_place_of_another_takes_over_its_renewal(
@@ -72,16 +61,6 @@ def test_whatever_ends_a_connection_ends_its_renewal(
     assert connections.current(SETTINGS) is None
 
 
-def test_a_connection_of_another_profile_stays(world: FakeWorld, connections: Connections) -> None:
-    other = replace(SETTINGS, profile="other")
-    connections.get(SETTINGS)
-    connections.get(other)
-
-    connections.drop_profile("other")
-
-    assert [renewal.is_running for renewal in world.renewals] == [True, False]
-
-
 def test_a_sign_in_that_ends_after_the_close_is_not_kept_fresh(world: FakeWorld, connections: Connections) -> None:
     connections.close()
 
@@ -91,34 +70,8 @@ def test_a_sign_in_that_ends_after_the_close_is_not_kept_fresh(world: FakeWorld,
     assert world.clients[0].is_closed
 
 
-def test_what_a_renewal_does_is_told_with_whom_it_is_about(
-    world: FakeWorld, connections: Connections, told: Told
-) -> None:
-    connections.get(SETTINGS)
-    error = ProviderUnavailable("No answer.")
-
-    world.renewals[0].on_change(error)
-    world.renewals[0].on_change(None)
-
-    assert told == [(SETTINGS, world.stored, error), (SETTINGS, world.stored, None)]
-
-
-def test_nobody_signed_in_is_said_with_the_provider_the_server_and_the_remedy_that_fits_here(
-    world: FakeWorld, connections: Connections
-) -> None:
-    world.stored = None
-
-    with pytest.raises(LoginRequired) as required:
-        connections.get(SETTINGS)
-
-    assert str(required.value) == (
-        "Not signed in at id.example.com (for lake.example.com:50051). "
-        "Run %micromegas_login, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
-    )
-
-
 def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(world: FakeWorld) -> None:
-    parts = world.parts()
+    parts = world.dependencies()
     others: list[Connection] = []
 
     def overtaken(settings: ClientSettings) -> AuthProvider | None:
@@ -143,20 +96,87 @@ def test_at_most_eight_connections_are_kept(world: FakeWorld, connections: Conne
     assert [renewal.is_running for renewal in world.renewals] == [False] + [True] * 8
 
 
-def test_a_notice_is_taken_once_and_the_newest_stays() -> None:
-    notices = Notices()
-    notices.note("first")
-    notices.note("second")
+class RenewableProvider:
+    """Renews, or does not, as the test says."""
 
-    assert notices.take_new() == ["first", "second"]
-    assert notices.take_new() == []
-    assert notices.newest() == "second"
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.renews = True
+        self.failure: MicromegasError | None = None
+        self.due_at: datetime | None = clock.now() + timedelta(seconds=60)
+
+    def get_token(self) -> str:
+        if self.failure is not None:
+            raise self.failure
+        if self.renews and self.due_at is not None and self.due_at <= self.clock.now():
+            self.due_at = self.clock.now() + timedelta(seconds=60)
+        return "token"
+
+    def renewal_due_at(self) -> datetime | None:
+        return self.due_at
 
 
-def test_whoever_reads_the_newest_notice_has_taken_it() -> None:
-    notices = Notices()
-    notices.note("first")
+@pytest.fixture
+def provider(clock: FakeClock) -> RenewableProvider:
+    return RenewableProvider(clock)
 
-    assert notices.newest() == "first"
-    assert notices.take_new() == []
-    assert Notices().newest() is None
+
+@pytest.fixture
+def changes() -> list[MicromegasError | None]:
+    return []
+
+
+@pytest.fixture
+def watched(provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]) -> TokenRenewal:
+    return TokenRenewal(provider, clock=clock, on_change=changes.append)
+
+
+def look(watched: TokenRenewal) -> None:
+    """Do what a background renewal does when it is time."""
+    watched.get_token()
+    watched.renewal_due_at()
+
+
+def test_a_renewal_is_told_once(watched: TokenRenewal, clock: FakeClock, changes: list[MicromegasError | None]) -> None:
+    clock.advance(60)
+
+    look(watched)
+    watched.renewal_due_at()
+
+    assert changes == [None]
+
+
+def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(
+    watched: TokenRenewal, provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]
+) -> None:
+    provider.renews = False
+    clock.advance(60)
+
+    look(watched)
+    after_one = list(changes)
+    look(watched)
+    look(watched)
+
+    assert after_one == []
+    assert [type(error) for error in changes] == [ProviderUnavailable, ProviderUnavailable]
+
+
+def test_a_renewal_runs_from_start_to_stop(
+    provider: RenewableProvider, clock: FakeClock, changes: list[MicromegasError | None]
+) -> None:
+    ended = threading.Event()
+    provider.failure = LoginRequired("The sign-in has ended.")
+    provider.due_at = None
+    renewal = TokenRenewal(provider, clock=clock, on_change=lambda error: (changes.append(error), ended.set()))
+    of_others = set(threading.enumerate())
+
+    renewal.start()
+
+    own = [each for each in threading.enumerate() if each not in of_others and each.name == THREAD]
+    assert ended.wait(30)
+    renewal.stop()
+    renewal.stop()
+    assert [type(error) for error in changes] == [LoginRequired]
+    for thread in own:
+        thread.join(60)
+    assert [thread.is_alive() for thread in own] == [False]

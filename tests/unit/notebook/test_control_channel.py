@@ -1,3 +1,5 @@
+"""Requests about sign-ins on a kernel's control channel."""
+
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +10,7 @@ from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, build_reply
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.control_channel import (
+from micromegas_jupyter.notebook.login.control_channel import (
     base_address,
     hides_requests,
     kernel_id_of,
@@ -97,10 +99,6 @@ def test_anything_else_is_not(value: str) -> None:
     assert base_address(value) is None
 
 
-def test_the_connection_files_name_says_the_kernels_id() -> None:
-    assert kernel_id_of(kernel_with(f"/run/kernel-{KERNEL_ID}.json"), {}) == KERNEL_ID
-
-
 def test_a_gateway_on_another_machine_says_it_by_a_variable() -> None:
     assert kernel_id_of(kernel_with("connection.json"), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
     assert kernel_id_of(SimpleNamespace(), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
@@ -109,13 +107,6 @@ def test_a_gateway_on_another_machine_says_it_by_a_variable() -> None:
 @pytest.mark.parametrize("connection_file", [None, "connection.json", "kernel-a.b.json", "kernel-.json"])
 def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> None:
     assert kernel_id_of(kernel_with(connection_file), {"KERNEL_ID": "a/b"}) is None
-
-
-def test_the_desk_of_a_kernel_has_its_id() -> None:
-    redirects = make_redirects(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: "/x/"})
-
-    assert redirects is not None
-    assert redirects.kernel_id == KERNEL_ID
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""The extension in a shell: its magics, their help, and what loading it loads."""
+
 import subprocess
 import sys
 
@@ -5,7 +7,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_parts import FakeWorld
+from micromegas_jupyter.notebook.shell import help_as_line_magic
+from tests.fakes.notebook_world import FakeWorld
 
 NAMES = [
     "micromegas_connect",
@@ -19,6 +22,31 @@ NAMES = [
     "micromegas_whoami",
     "sql",
 ]
+INTERRUPTED = """
+import signal, sys, threading, time
+from pathlib import Path
+from micromegas_jupyter.client import threads
+from micromegas_jupyter.notebook.shell import load_libraries
+
+started = threading.Event()
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "whole.part_b":  # the first part has been loaded, the whole has not
+            signal.raise_signal(signal.SIGINT)
+            started.set()
+
+sys.meta_path.insert(0, Interrupting())
+sys.path.insert(0, sys.argv[1])
+try:
+    load_libraries("whole")
+except KeyboardInterrupt:
+    print("interrupted")
+assert started.wait(30)
+load_libraries("whole")
+import whole
+print(whole.part_a.VALUE, whole.part_b.VALUE)
+"""
 
 
 def own_magics(shell: InteractiveShell) -> list[str]:
@@ -53,9 +81,9 @@ def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
 
     bare_shell.register_magic_function(other, "line_cell", "sql")
 
-    register(bare_shell, world.parts())
+    register(bare_shell, world.dependencies())
 
-    assert capsys.readouterr().out == "%%sql belongs to another extension; use %%micromegas_sql for this one.\n"
+    assert capsys.readouterr().out == "Another extension provides %%sql; use %%micromegas_sql for this one.\n"
     assert bare_shell.run_cell_magic("sql", "", "SELECT 1") == "other"
     assert len(bare_shell.run_cell_magic("micromegas_sql", "", "SELECT 1")) == 3
     unregister(bare_shell)
@@ -73,16 +101,7 @@ def test_unloading_takes_everything_away(shell: InteractiveShell, world: FakeWor
     assert world.clients[0].is_closed
 
 
-def test_loading_again_starts_afresh(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_line_magic("sql", "SELECT 1")
-
-    register(shell, world.parts())
-
-    assert world.clients[0].is_closed
-    assert own_magics(shell) == NAMES
-
-
-def test_load_ext_registers_the_real_parts_and_loads_no_heavy_library() -> None:
+def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
     program = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance();"
         "ip.run_line_magic('load_ext', 'micromegas_jupyter'); assert ip.find_cell_magic('sql');"
@@ -94,3 +113,32 @@ def test_load_ext_registers_the_real_parts_and_loads_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("cell", "becomes"),
+    [
+        ("%%sql --help", "%sql --help\n"),
+        ("%%sql rows << --help\n", "%sql rows << --help\n"),
+        ("%%micromegas_sql --limit 1 --help\n\n", "%micromegas_sql --limit 1 --help\n"),
+        ("%%sql --help\nSELECT 1\n", None),
+        ("%%sql --helpful\n", None),
+        ("%%sqlite --help\n", None),
+        ("x = '%%sql --help'\n", None),
+    ],
+)
+def test_only_a_cell_that_asks_for_help_alone_becomes_a_line(cell: str, becomes: str | None) -> None:
+    assert "".join(help_as_line_magic(cell.splitlines(keepends=True))) == (becomes or cell)
+
+
+def test_an_interrupt_within_a_first_import_leaves_a_library_that_works(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "__init__.py").write_text("import whole.part_a\nimport whole.part_b\n")
+    for part in ("part_a", "part_b"):
+        (tmp_path / "whole" / f"{part}.py").write_text(f"VALUE = {part!r}\n")
+
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (run.stdout.split("\n"), run.stderr) == (["interrupted", "part_a part_b", ""], "")

@@ -1,32 +1,20 @@
 """A notebook whose person JupyterHub signs in: no click, the way back, the way around it, and the way out."""
 
-from __future__ import annotations
-
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.dependencies import FlowToUse, real_parts
-from micromegas_jupyter.notebook.identity_display import IdentityButtons
-from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus, offered_actions, waiting_state
-from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse, default_dependencies
+from micromegas_jupyter.notebook.login.display import IdentityButtons
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus, offered_actions
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from micromegas_jupyter.notebook.session import NotebookSession
+from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
     "renews by itself.\n"
-)
-LEFT = (
-    "This notebook has forgotten the token that JupyterHub gave it. Your sign-in there goes on until you log out of "
-    "the Hub; %micromegas_login takes it up again here."
 )
 
 
@@ -69,7 +57,7 @@ def test_nothing_has_to_be_clicked(
 
 
 def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
-    assert real_parts().renewal(world.stored, lambda _error: None) is None
+    assert default_dependencies().renewal(world.stored, lambda _error: None) is None
 
 
 def test_the_widget_says_when_the_token_ends_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
@@ -95,36 +83,11 @@ def test_when_the_hub_does_not_help_the_next_way_follows_and_says_why(
     assert "through" not in shown.splitlines()[-1]
 
 
-def test_why_is_shown_beside_the_code(session: NotebookSession, world: FakeWorld) -> None:
-    world.stored.failure = world.begin_failures[Flow.HUB] = refused()
-    with pytest.raises(LoginRequired):
-        session.signed_in(SETTINGS)
-    buttons = IdentityButtons(session)
-
-    buttons._do(IdentityAction.SIGN_IN, SETTINGS)
-
-    assert session.state is not None
-    assert session.state.status is IdentityStatus.WAITING
-    assert session.state.detail == "Not by hub: JupyterHub keeps no sign-in of yours."
-    session.sign_in.cancel()
-
-
-def test_a_button_goes_on_when_the_kernel_takes_no_messages(session: NotebookSession, world: FakeWorld) -> None:
-    world.flow = FlowToUse(flow=Flow.REDIRECT, fallbacks=(Flow.DEVICE,))
-    world.stored = None
-    world.begin_failures[Flow.REDIRECT] = LoginFailed("This kernel takes no messages from the Jupyter server.")
-
-    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
-
-    assert [login.flow for login in world.logins] == [Flow.DEVICE]
-    session.sign_in.cancel()
-
-
 def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.stored.failure = error = refused()
-    monkeypatch.setattr("micromegas_jupyter.notebook.identity_magics.is_attended", lambda _shell: False)
+    monkeypatch.setattr("micromegas_jupyter.notebook.magics.identity.is_attended", lambda _shell: False)
 
     done = shell.run_cell("%micromegas_login")
 
@@ -139,15 +102,6 @@ def test_a_person_may_sign_in_in_another_way(shell: InteractiveShell, world: Fak
     assert [login.flow for login in world.logins] == [Flow.DEVICE]
     assert world.remembered == [Flow.DEVICE]
     assert session.state.through == ""
-
-
-def test_and_go_back(shell: InteractiveShell, world: FakeWorld) -> None:
-    by_hub, world.stored = world.stored, FakePersonalProvider()
-    session = with_quick_logins(shell, by_hub)
-    shell.run_line_magic("micromegas_login", "--flow hub")
-
-    assert [login.flow for login in world.logins] == [Flow.HUB]
-    assert session.state.through == "JupyterHub"
 
 
 def test_signing_out_forgets_the_token_until_the_person_comes_back(
@@ -167,32 +121,6 @@ def test_signing_out_forgets_the_token_until_the_person_comes_back(
     capsys.readouterr()
     shell.run_line_magic("micromegas_login", "")
     assert capsys.readouterr().out == LINE
-
-
-def test_what_signing_out_did_is_said(session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-
-    assert session.logout(SETTINGS) == LEFT
-    assert session.state is not None
-    assert offered_actions(session.state) == (IdentityAction.SIGN_IN,)
-
-
-def test_the_button_takes_it_up_again(session: NotebookSession, world: FakeWorld) -> None:
-    provider = world.stored
-    session.signed_in(SETTINGS)
-    session.logout(SETTINGS)
-    world.stored = provider
-
-    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
-
-    assert session.state is not None
-    assert (session.state.status, session.state.through) == (IdentityStatus.SIGNED_IN, "JupyterHub")
-
-
-def test_an_address_at_the_provider_is_part_of_the_answer_when_it_was_asked_for(session: NotebookSession) -> None:
-    session.signed_in(SETTINGS)
-
-    assert session.logout(SETTINGS, end_session=True) == f"{LEFT} Signed out."
 
 
 def with_a_code_instead(shell: InteractiveShell, world: FakeWorld) -> FakeLogin:
@@ -227,46 +155,3 @@ def test_a_login_after_a_sign_in_at_the_hub_ends_the_other_way(shell: Interactiv
     assert login.is_cancelled
     assert shell._micromegas_extension.session.sign_in.login is None
     assert shell._micromegas_extension.session.state.status is IdentityStatus.SIGNED_IN
-
-
-def test_another_way_that_the_person_chose_is_waited_for(shell: InteractiveShell, world: FakeWorld) -> None:
-    session: NotebookSession = shell._micromegas_extension.session
-    login = session.sign_in.begin(SETTINGS, Flow.DEVICE)
-    waits = []
-
-    def end(waiting: FakeLogin) -> None:
-        waits.append(waiting)
-        waiting.succeed()
-
-    session.connection(SETTINGS, on_wait=end)
-
-    assert waits == [login]
-    assert session.state.through == ""
-
-
-def test_where_only_the_hub_knows_the_provider_the_wait_says_so() -> None:
-    login = FakeLogin(expires_at=FakeIdentity.expires_at, flow=Flow.REDIRECT)
-
-    state = waiting_state(replace(SETTINGS, issuer=None, client_id=None), login)
-
-    assert state.issuer == "JupyterHub's identity provider"
-
-
-def test_it_is_said_which_server_gets_the_hubs_tokens_where_no_provider_is_configured(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.settings = replace(SETTINGS, issuer=None, client_id=None)
-    world.given = world.stored
-
-    shell.run_cell("%micromegas_connect grpc+tls://other.example.com:443")
-    plain = shell.run_cell("%micromegas_connect grpc://other.example.com:443")
-
-    assert capsys.readouterr().out.startswith(
-        "Later cells use other.example.com:443. ⚠ Tokens of JupyterHub go to other.example.com:443, as you said; "
-        "the settings have them for lake.example.com:50051.\n"
-    )
-    assert isinstance(plain.error_in_exec, UsageError)
-    assert "anybody on the way could read the token" in plain.error_in_exec.what
-    assert world.given.token_count == 0
-    shell.run_cell("%micromegas_connect")
-    assert "other.example.com:443           JupyterHub" in capsys.readouterr().out

@@ -1,18 +1,17 @@
-"""Tests of the identity widget's buttons."""
+"""The identity widget's buttons."""
 
 from threading import Event, current_thread
 
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, ServerUnavailable
-from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
-from micromegas_jupyter.notebook.identity_display import TOO_LATE, IdentityButtons
-from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityStatus
-from micromegas_jupyter.notebook.session import NotebookSession
-from tests.fakes.notebook_parts import SETTINGS, FakeLogin, FakeWorld
-from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider
-from tests.unit.notebook.session_cases import shown
+from micromegas_jupyter.errors import ProviderUnavailable
+from micromegas_jupyter.notebook.login.dependencies import FlowToUse
+from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
+from tests.fakes.notebook_people import SECRET_TOKEN
+from tests.fakes.notebook_world import SETTINGS, FakeWorld, shown
 
 WAIT_SECONDS = 60
 
@@ -54,21 +53,6 @@ def press(buttons: IdentityButtons, action: IdentityAction, board: FakeBoard) ->
     assert board.ended.wait(WAIT_SECONDS)
 
 
-def test_refresh_renews_the_token_and_asks_the_server_again(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-
-    press(buttons, IdentityAction.REFRESH, board)
-
-    assert board.told.wait(WAIT_SECONDS)
-    assert (board.began, board.errors) == ([IdentityAction.REFRESH], [""])
-    assert board.news == ["Token renewed, and the server asked again."]
-    assert world.stored.renewal_count == 1
-    assert session.state is not None
-    assert session.state.server_line == "connected as alice@example.com, 14 ms"
-
-
 def test_a_refresh_that_fails_is_one_line_and_the_sign_in_is_what_it_was(
     world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
 ) -> None:
@@ -78,56 +62,6 @@ def test_a_refresh_that_fails_is_one_line_and_the_sign_in_is_what_it_was(
     press(buttons, IdentityAction.REFRESH, board)
 
     assert board.errors == ["✗ id.example.com did not answer. Try later. · AVAIL002"]
-    assert shown(session) is IdentityStatus.SIGNED_IN
-
-
-def test_a_server_that_is_down_is_found_by_a_refresh(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.", remedy="Try later.")
-
-    press(buttons, IdentityAction.REFRESH, board)
-
-    assert board.errors == ["✗ lake.example.com does not answer. Try later. · AVAIL003"]
-    assert shown(session) is IdentityStatus.OFFLINE
-
-
-def test_sign_out_ends_the_sign_in_and_says_what_was_ended(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-
-    press(buttons, IdentityAction.SIGN_OUT, board)
-
-    assert world.logouts == [(SETTINGS, False)]
-    assert session.state is not None
-    assert (session.state.status, session.state.detail) == (IdentityStatus.SIGNED_OUT, "Signed out.")
-
-
-def test_sign_in_begins_a_sign_in_as_a_cell_would(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    world.stored = None
-    world.flow = FlowToUse(flow=Flow.BROWSER, reason="Because.")
-    session.logout(SETTINGS)
-
-    press(buttons, IdentityAction.SIGN_IN, board)
-
-    assert world.wishes == [FlowWish()]
-    assert session.state is not None
-    assert (session.state.status, session.state.detail) == (IdentityStatus.WAITING, "Because.")
-
-
-def test_whoever_has_signed_in_elsewhere_need_not_do_it_again(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.logout(SETTINGS)
-    world.stored = FakePersonalProvider()
-
-    press(buttons, IdentityAction.SIGN_IN, board)
-
-    assert world.logins == []
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
@@ -146,7 +80,7 @@ def test_where_an_address_must_be_pasted_the_cell_is_named(
 def test_a_code_takes_the_place_of_a_link_and_cancel_ends_it(
     world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
 ) -> None:
-    session.sign_in.begin(SETTINGS, Flow.BROWSER)
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     press(buttons, IdentityAction.SHOW_CODE, board)
     offer = session.state and session.state.offer
@@ -211,17 +145,3 @@ def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(
     assert board.errors[0].startswith("✗ That did not work.")
     assert board.errors[1] == ""
     assert SECRET_TOKEN not in caplog.text + str(board.errors)
-
-
-def test_a_sign_in_that_has_just_ended_begins_anew_from_its_page(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    session.signed_in(SETTINGS)
-    world.stored.failure = LoginRequired("The session has ended.")
-    session.note_failure(SETTINGS, world.stored.failure)
-
-    press(buttons, IdentityAction.SIGN_IN, board)
-
-    login: FakeLogin = world.logins[0]
-    login.succeed()
-    assert shown(session) is IdentityStatus.SIGNED_IN

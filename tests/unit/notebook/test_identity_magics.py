@@ -1,3 +1,5 @@
+"""`%micromegas_login`, `%micromegas_whoami` and `%micromegas_logout` in a shell; kernels are tested in kernels."""
+
 from dataclasses import replace
 
 import pytest
@@ -5,14 +7,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import (
     ConfigurationError,
-    LoginTimedOut,
-    QueryCancelled,
     ServerUnavailable,
-    UnsupportedRequest,
-    UsageError,
 )
-from tests.fakes.notebook_parts import SETTINGS, START_URL, FakeLogin, FakeWorld
 from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider, FakeServiceProvider
+from tests.fakes.notebook_world import SETTINGS, START_URL, FakeLogin, FakeWorld
 
 SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
 
@@ -40,54 +38,11 @@ def test_in_a_terminal_the_page_is_opened_and_the_sign_in_waited_for(
     )
 
 
-def test_an_interrupt_in_a_terminal_ends_the_sign_in(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.stored = None
-    world.on_page_opened = FakeLogin.interrupt_the_wait
-
-    done = shell.run_cell("%micromegas_login")
-
-    assert isinstance(done.error_in_exec, QueryCancelled)
-    assert capsys.readouterr().out.endswith("\n✗ The sign-in was cancelled.\n")
-
-
-def test_a_sign_in_that_nobody_finishes_is_one_line(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.stored = None
-    world.on_page_opened = lambda login: login.fail(LoginTimedOut("Nobody signed in within 600 seconds."))
-
-    shell.run_cell("%micromegas_login")
-
-    assert capsys.readouterr().out.endswith(
-        "\n✗ Nobody signed in within 600 seconds. Start the sign-in again. · AUTH003\n"
-    )
-
-
 def test_a_profile_is_used_by_later_cells_too(shell: InteractiveShell, world: FakeWorld) -> None:
     shell.run_line_magic("micromegas_login", "--profile prod")
     shell.run_line_magic("sql", "SELECT 1")
 
     assert world.profiles == ["prod", "prod"]
-
-
-def test_a_profile_that_does_not_exist_is_not_kept(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(_profile, _variables):
-        raise ConfigurationError("config.json has no profile 'prod'.", key="profiles")
-
-    extension = shell._micromegas_extension
-    working = extension.session.parts
-    extension.session.parts = replace(working, load_settings=missing)
-
-    with pytest.raises(ConfigurationError):
-        shell.run_line_magic("micromegas_login", "--profile prod")
-
-    extension.session.parts = working
-    shell.run_line_magic("micromegas_login", "")
-    assert world.profiles == [None]
 
 
 def test_whoami_says_who_and_what_the_server_answered(
@@ -114,38 +69,6 @@ def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
     )
 
 
-def test_without_a_configured_sign_in_that_is_said(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.settings = replace(SETTINGS, issuer=None, client_id=None)
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert capsys.readouterr().out == "No sign-in is configured: lake.example.com:50051 is used without one.\n"
-
-
-@pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami"])
-def test_with_a_wrapper_that_is_said_in_one_line(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], magic: str
-) -> None:
-    world.has_wrapper, world.settings = True, replace(SETTINGS, issuer=None, client_id=None)
-    world.whoami_failure = UnsupportedRequest("The wrapper's client cannot ask who you are.")
-
-    shell.run_line_magic(magic, "")
-
-    assert capsys.readouterr().out == (
-        "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set): it signs in by itself, and a sign-in "
-        "here would change nothing.\n"
-    )
-
-
-def test_logout_is_one_line(shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_line_magic("micromegas_logout", "")
-
-    assert capsys.readouterr().out == "Signed out.\n"
-    assert world.logouts == [(SETTINGS, False)]
-
-
 def test_logout_of_a_profile_and_of_the_providers_page(shell: InteractiveShell, world: FakeWorld) -> None:
     shell.run_line_magic("micromegas_logout", "--profile prod --end-session")
 
@@ -162,25 +85,6 @@ def test_whoami_shows_what_the_server_says_about_the_credential(
     shell.run_line_magic("sql", "SELECT 1")
 
     assert capsys.readouterr().out.count("⚠ This credential ends in 3 days.\n") == 2
-
-
-def test_whoami_shows_the_notice_also_when_the_server_refuses(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.notices = ("This credential ended yesterday.",)
-    world.whoami_failure = ServerUnavailable("lake.example.com does not answer.")
-
-    shell.run_cell("%micromegas_whoami")
-
-    assert "⚠ This credential ended yesterday.\n✗ lake" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("magic", ["micromegas_login", "micromegas_whoami", "micromegas_logout"])
-def test_words_that_are_no_options_are_refused(shell: InteractiveShell, magic: str) -> None:
-    with pytest.raises(UsageError, match="Unrecognized arguments: everything"):
-        shell.run_line_magic(magic, "everything")
-    with pytest.raises(UsageError, match="not closed"):
-        shell.run_line_magic(magic, "'open")
 
 
 def test_nothing_that_is_shown_holds_the_token(
@@ -217,10 +121,3 @@ def test_a_service_account_that_is_not_configured_changes_nothing(
 
     assert "✗ A service account needs a client secret. Set it." in capsys.readouterr().out
     assert [settings.as_service_account for settings in world.opened_for] == [False]
-
-
-def test_a_service_account_has_no_way_to_sign_in(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    done = shell.run_cell("%micromegas_login --service-account --flow device")
-
-    assert isinstance(done.error_in_exec, UsageError)
-    assert "--service-account is none" in capsys.readouterr().out

@@ -1,14 +1,17 @@
+"""The identity widget's kernel half."""
+
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.identity_state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
-from micromegas_jupyter.notebook.identity_widget import IdentityWidget
+from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
+from micromegas_jupyter.notebook.login.widget import QUIET_MODULES, IdentityWidget, build_qr_code
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_parts import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
+from tests.fakes.notebook_world import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
 
 WAITING = IdentityState(
     status=IdentityStatus.WAITING,
@@ -38,49 +41,12 @@ SIGNED_IN = IdentityState(
     group_count=2,
     is_personal=True,
 )
+MODULES = re.compile(r"M(\d+) (\d+)h(\d+)v1h-(\d+)z")
 
 
 @pytest.fixture
 def widget(clock: FakeClock) -> IdentityWidget:
     return IdentityWidget(clock=clock)
-
-
-def test_the_traits_are_what_is_shown_and_nothing_else(widget: IdentityWidget) -> None:
-    widget.apply(SIGNED_IN)
-
-    own = {
-        name: value
-        for name, value in widget.get_state().items()
-        if not name.startswith("_") and name not in {"layout", "tooltip", "tabbable"}
-    }
-    assert own == {
-        "status": "signed_in",
-        "name": "Alice Martin",
-        "email": "alice@example.com",
-        "issuer": "id.example.com",
-        "server": "lake.example.com",
-        "server_line": "connected as alice@example.com, 14 ms",
-        "detail": "",
-        "flow": "",
-        "start_url": "",
-        "user_code": "",
-        "qr_label": "",
-        "qr_path": "",
-        "qr_side": 0,
-        "is_admin": True,
-        "subject": "user-1",
-        "groups": ["analysts", "lake-admins"],
-        "group_count": 2,
-        "through": "",
-        "actions": ["refresh", "sign_out"],
-        "working": "",
-        "error": "",
-        "renews": True,
-        "remaining_seconds": 3600.0,
-        "renews_in_seconds": 3300.0,
-        "since_seconds": None,
-        "as_of": "2026-11-24T12:00:00+00:00",
-    }
 
 
 @pytest.mark.parametrize(
@@ -118,19 +84,6 @@ def test_a_page_that_is_loaded_later_gets_the_time_that_remains_then(widget: Ide
     assert (state["remaining_seconds"], state["as_of"]) == (3000.0, "2026-11-24T12:10:00+00:00")
 
 
-def test_a_page_that_is_loaded_later_learns_how_long_ago_the_sign_in_ended(
-    widget: IdentityWidget, clock: FakeClock
-) -> None:
-    widget.apply(SIGNED_IN)
-    clock.advance(60)
-    widget.apply(replace(SIGNED_IN, status=IdentityStatus.EXPIRED))
-
-    clock.advance(180)
-    widget.apply(replace(SIGNED_IN, status=IdentityStatus.EXPIRED))
-
-    assert widget.get_state()["since_seconds"] == 180.0
-
-
 def test_there_is_an_end_to_the_groups_that_a_page_is_told(widget: IdentityWidget) -> None:
     widget.apply(replace(SIGNED_IN, groups=tuple(f"group{number}" for number in range(256)), group_count=300))
 
@@ -149,38 +102,6 @@ def test_a_button_is_passed_on_and_what_is_none_is_not(clock: FakeClock) -> None
     assert pressed == [IdentityAction.SIGN_OUT]
 
 
-def test_what_is_being_done_and_what_went_wrong_are_shown_until_the_next_time(widget: IdentityWidget) -> None:
-    widget.apply(SIGNED_IN)
-
-    widget.begin_action(IdentityAction.REFRESH)
-    during = widget.get_state()["working"]
-    widget.end_action(error="✗ It does not answer. · AVAIL002")
-    after = (widget.get_state()["working"], widget.get_state()["error"])
-    widget.begin_action(IdentityAction.REFRESH)
-
-    assert during == "refresh"
-    assert after == ("", "✗ It does not answer. · AVAIL002")
-    assert widget.get_state()["error"] == ""
-
-
-def test_a_credential_that_does_not_end_has_no_remaining_time(widget: IdentityWidget) -> None:
-    widget.apply(replace(SIGNED_IN, ends_at=None))
-
-    assert widget.get_state()["remaining_seconds"] is None
-
-
-def test_where_widgets_do_not_run_there_is_text_and_html(widget: IdentityWidget) -> None:
-    widget.apply(WAITING)
-
-    bundle, _ = widget._repr_mimebundle_()
-
-    assert bundle["text/plain"] == (
-        f"Sign in at id.example.com: open {START_URL} until 12:10 UTC. This notebook continues by itself."
-    )
-    assert f'<a href="{START_URL}" target="_blank" rel="noopener noreferrer">Sign in</a>' in bundle["text/html"]
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-
-
 def test_what_a_page_saves_beside_a_code_has_no_picture(widget: IdentityWidget) -> None:
     widget.apply(CODE)
 
@@ -188,12 +109,6 @@ def test_what_a_page_saves_beside_a_code_has_no_picture(widget: IdentityWidget) 
 
     assert USER_CODE in bundle["text/html"]
     assert "<svg" not in bundle["text/html"]
-
-
-def test_a_widget_that_shows_nothing_yet_has_only_its_view(widget: IdentityWidget) -> None:
-    bundle, _ = widget._repr_mimebundle_()
-
-    assert "text/html" not in bundle
 
 
 def test_the_browser_half_writes_text_and_never_markup() -> None:
@@ -208,3 +123,35 @@ def test_the_browser_half_calls_the_kernel_for_a_button_and_for_nothing_else() -
 
     assert source.count("model.send(") == source.count("model.send({ action })") == 1
     assert not any(word in source for word in ("save_changes", "model.set(", ".invoke("))
+
+
+def dark_modules(path: str) -> set[tuple[int, int]]:
+    assert MODULES.sub("", path) == ""
+    return {
+        (int(x) + step, int(y))
+        for x, y, width, back in MODULES.findall(path)
+        for step in range(int(width))
+        if width == back
+    }
+
+
+def test_the_path_draws_exactly_the_dark_modules_within_the_white_frame() -> None:
+    import segno
+
+    code = build_qr_code(SCAN_URI)
+
+    matrix = segno.make_qr(SCAN_URI, error="m").matrix
+    expected = {
+        (x + QUIET_MODULES, y + QUIET_MODULES)
+        for y, row in enumerate(matrix)
+        for x, is_dark in enumerate(row)
+        if is_dark
+    }
+    assert code is not None
+    assert code.side_modules == len(matrix) + 2 * QUIET_MODULES
+    assert dark_modules(code.path) == expected
+
+
+@pytest.mark.parametrize("address", ["", "https://id.example.com/" + "x" * 500])
+def test_an_address_that_is_missing_or_too_long_to_scan_has_no_code(address: str) -> None:
+    assert build_qr_code(address) is None

@@ -1,22 +1,15 @@
-"""`%micromegas_queries`: what was asked, and asking it again."""
-
-from __future__ import annotations
+"""`%micromegas_queries`: earlier queries, and running them again."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
-from micromegas_jupyter.notebook.formatting import TextTable
-from micromegas_jupyter.notebook.progress import Ending, Progress
-from micromegas_jupyter.notebook.query_history import MAX_QUERIES, QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.magics.queries import MAX_QUERIES, QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.results.progress import Ending, Progress
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from tests.fakes.notebook_parts import FakeWorld
+from tests.fakes.notebook_world import FakeWorld
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -39,30 +32,14 @@ def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: 
 
     table = shell.run_line_magic("micromegas_queries", "")
 
-    assert repr(table).splitlines() == [
-        "number  started    status     rows    time  query     SQL",
-        "------  ---------  ---------  ----  ------  --------  --------------------",
-        "     1  12:00 UTC  done          3   1.0 s  7f3a91c2  SELECT n, msg FROM t",
-        "     2  12:00 UTC  cancelled     2   1.0 s  7f3a91c2  SELECT 2",
-        "     3  12:00 UTC  failed        0  0.00 s  5e5e5e5e  SELECT 3",
-        "     4  12:00 UTC  done          3   1.0 s  7f3a91c2  SELECT 4",
+    assert [tuple(row[2:]) for row in table.rows] == [
+        ("done", "3", "1.0 s", "7f3a91c2", "SELECT n, msg FROM t"),
+        ("cancelled", "2", "1.0 s", "7f3a91c2", "SELECT 2"),
+        ("failed", "0", "0.00 s", "5e5e5e5e", "SELECT 3"),
+        ("done", "3", "1.0 s", "7f3a91c2", "SELECT 4"),
     ]
+    assert repr(table).splitlines()[-1].endswith("done            3   1.0 s  7f3a91c2  SELECT 4")
     assert running[2] == "running"
-
-
-def test_a_list_of_nothing_says_so(shell: InteractiveShell) -> None:
-    assert repr(shell.run_line_magic("micromegas_queries", "")) == "No query has run in this notebook yet."
-
-
-def test_the_newest_are_listed_and_all_of_them_on_request(shell: InteractiveShell) -> None:
-    for _ in range(21):
-        shell.run_line_magic("sql", "SELECT 1")
-
-    table = shell.run_line_magic("micromegas_queries", "")
-
-    assert [row[0] for row in table.rows][::19] == ["2", "21"]
-    assert table.note == "newest 20 of 21; --all lists them all"
-    assert len(listed(shell, "--all")) == 21
 
 
 def test_a_statement_is_shown_escaped(shell: InteractiveShell) -> None:
@@ -107,31 +84,11 @@ def test_a_query_is_run_again_with_its_options_and_the_values_of_then(
     assert [row[0] for row in listed(shell)] == ["1", "2"]
 
 
-def test_the_rows_of_a_query_that_is_run_again_are_the_value_of_the_cell(shell: InteractiveShell) -> None:
-    shell.run_cell("a = %sql SELECT 1")
-
-    shell.run_cell("b = %micromegas_queries --rerun 1")
-
-    assert len(shell.user_ns["b"]) == 3
-
-
-def test_an_error_of_a_query_that_is_run_again_has_its_place(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_cell("a = %sql SELECT tagret")
-    capsys.readouterr()
-    world.open_failure = InvalidStatement("No.", line=1, column=8, remedy="")
-
-    shell.run_cell("%micromegas_queries --rerun 1")
-
-    assert "           ^ line 1, column 8\n" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ("--rerun 1", "No query has run"),
-        ("--sql 1 --rerun 1", "two wishes"),
+        ("--sql 1 --rerun 1", "cannot be combined"),
         ("--rerun x", "invalid int"),
         ("--return 1", "Did you mean --rerun?"),
     ],
@@ -139,15 +96,6 @@ def test_an_error_of_a_query_that_is_run_again_has_its_place(
 def test_what_cannot_be_done_is_said(shell: InteractiveShell, line: str, what: str) -> None:
     with pytest.raises(UsageError, match=what.replace("?", r"\?")):
         shell.run_line_magic("micromegas_queries", line)
-
-
-def test_short_texts_of_a_table_do_not_wrap_and_long_ones_do() -> None:
-    table = TextTable(head=("time", "SQL"), rows=[("0.05 s", "SELECT " + "a, " * 20)], right=frozenset({"time"}))
-
-    page = table._repr_html_()
-
-    assert '<td style="text-align:right;white-space:pre">0.05 s</td>' in page
-    assert '<td style="text-align:left;white-space:pre-wrap">SELECT a, ' in page
 
 
 def test_only_the_newest_queries_are_kept() -> None:
@@ -158,7 +106,7 @@ def test_only_the_newest_queries_are_kept() -> None:
     history.note(1, Progress(FakeClock()), Ending.DONE)
 
     assert [query.number for query in history.all()][::199] == [2, 201]
-    with pytest.raises(UsageError, match=r"There is no query 1\. Numbers 2 to 201 are kept"):
+    with pytest.raises(UsageError, match=r"There is no query 1\. Numbers 2 to 201 are available"):
         history.get(1)
 
 
@@ -168,10 +116,3 @@ def test_large_values_push_older_queries_out() -> None:
         history.begin(SqlRequest(sql="SELECT :a", params={"a": ("x" * 4_000_000, b"y" * 4_000_000)}), at=NOW)
 
     assert [query.number for query in history.all()] == [2, 3]
-
-
-def test_one_query_that_is_larger_than_all_is_kept() -> None:
-    history = QueryHistory()
-    history.begin(SqlRequest(sql="x" * 20_000_000), at=NOW)
-
-    assert len(history.all()) == 1

@@ -1,5 +1,7 @@
 """Signing in from an IPython terminal; a kernel's side of it is tested in kernels."""
 
+import threading
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -10,28 +12,29 @@ from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
-    LoginRefused,
     LoginRequired,
+    LoginTimedOut,
     MicromegasError,
     ProviderMisbehaved,
     QueryCancelled,
-    Unavailable,
     UsageError,
 )
-from micromegas_jupyter.notebook.dependencies import FlowToUse, FlowWish
-from tests.fakes.notebook_parts import (
+from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
+from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import (
     FITTING_ADDRESS,
     PASTE_URL,
     SCAN_URI,
     SECRET_CHALLENGE,
     SECRET_STATE,
-    START_URL,
     USER_CODE,
     VERIFICATION_URI,
     FakeLogin,
     FakeWorld,
 )
-from tests.fakes.notebook_people import FakePersonalProvider
+
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -90,20 +93,6 @@ def test_a_terminal_draws_the_code_that_a_camera_reads(
     assert SCAN_URI not in shown
 
 
-def test_a_terminal_that_shows_no_colours_gets_no_picture(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.flow = FlowToUse(flow=Flow.DEVICE)
-    succeed_when_waited_for(world, monkeypatch)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert "with the code filled in" not in capsys.readouterr().out
-
-
 def test_without_a_browser_the_next_way_is_announced(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,25 +120,6 @@ def test_a_way_that_cannot_begin_gives_way_to_the_next_with_a_word(
     assert [login.flow for login in world.logins] == [Flow.DEVICE]
 
 
-def test_the_last_way_that_cannot_begin_says_why(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.begin_failures[Flow.BROWSER] = ProviderMisbehaved("It has no such page.")
-
-    with pytest.raises(ProviderMisbehaved, match="no such page"):
-        shell.run_line_magic("micromegas_login", "")
-
-
-def test_without_a_browser_and_another_way_the_address_is_still_good(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.has_browser = False
-    succeed_when_waited_for(world, monkeypatch)
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert world.opened_pages == [START_URL]
-    assert len(world.logins) == 1
-
-
 def test_a_pasted_address_signs_in(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,22 +136,6 @@ def test_a_pasted_address_signs_in(
     assert FITTING_ADDRESS not in shown
 
 
-def test_a_wrong_address_is_said_and_asked_for_again(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.flow = FlowToUse(flow=Flow.PASTE)
-    world.answers = ["http://127.0.0.1:1/other?code=wrong", FITTING_ADDRESS]
-
-    shell.run_line_magic("micromegas_login", "")
-
-    shown = capsys.readouterr().out
-    assert (
-        "✗ The pasted text is not the address that this sign-in ended at. Try again. · USE001\n"
-        "Signed in as Alice Martin" in shown
-    )
-    assert "code=wrong" not in shown
-
-
 def test_five_wrong_addresses_end_the_sign_in(shell: InteractiveShell, world: FakeWorld) -> None:
     world.flow = FlowToUse(flow=Flow.PASTE)
     world.answers = ["wrong"] * 6
@@ -191,20 +145,6 @@ def test_five_wrong_addresses_end_the_sign_in(shell: InteractiveShell, world: Fa
 
     assert world.logins[0].is_cancelled
     assert world.answers == ["wrong"]
-
-
-def test_a_sign_in_that_was_refused_meanwhile_says_why(shell: InteractiveShell, world: FakeWorld) -> None:
-    def refuse() -> str:
-        world.logins[0].fail(LoginRefused("You said no."))
-        return FITTING_ADDRESS
-
-    world.flow = FlowToUse(flow=Flow.PASTE)
-    world.answers = [refuse]
-
-    with pytest.raises(LoginRefused, match="You said no"):
-        shell.run_line_magic("micromegas_login", "")
-
-    assert world.logins[0].submitted == []
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), EOFError()], ids=["interrupt", "end of input"])
@@ -224,22 +164,22 @@ def test_whoever_does_not_want_to_paste_ends_the_sign_in(
 @pytest.mark.parametrize(
     ("option", "wish"),
     [
-        ("", FlowWish()),
-        ("--flow auto", FlowWish(is_automatic=True)),
-        ("--flow device", FlowWish(flow=Flow.DEVICE)),
-        ("--flow paste", FlowWish(flow=Flow.PASTE)),
-        ("--flow browser", FlowWish(flow=Flow.BROWSER)),
+        ("", FlowPreference()),
+        ("--flow auto", FlowPreference(is_automatic=True)),
+        ("--flow device", FlowPreference(flow=Flow.DEVICE)),
+        ("--flow paste", FlowPreference(flow=Flow.PASTE)),
+        ("--flow browser", FlowPreference(flow=Flow.BROWSER)),
     ],
 )
 def test_the_way_that_is_asked_for_is_passed_on(
-    shell: InteractiveShell, world: FakeWorld, option: str, wish: FlowWish
+    shell: InteractiveShell, world: FakeWorld, option: str, wish: FlowPreference
 ) -> None:
     world.flow_failure = UsageError("The identity provider has no device sign-in.")
 
     with pytest.raises(UsageError, match="no device sign-in"):
         shell.run_line_magic("micromegas_login", option)
 
-    assert world.wishes == [wish]
+    assert world.preferences == [wish]
     assert world.logins == []
 
 
@@ -261,30 +201,6 @@ def test_the_way_that_worked_is_remembered(
     assert world.remembered == remembered
 
 
-def test_the_way_that_failed_is_not_remembered(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.answers = [KeyboardInterrupt()]
-
-    shell.run_cell("%micromegas_login --flow paste")
-
-    assert world.remembered == []
-
-
-def test_a_memory_that_cannot_be_written_fails_no_sign_in(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.remember_failure = Unavailable("Another program is writing the choices.")
-    succeed_when_waited_for(world, monkeypatch)
-
-    shell.run_line_magic("micromegas_login", "--flow device")
-
-    assert "Signed in as Alice Martin" in capsys.readouterr().out
-
-
-def test_an_unknown_way_is_refused(shell: InteractiveShell) -> None:
-    with pytest.raises(UsageError, match="invalid choice: 'smoke'"):
-        shell.run_line_magic("micromegas_login", "--flow smoke")
-
-
 @pytest.mark.parametrize("flow", ["auto", "browser", "device", "paste"])
 def test_a_run_that_nobody_watches_fails_at_once_whatever_way_is_named(
     shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, flow: str
@@ -299,26 +215,7 @@ def test_a_run_that_nobody_watches_fails_at_once_whatever_way_is_named(
         "Not signed in at id.example.com (for lake.example.com:50051), and nobody is here to sign in."
     )
     assert raised.value.remedy == UNATTENDED_REMEDY
-    assert (world.wishes, world.logins, world.prompts) == ([], [], [])
-
-
-def test_options_choose_the_provider_for_later_cells_too(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    succeed_when_waited_for(world, monkeypatch)
-
-    shell.run_line_magic(
-        "micromegas_login",
-        "--issuer https://other.example.com --client-id app --scope 'openid email' --audience lake",
-    )
-
-    settings = shell._micromegas_extension.session.settings()
-    assert (settings.issuer, settings.client_id, settings.scope, settings.audience) == (
-        "https://other.example.com",
-        "app",
-        "openid email",
-        "lake",
-    )
+    assert (world.preferences, world.logins, world.prompts) == ([], [], [])
 
 
 def test_nothing_of_a_pasted_sign_in_stays_behind(shell: InteractiveShell, world: FakeWorld) -> None:
@@ -330,3 +227,45 @@ def test_nothing_of_a_pasted_sign_in_stays_behind(shell: InteractiveShell, world
     kept = repr(shell._micromegas_extension.session.state) + repr(shell._micromegas_extension.session)
     assert SECRET_STATE not in kept
     assert SECRET_CHALLENGE not in kept
+
+
+@pytest.fixture
+def pasted_login() -> FakeLogin:
+    return FakeLogin(expires_at=datetime(2026, 11, 24, 12, 10, tzinfo=UTC), flow=Flow.PASTE)
+
+
+def wait_to_be_interrupted() -> str:
+    # Short waits, as a kernel's input request: an interrupt of the main thread ends none that is under way.
+    for _ in range(DEADLINE_SECONDS * 100):
+        threading.Event().wait(0.01)
+    return "nobody interrupted"
+
+
+def test_a_sign_in_that_ends_ends_the_question(pasted_login: FakeLogin) -> None:
+    ending = threading.Timer(0.05, lambda: pasted_login.fail(LoginTimedOut("Nobody signed in.")))
+    ending.start()
+
+    with pytest.raises(LoginEnded):
+        prompt_until_done(pasted_login, wait_to_be_interrupted)
+
+    ending.join(DEADLINE_SECONDS)
+
+
+def test_off_the_main_thread_nobody_is_interrupted_and_a_late_answer_is_not_used(pasted_login: FakeLogin) -> None:
+    outcomes: list[str] = []
+
+    def answer_late() -> str:
+        pasted_login.fail(LoginTimedOut("Nobody signed in."))
+        return "an answer"
+
+    def ask() -> None:
+        try:
+            outcomes.append(prompt_until_done(pasted_login, answer_late))
+        except LoginEnded:
+            outcomes.append("ended")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join(DEADLINE_SECONDS)
+
+    assert outcomes == ["ended"]

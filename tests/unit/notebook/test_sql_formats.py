@@ -1,23 +1,26 @@
 """`--format`: what the rows of a statement become."""
 
-from __future__ import annotations
-
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import ServerUnavailable, UsageError
-from micromegas_jupyter.notebook import rows
-from micromegas_jupyter.notebook.rows import RowReader
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.results import rows
+from micromegas_jupyter.notebook.results.rows import RowsSeen
+from micromegas_jupyter.notebook.results.table import result_bundle
+from tests.fakes.notebook_world import FakeWorld
 
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from tests.fakes.notebook_parts import FakeWorld
+TABLE = pa.table(
+    {
+        "n": pa.array([None if number % 3 else number for number in range(5000)], pa.int64()),
+        "word": pa.array(["a", "b", None, "d", "e"] * 1000).dictionary_encode(),
+        "list": [[number] for number in range(5000)],
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -42,29 +45,12 @@ def test_a_variable_takes_the_rows_in_the_format(
     assert f" → errors ({shown})\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("pandas", pd.DataFrame), ("arrow", pa.Table), ("polars", pl.DataFrame), ("reader", RowReader)],
-)
-def test_with_a_format_the_value_of_the_cell_is_of_that_type(shell: InteractiveShell, name: str, kind: type) -> None:
-    shell.run_cell(f"rows = %sql --format {name} SELECT n, msg FROM t")
-
-    assert type(shell.user_ns["rows"]) is kind
-
-
 def test_columns_can_be_of_arrows_types(shell: InteractiveShell) -> None:
     shell.run_cell("%sql rows << --dtype pyarrow SELECT n, msg FROM t")
 
     frame = shell.user_ns["rows"]
     assert frame.dtypes.tolist() == [pd.ArrowDtype(pa.int64()), pd.ArrowDtype(pa.string())]
     assert frame["msg"].tolist() == ["a", "<b>", "c"]
-
-
-def test_arrows_types_are_for_pandas_only(shell: InteractiveShell, world: FakeWorld) -> None:
-    with pytest.raises(UsageError, match="--dtype is for pandas DataFrames"):
-        shell.run_line_magic("sql", "--format arrow --dtype pyarrow SELECT 1")
-
-    assert world.asked == []
 
 
 def test_a_reader_fetches_nothing_before_it_is_asked(
@@ -82,33 +68,6 @@ def test_a_reader_fetches_nothing_before_it_is_asked(
         "▸ rows come as you iterate · query 7f3a91c2 → rows (reader)\n"
         "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → rows (reader)\n"
     )
-
-
-def test_a_failure_while_a_later_cell_reads_is_shown_as_its_lines(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.script = [world.script[0], ServerUnavailable("lake.example.com does not answer.", remedy="")]
-    shell.run_cell("%sql rows << --format reader SELECT n FROM t")
-    capsys.readouterr()
-
-    done = shell.run_cell("for batch in rows: pass")
-
-    assert isinstance(done.error_in_exec, ServerUnavailable)
-    assert capsys.readouterr().out == (
-        "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)\n"
-        "✗ lake.example.com does not answer. · AVAIL003\n"
-    )
-
-
-def test_an_interrupt_while_a_later_cell_reads_has_no_traceback(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.script = [world.script[0], KeyboardInterrupt()]
-    shell.run_cell("%sql rows << --format reader SELECT n FROM t")
-
-    shell.run_cell("for batch in rows: pass")
-
-    assert "Traceback" not in capsys.readouterr().out
 
 
 def test_polars_that_is_not_installed_is_said_before_anything_is_sent(
@@ -149,6 +108,23 @@ def test_two_columns_of_one_name_are_refused_for_polars(shell: InteractiveShell,
         shell.run_line_magic("sql", "--format polars SELECT a, a")
 
 
-def test_a_format_that_does_not_exist_is_refused_with_those_that_do(shell: InteractiveShell) -> None:
-    with pytest.raises(UsageError, match="choose from"):
-        shell.run_line_magic("sql", "--format arow SELECT 1")
+def seen(table: pa.Table, *, max_rows: int) -> RowsSeen:
+    rows = RowsSeen(table.schema, max_rows=max_rows)
+    for batch in table.to_batches(max_chunksize=700):
+        assert rows.note(batch) is batch
+    return rows
+
+
+@pytest.mark.parametrize("table", [TABLE, TABLE.slice(0, 30), TABLE.slice(0, 0)], ids=["many", "few", "none"])
+def test_the_display_is_that_of_the_table(table: pa.Table) -> None:
+    rows = seen(table, max_rows=1000)
+
+    assert result_bundle(rows, max_rows=1000) == result_bundle(table, max_rows=1000)
+
+
+def test_rows_behind_the_first_are_not_kept() -> None:
+    rows = seen(TABLE, max_rows=100)
+
+    assert rows.num_rows == 5000
+    assert rows.slice(0, 5000).num_rows == 100
+    assert rows.slice(0, 5000).get_total_buffer_size() < 4000

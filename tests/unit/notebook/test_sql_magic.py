@@ -1,38 +1,24 @@
+"""`%sql` and `%%sql` in a shell."""
+
 from datetime import UTC, datetime
 
-import pandas as pd
 import pyarrow as pa
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import (
-    ConfigurationError,
     InvalidStatement,
-    LoginFailed,
     LoginRequired,
     QueryCancelled,
-    ServerUnavailable,
+    UnsupportedRequest,
     UsageError,
 )
-from tests.fakes.notebook_parts import FakeLogin, FakeWorld
+from tests.fakes import notebook_world
+from tests.fakes.notebook_world import FakeWorld
 
-
-def test_a_cell_without_a_name_gives_its_rows_as_its_value(shell: InteractiveShell) -> None:
-    done = shell.run_cell("%%sql\nSELECT n, msg FROM t")
-
-    assert list(done.result.to_pandas()["msg"]) == ["a", "<b>", "c"]
-    assert shell.user_ns["_"] is done.result
-
-
-def test_a_name_takes_the_rows_as_a_data_frame(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    done = shell.run_cell("%%sql errors <<\nSELECT n, msg FROM t")
-
-    assert done.result is None
-    assert isinstance(shell.user_ns["errors"], pd.DataFrame)
-    assert list(shell.user_ns["errors"]["msg"]) == ["a", "<b>", "c"]
-    shown = capsys.readouterr().out
-    assert "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → errors (DataFrame)\n" in shown
-    assert "int64  string" in shown
+PLAN = pa.record_batch(
+    {"plan_type": ["logical_plan", "physical_plan"], "plan": ["Projection: a\n  TableScan: t", "ProjectionExec\n"]}
+)
 
 
 def test_the_variable_says_how_many_rows_can_be_worked_with(
@@ -43,23 +29,6 @@ def test_the_variable_says_how_many_rows_can_be_worked_with(
     done = shell.run_cell("%sql SELECT n, msg FROM t")
 
     assert '{"rows":2,"total":3,' in done.result._repr_html_()
-
-
-def test_a_number_of_rows_that_is_none_is_refused_before_anything_is_sent(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICROMEGAS_RESULT_ROWS", "many")
-
-    with pytest.raises(ConfigurationError, match="MICROMEGAS_RESULT_ROWS"):
-        shell.run_line_magic("sql", "SELECT 1")
-
-    assert world.asked == []
-
-
-def test_the_line_of_a_finished_query_stays(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert capsys.readouterr().out == "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2\n"
 
 
 def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
@@ -73,16 +42,6 @@ def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
 
     assert first.splitlines()[1:] == ["⚠ This key ends soon."]
     assert "⚠" not in capsys.readouterr().out
-
-
-def test_a_server_without_query_ids_and_a_result_without_rows_are_fine(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.query_id, world.script = None, []
-
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert capsys.readouterr().out == "✓ 0 rows in 0.00 s · 0 B\n"
 
 
 def test_the_line_form_can_be_assigned_and_keeps_its_quotes(shell: InteractiveShell, world: FakeWorld) -> None:
@@ -168,30 +127,6 @@ def test_an_error_is_shown_as_its_lines_and_keeps_its_class(
     )
 
 
-def test_with_traceback_the_error_has_its_traceback(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.open_failure = InvalidStatement("No.")
-
-    shell.run_cell("%%sql --traceback\nSELECT 1")
-
-    assert "Traceback" in capsys.readouterr().out
-
-
-def test_nobody_signed_in_is_one_line(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.stored = None
-
-    done = shell.run_cell("%sql SELECT 1")
-
-    assert isinstance(done.error_in_exec, LoginRequired)
-    assert capsys.readouterr().out == (
-        "✗ Not signed in at id.example.com (for lake.example.com:50051). Run %micromegas_login, "
-        "or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account. · AUTH001\n"
-    )
-
-
 def test_an_interrupt_cancels_the_query_and_the_next_one_works(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,33 +145,6 @@ def test_an_interrupt_cancels_the_query_and_the_next_one_works(
     assert len(world.clients) == 1
 
 
-def test_an_interrupt_before_the_first_row_says_so(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.open_failure = KeyboardInterrupt()
-
-    shell.run_cell("%sql SELECT 1")
-
-    assert capsys.readouterr().out == "✗ cancelled after 0.00 s, before the first row\n"
-
-
-def test_a_failure_in_the_middle_keeps_its_class(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.script = [world.script[0], ServerUnavailable("lake.example.com does not answer.")]
-
-    with pytest.raises(ServerUnavailable):
-        shell.run_line_magic("sql", "SELECT 1")
-
-
-def test_a_query_waits_for_the_sign_in_that_goes_on(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.stored = None
-    world.on_page_opened = FakeLogin.succeed
-    shell.run_cell("%micromegas_login")
-
-    done = shell.run_cell("%sql SELECT 1")
-
-    assert done.success
-
-
 def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: InteractiveShell, world: FakeWorld) -> None:
     world.stored.failure = LoginRequired("The provider ended the session.")
     failed = shell.run_cell("%sql SELECT 1")
@@ -247,39 +155,6 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: Interacti
     assert isinstance(failed.error_in_exec, LoginRequired)
     assert done.success
     assert len(world.clients) == 2
-
-
-def test_the_failure_of_a_sign_in_is_the_failure_of_the_cell_that_waits(
-    shell: InteractiveShell, world: FakeWorld
-) -> None:
-    world.stored = None
-    world.on_page_opened = lambda login: login.fail(LoginFailed("You said no."))
-
-    done = shell.run_cell("%micromegas_login")
-
-    assert isinstance(done.error_in_exec, LoginFailed)
-
-
-def test_the_help_of_the_magic_lists_its_options(shell: InteractiveShell) -> None:
-    text = shell.find_line_magic("sql").__doc__
-
-    assert all(option in text for option in ("--begin", "--end", "--limit", "--profile", "--traceback", "NAME <<"))
-
-
-def test_a_plot_is_shown_between_the_line_and_the_rows(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    times = pa.array([1_700_000_000, 1_700_000_060], pa.timestamp("s", "UTC"))
-    world.script = [pa.record_batch({"time": times, "load": [1.5, 2.5]})]
-
-    shell.run_cell("%%sql loads << --plot\nSELECT time, load FROM t")
-
-    shown = capsys.readouterr().out
-    assert len(shell.user_ns["loads"]) == 2
-    order = [
-        shown.index(text) for text in ("✓ 2 rows", "load over time. From 2023-11-14 22:13:20", "timestamp[s, UTC]")
-    ]
-    assert order == sorted(order)
 
 
 def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(
@@ -300,3 +175,86 @@ def test_a_reader_cannot_be_drawn_and_nothing_is_sent(shell: InteractiveShell, w
         shell.run_cell_magic("sql", "--plot --format reader", "SELECT 1")
 
     assert world.asked == []
+
+
+def test_the_plan_is_shown_readably_and_nothing_is_run(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.script = [PLAN]
+
+    shell.run_cell("%%sql --explain --limit 5\nSELECT a FROM t")
+
+    assert capsys.readouterr().out.endswith(
+        "logical plan\n  Projection: a\n    TableScan: t\n\nphysical plan\n  ProjectionExec\n"
+    )
+    assert world.asked[0]["sql"] == "EXPLAIN\nSELECT a FROM t\n"
+    assert world.asked[0]["limit"] is None
+    assert shell.run_line_magic("micromegas_queries", "").rows == []
+
+
+def test_a_dry_run_shows_the_columns_and_runs_nothing(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.user_ns["ids"] = [1, 2]
+
+    shell.run_cell("%%sql --dry-run\nSELECT n, msg FROM t WHERE n IN :ids")
+
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[-3:]] == [
+        ["n", "int64", "possible"],
+        ["msg", "string", "possible"],
+        ["The", "statement", "was", "not", "run."],
+    ]
+    assert world.prepared == ["SELECT n, msg FROM t WHERE n IN ($ids_1, $ids_2)\n"]
+    assert world.asked == []
+    assert shell.run_line_magic("micromegas_queries", "").rows == []
+
+
+def test_an_error_behind_a_list_in_a_dry_run_is_at_its_place_in_the_cell(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.user_ns["ids"] = [1, 2]
+    world.open_failure = InvalidStatement("No column.", line=1, column=49, remedy="")
+
+    shell.run_cell("%%sql --dry-run\nSELECT n FROM t WHERE n IN :ids AND tagret = 1")
+
+    assert "AND tagret = 1\n" + " " * 40 + "^ line 1, column 37\n" in capsys.readouterr().out
+
+
+def test_a_wrapper_s_client_that_cannot_look_ahead_says_so(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(notebook_world.FakeClient, "prepare_statement")
+
+    with pytest.raises(UnsupportedRequest, match="without running it"):
+        shell.run_line_magic("sql", "--dry-run SELECT 1")
+
+
+@pytest.mark.parametrize("options", ["--explain --dry-run", "--explain --format arrow", "--dry-run --format reader"])
+def test_options_that_exclude_each_other_are_refused(shell: InteractiveShell, options: str) -> None:
+    with pytest.raises(UsageError, match="cannot be combined"):
+        shell.run_line_magic("sql", f"{options} SELECT 1")
+
+
+def test_a_template_is_refused_with_its_place_and_what_to_write_instead(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.user_ns["table"] = "t"
+
+    shell.run_cell("%%sql\nSELECT *\nFROM {{table}}")
+
+    shown = capsys.readouterr().out
+    assert shown.startswith("✗ {{…}} is not filled in here. Write :name for a value;")
+    assert "quote_identifier()" in shown
+    assert "    FROM {{table}}\n         ^ line 2, column 6\n" in shown
+    assert world.asked == []
+
+
+def test_a_value_that_cannot_be_bound_is_refused_before_anything_is_sent(
+    shell: InteractiveShell, world: FakeWorld
+) -> None:
+    shell.user_ns["when"] = object()
+
+    with pytest.raises(UsageError, match=":when cannot be bound"):
+        shell.run_line_magic("sql", "SELECT :when")
+
+    assert world.clients == []

@@ -1,0 +1,467 @@
+"""`configure`: adds the sign-in service to a Hub's configuration, in one call from `jupyterhub_config.py`.
+
+The configuration is traitlets', as `jupyterhub_config.py` and Zero to JupyterHub fill it. A configuration in which a
+kernel could read somebody's stored sign-in is refused; what it cannot show the service checks at run time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from importlib.metadata import entry_points
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.auth.flows.messages import public_base
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.config.decoding import (
+    check_issuer_url,
+)
+from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.hub import settings as variables
+from micromegas_jupyter.hub.hub_api import SERVICE_SCOPES, find_dangerous_scope
+from micromegas_jupyter.hub.refresh import AuthStateRefresher
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
+
+MIN_MARGIN_SECONDS: Final = 2
+MAX_MARGIN_SECONDS: Final = 3600
+MAX_AUTH_STATE_AGE_SECONDS: Final = 5
+"""How long the Hub uses a person's record without a look. The look costs little, and tokens may be short-lived."""
+
+SERVICE_NAME: Final = "micromegas"
+SERVICE_ROLE: Final = "micromegas-sign-in"
+SERVICE_PATH: Final = f"services/{SERVICE_NAME}/"
+KERNEL_VARIABLE: Final = "KERNEL_MICROMEGAS_HUB"
+DEFAULT_SERVICE_URL: Final = "http://127.0.0.1:8190"
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.hub")
+_ACCESS: Final = f"access:services!service={SERVICE_NAME}"
+_AUTHENTICATORS: Final = "jupyterhub.authenticators"
+_SPAWNERS: Final = "jupyterhub.spawners"
+_CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
+# Their servers run as one system user, the Hub's own.
+_SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
+_LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default, whose servers run on the Hub's machine
+# Roles that every person, server or token of a person has.
+_COMMON_ROLES: Final = frozenset({"user", "server", "token"})
+_TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
+# All rights of the person; an administrator may read everybody's sign-in.
+_ALL_RIGHTS: Final = frozenset({"inherit", "all"})
+# With them whoever visits somebody's shared server hands over the use of their own, and with it a token.
+_VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
+_ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
+_DEFAULT_BIND_URL: Final = "http://:8000"
+# The Hub's values for the settings that `bind_url` replaced; one that is set to something else wins over it. The path
+# of `bind_url` stays where `base_url` is not set, also when another one is.
+_DEFAULT_BIND: Final = {"ip": "", "port": 8000, "base_url": "/"}
+
+
+def configure(  # noqa: PLR0913 - what a Hub can choose
+    config: Config,
+    *,
+    issuer: str,
+    bearer: str = Bearer.ID_TOKEN.value,
+    public_url: str | None = None,
+    kernel_url: str | None = None,
+    service_url: str = DEFAULT_SERVICE_URL,
+    redirect_client_id: str | None = None,
+    exchange_audience: str | None = None,
+    exchange_resource: str | None = None,
+    exchange_scope: str | None = None,
+    margin_seconds: int = 60,
+    allow_shared_system_user: bool = False,
+) -> None:
+    """Add the sign-in service to a Hub's configuration; call it last in `jupyterhub_config.py`.
+
+    Args:
+        config: `c`, which holds the authenticator's settings already.
+        issuer: The identity provider's issuer, exactly as its discovery document writes it.
+        bearer: Which of a person's tokens kernels get: `id_token` or `access_token`.
+        public_url: The Hub's address in browsers, base URL included; by default `c.JupyterHub.public_url`. Sign-in by
+            redirect needs it.
+        kernel_url: The service's address for kernels; by default what the Hub's own `bind_url` leads to, and the
+            service itself where `subdomain_host` gives it a host name that kernels need not know.
+        service_url: Where the service listens, `http://host:port`. With a host that is not this machine it listens on
+            all addresses.
+        redirect_client_id: A public application at the provider, with which kernels may sign in by one redirect of
+            the whole Hub where they do not want the Hub's token; by default none.
+        exchange_audience: Exchange each token (RFC 8693) for one with this audience.
+        exchange_resource: The same as an address (`resource`).
+        exchange_scope: The scope of the exchanged token.
+        margin_seconds: The minimum remaining lifetime of a token that a kernel gets.
+        allow_shared_system_user: Accept a spawner whose servers all run as one system user, where each person can
+            take every other's tokens.
+
+    Raises:
+        ConfigurationError: The configuration cannot or must not give tokens to kernels; reason and remedy are named.
+    """
+    _check_authenticator(config)
+    _check_crypt_key(config)
+    _check_spawner(config, allow_shared_system_user=allow_shared_system_user)
+    _check_roles(config)
+    # None: a variable of the Hub's environment that is not set.
+    issuer = _parse_line(issuer, key="issuer") or ""
+    check_issuer_url(issuer, key="issuer")
+    service_url = _parse_line(service_url, key="service_url") or ""
+    variables.parse_service_url(service_url, key="service_url")
+    resource = _parse_line(exchange_resource, key="exchange_resource")
+    variables.check_resource(resource, key="exchange_resource")
+    if kernel_url is None:
+        kernel_url = kernel_address(config, service_url=service_url, path=SERVICE_PATH)
+    public_url = public_url or _read(config, "JupyterHub", "public_url")
+    kernel_bearer = _parse_bearer(bearer)
+    environment = {
+        variables.ISSUER: issuer,
+        variables.CLIENT_ID: _read_application(config, "client_id"),
+        variables.BEARER: kernel_bearer.value,
+        variables.PUBLIC_URL: _parse_address(public_url, key="public_url") if public_url else None,
+        variables.REDIRECT_CLIENT_ID: _parse_line(redirect_client_id, key="redirect_client_id"),
+        variables.EXCHANGE_AUDIENCE: _parse_line(exchange_audience, key="exchange_audience"),
+        variables.EXCHANGE_RESOURCE: resource,
+        variables.EXCHANGE_SCOPE: _parse_line(exchange_scope, key="exchange_scope"),
+    }
+    if redirect_client_id and not (public_url or _read(config, "JupyterHub", "subdomain_host")):
+        raise ConfigurationError(
+            "redirect_client_id needs the address of the Hub in browsers, which is not set.",
+            key="public_url",
+            remedy="Give configure a public_url, such as https://hub.example.com.",
+        )
+    if exchange_audience or exchange_resource or exchange_scope:
+        environment[variables.CLIENT_SECRET] = _read_application(config, "client_secret")
+    margin = _parse_margin(margin_seconds)
+    kernel_url = _parse_address(kernel_url, key="kernel_url")
+    if _read(config, "JupyterHub", "shutdown_on_logout") is None:
+        _LOG.warning(
+            "Servers keep running after their person has signed out of the Hub, and their kernels still get tokens. "
+            "Set c.JupyterHub.shutdown_on_logout: True stops the servers; False keeps them and drops this warning."
+        )
+    _add_service(config, service_url, {name: value for name, value in environment.items() if value})
+    _add_roles(config)
+    _set_kernel_variable(config, kernel_url)
+    _set_refresh_hook(config, kernel_bearer, margin_seconds=margin)
+
+
+def _add_service(config: Config, service_url: str, environment: dict[str, str]) -> None:
+    services = _read_list(config, "JupyterHub", "services")
+    if any(service.get("name") == SERVICE_NAME for service in services if isinstance(service, dict)):
+        raise ConfigurationError(
+            f"There is a service named {SERVICE_NAME} already.",
+            key="JupyterHub.services",
+            remedy="Call configure once, and give no other service that name.",
+        )
+    service: dict[str, Any] = {
+        "name": SERVICE_NAME,
+        "url": service_url,
+        "command": [sys.executable, "-m", "micromegas_jupyter.hub"],
+        "environment": environment,
+        "oauth_no_confirm": True,
+        "display": False,
+    }
+    config.JupyterHub.services = [*services, service]
+
+
+def _add_roles(config: Config) -> None:
+    roles = [dict(role) for role in _read_list(config, "JupyterHub", "load_roles")]
+    people = next((role for role in roles if role.get("name") == "user"), None)
+    if people is None:
+        people = {"name": "user"}
+        roles.append(people)
+    # A built-in role without scopes keeps those that the Hub gives it.
+    people["scopes"] = [*people.get("scopes", ("self",)), _ACCESS]
+    own = {
+        "name": SERVICE_ROLE,
+        "description": "Gives each person's kernels that person's own token",
+        "scopes": list(SERVICE_SCOPES),
+        "services": [SERVICE_NAME],
+    }
+    config.JupyterHub.load_roles = [*roles, own]
+
+
+def _set_kernel_variable(config: Config, kernel_url: str) -> None:
+    """Tell kernels the service's address, in each section that sets variables: a subclass's hides its base's."""
+    spawner = _class_names(config, "spawner_class")
+    for section in {"Spawner", *_sections_with(config, "Spawner", "environment", classes=spawner)}:
+        environment = _read(config, section, "environment") or {}
+        if not isinstance(environment, Mapping):
+            raise ConfigurationError(f"c.{section}.environment is not a mapping.", key=f"{section}.environment")
+        config[section].environment = {**environment, KERNEL_VARIABLE: kernel_url}
+
+
+def _set_refresh_hook(config: Config, bearer: Bearer, *, margin_seconds: int) -> None:
+    # A look-up comes at most this long after the last one that could refresh, so that much more must be left then.
+    age_seconds = max(1, min(MAX_AUTH_STATE_AGE_SECONDS, margin_seconds // 2))
+    config.Authenticator.enable_auth_state = True
+    classes = _class_names(config, "authenticator_class")
+    for section in {"Authenticator", *_sections_with(config, "Authenticator", "auth_refresh_age", classes=classes)}:
+        config[section].auth_refresh_age = age_seconds
+    config.OAuthenticator.refresh_user_hook = AuthStateRefresher(bearer, margin_seconds=margin_seconds + age_seconds)
+
+
+def _parse_line(value: object, *, key: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not value.isprintable() or not value.strip():
+        raise ConfigurationError(f"{key} is not a line of text.", key=key)
+    return value
+
+
+def _parse_bearer(value: object) -> Bearer:
+    found = next((bearer for bearer in Bearer if bearer.value == value), None)
+    if found is None:
+        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
+    return found
+
+
+def _parse_margin(seconds: object) -> int:
+    is_whole = isinstance(seconds, int) and not isinstance(seconds, bool)
+    if not is_whole or not MIN_MARGIN_SECONDS <= seconds <= MAX_MARGIN_SECONDS:  # type: ignore[operator]  # a number
+        raise ConfigurationError(
+            f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
+            key="margin_seconds",
+        )
+    return seconds  # type: ignore[return-value]  # a number
+
+
+def _parse_address(url: object, *, key: str) -> str:
+    base = public_base(url) if isinstance(url, str) else None
+    try:
+        has_port = base is not None and urlsplit(base).port != 0
+    except ValueError:
+        has_port = False
+    if base is None or not has_port:
+        raise ConfigurationError(f"{key} is not an http or https address without user, query and fragment.", key=key)
+    return base
+
+
+def kernel_address(config: Config, *, service_url: str, path: str) -> str:
+    """Return where kernels reach the service.
+
+    That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with a host name for
+    each server, where no certificate is for an IP address, and where programs of this machine would send a token over
+    plain http to a host that is not the Hub's own, which they do not.
+
+    Args:
+        config: The Hub's configuration.
+        service_url: Where the service listens.
+        path: Of the service, below the Hub's base URL.
+    """
+    host, port, base = _proxy_address(config)
+    path = f"{f'{base}/' if base else ''}{path}"
+    is_tls = bool(_read(config, "JupyterHub", "ssl_cert"))
+    is_unreachable = _is_ip(host) if is_tls else _is_refused_over_http(config, host)
+    if _read(config, "JupyterHub", "subdomain_host") or is_unreachable:
+        return f"{service_url.rstrip('/')}/{path}"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if is_tls else 'http'}://{shown}:{port or (443 if is_tls else 80)}/{path}"
+
+
+def _proxy_address(config: Config) -> tuple[str, int | None, str]:
+    """Return host, port and base URL as the Hub makes them of its settings."""
+    found = {name: _read(config, "JupyterHub", name) for name in _DEFAULT_BIND}
+    changed = {name: value for name, value in found.items() if value is not None}
+    bind_url = _read(config, "JupyterHub", "bind_url")
+    try:
+        parts = urlsplit(_DEFAULT_BIND_URL if bind_url is None else bind_url)
+        host, port, scheme, base = parts.hostname, parts.port, parts.scheme, parts.path
+    except (ValueError, AttributeError, TypeError):
+        host, port, scheme, base = None, None, "", ""
+    if scheme not in {"http", "https"}:
+        raise ConfigurationError(
+            "c.JupyterHub.bind_url is not an http or https address, so kernels cannot reach the service by it.",
+            key="JupyterHub.bind_url",
+            remedy="Correct it, or give configure a kernel_url.",
+        )
+    if any(str(changed.get(name, value)).strip("/") != str(value).strip("/") for name, value in _DEFAULT_BIND.items()):
+        bind = {**_DEFAULT_BIND, **changed}
+        host, port = str(bind["ip"]), int(str(bind["port"]))
+    host = host or ""
+    return "127.0.0.1" if host in _ANY_HOST else host, port, str(changed.get("base_url", base)).strip("/")
+
+
+def _is_refused_over_http(config: Config, host: str) -> bool:
+    hub = {_read(config, "JupyterHub", name) for name in ("hub_ip", "hub_connect_ip")}
+    if host in LOOPBACK_HOSTS or host in hub:
+        return False
+    return _LOCAL_SPAWNER in (_class_names(config, "spawner_class") or [_LOCAL_SPAWNER])
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
+
+
+def _check_authenticator(config: Config) -> None:
+    """Check that people sign in by OAuthenticator and that their tokens are stored."""
+    spec = _read(config, "JupyterHub", "authenticator_class")
+    names = _class_names(config, "authenticator_class")
+    if "OAuthenticator" not in names or not hasattr(_load_class(spec, _AUTHENTICATORS), "refresh_user_hook"):
+        raise ConfigurationError(
+            "People do not sign in to this Hub with OAuthenticator 17.3 or later, so it stores no token of theirs.",
+            key="JupyterHub.authenticator_class",
+            remedy=(
+                "Set an authenticator of oauthenticator, such as generic-oauth, before calling configure; without one, "
+                "kernels sign in by device code and need no service."
+            ),
+        )
+    for section in _sections_with(config, "Authenticator", "enable_auth_state", classes=names):
+        if _read(config, section, "enable_auth_state") is False:
+            raise ConfigurationError(
+                f"{section}.enable_auth_state is False, so the Hub stores no token that kernels could get.",
+                key=f"{section}.enable_auth_state",
+                remedy="Remove the line; configure enables auth state.",
+            )
+    for section in _sections_with(config, "Authenticator", "refresh_user_hook", classes=names):
+        raise ConfigurationError(
+            f"{section}.refresh_user_hook is set already, and two hooks would use up each other's refresh tokens.",
+            key=f"{section}.refresh_user_hook",
+            remedy="Remove it; configure sets the hook that refreshes people's sign-ins.",
+        )
+
+
+def _check_crypt_key(config: Config) -> None:
+    if not os.environ.get(_CRYPT_KEY) and not _read_list(config, "CryptKeeper", "keys"):
+        raise ConfigurationError(
+            f"{_CRYPT_KEY} is not set, so the Hub cannot encrypt the sign-ins that it stores.",
+            key=_CRYPT_KEY,
+            remedy="Set it in the Hub's environment to the output of `openssl rand -hex 32`, and keep it out of files "
+            "that users can read.",
+        )
+
+
+def _check_spawner(config: Config, *, allow_shared_system_user: object) -> None:
+    """Check that each person's servers run as a system user of their own."""
+    # A text is refused: a variable that says "false" must not switch anything on.
+    if not isinstance(allow_shared_system_user, bool):
+        key = "allow_shared_system_user"
+        raise ConfigurationError(f"{key} is neither True nor False.", key=key)
+    names = set(_class_names(config, "spawner_class"))
+    is_shared = _read(config, "JupyterHub", "spawner_class") == "simple" or bool(_SHARING_SPAWNERS & names)
+    if is_shared and not allow_shared_system_user:
+        raise ConfigurationError(
+            "This spawner runs everybody's servers as one system user, who can read the memory and the environment of "
+            "each: every person could take every other's tokens.",
+            key="JupyterHub.spawner_class",
+            remedy="Use a spawner that separates people, such as LocalProcessSpawner, DockerSpawner or KubeSpawner. "
+            "Only for a trial: configure(…, allow_shared_system_user=True).",
+        )
+
+
+def _check_roles(config: Config) -> None:
+    """Check that no role gives people or their servers the right to read stored sign-ins."""
+    for role in _read_list(config, "JupyterHub", "load_roles"):
+        if not isinstance(role, dict) or not isinstance(role.get("scopes", []), list | tuple | set):
+            raise ConfigurationError(
+                "c.JupyterHub.load_roles holds something other than roles with a list of scopes.",
+                key="JupyterHub.load_roles",
+            )
+        # The Hub's own role of administrators may do anything; it reaches no server's token.
+        is_chosen = role.get("name") != "admin" and bool(role.get("users") or role.get("groups"))
+        if role.get("name") in _COMMON_ROLES or is_chosen:
+            scopes = [str(scope) for scope in role.get("scopes", ())]
+            what = f"The role {role.get('name')} gives people or their servers"
+            _check_scopes(scopes, what=what, key="JupyterHub.load_roles", may_be_all=role.get("name") != "server")
+    spawner = _class_names(config, "spawner_class")
+    for name in _TOKEN_SCOPES:
+        for section in _sections_with(config, "Spawner", name, classes=spawner):
+            found, key = _read(config, section, name), f"{section}.{name}"
+            if callable(found):
+                continue  # known only when a server starts
+            scopes = [str(scope) for scope in (found if isinstance(found, set) else _read_list(config, section, name))]
+            _check_scopes(scopes, what=f"{key} gives servers", key=key, may_be_all=False)
+            if name == "oauth_client_allowed_scopes":
+                _check_visitor_rights(scopes, key=key)
+
+
+def _check_scopes(scopes: Collection[str], *, what: str, key: str, may_be_all: bool) -> None:
+    scope, whose = find_dangerous_scope(scopes), "a kernel"
+    if scope is None and not may_be_all:
+        scope, whose = next(iter(sorted(_ALL_RIGHTS.intersection(scopes))), None), "an administrator's kernel"
+    if scope is not None:
+        raise ConfigurationError(
+            f"{what} the scope {scope}, with which code in {whose} can read refresh tokens.",
+            key=key,
+            remedy="Remove the scope: kernels get their tokens from the service and need no such right.",
+        )
+
+
+def _check_visitor_rights(scopes: Collection[str], *, key: str) -> None:
+    for scope in sorted(scopes):
+        right, _, of = scope.partition("!")
+        if right in _VISITOR_RIGHTS and not of.startswith("server"):
+            raise ConfigurationError(
+                f"{key} gives servers the scope {scope} of everybody who visits them: the server's owner could use a "
+                "visitor's own server, and get the visitor's token.",
+                key=key,
+                remedy="Remove the scope, or narrow it to the server that is visited (access:servers!server).",
+            )
+
+
+def _read(config: Config, section: str, name: str) -> Any:
+    """Return what a section sets; None when it sets nothing."""
+    if section not in config or name not in config[section]:
+        return None
+    value = config[section][name]
+    # What was only added to (`c.JupyterHub.services.append`) is stored as a list of changes until the class is made.
+    changes = getattr(value, "get_value", None)
+    return value if changes is None else changes({} if value.to_dict().get("update") else [])
+
+
+def _read_list(config: Config, section: str, name: str) -> list[Any]:
+    value = _read(config, section, name) or []
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"c.{section}.{name} is not a list.", key=f"{section}.{name}")
+    return list(value)
+
+
+def _read_application(config: Config, name: str) -> str:
+    """Return a setting of the authenticator's own section, or a base's; the first in the order of the classes."""
+    found = (_read(config, section, name) for section in _class_names(config, "authenticator_class"))
+    value = next((value for value in found if isinstance(value, str) and value), None)
+    if value is None:
+        raise ConfigurationError(
+            f"The authenticator's {name} is not set in this configuration.",
+            key=f"OAuthenticator.{name}",
+            remedy=f"Set it before calling configure, such as c.GenericOAuthenticator.{name}.",
+        )
+    return value
+
+
+def _sections_with(config: Config, suffix: str, name: str, *, classes: Collection[str]) -> Iterator[str]:
+    """Yield the sections of such classes that set a value: a subclass's wins over its base's."""
+    for section in list(config):
+        if (section.endswith(suffix) or section in classes) and name in config[section]:
+            yield section
+
+
+def _class_names(config: Config, setting: str) -> list[str]:
+    """Return the names of the class that the Hub uses and of its bases, the class first; empty when none is set."""
+    spec = _read(config, "JupyterHub", setting)
+    if spec is None:
+        return []
+    found = _load_class(spec, _SPAWNERS if setting == "spawner_class" else _AUTHENTICATORS)
+    if found is None:
+        return [str(spec).rpartition(".")[2]]
+    return [base.__name__ for base in found.__mro__ if base is not object]
+
+
+def _load_class(spec: object, group: str) -> type | None:
+    """Return a class, given itself, by its dotted name or by that of its entry point; None if it is not installed."""
+    if isinstance(spec, type):
+        return spec
+    registered = next((point for point in entry_points(group=group) if point.name == str(spec).lower()), None)
+    module, _, name = (registered.value.replace(":", ".") if registered else str(spec)).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None) if module else None
+    except ImportError:
+        return None
+    return found if isinstance(found, type) else None

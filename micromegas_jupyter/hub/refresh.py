@@ -1,0 +1,241 @@
+"""The stored auth state of a person (OAuthenticator's), and the hook that alone refreshes it.
+
+The hook runs in the Hub (`refresh_user_hook`): one refresh for each expiry, whoever asks. A second place that refreshed
+the same sign-in would use a refresh token that the provider has replaced, and the provider would end the sign-in
+(RFC 9700 section 4.14.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from cachetools import LRUCache
+
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
+from micromegas_jupyter.oidc.claims import expiry_of
+from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
+from micromegas_jupyter.oidc.token import build_token_error, usable_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from micromegas_jupyter.config.client import Bearer
+
+REFUSED_KEY: Final = "micromegas_refresh_refused"
+"""True in the auth state when the provider has refused to refresh a sign-in; the next sign-in replaces it all."""
+
+STALE_KEY: Final = "micromegas_renewed_without_token"
+"""True in the auth state when a refresh brought no new token of the kind that kernels get."""
+
+FAILURE_PAUSE_SECONDS: Final = 10.0
+"""The pause after a failed refresh of a person, so that calls do not wait one after the other."""
+
+FALLBACK_PAUSE_SECONDS: Final = 300.0
+"""The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
+
+MAX_PAUSES: Final = 10_000
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.hub")
+_SHARE_OF_LIFETIME: Final = 0.5
+_CLIENT_ERRORS: Final = range(400, 500)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBearer:
+    """A token that can be sent to a server.
+
+    Attributes:
+        token: The token.
+        expires_at: When it expires (aware UTC).
+        subject: The provider's name of the person; None when it does not say.
+        lifetime_seconds: How long it was issued for; None when it does not say.
+    """
+
+    token: Secret
+    expires_at: datetime
+    subject: str | None = None
+    lifetime_seconds: float | None = None
+
+
+def read_bearer(auth_state: Mapping[str, object], bearer: Bearer) -> StoredBearer | None:
+    """Return the token of this kind; None when there is none with an expiry time."""
+    token = usable_token(auth_state.get(bearer.value))
+    claims = None if token is None else _parse_claims(token)
+    if token is None or claims is None:
+        return None
+    try:
+        expires_at = expiry_of(claims)
+    except TokenProblem:
+        return None
+    issued, subject = claims.get("iat"), claims.get("sub")
+    is_number = isinstance(issued, int | float) and not isinstance(issued, bool)
+    return StoredBearer(
+        token=token,
+        expires_at=expires_at,
+        subject=subject if isinstance(subject, str) else None,
+        lifetime_seconds=expires_at.timestamp() - float(issued) if is_number else None,  # type: ignore[arg-type]  # a number
+    )
+
+
+def _parse_claims(token: Secret) -> Mapping[str, object] | None:
+    try:
+        return parse_token(token.reveal()).claims
+    except TokenProblem:
+        return None
+
+
+def is_same_sign_in(old: Secret | None, new: Secret | None) -> bool:
+    """Whether a refreshed ID token continues the sign-in of the old one; it does when either is missing.
+
+    Its audience may have grown. Source: OpenID Connect Core 1.0 section 12.2.
+    """
+    if old is None or new is None:
+        return True
+    before, after = _parse_claims(old), _parse_claims(new)
+    if before is None or after is None:
+        return after is not None
+    is_same_person = all(before.get(name) == after.get(name) for name in ("iss", "sub"))
+    return is_same_person and _audience(before) <= _audience(after)
+
+
+def _audience(claims: Mapping[str, object]) -> frozenset[str]:
+    stated = claims.get("aud")
+    return frozenset(map(str, stated)) if isinstance(stated, list) else frozenset({str(stated)})
+
+
+class AuthStateRefresher:
+    """Refreshes a person's auth state when less than a margin is left of the token that kernels get.
+
+    A lock per person is held across reading, refreshing and writing.
+
+    Args:
+        bearer: The token that kernels get.
+        margin_seconds: The remaining lifetime that triggers a refresh; at most half of a token's lifetime counts.
+        clock: Tells the time.
+    """
+
+    def __init__(self, bearer: Bearer, *, margin_seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._bearer = bearer
+        self._margin_seconds = margin_seconds
+        self._clock = clock
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._pauses: LRUCache[str, float] = LRUCache(MAX_PAUSES)
+
+    async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
+        """Refresh the auth state when it is due.
+
+        Args:
+            authenticator: OAuthenticator.
+            user: The Hub's object for the person.
+            _auth_state: The auth state when the Hub called; it is read again under the lock.
+
+        Returns:
+            What OAuthenticator expects: True when nothing about the person changes, False when the person has to sign
+            in again, a model of the person, or None to leave the person to OAuthenticator.
+        """
+        lock = self._locks.setdefault(user.name, asyncio.Lock())
+        async with lock:
+            state = await user.get_auth_state()
+            if state and state.get(REFUSED_KEY) is True:
+                return False
+            stored = read_bearer(state, self._bearer) if state else None
+            if not state or stored is None or usable_token(state.get("refresh_token")) is None:
+                # OAuthenticator asks for a new sign-in at the end, but not again and again.
+                if (stored is not None and not self._is_due(stored)) or self._is_paused(user.name):
+                    return True
+                self._pause(user.name, FALLBACK_PAUSE_SECONDS)
+                return None
+            if not self._is_due(stored) or self._is_paused(user.name):
+                return True
+            return await self._refresh(authenticator, user, state, stored)
+
+    def _pause(self, name: str, seconds: float) -> None:
+        self._pauses[name] = self._clock.monotonic() + seconds
+
+    def _is_paused(self, name: str) -> bool:
+        return self._pauses.get(name, 0.0) > self._clock.monotonic()
+
+    def _is_due(self, stored: StoredBearer) -> bool:
+        margin = self._margin_seconds
+        if stored.lifetime_seconds is not None:
+            margin = min(margin, stored.lifetime_seconds * _SHARE_OF_LIFETIME)
+        return stored.expires_at.timestamp() - self._clock.now().timestamp() < margin
+
+    async def _refresh(
+        self, authenticator: Any, user: Any, state: dict[str, Any], stored: StoredBearer
+    ) -> bool | dict[str, Any]:
+        # Never cut off but by its own timeout: the provider may have replaced the refresh token already.
+        fields = authenticator.build_refresh_token_request_params(state["refresh_token"])
+        try:
+            answer = await authenticator.get_token_info(None, fields)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, only the provider's refusal ends a sign-in
+            error = _parse_failure(failure, secret=state["refresh_token"])
+            if isinstance(error, LoginRequired):
+                _LOG.warning("The identity provider refused to refresh the sign-in of %s.", user.name)
+                return await self._end_sign_in(user, state)
+            _LOG.error("The sign-in of %s could not be refreshed now: %s", user.name, error.what)
+            self._pause(user.name, FAILURE_PAUSE_SECONDS)
+            return True
+        if not is_same_sign_in(usable_token(state.get("id_token")), usable_token(answer.get("id_token"))):
+            _LOG.error("The identity provider refreshed the sign-in of %s with a token for somebody else.", user.name)
+            return await self._end_sign_in(user, state)
+        refreshed = {**_merged(state, answer), STALE_KEY: False}
+        fresh = read_bearer(refreshed, self._bearer)
+        if fresh is None or fresh.expires_at <= stored.expires_at:
+            # Each call would bring no more, and use up a refresh token.
+            self._pause(user.name, FAILURE_PAUSE_SECONDS)
+        if fresh is not None and fresh.token == stored.token:
+            # A new token that lasts no longer is another matter: it ends with the person's session at the provider.
+            _LOG.error("The sign-in of %s was refreshed without a new %s.", user.name, self._bearer.value)
+            refreshed[STALE_KEY] = True
+        await user.save_auth_state(refreshed)
+        _LOG.info("The sign-in of %s was refreshed.", user.name)
+        return await _with_groups(authenticator, user, refreshed) if authenticator.manage_groups else True
+
+    async def _end_sign_in(self, user: Any, state: dict[str, Any]) -> bool:
+        # Without its refresh token, so that it is not sent again and again (RFC 9700 section 4.14.2).
+        await user.save_auth_state({**state, "refresh_token": None, REFUSED_KEY: True})
+        return False
+
+
+def _merged(state: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the auth state with the answer's tokens, and the old ones where it brought none (RFC 6749 section 6)."""
+    tokens = {name: answer.get(name) or state.get(name) for name in ("access_token", "id_token", "refresh_token")}
+    scope = answer.get("scope")
+    scopes = scope.split(" ") if isinstance(scope, str) and scope else state.get("scope")
+    return {**state, **tokens, "scope": scopes, "token_response": {**answer, **tokens}}
+
+
+async def _with_groups(authenticator: Any, user: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the person's model with the groups that the provider names now; unchanged where it does not answer."""
+    groups: list[str] | None = None
+    try:
+        state = {**state, authenticator.user_auth_state_key: await authenticator.token_to_user(state["token_response"])}
+        found = authenticator.get_user_groups(state)
+        groups = sorted(await found if inspect.isawaitable(found) else found)
+        await user.save_auth_state(state)
+    except Exception as error:  # noqa: BLE001 - groups matter less than the tokens that have just been refreshed
+        _LOG.warning("The groups of %s could not be read: %s", user.name, type(error).__name__)
+    # The Hub keeps the auth state that is saved already.
+    return {"name": user.name, "admin": None, "groups": groups}
+
+
+def _parse_failure(error: Exception, *, secret: str) -> AuthenticationError | ProviderUnavailable:
+    status = getattr(error, "code", 0)
+    body = getattr(getattr(error, "response", None), "body", None)
+    if status not in _CLIENT_ERRORS or not body:
+        return ProviderUnavailable(f"The identity provider gave no token ({type(error).__name__}).")
+    try:
+        decoded: object = json.loads(body)
+    except ValueError:
+        return ProviderUnavailable("The identity provider gave no token and no reason.")
+    return build_token_error(decoded, is_refresh=True, secrets=[Secret(secret)])

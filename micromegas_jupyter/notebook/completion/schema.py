@@ -1,0 +1,238 @@
+"""A server's tables and functions: fetched in two calls, and cached so that completion does not wait."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from cachetools import LRUCache
+
+from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
+from micromegas_jupyter.notebook.formatting import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.system import Clock
+    from micromegas_jupyter.notebook.login.connections import Connection, Connections
+    from micromegas_jupyter.notebook.login.dependencies import Client
+
+FETCH_SECONDS: Final = 10.0
+"""The deadline of each call."""
+
+_MAX_COLUMNS: Final = 50_000
+_MAX_FUNCTIONS: Final = 5_000
+_COLUMNS_SQL: Final = (
+    "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns "
+    "WHERE table_schema <> 'information_schema' ORDER BY table_name, ordinal_position"
+)
+_FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
+FRESH_SECONDS: Final = 300.0
+"""How long an answer is used before it is fetched again in the background."""
+
+RETRY_SECONDS: Final = 15.0
+"""The pause after a failed call."""
+
+_MAX_SERVERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column: its name without quotes, its type as text, and the server's remarks, mostly empty."""
+
+    name: str
+    type_text: str
+    is_nullable: bool = True
+    remarks: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table with its columns in order."""
+
+    name: str
+    columns: tuple[Column, ...] = ()
+    remarks: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSchema:
+    """A server's tables that this caller may see, by name without quotes, and its functions; empty if not known."""
+
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    functions: tuple[str, ...] = ()
+
+    def columns_of(self, table: str) -> tuple[str, ...]:
+        """Return the names of a table's columns; empty for an unknown table."""
+        found = self.tables.get(table)
+        return () if found is None else tuple(column.name for column in found.columns)
+
+
+def fetch_schema(client: Client) -> ServerSchema:
+    """Fetch a server's tables and functions; raises `MicromegasError` when it does not list its tables."""
+    return ServerSchema(tables=MappingProxyType(_fetch_tables(client)), functions=_fetch_functions(client))
+
+
+def _fetch_tables(client: Client) -> dict[str, Table]:
+    try:
+        schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
+    except UnsupportedRequest:
+        return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
+    from micromegas_jupyter.notebook.values import type_text
+
+    return {
+        name: Table(
+            name=name,
+            columns=tuple(
+                Column(
+                    name=column.name,
+                    type_text=type_text(column.type),
+                    is_nullable=column.nullable,
+                    remarks=_remarks(column.metadata),
+                )
+                for column in schema
+            ),
+            remarks=_remarks(schema.metadata),
+        )
+        for name, schema in sorted(schemas.items(), key=_order)
+    }
+
+
+def _order(table: tuple[str, object]) -> tuple[bool, str]:
+    # A leading underscore marks internal tables.
+    return table[0].startswith("_"), table[0]
+
+
+def _tables_of_rows(rows: Iterable[Mapping[str, object]]) -> dict[str, Table]:
+    columns: dict[str, list[Column]] = {}
+    for row in rows:
+        column = Column(
+            name=str(row["column_name"]),
+            type_text=printable(str(row["data_type"])),
+            is_nullable=row["is_nullable"] == "YES",
+        )
+        columns.setdefault(str(row["table_name"]), []).append(column)
+    return {name: Table(name=name, columns=tuple(found)) for name, found in columns.items()}
+
+
+def _fetch_functions(client: Client) -> tuple[str, ...]:
+    try:
+        rows = _rows(client, _FUNCTIONS_SQL, limit=_MAX_FUNCTIONS)
+    except MicromegasError:
+        return ()
+    return tuple(str(row["routine_name"]) for row in rows if "routine_name" in row)
+
+
+def _rows(client: Client, sql: str, *, limit: int) -> list[dict[str, object]]:
+    with client.open_query(sql, limit=limit, timeout_seconds=FETCH_SECONDS) as reader:
+        rows: list[dict[str, object]] = reader.read_all().to_pylist()
+    return rows
+
+
+def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
+    from micromegas_jupyter.telemetry.tables import REMARKS_KEY
+
+    return printable((metadata or {}).get(REMARKS_KEY, b"").decode("utf-8", errors="replace"))
+
+
+class _Entry(NamedTuple):
+    """A server's last answer over a connection, None when there was none, and the time of the last call."""
+
+    connection: Connection | None
+    schema: ServerSchema | None
+    fetched_at: float
+
+
+class SchemaCache:
+    """The schema of each server, by the settings of its connection. Safe to use from several threads.
+
+    An answer belongs to its connection: after another sign-in the tables may differ. Errors are silent; a query
+    explains them better.
+
+    Args:
+        connections: The notebook's connections; one is opened when there is none yet.
+        clock: Measures the age of an answer.
+        may_open: Whether a connection may be opened on another thread.
+    """
+
+    def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:
+        self._connections = connections
+        self._clock = clock
+        self._may_open = may_open
+        self._lock = threading.Lock()
+        self._entries: LRUCache[ClientSettings, _Entry] = LRUCache(_MAX_SERVERS)
+        self._fetching: dict[ClientSettings, threading.Event] = {}
+        self._is_closed = False
+
+    def known(self, settings: ClientSettings) -> ServerSchema | None:
+        """Return what is cached of a server; without any network."""
+        with self._lock:
+            entry = self._current_entry(settings)
+        return None if entry is None else entry.schema
+
+    def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
+        """Return what is cached of a server, and fetch it in the background when that is nothing, or old.
+
+        Args:
+            settings: Which server, and as whom.
+            wait_seconds: How long to wait for the first answer; only the call that starts the fetch waits.
+        """
+        with self._lock:
+            entry = self._current_entry(settings)
+            answered = self._begin(settings) if self._is_due(entry) and self._can_fetch(settings) else None
+        if answered is not None and (entry is None or entry.schema is None) and wait_seconds > 0:
+            answered.wait(wait_seconds)
+        return self.known(settings)
+
+    def note(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
+        """Cache a server's answer over a connection."""
+        with self._lock:
+            self._store(settings, connection, schema)
+
+    def close(self) -> None:
+        """Forget everything and fetch nothing any more."""
+        with self._lock:
+            self._is_closed = True
+            self._entries.clear()
+
+    def _current_entry(self, settings: ClientSettings) -> _Entry | None:
+        entry = self._entries.get(settings)
+        return entry if entry is not None and entry.connection is self._connections.current(settings) else None
+
+    def _is_due(self, entry: _Entry | None) -> bool:
+        if entry is None:
+            return True
+        age_seconds = self._clock.monotonic() - entry.fetched_at
+        return age_seconds > (RETRY_SECONDS if entry.schema is None else FRESH_SECONDS)
+
+    def _can_fetch(self, settings: ClientSettings) -> bool:
+        if self._is_closed or settings in self._fetching or len(self._fetching) >= _MAX_SERVERS:
+            return False
+        return self._connections.current(settings) is not None or self._may_open()
+
+    def _begin(self, settings: ClientSettings) -> threading.Event:
+        answered = self._fetching[settings] = threading.Event()
+        threading.Thread(target=self._fetch, args=(settings,), name="micromegas-schema", daemon=True).start()
+        return answered
+
+    def _fetch(self, settings: ClientSettings) -> None:
+        connection, schema = None, None
+        try:
+            connection = self._connections.get(settings)
+            schema = fetch_schema(connection.client)
+        except Exception:  # noqa: BLE001 - nobody wants a traceback while typing
+            connection = self._connections.current(settings)
+        finally:
+            with self._lock:
+                self._store(settings, connection, schema)
+                self._fetching.pop(settings).set()
+
+    def _store(self, settings: ClientSettings, connection: Connection | None, schema: ServerSchema | None) -> None:
+        before = self._entries.get(settings)
+        if schema is None and before is not None and before.connection is connection:
+            schema = before.schema  # better than nothing
+        if not self._is_closed:
+            self._entries[settings] = _Entry(connection, schema, self._clock.monotonic())

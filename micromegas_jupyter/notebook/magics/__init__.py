@@ -1,0 +1,1 @@
+"""The magics: what each takes and shows."""

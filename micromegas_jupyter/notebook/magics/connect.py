@@ -1,0 +1,166 @@
+"""`%micromegas_connect`: which server the cells use, and names for `--connection`. It sends nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from IPython.core.magic import Magics, magics_class
+
+from micromegas_jupyter.client.calls import parse_address
+from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.notebook.formatting import TextTable, errors_as_lines, host_text, printable
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    line_magic,
+    no_var_expand,
+    parse_line,
+    shows_help,
+    with_arguments,
+)
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.notebook.login.connections import NamedConnections, SettingsChoice
+    from micromegas_jupyter.notebook.login.session import NotebookSession
+
+_IN_USE = "●"
+_API_KEY = "API key"
+
+
+@magics_class
+class ConnectMagic(Magics):
+    """The magic that chooses and names connections."""
+
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
+        super().__init__(shell)
+        self._session = session
+        self._named = named
+
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument("server", metavar="URI", nargs="?", help="grpc+tls://host:port, or the name of a connection")
+    @argument(
+        "--profile", metavar="NAME", help="a profile of config.json: its server, unless there is a URI, and sign-in"
+    )
+    @argument("--as", dest="name", metavar="NAME", help="name it for --connection; later cells keep their server")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_connect(self, line: str) -> TextTable | None:
+        """Choose the server that later cells use, or name one for %%sql --connection.
+
+        Without arguments it lists the connections that have a name and the one in use. Nothing is sent.
+        """
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_line(self.micromegas_connect, line)
+            if arguments.server is None and arguments.profile is None and arguments.name is None:
+                return self._list()
+            if self._session.dependencies.is_wrapped():
+                raise UsageError(
+                    "A wrapper module makes the client, so no other server can be chosen.",
+                    remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
+                )
+            choice = self._choice(arguments.server, arguments.profile)
+            settings = choice.read(self._session.dependencies.load_settings)
+            self._check_server(settings)
+            if arguments.name is None:
+                self._session.choice = choice
+                message = f"Later cells use {_server_text(settings)}."
+            else:
+                again = " now" if self._named.put(arguments.name, choice, settings) else ""
+                message = f"--connection {arguments.name}{again} means {_server_text(settings)}."
+            print(f"{message} {self._credential_text(choice, settings)}")  # noqa: T201 - the magic's output
+            return None
+
+    def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
+        if server is None:
+            return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
+        if "://" in server:
+            parse_address(server)
+            return self._session.choice.with_server(server, profile=profile)
+        if server not in self._named and (":" in server or "." in server):
+            parse_address(server)
+        if profile is not None:
+            raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
+        return self._named.choice(server)
+
+    def _credential_text(self, choice: SettingsChoice, settings: ClientSettings) -> str:
+        """Return what the server gets to authenticate the caller, with a warning when it is not the configured one."""
+        if self._session.connections.is_local(settings):
+            return "It accepts calls from this notebook only."
+        tokens = self._tokens(settings)
+        if tokens is None:
+            return "No sign-in is configured; calls have no token."
+        server = host_text(settings.uri)
+        if choice.uri is None:
+            return f"{tokens} go there."
+        configured = choice.with_server(None, profile=choice.profile).read(self._session.dependencies.load_settings)
+        elsewhere = host_text(configured.uri)
+        if elsewhere == server:
+            return f"{tokens} go there."
+        return f"⚠ {tokens} go to {server} at your request; the settings send them to {elsewhere}."
+
+    def _check_server(self, settings: ClientSettings) -> None:
+        """Check the address, and that no token would be readable on the way to it."""
+        address = parse_address(settings.uri)
+        if self._tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
+            raise UsageError(
+                f"The connection to {address.name} is not encrypted: anybody on the network could read the token.",
+                remedy=f"Use grpc+tls://{address.name}.",
+            )
+
+    def _tokens(self, settings: ClientSettings) -> str | None:
+        """Return what a server gets to authenticate the caller, in the plural; None for nothing."""
+        sign_in = self._sign_in(settings)
+        return None if sign_in is None else "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
+
+    def _sign_in(self, settings: ClientSettings) -> str | None:
+        """Return whose tokens these settings' calls use; without any network."""
+        configured = _configured_sign_in(settings)
+        if configured is not None or self._session.connections.is_local(settings):
+            return configured
+        try:
+            provider = self._session.dependencies.stored_provider(settings)
+        except MicromegasError:
+            return None
+        return getattr(provider, "through", "") or None
+
+    def _list(self) -> TextTable:
+        in_use = self._session.settings()
+        named = self._named.all()
+        rows = [(name, settings) for name, settings in named.items()]
+        if in_use not in named.values():
+            rows.insert(0, ("", in_use))
+        return TextTable(
+            head=("", "name", "server", "profile", "sign-in"),
+            rows=[
+                (
+                    _IN_USE if settings == in_use else "",
+                    name,
+                    host_text(settings.uri),
+                    printable(settings.profile or ""),
+                    "this notebook only"
+                    if self._session.connections.is_local(settings)
+                    else self._sign_in(settings) or "none",
+                )
+                for name, settings in rows
+            ],
+            note=f"{_IN_USE} in use" if named else "%micromegas_connect URI --as NAME names a connection.",
+        )
+
+
+def _server_text(settings: ClientSettings) -> str:
+    profile = "" if settings.profile is None else f" (profile {printable(settings.profile)})"
+    return f"{host_text(settings.uri)}{profile}"
+
+
+def _configured_sign_in(settings: ClientSettings) -> str | None:
+    if settings.api_key_file is not None:
+        return _API_KEY
+    if settings.service_account_file is not None:
+        return "the service account"
+    if settings.workload is not None:
+        return "this workload"
+    return None if settings.issuer is None else host_text(settings.issuer)

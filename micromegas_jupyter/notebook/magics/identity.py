@@ -1,0 +1,289 @@
+"""`%micromegas_login`, `%micromegas_whoami`, `%micromegas_logout` and `%micromegas_doctor`."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from IPython.core.magic import Magics, magics_class
+
+from micromegas_jupyter.auth.flows.environment import gather_facts
+from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, login_remedy
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    QueryCancelled,
+    UsageError,
+)
+from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, show_as_lines, sign_in_text
+from micromegas_jupyter.notebook.login.connections import VARIABLE_OF_OPTION
+from micromegas_jupyter.notebook.login.dependencies import FlowPreference
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    clear_output,
+    has_kernel,
+    is_alone_in_cell,
+    is_attended,
+    line_magic,
+    no_var_expand,
+    parse_line,
+    shows_help,
+    with_arguments,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.notebook.login.dependencies import Login
+    from micromegas_jupyter.notebook.login.display import IdentityDisplay
+    from micromegas_jupyter.notebook.login.session import NotebookSession
+
+_AUTOMATIC = "auto"
+_FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))
+PROMPT = "Paste the address here (it is not shown): "
+_MAX_TRIES = 5
+
+
+@magics_class
+class IdentityMagics(Magics):
+    """The magics about who is signed in."""
+
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, display: IdentityDisplay) -> None:
+        super().__init__(shell)
+        self._shell = shell
+        self._session = session
+        self._display = display
+
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
+    @argument("--flow", choices=_FLOWS, help="how to sign in; remembered for the profile, auto forgets it")
+    @argument("--issuer", metavar="URL", help="the identity provider, in place of the configured one")
+    @argument("--client-id", metavar="ID", help="the application's id there")
+    @argument("--scope", metavar="SCOPES", help="the scopes to request, separated by spaces, in quotes")
+    @argument("--audience", metavar="NAME", help="the token's audience, at providers that need it")
+    @argument("--service-account", action="store_true", help="sign in as the configured service account")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_login(self, line: str) -> None:
+        """Sign in with your organisation's identity provider.
+
+        In a notebook this shows a link or a code and returns at once: run the next cells, they wait for the sign-in.
+        Where an address must be pasted, it asks for it.
+        """
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_line(self.micromegas_login, line)
+            if arguments.service_account and arguments.flow is not None:
+                raise UsageError(
+                    "--flow is for people, so it cannot be combined with --service-account.",
+                    remedy="Leave one of them out.",
+                )
+            session = self._session
+            choice = session.choice.with_options(
+                profile=arguments.profile,
+                options={name: getattr(arguments, name) for name in VARIABLE_OF_OPTION},
+                # Whoever names a flow is a person.
+                as_service_account=True if arguments.service_account else None if arguments.flow is None else False,
+            )
+            settings = choice.read(session.dependencies.load_settings)
+            if arguments.service_account:
+                session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
+            session.choice = choice
+            session.connections.allow_sign_in(settings.profile)
+            is_automatic = arguments.flow == _AUTOMATIC
+            flow = None if arguments.flow is None or is_automatic else Flow(arguments.flow)
+            preference = FlowPreference(flow=flow, is_automatic=is_automatic)
+            try:
+                state = session.signed_in(settings)
+            except MicromegasError as error:
+                if not isinstance(error, LoginRequired) and error.giver is None:
+                    raise
+                self._sign_in(settings, preference, reason=error)
+                return
+            if flow is not None and (flow is Flow.HUB) is not bool(state.through):
+                self._sign_in(settings, preference)
+                return
+            session.sign_in.leave(settings)
+            self._display.show(state)
+            if has_kernel(self._shell) and is_attended(self._shell):
+                session.fetch_identity_later(settings)
+
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_whoami(self, line: str) -> None:
+        """Show who is signed in, until when, and who the server says you are."""
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            parse_line(self.micromegas_whoami, line)
+            settings = self._session.settings()
+            state = self._session.signed_in(settings)
+            try:
+                state = self._session.fetch_identity(settings)
+            finally:
+                self._display.show(self._session.state or state)
+                notice = self._session.notice(settings)
+                if notice is not None:
+                    print(f"⚠ {notice}")  # noqa: T201 - the magic's output
+
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
+    @argument("--end-session", action="store_true", help="end your session at the identity provider, too")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_logout(self, line: str) -> None:
+        """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_line(self.micromegas_logout, line)
+            settings = self._session.settings(arguments.profile)
+            print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
+
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
+    @argument("--json", action="store_true", help="print one JSON object, for programs")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_doctor(self, line: str) -> None:
+        """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_line(self.micromegas_doctor, line)
+            from micromegas_jupyter import doctor
+
+            findings = doctor.examine(
+                load_settings=lambda: self._session.settings(arguments.profile), facts=gather_facts(shell=self._shell)
+            )
+            lines = [doctor.findings_as_json(findings)] if arguments.json else doctor.findings_as_lines(findings)
+            print("\n".join(lines))  # noqa: T201 - the magic's output
+
+    def _sign_in(
+        self, settings: ClientSettings, preference: FlowPreference, *, reason: MicromegasError | None = None
+    ) -> None:
+        """Sign a person in; where only a link or a code has to be shown, the sign-in continues by itself.
+
+        Args:
+            settings: At which provider, and as which application.
+            preference: The value of `--flow`.
+            reason: Why a person is needed; None when they are signed in, but want to sign in by another flow.
+        """
+        if not is_attended(self._shell):
+            if reason is not None and reason.giver is not None:
+                raise reason  # it says what to do about the Hub or platform that signs people in here
+            raise LoginRequired(
+                f"Not signed in{sign_in_text(settings)}, and nobody is here to sign in.",
+                remedy=login_remedy(RuntimeEnvironment.UNATTENDED, profile=settings.profile),
+            ) from reason
+        choice = self._session.dependencies.choose_flow(settings, self._shell, preference)
+        try:
+            login = self._session.sign_in.begin(
+                settings,
+                choice,
+                on_begun=self._show_begun,
+                on_signed_in=lambda: self._remember(settings, preference),
+            )
+            if login.flow is Flow.PASTE:
+                self._take_pasted(login)
+            elif has_kernel(self._shell):
+                return
+            self._session.sign_in.finish(login)
+        except (KeyboardInterrupt, EOFError) as interrupt:
+            self._session.sign_in.cancel()
+            cancelled = QueryCancelled("The sign-in was cancelled.")
+            show_as_lines(cancelled, ["✗ The sign-in was cancelled."])
+            raise cancelled from interrupt
+        if is_alone_in_cell(self._shell):
+            # Front ends write each question into the cell, and nobody needs those and the wrong answers any more.
+            clear_output(wait=True)
+        elif has_kernel(self._shell):
+            return
+        self._display.show(self._session.signed_in(settings))
+
+    def _show_begun(self, login: Login) -> bool:
+        """Show a sign-in; whether the person can use it."""
+        state = self._session.state
+        if state is not None:
+            self._display.show(state)
+        if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
+            return True
+        return self._session.dependencies.browser.open(login.start_url or "")
+
+    def _take_pasted(self, login: Login) -> None:
+        """Ask until an address fits; the sign-in's own result says why none did."""
+        for _ in range(_MAX_TRIES):
+            try:
+                login.submit(prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT)))
+            except LoginEnded:
+                return
+            except (UsageError, ProviderMisbehaved) as error:
+                if login.done:
+                    return
+                print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
+            else:
+                return
+        self._session.sign_in.cancel()
+        raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
+
+    def _remember(self, settings: ClientSettings, preference: FlowPreference) -> None:
+        if preference.flow is not None or preference.is_automatic:
+            # The person is signed in; that the next sign-in may need the option again does not matter.
+            with suppress(MicromegasError):
+                self._session.dependencies.remember_flow(settings, preference.flow)
+
+
+class LoginEnded(Exception):
+    """The sign-in ended before the person had answered."""
+
+
+def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
+    """Return the person's answer to a prompt that ends with the sign-in.
+
+    Args:
+        login: The sign-in.
+        prompt: Asks; runs on this thread. Only the main thread can be interrupted.
+
+    Raises:
+        LoginEnded: The sign-in ended first.
+        KeyboardInterrupt: The person interrupted.
+    """
+    # The lock decides which came first, the answer or the sign-in's end.
+    lock, is_open, was_interrupted = threading.Lock(), True, False
+
+    def interrupt() -> None:
+        nonlocal is_open, was_interrupted
+        with lock:
+            if is_open:
+                is_open, was_interrupted = False, True
+                # A kernel's input request looks for it a hundred times a second; a prompt's event loop is woken.
+                _thread.interrupt_main()
+
+    def close() -> None:
+        nonlocal is_open
+        with lock:
+            is_open = False
+
+    if threading.current_thread() is threading.main_thread():
+        login.on_done(lambda *_: interrupt())
+    try:
+        text = prompt()
+        close()
+    except KeyboardInterrupt:
+        if was_interrupted:
+            raise LoginEnded from None
+        raise
+    finally:
+        close()
+    if login.done:
+        raise LoginEnded
+    return text

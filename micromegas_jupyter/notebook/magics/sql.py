@@ -1,0 +1,390 @@
+"""`%sql` and `%%sql`: one statement with its options, run over the connection that the cell names."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, magics_class
+
+from micromegas_jupyter.config.client import parse_result_rows
+from micromegas_jupyter.config.time_expressions import parse_range
+from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
+from micromegas_jupyter.notebook.completion.sql_line import check_no_template, split_sql_line
+from micromegas_jupyter.notebook.formatting import (
+    PlainText,
+    TextTable,
+    cut,
+    error_lines,
+    errors_as_lines,
+    printable,
+    show_as_lines,
+)
+from micromegas_jupyter.notebook.magics.queries import QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.results.progress import Ending, LineTicker, LiveLine, Progress
+from micromegas_jupyter.notebook.results.rows import (
+    RowFormat,
+    RowReader,
+    RowsSeen,
+    StartedQuery,
+    check_available,
+    check_dtype,
+    check_schema,
+    convert,
+)
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    check_exclusive,
+    display,
+    flags,
+    help_text,
+    line_cell_magic,
+    load_libraries,
+    needs_local_scope,
+    no_var_expand,
+    options_with_value,
+    parse_options,
+    with_arguments,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    import pandas as pd
+    import pyarrow as pa
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.client.query_reader import QueryReader
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.notebook.login.connections import Connection
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+
+    TimeRange = tuple[datetime | None, datetime | None]
+
+SQL_MAGIC_NAME = "micromegas_sql"
+
+_FORMATS = tuple(found.value for found in RowFormat)
+_MAX_COLUMNS = 500
+_MAX_NAME_CHARACTERS = 100
+_EXPLAIN = "EXPLAIN\n"
+
+
+@magics_class
+class SqlMagic(Magics):
+    """The magic that runs a statement."""
+
+    def __init__(self, shell: InteractiveShell, runner: SqlRunner) -> None:
+        super().__init__(shell)
+        self._shell = shell
+        self._runner = runner
+
+    @no_var_expand
+    @needs_local_scope
+    @with_arguments()
+    @argument("--begin", metavar="T", help="start of the time range: 15m, 1h, 7d ago, or RFC 3339")
+    @argument("--end", metavar="T", help="end of the time range; now when only --begin is given")
+    @argument("--limit", metavar="N", type=int, help="maximum number of rows")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this statement")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
+    @argument("--format", choices=_FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
+    @argument("--explain", action="store_true", help="show how the server would run it, without running it")
+    @argument("--dry-run", action="store_true", help="show the columns it would return, without running it")
+    @argument("--plot", action="store_true", help="draw numbers over time, above the rows")
+    @argument("--dtype", choices=("pyarrow",), help="columns of pandas.ArrowDtype: less time and memory")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_cell_magic(SQL_MAGIC_NAME)
+    def micromegas_sql(
+        self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None
+    ) -> object | None:
+        """Run a SQL statement.
+
+        `NAME <<` before the options stores the rows in the variable NAME, as a pandas DataFrame unless --format says
+        otherwise. `:name` in the statement stands for the value of the notebook's variable of that name.
+        """
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            magic = self.micromegas_sql
+            parts = split_sql_line(line, cell, options_with_value=options_with_value(magic), flags=flags(magic))
+            if parts.wants_help:
+                print(help_text(magic))  # noqa: T201 - the magic's output
+                return None
+            arguments = parse_options(magic, parts.arguments)
+            if arguments.limit is not None and arguments.limit < 0:
+                raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
+            check_exclusive(arguments, "connection", "profile")
+            check_exclusive(arguments, "explain", "dry_run")
+            for option in ("format", "plot", "dtype"):
+                check_exclusive(arguments, "explain", option)
+                check_exclusive(arguments, "dry_run", option)
+            run = self._runner.run
+            if arguments.explain or arguments.dry_run:
+                run = self._runner.explain if arguments.explain else self._runner.describe
+            with errors_as_lines(sql=parts.sql, traceback=arguments.traceback):
+                check_no_template(parts.sql)
+                request = SqlRequest(
+                    sql=parts.sql,
+                    params=_values(parts.sql, {**self._shell.user_ns, **(local_ns or {})}),
+                    name=parts.name,
+                    begin=arguments.begin,
+                    end=arguments.end,
+                    limit=arguments.limit,
+                    profile=arguments.profile,
+                    connection=arguments.connection,
+                    row_format=None if arguments.format is None else RowFormat(arguments.format),
+                    plot=arguments.plot,
+                    dtype=arguments.dtype,
+                )
+                return run(request)
+
+
+def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
+    from micromegas_jupyter.client.parameters import frozen_values, parameter_names
+
+    missing = [name for name in parameter_names(sql) if name not in variables]
+    if missing:
+        listed = ", ".join(f":{name}" for name in missing)
+        raise UsageError(
+            f"There is no variable for {listed}.",
+            remedy=f"Define {missing[0]} in a cell above, or write the value into the statement.",
+        )
+    return frozen_values(sql, variables)
+
+
+class SqlRunner:
+    """Runs requests in a notebook."""
+
+    def __init__(
+        self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections, history: QueryHistory
+    ) -> None:
+        self._shell = shell
+        self._session = session
+        self._connections = connections
+        self._history = history
+
+    def run(self, request: SqlRequest) -> object | None:
+        """Run the request and return the cell's value; None when a variable took the rows."""
+        row_format = request.row_format or RowFormat.PANDAS
+        check_available(row_format)
+        if request.plot and row_format is RowFormat.READER:
+            raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Leave one of them out.")
+        check_dtype(request.dtype, row_format)
+        load_libraries("pyarrow.flight", *(["pandas"] if _is_frame(request) else []))
+        max_rows = parse_result_rows(process_variables())
+        time_range = self._time_range(request)
+        clock = self._session.dependencies.clock
+        with self._connected(request) as (settings, connection, line):
+            progress = Progress(clock)
+            number = self._history.begin(request, at=clock.now())
+            try:
+                with _shown_progress(progress, line):
+                    reader = _open(connection, request, time_range, progress)
+                    if row_format is not RowFormat.READER:
+                        with reader:
+                            answer = _collect(request, reader.schema, _noted(reader, progress), max_rows=max_rows)
+            except QueryCancelled:
+                self._history.note(number, progress, Ending.CANCELLED)
+                raise
+            except BaseException as error:
+                self._history.note(number, progress, Ending.FAILED, query_id=getattr(error, "query_id", None))
+                raise
+        self._session.note_success(settings, connection.provider)
+        value: object
+        if row_format is RowFormat.READER:
+            self._history.note(number, progress)
+            value = self._row_reader(reader, request, settings, progress=progress, line=line, number=number)
+        else:
+            self._history.note(number, progress, Ending.DONE)
+            line.finish(f"{progress.done_line()}{request.target}")
+            value = _show(answer, request, max_rows=max_rows)
+        return self._assign(value, request, connection)
+
+    def explain(self, request: SqlRequest) -> object | None:
+        """Fetch the plan of the request's statement, without running it."""
+        # On a line of its own, so that a position in the statement has the same column.
+        explaining = replace(request, sql=f"{_EXPLAIN}{request.sql}", limit=None)
+        time_range = self._time_range(request)
+        with self._connected(request) as (_, connection, line):
+            progress = Progress(self._session.dependencies.clock)
+            try:
+                with _shown_progress(progress, line), _open(connection, explaining, time_range, progress) as reader:
+                    answer = reader.read_all()
+            except QueryError as error:
+                if error.line is not None:
+                    error.line = max(error.line - 1, 1)
+                raise
+            line.clear()
+        plan = plan_text(answer)
+        return self._assign(plan if request.name is None else plan.text, request, connection)
+
+    def describe(self, request: SqlRequest) -> object | None:
+        """Fetch the columns that the request's statement would return, without running it."""
+        from micromegas_jupyter.client.commands import original_positions
+        from micromegas_jupyter.client.parameters import bind_named
+
+        with self._connected(request) as (_, connection, line):
+            prepare = getattr(connection.client, "prepare_statement", None)
+            if not callable(prepare):
+                raise UnsupportedRequest(
+                    "The wrapper's client cannot describe a statement without running it.", remedy="Use --limit 0."
+                )
+            line.clear()
+            bound = bind_named(request.sql, request.params)
+            with original_positions(bound):
+                schema = prepare(bound.sql).dataset_schema
+        return self._assign(schema_table(schema) if request.name is None else schema, request, connection)
+
+    def _time_range(self, request: SqlRequest) -> TimeRange:
+        return parse_range(request.begin, request.end, now=self._session.dependencies.clock.now())
+
+    def _connected(self, request: SqlRequest) -> AbstractContextManager[tuple[ClientSettings, Connection, LiveLine]]:
+        return self._connections.connected(connection=request.connection, profile=request.profile)
+
+    def _assign(self, value: object, request: SqlRequest, connection: Connection) -> object | None:
+        """Return the cell's value, or assign it to the request's variable; and print the server's notices."""
+        if request.name is not None:
+            self._shell.user_ns[request.name] = value
+        for notice in connection.notices.take_new():
+            print(f"⚠ {notice}")  # noqa: T201 - the magic's output
+        return value if request.name is None else None
+
+    def _row_reader(  # noqa: PLR0913 - what outlives the cell
+        self,
+        reader: QueryReader,
+        request: SqlRequest,
+        settings: ClientSettings,
+        *,
+        progress: Progress,
+        line: LiveLine,
+        number: int,
+    ) -> RowReader:
+        def note_end(ending: Ending, error: MicromegasError | None) -> None:
+            self._history.note(number, progress, ending)
+            if error is not None:
+                self._session.note_failure(settings, error)
+
+        started = StartedQuery(
+            reader=reader, progress=progress, line=line, target=request.target, sql=request.sql, on_end=note_end
+        )
+        return RowReader(started)
+
+
+def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
+    reader = connection.client.open_query(request.sql, *time_range, dict(request.params) or None, limit=request.limit)
+    progress.note_opened(reader, token_ends_at=connection.token_ends_at())
+    return reader
+
+
+def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
+    def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
+        progress.note_batch()
+        return batch
+
+    return map(noted, reader)  # unlike a generator it does not hold the last batch
+
+
+@contextmanager
+def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
+    """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
+    try:
+        with LineTicker(line, progress.running_line):
+            yield
+    except (KeyboardInterrupt, QueryCancelled) as interrupt:
+        cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
+        show_as_lines(cancelled, [progress.ended_line(Ending.CANCELLED)])
+        line.clear()
+        raise cancelled from interrupt
+    except MicromegasError:
+        if line.is_shown:
+            line.finish(progress.ended_line(Ending.FAILED))
+        raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """A DataFrame, and the rows that its display needs: the first ones, or all of them for a plot."""
+
+    value: pd.DataFrame
+    shown: RowsSeen | pa.Table
+
+
+def _is_frame(request: SqlRequest) -> bool:
+    """Whether the rows become a pandas DataFrame while they arrive."""
+    is_shown_unchanged = request.name is None and request.row_format is None and request.dtype is None
+    return (request.row_format or RowFormat.PANDAS) is RowFormat.PANDAS and not is_shown_unchanged
+
+
+def _collect(
+    request: SqlRequest, schema: pa.Schema, batches: Iterator[pa.RecordBatch], *, max_rows: int
+) -> pa.Table | _Frame:
+    """Return the rows as a DataFrame that is built while they arrive, or as a table for every other use."""
+    import pyarrow as pa
+
+    if request.row_format is not None:
+        check_schema(request.row_format, schema)
+    if not _is_frame(request):
+        return pa.Table.from_batches(batches, schema)
+    from micromegas_jupyter.client.frames import build_frame, to_frame
+    from micromegas_jupyter.notebook.results.table import MAX_PREVIEW_ROWS
+
+    if request.plot:
+        table = pa.Table.from_batches(batches, schema)
+        return _Frame(value=to_frame(table, dtype_backend=request.dtype), shown=table)
+    seen = RowsSeen(schema, max_rows=max(max_rows, MAX_PREVIEW_ROWS))
+    return _Frame(value=build_frame(schema, map(seen.note, batches), dtype_backend=request.dtype), shown=seen)
+
+
+def _show(answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int) -> object:
+    """Return the rows in the requested format; show the plot, and the first rows of those that a variable takes."""
+    from micromegas_jupyter.notebook.results.table import QueryResult, result_bundle
+
+    shown: RowsSeen | pa.Table = answer
+    value: object
+    if isinstance(answer, _Frame):
+        shown, value = answer.shown, answer.value
+    elif request.row_format is None:
+        value = QueryResult(answer, max_rows=max_rows)
+    else:
+        value = convert(request.row_format, answer)
+    if request.plot:
+        from micromegas_jupyter.notebook.charts.plot import plot_bundle
+
+        try:
+            display(plot_bundle(shown), raw=True)
+        except UsageError as error:  # which must not keep the rows from the person
+            print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
+    if request.name is not None:
+        display(result_bundle(shown, max_rows=max_rows), raw=True)
+    return value
+
+
+def schema_table(schema: pa.Schema) -> TextTable:
+    """Return the columns that a statement would return: names, types, and whether a value may be null."""
+    from micromegas_jupyter.notebook.values import type_text
+
+    hidden = len(schema) - _MAX_COLUMNS
+    return TextTable(
+        head=("column", "type", "null"),
+        rows=[
+            (
+                cut(printable(column.name), _MAX_NAME_CHARACTERS),
+                type_text(column.type),
+                "possible" if column.nullable else "never",
+            )
+            for column in list(schema)[:_MAX_COLUMNS]
+        ],
+        note="The statement was not run." + (f" {hidden} more columns are not shown." if hidden > 0 else ""),
+    )
+
+
+def plan_text(answer: pa.Table) -> PlainText:
+    """Return the answer to `EXPLAIN` as text: each plan under its name."""
+    # DataFusion's two columns, one below the other; other servers' answers likewise.
+    columns = [column.to_pylist() for column in answer.columns]
+    plans = []
+    for row in zip(*columns, strict=True):
+        title, *lines = "\n".join(str(cell).rstrip() for cell in row if cell is not None).split("\n")
+        plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
+    return PlainText("\n\n".join(plans))

@@ -1,0 +1,219 @@
+"""A server's tables as text, as HTML and for the widget, and a line about the rows of each.
+
+Everything in it came from the server: it is escaped, and bounded. Counting may be expensive, so each call has a
+deadline, and few run at a time.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import html
+import re
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.notebook.completion.sql import name_in_sql
+from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    import pyarrow as pa
+
+    from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+    from micromegas_jupyter.notebook.login.dependencies import Client
+
+COUNT_SECONDS: Final = 20.0
+"""How long a server may take to count."""
+
+MAX_OPEN_COUNTS: Final = 4
+MAX_TABLES: Final = 500
+MAX_COLUMNS: Final = 500
+"""Of one table."""
+
+_PREFERRED_COLUMNS: Final = ("time", "insert_time")
+_MAX_TEXT_CHARACTERS: Final = 200
+_CELL: Final = 'style="text-align:left;vertical-align:top"'
+
+
+def count_rows(client: Client, table: Table) -> str:
+    """Return a line about a table's rows and the times that they cover, or why they were not counted."""
+    times = [column.name for column in table.columns if column.type_text.lower().startswith("timestamp")]
+    time_column = next((name for name in _PREFERRED_COLUMNS if name in times), next(iter(times), ""))
+    name = name_in_sql(time_column) if time_column else ""
+    sql = f"SELECT count(*) AS n{f', min({name}), max({name})' if name else ''} FROM {name_in_sql(table.name)}"  # noqa: S608 - the server's own names, quoted
+    try:
+        with client.open_query(sql, limit=1, timeout_seconds=COUNT_SECONDS) as reader:
+            answer = reader.read_all()
+    except MicromegasError as error:
+        return f"Not counted: {printable(error.what)}"
+    rows = rows_text(int(answer.column(0)[0].as_py()))
+    first, last = (_time(answer.column(index)) for index in (1, 2)) if name else (None, None)
+    if first is None or last is None:
+        return rows
+    zone = " UTC" if first.tzinfo is not None else ""
+    begin, end = (time.strftime("%Y-%m-%d %H:%M:%S") for time in (first, last))
+    return f"{rows} · {printable(time_column)} from {begin} to {end}{zone}"
+
+
+def _time(column: pa.ChunkedArray) -> datetime | None:
+    import pyarrow as pa
+
+    # Python's times end at microseconds.
+    try:
+        time: datetime | None = column.cast(pa.timestamp("us", column.type.tz), safe=False)[0].as_py()
+    except (ValueError, OverflowError):
+        return None  # a year that Python's times do not reach
+    return time
+
+
+class TableCounter:
+    """Counts the rows of tables in the background."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._open: set[str] = set()
+
+    def count(self, table: Table, on_counted: Callable[[str, str], None]) -> None:
+        """Have a table's rows counted, unless they are already; returns at once.
+
+        Args:
+            table: The table.
+            on_counted: Called with its name and a line about its rows, on another thread.
+        """
+        with self._lock:
+            if table.name in self._open:
+                return
+            is_busy = len(self._open) >= MAX_OPEN_COUNTS
+            if not is_busy:
+                self._open.add(table.name)
+        if is_busy:
+            on_counted(table.name, "Other tables are being counted. Close this one and open it again.")
+            return
+        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
+        context = contextvars.copy_context()
+        threading.Thread(
+            target=context.run, args=(self._count, table, on_counted), name="micromegas-table-count", daemon=True
+        ).start()
+
+    def _count(self, table: Table, on_counted: Callable[[str, str], None]) -> None:
+        try:
+            line = count_rows(self._client, table)
+        finally:
+            with self._lock:
+                self._open.discard(table.name)
+        on_counted(table.name, line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableListing:
+    """The tables to show.
+
+    Attributes:
+        server: Host and port of the server.
+        tables: The tables, at most `MAX_TABLES`.
+        count: How many tables the server has.
+        facts: A line about the rows of each table that was counted, by its name.
+    """
+
+    server: str
+    tables: Sequence[Table]
+    count: int
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The listing in one line."""
+        shown = len(self.tables)
+        count = "1 table" if self.count == 1 else f"{count_text(self.count)} tables"
+        return f"{'' if shown == self.count else f'{count_text(shown)} of '}{count} of {self.server}"
+
+
+def build_listing(schema: ServerSchema, *, server: str, pattern: str) -> TableListing:
+    """Return the tables that match a pattern by their names, or with the columns that match, where only those do.
+
+    Args:
+        schema: The server's schema.
+        server: Host and port of the server.
+        pattern: Part of a name in any case; `*` stands for any text. Empty for all.
+    """
+    expression = re.compile(".*".join(re.escape(part) for part in pattern.strip().split("*")), re.IGNORECASE)
+    found: list[Table] = []
+    for table in schema.tables.values():
+        columns = tuple(column for column in table.columns if expression.search(column.name))
+        if expression.search(table.name):
+            found.append(table)
+        elif columns:
+            found.append(replace(table, columns=columns))
+    return TableListing(server=server, tables=tuple(found[:MAX_TABLES]), count=len(schema.tables))
+
+
+def search_listing(schema: ServerSchema, shown: TableListing) -> TableListing:
+    """Return all tables with the lines of those that are shown; the shown ones come first if there are too many."""
+    everything = build_listing(schema, server=shown.server, pattern="")
+    tables = everything.tables
+    if len(tables) < everything.count:
+        first = {table.name: schema.tables[table.name] for table in shown.tables}
+        tables = tuple({**first, **{table.name: table for table in tables}}.values())[:MAX_TABLES]
+    return replace(everything, tables=tables, facts=shown.facts)
+
+
+def listing_text(listing: TableListing) -> str:
+    """Return the listing as plain text."""
+    from tabulate import tabulate
+
+    lines = [listing.title]
+    for table in listing.tables:
+        lines += ["", _joined(shown_name(table.name), listing.facts.get(table.name, ""), _short(table.remarks))]
+        columns = tabulate(_column_texts(table), tablefmt="plain", disable_numparse=True)
+        lines += [f"  {line.rstrip()}" for line in columns.split("\n") if line]
+    return "\n".join(lines)
+
+
+def listing_html(listing: TableListing) -> str:
+    """Return the listing as HTML: a closed part for each table, which opens without any script."""
+    parts = [f"<p>{html.escape(listing.title)}</p>"]
+    is_open = " open" if len(listing.tables) == 1 else ""
+    for table in listing.tables:
+        about = html.escape(_joined(listing.facts.get(table.name, ""), _short(table.remarks)))
+        rows = "".join(
+            f"<tr><td {_CELL}><code>{html.escape(name)}</code></td>"
+            f"<td {_CELL}>{html.escape(kind)}</td><td {_CELL}>{html.escape(remarks)}</td></tr>"
+            for name, kind, remarks in _column_texts(table)
+        )
+        parts.append(
+            f"<details{is_open}><summary><code>{html.escape(shown_name(table.name))}</code> {about}</summary>"
+            f'<table><thead><tr><th scope="col" {_CELL}>Column</th><th scope="col" {_CELL}>Type</th>'
+            f'<th scope="col" {_CELL}>Description</th></tr></thead><tbody>{rows}</tbody></table></details>'
+        )
+    return "".join(parts)
+
+
+def listing_traits(listing: TableListing) -> list[dict[str, object]]:
+    """Return the tables as plain values for a browser: name, remarks, and the columns as name, type and remarks."""
+    return [
+        {"name": shown_name(table.name), "remarks": _short(table.remarks), "columns": _column_texts(table)}
+        for table in listing.tables
+    ]
+
+
+def _column_texts(table: Table) -> list[list[str]]:
+    return [
+        [shown_name(column.name), _type_text(column), _short(column.remarks)] for column in table.columns[:MAX_COLUMNS]
+    ]
+
+
+def _type_text(column: Column) -> str:
+    return f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}"
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
+
+
+def _short(text: str) -> str:
+    return cut(printable(text), _MAX_TEXT_CHARACTERS)

@@ -1,0 +1,90 @@
+"""`%micromegas_tables`: the tables of the server, to search and to look into."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from IPython.core.magic import Magics, magics_class
+
+from micromegas_jupyter.notebook.completion.schema import SchemaCache, fetch_schema
+from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text
+from micromegas_jupyter.notebook.magics.table_listing import (
+    TableCounter,
+    build_listing,
+    count_rows,
+    listing_html,
+    listing_text,
+    search_listing,
+)
+from micromegas_jupyter.notebook.shell import (
+    argument,
+    check_exclusive,
+    display,
+    has_kernel,
+    is_attended,
+    line_magic,
+    no_var_expand,
+    parse_line,
+    shows_help,
+    with_arguments,
+)
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+
+MAX_COUNTED: Final = 20
+"""How many tables one cell counts."""
+
+
+@magics_class
+class TablesMagic(Magics):
+    """The magic that shows tables."""
+
+    def __init__(
+        self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections, schemas: SchemaCache
+    ) -> None:
+        super().__init__(shell)
+        self._shell = shell
+        self._session = session
+        self._connections = connections
+        self._schemas = schemas
+
+    @shows_help
+    @no_var_expand
+    @with_arguments()
+    @argument(
+        "pattern", metavar="PATTERN", nargs="?", default="", help="part of a table's or column's name; * is any text"
+    )
+    @argument("--count", action="store_true", help="count the rows of the tables shown, and show the times they cover")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    @line_magic
+    def micromegas_tables(self, line: str) -> None:
+        """Show the server's tables with their columns, types and descriptions, to search and to look into."""
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            arguments = parse_line(self.micromegas_tables, line)
+            check_exclusive(arguments, "connection", "profile")
+            named = {"connection": arguments.connection, "profile": arguments.profile}
+            with self._connections.connected(**named) as (settings, connection, live_line):
+                live_line.clear()
+                schema = fetch_schema(connection.client)
+            self._session.note_success(settings, connection.provider)
+            self._schemas.note(settings, connection, schema)
+            shown = build_listing(schema, server=host_text(settings.uri), pattern=arguments.pattern)
+            if arguments.count:
+                counted = shown.tables[:MAX_COUNTED]
+                shown = replace(shown, facts={table.name: count_rows(connection.client, table) for table in counted})
+            if not has_kernel(self._shell):
+                print(listing_text(shown))  # noqa: T201 - a terminal
+            elif is_attended(self._shell):
+                from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
+
+                counter = TableCounter(connection.client)
+                listing = search_listing(schema, shown)
+                display(TablesWidget(listing, search=arguments.pattern, shown=shown, count=counter.count))
+            else:
+                display({"text/plain": listing_text(shown), "text/html": listing_html(shown)}, raw=True)

@@ -1,0 +1,293 @@
+"""A query's rows as the value of a cell: shown in brief, kept in full.
+
+The preview needs nothing; where scripts run, `static/result.js` makes a table of it to work with. Everything that came
+from the server is escaped: a name or a value is never markup.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
+from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
+from micromegas_jupyter.notebook.values import column_texts, decoded, is_numeric, type_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_SHOWN_COLUMNS = 50
+NULL_TEXT = "null"
+_MAX_NAME_CHARACTERS = 100
+MAX_PREVIEW_ROWS = 20
+_MAX_PLAIN_CELL_CHARACTERS = 60
+MAX_DATA_BYTES = 256 * 1024
+_ROWS_AT_A_TIME = 100
+_PLACE_BYTES = 6  # a value's place in the order, and a comma
+_STATIC = Path(__file__).parents[1] / "static"
+_MIN_ROWS = 2  # nothing to sort, filter or turn the page of below
+
+
+def column_order(column: pa.ChunkedArray) -> list[int | None] | None:
+    """Return each value's place among the column's values, equal for equal values; None for null and NaN.
+
+    None instead of a list means that the values have no order but that of their texts.
+    """
+    values = decoded(column).combine_chunks()
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if pa.types.is_float16(values.type):
+        values = values.cast(pa.float32())
+    if not _is_ordered(values.type):
+        return None
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
+    try:
+        places = pc.rank(values, sort_keys="ascending", tiebreaker="dense")  # nulls at the end
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None  # the narrow decimals
+    order: list[int | None] = pc.if_else(pc.is_null(values), None, places).to_pylist()
+    return order
+
+
+def _is_ordered(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownColumn:
+    """What a person sees of a column.
+
+    Attributes:
+        name: Its name, cut and printable.
+        type_name: Its Arrow type; a timestamp's time zone is part of it.
+        nulls: How many of all rows are null, in words.
+        is_numeric: Whether its values are numbers, which stand at the right.
+    """
+
+    name: str
+    type_name: str
+    nulls: str
+    is_numeric: bool
+
+
+def shown_columns(table: pa.Table) -> list[ShownColumn]:
+    """Return the columns that are shown, at most `MAX_SHOWN_COLUMNS`."""
+    return [
+        ShownColumn(
+            name=cut(printable(field.name), _MAX_NAME_CHARACTERS),
+            type_name=type_text(field.type),
+            nulls=f"{count_text(table.column(index).null_count)} null of {rows_text(table.num_rows)}",
+            is_numeric=is_numeric(field.type),
+        )
+        for index, field in enumerate(list(table.schema)[:MAX_SHOWN_COLUMNS])
+    ]
+
+
+def shown_texts(table: pa.Table, *, first: int, rows: int) -> list[list[str | None]]:
+    """Return the texts of so many rows from the row `first` on, one list for each shown column; None for null."""
+    part = table.slice(first, rows)
+    return [column_texts(part.column(index)) for index in range(min(table.num_columns, MAX_SHOWN_COLUMNS))]
+
+
+def rows_note(table: pa.Table, shown_rows: int) -> str:
+    """Return how much of the result is shown: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
+    total = rows_text(table.num_rows)
+    note = total if shown_rows == table.num_rows else f"first {count_text(shown_rows)} of {total}"
+    hidden = table.num_columns - MAX_SHOWN_COLUMNS
+    return note if hidden <= 0 else f"{note} · first {MAX_SHOWN_COLUMNS} of {table.num_columns} columns"
+
+
+def preview_html(table: pa.Table) -> str:
+    """Return the first rows as an HTML table: names with types under them, null counts in their titles."""
+    columns = shown_columns(table)
+    texts = shown_texts(table, first=0, rows=MAX_PREVIEW_ROWS)
+    head = "".join(_head_cell(column) for column in columns)
+    body = "".join("<tr>" + "".join(map(_body_cell, columns, row)) + "</tr>" for row in zip(*texts, strict=True))
+    return (
+        '<div class="micromegas-preview" style="overflow-x:auto">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(_note(table))}</p></div>'
+    )
+
+
+def preview_text(table: pa.Table) -> str:
+    """Return the first rows as plain text: names, types, values, and what is left out."""
+    texts = shown_texts(table, first=0, rows=MAX_PREVIEW_ROWS)
+    columns = map(_plain_column, shown_columns(table), texts)
+    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    return "\n".join([*lines, _note(table)])
+
+
+def _plain_column(column: ShownColumn, texts: list[str | None]) -> list[str]:
+    """Return a column's name, type, rule and values, all equally wide."""
+    values = [cut(NULL_TEXT if text is None else text, _MAX_PLAIN_CELL_CHARACTERS) for text in texts]
+    lines = [column.name, column.type_name, *values]
+    width = max(terminal_width(line) for line in lines)
+    padded = [_pad(line, width, right=column.is_numeric) for line in lines]
+    return [*padded[:2], "-" * width, *padded[2:]]
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    padding = " " * (width - terminal_width(text))
+    return padding + text if right else text + padding
+
+
+def _head_cell(column: ShownColumn) -> str:
+    kind = f'<br><span style="font-weight:normal;opacity:0.8">{html.escape(column.type_name)}</span>'
+    title = html.escape(f"{column.name}: {column.nulls}")
+    return f'<th scope="col" title="{title}"{_style(column)}>{html.escape(column.name)}{kind}</th>'
+
+
+def _body_cell(column: ShownColumn, text: str | None) -> str:
+    shown = f'<em style="opacity:0.7">{NULL_TEXT}</em>' if text is None else html.escape(text)
+    return f"<td{_style(column)}>{shown}</td>"
+
+
+def _style(column: ShownColumn) -> str:
+    return f' style="text-align:{"right" if column.is_numeric else "left"};white-space:pre-wrap;vertical-align:top"'
+
+
+def _note(table: pa.Table) -> str:
+    return rows_note(table, min(int(table.num_rows), MAX_PREVIEW_ROWS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultData:
+    """JSON text for the browser, and how many rows it holds."""
+
+    text: str
+    rows: int
+
+
+def result_data(table: pa.Table, *, max_rows: int) -> ResultData:
+    """Return the first rows: at most `max_rows`, and at most so many that their values take `MAX_DATA_BYTES`."""
+    columns = _encoded_columns(table, max_rows=min(max_rows, table.num_rows))
+    rows = len(columns[0]) if columns else 0
+    head = table.slice(0, rows)
+    members = [
+        {
+            "name": column.name,
+            "type": column.type_name,
+            "nulls": column.nulls,
+            "right": column.is_numeric,
+            "order": column_order(head.column(index)),
+        }
+        for index, column in enumerate(shown_columns(table))
+    ]
+    described = ",".join(
+        f'{_json(member)[:-1]},"texts":[{",".join(texts)}]}}' for member, texts in zip(members, columns, strict=True)
+    )
+    size = f'"rows":{rows},"total":{table.num_rows},"columnTotal":{table.num_columns}'
+    return ResultData(text=f'{{{size},"columns":[{described}]}}', rows=rows)
+
+
+def _encoded_columns(table: pa.Table, *, max_rows: int) -> list[list[str]]:
+    """Return the JSON texts of each shown column's values: as many rows as there is room for."""
+    encoded: list[list[str]] = [[] for _ in range(min(table.num_columns, MAX_SHOWN_COLUMNS))]
+    room = MAX_DATA_BYTES
+    for first in range(0, max_rows, _ROWS_AT_A_TIME):
+        texts = shown_texts(table, first=first, rows=min(_ROWS_AT_A_TIME, max_rows - first))
+        part = [[_json(text) for text in column] for column in texts]
+        sizes = list(accumulate(_row_bytes(row) for row in zip(*part, strict=True)))
+        fitting = sum(1 for size in sizes if size <= room)
+        for column, more in zip(encoded, part, strict=True):
+            column.extend(more[:fitting])
+        if fitting < len(sizes):
+            break
+        room -= sizes[-1] if sizes else 0
+    return encoded
+
+
+def _row_bytes(row: tuple[str, ...]) -> int:
+    return sum(len(text.encode()) + 1 + _PLACE_BYTES for text in row)
+
+
+def _json(value: object) -> str:
+    # "<" could end the element that the text stands in, or begin a comment (HTML 13.2.5.4, script data).
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def result_html(table: pa.Table, *, max_rows: int) -> str:
+    """Return the result's first rows as HTML.
+
+    Args:
+        table: The rows.
+        max_rows: How many rows at most can be sorted, filtered and paged through; 0 leaves it at the preview.
+    """
+    preview = preview_html(table)
+    if min(max_rows, table.num_rows) < _MIN_ROWS:
+        return preview
+    data = result_data(table, max_rows=max_rows)
+    if data.rows < min(MAX_PREVIEW_ROWS, max_rows, table.num_rows):
+        return preview  # rows so large that the preview holds more of them
+    return (
+        f'<div class="micromegas-result"><style>{static_text("result.css")}</style>{preview}'
+        f'<script type="application/json">{data.text}</script>'
+        f"<script>{static_text('result.js')}</script></div>"
+    )
+
+
+@cache
+def static_text(name: str) -> str:
+    """Return one of the package's scripts or style sheets without comments and indents: every output holds a copy."""
+    lines = (line.strip() for line in (_STATIC / name).read_text(encoding="utf-8").splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/*")))
+
+
+class QueryResult:
+    """The rows of a query. A notebook shows the first of them; `to_pandas()` or `DataFrame` gives all.
+
+    Args:
+        table: The rows.
+        max_rows: How many of them at most can be sorted, filtered and paged through in a notebook.
+    """
+
+    def __init__(self, table: pa.Table, *, max_rows: int = DEFAULT_RESULT_ROWS) -> None:
+        self._table = table
+        self._max_rows = max_rows
+
+    @property
+    def arrow(self) -> pa.Table:
+        """All rows as they came."""
+        return self._table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all rows as a pandas DataFrame."""
+        from micromegas_jupyter.client.frames import to_frame
+
+        # The conversion gives up the table object it is handed; a slice shares the memory and is not this one.
+        return to_frame(self._table.slice(0))
+
+    @property
+    def DataFrame(self) -> pd.DataFrame:  # noqa: N802 - named after the class that it gives
+        """All rows as a pandas DataFrame."""
+        return self.to_pandas()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __repr__(self) -> str:
+        return preview_text(self._table)
+
+    def _repr_html_(self) -> str:
+        return result_html(self._table, max_rows=self._max_rows)
+
+
+def result_bundle(table: pa.Table, *, max_rows: int) -> dict[str, str]:
+    """Return what a notebook shows of a result that goes into a variable, by MIME type."""
+    return {"text/plain": preview_text(table), "text/html": result_html(table, max_rows=max_rows)}

@@ -1,0 +1,338 @@
+"""A sign-in, a server and a browser that do what a test says: the parts that the magics work with."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from threading import Event
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from micromegas_jupyter.client.commands import PreparedStatement
+from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRequired,
+    LoginTimedOut,
+    MicromegasError,
+    QueryCancelled,
+    UsageError,
+)
+from micromegas_jupyter.notebook.login.dependencies import Dependencies, FlowPreference, FlowToUse
+from tests.fakes.clock import FakeClock
+from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
+from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.state import IdentityStatus
+
+SETTINGS = ClientSettings(
+    uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"
+)
+WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)
+START_URL = "http://127.0.0.1:41234/start"
+SIGN_IN_REMEDY = "Run %micromegas_login, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
+USER_CODE = "WDJB-MJHT"
+VERIFICATION_URI = "https://id.example.com/device"
+SCAN_URI = "https://id.example.com/device?user_code=WDJB-MJHT"
+SECRET_STATE = "state-that-nobody-may-keep"
+SECRET_CHALLENGE = "challenge-that-nobody-may-keep"
+PASTE_URL = f"https://id.example.com/authorize?state={SECRET_STATE}&code_challenge={SECRET_CHALLENGE}"
+FITTING_ADDRESS = "http://127.0.0.1:1/callback?code=one-time&state=fitting"
+ROWS = pa.table({"n": pa.array([1, 2, None], pa.int64()), "msg": ["a", "<b>", "c"]})
+
+
+class FakeLogin:
+    """Stands in for a sign-in under way; `succeed` and `fail` play the browser and the provider."""
+
+    def __init__(self, *, expires_at: datetime, flow: Flow = Flow.BROWSER, start_url: str = START_URL) -> None:
+        is_device = flow is Flow.DEVICE
+        self.flow = flow
+        self.start_url = None if is_device else PASTE_URL if flow is Flow.PASTE else start_url
+        self.user_code = USER_CODE if is_device else None
+        self.verification_uri = VERIFICATION_URI if is_device else None
+        self.verification_uri_complete = SCAN_URI if is_device else None
+        self.expires_at = expires_at
+        self.is_cancelled = False
+        self.waited_for = Event()
+        self.submitted: list[str] = []
+        self._ended = Event()
+        self._outcome: Any = None
+        self._callbacks: list[Callable[..., None]] = []
+
+    def on_started(self, callback: Callable[[str], None]) -> None:
+        self.start = callback
+
+    def submit(self, text: str) -> None:
+        self.submitted.append(text)
+        if text != FITTING_ADDRESS:
+            raise UsageError("The pasted text is not the address that this sign-in ended at.", remedy="Try again.")
+        self.succeed()
+
+    @property
+    def done(self) -> bool:
+        return self._ended.is_set()
+
+    def result(self, timeout_seconds: float) -> Any:
+        self.waited_for.set()
+        if not self._ended.wait(timeout_seconds):
+            raise LoginTimedOut("Nobody signed in.")
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
+
+    def on_done(self, callback: Callable[..., None]) -> None:
+        if self.done:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self.fail(LoginFailed("The sign-in was cancelled."))
+
+    def succeed(self, provider: Any = None) -> None:
+        self._end(FakePersonalProvider() if provider is None else provider)
+
+    def fail(self, error: MicromegasError) -> None:
+        self._end(error)
+
+    def interrupt_the_wait(self) -> None:
+        self._end(KeyboardInterrupt())
+
+    def _end(self, outcome: Any) -> None:
+        if not self.done:
+            self._outcome = outcome
+            self._ended.set()
+            for callback in self._callbacks:
+                with suppress(KeyboardInterrupt):
+                    callback(self)
+
+
+class FakeReader(ReadsAll):
+    """Implements what the magics use of `QueryReader`; an exception among the batches is raised in its place."""
+
+    def __init__(self, script: list[Any], clock: FakeClock, seconds_per_batch: float, query_id: str | None) -> None:
+        self._script = list(script)
+        self._clock = clock
+        self._seconds_per_batch = seconds_per_batch
+        self.query_id = query_id
+        self.schema = next((part.schema for part in script if isinstance(part, pa.RecordBatch)), ROWS.schema)
+        self.rows = 0
+        self.bytes_received = 0
+        self.is_closed = False
+        self.is_cancelled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        while not self.is_closed and self._script:
+            part = self._script.pop(0)
+            self._clock.advance(self._seconds_per_batch)
+            if callable(part):
+                part()
+            elif isinstance(part, BaseException):
+                raise part
+            else:
+                self.rows += part.num_rows
+                self.bytes_received += 1_000_000
+                return part
+        raise StopIteration
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self._script = [QueryCancelled("The query was cancelled.", query_id=self.query_id)]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeClient(ListsTables):
+    """Implements what the magics use of `FlightSQLClient`, and notes what it was asked."""
+
+    def __init__(self, world: FakeWorld, provider: Any) -> None:
+        self._world = world
+        self.provider = provider
+        self.is_closed = False
+
+    def tell_notices(self, tell: Callable[[str], None]) -> None:
+        for notice in self._world.notices:
+            tell(notice)
+
+    def open_query(
+        self, sql: str, begin=None, end=None, params=None, *, limit=None, timeout_seconds=None
+    ) -> FakeReader:
+        self._world.asked.append({"sql": sql, "begin": begin, "end": end, "params": params, "limit": limit})
+        if self.provider is not None:
+            self.provider.get_token()
+        if self._world.open_failure is not None:
+            raise self._world.open_failure
+        reader = FakeReader(self._world.script, self._world.clock, self._world.seconds_per_batch, self._world.query_id)
+        self._world.readers.append(reader)
+        return reader
+
+    def prepare_statement(self, sql: str) -> PreparedStatement:
+        self._world.prepared.append(sql)
+        if self._world.open_failure is not None:
+            raise self._world.open_failure
+        return PreparedStatement(query=sql, dataset_schema=ROWS.schema)
+
+    def whoami(self) -> FakeServerIdentity:
+        self._world.clock.advance(0.014)
+        try:
+            if self._world.whoami_failure is not None:
+                raise self._world.whoami_failure
+            return self._world.server_identity
+        finally:
+            self._world.was_asked_whoami.set()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@dataclass(kw_only=True)
+class FakeWorld:
+    """Everything around the magics; `parts()` gives it to them."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    settings: ClientSettings = SETTINGS
+    stored: Any = None
+    given: Any = None
+    script: list[Any] = field(default_factory=lambda: ROWS.to_batches(max_chunksize=2))
+    seconds_per_batch: float = 0.5
+    query_id: str | None = "7f3a91c2d4e5"
+    tables: FakeTables = field(default_factory=FakeTables)
+    open_failure: BaseException | None = None
+    whoami_failure: MicromegasError | None = None
+    server_identity: FakeServerIdentity = field(default_factory=FakeServerIdentity)
+    was_asked_whoami: Event = field(default_factory=Event)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
+    readers: list[FakeReader] = field(default_factory=list)
+    clients: list[FakeClient] = field(default_factory=list)
+    opened_for: list[ClientSettings] = field(default_factory=list)
+    stored_failure: MicromegasError | None = None
+    notices: tuple[str, ...] = ()
+    flow: FlowToUse = field(default_factory=lambda: FlowToUse(flow=Flow.BROWSER))
+    flow_failure: MicromegasError | None = None
+    preferences: list[FlowPreference] = field(default_factory=list)
+    remembered: list[Flow | None] = field(default_factory=list)
+    remember_failure: MicromegasError | None = None
+    logins: list[FakeLogin] = field(default_factory=list)
+    logouts: list[tuple[ClientSettings, bool]] = field(default_factory=list)
+    renewals: list[FakeRenewal] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    profiles: list[str | None] = field(default_factory=list)
+    begin_failures: dict[Flow, MicromegasError] = field(default_factory=dict)
+    profile_settings: dict[str | None, dict[str, Any]] = field(default_factory=dict)
+    has_browser: bool = True
+    has_wrapper: bool = False
+    opened_pages: list[str] = field(default_factory=list)
+    on_page_opened: Callable[[FakeLogin], None] = lambda _: None
+
+    def dependencies(self) -> Dependencies:
+        return Dependencies(
+            load_settings=self._load_settings,
+            stored_provider=self._stored_provider,
+            choose_flow=self._choose_flow,
+            remember_flow=self._remember_flow,
+            begin_login=self._begin_login,
+            logout=self._logout,
+            renewal=self._renewal,
+            open_client=self._open_client,
+            prompt=self._prompt,
+            is_wrapped=lambda: self.has_wrapper,
+            clock=self.clock,
+            browser=self,
+        )
+
+    def open(self, url: str) -> bool:
+        self.opened_pages.append(url)
+        if self.has_browser:
+            self.on_page_opened(self.logins[-1])
+        return self.has_browser
+
+    def _load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
+        self.profiles.append(profile)
+        configured = replace(self.settings, **self.profile_settings.get(profile, {}))
+        return replace(
+            configured,
+            uri=variables.get("MICROMEGAS_ANALYTICS_URI", configured.uri),
+            issuer=variables.get("MICROMEGAS_OIDC_ISSUER", configured.issuer),
+            client_id=variables.get("MICROMEGAS_OIDC_CLIENT_ID", self.settings.client_id),
+            scope=variables.get("MICROMEGAS_OIDC_SCOPE", self.settings.scope),
+            audience=variables.get("MICROMEGAS_OIDC_AUDIENCE", self.settings.audience),
+            profile=profile,
+        )
+
+    def _choose_flow(self, _settings: ClientSettings, _shell: object, preference: FlowPreference) -> FlowToUse:
+        self.preferences.append(preference)
+        if self.flow_failure is not None:
+            raise self.flow_failure
+        return self.flow if preference.flow is None else FlowToUse(flow=preference.flow)
+
+    def _remember_flow(self, _settings: ClientSettings, flow: Flow | None) -> None:
+        if self.remember_failure is not None:
+            raise self.remember_failure
+        self.remembered.append(flow)
+
+    def _logout(self, settings: ClientSettings, end_session: bool) -> str:
+        self.logouts.append((settings, end_session))
+        was_signed_in, self.stored = self.stored is not None, None
+        return "Signed out." if was_signed_in else "Nobody was signed in to id.example.com."
+
+    def _renewal(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> FakeRenewal | None:
+        if isinstance(provider, FakeServiceProvider):
+            return None
+        self.renewals.append(FakeRenewal(provider, on_change))
+        return self.renewals[-1]
+
+    def _prompt(self, prompt: str) -> str:
+        self.prompts.append(prompt)
+        if not self.answers:
+            return getpass.getpass(prompt)
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer() if callable(answer) else answer
+
+    def _stored_provider(self, settings: ClientSettings) -> Any:
+        if self.stored_failure is not None:
+            raise self.stored_failure
+        if settings.issuer is None and settings.api_key_file is None:
+            return self.given
+        if self.stored is None:
+            raise LoginRequired(f"You are not signed in at {settings.issuer}.", remedy=SIGN_IN_REMEDY)
+        return self.stored
+
+    def _begin_login(self, _settings: ClientSettings, flow: Flow) -> FakeLogin:
+        if flow in self.begin_failures:
+            raise self.begin_failures[flow]
+        login = FakeLogin(expires_at=self.clock.now() + timedelta(minutes=10), flow=flow)
+        self.logins.append(login)
+        return login
+
+    def _open_client(self, settings: ClientSettings, provider: Any) -> FakeClient:
+        self.opened_for.append(settings)
+        client = FakeClient(self, provider)
+        self.clients.append(client)
+        return client
+
+
+def shown(session: NotebookSession) -> IdentityStatus | None:
+    """Return the status that a session shows."""
+    return None if session.state is None else session.state.status

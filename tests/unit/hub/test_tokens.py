@@ -1,0 +1,406 @@
+"""Tokens: refreshed by the Hub's hook, and exchanged by the service."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.http import HttpAnswer
+from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.errors import ProviderUnavailable
+from micromegas_jupyter.hub import provider as exchange
+from micromegas_jupyter.hub.provider import HubProvider
+from micromegas_jupyter.hub.refresh import (
+    REFUSED_KEY,
+    STALE_KEY,
+    AuthStateRefresher,
+    StoredBearer,
+)
+from micromegas_jupyter.hub.refusals import Refused
+from micromegas_jupyter.hub.settings import read_service_settings
+from tests.fakes.clock import FakeClock
+from tests.fakes.mint import NOW, mint
+from tests.unit.hub.test_service import ENVIRON
+
+MARGIN = 60.0
+ISSUER = "https://id.example.com"
+ASKS_FOR_LAKE = {"MICROMEGAS_HUB_EXCHANGE_AUDIENCE": "lake", "MICROMEGAS_HUB_CLIENT_SECRET": "s3cret"}
+REFUSED = HttpAnswer(status=400, body={"error": "invalid_target", "error_description": "no lake"})
+
+
+class ProviderSaid(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, code: int, body: bytes) -> None:
+        super().__init__("no")
+        self.code = code
+        self.response = type("Response", (), {"body": body})
+
+
+class Authenticator:
+    """As much of OAuthenticator as the hook uses; answers each renewal with the next answer, which may be an error."""
+
+    manage_groups = False
+    user_auth_state_key = "oauth_user"
+
+    def __init__(self, *answers: dict[str, Any] | Exception) -> None:
+        self.answers = list(answers)
+        self.sent: list[str] = []
+
+    def build_refresh_token_request_params(self, refresh_token: str) -> dict[str, str]:
+        return {"refresh_token": refresh_token}
+
+    async def get_token_info(self, _handler: None, fields: dict[str, str]) -> dict[str, Any]:
+        self.sent.append(fields["refresh_token"])
+        await asyncio.sleep(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def token_to_user(self, token_info: dict[str, Any]) -> dict[str, Any]:
+        return {"groups": token_info["groups"]}
+
+    async def get_user_groups(self, state: dict[str, Any]) -> set[str]:
+        return set(state["oauth_user"]["groups"])
+
+
+class User:
+    """As much of the Hub's user as the hook uses."""
+
+    name = "alice"
+
+    def __init__(self, state: dict[str, Any] | None) -> None:
+        self.state = state
+
+    async def get_auth_state(self) -> dict[str, Any] | None:
+        await asyncio.sleep(0)
+        return self.state
+
+    async def save_auth_state(self, state: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        self.state = state
+
+
+def kept(expires_in: float, **members: Any) -> dict[str, Any]:
+    state = {
+        "id_token": mint(expires_in=expires_in, iat=int(NOW.timestamp()) - 600),
+        "access_token": "old access",
+        "refresh_token": "old refresh",
+        "scope": ["openid"],
+        "token_response": {"id_token": "…"},
+    }
+    return {**state, **members}
+
+
+def renewed(**members: Any) -> dict[str, Any]:
+    answer = {"id_token": mint(expires_in=900), "access_token": "new access", "refresh_token": "new refresh"}
+    return {**answer, **members}
+
+
+def refresh(authenticator: Authenticator, user: User, *, times: int = 1) -> list[Any]:
+    hook = AuthStateRefresher(Bearer.ID_TOKEN, margin_seconds=MARGIN, clock=FakeClock(NOW))
+
+    async def run() -> list[Any]:
+        return list(await asyncio.gather(*(hook(authenticator, user, user.state) for _each in range(times))))
+
+    return asyncio.run(run())
+
+
+def refusing(error: str, *, status: int = 400) -> ProviderSaid:
+    return ProviderSaid(status, json.dumps({"error": error}).encode())
+
+
+def test_a_token_below_the_margin_is_renewed_and_all_new_tokens_are_kept() -> None:
+    user, answer = User(kept(MARGIN - 1)), renewed(scope="openid lake")
+
+    assert refresh(Authenticator(answer), user) == [True]
+    assert user.state == {
+        "id_token": answer["id_token"],
+        "access_token": "new access",
+        "refresh_token": "new refresh",
+        "scope": ["openid", "lake"],
+        "token_response": answer,
+        STALE_KEY: False,
+    }
+
+
+def test_many_who_ask_at_once_use_the_refresh_token_once() -> None:
+    authenticator = Authenticator(renewed())
+
+    assert refresh(authenticator, User(kept(1)), times=50) == [True] * 50
+    assert authenticator.sent == ["old refresh"]
+
+
+@pytest.mark.parametrize("brought", [(), ("id_token",)], ids=["none", "the old one"])
+def test_a_renewal_without_a_new_token_is_marked_and_not_tried_at_each_call(
+    brought: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    state = kept(1)
+    user = User(state)
+    authenticator = Authenticator({"access_token": "new access", **{name: state[name] for name in brought}})
+
+    assert refresh(authenticator, user, times=20) == [True] * 20
+    assert authenticator.sent == ["old refresh"]
+    assert user.state is not None
+    assert user.state[STALE_KEY] is True
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "The sign-in of alice was refreshed without a new id_token."
+    ]
+
+
+@pytest.mark.parametrize("expires_in", [1, -5], ids=["no longer", "ended"])
+def test_a_new_token_that_lasts_no_longer_is_not_said_to_be_missing_and_not_tried_at_each_call(
+    expires_in: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = mint(expires_in=expires_in)
+    user, authenticator = User(kept(1)), Authenticator(renewed(id_token=new))
+
+    assert refresh(authenticator, user, times=20) == [True] * 20
+    assert authenticator.sent == ["old refresh"]
+    assert user.state is not None
+    assert (user.state["id_token"], user.state[STALE_KEY]) == (new, False)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_renewal_may_take_no_audience_away() -> None:
+    issued_at = int(NOW.timestamp()) - 600
+    state = kept(1, id_token=mint(expires_in=1, iat=issued_at, audience=["hub", "lake"]))
+
+    assert refresh(Authenticator(renewed(id_token=mint(audience=["lake"]))), User(state)) == [False]
+
+
+def test_a_refusal_ends_the_sign_in_and_the_refresh_token_is_not_sent_again() -> None:
+    user, authenticator = User(kept(1)), Authenticator(refusing("invalid_grant"))
+
+    assert refresh(authenticator, user) == [False]
+    assert refresh(authenticator, user) == [False]
+    assert authenticator.sent == ["old refresh"]
+    assert user.state is not None
+    assert (user.state["refresh_token"], user.state[REFUSED_KEY]) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusing("temporarily_unavailable"),
+        refusing("invalid_client", status=401),
+        refusing("server_error", status=503),
+        ProviderSaid(502, b"<html>"),
+        ProviderSaid(400, b"<html>"),
+        ProviderSaid(599, b""),
+        TimeoutError(),
+        OSError("no route"),
+    ],
+    ids=["passing", "client", "server", "gateway", "no JSON", "no answer", "time", "network"],
+)
+def test_what_is_no_refusal_costs_nobody_the_sign_in(error: Exception) -> None:
+    user = User(kept(1))
+
+    assert refresh(Authenticator(error), user) == [True]
+    assert user.state is not None
+    assert user.state["refresh_token"] == "old refresh"
+
+
+@pytest.mark.parametrize("claims", [{"subject": "mallory"}, {"issuer": "https://evil.example"}, {"audience": "other"}])
+def test_a_token_for_somebody_or_something_else_ends_the_sign_in(claims: dict[str, Any]) -> None:
+    user = User(kept(1))
+
+    assert refresh(Authenticator(renewed(id_token=mint(**claims))), user) == [False]
+    assert user.state is not None
+    assert "new access" not in user.state.values()
+
+
+@pytest.mark.parametrize("state", [None, {}, kept(1, refresh_token=None), kept(1, id_token="opaque")])
+def test_what_cannot_be_renewed_is_left_to_oauthenticator_now_and_then(state: dict[str, Any] | None) -> None:
+    assert refresh(Authenticator(), User(state), times=3) == [None, True, True]
+
+
+def test_who_asks_while_the_provider_does_not_answer_waits_for_one_try_only() -> None:
+    user, authenticator = User(kept(1)), Authenticator(TimeoutError())
+
+    assert refresh(authenticator, user, times=20) == [True] * 20
+    assert authenticator.sent == ["old refresh"]
+
+
+def test_groups_follow_the_provider_where_the_hub_manages_them() -> None:
+    authenticator, user = Authenticator(renewed(groups=["b", "a"])), User(kept(1))
+    authenticator.manage_groups = True
+
+    assert refresh(authenticator, user) == [{"name": "alice", "admin": None, "groups": ["a", "b"]}]
+    assert user.state is not None
+    assert (user.state["refresh_token"], user.state["oauth_user"]) == ("new refresh", {"groups": ["b", "a"]})
+
+
+class Provider:
+    """Implements `ProviderCalls`: answers each exchange with the next answer, which may be an error."""
+
+    def __init__(self, *answers: HttpAnswer | Exception) -> None:
+        self.answers = list(answers)
+        self.forms: list[dict[str, Any]] = []
+
+    def fetch_json(self, url: str) -> HttpAnswer:
+        assert url == f"{ISSUER}/.well-known/openid-configuration"
+        document = {
+            "issuer": ISSUER,
+            "jwks_uri": f"{ISSUER}/keys",
+            "authorization_endpoint": f"{ISSUER}/auth",
+            "token_endpoint": f"{ISSUER}/token",
+            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        }
+        return HttpAnswer(status=200, body=document)
+
+    def post_form(self, url: str, fields: Mapping[str, Any], **_more: object) -> HttpAnswer:
+        assert url == f"{ISSUER}/token"
+        self.forms.append(
+            {key: value.reveal() if isinstance(value, Secret) else value for key, value in fields.items()}
+        )
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def issued(token: str, **more: object) -> HttpAnswer:
+    body = {
+        "access_token": token,
+        "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "token_type": "Bearer",
+        "expires_in": 600,
+    }
+    return HttpAnswer(status=200, body={**body, **more})
+
+
+def exchanges(
+    provider: Provider, clock: FakeClock, *owners: str, environ: Mapping[str, str] = ASKS_FOR_LAKE, pause: float = 0
+) -> list[StoredBearer]:
+    held = StoredBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
+    hub = HubProvider(read_service_settings({**ENVIRON, **environ}), clock=clock, http=provider)
+
+    async def run() -> list[StoredBearer]:
+        found = []
+        for owner in owners:
+            found.append(await hub.exchange(owner, held))
+            clock.advance(pause)
+        return found
+
+    try:
+        return asyncio.run(run())
+    finally:
+        hub.close()
+
+
+def test_a_token_is_exchanged_for_the_servers_audience(clock: FakeClock) -> None:
+    provider = Provider(issued("lake-token"))
+
+    (held,) = exchanges(provider, clock, "alice")
+
+    assert (held.token, held.expires_at) == (Secret("lake-token"), clock.now() + timedelta(minutes=10))
+    assert provider.forms == [
+        {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": "hub-token",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+            "audience": "lake",
+            "client_id": "hub",
+            "client_secret": "s3cret",
+        }
+    ]
+
+
+def test_one_exchange_serves_a_person_until_it_ends_and_nobody_else(clock: FakeClock) -> None:
+    provider = Provider(issued("for alice"), issued("for bob"))
+
+    found = exchanges(provider, clock, "alice", "alice", "bob", "alice", "bob")
+
+    assert [held.token.reveal() for held in found] == ["for alice", "for alice", "for bob", "for alice", "for bob"]
+
+
+def test_a_name_at_the_hub_that_has_become_another_persons_gets_no_token_of_the_first(clock: FakeClock) -> None:
+    provider = Provider(issued("for the first"), issued("for the second"))
+    hub = HubProvider(read_service_settings({**ENVIRON, **ASKS_FOR_LAKE}), clock=clock, http=provider)
+    ends_at = clock.now() + timedelta(hours=1)
+
+    async def run() -> list[str]:
+        return [
+            (
+                await hub.exchange("alice", StoredBearer(token=Secret("t"), expires_at=ends_at, subject=subject))
+            ).token.reveal()
+            for subject in ("1", "2", "2")
+        ]
+
+    found = asyncio.run(run())
+    hub.close()
+
+    assert found == ["for the first", "for the second", "for the second"]
+
+
+def test_a_token_that_has_not_ended_serves_on_while_the_provider_is_away(clock: FakeClock) -> None:
+    provider = Provider(issued("first"), ProviderUnavailable("no answer"), issued("second"))
+
+    found = exchanges(provider, clock, "alice", "alice", "alice", "alice", pause=290)
+
+    assert [held.token.reveal() for held in found] == ["first", "first", "first", "second"]
+
+
+@pytest.mark.parametrize("answer", [REFUSED, ProviderUnavailable("no answer")], ids=["refused", "no answer"])
+def test_an_exchange_that_failed_is_not_tried_again_for_that_person_at_once(
+    clock: FakeClock, answer: HttpAnswer | Exception
+) -> None:
+    provider = Provider(answer, issued("for bob"), issued("for alice"))
+    held = StoredBearer(token=Secret("hub-token"), expires_at=clock.now() + timedelta(hours=1))
+    hub = HubProvider(read_service_settings({**ENVIRON, **ASKS_FOR_LAKE}), clock=clock, http=provider)
+
+    async def given(owner: str) -> str:
+        try:
+            return (await hub.exchange(owner, held)).token.reveal()
+        except Refused as refused:
+            return refused.error
+
+    async def run() -> list[str]:
+        found = [await given(owner) for owner in ("alice", "alice", "bob")]
+        clock.advance(exchange.FAILURE_PAUSE_SECONDS)
+        return [*found, await given("alice")]
+
+    found = asyncio.run(run())
+    hub.close()
+
+    assert found[0] == found[1] != "for alice"
+    assert found[2:] == ["for bob", "for alice"]
+
+
+def test_a_provider_that_repeats_the_token_has_it_told_to_nobody(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    echo = HttpAnswer(status=400, body={"error": "invalid_target", "error_description": "not for hub-token, s3cret"})
+
+    with pytest.raises(Refused) as caught:
+        exchanges(Provider(echo), clock, "alice")
+
+    for text in (str(caught.value), caplog.text):
+        assert "invalid_target" in text
+        assert not any(secret in text for secret in ("hub-token", "s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (REFUSED, "exchange_refused"),
+        (HttpAnswer(status=400, body={"error": "temporarily_unavailable"}), "provider_unavailable"),
+        (ProviderUnavailable("no answer"), "provider_unavailable"),
+        (issued("x", issued_token_type="urn:ietf:params:oauth:token-type:saml2"), "exchange_refused"),
+    ],
+    ids=["refused", "passing", "no answer", "another kind"],
+)
+def test_no_exchange_is_no_token_and_the_reason_is_told(
+    clock: FakeClock, answer: HttpAnswer | Exception, error: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        exchanges(Provider(answer), clock, "alice")
+
+    assert caught.value.error == error
+    assert "hub-token" not in str(caught.value)

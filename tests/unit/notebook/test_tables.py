@@ -1,0 +1,268 @@
+"""`%micromegas_tables`: the listing, the widget, and counted rows."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+
+import pyarrow as pa
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from micromegas_jupyter.errors import LoginRequired, ServerUnavailable
+from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.magics import tables_widget
+from micromegas_jupyter.notebook.magics.table_listing import (
+    MAX_OPEN_COUNTS,
+    MAX_TABLES,
+    TableCounter,
+    TableListing,
+    build_listing,
+    count_rows,
+    listing_html,
+    listing_text,
+    listing_traits,
+    search_listing,
+)
+from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
+from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+
+LOG_TABLE = Table(
+    name="log_entries", columns=(Column(name="msg", type_text="string"),), remarks="What programs logged."
+)
+WIDGET_SCHEMA = ServerSchema(tables={"log_entries": LOG_TABLE, "odd\nname": Table(name="odd\nname")})
+SCHEMA = ServerSchema(
+    tables={
+        "log_entries": Table(
+            name="log_entries",
+            columns=(
+                Column(name="time", type_text="timestamp[ns, UTC]", is_nullable=False),
+                Column(name="msg", type_text="string", remarks="The message."),
+            ),
+            remarks="What programs logged.",
+        ),
+        "measures": Table(name="measures", columns=(Column(name="value", type_text="double"),)),
+    }
+)
+EVIL = '</code><script>alert("1")</script>'
+WAIT_SECONDS = 60.0
+FIRST = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+LAST = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)
+
+
+def test_a_terminal_shows_all_tables_with_their_columns(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_line_magic("micromegas_tables", "")
+
+    assert capsys.readouterr().out == (
+        "2 tables of lake.example.com:50051\n"
+        "\n"
+        "log_entries · What programs logged.\n"
+        "  time   timestamp[ns, UTC], never null\n"
+        "  level  int32                           How severe.\n"
+        "  msg    string\n"
+        "\n"
+        "measures\n"
+        "  time   timestamp[ns, UTC]\n"
+        "  value  double\n"
+    )
+
+
+def test_counting_is_asked_for_by_option(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = pa.array([None], pa.timestamp("ns", "UTC"))
+    world.script = pa.table([pa.array([7]), times, times], names=["n", "first", "last"]).to_batches()
+
+    shell.run_line_magic("micromegas_tables", "measures --count")
+
+    assert "measures · 7 rows\n" in capsys.readouterr().out
+
+
+def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_kind(
+    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.tables.failure = ServerUnavailable("lake.example.com does not answer.")
+    silent = shell.run_cell("%micromegas_tables")
+    world.stored = None
+    shell._micromegas_extension.session.connections.drop(SETTINGS)
+    signed_out = shell.run_cell("%micromegas_tables")
+
+    assert isinstance(silent.error_in_exec, ServerUnavailable)
+    assert isinstance(signed_out.error_in_exec, LoginRequired)
+    assert "Traceback" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def asked() -> list[Table]:
+    return []
+
+
+@pytest.fixture
+def widget_listing() -> TableListing:
+    return build_listing(WIDGET_SCHEMA, server="lake.example.com", pattern="")
+
+
+@pytest.fixture
+def widget(widget_listing: TableListing, asked: list[Table]) -> TablesWidget:
+    shown = replace(
+        build_listing(WIDGET_SCHEMA, server="lake.example.com", pattern="log"), facts={"log_entries": "2 rows"}
+    )
+    return TablesWidget(
+        replace(widget_listing, facts=shown.facts),
+        search="log",
+        shown=shown,
+        count=lambda table, _tell: asked.append(table),
+    )
+
+
+def test_what_is_known_of_a_table_behind_the_limit_is_shown_with_it() -> None:
+    schema = ServerSchema(
+        tables={name: Table(name=name) for name in (f"t{number}" for number in range(MAX_TABLES + 1))}
+    )
+    last = f"t{MAX_TABLES}"
+    shown = replace(build_listing(schema, server="lake.example.com", pattern=last), facts={last: "2 rows"})
+
+    widget = TablesWidget(search_listing(schema, shown), search=last, shown=shown, count=lambda _table, _tell: None)
+
+    state = widget.get_state()
+    assert [table["name"] for table in state["tables"]][:2] == [last, "t0"]
+    assert len(state["tables"]) == MAX_TABLES
+    assert state["facts"] == {last: "2 rows"}
+
+
+def test_tables_whose_names_are_cut_to_the_same_keep_the_widget_working() -> None:
+    schema = ServerSchema(tables={name: Table(name=name) for name in ("t" * 200 + "1", "t" * 200 + "2")})
+    shown = replace(
+        build_listing(schema, server="lake.example.com", pattern=""), facts=dict.fromkeys(schema.tables, "2 rows")
+    )
+
+    widget = TablesWidget(search_listing(schema, shown), search="", shown=shown, count=lambda _table, _tell: None)
+
+    assert list(widget.get_state()["facts"].values()) == ["2 rows"]
+
+
+def test_opening_a_table_asks_for_it_and_the_answer_is_shown(widget: TablesWidget, asked: list[Table]) -> None:
+    widget._handle_custom_msg({"open": "odd\\nname"}, [])
+    widget.notify("odd\nname", "3 rows")
+
+    assert [table.name for table in asked] == ["odd\nname"]
+    assert widget.get_state()["facts"] == {"log_entries": "2 rows", "odd\\nname": "3 rows"}
+
+
+@pytest.mark.parametrize("content", [{}, {"open": "unknown"}, {"open": ["log_entries"]}, {"open": None}, "open", None])
+def test_a_message_that_names_no_table_is_left_alone(widget: TablesWidget, asked: list[Table], content: object) -> None:
+    widget._handle_custom_msg(content, [])
+
+    assert asked == []
+
+
+def test_the_browser_half_writes_text_and_never_markup() -> None:
+    source = (Path(tables_widget.__file__).parents[1] / "static" / "tables.js").read_text(encoding="utf-8")
+
+    assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))
+
+
+def listing(pattern: str = "", schema: ServerSchema = SCHEMA):
+    return build_listing(schema, server="lake.example.com:50051", pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("", {"log_entries": ["time", "msg"], "measures": ["value"]}),
+        ("LOG", {"log_entries": ["time", "msg"]}),
+        ("val", {"measures": ["value"]}),
+        ("m*s", {"log_entries": ["msg"], "measures": ["value"]}),
+        (".", {}),
+        ("(", {}),
+    ],
+)
+def test_a_pattern_finds_tables_by_their_names_and_else_by_their_columns(
+    pattern: str, found: dict[str, list[str]]
+) -> None:
+    assert {table.name: [column.name for column in table.columns] for table in listing(pattern).tables} == found
+
+
+def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
+    evil = EVIL + "\x1b[2J\u202e"
+    table = Table(name=evil, columns=(Column(name=evil, type_text=evil, remarks=evil),), remarks=evil)
+    shown = listing(schema=ServerSchema(tables={evil: table}))
+
+    assert "<script" not in listing_html(shown)
+    assert "\x1b" not in listing_text(shown) + str(listing_traits(shown))
+    assert "\u202e" not in listing_text(shown) + str(listing_traits(shown))
+
+
+def test_what_is_shown_is_bounded() -> None:
+    long = "x" * 5000
+    tables = {
+        f"{number}{long}": Table(
+            name=f"{number}{long}", columns=(Column(name=long, type_text=long, remarks=long),) * 700, remarks=long
+        )
+        for number in range(3)
+    }
+    many = {str(number): Table(name=str(number)) for number in range(MAX_TABLES + 10)}
+
+    assert len(listing_text(listing(schema=ServerSchema(tables=tables)))) < 3 * 501 * 600
+    assert listing(schema=ServerSchema(tables=many)).title == "500 of 510 tables of lake.example.com:50051"
+
+
+def table(name: str, **columns: str) -> Table:
+    found = tuple(Column(name=column, type_text=type_text) for column, type_text in columns.items())
+    return Table(name=name, columns=found)
+
+
+LOGS = table("log_entries", insert_time="timestamp[ns, UTC]", time="timestamp[ns, UTC]", level="int32")
+
+
+@pytest.fixture
+def client(world: FakeWorld) -> FakeClient:
+    return FakeClient(world, FakePersonalProvider())
+
+
+def answer(rows: int, first: datetime | None = None, last: datetime | None = None) -> list[pa.RecordBatch]:
+    times = [pa.array([moment], pa.timestamp("ns", "UTC")) for moment in (first, last)]
+    return pa.table([pa.array([rows]), *times], names=["n", "first", "last"]).to_batches()
+
+
+def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client: FakeClient, world: FakeWorld) -> None:
+    world.script = answer(1_842_113, FIRST, LAST)
+
+    line = count_rows(client, LOGS)
+
+    assert line == "1,842,113 rows · time from 2026-11-24 12:00:00 to 2026-11-24 13:30:00 UTC"
+    assert [asked["sql"] for asked in world.asked] == ["SELECT count(*) AS n, min(time), max(time) FROM log_entries"]
+
+
+def test_a_table_without_times_is_only_counted_and_odd_names_are_quoted(client: FakeClient, world: FakeWorld) -> None:
+    world.script = pa.table({"n": [1]}).to_batches()
+
+    assert count_rows(client, table('Odd "name"', Time="int64")) == "1 row"
+    assert world.asked[0]["sql"] == 'SELECT count(*) AS n FROM "Odd ""name"""'
+
+
+def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client: FakeClient, world: FakeWorld) -> None:
+    may_answer = Event()
+    world.script = [lambda: may_answer.wait(WAIT_SECONDS), *answer(3)]
+    told: list[tuple[str, str]] = []
+    all_told = Event()
+
+    def tell(name: str, line: str) -> None:
+        told.append((name, line))
+        if len(told) == MAX_OPEN_COUNTS + 1:
+            all_told.set()
+
+    counter = TableCounter(client)
+    for number in range(MAX_OPEN_COUNTS):
+        counter.count(table(f"table_{number}"), tell)
+        counter.count(table(f"table_{number}"), tell)
+    counter.count(table("one_too_many"), tell)
+    refused = list(told)
+    may_answer.set()
+    assert all_told.wait(WAIT_SECONDS)
+
+    assert refused == [("one_too_many", "Other tables are being counted. Close this one and open it again.")]
+    assert len(world.asked) == MAX_OPEN_COUNTS
