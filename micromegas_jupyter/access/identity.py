@@ -11,8 +11,7 @@ from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.access.rights import Rights
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.oidc.claims import CLIENT_CLAIMS, expiry_of
-from micromegas_jupyter.oidc.groups import GROUP_CLAIM_PATHS, read_groups
+from micromegas_jupyter.oidc.claims import CLIENT_CLAIMS, GROUP_CLAIM_PATHS, expiry_of, read_groups
 
 # For display only, in upstream's order: the first that is there. Rights never follow from one of these alone.
 _EMAIL_CLAIMS = (

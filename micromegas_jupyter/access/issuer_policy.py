@@ -9,15 +9,16 @@ from micromegas_jupyter.oidc.claims import (
     check_audience,
     check_bearer_use,
     check_client,
+    check_kind,
     check_no_audience,
     check_required_claims,
+    check_rfc9068,
     check_times,
     read_subject,
     typed_values,
 )
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
-from micromegas_jupyter.oidc.signature import check_algorithm
-from micromegas_jupyter.oidc.token_kind import check_kind, check_rfc9068
+from micromegas_jupyter.oidc.keys import check_algorithm
 
 _ANY_NAME = "*"
 

@@ -28,7 +28,7 @@ from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
-from micromegas_jupyter.oidc.signature import DEFAULT_ALGORITHMS, UnknownKey, check_algorithm, verify_signature
+from micromegas_jupyter.oidc.keys import DEFAULT_ALGORITHMS, UnknownKey, check_algorithm, verify_signature
 
 _REFUSAL_TTL_SECONDS = 10.0
 _MAX_REFUSALS = 1000

@@ -7,7 +7,7 @@ from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.loopback_receiver import LoopbackReceiver
 from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.redirect import Ending
 
 

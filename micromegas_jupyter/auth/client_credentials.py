@@ -14,7 +14,8 @@ from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
+from micromegas_jupyter.oidc.client_auth import ClientProof
+from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
 class OidcClientCredentialsProvider:

@@ -9,7 +9,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, is_callback_of, parse_callback
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 SLOW_DOWN_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0

@@ -17,7 +17,7 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.urls import host_text
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.redirect.redirect_address import is_callback_address, is_web_address
 
 # The service waits 25 seconds for the browser before it says that there is nothing yet.

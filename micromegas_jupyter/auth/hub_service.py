@@ -12,7 +12,7 @@ from micromegas_jupyter.core.http.hub_http import HubAnswer, HubHttp
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import SecretObject
 from micromegas_jupyter.errors import LoginFailed, MicromegasError
-from micromegas_jupyter.oidc.token import usable_token
+from micromegas_jupyter.oidc.tokens import usable_token
 
 LONGEST_LIFE_SECONDS = 7 * 24 * 3600
 MAX_TEXT_CHARACTERS = 2048

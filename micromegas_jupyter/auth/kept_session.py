@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.sign_in_entry import SignInEntry
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 _log = logging.getLogger(__name__)
 

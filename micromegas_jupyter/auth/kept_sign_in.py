@@ -24,7 +24,7 @@ from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import SecretObject
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
 class KeptSignIn:

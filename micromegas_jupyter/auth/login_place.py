@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.revocation import LogoutCalls
 from micromegas_jupyter.auth.sign_in_store import SignInStore
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import LoginFailed, TokenStoreError
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 _log = logging.getLogger(__name__)
 

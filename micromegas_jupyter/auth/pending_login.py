@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
     MicromegasError,
     UsageError,
 )
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.redirect import Ending
 
 # For a browser that is slow to ask for the last page; nearly all ask at once.

@@ -18,10 +18,9 @@ from micromegas_jupyter.core.secrets import secret_object
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.client_authentication import (
+from micromegas_jupyter.oidc.client_auth import (
     ClientAuthentication,
     ClientProof,
-    PrivateKey,
     build_client_authentication,
     choose_authentication_method,
 )
@@ -33,12 +32,11 @@ from micromegas_jupyter.oidc.device import (
     parse_device_answer,
     parse_device_token_error,
 )
-from micromegas_jupyter.oidc.discovery import ProviderMetadata
+from micromegas_jupyter.oidc.discovery import ProviderMetadata, describe_provider_error
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, verify_id_token
-from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.oidc.provider_text import describe_provider_error
-from micromegas_jupyter.oidc.signature import UnknownKey
-from micromegas_jupyter.oidc.token import (
+from micromegas_jupyter.oidc.keys import KeySet, UnknownKey
+from micromegas_jupyter.oidc.private_key import PrivateKey
+from micromegas_jupyter.oidc.tokens import (
     TokenSet,
     build_client_credentials_request,
     build_code_request,

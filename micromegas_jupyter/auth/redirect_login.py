@@ -11,7 +11,7 @@ from micromegas_jupyter.auth.code_grant import CodeGrant
 from micromegas_jupyter.auth.pending_login import LoginPrompt, RunningFlow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.redirect import Ending
 from micromegas_jupyter.redirect.messages import Started
 from micromegas_jupyter.redirect.routing import digest_of

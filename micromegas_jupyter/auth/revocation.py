@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.timely_call import CallTookTooLong, TimelyCalls
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import MicromegasError, Unavailable
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 LOGOUT_SECONDS = 20.0
 

@@ -13,7 +13,7 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, read_stored_id_token
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 LONGEST_MARGIN = timedelta(minutes=5)
 MARGIN_SHARE = 4

@@ -20,7 +20,7 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, check_refreshed_claims
-from micromegas_jupyter.oidc.token import TokenSet, merge_refreshed
+from micromegas_jupyter.oidc.tokens import TokenSet, merge_refreshed
 
 # A server that refuses every token must not make a program renew again and again.
 FORCED_PAUSE_SECONDS = 10.0

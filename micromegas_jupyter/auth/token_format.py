@@ -14,7 +14,7 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import SecretObject, secret_object
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 _MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold, with room for sums
 _MAX_OFFSET_SECONDS = 86_400.0  # a clock that is further off than a day is not allowed for, but set right

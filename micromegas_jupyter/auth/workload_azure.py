@@ -16,7 +16,7 @@ from micromegas_jupyter.core.http.platform_http import Platform, PlatformAnswer,
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderUnavailable
-from micromegas_jupyter.oidc.provider_text import describe_provider_error
+from micromegas_jupyter.oidc.discovery import describe_provider_error
 
 # App Service, Functions and Container Apps set both; elsewhere the machine's metadata service answers.
 APP_ENDPOINT_VARIABLE = "IDENTITY_ENDPOINT"

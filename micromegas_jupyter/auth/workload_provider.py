@@ -11,9 +11,13 @@ from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken
 from micromegas_jupyter.auth.workload_source import WorkloadSource
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.oidc.assertions import build_client_assertion_request
-from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer
-from micromegas_jupyter.oidc.token_exchange import build_token_exchange_request, parse_token_exchange_answer
+from micromegas_jupyter.oidc.tokens import (
+    TokenSet,
+    build_client_assertion_request,
+    build_token_exchange_request,
+    parse_token_answer,
+    parse_token_exchange_answer,
+)
 
 # Turns the platform's token into the bearer token.
 TokenTrade: TypeAlias = Callable[[Secret], ServiceToken]

@@ -1,32 +1,12 @@
-"""The rules for a token's claims: who issued it, for whom, to which application, and when it is valid.
-
-Signatures are `signature`'s job, what kind of token it is `token_kind`'s; what the subject may do is the caller's.
-"""
+"""The rules for a token's claims; each `check_` function raises TokenProblem."""
 
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from micromegas_jupyter.config.access import ClaimValue
-from micromegas_jupyter.oidc.jws import TokenProblem
-from micromegas_jupyter.oidc.signature import DEFAULT_ALGORITHMS
-
-__all__ = [
-    "CLIENT_CLAIMS",
-    "DEFAULT_ALGORITHMS",
-    "TypedValues",
-    "check_audience",
-    "check_bearer_use",
-    "check_claims",
-    "check_client",
-    "check_no_audience",
-    "check_required_claims",
-    "check_times",
-    "expiry_of",
-    "read_subject",
-    "typed_values",
-]
+from micromegas_jupyter.config.access import ClaimValue, TokenKind
+from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
 
 MAX_SUBJECT_CHARACTERS = 255
 # Where providers name the application: OpenID Connect, RFC 9068, Entra ID 1.0, Okta.
@@ -199,3 +179,104 @@ def _is_other_use(use: object) -> bool:
 
 def _is_one_of(value: object, accepted: TypedValues) -> bool:
     return isinstance(value, str | int) and (type(value), value) in accepted
+
+
+_ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+# `token_use` of Cognito and `typ` of Keycloak.
+_KINDS_BY_TOKEN_USE = {"access": TokenKind.ACCESS, "id": TokenKind.ID}
+_KINDS_BY_TYPE_CLAIM = {"bearer": TokenKind.ACCESS, "id": TokenKind.ID}
+
+
+def kind_of(parsed: ParsedToken) -> TokenKind | None:
+    """Return what the token is; None when it does not show.
+
+    The header's type counts first, then the claims that say it outright, then those that only one kind has.
+    Source: RFC 9068 section 2.1; OpenID Connect Core 1.0 sections 2 and 3.3.2.11.
+    """
+    claims = parsed.claims
+    said = _kind_that_is_said(parsed)
+    if said is not None:
+        return said
+    if "at_hash" in claims or "c_hash" in claims:
+        return TokenKind.ID
+    if "scope" in claims or "scp" in claims:
+        return TokenKind.ACCESS
+    return TokenKind.ID if "nonce" in claims else None
+
+
+def check_kind(parsed: ParsedToken, wanted: TokenKind) -> None:
+    """Check that the token is not of the kind that is not wanted; one that does not show its kind passes.
+
+    Raises:
+        TokenProblem: It is.
+    """
+    if wanted is TokenKind.EITHER:
+        return
+    kind = kind_of(parsed)
+    if kind is TokenKind.ID and wanted is TokenKind.ACCESS:
+        raise TokenProblem("id_token_as_access_token")
+    if kind is TokenKind.ACCESS and wanted is TokenKind.ID:
+        raise TokenProblem("access_token_as_id_token")
+
+
+def check_rfc9068(parsed: ParsedToken) -> None:
+    """Check what RFC 9068 asks of an access token beyond the claims that every token needs.
+
+    Source: RFC 9068 sections 2.1, 2.2 and 4.
+
+    Raises:
+        TokenProblem: The header's type is not `at+jwt`, or `client_id` or `jti` is missing or no text.
+    """
+    if not _has_access_token_type(parsed.header):
+        raise TokenProblem("type_not_at_jwt")
+    _check_text(parsed.claims, "client_id", "client_id")
+    _check_text(parsed.claims, "jti", "token_id")
+
+
+def _kind_that_is_said(parsed: ParsedToken) -> TokenKind | None:
+    if _has_access_token_type(parsed.header):
+        return TokenKind.ACCESS
+    use, kind = parsed.claims.get("token_use"), parsed.claims.get("typ")
+    said = _KINDS_BY_TOKEN_USE.get(use) if isinstance(use, str) else None
+    if said is None and isinstance(kind, str):
+        said = _KINDS_BY_TYPE_CLAIM.get(kind.lower())
+    return said
+
+
+def _has_access_token_type(header: Mapping[str, object]) -> bool:
+    kind = header.get("typ")
+    return isinstance(kind, str) and kind.lower() in _ACCESS_TOKEN_TYPES
+
+
+def _check_text(claims: Mapping[str, object], name: str, reason: str) -> None:
+    if name not in claims:
+        raise TokenProblem(f"{reason}_missing")
+    value = claims[name]
+    if not isinstance(value, str) or not value:
+        raise TokenProblem(f"{reason}_malformed")
+
+
+MAX_GROUPS = 256
+
+# Where groups are unless somebody says otherwise; the third is Keycloak's, the last Cognito's.
+GROUP_CLAIM_PATHS = (("groups",), ("roles",), ("realm_access", "roles"), ("cognito:groups",))
+
+
+def read_groups(claims: Mapping[str, object], paths: Iterable[tuple[str, ...]] = GROUP_CLAIM_PATHS) -> tuple[str, ...]:
+    """Return the names that the claims at `paths` list, each once and at most `MAX_GROUPS` of them.
+
+    Args:
+        claims: The token's claims.
+        paths: Where to look: a claim's name, then names of members inside it. What has another shape counts as none.
+    """
+    found: dict[str, None] = {}
+    for name, *inner_names in paths:
+        listed = claims.get(name)
+        for inner_name in inner_names:
+            listed = listed.get(inner_name) if isinstance(listed, dict) else None
+        if isinstance(listed, str):
+            listed = [listed]
+        if isinstance(listed, list) and all(isinstance(group, str) for group in listed):
+            found.update(dict.fromkeys(listed))
+    found.pop("", None)
+    return tuple(found)[:MAX_GROUPS]

@@ -10,9 +10,8 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import secret_object
 from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
-from micromegas_jupyter.oidc.authorization import complete_scope
-from micromegas_jupyter.oidc.resource import resource_fields
-from micromegas_jupyter.oidc.token import read_lifetime, read_token
+from micromegas_jupyter.oidc.authorization import complete_scope, resource_fields
+from micromegas_jupyter.oidc.tokens import read_lifetime, read_token
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_SECONDS = 5.0

@@ -11,11 +11,9 @@ from datetime import UTC, datetime
 
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.claims import DEFAULT_ALGORITHMS, check_claims, expiry_of
-from micromegas_jupyter.oidc.groups import read_groups
+from micromegas_jupyter.oidc.claims import check_claims, expiry_of, read_groups
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
-from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.oidc.signature import UnknownKey, verify_signature
+from micromegas_jupyter.oidc.keys import DEFAULT_ALGORITHMS, KeySet, UnknownKey, verify_signature
 
 LEEWAY_SECONDS = 60.0
 CLOCK_REMEDY = "Check the clock of this machine."

@@ -12,7 +12,8 @@ from micromegas_jupyter.config.client import Bearer, ClientSettings, WorkloadExc
 from micromegas_jupyter.core.http.platform_http import PlatformHttp
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
-from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey, parse_private_key
+from micromegas_jupyter.oidc.client_auth import ClientProof
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, provider_http
 from micromegas_jupyter.wiring.secret_files import read_secret_file, read_secret_line
 from micromegas_jupyter.wiring.service_scope import service_scope

@@ -24,7 +24,7 @@ from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.http.platform_http import PlatformHttp
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_authentication import ClientProof
+from micromegas_jupyter.oidc.client_auth import ClientProof
 from micromegas_jupyter.wiring.service_scope import service_scope
 
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"

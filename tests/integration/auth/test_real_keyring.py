@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
 from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins
 from tests.fakes.session_bus import SessionBus, require_programs
 

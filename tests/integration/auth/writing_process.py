@@ -6,7 +6,7 @@ import sys
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from micromegas_jupyter.access.identity import IdentityRules
 from micromegas_jupyter.access.rights import Rights
 from micromegas_jupyter.config.access import IssuerSetting, RoleSetting
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess
-from micromegas_jupyter.oidc.groups import MAX_GROUPS
+from micromegas_jupyter.oidc.claims import MAX_GROUPS
 from tests.fakes.mint import ISSUER, NOW, NOW_SECONDS
 
 

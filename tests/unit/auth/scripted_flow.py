@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.pending_login import LoginPrompt, PendingSignIn, Ru
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.system_keyring import KeyringUnusable, SystemKeyrin
 from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring
 
 if TYPE_CHECKING:

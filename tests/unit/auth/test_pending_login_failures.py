@@ -21,7 +21,7 @@ from tests.unit.auth.scripted_flow import DEADLINE_SECONDS, TOKENS, Person, Scri
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.oidc.token import TokenSet
+    from micromegas_jupyter.oidc.tokens import TokenSet
     from tests.fakes.clock import FakeClock
 
 

@@ -12,7 +12,7 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
 )
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.fakes.tracebacks import traceback_with_variables

@@ -18,7 +18,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
 )
 from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.revocation import LOGOUT_SECONDS, LogoutCalls, ProviderCallFailed, Revocation
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

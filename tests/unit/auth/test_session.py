@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.session import (
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint
 from tests.fakes.stored_sign_in import FixedRandomness
 

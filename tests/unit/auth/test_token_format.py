@@ -19,7 +19,7 @@ from micromegas_jupyter.auth.token_format import (
 )
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)

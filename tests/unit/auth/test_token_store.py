@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.token_format import StoredLogin
 from micromegas_jupyter.auth.token_store import TokenStore
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

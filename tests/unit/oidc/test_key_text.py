@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.oidc.key_text import KeyMaterial, KeyProblem, read_key_text
+from micromegas_jupyter.oidc.private_key import KeyMaterial, KeyProblem, read_key_text
 from tests.fakes.mint import ec_key
 
 PEM = ec_key().private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
-from micromegas_jupyter.oidc.keys import KeySet, VerificationKey, parse_key_set
-from micromegas_jupyter.oidc.signature import (
+from micromegas_jupyter.oidc.keys import (
     DEFAULT_ALGORITHMS,
     MAX_KEYS_TRIED,
+    KeySet,
     UnknownKey,
+    VerificationKey,
     check_algorithm,
+    parse_key_set,
     verify_signature,
 )
 from tests.fakes.mint import SigningKey, ec_key, ed448_key, ed25519_key, mint, rsa_key

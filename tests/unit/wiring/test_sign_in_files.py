@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.token_store import TokenStore
 from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.wiring.sign_in_files import sign_in_store, stored_sign_ins, token_file
 from tests.fakes.keyring_backend import MemoryKeyring
 

@@ -14,17 +14,7 @@ from urllib.parse import quote_plus
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key, sign_jwt
-
-__all__ = [
-    "ClientAuthentication",
-    "ClientAuthenticationMethod",
-    "ClientProof",
-    "PrivateKey",
-    "build_client_authentication",
-    "choose_authentication_method",
-    "parse_private_key",
-]
+from micromegas_jupyter.oidc.private_key import PrivateKey, sign_jwt
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # One call takes ten seconds at most; the rest is for clocks that differ.

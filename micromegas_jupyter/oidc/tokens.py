@@ -1,11 +1,8 @@
-"""Token requests and answers: code exchange, refresh, client credentials.
-
-Sending requests is `http`'s job, ID tokens are `id_token`'s.
-"""
+"""Token requests and answers: codes, refresh, client credentials, assertions (RFC 7523), exchange (RFC 8693)."""
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,9 +15,10 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.provider_text import describe_provider_error
-from micromegas_jupyter.oidc.resource import resource_fields
+from micromegas_jupyter.oidc.authorization import AuthorizationRequest, resource_fields
+from micromegas_jupyter.oidc.client_auth import ASSERTION_TYPE
+from micromegas_jupyter.oidc.discovery import describe_provider_error
+from micromegas_jupyter.oidc.private_key import PrivateKey, sign_jwt
 
 MAX_TOKEN_CHARACTERS = 64 * 1024
 MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
@@ -217,3 +215,108 @@ def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
     return min(float(value), MAX_LIFETIME_SECONDS)
+
+
+TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
+_TYPE_PREFIX = "urn:ietf:params:oauth:token-type:"
+JWT_TYPE = f"{_TYPE_PREFIX}jwt"
+ID_TOKEN_TYPE = f"{_TYPE_PREFIX}id_token"
+ACCESS_TOKEN_TYPE = f"{_TYPE_PREFIX}access_token"
+
+# What can be sent to a server as a bearer token: RFC 8693 section 3.
+_BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
+
+
+def build_token_exchange_request(
+    subject_token: Secret,
+    *,
+    audience: str | None,
+    resource: str | None,
+    scope: str | None,
+    subject_token_type: str = JWT_TYPE,
+) -> dict[str, str | Secret]:
+    """Return the fields that exchange a token.
+
+    Args:
+        subject_token: The token; it says who asks.
+        audience: The name, at the provider, of what the new token is for.
+        resource: The same as an address.
+        scope: What the new token may do.
+        subject_token_type: What `subject_token` is: a platform's JWT when left out.
+
+    Source: RFC 8693 section 2.1.
+
+    Raises:
+        UsageError: The resource is not an absolute URI.
+    """
+    wanted = {"audience": audience, "scope": scope}
+    return {
+        "grant_type": TOKEN_EXCHANGE_GRANT,
+        "subject_token": subject_token,
+        "subject_token_type": subject_token_type,
+        **{name: value for name, value in wanted.items() if value},
+        **resource_fields(resource),
+    }
+
+
+def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
+    """Read a successful answer; whatever the issued token's kind, it stands as the access token.
+
+    `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
+    Not every provider names that type, although it is required, so only a wrong one is refused.
+    Source: RFC 8693 section 2.2.1.
+
+    Raises:
+        ProviderMisbehaved: A member is missing or malformed, or the token cannot be used as a bearer token.
+    """
+    body = secret_object(body)
+    if body is None:
+        raise ProviderMisbehaved("The identity provider's token exchange answer is not a JSON object.")
+    issued_type = body.get("issued_token_type")
+    token_type = body.get("token_type")
+    is_typed_otherwise = isinstance(token_type, str) and token_type.lower() == "n_a"
+    if (issued_type is not None or is_typed_otherwise) and issued_type not in _BEARER_TYPES:
+        raise ProviderMisbehaved(
+            "The identity provider exchanged the token for one that cannot be sent to a server.",
+            remedy="Set MICROMEGAS_OIDC_AUDIENCE or MICROMEGAS_OIDC_SCOPE to what the server's tokens are for.",
+        )
+    if is_typed_otherwise:
+        body["token_type"] = "Bearer"  # noqa: S105 - a type's name, not a password
+    return parse_token_answer(body, now=now, asked_scope=asked_scope)
+
+
+JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
+    """Sign `claims` (who says what to whom), with the times at which the assertion begins and ends added.
+
+    Source: RFC 7523 section 3.
+    """
+    issued_at = int(now.timestamp())
+    return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
+
+
+def build_jwt_bearer_request(assertion: Secret) -> dict[str, str | Secret]:
+    """Return the fields that exchange an assertion for a token. Source: RFC 7523 section 2.1."""
+    return {"grant_type": JWT_BEARER_GRANT, "assertion": assertion}
+
+
+def build_client_assertion_request(
+    assertion: Secret, *, scope: str | None, audience: str | None, resource: str | None
+) -> dict[str, str | Secret]:
+    """Return the fields of a client credentials request that somebody else's statement about the client authenticates.
+
+    Source: RFC 7523 section 2.2; RFC 6749 section 4.4.2; RFC 8707 section 2; `audience` as Auth0 has it.
+
+    Raises:
+        UsageError: The resource is not an absolute URI.
+    """
+    wanted = {"scope": scope, "audience": audience}
+    return {
+        "grant_type": "client_credentials",
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": assertion,
+        **{name: value for name, value in wanted.items() if value},
+        **resource_fields(resource),
+    }
