@@ -1,25 +1,89 @@
-"""Accepts the API keys that the server is configured with.
+"""API keys: the validator of configured keys, and the file that `micromegas keys` keeps them in."""
 
-Reading them from the environment is `settings`'s job, keeping them in a file `key_file`'s.
-"""
-
+import hashlib
 import logging
 import math
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from hmac import compare_digest
+from pathlib import Path
+from typing import TypeAlias
 
-from micromegas_jupyter.access.audit import record_event
-from micromegas_jupyter.access.credential import digest_name, plausible_digest, token_digest
-from micromegas_jupyter.access.daily_turns import DailyTurns
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Accepted, Claimed, Decision, Refused
-from micromegas_jupyter.access.key_facts import key_digest, key_state
-from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.config.access import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import ConfigurationError
+from filelock import FileLock, Timeout
+
+from micromegas_jupyter.access.audit import Claimed, record_event
+from micromegas_jupyter.access.rate_limit import DailyTurns
+from micromegas_jupyter.access.roles import Rights
+from micromegas_jupyter.access.validator import (
+    Accepted,
+    DecidingValidator,
+    Decision,
+    Refused,
+    digest_name,
+    plausible_digest,
+    token_digest,
+)
+from micromegas_jupyter.config.access import (
+    API_KEY_ISSUER,
+    ApiKeySetting,
+    LegacyApiKeys,
+    parse_api_keys,
+    render_api_keys,
+)
+from micromegas_jupyter.core import files as private_files
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Randomness
+from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
+
+_ID = re.compile(r"[0-9a-f]{8,64}")
+_LONGER_ID_DIGITS = 16
+_MAX_SHOWN_CHARACTERS = 60
+
+
+def key_digest(key: ApiKeySetting) -> bytes:
+    """Return the SHA-256 digest of the key, whichever way it is configured."""
+    if key.sha256 is not None:
+        return key.sha256
+    return token_digest("" if key.key is None else key.key.reveal())
+
+
+def key_id(key: ApiKeySetting) -> str:
+    """Return the key's short id, under which the server's log names it too."""
+    return digest_name(key_digest(key))
+
+
+def key_state(key: ApiKeySetting, *, now: datetime) -> str:
+    """Return `valid`, `revoked` or `expired`."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and now >= key.expires_at else "valid"
+
+
+def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
+    """Return all keys of that name, or else the one with that id.
+
+    Raises:
+        UsageError: There is none, or the text could mean several things.
+    """
+    named = [key for key in keys if key.name == wanted]
+    digits = wanted.lower()
+    numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
+    if not named and not numbered:
+        # Somebody may have given the key itself, so it is not repeated.
+        raise UsageError("No key in the file has that name or id.", remedy="`micromegas keys list` shows them.")
+    others = [key for key in numbered if key not in named]
+    if (named and others) or len(others) > 1:
+        ids = ", ".join(key_digest(key).hex()[:_LONGER_ID_DIGITS] for key in (*named, *others))
+        raise UsageError(
+            f"{wanted[:_MAX_SHOWN_CHARACTERS]!r} could mean several keys: {ids}.", remedy="Give more digits of the id."
+        )
+    return named or numbered
+
 
 LEGACY_NOTICE = (
     "The server keeps your API key in an older form, which will be refused one day. "
@@ -218,3 +282,132 @@ def _digest_of(setting: ApiKeySetting) -> bytes:
     if len(digest) != _DIGEST_BYTES:
         raise ConfigurationError(f"The digest of {setting.name!r} does not have {_DIGEST_BYTES} bytes.", key=_SETTING)
     return digest
+
+
+API_KEY_PREFIX = "mmk_"
+MAX_KEY_FILE_BYTES = 32 * 1024 * 1024
+LOCK_WAIT_SECONDS = 20.0
+
+_KEY_BYTES = 32
+
+Keys: TypeAlias = tuple[ApiKeySetting, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """A key that was just made: what its bearer gets, and what is kept of it."""
+
+    secret: Secret
+    setting: ApiKeySetting
+
+
+def make_api_key(  # noqa: PLR0913 - what a key may be limited to
+    name: str,
+    *,
+    randomness: Randomness,
+    now: datetime,
+    scopes: frozenset[str],
+    roles: Sequence[str] = (),
+    expires_at: datetime | None = None,
+) -> NewApiKey:
+    """Draw a key of 256 bits; only its digest is in the setting."""
+    text = API_KEY_PREFIX + randomness.token_urlsafe(_KEY_BYTES)
+    setting = ApiKeySetting(
+        name=name,
+        sha256=hashlib.sha256(text.encode("ascii")).digest(),
+        scopes=scopes,
+        roles=tuple(dict.fromkeys(roles)),
+        created_at=now,
+        expires_at=expires_at,
+    )
+    return NewApiKey(secret=Secret(text), setting=setting)
+
+
+class KeyFile:
+    """Keys in a file. Holds nothing open between calls; safe to use from several threads and processes.
+
+    A file that cannot be read in full is never written to. One that is there keeps its owner, group and mode, so
+    that the server's account can read it as before; a new one is open to its owner only.
+
+    Args:
+        path: The file; `~` is expanded. Beside it lies `<name>.lock`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow a link
+        self._lock_path = self._path.with_name(self._path.name + ".lock")
+
+    def load(self) -> Keys:
+        """Return the keys in the file.
+
+        Raises:
+            UsageError: There is no such file, or it cannot be used safely.
+            ConfigurationError: What it holds is no list of keys.
+        """
+        try:
+            content, _ = private_files.read_private_file(self._path, max_bytes=MAX_KEY_FILE_BYTES, closes=False)
+        except private_files.FileProblem as problem:
+            raise self._unusable(problem) from problem.__cause__
+        return _parse(content, self._path.name)
+
+    def change(self, changed: Callable[[Keys], Keys], *, creates: bool = False) -> None:
+        """Replace the keys by what `changed` makes of them, with no other writer in between.
+
+        Args:
+            changed: Called with the keys that are there, while the lock is held.
+            creates: Whether a file that does not exist is made.
+
+        Raises:
+            UsageError: The file cannot be used safely, or, without `creates`, does not exist.
+            ConfigurationError: What it holds, or would hold, is no list of keys; it is left as it is.
+            Unavailable: Another program holds the lock too long.
+        """
+        if not self._path.parent.is_dir():
+            raise UsageError(
+                f"The folder of the key file {self._path.name} does not exist.",
+                remedy="Make the folder, or correct --file.",
+            )
+        try:
+            private_files.check_replaceable(self._path)
+            private_files.check_replaceable(self._lock_path)
+            with self._locked():
+                private_files.remove_leftovers(self._path)
+                is_new = creates and private_files.mark_of(self._path) is None
+                text = render_api_keys(changed(() if is_new else self.load()))
+                _parse(text.encode(), self._path.name)  # what the server could not read is not written
+                private_files.write_private_file(self._path, text.encode(), keeps_rights=True)
+        except private_files.FileProblem as problem:
+            raise self._unusable(problem) from problem.__cause__
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self._lock_path, timeout=LOCK_WAIT_SECONDS, mode=private_files.PRIVATE_FILE_MODE)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Unavailable(f"Another program is busy with {self._path.name} and does not finish.") from None
+        except OSError as error:
+            raise UsageError(f"The lock file {self._lock_path.name} cannot be used.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _unusable(self, problem: private_files.FileProblem) -> UsageError:
+        if isinstance(problem, private_files.NoSuchFile):
+            return UsageError(
+                f"There is no key file {self._path.name}.",
+                remedy="Correct --file, or make the first key with `micromegas keys create NAME --file FILE`.",
+            )
+        return UsageError(
+            f"The key file {self._path.name} {problem.args[0]}.",
+            remedy="Name an ordinary file of your own; to change that of another account, run as that account.",
+        )
+
+
+def _parse(content: bytes, name: str) -> Keys:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name} is not UTF-8 text.", key=name) from None
+    return parse_api_keys(text, name)

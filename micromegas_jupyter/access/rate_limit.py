@@ -1,7 +1,4 @@
-"""How often an identity may call, and how often an address may be refused: token buckets in bounded memory.
-
-What a bucket is asked for, and when, is the server's rule; the numbers are in the settings.
-"""
+"""How often an identity may call, and how often an address may be refused: token buckets in bounded memory."""
 
 import math
 import socket
@@ -14,6 +11,36 @@ from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ResourcesExhausted
+
+ONE_DAY_SECONDS = 24 * 3600.0
+MAX_REMEMBERED = 100_000
+
+
+class DailyTurns:
+    """Gives each name one turn a day. One lock guards the memory, which is bounded; the oldest turns are forgotten.
+
+    Outlives the validators that ask, so that a reload repeats no warning.
+    """
+
+    def __init__(self, clock: Clock, *, max_remembered: int = MAX_REMEMBERED) -> None:
+        self._clock = clock
+        self._max_remembered = max_remembered
+        self._lock = threading.Lock()
+        self._next_at: OrderedDict[bytes, float] = OrderedDict()
+
+    def take(self, name: bytes) -> tuple[bool, float]:
+        """Return whether it is this name's turn now, and the monotonic time of its next one."""
+        with self._lock:
+            now = self._clock.monotonic()
+            next_at = self._next_at.get(name)
+            if next_at is not None and now < next_at:
+                return False, next_at
+            self._next_at[name] = now + ONE_DAY_SECONDS
+            self._next_at.move_to_end(name)
+            while len(self._next_at) > self._max_remembered:
+                self._next_at.popitem(last=False)
+            return True, now + ONE_DAY_SECONDS
+
 
 Key = TypeVar("Key", bound=Hashable)
 

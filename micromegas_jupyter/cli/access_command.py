@@ -11,7 +11,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.decision import Decision
+    from micromegas_jupyter.access.validator import Decision
 
 _MAX_INPUT_BYTES: Final = 64 * 1024
 _MARKS: Final = {True: "✓", False: "✗", None: "·"}
@@ -38,9 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain one token; the exit code is that of the outcome: 0 accepted, 3 refused, 4 not decided."""
     token = _read_token(arguments.file)
     from micromegas_jupyter.access import validator_from_environment
-    from micromegas_jupyter.access.deciding import decide_safely
-    from micromegas_jupyter.access.decision import Accepted, Undecided
-    from micromegas_jupyter.access.explanation import describe_outcome, explain_decision
+    from micromegas_jupyter.access.explain import describe_outcome, explain_decision
+    from micromegas_jupyter.access.validator import Accepted, Undecided, decide_safely
 
     validator = validator_from_environment(access_environment(arguments))
     try:

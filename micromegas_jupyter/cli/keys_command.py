@@ -14,7 +14,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.key_file import KeyFile
+    from micromegas_jupyter.access.api_keys import KeyFile
 
 KEY_FILE_VARIABLE: Final = "MICROMEGAS_API_KEY_FILE"
 
@@ -61,14 +61,13 @@ def _key_file(named: str | None) -> "KeyFile":
     path = named or os.environ.get(KEY_FILE_VARIABLE)
     if not path:
         raise UsageError("No key file is named.", remedy=f"Give --file FILE, or set {KEY_FILE_VARIABLE}.")
-    from micromegas_jupyter.access.key_file import KeyFile
+    from micromegas_jupyter.access.api_keys import KeyFile
 
     return KeyFile(path)
 
 
 def _create(arguments: argparse.Namespace, file: "KeyFile") -> int:
-    from micromegas_jupyter.access.key_facts import key_id, key_state
-    from micromegas_jupyter.access.key_file import make_api_key
+    from micromegas_jupyter.access.api_keys import key_id, key_state, make_api_key
 
     now = SYSTEM_CLOCK.now()
     expires_at = None if arguments.expires is None else parse_expiry(arguments.expires, now=now)
@@ -110,7 +109,7 @@ def _create(arguments: argparse.Namespace, file: "KeyFile") -> int:
 
 
 def _list(arguments: argparse.Namespace, file: "KeyFile") -> int:
-    from micromegas_jupyter.access.key_facts import key_id, key_state
+    from micromegas_jupyter.access.api_keys import key_id, key_state
 
     now = SYSTEM_CLOCK.now()
     keys = sorted(file.load(), key=lambda key: key.name)
@@ -139,7 +138,7 @@ def _list(arguments: argparse.Namespace, file: "KeyFile") -> int:
 
 
 def _revoke(arguments: argparse.Namespace, file: "KeyFile") -> int:
-    from micromegas_jupyter.access.key_facts import find_keys, key_id
+    from micromegas_jupyter.access.api_keys import find_keys, key_id
 
     now = SYSTEM_CLOCK.now().replace(microsecond=0)
     revoked: set[ApiKeySetting] = set()
@@ -190,7 +189,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _described(key: ApiKeySetting, *, now: datetime) -> dict[str, object]:
-    from micromegas_jupyter.access.key_facts import key_id, key_state
+    from micromegas_jupyter.access.api_keys import key_id, key_state
 
     return {
         "name": key.name,

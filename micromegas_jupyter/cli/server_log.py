@@ -120,7 +120,7 @@ def log_as_server(environ: Mapping[str, str]) -> None:
     # The root's default would hide what is told at INFO. What libraries say below WARNING stays hidden.
     logging.getLogger(_PACKAGE).setLevel(min(settings.level, logging.INFO))
     if settings.audit_file is not None:
-        from micromegas_jupyter.access.audit_file import AuditFileHandler
+        from micromegas_jupyter.access.audit import AuditFileHandler
 
         terminal.addFilter(_is_no_audit)
         logging.getLogger(_AUDIT).addHandler(AuditFileHandler(settings.audit_file))

@@ -14,13 +14,11 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final
 
-from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
-from micromegas_jupyter.access.call_facts import CallFacts, checking_for
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Claimed, Refused, Undecided
-from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, waiting_for_keys
+from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, CallFacts, Claimed, checking_for
+from micromegas_jupyter.access.config import ReloadingValidator
+from micromegas_jupyter.access.jwks import KeysOnTheWay, KeyWait, waiting_for_keys
 from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.access.reloading import ReloadingValidator
+from micromegas_jupyter.access.validator import DecidingValidator, Refused, Undecided, event_of
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, HiddenText, Secret, TokenValidator
 from micromegas_jupyter.core.system import Clock
@@ -233,7 +231,7 @@ class Authenticator:
         """Write the event of a validator that writes none itself."""
         finding = Refused(reason=error.reason) if isinstance(error, Rejected) else Undecided(reason="unavailable")
         with checking_for(call):
-            self.audit.record_decision(finding, token)
+            self.audit.record(event_of(finding, token))
 
 
 def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, clock: Clock) -> CallLimits | None:

@@ -19,9 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from tornado.iostream import IOStream
 from tornado.web import HTTPError, RequestHandler
 
-from micromegas_jupyter.access.audit import AccessEvent
-from micromegas_jupyter.access.call_facts import CallFacts
-from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.access.audit import AccessEvent, CallFacts, Claimed
 from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator

@@ -7,9 +7,7 @@ import asyncio
 import json
 from typing import Final, Protocol, runtime_checkable
 
-from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
-from micromegas_jupyter.access.call_facts import checking_for
-from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, Claimed, checking_for
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.errors import (
     ConfigurationError,

@@ -40,7 +40,7 @@ from micromegas_jupyter.wiring.unused_access import check_unused_access
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.access.config import ReloadingValidator
 
 # These loggers tell what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS = ("access", "audit", "engine", "executors", "server")

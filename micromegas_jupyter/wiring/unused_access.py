@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from micromegas_jupyter.access.configuration import Reading
+from micromegas_jupyter.access.config import Reading
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _VARIABLES: Final = (

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import Unavailable
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_sources import KeySources
+from micromegas_jupyter.access.jwks import KeyPolicy, KeySources
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.core.http import ProviderHttp
 from tests.fakes.mint import ec_key

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_source import KeySource
+from micromegas_jupyter.access.jwks import KeyPolicy, KeySource
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
 from tests.fakes.background import FakeBackground
 from tests.fakes.mint import AUDIENCE, ISSUER

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.reloading import ReloadingValidator
+from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.asking import is_accepted
 from tests.fakes.clock import FakeClock

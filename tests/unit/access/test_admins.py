@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from micromegas_jupyter.access.admins import AdminRules, check_admin_entries, parse_admin_rules
+from micromegas_jupyter.access.roles import AdminRules, check_admin_entries, parse_admin_rules
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError
 

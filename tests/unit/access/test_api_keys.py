@@ -10,9 +10,9 @@ import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected, TokenValidator
 from micromegas_jupyter.access.api_keys import LEGACY_NOTICE
-from micromegas_jupyter.access.daily_turns import ONE_DAY_SECONDS, DailyTurns
-from micromegas_jupyter.access.decision import Claimed
-from micromegas_jupyter.access.rights import Rights
+from micromegas_jupyter.access.audit import Claimed
+from micromegas_jupyter.access.rate_limit import ONE_DAY_SECONDS, DailyTurns
+from micromegas_jupyter.access.roles import Rights
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import Secret, TableAccess
 from micromegas_jupyter.errors import ConfigurationError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable
-from micromegas_jupyter.access.building import ValidatorBuilder, split_denied
+from micromegas_jupyter.access.config import ValidatorBuilder, split_denied
 from micromegas_jupyter.config.access import (
     AccessSettings,
     ApiKeySetting,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.access.cache import ExpiringCache
+from micromegas_jupyter.access.oidc import ExpiringCache
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import configuration
-from micromegas_jupyter.access.configuration import ConfigurationTexts, Reading, marks_of
+from micromegas_jupyter.access import config as configuration
+from micromegas_jupyter.access.config import ConfigurationTexts, Reading, marks_of
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:

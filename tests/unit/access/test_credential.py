@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from micromegas_jupyter.access.credential import digest_name, plausible_digest, token_digest, token_name
+from micromegas_jupyter.access.validator import digest_name, plausible_digest, token_digest, token_name
 
 
 @pytest.mark.parametrize("token", ["", "key", "clé", "\ud800", "a\udfffb"], ids=ascii)

@@ -1,6 +1,6 @@
 """Tests of `access.daily_turns`."""
 
-from micromegas_jupyter.access.daily_turns import ONE_DAY_SECONDS, DailyTurns
+from micromegas_jupyter.access.rate_limit import ONE_DAY_SECONDS, DailyTurns
 
 
 def test_a_name_has_one_turn_a_day_and_learns_when_the_next_one_is(clock):

@@ -9,10 +9,9 @@ import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, Rejected, Unavailable
 from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit
-from micromegas_jupyter.access.deciding import DecidingValidator, decide_safely
-from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
-from micromegas_jupyter.access.key_waits import KeysOnTheWay
+from micromegas_jupyter.access.jwks import KeysOnTheWay
 from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.access.validator import Accepted, DecidingValidator, Decision, Refused, Undecided, decide_safely
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.protocols import AuthContext, Secret
 from tests.fakes.mint import mint

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.file_rights import check_rights, find_rights_problem, warn_of_group
+from micromegas_jupyter.access.jwks import check_rights, find_rights_problem, warn_of_group
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from micromegas_jupyter.access.admins import parse_admin_rules
-from micromegas_jupyter.access.identity import IdentityRules
-from micromegas_jupyter.access.rights import Rights
+from micromegas_jupyter.access.oidc import IdentityRules
+from micromegas_jupyter.access.roles import Rights, parse_admin_rules
 from micromegas_jupyter.config.access import IssuerSetting, RoleSetting
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess
 from micromegas_jupyter.oidc.claims import MAX_GROUPS

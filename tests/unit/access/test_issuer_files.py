@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.issuer_files import check_issuer_files, warn_of_issuer_files
+from micromegas_jupyter.access.config import check_issuer_files, warn_of_issuer_files
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.mint import ISSUER, ec_key

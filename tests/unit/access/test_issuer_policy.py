@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from micromegas_jupyter.access.issuer_policy import IssuerPolicy
+from micromegas_jupyter.access.oidc import IssuerPolicy
 from micromegas_jupyter.config.access import IssuerSetting, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem

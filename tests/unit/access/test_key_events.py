@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.key_events import KeyEvents
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_source import KeySource
+from micromegas_jupyter.access.jwks import KeyEvents, KeyPolicy, KeySource
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import Unavailable

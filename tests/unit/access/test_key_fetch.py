@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.key_fetch import KeyFetch
+from micromegas_jupyter.access.jwks import KeyFetch
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
 from tests.fakes.mint import ISSUER, ec_key, rsa_key

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from micromegas_jupyter.access import key_file
-from micromegas_jupyter.access.key_file import KeyFile, NewApiKey, make_api_key
+from micromegas_jupyter.access import api_keys as key_file
+from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, make_api_key
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS

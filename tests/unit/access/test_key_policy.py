@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.access.key_policy import KeyPolicy
+from micromegas_jupyter.access.jwks import KeyPolicy
 
 
 def test_keys_are_renewed_ahead_after_four_fifths_of_the_interval():

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import key_source as module
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_source import KeySource
+from micromegas_jupyter.access import jwks as module
+from micromegas_jupyter.access.jwks import KeyPolicy, KeySource
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import Unavailable
 from tests.fakes.mint import ISSUER, ec_key, rsa_key

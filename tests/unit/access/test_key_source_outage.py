@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_source import KeySource
+from micromegas_jupyter.access.jwks import KeyPolicy, KeySource
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import Unavailable
 from tests.fakes.mint import ISSUER, ec_key, rsa_key

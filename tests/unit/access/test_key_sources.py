@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import key_sources as module
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_sources import KeySources
+from micromegas_jupyter.access import jwks as module
+from micromegas_jupyter.access.jwks import KeyPolicy, KeySources
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_source import KeySource
-from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, current_key_wait, waiting_for_keys
+from micromegas_jupyter.access.jwks import (
+    KeyPolicy,
+    KeysOnTheWay,
+    KeySource,
+    KeyWait,
+    current_key_wait,
+    waiting_for_keys,
+)
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import Unavailable
 from tests.fakes.mint import ISSUER, ec_key, rsa_key

@@ -15,8 +15,8 @@ from micromegas_jupyter.access import (
     TokenValidator,
     Unavailable,
 )
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Claimed, Decision, Refused
+from micromegas_jupyter.access.audit import Claimed
+from micromegas_jupyter.access.validator import DecidingValidator, Decision, Refused
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.protocols import Secret
 from tests.fakes.mint import mint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.named_files import mark_of_named_file, read_named_file
+from micromegas_jupyter.access.jwks import mark_of_named_file, read_named_file
 
 if TYPE_CHECKING:
     from pathlib import Path

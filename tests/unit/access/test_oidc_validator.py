@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator
-from micromegas_jupyter.access import oidc_validator as module
-from micromegas_jupyter.access.issuer_policy import IssuerPolicy
+from micromegas_jupyter.access import oidc as module
+from micromegas_jupyter.access.oidc import IssuerPolicy
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, parse_token

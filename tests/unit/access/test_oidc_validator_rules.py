@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected
-from micromegas_jupyter.access.issuer_policy import IssuerPolicy
-from micromegas_jupyter.access.key_sources import KeySources
+from micromegas_jupyter.access.jwks import KeySources
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.access.rights import Rights
+from micromegas_jupyter.access.oidc import IssuerPolicy
+from micromegas_jupyter.access.roles import Rights
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import ConfigurationError

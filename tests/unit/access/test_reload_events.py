@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.access.reload_events import count_settings, record_problem, warn_of_idle_names
+from micromegas_jupyter.access.config import count_settings, record_problem, warn_of_idle_names
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
 from micromegas_jupyter.errors import ConfigurationError
 

@@ -7,8 +7,7 @@ import logging
 
 import pytest
 
-from micromegas_jupyter.access.configuration import marks_of
-from micromegas_jupyter.access.reloading import ReloadingValidator
+from micromegas_jupyter.access.config import ReloadingValidator, marks_of
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key

@@ -11,7 +11,7 @@ from tests.unit.access.reloading_in_part_scene import FIRST, SECOND, THIRD
 from tests.unit.access.reloading_scene import READ_AGAIN, events, put
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.access.config import ReloadingValidator
 
 # A module's own fixtures win over those of its folder, which has another `validator`.
 files, make, validator = scene.files, scene.make, scene.validator

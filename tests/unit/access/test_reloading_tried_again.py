@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import reloading
+from micromegas_jupyter.access import config as reloading
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable
 from tests.unit.access import reloading_in_part_scene as scene
 from tests.unit.access.reloading_in_part_scene import FIRST, IN_PART, SECOND, THIRD, TRIED_AGAIN, Files, accepted
@@ -16,7 +16,7 @@ from tests.unit.access.reloading_scene import KEPT, READ_AGAIN, events, put
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.access.config import ReloadingValidator
     from micromegas_jupyter.config.access import AccessSettings
 
 # A module's own fixtures win over those of its folder, which has another `validator`.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from micromegas_jupyter.access.restraints import NO_STATEMENTS, Statements, read_statements, restrain
+from micromegas_jupyter.access.config import NO_STATEMENTS, Statements, read_statements, restrain
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting, IssuerSetting, OidcServerSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.access.rights import Rights
+from micromegas_jupyter.access.roles import Rights
 from micromegas_jupyter.config.access import RoleSetting
 
 ROLES = {

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 
-from micromegas_jupyter.access.ticking import Ticker
+from micromegas_jupyter.access.config import Ticker
 
 
 def test_it_ticks_again_and_again():
@@ -105,7 +105,7 @@ def test_a_failure_that_comes_back_is_told_again(caplog):
 
 def test_it_does_not_keep_the_process_alive():
     program = (
-        "from micromegas_jupyter.access.ticking import Ticker; "
+        "from micromegas_jupyter.access.config import Ticker; "
         "Ticker(lambda: None, interval_seconds=600, name='ticks').start()"
     )
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.building import ValidatorBuilder
-from micromegas_jupyter.access.configuration import Reading
-from micromegas_jupyter.access.versions import Versions
+from micromegas_jupyter.access.config import Reading, ValidatorBuilder, Versions
 from micromegas_jupyter.config.access import LegacyApiKeys
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.clock import FakeClock

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from micromegas_jupyter.access.call_facts import CallFacts, current_call
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
+from micromegas_jupyter.access.audit import CallFacts, current_call
 from micromegas_jupyter.access.rate_limit import CallLimits
+from micromegas_jupyter.access.validator import Accepted, DecidingValidator, Decision, Refused, Undecided
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.server.authentication import Authenticator
 from tests.fakes.validator import ALICE

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from micromegas_jupyter.access.call_facts import CallFacts, current_call
-from micromegas_jupyter.access.multi import MultiValidator
-from micromegas_jupyter.access.oidc_validator import OidcValidator
+from micromegas_jupyter.access.audit import CallFacts, current_call
+from micromegas_jupyter.access.oidc import OidcValidator
 from micromegas_jupyter.access.rate_limit import CallLimits
+from micromegas_jupyter.access.validator import MultiValidator
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
