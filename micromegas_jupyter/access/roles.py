@@ -11,10 +11,13 @@ from micromegas_jupyter.config.access import EVERY_TABLE, IssuerSetting, RoleSet
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import ConfigurationError
 
-_KEY = "MICROMEGAS_ADMINS"
+ADMINS_KEY = "MICROMEGAS_ADMINS"
+
 # Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.
 _ADDRESS = re.compile(r"[^\s@|:/]+@[^\s@|:/]+")
 _SUBJECT_PREFIX = "subject:"
+# Callers have few different sets of roles, so what each set allows is worked out once.
+_MAX_ROLE_SETS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +52,13 @@ class AdminRules:
         return bool(self.groups) and any((issuer, group) in self.groups for group in groups)
 
 
-def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], place: str = _KEY) -> AdminRules:
+def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], key: str = ADMINS_KEY) -> AdminRules:
     """Read entries of the form `issuer|subject`, `issuer|address`, subject, or address.
 
     A bare subject belongs to the one issuer that is configured; with several it is an error. A bare address belongs
-    to each issuer that is trusted for mail. With several issuers none is unless it says so, because any of them
-    could claim any address (the nOAuth takeover). An address with its issuer counts unless that issuer is said not
-    to be trusted for mail.
+    to each issuer that is trusted for email. With several issuers that is none unless the setting says so, because any
+    of them could claim any address (the nOAuth takeover). An address with its issuer counts unless that issuer is set
+    as not trusted for email.
 
     What looks like an address is never a subject too: at some providers people choose theirs. A subject that looks
     like one is written `issuer|subject:<subject>`.
@@ -63,7 +66,7 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
     Args:
         entries: The entries.
         issuers: The configured issuers.
-        place: Where the entries stand.
+        key: Where the entries stand, for errors.
 
     Raises:
         ConfigurationError: An entry names an issuer that is not configured, or no issuer where it must.
@@ -71,94 +74,72 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
     subjects: set[tuple[str, str]] = set()
     emails: set[tuple[str, str]] = set()
     for entry in entries:
-        bound = _bind(entry, issuers, place)
+        bound = _split_issuer(entry, issuers, key)
         if bound is None and "@" in entry:
-            found = _trusted_for_email(issuers)
-            emails.update((setting.issuer, entry) for setting in found)
-            if not found:
-                _warn_of_address(entry, "no issuer is trusted for mail; write it as issuer|address, or say which is")
+            trusted = _trusted_for_email(issuers)
+            emails.update((setting.issuer, entry) for setting in trusted)
+            if not trusted:
+                _warn_of_address(entry, "no issuer is trusted for email; write it as issuer|address, or trust one")
             continue
-        setting, name = bound or (_only_issuer(entry, issuers, place), entry)
+        setting, name = bound or (_only_issuer(entry, issuers, key), entry)
         if bound is None or not _ADDRESS.fullmatch(name):
-            subjects.add((setting.issuer, _without_prefix(name) if bound else name))
+            subject = name.removeprefix(_SUBJECT_PREFIX)
+            # The prefix is one only before what would be taken for an address without it.
+            subjects.add((setting.issuer, subject if bound and _ADDRESS.fullmatch(subject) else name))
         elif setting.is_trusted_for_email is not False:
             emails.add((setting.issuer, name))
         else:
-            _warn_of_address(entry, "its issuer is said not to be trusted for mail; name the subject")
+            _warn_of_address(entry, "its issuer is set as not trusted for email; name the subject")
     groups = frozenset((setting.issuer, group) for setting in issuers for group in setting.admin_groups)
     return AdminRules(subjects=frozenset(subjects), emails=frozenset(emails), groups=groups)
 
 
-def check_admin_entries(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], place: str) -> None:
-    """Check that each entry can be read, and say nothing else about it.
-
-    Raises:
-        ConfigurationError: As for `parse_admin_rules`; the error names `place`.
-    """
-    for entry in entries:
-        if _bind(entry, issuers, place) is None and "@" not in entry:
-            _only_issuer(entry, issuers, place)
-
-
-def _bind(entry: str, issuers: Sequence[IssuerSetting], place: str) -> tuple[IssuerSetting, str] | None:
+def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tuple[IssuerSetting, str] | None:
     """Return the issuer that the entry begins with and what follows; None when it begins with none."""
     for setting in issuers:
         for issuer in (setting.issuer, *setting.aliases):
-            if entry.startswith(f"{issuer}|"):
-                return setting, _checked_name(entry.removeprefix(f"{issuer}|"), entry, place)
+            if not entry.startswith(f"{issuer}|"):
+                continue
+            if name := entry.removeprefix(f"{issuer}|"):
+                return setting, name
+            raise ConfigurationError(
+                f"{key} has an entry without a subject: {entry!r}.", key=key, remedy="Add the subject after the bar."
+            )
     # Subjects may hold `|` themselves (Auth0's do), so only a URL before it is taken for an issuer.
     prefix, separator, _ = entry.partition("|")
     if separator and "://" in prefix:
         raise ConfigurationError(
-            f"{place} names an issuer that is not configured: {entry!r}.",
-            key=place,
+            f"{key} names an issuer that is not configured: {entry!r}.",
+            key=key,
             remedy="Write the issuer as it is configured.",
         )
     return None
 
 
-def _without_prefix(name: str) -> str:
-    """Return the subject; the prefix is one only before what would be taken for an address without it."""
-    subject = name.removeprefix(_SUBJECT_PREFIX)
-    return subject if _ADDRESS.fullmatch(subject) else name
-
-
 def _trusted_for_email(issuers: Sequence[IssuerSetting]) -> list[IssuerSetting]:
-    is_trusted_unless_said = len(issuers) == 1
+    is_default = len(issuers) == 1
     return [
         setting
         for setting in issuers
-        if setting.is_trusted_for_email or (setting.is_trusted_for_email is None and is_trusted_unless_said)
+        if (is_default if setting.is_trusted_for_email is None else setting.is_trusted_for_email)
     ]
 
 
 def _warn_of_address(entry: str, reason: str) -> None:
-    record_event(logging.WARNING, "An administrator's address names nobody.", subject=entry, reason=reason)
+    record_event(logging.WARNING, "An administrator's address matches nobody.", subject=entry, reason=reason)
 
 
-def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], place: str) -> IssuerSetting:
+def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> IssuerSetting:
     if len(issuers) == 1:
         return issuers[0]
     raise ConfigurationError(
-        f"{place} names the subject {entry!r} without its issuer, and there is not exactly one issuer.",
-        key=place,
+        f"{key} names the subject {entry!r} without its issuer, and there is not exactly one issuer.",
+        key=key,
         remedy="Write the entry as issuer|subject.",
     )
 
 
-def _checked_name(name: str, entry: str, place: str) -> str:
-    if not name:
-        raise ConfigurationError(
-            f"{place} has an entry without a subject: {entry!r}.", key=place, remedy="Add the subject after the bar."
-        )
-    return name
-
-
-# Callers have few different sets of roles, so what each set allows is worked out once.
-_MAX_KEPT_SETS = 1024
-
-
-class Rights:
+class Roles:
     """The configured roles. Safe to share between threads.
 
     Args:
@@ -169,7 +150,7 @@ class Rights:
     def __init__(self, roles: Mapping[str, RoleSetting] | None = None, default_roles: Iterable[str] = ()) -> None:
         self._roles = roles
         self._default_roles = tuple(default_roles)
-        self._kept_access = lru_cache(maxsize=_MAX_KEPT_SETS)(self._work_out)
+        self._cached_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._access_of)
 
     def all_roles(self, roles: Iterable[str]) -> tuple[str, ...]:
         """Return `roles` and the default roles, each once, in order; none that is not configured."""
@@ -185,13 +166,12 @@ class Rights:
         """
         if self._roles is None or is_admin:
             return None
-        return self._kept_access(self.all_roles(roles))
+        return self._cached_access(self.all_roles(roles))
 
-    def _work_out(self, roles: tuple[str, ...]) -> TableAccess:
+    def _access_of(self, roles: tuple[str, ...]) -> TableAccess:
         granted = [self._roles[name].tables for name in roles] if self._roles else []
-        named = {table for tables in granted for table in tables}
         filters: dict[str, tuple[str, ...]] = {}
-        for table in sorted(named):
+        for table in sorted({table for tables in granted for table in tables}):
             # A role that does not name the table shows it by its `*`, if it has one.
             shown_by = [tables for tables in granted if table in tables or EVERY_TABLE in tables]
             conditions = [tables[table] if table in tables else tables[EVERY_TABLE] for tables in shown_by]

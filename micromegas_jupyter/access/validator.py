@@ -2,21 +2,26 @@
 
 import abc
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import ClassVar, Protocol, TypeAlias, TypeGuard, assert_never, cast, runtime_checkable
+from typing import ClassVar, Protocol, TypeAlias, TypeGuard, assert_never
 
 from micromegas_jupyter.access.audit import NOTHING_CLAIMED, AccessAudit, AccessEvent, Claimed, record_event
-from micromegas_jupyter.access.jwks import KeysOnTheWay
+from micromegas_jupyter.access.jwks import Fetch, KeysPending
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import Rejected, Unavailable
 from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES
-from micromegas_jupyter.oidc.keys import KeySet
+
+# One wait for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
+MAX_KEY_WAITS = 3
+# A fetch is two calls, each with a total deadline of ten seconds.
+_KEY_WAIT_SECONDS = 30.0
+_DOTS_OF_A_TOKEN = 2
 
 
 def is_plausible(token: object) -> TypeGuard[str]:
@@ -31,17 +36,6 @@ def token_digest(token: str) -> bytes:
     except UnicodeEncodeError:
         # A credential may hold anything that a str can; "surrogatepass" keeps different texts different.
         return sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def plausible_digest(token: object) -> bytes | None:
-    """Return the digest of a credential that is plausible, else None; the first step of every cached look-up."""
-    # The two functions above in one: as calls they would cost a fifth of a look-up.
-    if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES:
-        return None
-    try:
-        return sha256(token.encode()).digest()
-    except UnicodeEncodeError:
-        return token_digest(token)
 
 
 def digest_name(digest: bytes) -> str:
@@ -77,29 +71,29 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """A part that is needed to judge the credential does not answer; `reason` is a fixed word.
+    """Something that is needed to judge the credential does not answer; `reason` is a fixed word.
 
-    `awaited_fetch` is set when nobody has waited yet: the same question may have another answer after that fetch.
+    `pending` is set when nobody has waited yet: the same question may have another answer after that fetch.
     """
 
     outcome: ClassVar[str] = "undecided"
 
     reason: str
     claimed: Claimed = NOTHING_CLAIMED
-    awaited_fetch: Future[KeySet | None] | None = field(default=None, repr=False, compare=False)
+    pending: Fetch | None = field(default=None, repr=False, compare=False)
 
 
 Decision: TypeAlias = Accepted | Refused | Undecided
 
 
-class DecidingValidator(abc.ABC):
+class BaseValidator(abc.ABC):
     """A `TokenValidator` whose subclasses answer with a `Decision`.
 
     A validator that others ask is not counted and writes no event by itself; the outermost does both, once.
 
     Attributes:
-        metrics: Counts findings when set.
-        stopwatch: Measures how long a finding took.
+        metrics: Counts decisions when set.
+        stopwatch: Measures how long a decision took.
     """
 
     metrics: AccessMetrics | None = None
@@ -107,32 +101,51 @@ class DecidingValidator(abc.ABC):
 
     @cached_property
     def audit(self) -> AccessAudit:
-        """Where findings are written; its limit on floods is this validator's own."""
+        """Where decisions are written; its limit on floods is this validator's own."""
         return AccessAudit()
 
     @abc.abstractmethod
     def decide(self, token: str) -> Decision:
-        """Find who bears `token`, a text of at most `MAX_TOKEN_BYTES` characters; logs nothing about the finding."""
+        """Judge `token`, a text of at most `MAX_TOKEN_BYTES` characters, without waiting and without logging."""
 
-    @abc.abstractmethod
+    def cached_by_digest(self, digest: bytes) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
+        """Return what `cached_context` returns for the credential with this SHA-256 digest; never raises."""
+        return None
+
     def cached_context(self, token: str) -> AuthContext | None:
         """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        return self.cached_by_digest(token_digest(token)) if is_plausible(token) else None
 
     def close(self) -> None:  # noqa: B027 - most validators hold nothing that needs closing
         """Release what the validator holds."""
 
     def validate_token(self, token: str) -> AuthContext:
-        """Return who bears `token`; leaves one audit event and is counted once, whatever the finding.
+        """Return who bears `token`; leaves one audit event and is counted once. Waits while keys are being fetched.
 
         Raises:
-            Rejected: The token is not acceptable, or its handling failed.
+            Rejected: The token is not acceptable, or handling it failed.
             Unavailable: It could not be decided now; the same token may be accepted later.
-            KeysOnTheWay: Keys are being fetched, and the caller waits outside. That is no finding: nothing is counted.
         """
         started = self.stopwatch.monotonic()
-        decision = decide_safely(self, token)
-        if isinstance(decision, Undecided) and decision.awaited_fetch is not None:
-            raise KeysOnTheWay(decision.awaited_fetch)
+        return self._conclude(decide_safely(self, token), token, started)
+
+    def try_token(self, token: str, *, is_last: bool = False) -> AuthContext:
+        """Return the same without waiting.
+
+        Args:
+            token: The credential.
+            is_last: Whether keys that are still being fetched make it undecided.
+
+        Raises:
+            KeysPending: Keys are being fetched; try again after that. Nothing is counted or logged.
+        """
+        started = self.stopwatch.monotonic()
+        decision = decide_safely(self, token, waits=False)
+        if isinstance(decision, Undecided) and decision.pending is not None and not is_last:
+            raise KeysPending(decision.pending)
+        return self._conclude(decision, token, started)
+
+    def _conclude(self, decision: Decision, token: str, started: float) -> AuthContext:
         if self.metrics is not None:
             seconds = self.stopwatch.monotonic() - started
             self.metrics.count_decision(decision.outcome, decision.reason or "", seconds)
@@ -152,7 +165,7 @@ class DecidingValidator(abc.ABC):
 
 
 def event_of(decision: Decision, token: object) -> AccessEvent:
-    """Return what the audit log says of a finding."""
+    """Return what the audit log says of a decision."""
     who, code = decision.claimed, None
     if isinstance(decision, Accepted):
         context = decision.context
@@ -164,12 +177,29 @@ def event_of(decision: Decision, token: object) -> AccessEvent:
     )
 
 
-def decide_safely(validator: TokenValidator, token: str) -> Decision:
-    """Ask any validator for its finding; whatever goes wrong inside it is a refusal."""
+def decide_safely(validator: TokenValidator, token: str, *, waits: bool = True) -> Decision:
+    """Ask any validator for its decision; whatever goes wrong inside it is a refusal.
+
+    Args:
+        validator: The validator.
+        token: The credential.
+        waits: Whether to wait, a bounded time, for keys that are being fetched.
+    """
+    decision = _ask(validator, token)
+    for _ in range(MAX_KEY_WAITS):
+        if not waits or not isinstance(decision, Undecided) or decision.pending is None:
+            break
+        with suppress(TimeoutError):
+            decision.pending.result(timeout=_KEY_WAIT_SECONDS)
+        decision = _ask(validator, token)
+    return decision
+
+
+def _ask(validator: TokenValidator, token: str) -> Decision:
     if not is_plausible(token):
         return Refused(reason="token_implausible")
     try:
-        if isinstance(validator, DecidingValidator):
+        if isinstance(validator, BaseValidator):
             return validator.decide(token)
         return Accepted(context=validator.validate_token(token))
     except Rejected as error:
@@ -181,12 +211,6 @@ def decide_safely(validator: TokenValidator, token: str) -> Decision:
         return Refused(reason="internal_error")
 
 
-# Given the credential's digest when the flag says so, else the credential.
-_LookUp: TypeAlias = tuple[bool, Callable[[bytes | str], AuthContext | None]]
-
-_DOTS_OF_A_TOKEN = 2
-
-
 class Closeable(Protocol):
     """Anything that holds what must be released."""
 
@@ -195,16 +219,7 @@ class Closeable(Protocol):
         ...
 
 
-@runtime_checkable
-class KnowsDigests(Protocol):
-    """A validator that remembers credentials by the SHA-256 digests that `credential.token_digest` makes."""
-
-    def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return what `cached_context` returns for the credential with this digest; never raises."""
-        ...
-
-
-class MultiValidator(DecidingValidator):
+class MultiValidator(BaseValidator):
     """The first validator that accepts decides.
 
     When none accepts, a validator that could not decide outweighs those that refused: the credential may be one
@@ -218,14 +233,13 @@ class MultiValidator(DecidingValidator):
     def __init__(self, validators: Sequence[TokenValidator], *, also_close: Sequence[Closeable] = ()) -> None:
         self._validators = tuple(validators)
         self._also_close = tuple(also_close)
-        self._look_ups = tuple(_look_up_of(validator) for validator in self._validators)
 
     def decide(self, token: str) -> Decision:
         """Ask each validator until one accepts."""
         refused: Decision = Refused(reason="no_validator")
         undecided: Undecided | None = None
         for position, validator in enumerate(self._validators):
-            decision = decide_safely(validator, token)
+            decision = decide_safely(validator, token, waits=False)
             if isinstance(decision, Accepted):
                 return decision
             if isinstance(decision, Undecided):
@@ -236,11 +250,14 @@ class MultiValidator(DecidingValidator):
 
     def cached_context(self, token: str) -> AuthContext | None:
         """Return the first context that a validator knows without I/O, else None; makes the digest once."""
-        digest = plausible_digest(token)
-        if digest is None:
+        if not is_plausible(token):
             return None
-        for takes_digest, look_up in self._look_ups:
-            context = look_up(digest if takes_digest else token)
+        digest = token_digest(token)
+        for validator in self._validators:
+            if isinstance(validator, BaseValidator):
+                context = validator.cached_by_digest(digest)
+            else:
+                context = validator.cached_context(token)
             if context is not None:
                 return context
         return None
@@ -255,15 +272,6 @@ def _says_more(decision: Decision, refused: Decision, token: str) -> bool:
     """Whether `decision` says more about the credential than `refused`: it could read it, or was asked for its like."""
     if decision.claimed != NOTHING_CLAIMED:
         return True
-    return refused.claimed == NOTHING_CLAIMED and refused.reason == "unknown_api_key" and _is_meant_as_token(token)
-
-
-def _is_meant_as_token(token: str) -> bool:
     # A compact JWS has three segments, and the first begins so when it is a JSON object in base64url.
-    return token.count(".") == _DOTS_OF_A_TOKEN or token.startswith("eyJ")
-
-
-def _look_up_of(validator: TokenValidator) -> _LookUp:
-    takes_digest = isinstance(validator, KnowsDigests)
-    look_up = validator.cached_by_digest if isinstance(validator, KnowsDigests) else validator.cached_context
-    return takes_digest, cast("Callable[[bytes | str], AuthContext | None]", look_up)
+    is_token = token.count(".") == _DOTS_OF_A_TOKEN or token.startswith("eyJ")
+    return refused.claimed == NOTHING_CLAIMED and refused.reason == "unknown_api_key" and is_token

@@ -148,7 +148,7 @@ class CallerLimits:
     def _give_back(self, address: str, *, is_new: bool) -> None:
         if is_new:
             self._of_addresses.forgive_refusal(address)
-            self._of_all.give_back(_ALL)
+            self._of_all.release(_ALL)
 
     def _turn_away(self, address: str, wait_seconds: float) -> Refused:
         self._turned_away += 1

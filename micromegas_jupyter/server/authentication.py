@@ -12,13 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, CallFacts, Claimed, checking_for
 from micromegas_jupyter.access.config import ReloadingValidator
-from micromegas_jupyter.access.jwks import KeysOnTheWay, KeyWait, waiting_for_keys
+from micromegas_jupyter.access.jwks import KeysPending
 from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.access.validator import DecidingValidator, Refused, Undecided, event_of
+from micromegas_jupyter.access.validator import BaseValidator, Refused, Undecided, event_of
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, HiddenText, Secret, TokenValidator
 from micromegas_jupyter.core.system import Clock
@@ -114,8 +115,8 @@ class Authenticator:
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
         self._check_count = 0
         self._key_waiters = KeyWaiters()
-        self._writes_events = isinstance(validator, DecidingValidator)
-        self.audit = validator.audit if isinstance(validator, DecidingValidator) else AccessAudit()
+        self._writes_events = isinstance(validator, BaseValidator)
+        self.audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
 
     async def authenticate(self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts) -> AuthContext:
         """Return the caller of a call with these headers: exactly one `authorization`, of the `Bearer` scheme.
@@ -206,20 +207,23 @@ class Authenticator:
     async def _ask_until_keys_are_here(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
         for _ in range(_MAX_KEY_WAITS):
             try:
-                return await self._ask_once(token, validator, call, KeyWait.OUTSIDE)
-            except KeysOnTheWay as waiting:
-                if not await self._key_waiters.wait_for(waiting.fetch):
+                return await self._ask_once(token, validator, call)
+            except KeysPending as keys:
+                if not await self._key_waiters.wait_for(keys.fetch):
                     break  # to ask again would only start the next fetch
-        return await self._ask_once(token, validator, call, KeyWait.NOT_AT_ALL)
+        return await self._ask_once(token, validator, call, is_last=True)
 
-    async def _ask_once(self, token: str, validator: TokenValidator, call: CallFacts, how: KeyWait) -> AuthContext:
-        with checking_for(call), waiting_for_keys(how):
+    async def _ask_once(
+        self, token: str, validator: TokenValidator, call: CallFacts, *, is_last: bool = False
+    ) -> AuthContext:
+        check = partial(validator.validate_token, token)
+        if isinstance(validator, BaseValidator):
+            check = partial(validator.try_token, token, is_last=is_last)
+        with checking_for(call):
             carry_over = copy_context().run
         self._check_count += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, carry_over, validator.validate_token, token
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._threads, carry_over, check)
         finally:
             self._check_count -= 1
 
@@ -241,7 +245,7 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
     """
     if validator is None:
         return None
-    metrics = validator.metrics if isinstance(validator, DecidingValidator) else None
+    metrics = validator.metrics if isinstance(validator, BaseValidator) else None
     if isinstance(validator, ReloadingValidator):
         return CallLimits(lambda: validator.settings.rate_limits, clock=clock, metrics=metrics)
     return CallLimits(rate_limits, clock=clock, metrics=metrics)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from micromegas_jupyter.access.config import Reading
+from micromegas_jupyter.access.config import read_access_settings
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _VARIABLES: Final = (
@@ -23,7 +23,7 @@ def check_unused_access(environ: Mapping[str, str]) -> None:
         ConfigurationError: It could not be used either: whoever named it is mistaken about this server.
     """
     named = [name for name in _VARIABLES if environ.get(name)]
-    Reading(environ).whole().parse()
+    read_access_settings(environ)
     if named:
         _LOG.warning(
             "The access configuration is not used, because of --disable-auth.", extra={"settings": ", ".join(named)}

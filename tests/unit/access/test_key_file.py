@@ -176,7 +176,7 @@ def test_a_file_of_another_user_is_not_used(path: Path, monkeypatch: pytest.Monk
 
 
 def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_file, "LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):
         add(path)

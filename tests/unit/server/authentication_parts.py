@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.access.audit import CallFacts, current_call
 from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.access.validator import Accepted, DecidingValidator, Decision, Refused, Undecided
+from micromegas_jupyter.access.validator import Accepted, BaseValidator, Decision, Refused, Undecided
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.server.authentication import Authenticator
 from tests.fakes.validator import ALICE
@@ -18,7 +18,7 @@ OTHER_ISSUER = "https://other.example.com"
 CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
 
 
-class Deciding(DecidingValidator):
+class Deciding(BaseValidator):
     """A validator that writes its own events; `calls` are the facts that it saw."""
 
     def __init__(self) -> None:
