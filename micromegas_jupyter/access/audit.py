@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from micromegas_jupyter.access.rate_limit import TokenBuckets
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
@@ -108,8 +110,7 @@ def checking_for(facts: CallFacts) -> Iterator[None]:
         _current_call.reset(token)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """What a credential says of itself, believed or not; for the audit log only.
 
     Attributes:
@@ -163,10 +164,12 @@ class AccessAudit:
         self._left_out: Counter[str] = Counter()
         self._left_out_since = 0.0
 
+    def is_heard(self, outcome: str) -> bool:
+        """Whether anybody takes events of that outcome; those that nobody takes need not be made."""
+        return outcome != "accepted" or _has_listener(logging.INFO)
+
     def record(self, event: AccessEvent) -> None:
         """Write one event, with what is known of the call. A failing log sink neither opens the door nor closes it."""
-        if event.outcome == "accepted" and not _has_listener(logging.INFO):
-            return
         with suppress(Exception):
             is_written, left_out = self._admit(event)
             if left_out:

@@ -9,6 +9,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import ClassVar, Protocol, TypeAlias, TypeGuard, assert_never
 
+import msgspec
+
 from micromegas_jupyter.access.audit import NOTHING_CLAIMED, AccessAudit, AccessEvent, Claimed, record_event
 from micromegas_jupyter.access.jwks import Fetch, KeysPending
 from micromegas_jupyter.access.metrics import AccessMetrics
@@ -48,8 +50,7 @@ def token_name(token: object) -> str:
     return digest_name(token_digest(token)) if is_plausible(token) else "implausible"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """The credential is good; `context` is its bearer."""
 
     outcome: ClassVar[str] = "accepted"
@@ -149,10 +150,11 @@ class BaseValidator(abc.ABC):
         if self.metrics is not None:
             seconds = self.stopwatch.monotonic() - started
             self.metrics.count_decision(decision.outcome, decision.reason or "", seconds)
-        self.audit.record(event_of(decision, token))
+        if self.audit.is_heard(decision.outcome):
+            self.audit.record(event_of(decision, token))
+        if isinstance(decision, Accepted):
+            return decision.context
         match decision:
-            case Accepted():
-                return decision.context
             case Refused():
                 raise Rejected(reason=decision.reason)
             case Undecided():
@@ -186,12 +188,13 @@ def decide_safely(validator: TokenValidator, token: str, *, waits: bool = True) 
         waits: Whether to wait, a bounded time, for keys that are being fetched.
     """
     decision = _ask(validator, token)
-    for _ in range(MAX_KEY_WAITS):
-        if not waits or not isinstance(decision, Undecided) or decision.pending is None:
-            break
-        with suppress(TimeoutError):
-            decision.pending.result(timeout=_KEY_WAIT_SECONDS)
-        decision = _ask(validator, token)
+    if waits and isinstance(decision, Undecided):
+        for _ in range(MAX_KEY_WAITS):
+            if not isinstance(decision, Undecided) or decision.pending is None:
+                break
+            with suppress(TimeoutError):
+                decision.pending.result(timeout=_KEY_WAIT_SECONDS)
+            decision = _ask(validator, token)
     return decision
 
 

@@ -1,7 +1,4 @@
-"""How a client proves itself at the token, device and revocation endpoints.
-
-Sending the result is `http`'s job; reading and using a private key is `private_key`'s.
-"""
+"""How a client proves itself at the token, device and revocation endpoints."""
 
 import base64
 import enum
@@ -90,13 +87,8 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
 ) -> ClientAuthentication:
     """Return the fields and headers of `method`.
 
-    Args:
-        method: How the client proves itself.
-        client_id: The client.
-        proof: Its secret or key.
-        assertion_audience: Whom an assertion is made out to, whichever of the provider's endpoints it goes to.
-        now: The provider's time.
-        randomness: Draws the assertion's id.
+    An assertion is made out to `assertion_audience`, whichever of the provider's endpoints it goes to; `now` is the
+    provider's time.
 
     Source: RFC 6749 section 2.3.1 (Basic credentials are form-encoded before they are joined); RFC 7523 sections 2.2
     and 3; OpenID Connect Core 1.0 section 9.

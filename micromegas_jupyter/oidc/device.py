@@ -144,14 +144,14 @@ def parse_device_token_error(body: object) -> DevicePending | LoginRefused | Log
 
 
 def _user_code(value: object) -> str:
-    cleaned = _without_controls(value).strip()
+    cleaned = _printable(value).strip()
     if not 0 < len(cleaned) <= MAX_USER_CODE_CHARACTERS:
         raise ProviderMisbehaved("The identity provider's device answer has no code that a person could type.")
     return cleaned
 
 
 def _shown_address(value: object, issuer: str) -> str:
-    address = _without_controls(value)
+    address = _printable(value)
     check_endpoint_url(address)
     if address.lower().startswith("http:") and not is_loopback_url(issuer):
         raise ProviderMisbehaved("The identity provider's device answer names an address that is not https.")
@@ -165,5 +165,5 @@ def _complete_address(value: object, issuer: str) -> str | None:
         return None
 
 
-def _without_controls(value: object) -> str:
+def _printable(value: object) -> str:
     return "".join(c for c in value if c.isprintable()) if isinstance(value, str) else ""

@@ -50,7 +50,7 @@ def _written(secrets: Collection[Secret]) -> list[str]:
 
 METADATA_PATH = "/.well-known/openid-configuration"
 # How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.
-TENANT_PLACE = "{tenantid}"
+TENANT_PLACEHOLDER = "{tenantid}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ def names_issuer(stated: object, *, issuer: str, tenant: str | None) -> bool:
     """Whether a document or key says that it is `issuer`'s, with the tenant put in place when there is one."""
     if not isinstance(stated, str):
         return False
-    return issuer in {stated, stated if tenant is None else stated.replace(TENANT_PLACE, tenant)}
+    return issuer in {stated, stated if tenant is None else stated.replace(TENANT_PLACEHOLDER, tenant)}
 
 
 def _members_for(document: object, issuer: str, tenant: str | None = None) -> Mapping[str, object]:

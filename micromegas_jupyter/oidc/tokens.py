@@ -1,10 +1,15 @@
-"""Token requests and answers: codes, refresh, client credentials, assertions (RFC 7523), exchange (RFC 8693)."""
+"""Token requests and answers: codes, refresh, client credentials, assertions (RFC 7523), exchange (RFC 8693).
+
+The `build_` functions return the form's fields; they raise `UsageError` when the resource is not an absolute URI. What
+a `parse_` or `read_` function refuses shows nothing of itself, not even in a traceback with variables.
+"""
 
 import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import SecretObject, secret_object
@@ -22,11 +27,20 @@ from micromegas_jupyter.oidc.private_key import PrivateKey, sign_jwt
 
 MAX_TOKEN_CHARACTERS = 64 * 1024
 MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
+TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
+JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
+ID_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - a type's name
+ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
 
 _ANSWER = "token answer"
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
 _PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
+# What can be sent to a server as a bearer token: RFC 8693 section 3.
+_BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
+
+Fields: TypeAlias = dict[str, str | Secret]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +66,8 @@ class TokenSet:
     scope: str | None = None
 
 
-def build_code_request(request: AuthorizationRequest, code: Secret) -> dict[str, str | Secret]:
-    """Return the fields that exchange a code.
-
-    Source: RFC 6749 section 4.1.3; RFC 7636 section 4.5; RFC 8707 section 2.2.
-    """
+def build_code_request(request: AuthorizationRequest, code: Secret) -> Fields:
+    """Exchange a code. Source: RFC 6749 section 4.1.3; RFC 7636 section 4.5; RFC 8707 section 2.2."""
     return {
         "grant_type": "authorization_code",
         "code": code,
@@ -66,49 +77,95 @@ def build_code_request(request: AuthorizationRequest, code: Secret) -> dict[str,
     }
 
 
-def build_refresh_request(
-    refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None
-) -> dict[str, str | Secret]:
-    """Return the fields that get the next tokens, never asking for more than was granted.
+def build_refresh_request(refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None) -> Fields:
+    """Get the next tokens, never asking for more than was granted.
 
     The scope is sent when the grant names `openid`; a grant without it comes from providers that list only the
     API's own scopes (Entra ID), and leaving it out means all that was granted. Source: RFC 6749 section 6; RFC 8707
     section 2.2.
     """
-    fields: dict[str, str | Secret] = {
+    scope = granted_scope if granted_scope is not None and "openid" in granted_scope.split() else None
+    return {
         "grant_type": "refresh_token",
         "refresh_token": refresh_token,
         **resource_fields(resource),
+        **_given(scope=scope),
     }
-    if granted_scope is not None and "openid" in granted_scope.split():
-        fields["scope"] = granted_scope
-    return fields
 
 
-def build_client_credentials_request(
-    *, scope: str | None, audience: str | None, resource: str | None = None
-) -> dict[str, str | Secret]:
-    """Return the fields of a service account's request.
+def build_client_credentials_request(*, scope: str | None, audience: str | None, resource: str | None = None) -> Fields:
+    """Get a service account's token. Source: RFC 6749 section 4.4.2; RFC 8707 section 2.2; `audience` as Auth0's."""
+    return {
+        "grant_type": "client_credentials",
+        **resource_fields(resource),
+        **_given(scope=scope, audience=audience),
+    }
 
-    Source: RFC 6749 section 4.4.2; RFC 8707 section 2.2; `audience` as Auth0 has it.
+
+def build_client_assertion_request(
+    assertion: Secret, *, scope: str | None, audience: str | None, resource: str | None
+) -> Fields:
+    """Get a service account's token with somebody else's statement about it. Source: RFC 7523 section 2.2."""
+    return {
+        **build_client_credentials_request(scope=scope, audience=audience, resource=resource),
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": assertion,
+    }
+
+
+def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
+    """Sign `claims` (who says what to whom), with the times at which the assertion begins and ends added.
+
+    Source: RFC 7523 section 3.
     """
-    fields: dict[str, str | Secret] = {"grant_type": "client_credentials", **resource_fields(resource)}
-    if scope:
-        fields["scope"] = scope
-    if audience:
-        fields["audience"] = audience
-    return fields
+    issued_at = int(now.timestamp())
+    return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
 
 
-def build_revocation_request(token: Secret, *, kind: str) -> dict[str, str | Secret]:
-    """Return the fields that revoke a token; `kind` is its type hint. Source: RFC 7009 section 2.1."""
+def build_jwt_bearer_request(assertion: Secret) -> Fields:
+    """Exchange an assertion for a token. Source: RFC 7523 section 2.1."""
+    return {"grant_type": JWT_BEARER_GRANT, "assertion": assertion}
+
+
+def build_token_exchange_request(
+    subject_token: Secret,
+    *,
+    audience: str | None,
+    resource: str | None,
+    scope: str | None,
+    subject_token_type: str = JWT_TYPE,
+) -> Fields:
+    """Exchange one issuer's token for another's.
+
+    Args:
+        subject_token: The token; it says who asks.
+        audience: The name, at the provider, of what the new token is for.
+        resource: The same as an address.
+        scope: What the new token may do.
+        subject_token_type: What `subject_token` is: a platform's JWT when left out.
+
+    Source: RFC 8693 section 2.1.
+    """
+    return {
+        "grant_type": TOKEN_EXCHANGE_GRANT,
+        "subject_token": subject_token,
+        "subject_token_type": subject_token_type,
+        **resource_fields(resource),
+        **_given(audience=audience, scope=scope),
+    }
+
+
+def build_revocation_request(token: Secret, *, kind: str) -> Fields:
+    """Revoke a token; `kind` is its type hint. Source: RFC 7009 section 2.1."""
     return {"token": token, "token_type_hint": kind}
+
+
+def _given(**fields: str | None) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
     """Read a successful answer of the token endpoint.
-
-    What is refused shows nothing of itself, not even in a traceback with variables.
 
     Args:
         body: The decoded JSON.
@@ -142,6 +199,31 @@ def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) 
     )
 
 
+def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
+    """Read a successful answer; whatever the issued token's kind, it stands as the access token.
+
+    `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
+    Not every provider names that type, although it is required, so only a wrong one is refused.
+    Source: RFC 8693 section 2.2.1.
+
+    Raises:
+        ProviderMisbehaved: A member is missing or malformed, or the token cannot be used as a bearer token.
+    """
+    body = secret_object(body)
+    if body is None:
+        raise ProviderMisbehaved("The identity provider's token exchange answer is not a JSON object.")
+    issued_type, token_type = body.get("issued_token_type"), body.get("token_type")
+    is_other_type = isinstance(token_type, str) and token_type.lower() == "n_a"
+    if (issued_type is not None or is_other_type) and issued_type not in _BEARER_TYPES:
+        raise ProviderMisbehaved(
+            "The identity provider exchanged the token for one that cannot be sent to a server.",
+            remedy="Set MICROMEGAS_OIDC_AUDIENCE or MICROMEGAS_OIDC_SCOPE to what the server's tokens are for.",
+        )
+    if is_other_type:
+        body["token_type"] = "Bearer"  # noqa: S105 - a type's name, not a password
+    return parse_token_answer(body, now=now, asked_scope=asked_scope)
+
+
 def build_token_error(
     body: object, *, is_refresh: bool, secrets: Collection[Secret] = ()
 ) -> AuthenticationError | ProviderUnavailable:
@@ -166,7 +248,7 @@ def build_token_error(
 
 
 def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
-    """Return the new set, keeping the old refresh token and ID token where the answer brought none.
+    """Return the new set, with the old refresh token and ID token where the answer brought none.
 
     Source: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2.
     """
@@ -193,10 +275,7 @@ def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secre
 
 
 def usable_token(value: object) -> Secret | None:
-    """Return a token that somebody gave as a secret; None when it is no text, too long, or no request could carry it.
-
-    It raises nothing, so that no traceback has the text among its variables.
-    """
+    """Return a token as a secret; None when it is not text, too long, or no request could carry it."""
     if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS or not value.isascii():
         return None
     return Secret(value) if value.isprintable() else None
@@ -215,108 +294,3 @@ def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
     return min(float(value), MAX_LIFETIME_SECONDS)
-
-
-TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
-_TYPE_PREFIX = "urn:ietf:params:oauth:token-type:"
-JWT_TYPE = f"{_TYPE_PREFIX}jwt"
-ID_TOKEN_TYPE = f"{_TYPE_PREFIX}id_token"
-ACCESS_TOKEN_TYPE = f"{_TYPE_PREFIX}access_token"
-
-# What can be sent to a server as a bearer token: RFC 8693 section 3.
-_BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
-
-
-def build_token_exchange_request(
-    subject_token: Secret,
-    *,
-    audience: str | None,
-    resource: str | None,
-    scope: str | None,
-    subject_token_type: str = JWT_TYPE,
-) -> dict[str, str | Secret]:
-    """Return the fields that exchange a token.
-
-    Args:
-        subject_token: The token; it says who asks.
-        audience: The name, at the provider, of what the new token is for.
-        resource: The same as an address.
-        scope: What the new token may do.
-        subject_token_type: What `subject_token` is: a platform's JWT when left out.
-
-    Source: RFC 8693 section 2.1.
-
-    Raises:
-        UsageError: The resource is not an absolute URI.
-    """
-    wanted = {"audience": audience, "scope": scope}
-    return {
-        "grant_type": TOKEN_EXCHANGE_GRANT,
-        "subject_token": subject_token,
-        "subject_token_type": subject_token_type,
-        **{name: value for name, value in wanted.items() if value},
-        **resource_fields(resource),
-    }
-
-
-def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
-    """Read a successful answer; whatever the issued token's kind, it stands as the access token.
-
-    `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
-    Not every provider names that type, although it is required, so only a wrong one is refused.
-    Source: RFC 8693 section 2.2.1.
-
-    Raises:
-        ProviderMisbehaved: A member is missing or malformed, or the token cannot be used as a bearer token.
-    """
-    body = secret_object(body)
-    if body is None:
-        raise ProviderMisbehaved("The identity provider's token exchange answer is not a JSON object.")
-    issued_type = body.get("issued_token_type")
-    token_type = body.get("token_type")
-    is_typed_otherwise = isinstance(token_type, str) and token_type.lower() == "n_a"
-    if (issued_type is not None or is_typed_otherwise) and issued_type not in _BEARER_TYPES:
-        raise ProviderMisbehaved(
-            "The identity provider exchanged the token for one that cannot be sent to a server.",
-            remedy="Set MICROMEGAS_OIDC_AUDIENCE or MICROMEGAS_OIDC_SCOPE to what the server's tokens are for.",
-        )
-    if is_typed_otherwise:
-        body["token_type"] = "Bearer"  # noqa: S105 - a type's name, not a password
-    return parse_token_answer(body, now=now, asked_scope=asked_scope)
-
-
-JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-
-def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
-    """Sign `claims` (who says what to whom), with the times at which the assertion begins and ends added.
-
-    Source: RFC 7523 section 3.
-    """
-    issued_at = int(now.timestamp())
-    return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
-
-
-def build_jwt_bearer_request(assertion: Secret) -> dict[str, str | Secret]:
-    """Return the fields that exchange an assertion for a token. Source: RFC 7523 section 2.1."""
-    return {"grant_type": JWT_BEARER_GRANT, "assertion": assertion}
-
-
-def build_client_assertion_request(
-    assertion: Secret, *, scope: str | None, audience: str | None, resource: str | None
-) -> dict[str, str | Secret]:
-    """Return the fields of a client credentials request that somebody else's statement about the client authenticates.
-
-    Source: RFC 7523 section 2.2; RFC 6749 section 4.4.2; RFC 8707 section 2; `audience` as Auth0 has it.
-
-    Raises:
-        UsageError: The resource is not an absolute URI.
-    """
-    wanted = {"scope": scope, "audience": audience}
-    return {
-        "grant_type": "client_credentials",
-        "client_assertion_type": ASSERTION_TYPE,
-        "client_assertion": assertion,
-        **{name: value for name, value in wanted.items() if value},
-        **resource_fields(resource),
-    }
