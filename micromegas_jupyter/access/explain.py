@@ -1,7 +1,10 @@
-"""Why a credential is accepted or refused, step by step, for an administrator who holds it."""
+"""Why a credential is accepted or refused, step by step, for an administrator who holds it.
+
+The validators decide; this presents their decision: all steps before the one that a reason code belongs to were passed,
+because the validators go through them in this order. No rule is repeated here, and the credential is never shown.
+"""
 
 from collections.abc import Callable, Collection, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, assert_never
@@ -9,44 +12,46 @@ from typing import Final, assert_never
 from micromegas_jupyter.access.validator import Accepted, Decision, Refused, Undecided
 from micromegas_jupyter.config.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings, IssuerSetting
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.oidc.claims import CLIENT_CLAIMS
 from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES, ParsedToken, TokenProblem, parse_token
-
-_REMEDIES: Final[tuple[tuple[AbstractSet[str], str], ...]] = (
-    ({"unknown_api_key"}, "Compare with `micromegas keys list`; a token has three parts with two dots between them."),
-    ({"api_key_revoked", "api_key_expired"}, "Make a new key (`micromegas keys create`), if its bearer may come in."),
-    ({"legacy_api_key_refused"}, "Replace it with a key that `micromegas keys create` makes."),
-    ({"denied"}, "Take the caller out of `denied`, if they may come in again."),
-    ({"issuer_unknown"}, "Compare `iss` with the configured issuers character by character, a last slash included."),
-    ({"audience_mismatch", "audience_missing"}, "Sign in with `--audience` for this server, or add the audience."),
-    ({"expired"}, "Sign in again; if fresh tokens are refused so, compare the clocks of server and provider."),
-    ({"not_yet_valid", "issued_in_the_future"}, "The clock here is behind the provider's."),
-    ({"unknown_key"}, "Is it a token of another environment? After a rotation it ends within the cool-down."),
-    ({"keys_unavailable", "unavailable"}, "Is the provider up, and can this machine reach it?"),
-    ({"signature_wrong"}, "The token was changed or forged: look where it comes from."),
-    ({"algorithm_not_allowed", "signature_missing"}, "Only asymmetric signatures count: look who sends this."),
-    ({"not_base64url", "header_malformed", "claims_malformed"}, "The token was damaged when it was copied."),
-    ({"not_three_segments"}, "An opaque or encrypted token: ask the provider for a signed one, with an audience."),
-    ({"id_token_as_access_token", "access_token_as_id_token"}, "Send the other token, or change `token_kind`."),
-    ({"client_not_allowed"}, "Add the application to `client_ids`, if it may come in."),
-    ({"subject_not_allowed"}, "Add the caller to `subjects`, if they may come in."),
-    ({"required_claim_missing", "required_claim_mismatch"}, "Compare the token's claims with `required_claims`."),
-)  # fmt: skip
-
-
-def remedy_for(reason: str) -> str:
-    """Return what to do about a reason code."""
-    return next((text for reasons, text in _REMEDIES if reason in reasons), "See docs/access-reasons.md.")
-
 
 MAX_SHOWN_CHARACTERS = 200
 
 _YEAR_10000_SECONDS = 253_402_300_800
-_SHOWN_LIST_ENTRIES = 20
+_MAX_SHOWN_ENTRIES = 20
+# What to do about the common reason codes; the whole table is in the administrator's guide.
+_REMEDIES: Final[Mapping[str, str]] = {
+    "unknown_api_key": "Compare with `micromegas keys list`; a token has three parts with two dots between them.",
+    "api_key_revoked": "Make a new key (`micromegas keys create`) if its bearer should have access.",
+    "api_key_expired": "Make a new key (`micromegas keys create`) if its bearer should have access.",
+    "legacy_api_key_refused": "Replace it with a key that `micromegas keys create` makes.",
+    "denied": "Remove the caller from `denied` if they should have access again.",
+    "issuer_unknown": "Compare `iss` with the configured issuers character by character, a trailing slash included.",
+    "audience_mismatch": "Sign in with `--audience` for this server, or add the audience to the issuer's entry.",
+    "audience_missing": "Sign in with `--audience` for this server, or add the audience to the issuer's entry.",
+    "expired": "Sign in again; if fresh tokens are refused too, compare the clocks of server and provider.",
+    "not_yet_valid": "The clock here is behind the provider's.",
+    "issued_in_the_future": "The clock here is behind the provider's.",
+    "unknown_key": "Is it a token of another environment? After a rotation this ends within the cool-down.",
+    "keys_unavailable": "Is the provider up, and can this machine reach it?",
+    "unavailable": "Is the provider up, and can this machine reach it?",
+    "signature_wrong": "The token was changed or forged: find out where it comes from.",
+    "algorithm_not_allowed": "Only asymmetric signatures are accepted: find out who sends this token.",
+    "signature_missing": "Only asymmetric signatures are accepted: find out who sends this token.",
+    "not_base64url": "The token was damaged when it was copied.",
+    "not_three_segments": "An opaque or encrypted token: ask the provider for a signed one, with an audience.",
+    "id_token_as_access_token": "Send the access token, or change `token_kind`.",
+    "access_token_as_id_token": "Send the ID token, or change `token_kind`.",
+    "client_not_allowed": "Add the application to `client_ids` if it should have access.",
+    "subject_not_allowed": "Add the caller to `subjects` if they should have access.",
+    "required_claim_missing": "Compare the token's claims with `required_claims`.",
+    "required_claim_mismatch": "Compare the token's claims with `required_claims`.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedStep:
-    """One step: whether it was passed (None: not decided), what was looked at, and what stood there."""
+    """One step: whether it was passed (None: not decided), what was looked at, and what was found."""
 
     is_passed: bool | None
     title: str
@@ -61,18 +66,18 @@ class _Case:
     issuer: IssuerSetting | None
     now: datetime
 
+    @property
+    def claims(self) -> Mapping[str, object]:
+        return {} if self.token is None else self.token.claims
+
+    @property
+    def issuers(self) -> tuple[IssuerSetting, ...]:
+        return () if self.settings.oidc is None else self.settings.oidc.issuers
+
     def claim(self, *names: str) -> str:
         """Return claims as `name value`, those that are there."""
-        claims: Mapping[str, object] = {} if self.token is None else self.token.claims
-        stated = [f"{name} {_shown(claims[name])}" for name in names if name in claims]
+        stated = [f"{name} {_shown(self.claims[name])}" for name in names if name in self.claims]
         return ", ".join(stated) or f"no {' and no '.join(names)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    title: str
-    reasons: Collection[str]
-    found: Callable[[_Case], str]
 
 
 def explain_decision(
@@ -82,31 +87,35 @@ def explain_decision(
 
     Args:
         token: The credential that was judged.
-        decision: What the validators found.
+        decision: What the validators decided.
         settings: What they were built from.
         now: The current time, aware.
     """
     if isinstance(decision, Accepted) and decision.context.auth_type is AuthType.API_KEY:
         return (ExplainedStep(is_passed=True, title="API key", found=f"the key of {_shown(decision.context.subject)}"),)
-    case = _case(token, settings, now)
     reason = None if isinstance(decision, Accepted) else decision.reason
-    if reason is not None and (reason.startswith(("api_key_", "legacy_api_key")) or _is_key(decision)):
+    is_key = reason is not None and reason.startswith(("api_key_", "legacy_api_key"))
+    if reason is not None and (is_key or decision.claimed.issuer == API_KEY_ISSUER):
         name = f" of {_shown(decision.claimed.subject)}" if decision.claimed.subject else ""
         return (ExplainedStep(is_passed=False, title="API key", found=f"the key{name}"), _ending(reason))
-    no_key = "none that is known here"
     if reason == "unknown_api_key":
-        return (ExplainedStep(is_passed=False, title="API key", found=no_key), _ending(reason))
-    steps = [ExplainedStep(is_passed=True, title="API key", found=f"{no_key}, so it is read as a token")]
-    for step in _STEPS:
-        found = step.found(case)
-        if reason is not None and reason in step.reasons:
-            is_passed = None if isinstance(decision, Undecided) else False
-            return (*steps, ExplainedStep(is_passed=is_passed, title=step.title, found=found), _ending(reason))
-        steps.append(ExplainedStep(is_passed=True, title=step.title, found=found))
-    if reason is not None:
-        # A reason that belongs to no step says nothing about how far the token came.
-        return (steps[0], _ending(reason))
-    return tuple(steps)
+        return (ExplainedStep(is_passed=False, title="API key", found="not known here"), _ending(reason))
+    case = _case(token, settings, now)
+    steps = [ExplainedStep(is_passed=True, title="API key", found="not known here, so it is read as a token")]
+    for title, reasons, find in _STEPS:
+        is_end = reason is not None and reason in reasons
+        is_passed = not is_end
+        steps.append(
+            ExplainedStep(
+                is_passed=None if is_end and isinstance(decision, Undecided) else is_passed,
+                title=title,
+                found=find(case),
+            )
+        )
+        if is_end:
+            return (*steps, _ending(str(reason)))
+    # A reason that belongs to no step says nothing about how far the token came.
+    return tuple(steps) if reason is None else (steps[0], _ending(reason))
 
 
 def describe_outcome(decision: Decision) -> str:
@@ -126,15 +135,14 @@ def _described(context: AuthContext) -> str:
     parts = [f"subject {_shown(context.subject)} of {_shown(context.issuer)}"]
     if context.email is not None:
         parts.append(f"email {_shown(context.email)} ({'verified' if context.email_verified else 'not verified'})")
-    parts.append("administrator" if context.is_admin else "no administrator")
+    parts.append("administrator" if context.is_admin else "not an administrator")
     if context.groups:
         parts.append(f"groups {_shown(list(context.groups))}")
     if context.roles:
         parts.append(f"roles {_shown(list(context.roles))}")
     if context.table_access is not None:
-        parts.append(
-            f"tables {_shown(sorted(context.table_access.filters)) if context.table_access.filters else 'none'}"
-        )
+        filters = context.table_access.filters
+        parts.append(f"tables {_shown(sorted(filters)) if filters else 'none'}")
     if context.scopes != frozenset({READ_SCOPE}):
         parts.append(f"for {_shown(sorted(context.scopes))} only")
     if context.expires_at is not None:
@@ -143,11 +151,8 @@ def _described(context: AuthContext) -> str:
 
 
 def _ending(reason: str) -> ExplainedStep:
-    return ExplainedStep(is_passed=None, title="reason", found=f"{reason}. {remedy_for(reason)}")
-
-
-def _is_key(decision: Decision) -> bool:
-    return decision.claimed.issuer == API_KEY_ISSUER
+    remedy = _REMEDIES.get(reason, "See docs/access-reasons.md.")
+    return ExplainedStep(is_passed=None, title="reason", found=f"{reason}. {remedy}")
 
 
 def _case(token: str, settings: AccessSettings, now: datetime) -> _Case:
@@ -159,14 +164,6 @@ def _case(token: str, settings: AccessSettings, now: datetime) -> _Case:
     stated = None if parsed is None else parsed.claims.get("iss")
     issuer = next((one for one in issuers if stated == one.issuer or stated in one.aliases), None)
     return _Case(token=parsed, length=len(token), settings=settings, issuer=issuer, now=now)
-
-
-def _size(case: _Case) -> str:
-    return f"{case.length} characters, at most {MAX_TOKEN_BYTES} are read"
-
-
-def _form(_case: _Case) -> str:
-    return "wanted: three segments of base64url, the first two JSON objects with unique names, the third a signature"
 
 
 def _header(case: _Case) -> str:
@@ -182,8 +179,7 @@ def _algorithm(case: _Case) -> str:
 
 
 def _issuer(case: _Case) -> str:
-    issuers = () if case.settings.oidc is None else case.settings.oidc.issuers
-    configured = [name for one in issuers for name in (one.issuer, *one.aliases)]
+    configured = [name for one in case.issuers for name in (one.issuer, *one.aliases)]
     return f"{case.claim('iss')}, configured: {_shown(configured)}"
 
 
@@ -194,32 +190,27 @@ def _audience(case: _Case) -> str:
 
 def _times(case: _Case) -> str:
     leeway = case.issuer.leeway_seconds if case.issuer else 0
-    claims: Mapping[str, object] = {} if case.token is None else case.token.claims
-    stated = [f"{name} {_moment(claims[name], case.now)}" for name in ("exp", "nbf", "iat") if name in claims]
+    stated = [f"{name} {_time(case.claims[name], case.now)}" for name in ("exp", "nbf", "iat") if name in case.claims]
     return f"{', '.join(stated) or 'no time'}; here it is {_utc(case.now)}, leeway {leeway} s"
 
 
 def _kind(case: _Case) -> str:
     wanted = case.issuer.token_kind.value if case.issuer else "either"
     marks = ("token_use", "typ", "at_hash", "scope", "scp", "nonce", "cnf", "events")
-    claims: Mapping[str, object] = {} if case.token is None else case.token.claims
     # The values of some of these are secrets of a sign-in, so only their names are shown.
-    return f"accepted: {wanted}; marks in the token: {', '.join(name for name in marks if name in claims) or 'none'}"
+    found = ", ".join(name for name in marks if name in case.claims) or "none"
+    return f"accepted: {wanted}; marks in the token: {found}"
 
 
 def _conditions(case: _Case) -> str:
     if case.issuer is None:
         return ""
-    issuer = case.issuer
-    wanted = [f"{name} one of {_shown(list(values))}" for name, values in issuer.required_claims.items()]
-    if issuer.client_ids:
-        wanted.append(f"application one of {_shown(list(issuer.client_ids))}")
-    names = (*issuer.required_claims, *(("azp", "client_id", "appid", "cid") if issuer.client_ids else ()))
+    required, client_ids = case.issuer.required_claims, case.issuer.client_ids
+    wanted = [f"{name} one of {_shown(list(values))}" for name, values in required.items()]
+    if client_ids:
+        wanted.append(f"application one of {_shown(list(client_ids))}")
+    names = (*required, *(CLIENT_CLAIMS if client_ids else ()))
     return f"required: {'; '.join(wanted)}; token: {case.claim(*names)}" if wanted else "none required"
-
-
-def _subject(case: _Case) -> str:
-    return case.claim(case.issuer.subject_claim if case.issuer else "sub")
 
 
 def _key(case: _Case) -> str:
@@ -228,70 +219,56 @@ def _key(case: _Case) -> str:
     return f"{named}, keys of {_shown(case.issuer.issuer) if case.issuer else 'no issuer'}"
 
 
-def _signature(_case: _Case) -> str:
-    return "wanted: made by that key over exactly these bytes"
-
-
 def _admission(case: _Case) -> str:
     listed = "subjects are listed" if case.issuer and case.issuer.subjects else "every subject"
     return f"{listed}, {len(case.settings.denied)} denied"
 
 
-_STEPS = (
-    _Step("size", {"token_implausible", "token_too_large", "token_empty", "token_not_ascii"}, _size),
-    _Step(
-        "form",
-        {"not_three_segments", "not_base64url", "header_malformed", "claims_malformed", "signature_missing"},
-        _form,
-    ),
-    _Step("header", {"algorithm_missing", "critical_extension", "type_not_accepted", "key_id_malformed"}, _header),
-    _Step("algorithm", {"algorithm_not_allowed"}, _algorithm),
-    _Step("issuer", {"issuer_unknown", "issuer_mismatch"}, _issuer),
-    _Step("audience", {"audience_missing", "audience_malformed", "audience_mismatch"}, _audience),
-    _Step(
-        "times",
-        {"expired", "expiry_missing", "expiry_malformed", "not_yet_valid", "not_before_missing", "not_before_malformed",
-         "issued_in_the_future", "issued_at_missing", "issued_at_malformed"},
-        _times,
-    ),
-    _Step(
-        "kind",
-        {"sender_constrained", "not_a_bearer_token", "id_token_as_access_token", "access_token_as_id_token",
-         "type_not_at_jwt", "client_id_missing", "client_id_malformed", "token_id_missing", "token_id_malformed"},
-        _kind,
-    ),
-    _Step(
-        "conditions",
-        {"tenant_mismatch", "required_claim_missing", "required_claim_mismatch", "client_not_allowed"},
-        _conditions,
-    ),
-    _Step("subject", {"subject_missing", "subject_malformed"}, _subject),
-    _Step("key", {"unknown_key", "key_does_not_fit", "keys_unavailable", "unavailable"}, _key),
-    _Step("signature", {"signature_wrong"}, _signature),
-    _Step("admission", {"subject_not_allowed", "denied"}, _admission),
+# Each step's title, the reason codes that belong to it, and what was found.
+_STEPS: Final[tuple[tuple[str, Collection[str], Callable[[_Case], str]], ...]] = (
+    ("size", {"token_implausible", "token_too_large", "token_empty", "token_not_ascii"},
+     lambda case: f"{case.length} characters, at most {MAX_TOKEN_BYTES} are read"),
+    ("form", {"not_three_segments", "not_base64url", "header_malformed", "claims_malformed", "signature_missing"},
+     lambda _: "wanted: three segments of base64url, two JSON objects with unique names and a signature"),
+    ("header", {"algorithm_missing", "critical_extension", "type_not_accepted", "key_id_malformed"}, _header),
+    ("algorithm", {"algorithm_not_allowed"}, _algorithm),
+    ("issuer", {"issuer_unknown", "issuer_mismatch"}, _issuer),
+    ("audience", {"audience_missing", "audience_malformed", "audience_mismatch"}, _audience),
+    ("times", {"expired", "expiry_missing", "expiry_malformed", "not_yet_valid", "not_before_missing",
+               "not_before_malformed", "issued_in_the_future", "issued_at_missing", "issued_at_malformed"}, _times),
+    ("kind", {"sender_constrained", "not_a_bearer_token", "id_token_as_access_token", "access_token_as_id_token",
+              "type_not_at_jwt", "client_id_missing", "client_id_malformed", "token_id_missing", "token_id_malformed"},
+     _kind),
+    ("conditions", {"tenant_mismatch", "required_claim_missing", "required_claim_mismatch", "client_not_allowed"},
+     _conditions),
+    ("subject", {"subject_missing", "subject_malformed"},
+     lambda case: case.claim(case.issuer.subject_claim if case.issuer else "sub")),
+    ("key", {"unknown_key", "key_does_not_fit", "keys_unavailable", "unavailable"}, _key),
+    ("signature", {"signature_wrong"}, lambda _: "wanted: made by that key over exactly these bytes"),
+    ("admission", {"subject_not_allowed", "denied"}, _admission),
 )  # fmt: skip
 
-STEP_REASONS = frozenset(reason for step in _STEPS for reason in step.reasons)
+STEP_REASONS = frozenset(reason for _, reasons, _ in _STEPS for reason in reasons)
 """The reason codes that belong to a step."""
 
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        more = len(value) - _SHOWN_LIST_ENTRIES
-        entries = ", ".join(_shown(entry) for entry in value[:_SHOWN_LIST_ENTRIES])
+        more = len(value) - _MAX_SHOWN_ENTRIES
+        entries = ", ".join(_shown(entry) for entry in value[:_MAX_SHOWN_ENTRIES])
         return f"{entries} and {more} more" if more > 0 else entries
     text = value if isinstance(value, str) else repr(value)
     cut = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
     return cut if cut.isprintable() and cut else ascii(cut)
 
 
-def _moment(value: object, now: datetime) -> str:
+def _time(value: object, now: datetime) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _YEAR_10000_SECONDS:
         return _shown(value)
-    moment = datetime.fromtimestamp(value, UTC)
-    seconds = (moment - now).total_seconds()
-    return f"{_utc(moment)} ({f'in {seconds:,.0f} s' if seconds >= 0 else f'{-seconds:,.0f} s ago'})"
+    time = datetime.fromtimestamp(value, UTC)
+    seconds = (time - now).total_seconds()
+    return f"{_utc(time)} ({f'in {seconds:,.0f} s' if seconds >= 0 else f'{-seconds:,.0f} s ago'})"
 
 
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
