@@ -170,10 +170,14 @@ def check_rfc9068(parsed: ParsedToken) -> None:
     """
     if not _has_access_token_type(parsed.header):
         raise TokenProblem("type_not_at_jwt")
-    for name, reason in (("client_id", "client_id"), ("jti", "token_id")):
-        value = parsed.claims.get(name, _ABSENT)
-        if not isinstance(value, str) or not value:
-            raise TokenProblem(f"{reason}_missing" if value is _ABSENT else f"{reason}_malformed")
+    _check_text(parsed.claims, "client_id", "client_id")
+    _check_text(parsed.claims, "jti", "token_id")
+
+
+def _check_text(claims: Mapping[str, object], name: str, reason: str) -> None:
+    value = claims.get(name, _ABSENT)
+    if not isinstance(value, str) or not value:
+        raise TokenProblem(f"{reason}_missing" if value is _ABSENT else f"{reason}_malformed")
 
 
 def _has_access_token_type(header: Mapping[str, object]) -> bool:
